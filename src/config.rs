@@ -1,0 +1,1 @@
+//! The configuration: TOML as written, settings as meant.

@@ -1,0 +1,1 @@
+//! The seal on stored records: XChaCha20-Poly1305 under a key ring.

@@ -1,0 +1,6 @@
+//! The API's dialect as pure data: bodies, answers, paths, claims (damoov-api.md). No I/O.
+
+pub mod auth;
+pub mod envelope;
+pub mod jwt;
+pub mod routes;

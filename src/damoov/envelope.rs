@@ -1,0 +1,1 @@
+//! The envelope that every answer of the API has. Pure.

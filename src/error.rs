@@ -1,0 +1,1 @@
+//! Every error of the path, where it came from, and its answer.

@@ -1,0 +1,3 @@
+//! damoov-proxy, the binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The path of a request, top to bottom. Words no error, opens no socket.

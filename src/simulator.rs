@@ -1,0 +1,1 @@
+//! A faithful Damoov with faults on demand.

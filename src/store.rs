@@ -1,0 +1,298 @@
+//! What a token store promises. Engines keep it: [`sqlite`] is the embedded one. The contract's
+//! own test-suite, which every engine runs, is [`contract`]. A store never calls Damoov and never
+//! sees a token in the clear: what it keeps of a pair is sealed before it gets here.
+
+#[cfg(test)]
+pub mod contract;
+pub mod sqlite;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::clock::Timestamp;
+use crate::principal::{InstanceId, Principal};
+
+/// Counts the pairs that a principal ever had. 0: none yet. Never goes down, not by
+/// [`Store::forget`] either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The generation that a commit on top of this one gets.
+    pub fn next(self) -> Generation {
+        Generation(self.0 + 1)
+    }
+}
+
+/// One run of one process: who committed a record, who holds a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RunId(pub uuid::Uuid);
+
+/// Lower case hex with dashes.
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+/// All that a store remembers of one principal. The default: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// The generation of the last commit, also when the record was forgotten since.
+    pub generation: Generation,
+    /// Raised by [`Store::forget`].
+    pub epoch: u64,
+    /// The pair; none before the first commit and after a forget.
+    pub record: Option<Record>,
+    /// What was learnt since the last commit, and what outlives commits.
+    pub notes: Notes,
+}
+
+/// A committed pair. Its generation is the [`Entry`]'s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The instance whose key logged the user in; none for an account.
+    pub instance: Option<InstanceId>,
+    /// Whether this principal counts as seen before. A commit says yes, a rejected login no.
+    pub known: bool,
+    /// Tokens and lifetime, sealed.
+    pub sealed: Vec<u8>,
+    /// When the pair was received: the age of its RefreshToken.
+    pub received: Timestamp,
+    /// When the access token expires.
+    pub expires: Timestamp,
+    /// The process run that committed it.
+    pub run: RunId,
+}
+
+/// Facts about a principal that must survive a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The RefreshToken of this generation was definitely rejected. Cleared by a commit.
+    pub refresh_dead: Option<Generation>,
+    /// An answer to a refresh of this generation was lost. Cleared by a commit.
+    pub answer_lost: Option<Generation>,
+    /// A login was rejected. Cleared by a commit.
+    pub rejected: Option<Rejected>,
+    /// When the last login happened that replaced a rejected pair of the same process run.
+    pub displaced: Option<Timestamp>,
+    /// Somebody else logs this principal in: no login before this.
+    pub contested_until: Option<Timestamp>,
+}
+
+/// A rejected login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// No further login with the same credential before this.
+    pub until: Timestamp,
+    /// A keyed hash of the instance and key (or account and password) that was rejected, so that
+    /// a changed key is tried at once.
+    pub with: [u8; 8],
+}
+
+/// One fact to remember, durable when [`Store::note`] returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Sets [`Notes::refresh_dead`].
+    RefreshDead(Generation),
+    /// Clears [`Notes::refresh_dead`].
+    RefreshAlive,
+    /// Sets [`Notes::answer_lost`].
+    AnswerLost(Generation),
+    /// Sets [`Notes::rejected`] and ends [`Record::known`].
+    Rejected(Rejected),
+    /// Sets [`Notes::displaced`].
+    Displaced(Timestamp),
+    /// Sets [`Notes::contested_until`].
+    ContestedUntil(Timestamp),
+}
+
+/// The answer to [`Store::lease`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// This owner holds the principal until the ttl ends, or [`Store::release`].
+    Granted {
+        /// A former owner died, or overslept its ttl, without releasing: a refresh of its may
+        /// have been under way.
+        orphaned: bool,
+    },
+    /// Another live owner holds it.
+    Held,
+}
+
+/// The answer to [`Store::commit`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// Durable, as this generation.
+    Committed(Generation),
+    /// Another commit (or a forget) came first; nothing was written. What stands there now.
+    Superseded(Entry),
+}
+
+/// A principal whose entry changed, by whomever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Whose.
+    pub principal: Principal,
+    /// The generation that stands there now.
+    pub generation: Generation,
+    /// The epoch that stands there now.
+    pub epoch: u64,
+}
+
+/// How many logins may happen; all windows must allow one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginWindows {
+    /// Whoever names the same group shares the slots.
+    pub group: String,
+    /// At least one.
+    pub windows: Vec<LoginWindow>,
+    /// Slots of each window that only [`Class::Known`] may take.
+    pub reserve: u32,
+}
+
+/// At most `logins` in any span of `per`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoginWindow {
+    /// At least 1.
+    pub logins: u32,
+    /// Above zero.
+    pub per: Duration,
+}
+
+/// Who asks for a login slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// A principal seen before: may use the reserve.
+    Known,
+    /// A principal never seen.
+    New,
+}
+
+/// The answer to [`Store::take_login`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// One login may happen now. Durably taken, whatever comes of it.
+    Taken,
+    /// None is free for this class before this.
+    Wait {
+        /// When the next one is.
+        until: Timestamp,
+        /// Whether a block stands in the way, rather than the windows.
+        blocked: bool,
+    },
+}
+
+/// The state of a group's login budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoginBudget {
+    /// Slots that a known principal could take now, one after the other.
+    pub remaining: u32,
+    /// No login at all before this.
+    pub blocked_until: Option<Timestamp>,
+    /// All windows are halved before this.
+    pub halved_until: Option<Timestamp>,
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The medium does not take writes now: full, read-only, I/O error. Reads may still work.
+    #[error("the store cannot be written: {0}")]
+    Unwritable(String),
+    /// The medium cannot be read now.
+    #[error("the store cannot be read: {0}")]
+    Unreadable(String),
+    /// This principal's entry is damaged; others are not concerned.
+    #[error("the entry of {0} is damaged")]
+    Damaged(Principal),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Keeps the pairs, the notes, the leases and the login budget of all principals.
+///
+/// Durable means: survives a kill and a power cut from the moment the call returns. Every method
+/// may be called from any runtime; none blocks its thread on I/O.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// What is known of `principal`; the default entry when nothing is.
+    async fn load(&self, principal: &Principal) -> Result<Entry, Error>;
+
+    /// Takes, or extends, this process run's lease on `principal`. A killed owner holds nobody up.
+    /// Refused with [`Error::Unwritable`] while a commit could not be made durable.
+    async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error>;
+
+    /// Gives the lease back, if this run holds it. Best effort: the ttl ends it otherwise.
+    async fn release(&self, principal: &Principal);
+
+    /// Writes `record` if the entry still has generation `expected` and epoch `epoch`. Durable on
+    /// return. Clears `refresh_dead`, `answer_lost` and `rejected`.
+    async fn commit(
+        &self,
+        principal: &Principal,
+        record: Record,
+        expected: Generation,
+        epoch: u64,
+    ) -> Result<Commit, Error>;
+
+    /// Remembers one fact. Durable on return. Changes neither generation nor epoch.
+    async fn note(&self, principal: &Principal, note: Note) -> Result<(), Error>;
+
+    /// Drops the pair and the notes, raises the epoch. False when there was nothing. Durable.
+    async fn forget(&self, principal: &Principal) -> Result<bool, Error>;
+
+    /// Takes a login slot if every window has one for `class`. `now` is the wall clock; a clock
+    /// that jumped back frees no slot. Durable.
+    async fn take_login(
+        &self,
+        class: Class,
+        windows: &LoginWindows,
+        now: Timestamp,
+    ) -> Result<Slot, Error>;
+
+    /// No login of `group` before `blocked_until`; windows halved before `halved_until`. Neither
+    /// is ever brought forward. Durable.
+    async fn block_logins(
+        &self,
+        group: &str,
+        blocked_until: Timestamp,
+        halved_until: Option<Timestamp>,
+    ) -> Result<(), Error>;
+
+    /// The state of the budget; takes nothing.
+    async fn login_budget(
+        &self,
+        windows: &LoginWindows,
+        now: Timestamp,
+    ) -> Result<LoginBudget, Error>;
+
+    /// The principals whose entries change from now on, by this process or another, each within a
+    /// second. Repeats are possible, gaps are not. One receiver at a time.
+    fn changes(&self) -> mpsc::UnboundedReceiver<Change>;
+
+    /// Up to `limit` principals that hold a pair received before `before` whose RefreshToken is
+    /// not known dead, oldest first.
+    async fn due(&self, before: Timestamp, limit: usize) -> Result<Vec<Principal>, Error>;
+
+    /// Up to `limit` entries that hold a pair or a note, in the principals' order, after `after`.
+    async fn list(
+        &self,
+        after: Option<&Principal>,
+        limit: usize,
+    ) -> Result<Vec<(Principal, Entry)>, Error>;
+
+    /// How many principals hold a pair.
+    async fn count(&self) -> Result<u64, Error>;
+
+    /// Keeps `fresh` if the store has no canary yet; answers the one that stands. Opening it
+    /// proves that the configured seal key is this store's. Durable.
+    async fn canary(&self, fresh: Vec<u8>) -> Result<Vec<u8>, Error>;
+
+    /// Whether writes would be durable now; the reason where not. Cheap: readiness asks often.
+    fn writable(&self) -> Result<(), Error>;
+}

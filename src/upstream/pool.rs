@@ -1,0 +1,1 @@
+//! A worker's own connections to the hosts: newest first, bounded, checked before use.
