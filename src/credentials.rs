@@ -85,3 +85,123 @@ pub enum Need {
     /// Stale is not enough: this request cannot be replayed.
     Fresh,
 }
+
+/// An access token ready to be attached, in memory. The RefreshToken stays in the store.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The ready-made `Authorization` value, marked sensitive.
+    authorization: HeaderValue,
+    /// Which pair this token belongs to.
+    generation: Generation,
+}
+
+impl Credentials {
+    /// `Bearer <token>`, marked sensitive.
+    pub fn authorization(&self) -> &HeaderValue {
+        &self.authorization
+    }
+
+    /// Which pair this token belongs to.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+}
+
+/// Why there are no credentials. Shared by all who waited. `retry_after` is real time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The named instance is not configured, or none is named and there is no default.
+    #[error("the instance is not configured")]
+    InstanceUnknown,
+    /// The named account is not configured, or none is named and there is no default.
+    #[error("the account is not configured")]
+    AccountUnknown,
+    /// The principal is known under another instance than the caller named.
+    #[error("the DeviceToken is known under another instance")]
+    InstanceMismatch,
+    /// Damoov does not accept this login. Remembered for a while.
+    #[error("Damoov rejected the login")]
+    LoginRejected,
+    /// No login slot comes in time.
+    #[error("no login is free in time")]
+    BudgetExhausted {
+        /// When the next slot of this principal's class comes.
+        retry_after: Duration,
+    },
+    /// Damoov blocks logins.
+    #[error("Damoov blocks logins from here")]
+    LoginBlocked {
+        /// When the block ends.
+        retry_after: Duration,
+    },
+    /// Somebody else keeps logging this principal in.
+    #[error("somebody else logs this principal in too")]
+    Contested {
+        /// When this principal may log in again.
+        retry_after: Duration,
+    },
+    /// Damoov rejects many RefreshTokens at once; those who hold one wait.
+    #[error("logins are suspended during a mass rejection")]
+    Suspended {
+        /// When the next principal is probed.
+        retry_after: Duration,
+    },
+    /// The store cannot be used for a renewal.
+    #[error("the store is unavailable")]
+    StoreUnavailable(#[from] crate::store::Error),
+    /// The Auth endpoints cannot be reached, or answer 5xx.
+    #[error("the Auth endpoints cannot be reached")]
+    Unreachable,
+    /// The Auth endpoints answer what cannot be understood.
+    #[error("the Auth endpoints answer something else than the API's")]
+    BadResponse,
+    /// The Auth endpoints do not answer in time.
+    #[error("the Auth endpoints do not answer in time")]
+    Timeout,
+    /// The request's own wait ended; the renewal goes on.
+    #[error("the credentials did not come in time")]
+    WaitedTooLong,
+    /// A newer token got a 401 too, less than a minute ago: it is not about expiry.
+    #[error("a renewal did not help a moment ago")]
+    Settled,
+}
+
+/// Gives out credentials and renews them. The engine behind it: one renewal per principal at a
+/// time, in a task that no caller's hang-up cancels.
+#[derive(Debug)]
+pub struct Provider {}
+
+impl Provider {
+    /// Credentials from memory or the store, or from a renewal, waiting at most `wait`.
+    pub async fn get(&self, wanted: &Wanted, need: Need) -> Result<Arc<Credentials>, Error> {
+        let _ = (wanted, need);
+        Err(Error::Settled)
+    }
+
+    /// Newer credentials than `rejected`, which got a 401. [`Error::Settled`] when the 401 is the
+    /// answer.
+    pub async fn renew(
+        &self,
+        wanted: &Wanted,
+        rejected: &Credentials,
+    ) -> Result<Arc<Credentials>, Error> {
+        let _ = (wanted, rejected);
+        Err(Error::Settled)
+    }
+
+    /// Starts what [`Provider::renew`] does, for a request that cannot be sent again.
+    pub fn renew_for_the_next(&self, wanted: &Wanted, rejected: &Credentials) {
+        let _ = (wanted, rejected);
+    }
+
+    /// A replay with `credentials` got a 401 too: 401s of this principal renew nothing for 60 s.
+    pub fn settle(&self, principal: &Principal, credentials: &Credentials) {
+        let _ = (principal, credentials);
+    }
+
+    /// The instance that `asked` names, or the default one.
+    pub fn instance(&self, asked: Option<InstanceId>) -> Result<&Instance, Error> {
+        let _ = asked;
+        Err(Error::InstanceUnknown)
+    }
+}
