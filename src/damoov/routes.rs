@@ -9,8 +9,8 @@ use http::Method;
 /// All routes of a running proxy, the most specific first.
 #[derive(Debug)]
 pub struct Table {
-    /// Some thirty at most, and nearly all fail on their first byte: scanning them in order takes
-    /// a fraction of a microsecond and shows the precedence as it is.
+    /// There are a few dozen, and nearly all fail on their first bytes: scanning them in order of
+    /// precedence takes a fraction of a microsecond.
     entries: Vec<Entry>,
 }
 

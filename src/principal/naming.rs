@@ -93,23 +93,23 @@ pub fn name(
         Some(Prefix::Account(name)) => Some(accounts.find(name)?),
         None => None,
     };
-    let principal = match (credential, by_path) {
-        (User | UserOrAdmin, by_path) => {
+    let principal = match credential {
+        User | UserOrAdmin => {
             let by_header = device_token(headers)?.map(Principal::User);
-            match (credential, one_of(by_path, by_header)?) {
-                (_, None) | (User, Some(Principal::Account(_))) => {
+            match one_of(by_path, by_header)? {
+                None => return Err(Error::DeviceTokenMissing),
+                Some(Principal::Account(_)) if credential == User => {
                     return Err(Error::DeviceTokenMissing);
                 }
-                (_, named) => named,
+                named => named,
             }
         }
-        // A DeviceToken header is content here: it says whom the account acts on.
-        (Admin, Some(account @ Principal::Account(_))) => Some(account),
-        (Admin, None) if let Some(name) = &accounts.default => {
-            Some(Principal::Account(name.clone()))
-        }
-        (Admin, _) => return Err(Error::AccountMissing),
-        (Instance | Passthrough | Answer, _) => None,
+        // The DeviceToken header is the API's own here: it says whom the account acts on.
+        Admin => match by_path.or_else(|| accounts.default()) {
+            Some(Principal::User(_)) | None => return Err(Error::AccountMissing),
+            account => account,
+        },
+        Instance | Passthrough | Answer => None,
     };
     let instance = match credential {
         User | UserOrAdmin | Instance => instance_id(headers)?,
@@ -127,6 +127,10 @@ impl Accounts {
         known
             .map(|known| Principal::Account(known.clone()))
             .ok_or(Error::AccountUnknown)
+    }
+
+    fn default(&self) -> Option<Principal> {
+        self.default.clone().map(Principal::Account)
     }
 }
 

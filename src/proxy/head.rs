@@ -9,7 +9,7 @@
 //! connection will be closed, a fragment is cut off the target. Left to us is everything below;
 //! what hyper refuses too is checked again where that costs nothing.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::request::Parts;
@@ -104,6 +104,19 @@ impl Target {
     pub fn query(&self) -> Option<&str> {
         self.0.query()
     }
+
+    /// What is sent upstream when `path`, the end of [`Target::path`] or `/`, is what remains of it
+    /// without a naming prefix. Allocates only where there was a prefix.
+    pub fn forwarded(&self, path: &str) -> PathAndQuery {
+        if path == self.path() {
+            return self.0.clone();
+        }
+        let target = match self.query() {
+            Some(query) => [path, "?", query].concat(),
+            None => path.to_owned(),
+        };
+        PathAndQuery::try_from(target).expect("each character was checked where it came from")
+    }
 }
 
 fn require(holds: bool, otherwise: Rejection) -> Result<(), Rejection> {
@@ -197,14 +210,10 @@ fn host_of(authority: &str) -> Option<&str> {
 }
 
 fn is_ip_address(host: &str) -> bool {
-    match host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
+    let bracketed = host.strip_prefix('[').and_then(|v6| v6.strip_suffix(']'));
+    match bracketed {
         Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
-        None => host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_ipv4()),
+        None => host.parse::<Ipv4Addr>().is_ok(),
     }
 }
 
@@ -334,7 +343,7 @@ mod tests {
 
     fn head(uri: &str, fields: &[(&str, &str)]) -> Parts {
         let mut request = Request::new(());
-        *request.uri_mut() = Uri::from_maybe_shared(uri.to_owned()).unwrap();
+        *request.uri_mut() = uri.parse().unwrap();
         for (name, value) in fields {
             request.headers_mut().append(
                 HeaderName::from_bytes(name.as_bytes()).unwrap(),
@@ -363,6 +372,20 @@ mod tests {
         let target = checked(&head("/~a/V3/x%20y/?q=%zz;a//..&b", &[GOOD_HOST])).unwrap();
         assert_eq!(target.path(), "/~a/V3/x%20y/");
         assert_eq!(target.query(), Some("q=%zz;a//..&b"));
+    }
+
+    #[test]
+    fn what_is_forwarded_loses_the_naming_prefix_alone() {
+        for (target, path, forwarded) in [
+            ("/A/b?q=1", "/A/b", "/A/b?q=1"),
+            ("/~x/A/b?q=1", "/A/b", "/A/b?q=1"),
+            ("/~x/A/b", "/A/b", "/A/b"),
+            ("/~x?q={1}", "/", "/?q={1}"),
+            ("/~x/A?", "/A", "/A?"),
+        ] {
+            let checked = checked(&head(target, &[GOOD_HOST])).unwrap();
+            assert_eq!(checked.forwarded(path).as_str(), forwarded);
+        }
     }
 
     #[test]
@@ -682,19 +705,21 @@ mod tests {
         #[test]
         fn no_head_makes_the_checks_panic(
             path in "/[\\x21-\\x7e]{0,30}",
+            query in "[\\x21-\\x7e]{0,30}",
             name in "[a-z_-]{1,20}",
             host in "[\\x20-\\x7e\u{e4}]{0,20}",
             value in "[\\x20-\\x7e\u{e4}]{0,20}",
         ) {
-            if let Ok(uri) = path.parse::<Uri>() {
-                let mut request = head("/", &[
-                    ("host", &host),
-                    (&name, &value),
-                    ("content-length", &value),
-                ]);
-                request.uri = uri;
+            if let Ok(uri) = format!("{path}?{query}").parse::<Uri>() {
+                let mut request = head("/", &[("host", &host), (&name, &value)]);
+                request.uri = uri.clone();
                 let _ = checked(&request);
-                let _ = host_of(&host);
+                // A good head around it, so that the target is reached.
+                let mut request = head("/", &[GOOD_HOST]);
+                request.uri = uri;
+                if let Ok(target) = checked(&request) {
+                    target.forwarded("/");
+                }
             }
         }
     }
