@@ -2,16 +2,32 @@
 //! path asks [`Provider`] for credentials and reports rejected ones; it learns nothing of how they
 //! come about. Nothing here sees a request or a response.
 
+mod backoff;
+mod breaker;
+mod budget;
+mod cache;
+mod engine;
+mod flights;
+mod keeper;
+mod login;
+mod mass_rejection;
+mod pace;
+mod pair;
+mod provider;
+mod renewal;
 pub mod seal;
+mod token_endpoint;
+
+pub use cache::Credentials;
+pub use pair::Pair;
+pub use provider::{Parts, Provider};
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
-
 use crate::principal::{InstanceId, Principal};
 use crate::secret::Secret;
-use crate::store::{Generation, LoginWindows};
+use crate::store::LoginWindows;
 
 /// What the engine is told at start. One part of the configuration.
 #[derive(Clone, Debug)]
@@ -86,27 +102,6 @@ pub enum Need {
     Fresh,
 }
 
-/// An access token ready to be attached, in memory. The RefreshToken stays in the store.
-#[derive(Debug)]
-pub struct Credentials {
-    /// The ready-made `Authorization` value, marked sensitive.
-    authorization: HeaderValue,
-    /// Which pair this token belongs to.
-    generation: Generation,
-}
-
-impl Credentials {
-    /// `Bearer <token>`, marked sensitive.
-    pub fn authorization(&self) -> &HeaderValue {
-        &self.authorization
-    }
-
-    /// Which pair this token belongs to.
-    pub fn generation(&self) -> Generation {
-        self.generation
-    }
-}
-
 /// Why there are no credentials. Shared by all who waited. `retry_after` is real time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -164,44 +159,7 @@ pub enum Error {
     /// A newer token got a 401 too, less than a minute ago: it is not about expiry.
     #[error("a renewal did not help a moment ago")]
     Settled,
-}
-
-/// Gives out credentials and renews them. The engine behind it: one renewal per principal at a
-/// time, in a task that no caller's hang-up cancels.
-#[derive(Debug)]
-pub struct Provider {}
-
-impl Provider {
-    /// Credentials from memory or the store, or from a renewal, waiting at most `wait`.
-    pub async fn get(&self, wanted: &Wanted, need: Need) -> Result<Arc<Credentials>, Error> {
-        let _ = (wanted, need);
-        Err(Error::Settled)
-    }
-
-    /// Newer credentials than `rejected`, which got a 401. [`Error::Settled`] when the 401 is the
-    /// answer.
-    pub async fn renew(
-        &self,
-        wanted: &Wanted,
-        rejected: &Credentials,
-    ) -> Result<Arc<Credentials>, Error> {
-        let _ = (wanted, rejected);
-        Err(Error::Settled)
-    }
-
-    /// Starts what [`Provider::renew`] does, for a request that cannot be sent again.
-    pub fn renew_for_the_next(&self, wanted: &Wanted, rejected: &Credentials) {
-        let _ = (wanted, rejected);
-    }
-
-    /// A replay with `credentials` got a 401 too: 401s of this principal renew nothing for 60 s.
-    pub fn settle(&self, principal: &Principal, credentials: &Credentials) {
-        let _ = (principal, credentials);
-    }
-
-    /// The instance that `asked` names, or the default one.
-    pub fn instance(&self, asked: Option<InstanceId>) -> Result<&Instance, Error> {
-        let _ = asked;
-        Err(Error::InstanceUnknown)
-    }
+    /// The process is shutting down.
+    #[error("shutting down")]
+    Closing,
 }

@@ -219,7 +219,7 @@ pub enum Error {
 /// Durable means: survives a kill and a power cut from the moment the call returns. Every method
 /// may be called from any runtime; none blocks its thread on I/O.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// What is known of `principal`; the default entry when nothing is.
     async fn load(&self, principal: &Principal) -> Result<Entry, Error>;
 
@@ -227,8 +227,9 @@ pub trait Store: Send + Sync + 'static {
     /// Refused with [`Error::Unwritable`] while a commit could not be made durable.
     async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error>;
 
-    /// Gives the lease back, if this run holds it. Best effort: the ttl ends it otherwise.
-    async fn release(&self, principal: &Principal);
+    /// Gives the lease back, if this run holds it, before any later [`Store::lease`] of this
+    /// handle. Does not wait for it. Best effort: the ttl ends it otherwise.
+    fn release(&self, principal: &Principal);
 
     /// Writes `record` if the entry still has generation `expected` and epoch `epoch`. Durable on
     /// return. Clears `refresh_dead`, `answer_lost` and `rejected`.

@@ -40,3 +40,13 @@ pub enum Scheme {
     /// With verified certificates, always.
     Https,
 }
+
+/// As it stands in a URL.
+impl std::fmt::Display for Scheme {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        })
+    }
+}

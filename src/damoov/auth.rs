@@ -1,1 +1,378 @@
-//! The Auth endpoints: what is sent to log in and to refresh, and what an answer means. Pure.
+//! The Auth endpoints: what is sent to log in and to refresh, and what an answer means
+//! (damoov-api.md, "Login" and "Refresh"). Pure.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::envelope::Envelope;
+use crate::principal::{DeviceToken, InstanceId};
+use crate::secret::Secret;
+
+/// The host of the Auth endpoints.
+pub const HOST: &str = "user.telematicssdk.com";
+
+/// One call to an Auth endpoint; all are POSTs of JSON.
+#[derive(Debug)]
+pub struct Call {
+    /// The path on [`HOST`].
+    pub path: &'static str,
+    /// The header `InstanceId`, which only a user's login has.
+    pub instance: Option<InstanceId>,
+    /// The content, secrets inside.
+    pub content: Secret,
+}
+
+const LOGIN: &str = "/v1/Auth/Login";
+const REFRESH: &str = "/v1/Auth/RefreshToken";
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct LoginContent<'a> {
+    /// JSON inside a JSON string: the only form whose key case the API documents.
+    login_fields: &'a str,
+    password: &'a str,
+}
+
+/// Logs a user in with its instance's key. The key inside `LoginFields` is `Devicetoken`, exactly.
+pub fn log_in_user(user: DeviceToken, instance: InstanceId, key: &Secret) -> Call {
+    let fields = format!(r#"{{"Devicetoken":"{user}"}}"#);
+    login(&fields, key, Some(instance))
+}
+
+/// Logs an API account in.
+pub fn log_in_account(email: &str, password: &Secret) -> Call {
+    let fields = serde_json::json!({ "email": email }).to_string();
+    login(&fields, password, None)
+}
+
+fn login(login_fields: &str, password: &Secret, instance: Option<InstanceId>) -> Call {
+    let content = LoginContent {
+        login_fields,
+        password: password.expose(),
+    };
+    Call {
+        path: LOGIN,
+        instance,
+        content: json(&content),
+    }
+}
+
+/// Trades a pair for a new one; the access token may have expired.
+pub fn refresh(access_token: &Secret, refresh_token: &Secret) -> Call {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Content<'a> {
+        access_token: &'a str,
+        refresh_token: &'a str,
+    }
+    let content = Content {
+        access_token: access_token.expose(),
+        refresh_token: refresh_token.expose(),
+    };
+    Call {
+        path: REFRESH,
+        instance: None,
+        content: json(&content),
+    }
+}
+
+fn json(content: &impl Serialize) -> Secret {
+    Secret::new(serde_json::to_string(content).expect("strings always serialise"))
+}
+
+/// What an answer of an Auth endpoint means.
+#[derive(Debug)]
+pub enum Answer {
+    /// New tokens.
+    Granted(Grant),
+    /// A definite no: 400 or 401 (a login: any 4xx but 429) or an empty `Result`, in the envelope.
+    Rejected,
+    /// 429.
+    Limited {
+        /// The header Retry-After, where it gives seconds.
+        retry_after: Option<Duration>,
+    },
+    /// 5xx: says nothing about the tokens.
+    Unavailable,
+    /// Not what the API answers. Tokens may have rotated.
+    Unreadable,
+}
+
+/// Tokens as given out.
+#[derive(Debug)]
+pub struct Grant {
+    /// The user that the answer names, where it names one.
+    pub device_token: Option<DeviceToken>,
+    /// Missing in a broken answer, which may still carry a rotated RefreshToken.
+    pub access_token: Option<Secret>,
+    /// Missing where the old one stays.
+    pub refresh_token: Option<Secret>,
+    /// Seconds, whatever the API wrote: a number, a fraction, a string.
+    pub expires_in: Option<i64>,
+}
+
+/// Reads the answer to a refresh.
+pub fn read_refresh(status: StatusCode, headers: &HeaderMap, content: &[u8]) -> Answer {
+    read(status, headers, content, |status| {
+        matches!(status, 400 | 401)
+    })
+}
+
+/// Reads the answer to a login.
+pub fn read_login(status: StatusCode, headers: &HeaderMap, content: &[u8]) -> Answer {
+    read(status, headers, content, |status| {
+        (400..500).contains(&status)
+    })
+}
+
+fn read(
+    status: StatusCode,
+    headers: &HeaderMap,
+    content: &[u8],
+    is_rejection: impl Fn(u16) -> bool,
+) -> Answer {
+    let envelope = Envelope::parse(content);
+    let status = match &envelope {
+        Some(Envelope {
+            status: Some(inner),
+            ..
+        }) if status.is_success() => *inner,
+        _ => status.as_u16(),
+    };
+    match (status, envelope) {
+        (429, _) => Answer::Limited {
+            retry_after: retry_after(headers),
+        },
+        (500.., _) => Answer::Unavailable,
+        (
+            200..300,
+            Some(Envelope {
+                result: Some(result),
+                ..
+            }),
+        ) => match grant(result.get()) {
+            Some(grant) => Answer::Granted(grant),
+            None => Answer::Unreadable,
+        },
+        (200..300, Some(Envelope { result, .. })) => match result.map(RawValue::get) {
+            None | Some("{}") => Answer::Rejected,
+            Some(result) => grant(result).map_or(Answer::Unreadable, Answer::Granted),
+        },
+        (status, Some(_)) if is_rejection(status) => Answer::Rejected,
+        _ => Answer::Unreadable,
+    }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Reads `Result`; none when it carries neither token.
+fn grant(result: &str) -> Option<Grant> {
+    #[derive(Deserialize)]
+    struct Wire {
+        #[serde(rename = "DeviceToken", default)]
+        device_token: serde_json::Value,
+        #[serde(rename = "AccessToken", default)]
+        access_token: Option<WireToken>,
+        #[serde(rename = "RefreshToken", default)]
+        refresh_token: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct WireToken {
+        #[serde(rename = "Token", default)]
+        token: Option<String>,
+        #[serde(rename = "ExpiresIn", default)]
+        expires_in: serde_json::Value,
+    }
+    let wire: Wire = serde_json::from_str(result).ok()?;
+    let (access_token, expires_in) = match wire.access_token {
+        Some(WireToken { token, expires_in }) => (token, seconds(&expires_in)),
+        None => (None, None),
+    };
+    let secret = |token: Option<String>| token.filter(|t| !t.is_empty()).map(Secret::new);
+    let grant = Grant {
+        device_token: wire
+            .device_token
+            .as_str()
+            .and_then(|t| DeviceToken::parse(t).ok()),
+        access_token: secret(access_token),
+        refresh_token: secret(wire.refresh_token),
+        expires_in,
+    };
+    (grant.access_token.is_some() || grant.refresh_token.is_some()).then_some(grant)
+}
+
+/// Whole seconds of a number or of a string that holds one.
+fn seconds(value: &serde_json::Value) -> Option<i64> {
+    let number = match value {
+        serde_json::Value::String(text) => text.trim().parse::<f64>().ok()?,
+        other => other.as_f64()?,
+    };
+    // A float cast saturates, so 1e18 and beyond stay positive.
+    Some(number as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: &str = "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
+    const INSTANCE: &str = "11111111-1111-4111-8111-111111111111";
+
+    #[test]
+    fn a_users_login_has_the_exact_key_inside_a_json_string() {
+        let call = log_in_user(
+            DeviceToken::parse(USER).unwrap(),
+            InstanceId::parse(INSTANCE).unwrap(),
+            &Secret::from(r#"k"ey"#),
+        );
+        assert_eq!(
+            call.content.expose(),
+            r#"{"LoginFields":"{\"Devicetoken\":\"6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11\"}","Password":"k\"ey"}"#
+        );
+        assert_eq!(
+            (call.path, call.instance.is_some()),
+            ("/v1/Auth/Login", true)
+        );
+    }
+
+    #[test]
+    fn an_accounts_login_names_no_instance() {
+        let call = log_in_account("ops@example.com", &Secret::from("pw"));
+        assert_eq!(
+            call.content.expose(),
+            r#"{"LoginFields":"{\"email\":\"ops@example.com\"}","Password":"pw"}"#
+        );
+        assert!(call.instance.is_none());
+    }
+
+    fn answered(status: u16, content: &str) -> Answer {
+        read_refresh(
+            StatusCode::from_u16(status).unwrap(),
+            &HeaderMap::new(),
+            content.as_bytes(),
+        )
+    }
+
+    fn granted(token: &str) -> Grant {
+        match answered(200, &format!(r#"{{"Result":{token},"Status":200}}"#)) {
+            Answer::Granted(grant) => grant,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_grant_is_read() {
+        let grant = granted(&format!(
+            r#"{{"DeviceToken":"{USER}","AccessToken":{{"Token":"a","ExpiresIn":9}},"RefreshToken":"r"}}"#
+        ));
+        assert_eq!(grant.access_token.unwrap().expose(), "a");
+        assert_eq!(grant.refresh_token.unwrap().expose(), "r");
+        assert_eq!(
+            (grant.expires_in, grant.device_token.is_some()),
+            (Some(9), true)
+        );
+    }
+
+    #[test]
+    fn expires_in_is_read_however_it_is_written() {
+        for (written, read) in [
+            ("86400", Some(86400)),
+            ("\"86400\"", Some(86400)),
+            ("1.5", Some(1)),
+            ("-3", Some(-3)),
+            ("1e18", Some(1_000_000_000_000_000_000)),
+            ("null", None),
+            ("\"soon\"", None),
+            ("[]", None),
+        ] {
+            let grant = granted(&format!(
+                r#"{{"AccessToken":{{"Token":"a","ExpiresIn":{written}}}}}"#
+            ));
+            assert_eq!(grant.expires_in, read, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_rotated_refresh_token_survives_a_missing_access_token() {
+        let grant = granted(r#"{"RefreshToken":"r"}"#);
+        assert!(grant.access_token.is_none() && grant.refresh_token.is_some());
+    }
+
+    #[test]
+    fn every_kind_of_answer_is_told_apart() {
+        let ok = r#"{"Result":null,"Status":200}"#;
+        let envelope = r#"{"Result":null,"Status":400,"Errors":[]}"#;
+        for (status, content, expected) in [
+            (400, envelope, "Rejected"),
+            (401, envelope, "Rejected"),
+            (200, envelope, "Rejected"),
+            (200, ok, "Rejected"),
+            (400, "<html>", "Unreadable"),
+            (401, "", "Unreadable"),
+            (403, envelope, "Unreadable"),
+            (422, envelope, "Unreadable"),
+            (200, "<html>", "Unreadable"),
+            (200, "", "Unreadable"),
+            (200, r#"{"Result":{"AccessTok"#, "Unreadable"),
+            (200, r#"{"Result":{},"Status":200}"#, "Rejected"),
+            (
+                200,
+                r#"{"Result":{"AccessToken":null},"Status":200}"#,
+                "Unreadable",
+            ),
+            (200, r#"{"Result":null,"Status":500}"#, "Unavailable"),
+            (
+                200,
+                r#"{"Result":null,"Status":429}"#,
+                "Limited { retry_after: None }",
+            ),
+            (500, "", "Unavailable"),
+            (503, envelope, "Unavailable"),
+            (429, "", "Limited { retry_after: None }"),
+            (302, "", "Unreadable"),
+        ] {
+            assert_eq!(
+                format!("{:?}", answered(status, content)),
+                expected,
+                "{status} {content}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_login_is_rejected_by_more_statuses_than_a_refresh() {
+        let status = StatusCode::FORBIDDEN;
+        let answer = read_login(
+            status,
+            &HeaderMap::new(),
+            br#"{"Result":null,"Status":403}"#,
+        );
+        assert!(matches!(answer, Answer::Rejected));
+    }
+
+    #[test]
+    fn a_429_says_how_long() {
+        let headers = HeaderMap::from_iter([(header::RETRY_AFTER, "3600".parse().unwrap())]);
+        let answer = read_login(StatusCode::TOO_MANY_REQUESTS, &headers, b"");
+        assert!(matches!(answer, Answer::Limited { retry_after: Some(d) } if d.as_secs() == 3600));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_makes_reading_panic(status in 100u16..=599, content: Vec<u8>) {
+            let _ = read_login(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), &content);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! One breaker per instance: a wrong InstanceKey must not burn the login budget. It opens after
+//! rejected logins of principals that had logged in before, and is never fed by ones never seen.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::clock::{Clock, Moment};
+use crate::principal::InstanceId;
+
+/// So many rejected logins in a row open the breaker.
+const OPENS_AT: u32 = 3;
+
+/// The breakers of all instances. A changed key means a new configuration, hence a new one of these.
+#[derive(Debug)]
+pub(super) struct Breakers {
+    by_instance: Mutex<HashMap<InstanceId, Breaker>>,
+    /// While open, one login in this time is let through.
+    probe_every: Duration,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+enum Breaker {
+    Closed { rejected: u32 },
+    Open { next_probe: Moment },
+}
+
+impl Breakers {
+    pub(super) fn new(probe_every: Duration, clock: Clock) -> Breakers {
+        Breakers {
+            by_instance: Mutex::default(),
+            probe_every,
+            clock,
+        }
+    }
+
+    /// Whether a login may be tried now. While open, a yes is the probe.
+    pub(super) fn admit(&self, instance: InstanceId) -> bool {
+        let now = self.clock.now();
+        match self.lock().get_mut(&instance) {
+            Some(Breaker::Open { next_probe }) if now < *next_probe => false,
+            Some(Breaker::Open { next_probe }) => {
+                *next_probe = now.plus(self.probe_every);
+                true
+            }
+            Some(Breaker::Closed { .. }) | None => true,
+        }
+    }
+
+    /// A login succeeded.
+    pub(super) fn accepted(&self, instance: InstanceId) {
+        self.lock().remove(&instance);
+    }
+
+    /// A login of a principal that had logged in before was rejected: true when this opens it.
+    pub(super) fn rejected(&self, instance: InstanceId) -> bool {
+        let mut breakers = self.lock();
+        let breaker = breakers
+            .entry(instance)
+            .or_insert(Breaker::Closed { rejected: 0 });
+        let Breaker::Closed { rejected } = breaker else {
+            return false;
+        };
+        *rejected += 1;
+        let opens = *rejected >= OPENS_AT;
+        if opens {
+            *breaker = Breaker::Open {
+                next_probe: self.clock.now().plus(self.probe_every),
+            };
+        }
+        opens
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<InstanceId, Breaker>> {
+        self.by_instance
+            .lock()
+            .expect("no code panics under this lock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn three_rejections_in_a_row_open_it_and_one_probe_passes_in_a_while() {
+        let clock = Clock::real();
+        let breakers = Breakers::new(Duration::from_secs(600), clock);
+        let instance = InstanceId::parse("11111111-1111-4111-8111-111111111111").unwrap();
+        breakers.rejected(instance);
+        breakers.rejected(instance);
+        breakers.accepted(instance);
+        breakers.rejected(instance);
+        breakers.rejected(instance);
+        assert!(breakers.admit(instance));
+        assert!(breakers.rejected(instance));
+        assert!(!breakers.admit(instance));
+
+        clock.sleep(Duration::from_secs(600)).await;
+        assert!(breakers.admit(instance));
+        assert!(!breakers.admit(instance));
+        breakers.accepted(instance);
+        assert!(breakers.admit(instance));
+    }
+}

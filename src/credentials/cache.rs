@@ -1,0 +1,316 @@
+//! Credentials in memory: what to use, what not to use again. moka decides what to forget; what is
+//! fresh is decided here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use http::HeaderValue;
+use moka::sync::Cache as Lru;
+
+use crate::clock::{Clock, Moment};
+use crate::principal::{InstanceId, Principal};
+use crate::store::Generation;
+
+/// An access token ready to be attached. The RefreshToken stays sealed in the store.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The ready-made `Authorization` value, marked sensitive.
+    pub(super) authorization: HeaderValue,
+    /// Which pair this token belongs to.
+    pub(super) generation: Generation,
+    /// The entry's epoch when it was read.
+    pub(super) epoch: u64,
+    /// The instance that the user is known under; none for accounts, or when no longer known.
+    pub(super) instance: Option<InstanceId>,
+    /// From here on it is renewed in the background.
+    pub(super) stale: Moment,
+    /// From here on it is not used.
+    pub(super) expires: Moment,
+    /// A 401 came back for it.
+    pub(super) rejected: AtomicBool,
+    /// It was used: the keeper renews it ahead of time.
+    pub(super) used: AtomicBool,
+    /// No background renewal before this moment, in milliseconds.
+    pub(super) not_ahead_before: AtomicU64,
+}
+
+impl Credentials {
+    /// `Bearer <token>`, marked sensitive.
+    pub fn authorization(&self) -> &HeaderValue {
+        &self.authorization
+    }
+
+    /// Which pair this token belongs to.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Whether a background renewal is due now; asking counts as starting one, so that a failing
+    /// one is not started again by every request.
+    pub(super) fn claim_ahead(&self, now: Moment) -> bool {
+        let (now, next) = (now.as_millis(), now.plus(AHEAD_AGAIN).as_millis());
+        let free = self.not_ahead_before.load(Ordering::Relaxed);
+        free <= now
+            && self
+                .not_ahead_before
+                .compare_exchange(free, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+}
+
+/// After a background renewal was started, the next one of the same token waits so long.
+const AHEAD_AGAIN: Duration = Duration::from_secs(60);
+/// A principal whose replay got a 401 too is not renewed for 401s for so long.
+const SETTLED: Duration = Duration::from_secs(60);
+/// Settled principals remembered at most; beyond it the oldest are forgotten.
+const MOST_SETTLED: u64 = 100_000;
+/// What an entry costs besides its token: key, struct, the map's own bookkeeping.
+const OVERHEAD: u32 = 400;
+
+/// What is in memory of a principal.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Use it.
+    Fresh(Arc<Credentials>),
+    /// Use it and renew it in the background.
+    Stale(Arc<Credentials>),
+    /// Expired or rejected.
+    Unusable,
+    /// Nothing.
+    Absent,
+}
+
+/// All credentials in memory.
+#[derive(Debug)]
+pub(super) struct Cache {
+    /// By principal; weighed in bytes.
+    credentials: Lru<Principal, Arc<Credentials>>,
+    /// The newest generation that got a 401, until a newer one is there: it outlives eviction.
+    rejected: DashMap<Principal, Generation>,
+    /// Principals whose 401s are not about expiry.
+    settled: Lru<Principal, ()>,
+    clock: Clock,
+}
+
+impl Cache {
+    /// Keeps at most about `max_bytes`.
+    pub(super) fn new(max_bytes: u64, clock: Clock) -> Cache {
+        Cache {
+            credentials: Lru::builder()
+                .max_capacity(max_bytes)
+                .weigher(|_, credentials: &Arc<Credentials>| {
+                    OVERHEAD.saturating_add(
+                        credentials
+                            .authorization
+                            .len()
+                            .try_into()
+                            .unwrap_or(u32::MAX),
+                    )
+                })
+                .build(),
+            rejected: DashMap::new(),
+            settled: Lru::builder()
+                .max_capacity(MOST_SETTLED)
+                .time_to_live(clock.to_real(SETTLED))
+                .build(),
+            clock,
+        }
+    }
+
+    /// What there is, and how good it is now.
+    pub(super) fn look_up(&self, principal: &Principal) -> Found {
+        match self.credentials.get(principal) {
+            None => Found::Absent,
+            Some(found) => self.judge(found),
+        }
+    }
+
+    fn judge(&self, found: Arc<Credentials>) -> Found {
+        let now = self.clock.now();
+        if now >= found.expires || found.rejected.load(Ordering::Relaxed) {
+            return Found::Unusable;
+        }
+        if !found.used.load(Ordering::Relaxed) {
+            found.used.store(true, Ordering::Relaxed);
+        }
+        if now < found.stale {
+            Found::Fresh(found)
+        } else {
+            Found::Stale(found)
+        }
+    }
+
+    /// Keeps `credentials` unless newer ones are there; false when they may not be used: a 401
+    /// came back for them.
+    pub(super) fn publish(&self, principal: &Principal, credentials: &Arc<Credentials>) -> bool {
+        let usable = self
+            .rejected
+            .remove_if(principal, |_, rejected| *rejected < credentials.generation)
+            .is_some()
+            || !self.rejected.contains_key(principal);
+        if !usable {
+            credentials.rejected.store(true, Ordering::Relaxed);
+        }
+        let credentials = credentials.clone();
+        self.credentials
+            .entry_by_ref(principal)
+            .and_upsert_with(|present| match present {
+                Some(entry) if entry.value().generation > credentials.generation => {
+                    entry.into_value()
+                }
+                _ => credentials,
+            });
+        usable
+    }
+
+    /// Whether `generation` may be used: no 401 came back for it or a newer one.
+    pub(super) fn may_use(&self, principal: &Principal, generation: Generation) -> bool {
+        self.rejected
+            .get(principal)
+            .is_none_or(|rejected| *rejected < generation)
+    }
+
+    /// Never hands out `generation`, or an older one, again.
+    pub(super) fn reject(&self, principal: &Principal, generation: Generation) {
+        self.rejected
+            .entry(principal.clone())
+            .and_modify(|known| *known = (*known).max(generation))
+            .or_insert(generation);
+        if let Some(found) = self.credentials.get(principal)
+            && found.generation <= generation
+        {
+            found.rejected.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The next 401s of this principal are the answer, for 60 s.
+    pub(super) fn settle(&self, principal: &Principal) {
+        self.settled.insert(principal.clone(), ());
+    }
+
+    /// Whether a 401 of this principal is the answer.
+    pub(super) fn is_settled(&self, principal: &Principal) -> bool {
+        self.settled.contains_key(principal)
+    }
+
+    /// Drops what another process, or a forget, has overtaken.
+    pub(super) fn follow(&self, principal: &Principal, generation: Generation, epoch: u64) {
+        if let Some(found) = self.credentials.get(principal)
+            && (found.generation < generation || found.epoch != epoch)
+        {
+            self.credentials.invalidate(principal);
+        }
+    }
+
+    /// The used, stale, unexpired ones: what the keeper renews ahead of time.
+    pub(super) fn due_ahead(&self) -> Vec<(Principal, Arc<Credentials>)> {
+        let now = self.clock.now();
+        self.credentials
+            .iter()
+            .filter(|(_, found)| {
+                found.used.load(Ordering::Relaxed) && found.stale <= now && now < found.expires
+            })
+            .map(|(principal, found)| (Principal::clone(&principal), found))
+            .collect()
+    }
+
+    /// How many are in memory.
+    pub(super) fn count(&self) -> u64 {
+        self.credentials.entry_count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal() -> Principal {
+        Principal::Account("a".into())
+    }
+
+    fn credentials(clock: &Clock, generation: u64, stale: u64, expires: u64) -> Arc<Credentials> {
+        let at = |seconds| clock.now().plus(Duration::from_secs(seconds));
+        Arc::new(Credentials {
+            authorization: HeaderValue::from_static("Bearer x"),
+            generation: Generation(generation),
+            epoch: 0,
+            instance: None,
+            stale: at(stale),
+            expires: at(expires),
+            rejected: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            not_ahead_before: AtomicU64::new(0),
+        })
+    }
+
+    fn cache() -> (Cache, Clock) {
+        let clock = Clock::real();
+        (Cache::new(1 << 20, clock), clock)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn freshness_passes_through_its_three_states() {
+        let (cache, clock) = cache();
+        cache.publish(&principal(), &credentials(&clock, 1, 80, 100));
+        assert!(matches!(cache.look_up(&principal()), Found::Fresh(_)));
+        clock.sleep(Duration::from_secs(81)).await;
+        assert!(matches!(cache.look_up(&principal()), Found::Stale(_)));
+        clock.sleep(Duration::from_secs(20)).await;
+        assert!(matches!(cache.look_up(&principal()), Found::Unusable));
+    }
+
+    #[test]
+    fn a_rejected_generation_is_never_found_again_and_outlives_eviction() {
+        let (cache, clock) = cache();
+        cache.publish(&principal(), &credentials(&clock, 3, 80, 100));
+        cache.reject(&principal(), Generation(3));
+        assert!(matches!(cache.look_up(&principal()), Found::Unusable));
+
+        cache.credentials.invalidate(&principal());
+        assert!(!cache.publish(&principal(), &credentials(&clock, 3, 80, 100)));
+        assert!(matches!(cache.look_up(&principal()), Found::Unusable));
+        assert!(cache.publish(&principal(), &credentials(&clock, 4, 80, 100)));
+        assert!(matches!(cache.look_up(&principal()), Found::Fresh(_)));
+    }
+
+    #[test]
+    fn a_late_rejection_of_an_older_generation_changes_nothing() {
+        let (cache, clock) = cache();
+        cache.publish(&principal(), &credentials(&clock, 4, 80, 100));
+        cache.reject(&principal(), Generation(3));
+        assert!(matches!(cache.look_up(&principal()), Found::Fresh(_)));
+    }
+
+    #[test]
+    fn an_older_publication_does_not_overwrite_a_newer_one() {
+        let (cache, clock) = cache();
+        cache.publish(&principal(), &credentials(&clock, 4, 80, 100));
+        cache.publish(&principal(), &credentials(&clock, 3, 80, 100));
+        assert!(
+            matches!(cache.look_up(&principal()), Found::Fresh(found) if found.generation.0 == 4)
+        );
+    }
+
+    #[test]
+    fn a_change_elsewhere_drops_what_it_overtook() {
+        let (cache, clock) = cache();
+        for (generation, epoch, stays) in [(4, 0, true), (3, 0, true), (5, 0, false), (4, 1, false)]
+        {
+            cache.publish(&principal(), &credentials(&clock, 4, 80, 100));
+            cache.follow(&principal(), Generation(generation), epoch);
+            assert_eq!(!matches!(cache.look_up(&principal()), Found::Absent), stays);
+        }
+    }
+
+    #[test]
+    fn a_background_renewal_is_claimed_once_a_minute() {
+        let (_, clock) = cache();
+        let found = credentials(&clock, 1, 0, 100);
+        let now = clock.now();
+        assert!(found.claim_ahead(now));
+        assert!(!found.claim_ahead(now));
+        assert!(found.claim_ahead(now.plus(Duration::from_secs(60))));
+    }
+}

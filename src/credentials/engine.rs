@@ -1,0 +1,268 @@
+//! What every renewal works with: the store, the seal, the Auth endpoints, the guards. And the
+//! three steps that every grant shares: reading an entry, committing a pair, publishing a token.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::backoff::Backoff;
+use super::breaker::Breakers;
+use super::budget::Budget;
+use super::cache::{Cache, Credentials};
+use super::flights::{Flight, Flights, Outcome};
+use super::mass_rejection::MassRejection;
+use super::pace::Pace;
+use super::pair::Pair;
+use super::seal::Ring;
+use super::token_endpoint::TokenEndpoint;
+use super::{Error, Instance, Settings};
+use crate::clock::{Clock, Timestamp};
+use crate::metrics::{Metrics, StoreLabels, StoreOperation, StoreResult};
+use crate::principal::{InstanceId, Principal};
+use crate::store::{self, Commit, Entry, Generation, Record, RunId, Store};
+
+/// While a commit cannot be made durable it is tried again this often.
+const COMMIT_AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) settings: Settings,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) ring: Ring,
+    pub(super) run: RunId,
+    pub(super) endpoint: TokenEndpoint,
+    pub(super) cache: Cache,
+    pub(super) flights: Arc<Flights>,
+    pub(super) budget: Budget,
+    pub(super) pace: Pace,
+    pub(super) backoff: Backoff,
+    pub(super) mass_rejection: MassRejection,
+    pub(super) breakers: Breakers,
+    /// Who is contested, until when: only for the metric.
+    pub(super) contested: Mutex<HashMap<Principal, Timestamp>>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    /// Where renewals run: no caller's runtime.
+    pub(super) runtime: Handle,
+    /// True once no renewal may wait for anything but its own calls.
+    pub(super) closing: watch::Sender<bool>,
+}
+
+impl Engine {
+    /// The entry of `principal`, freshly read.
+    pub(super) async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
+        let loaded = self.store.load(principal).await;
+        Ok(self.counted(StoreOperation::Load, loaded)?)
+    }
+
+    /// Opens the pair in `entry`. A damaged one counts as none: that record only.
+    pub(super) fn open(&self, principal: &Principal, entry: &Entry) -> Option<Pair> {
+        let record = entry.record.as_ref()?;
+        let pair = Pair::open(&self.ring, principal, &record.sealed);
+        if pair.is_none() {
+            let result = StoreResult::Damaged;
+            self.metrics
+                .store_operations
+                .get_or_create(&StoreLabels {
+                    operation: StoreOperation::Load,
+                    result,
+                })
+                .inc();
+            tracing::error!(
+                principal = self.log_name(principal),
+                "a stored pair is damaged"
+            );
+        }
+        pair
+    }
+
+    /// Makes `pair` durable on top of `entry` and publishes it. Where the medium fails, tries
+    /// until it does not: the old pair is worth nothing any more. Where somebody else was first,
+    /// what they committed.
+    pub(super) async fn commit(
+        &self,
+        flight: &Flight,
+        entry: &Entry,
+        instance: Option<InstanceId>,
+        pair: &Pair,
+    ) -> Outcome {
+        let principal = &flight.principal;
+        let record = Record {
+            instance,
+            known: true,
+            sealed: pair.seal(&self.ring, principal),
+            received: pair.received,
+            expires: pair.expires(),
+            run: self.run,
+        };
+        loop {
+            let committed = self
+                .store
+                .commit(principal, record.clone(), entry.generation, entry.epoch)
+                .await;
+            let error = match self.counted(StoreOperation::Commit, committed) {
+                Ok(Commit::Committed(generation)) => {
+                    // A token that cannot be used even now is not worth asking for again.
+                    return self
+                        .publish(principal, generation, entry.epoch, instance, pair)
+                        .map(Some)
+                        .ok_or(Error::BadResponse);
+                }
+                Ok(Commit::Superseded(now)) => {
+                    let Some(pair) = self.open(principal, &now) else {
+                        return Ok(None);
+                    };
+                    return Ok(self.publish_entry(principal, &now, &pair));
+                }
+                Err(error @ store::Error::Closed) => return Err(error.into()),
+                Err(error) => error,
+            };
+            tracing::error!(
+                principal = self.log_name(principal),
+                %error,
+                "a new pair cannot be made durable; it is kept and tried again"
+            );
+            flight.trouble(error.into());
+            self.clock.sleep(COMMIT_AGAIN).await;
+        }
+    }
+
+    /// Publishes the pair that stands in `entry`, if its token may be used.
+    pub(super) fn publish_entry(
+        &self,
+        principal: &Principal,
+        entry: &Entry,
+        pair: &Pair,
+    ) -> Option<Arc<Credentials>> {
+        let record = entry.record.as_ref()?;
+        let instance = record.instance.filter(|_| record.known);
+        self.publish(principal, entry.generation, entry.epoch, instance, pair)
+    }
+
+    /// Puts the token in memory; none if it may not be used: expired, or a 401 came back for it.
+    fn publish(
+        &self,
+        principal: &Principal,
+        generation: Generation,
+        epoch: u64,
+        instance: Option<InstanceId>,
+        pair: &Pair,
+    ) -> Option<Arc<Credentials>> {
+        let now = self.clock.now();
+        let age = self.clock.wall().since(pair.received);
+        let left = pair
+            .lifetime
+            .checked_sub(age)
+            .filter(|left| !left.is_zero())?;
+        let bearer = ["Bearer ", pair.access_token.expose()].concat();
+        let mut authorization = HeaderValue::try_from(bearer).ok()?;
+        authorization.set_sensitive(true);
+        // Up to a twentieth early, so that what was issued together is not renewed together.
+        let share = self.settings.ahead * (1.0 - fastrand::f64() / 20.0);
+        let credentials = Arc::new(Credentials {
+            authorization,
+            generation,
+            epoch,
+            instance,
+            stale: now.plus(pair.lifetime.mul_f64(share).saturating_sub(age)),
+            expires: now.plus(left),
+            rejected: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            not_ahead_before: AtomicU64::new(0),
+        });
+        self.cache
+            .publish(principal, &credentials)
+            .then_some(credentials)
+    }
+
+    /// The configured instance with this id.
+    pub(super) fn instance(&self, id: InstanceId) -> Option<&Instance> {
+        self.settings
+            .instances
+            .iter()
+            .find(|instance| instance.id == id)
+    }
+
+    /// The instance for users that name none.
+    pub(super) fn default_instance(&self) -> Option<&Instance> {
+        match self.settings.instances.as_slice() {
+            [only] => Some(only),
+            several => several.iter().find(|instance| instance.default),
+        }
+    }
+
+    /// Waits for `this`, unless the process closes.
+    pub(super) async fn unless_closing<T>(
+        &self,
+        this: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        let mut closing = self.closing.subscribe();
+        tokio::select! {
+            done = this => Ok(done),
+            _ = closing.wait_for(|closing| *closing) => Err(Error::Closing),
+        }
+    }
+
+    /// Counts a call to the store by how it ended.
+    pub(super) fn counted<T: Ended>(
+        &self,
+        operation: StoreOperation,
+        ended: Result<T, store::Error>,
+    ) -> Result<T, store::Error> {
+        let result = match &ended {
+            Ok(value) => value.how(),
+            Err(store::Error::Damaged(_)) => StoreResult::Damaged,
+            Err(_) => StoreResult::Failed,
+        };
+        self.metrics
+            .store_operations
+            .get_or_create(&StoreLabels { operation, result })
+            .inc();
+        ended
+    }
+
+    /// A keyed hash of the principal, for logs.
+    pub(super) fn log_name(&self, principal: &Principal) -> String {
+        self.ring.log_hash(principal)
+    }
+
+    /// Now on the wall clock, for what is persisted.
+    pub(super) fn wall(&self) -> Timestamp {
+        self.clock.wall()
+    }
+}
+
+/// How a successful call to the store ended, for the metric.
+pub(super) trait Ended {
+    /// Ok, or lost to another process.
+    fn how(&self) -> StoreResult {
+        StoreResult::Ok
+    }
+}
+
+impl Ended for Entry {}
+impl Ended for () {}
+impl Ended for Vec<Principal> {}
+
+impl Ended for Commit {
+    fn how(&self) -> StoreResult {
+        match self {
+            Commit::Committed(_) => StoreResult::Ok,
+            Commit::Superseded(_) => StoreResult::Lost,
+        }
+    }
+}
+
+impl Ended for store::Lease {
+    fn how(&self) -> StoreResult {
+        match self {
+            store::Lease::Granted { .. } => StoreResult::Ok,
+            store::Lease::Held => StoreResult::Lost,
+        }
+    }
+}

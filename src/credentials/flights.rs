@@ -1,0 +1,214 @@
+//! The renewals now running: one a principal, shared by all who wait for it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::sync::watch;
+
+use super::pace::Urgency;
+use super::{Credentials, Error};
+use crate::clock::Moment;
+use crate::metrics::Trigger;
+use crate::principal::{InstanceId, Principal};
+use crate::store::Generation;
+
+/// How a flight ended. No credentials and no error: it stopped where only a login would have
+/// helped, and nobody was waiting; whoever came since starts another.
+pub(super) type Outcome = Result<Option<Arc<Credentials>>, Error>;
+
+/// What a flight is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    /// The instance that the caller named.
+    pub(super) instance: Option<InstanceId>,
+    /// Only a newer generation will do.
+    pub(super) newer_than: Option<Generation>,
+    /// What asked.
+    pub(super) trigger: Trigger,
+}
+
+/// One running renewal.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) principal: Principal,
+    pub(super) ask: Ask,
+    /// Raised once somebody waits who needs credentials; only then may it log in.
+    pub(super) needed: Urgency,
+    /// Until when somebody waits, in milliseconds of the clock; grows as others join.
+    patience: AtomicU64,
+    /// Why there are no credentials yet: what those are told whose patience ends.
+    trouble: Mutex<Option<Error>>,
+    /// Empty while it flies.
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+impl Flight {
+    /// Somebody waits until then.
+    pub(super) fn extend(&self, until: Moment) {
+        self.patience.fetch_max(until.as_millis(), Ordering::AcqRel);
+        self.needed.raise();
+    }
+
+    /// Until when somebody waits.
+    pub(super) fn patience(&self) -> Moment {
+        Moment::from_millis(self.patience.load(Ordering::Acquire))
+    }
+
+    /// Remembers why it takes so long.
+    pub(super) fn trouble(&self, error: Error) {
+        *self.trouble.lock().expect("no code panics under this lock") = Some(error);
+    }
+
+    /// What to tell those whose patience ends.
+    pub(super) fn excuse(&self) -> Error {
+        let trouble = self.trouble.lock().expect("no code panics under this lock");
+        trouble.clone().unwrap_or(Error::WaitedTooLong)
+    }
+
+    /// Waits for the end, however it ends.
+    pub(super) async fn landed(&self) -> Outcome {
+        let mut outcome = self.outcome.subscribe();
+        let landed = outcome.wait_for(Option::is_some).await;
+        match landed.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            Ok(None) | Err(_) => Ok(None),
+        }
+    }
+}
+
+/// All running renewals.
+#[derive(Debug)]
+pub(super) struct Flights {
+    running: DashMap<Principal, Arc<Flight>>,
+    /// How many run; those who shut down wait for none.
+    count: watch::Sender<usize>,
+}
+
+/// The running flight of a principal.
+#[derive(Debug)]
+pub(super) enum Boarded {
+    /// Somebody else started it.
+    Joined(Arc<Flight>),
+    /// This call made it: the caller must fly it and then drop the [`Landing`].
+    Started(Arc<Flight>, Landing),
+}
+
+impl Flights {
+    pub(super) fn new() -> Arc<Flights> {
+        Arc::new(Flights {
+            running: DashMap::new(),
+            count: watch::Sender::new(0),
+        })
+    }
+
+    /// The running flight of `principal`, or a new one for `ask`.
+    pub(super) fn board(self: &Arc<Self>, principal: &Principal, ask: Ask) -> Boarded {
+        if let Some(flight) = self.running.get(principal) {
+            return Boarded::Joined(flight.clone());
+        }
+        match self.running.entry(principal.clone()) {
+            Entry::Occupied(flight) => Boarded::Joined(flight.get().clone()),
+            Entry::Vacant(vacant) => {
+                let flight = Arc::new(Flight {
+                    principal: principal.clone(),
+                    ask,
+                    needed: Urgency::default(),
+                    patience: AtomicU64::new(0),
+                    trouble: Mutex::new(None),
+                    outcome: watch::Sender::new(None),
+                });
+                vacant.insert(flight.clone());
+                self.count.send_modify(|count| *count += 1);
+                let landing = Landing {
+                    flights: self.clone(),
+                    flight: flight.clone(),
+                    outcome: Ok(None),
+                };
+                Boarded::Started(flight, landing)
+            }
+        }
+    }
+
+    /// Returns once none runs.
+    pub(super) async fn all_landed(&self) {
+        let mut count = self.count.subscribe();
+        // The sender lives in self, so this cannot fail.
+        let _ = count.wait_for(|count| *count == 0).await;
+    }
+}
+
+/// Ends a flight when dropped, in a panic too, so that nobody waits for ever.
+#[derive(Debug)]
+pub(super) struct Landing {
+    flights: Arc<Flights>,
+    flight: Arc<Flight>,
+    /// What those who wait are told; after a panic, to start another.
+    outcome: Outcome,
+}
+
+impl Landing {
+    /// Ends the flight with this outcome.
+    pub(super) fn with(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        // Off the board first: whoever comes now finds the published credentials or starts anew.
+        self.flights.running.remove(&self.flight.principal);
+        let outcome = std::mem::replace(&mut self.outcome, Ok(None));
+        self.flight.outcome.send_replace(Some(outcome));
+        self.flights.count.send_modify(|count| *count -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask() -> Ask {
+        Ask {
+            instance: None,
+            newer_than: None,
+            trigger: Trigger::Missing,
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_board_share_one_flight_and_its_outcome() {
+        let flights = Flights::new();
+        let principal = Principal::Account("a".into());
+        let Boarded::Started(_, landing) = flights.board(&principal, ask()) else {
+            panic!()
+        };
+        let Boarded::Joined(flight) = flights.board(&principal, ask()) else {
+            panic!()
+        };
+        let waits = tokio::spawn(async move { flight.landed().await });
+        landing.with(Err(Error::Unreachable));
+        assert_eq!(waits.await.unwrap().unwrap_err(), Error::Unreachable);
+        assert!(matches!(
+            flights.board(&principal, ask()),
+            Boarded::Started(..)
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_panics_lands() {
+        let flights = Flights::new();
+        let principal = Principal::Account("a".into());
+        let Boarded::Started(flight, landing) = flights.board(&principal, ask()) else {
+            panic!()
+        };
+        let flies = tokio::spawn(async move {
+            let _landing = landing;
+            panic!("on purpose");
+        });
+        assert!(flight.landed().await.unwrap().is_none());
+        assert!(flies.await.is_err());
+        flights.all_landed().await;
+    }
+}

@@ -1,0 +1,87 @@
+//! What nobody asks for: renewing used tokens ahead of time and idle pairs before their
+//! RefreshToken dies, probing during a mass rejection, following what other processes commit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::engine::Engine;
+use super::flights::Ask;
+use super::login::PROBE_EVERY;
+use crate::metrics::{StoreOperation, Trigger};
+use crate::principal::Principal;
+use crate::store::Generation;
+
+/// How often the keeper looks around.
+const ROUND: Duration = PROBE_EVERY;
+/// Idle pairs started in one round at most; `renewals_per_second` paces them.
+const MOST_IDLE: usize = 1000;
+
+/// Goes its rounds for as long as the engine lives.
+pub(super) async fn keep(engine: Arc<Engine>) {
+    let started = (engine.wall(), engine.clock.now());
+    loop {
+        engine.clock.sleep(ROUND).await;
+        if let Some(principal) = engine.mass_rejection.next_probe() {
+            probe(&engine, &principal);
+        }
+        for (principal, credentials) in engine.cache.due_ahead() {
+            if credentials.claim_ahead(engine.clock.now()) {
+                start(&engine, &principal, Trigger::Ahead, credentials.generation);
+            }
+        }
+        if let Some(age) = engine.settings.keep_refresh_tokens {
+            // Counted from the wall clock at start, so that a jump of it renews nobody.
+            let now = started.0.plus(engine.clock.now().since(started.1));
+            renew_idle(&engine, now.minus(age)).await;
+        }
+    }
+}
+
+/// Drops from memory what another process, or the command line, has overtaken.
+pub(super) async fn follow(engine: Arc<Engine>) {
+    let mut changes = engine.store.changes();
+    while let Some(change) = changes.recv().await {
+        engine
+            .cache
+            .follow(&change.principal, change.generation, change.epoch);
+    }
+}
+
+async fn renew_idle(engine: &Arc<Engine>, received_before: crate::clock::Timestamp) {
+    let due = engine.store.due(received_before, MOST_IDLE).await;
+    let due = match engine.counted(StoreOperation::Scan, due) {
+        Ok(due) => due,
+        Err(error) => {
+            tracing::warn!(%error, "the keeper cannot look for idle pairs");
+            return;
+        }
+    };
+    for principal in due {
+        if let Ok(entry) = engine.load(&principal).await {
+            start(engine, &principal, Trigger::Keep, entry.generation);
+        }
+    }
+}
+
+fn start(engine: &Arc<Engine>, principal: &Principal, trigger: Trigger, than: Generation) {
+    engine.board(
+        principal,
+        Ask {
+            instance: None,
+            newer_than: Some(than),
+            trigger,
+        },
+    );
+}
+
+/// Lets one principal log in although logins are suspended, if its refresh is rejected again.
+fn probe(engine: &Arc<Engine>, principal: &Principal) {
+    let ask = Ask {
+        instance: None,
+        newer_than: None,
+        trigger: Trigger::Asked,
+    };
+    engine
+        .board(principal, ask)
+        .extend(engine.clock.now().plus(PROBE_EVERY));
+}

@@ -1,0 +1,324 @@
+//! The other grant: a login, which is scarce. Everything that may stand in its way comes before a
+//! slot of the budget is taken.
+
+use std::time::Duration;
+
+use super::Error;
+use super::engine::Engine;
+use super::flights::{Flight, Outcome};
+use super::pair::Pair;
+use super::renewal::loss_error;
+use super::token_endpoint::Reply;
+use crate::damoov::auth::{self, Answer, Call};
+use crate::metrics::{Grant, RenewalResult, Trigger};
+use crate::principal::{InstanceId, Principal};
+use crate::store::{Class, Entry, Note, Rejected};
+
+/// A pair of ours rejected so soon after a login that replaced another of ours: somebody else logs
+/// this principal in too.
+const AGAIN_WITHIN: Duration = Duration::from_secs(24 * 3600);
+/// How often one principal is probed while logins are suspended.
+pub(super) const PROBE_EVERY: Duration = Duration::from_secs(60);
+/// Logins per renewal that may fail without a definite answer; each takes a slot.
+const TRIES: u32 = 3;
+
+/// What a login is made with.
+struct Identity {
+    call: Call,
+    instance: Option<InstanceId>,
+    /// Identifies instance and key, or account and password, without giving them away.
+    fingerprint: [u8; 8],
+}
+
+impl Engine {
+    /// Refuses early, before pace and lease, what could only end in a refused login.
+    pub(super) fn check_refused(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
+        let identity = self.identity(flight, entry)?;
+        if flight.ask.trigger != Trigger::Asked && self.mass_rejection.is_waiting(&flight.principal)
+        {
+            return Err(self.suspended());
+        }
+        if self.may_refresh(flight, entry) {
+            return Ok(());
+        }
+        self.check_remembered(entry, &identity)?;
+        self.check_known_contested(entry)
+    }
+
+    /// Logs the flight's principal in and commits the pair.
+    pub(super) async fn log_in(&self, flight: &Flight, entry: &Entry) -> Outcome {
+        let refused = |error| {
+            self.count(flight, Grant::Login, RenewalResult::Refused, Duration::ZERO);
+            error
+        };
+        let identity = self.identity(flight, entry)?;
+        self.check_remembered(entry, &identity).map_err(refused)?;
+        self.check_suspended(flight, entry).map_err(refused)?;
+        self.check_contested(flight, entry).await.map_err(refused)?;
+        if identity
+            .instance
+            .is_some_and(|instance| !self.breakers.admit(instance))
+        {
+            return Err(refused(Error::LoginRejected));
+        }
+        let mut tries = 0;
+        loop {
+            self.patient_with_host(flight).await?;
+            let class = class(&flight.principal, entry);
+            let slot = self.budget.take(&*self.store, class, || flight.patience());
+            self.unless_closing(slot).await?.map_err(refused)?;
+            self.check_suspended(flight, entry).map_err(refused)?;
+            let identity = self.identity(flight, entry)?;
+            let started = self.clock.now();
+            let reply = self.endpoint.log_in(identity.call).await;
+            let count = |result| {
+                self.count(
+                    flight,
+                    Grant::Login,
+                    result,
+                    self.clock.now().since(started),
+                );
+            };
+            let error = match reply {
+                Reply::Answered(Answer::Granted(grant))
+                    if grant.access_token.is_some() && self.is_of(&flight.principal, &grant) =>
+                {
+                    count(RenewalResult::Ok);
+                    self.backoff.succeeded();
+                    let pair =
+                        Pair::from_grant(grant, None, self.wall()).ok_or(Error::BadResponse)?;
+                    return self
+                        .logged_in(flight, entry, identity.instance, &pair)
+                        .await;
+                }
+                Reply::Answered(Answer::Rejected) => {
+                    count(RenewalResult::Rejected);
+                    self.backoff.succeeded();
+                    self.login_rejected(flight, entry, identity.instance, identity.fingerprint)
+                        .await?;
+                    return Err(Error::LoginRejected);
+                }
+                Reply::Answered(Answer::Limited { retry_after }) => {
+                    count(RenewalResult::Limited);
+                    let retry_after = self.budget.block(&*self.store, retry_after).await?;
+                    tracing::error!(
+                        seconds = retry_after.as_secs(),
+                        "Damoov answers logins with 429: none until the block ends, half as many \
+                         for a day; does something else log in from this address?"
+                    );
+                    return Err(Error::LoginBlocked { retry_after });
+                }
+                Reply::Answered(Answer::Unavailable) | Reply::NotSent => {
+                    count(RenewalResult::Failed);
+                    self.backoff.failed(None);
+                    Error::Unreachable
+                }
+                reply => {
+                    count(RenewalResult::Failed);
+                    self.backoff.failed(None);
+                    loss_error(&reply)
+                }
+            };
+            flight.trouble(error.clone());
+            tries += 1;
+            if tries >= TRIES {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn logged_in(
+        &self,
+        flight: &Flight,
+        entry: &Entry,
+        instance: Option<InstanceId>,
+        pair: &Pair,
+    ) -> Outcome {
+        if let Some(instance) = instance {
+            self.breakers.accepted(instance);
+        }
+        self.probe_ended(flight, true);
+        let landed = self.commit(flight, entry, instance, pair).await;
+        if self.is_displaced(entry) {
+            self.note(&flight.principal, Note::Displaced(self.wall()))
+                .await?;
+        }
+        landed
+    }
+
+    async fn login_rejected(
+        &self,
+        flight: &Flight,
+        entry: &Entry,
+        instance: Option<InstanceId>,
+        fingerprint: [u8; 8],
+    ) -> Result<(), Error> {
+        self.probe_ended(flight, false);
+        let known = entry.record.as_ref().is_some_and(|record| record.known);
+        if let Some(instance) = instance
+            && known
+            && self.breakers.rejected(instance)
+        {
+            tracing::error!(
+                %instance,
+                "logins of this instance are rejected one after the other: is its key right? They \
+                 are held back but for a probe now and then"
+            );
+        }
+        let until = self.wall().plus(self.settings.remember_rejected);
+        self.note(
+            &flight.principal,
+            Note::Rejected(Rejected {
+                until,
+                with: fingerprint,
+            }),
+        )
+        .await
+    }
+
+    /// Who logs in, with what.
+    fn identity(&self, flight: &Flight, entry: &Entry) -> Result<Identity, Error> {
+        match &flight.principal {
+            Principal::Account(name) => {
+                let accounts = &self.settings.accounts;
+                let account = accounts
+                    .iter()
+                    .find(|account| account.name == *name)
+                    .ok_or(Error::AccountUnknown)?;
+                Ok(Identity {
+                    call: auth::log_in_account(&account.email, &account.password),
+                    instance: None,
+                    fingerprint: self.ring.fingerprint(&[
+                        account.email.as_bytes(),
+                        account.password.expose().as_bytes(),
+                    ]),
+                })
+            }
+            Principal::User(user) => {
+                let known = entry
+                    .record
+                    .as_ref()
+                    .and_then(|r| r.instance.filter(|_| r.known));
+                let instance = match flight.ask.instance {
+                    Some(asked) => self.instance(asked),
+                    None => known
+                        .and_then(|id| self.instance(id))
+                        .or_else(|| self.default_instance()),
+                }
+                .ok_or(Error::InstanceUnknown)?;
+                let id = instance.id.to_string();
+                Ok(Identity {
+                    call: auth::log_in_user(*user, instance.id, &instance.key),
+                    instance: Some(instance.id),
+                    fingerprint: self
+                        .ring
+                        .fingerprint(&[id.as_bytes(), instance.key.expose().as_bytes()]),
+                })
+            }
+        }
+    }
+
+    /// Whether a refresh comes before a login.
+    fn may_refresh(&self, flight: &Flight, entry: &Entry) -> bool {
+        entry.notes.refresh_dead != Some(entry.generation)
+            && self
+                .open(&flight.principal, entry)
+                .is_some_and(|pair| pair.refresh_token.is_some())
+    }
+
+    fn check_remembered(&self, entry: &Entry, identity: &Identity) -> Result<(), Error> {
+        match entry.notes.rejected {
+            Some(rejected)
+                if rejected.with == identity.fingerprint && self.wall() < rejected.until =>
+            {
+                Err(Error::LoginRejected)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Those who hold a pair wait while it is the API that is wrong; a probe passes.
+    fn check_suspended(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
+        let holds_a_pair = entry.record.is_some();
+        if holds_a_pair
+            && flight.ask.trigger != Trigger::Asked
+            && self.mass_rejection.hold(&flight.principal)
+        {
+            return Err(self.suspended());
+        }
+        Ok(())
+    }
+
+    fn suspended(&self) -> Error {
+        Error::Suspended {
+            retry_after: self.clock.to_real(PROBE_EVERY),
+        }
+    }
+
+    fn probe_ended(&self, flight: &Flight, logged_in: bool) {
+        if flight.ask.trigger == Trigger::Asked && self.mass_rejection.probe_ended(logged_in) {
+            self.metrics.logins_suspended.set(0);
+            tracing::warn!("the RefreshTokens really were dead: logins are no longer suspended");
+        }
+    }
+
+    /// One login in `contested_backoff` for a principal that somebody else logs in too. Finds out
+    /// whether it is one.
+    async fn check_contested(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
+        self.check_known_contested(entry)?;
+        let now = self.wall();
+        let Some(last) = entry.notes.displaced.filter(|_| self.is_displaced(entry)) else {
+            return Ok(());
+        };
+        let until = last.plus(self.settings.contested_backoff);
+        if now.since(last) > AGAIN_WITHIN || now >= until {
+            return Ok(());
+        }
+        tracing::warn!(
+            principal = self.log_name(&flight.principal),
+            "somebody else logs this principal in too; one login in `contested_backoff` from here on"
+        );
+        self.note(&flight.principal, Note::ContestedUntil(until))
+            .await?;
+        self.contested
+            .lock()
+            .expect("no code panics under this lock")
+            .insert(flight.principal.clone(), until);
+        Err(Error::Contested {
+            retry_after: self.clock.to_real(until.since(now)),
+        })
+    }
+
+    fn check_known_contested(&self, entry: &Entry) -> Result<(), Error> {
+        let left = entry
+            .notes
+            .contested_until
+            .map(|until| until.since(self.wall()));
+        match left.filter(|left| !left.is_zero()) {
+            Some(left) if !self.settings.contested_backoff.is_zero() => Err(Error::Contested {
+                retry_after: self.clock.to_real(left),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a pair that this very run committed was rejected, without a lost answer.
+    fn is_displaced(&self, entry: &Entry) -> bool {
+        !self.settings.contested_backoff.is_zero()
+            && entry.notes.refresh_dead == Some(entry.generation)
+            && entry.notes.answer_lost != Some(entry.generation)
+            && entry
+                .record
+                .as_ref()
+                .is_some_and(|record| record.run == self.run)
+    }
+}
+
+/// Principals seen before may use the reserve; accounts are configured, hence known.
+fn class(principal: &Principal, entry: &Entry) -> Class {
+    match (principal, &entry.record) {
+        (Principal::Account(_), _) => Class::Known,
+        (Principal::User(_), Some(record)) if record.known => Class::Known,
+        (Principal::User(_), _) => Class::New,
+    }
+}

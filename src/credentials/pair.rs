@@ -1,0 +1,170 @@
+//! A pair of tokens between the API and the seal: how long it lives, how it is written into a
+//! record. The one place where both tokens are in the clear together.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::seal::Ring;
+use crate::clock::Timestamp;
+use crate::damoov::auth::Grant;
+use crate::damoov::jwt::Claims;
+use crate::principal::Principal;
+use crate::secret::Secret;
+
+/// A JWT and the RefreshToken that renews it.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// The JWT, expired or not: a refresh wants it too.
+    pub access_token: Secret,
+    /// None where the API gave none.
+    pub refresh_token: Option<Secret>,
+    /// When the JWT was received, on the wall clock of that moment.
+    pub received: Timestamp,
+    /// How long the JWT lives from then on.
+    pub lifetime: Duration,
+}
+
+/// The shortest lifetime that is believed; a shorter one would renew in a loop.
+const SHORTEST: Duration = Duration::from_secs(30);
+/// The longest lifetime that is believed.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Assumed where neither `ExpiresIn` nor the claims say (damoov-api.md, "Lifetimes").
+const UNSTATED: Duration = Duration::from_secs(43_200);
+
+/// The kind of sealed record, part of what the seal binds.
+const KIND: &str = "pair";
+
+/// As it stands under the seal.
+#[derive(Serialize, Deserialize)]
+struct Sealed<'a> {
+    #[serde(rename = "a", borrow)]
+    access_token: Cow<'a, str>,
+    #[serde(rename = "r", borrow)]
+    refresh_token: Option<Cow<'a, str>>,
+    #[serde(rename = "t")]
+    received_millis: i64,
+    #[serde(rename = "l")]
+    lifetime_millis: u64,
+}
+
+impl Pair {
+    /// The pair that `grant` makes, received just now. Keeps `previous`' RefreshToken where the
+    /// grant carries none, and its JWT, as one that has expired, where the grant carries none.
+    /// None where there is no JWT at all.
+    pub fn from_grant(grant: Grant, previous: Option<&Pair>, received: Timestamp) -> Option<Pair> {
+        let refresh_token = grant
+            .refresh_token
+            .or_else(|| previous.and_then(|pair| pair.refresh_token.clone()));
+        let (access_token, lifetime) = match grant.access_token {
+            Some(token) => {
+                let lifetime = lifetime(grant.expires_in, Claims::read(token.expose()).lifetime());
+                (token, lifetime)
+            }
+            None => (previous?.access_token.clone(), Duration::ZERO),
+        };
+        Some(Pair {
+            access_token,
+            refresh_token,
+            received,
+            lifetime,
+        })
+    }
+
+    /// When the JWT expires.
+    pub fn expires(&self) -> Timestamp {
+        self.received.plus(self.lifetime)
+    }
+
+    /// Seals the pair for `principal`'s record.
+    pub fn seal(&self, ring: &Ring, principal: &Principal) -> Vec<u8> {
+        let sealed = Sealed {
+            access_token: self.access_token.expose().into(),
+            refresh_token: self
+                .refresh_token
+                .as_ref()
+                .map(|token| token.expose().into()),
+            received_millis: self.received.as_millis(),
+            lifetime_millis: u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX),
+        };
+        let clear = serde_json::to_vec(&sealed).expect("strings and numbers always serialise");
+        ring.seal(principal, KIND, &Zeroizing::new(clear))
+    }
+
+    /// Opens what [`Pair::seal`] made for the same principal; none when it is damaged.
+    pub fn open(ring: &Ring, principal: &Principal, sealed: &[u8]) -> Option<Pair> {
+        let clear = ring.open(principal, KIND, sealed).ok()?;
+        let sealed: Sealed<'_> = serde_json::from_slice(&clear).ok()?;
+        Some(Pair {
+            access_token: Secret::from(&*sealed.access_token),
+            refresh_token: sealed.refresh_token.as_deref().map(Secret::from),
+            received: Timestamp::from_millis(sealed.received_millis),
+            lifetime: Duration::from_millis(sealed.lifetime_millis),
+        })
+    }
+}
+
+/// min(`ExpiresIn`, `exp − iat`) in seconds, within what is believed.
+fn lifetime(expires_in: Option<i64>, claimed: Option<i64>) -> Duration {
+    match expires_in.into_iter().chain(claimed).min() {
+        Some(seconds) => {
+            Duration::from_secs(seconds.try_into().unwrap_or(0)).clamp(SHORTEST, LONGEST)
+        }
+        None => UNSTATED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(access: Option<&str>, refresh: Option<&str>, expires_in: Option<i64>) -> Grant {
+        Grant {
+            device_token: None,
+            access_token: access.map(Secret::from),
+            refresh_token: refresh.map(Secret::from),
+            expires_in,
+        }
+    }
+
+    #[test]
+    fn the_shorter_of_both_lifetimes_counts_within_limits() {
+        for (expires_in, claimed, seconds) in [
+            (Some(86400), Some(43200), 43200),
+            (Some(600), Some(43200), 600),
+            (None, Some(43200), 43200),
+            (Some(600), None, 600),
+            (None, None, 43200),
+            (Some(0), Some(43200), 30),
+            (Some(-5), None, 30),
+            (Some(i64::MAX), Some(i64::MAX), 30 * 24 * 3600),
+            (Some(i64::MIN), Some(1), 30),
+        ] {
+            assert_eq!(
+                lifetime(expires_in, claimed).as_secs(),
+                seconds,
+                "{expires_in:?} {claimed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_grant_without_a_refresh_token_keeps_the_old_one() {
+        let now = Timestamp::from_millis(5);
+        let old = Pair::from_grant(grant(Some("a"), Some("r"), None), None, now).unwrap();
+        let new = Pair::from_grant(grant(Some("b"), None, None), Some(&old), now).unwrap();
+        assert_eq!(new.access_token.expose(), "b");
+        assert_eq!(new.refresh_token.unwrap().expose(), "r");
+    }
+
+    #[test]
+    fn a_rotated_refresh_token_is_kept_without_an_access_token() {
+        let now = Timestamp::from_millis(5);
+        let old = Pair::from_grant(grant(Some("a"), Some("r"), None), None, now).unwrap();
+        let new = Pair::from_grant(grant(None, Some("s"), None), Some(&old), now).unwrap();
+        assert_eq!((new.access_token.expose(), new.expires()), ("a", now));
+        assert_eq!(new.refresh_token.unwrap().expose(), "s");
+    }
+}

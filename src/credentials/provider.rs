@@ -1,0 +1,328 @@
+//! The engine's face to the path: get credentials, renew rejected ones.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::backoff::Backoff;
+use super::breaker::Breakers;
+use super::budget::Budget;
+use super::cache::{Cache, Credentials, Found};
+use super::engine::Engine;
+use super::flights::{Ask, Boarded, Flight, Flights};
+use super::keeper;
+use super::mass_rejection::MassRejection;
+use super::pace::Pace;
+use super::seal::Ring;
+use super::token_endpoint::TokenEndpoint;
+use super::{Error, Instance, Need, Settings, Wanted};
+use crate::clock::Clock;
+use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
+use crate::principal::{InstanceId, Principal};
+use crate::store::{RunId, Store};
+use crate::upstream;
+
+/// Gives out credentials and renews them: one renewal per principal at a time, in a task that no
+/// caller's hang-up cancels. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    engine: Arc<Engine>,
+}
+
+/// What a [`Provider`] is made of.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// Its part of the configuration.
+    pub settings: Settings,
+    /// Where pairs are kept.
+    pub store: Arc<dyn Store>,
+    /// This process run, as the store knows it.
+    pub run: RunId,
+    /// What seals them.
+    pub ring: Ring,
+    /// How the Auth endpoints are reached.
+    pub upstream: &'a upstream::Settings,
+    /// Whom to trust there.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// The one clock.
+    pub clock: Clock,
+    /// The one set of metrics.
+    pub metrics: Arc<Metrics>,
+    /// The runtime that renewals run on; it must outlive the callers'.
+    pub runtime: Handle,
+}
+
+/// The tasks that a provider runs besides renewals; ended by [`Background::finish`].
+#[derive(Debug)]
+pub struct Background {
+    engine: Arc<Engine>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Background {
+    /// Ends the background work: renewals that wait for something give up, those whose call is
+    /// under way end and are committed.
+    pub async fn finish(self) {
+        self.engine.closing.send_replace(true);
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.engine.flights.all_landed().await;
+    }
+}
+
+impl Provider {
+    /// Starts the engine.
+    pub fn start(parts: Parts<'_>) -> (Provider, Background) {
+        let Parts {
+            settings,
+            store,
+            run,
+            ring,
+            upstream,
+            tls,
+            clock,
+            metrics,
+            runtime,
+        } = parts;
+        let timeout = clock.to_real(settings.timeout);
+        let engine = Arc::new(Engine {
+            cache: Cache::new(settings.max_cached, clock),
+            flights: Flights::new(),
+            budget: Budget::new(
+                settings.budget.clone(),
+                settings.blocked_for,
+                clock,
+                metrics.clone(),
+            ),
+            pace: Pace::new(settings.renewals_per_second, clock),
+            backoff: Backoff::new(clock),
+            mass_rejection: MassRejection::new(),
+            breakers: Breakers::new(settings.remember_rejected, clock),
+            contested: std::sync::Mutex::default(),
+            endpoint: TokenEndpoint::new(upstream, tls, timeout),
+            closing: watch::Sender::new(false),
+            settings,
+            store,
+            ring,
+            run,
+            clock,
+            metrics,
+            runtime: runtime.clone(),
+        });
+        let tasks = [
+            runtime.spawn(keeper::keep(engine.clone())),
+            runtime.spawn(keeper::follow(engine.clone())),
+        ];
+        (
+            Provider {
+                engine: engine.clone(),
+            },
+            Background { engine, tasks },
+        )
+    }
+
+    /// Credentials from memory or the store, or from a renewal, waiting at most `wait`.
+    pub async fn get(&self, wanted: &Wanted, need: Need) -> Result<Arc<Credentials>, Error> {
+        let engine = &self.engine;
+        if let Some(asked) = wanted.instance
+            && engine.instance(asked).is_none()
+        {
+            return Err(Error::InstanceUnknown);
+        }
+        let found = engine.cache.look_up(&wanted.principal);
+        engine
+            .metrics
+            .token_lookups
+            .get_or_create(&LookupLabels {
+                freshness: freshness(&found),
+            })
+            .inc();
+        match found {
+            Found::Fresh(found) => found_for(wanted, found),
+            Found::Stale(found) if need == Need::Usable => {
+                if found.claim_ahead(engine.clock.now()) {
+                    engine.board(&wanted.principal, ask(wanted, Some(&found), Trigger::Ahead));
+                }
+                found_for(wanted, found)
+            }
+            Found::Stale(found) => {
+                let newer = self
+                    .wait(wanted, ask(wanted, Some(&found), Trigger::Ahead))
+                    .await;
+                newer.or_else(|_| found_for(wanted, found))
+            }
+            Found::Unusable | Found::Absent => {
+                self.wait(wanted, ask(wanted, None, Trigger::Missing)).await
+            }
+        }
+    }
+
+    /// Newer credentials than `rejected`, which got a 401. [`Error::Settled`] when the 401 is the
+    /// answer.
+    pub async fn renew(
+        &self,
+        wanted: &Wanted,
+        rejected: &Credentials,
+    ) -> Result<Arc<Credentials>, Error> {
+        match self.after_rejection(wanted, rejected)? {
+            Some(newer) => Ok(newer),
+            None => {
+                self.wait(wanted, ask(wanted, Some(rejected), Trigger::Rejected))
+                    .await
+            }
+        }
+    }
+
+    /// Starts what [`Provider::renew`] does, for a request that cannot be sent again.
+    pub fn renew_for_the_next(&self, wanted: &Wanted, rejected: &Credentials) {
+        if let Ok(None) = self.after_rejection(wanted, rejected) {
+            self.engine.board(
+                &wanted.principal,
+                ask(wanted, Some(rejected), Trigger::Rejected),
+            );
+        }
+    }
+
+    /// A replay with `credentials` got a 401 too: 401s of this principal renew nothing for 60 s.
+    pub fn settle(&self, principal: &Principal) {
+        self.engine.cache.settle(principal);
+    }
+
+    /// The instance that `asked` names, or the default one.
+    pub fn instance(&self, asked: Option<InstanceId>) -> Result<&Instance, Error> {
+        match asked {
+            Some(id) => self.engine.instance(id),
+            None => self.engine.default_instance(),
+        }
+        .ok_or(Error::InstanceUnknown)
+    }
+
+    /// A keyed hash of the principal, for logs.
+    pub fn log_name(&self, principal: &Principal) -> String {
+        self.engine.log_name(principal)
+    }
+
+    /// Brings those metrics up to date that are read off rather than counted.
+    pub async fn report(&self) {
+        let engine = &self.engine;
+        engine
+            .metrics
+            .tokens_cached
+            .set(engine.cache.count().try_into().unwrap_or(i64::MAX));
+        let now = engine.wall();
+        let mut contested = engine
+            .contested
+            .lock()
+            .expect("no code panics under this lock");
+        contested.retain(|_, until| *until > now);
+        engine
+            .metrics
+            .principals_contested
+            .set(contested.len().try_into().unwrap_or(i64::MAX));
+        drop(contested);
+        if let Ok(stored) = engine.store.count().await {
+            engine
+                .metrics
+                .tokens_stored
+                .set(stored.try_into().unwrap_or(i64::MAX));
+        }
+        if let Err(error) = engine.budget.report(&*engine.store).await {
+            tracing::debug!(%error, "the login budget cannot be read");
+        }
+    }
+
+    /// Takes note of a 401. Newer credentials where they are there already; none where a renewal
+    /// is due.
+    fn after_rejection(
+        &self,
+        wanted: &Wanted,
+        rejected: &Credentials,
+    ) -> Result<Option<Arc<Credentials>>, Error> {
+        let cache = &self.engine.cache;
+        if let Found::Fresh(newer) | Found::Stale(newer) = cache.look_up(&wanted.principal)
+            && newer.generation > rejected.generation
+        {
+            return Ok(Some(newer));
+        }
+        if cache.is_settled(&wanted.principal) {
+            return Err(Error::Settled);
+        }
+        cache.reject(&wanted.principal, rejected.generation);
+        Ok(None)
+    }
+
+    /// Waits for a flight, at most `wait`.
+    async fn wait(&self, wanted: &Wanted, ask: Ask) -> Result<Arc<Credentials>, Error> {
+        let engine = &self.engine;
+        let deadline = engine.clock.now().plus(engine.settings.wait);
+        loop {
+            let flight = engine.board(&wanted.principal, ask.clone());
+            flight.extend(deadline);
+            let left = engine.clock.to_real(deadline.since(engine.clock.now()));
+            let Ok(outcome) = tokio::time::timeout(left, flight.landed()).await else {
+                return Err(flight.excuse());
+            };
+            match outcome {
+                Ok(Some(found)) if ask.newer_than.is_none_or(|old| found.generation > old) => {
+                    return found_for(wanted, found);
+                }
+                // It flew for less than this request needs, or for another instance: once more.
+                Ok(_) => {}
+                Err(_) if flight.ask.instance != ask.instance => {}
+                Err(error) => return Err(error),
+            }
+            if engine.clock.now() >= deadline {
+                return Err(flight.excuse());
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// The running renewal of `principal`, or a new one for `ask`, flying in a task of its own.
+    pub(super) fn board(self: &Arc<Self>, principal: &Principal, ask: Ask) -> Arc<Flight> {
+        let (flight, landing) = match self.flights.board(principal, ask) {
+            Boarded::Joined(flight) => {
+                self.metrics.renewals_joined.inc();
+                return flight;
+            }
+            Boarded::Started(flight, landing) => (flight, landing),
+        };
+        let (engine, flying) = (self.clone(), flight.clone());
+        self.runtime.spawn(async move {
+            let outcome = engine.fly(&flying).await;
+            // What failed before anybody needed it is no answer to whoever needs it now.
+            landing.with(match outcome {
+                Err(_) if !flying.needed.is_raised() => Ok(None),
+                outcome => outcome,
+            });
+        });
+        flight
+    }
+}
+
+fn ask(wanted: &Wanted, than: Option<&Credentials>, trigger: Trigger) -> Ask {
+    Ask {
+        instance: wanted.instance,
+        newer_than: than.map(|than| than.generation),
+        trigger,
+    }
+}
+
+/// A user known under another instance than the one named is an error.
+fn found_for(wanted: &Wanted, found: Arc<Credentials>) -> Result<Arc<Credentials>, Error> {
+    match (wanted.instance, found.instance) {
+        (Some(asked), Some(known)) if asked != known => Err(Error::InstanceMismatch),
+        _ => Ok(found),
+    }
+}
+
+fn freshness(found: &Found) -> Freshness {
+    match found {
+        Found::Fresh(_) => Freshness::Fresh,
+        Found::Stale(_) => Freshness::Stale,
+        Found::Unusable => Freshness::Expired,
+        Found::Absent => Freshness::Absent,
+    }
+}

@@ -1,0 +1,154 @@
+//! The connection to the Auth endpoints: a small pool of its own, so that a full upstream pool
+//! cannot starve renewals. Tells apart what was never sent from what was lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::Semaphore;
+
+use crate::damoov::auth::{self, Answer, Call};
+use crate::upstream;
+
+/// Calls under way at once.
+const CONCURRENT: usize = 64;
+/// More of an answer is not read (hardening.md, "Tokens").
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// Calls the Auth endpoints.
+#[derive(Debug)]
+pub(super) struct TokenEndpoint {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// `https://user.telematicssdk.com` or what `[upstream.hosts]` puts in its place.
+    base: String,
+    /// One call, connecting excluded.
+    timeout: Duration,
+    under_way: Semaphore,
+}
+
+/// What came of a call.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// A whole answer.
+    Answered(Answer),
+    /// Nothing left this machine.
+    NotSent,
+    /// Sent, or perhaps sent, and no whole answer.
+    Lost(Loss),
+}
+
+/// How an answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// The connection broke.
+    Cut,
+    /// The time was over.
+    TimedOut,
+    /// More than anybody would send.
+    TooLong,
+}
+
+impl TokenEndpoint {
+    /// `timeout` is in real time.
+    pub(super) fn new(
+        upstream: &upstream::Settings,
+        tls: Arc<rustls::ClientConfig>,
+        timeout: Duration,
+    ) -> TokenEndpoint {
+        let mut tls = (*tls).clone();
+        // The connector chooses the protocols itself and refuses a configuration that already has.
+        tls.alpn_protocols.clear();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(upstream.connect_timeout));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(upstream.idle_timeout)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        let base = match upstream.redirects.get(auth::HOST) {
+            None => format!("https://{}", auth::HOST),
+            Some(redirect) => format!("{}://{}", redirect.scheme, redirect.authority),
+        };
+        TokenEndpoint {
+            client,
+            base,
+            timeout,
+            under_way: Semaphore::new(CONCURRENT),
+        }
+    }
+
+    /// Trades a pair for a new one.
+    pub(super) async fn refresh(&self, call: Call) -> Reply {
+        self.call(call, auth::read_refresh).await
+    }
+
+    /// Logs a principal in.
+    pub(super) async fn log_in(&self, call: Call) -> Reply {
+        self.call(call, auth::read_login).await
+    }
+
+    async fn call(
+        &self,
+        call: Call,
+        read: fn(http::StatusCode, &http::HeaderMap, &[u8]) -> Answer,
+    ) -> Reply {
+        let _permit = self
+            .under_way
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let exchange = async {
+            let response = match self.client.request(self.request(call)).await {
+                Ok(response) => response,
+                Err(error) if error.is_connect() => return Reply::NotSent,
+                Err(_) => return Reply::Lost(Loss::Cut),
+            };
+            let (head, body) = response.into_parts();
+            match Limited::new(body, LONGEST_ANSWER).collect().await {
+                Ok(content) => {
+                    Reply::Answered(read(head.status, &head.headers, &content.to_bytes()))
+                }
+                Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                    Reply::Lost(Loss::TooLong)
+                }
+                Err(_) => Reply::Lost(Loss::Cut),
+            }
+        };
+        tokio::time::timeout(self.timeout, exchange)
+            .await
+            .unwrap_or(Reply::Lost(Loss::TimedOut))
+    }
+
+    fn request(&self, call: Call) -> Request<Full<Bytes>> {
+        let uri: Uri = [&self.base, call.path]
+            .concat()
+            .parse()
+            .expect("a validated authority and a constant path make a URI");
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(uri)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json");
+        if let Some(instance) = call.instance {
+            request = request.header("InstanceId", instance.to_string());
+        }
+        request
+            .body(Full::new(Bytes::copy_from_slice(
+                call.content.expose().as_bytes(),
+            )))
+            .expect("checked parts make a request")
+    }
+}
