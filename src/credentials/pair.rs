@@ -11,7 +11,7 @@ use super::seal::Ring;
 use crate::clock::Timestamp;
 use crate::damoov::auth::Grant;
 use crate::damoov::jwt::Claims;
-use crate::principal::Principal;
+use crate::principal::{DeviceToken, Principal};
 use crate::secret::Secret;
 
 /// A JWT and the RefreshToken that renews it.
@@ -25,6 +25,17 @@ pub struct Pair {
     pub received: Timestamp,
     /// How long the JWT lives from then on.
     pub lifetime: Duration,
+}
+
+/// Why a pair that was issued elsewhere is not adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotImported {
+    /// There is no JWT.
+    #[error("AccessToken is empty")]
+    Empty,
+    /// The JWT names another user.
+    #[error("AccessToken is another user's")]
+    Foreign,
 }
 
 /// The shortest lifetime that is believed; a shorter one would renew in a loop.
@@ -71,6 +82,33 @@ impl Pair {
             received,
             lifetime,
         })
+    }
+
+    /// A pair of `user` that was issued elsewhere, an unknown time ago: its JWT lives until `exp`.
+    ///
+    /// # Errors
+    ///
+    /// [`NotImported`] where the JWT is empty or another user's.
+    pub fn imported(
+        user: DeviceToken,
+        access_token: Secret,
+        refresh_token: Option<Secret>,
+        now: Timestamp,
+    ) -> Result<Pair, NotImported> {
+        if access_token.expose().is_empty() {
+            return Err(NotImported::Empty);
+        }
+        let claims = Claims::read(access_token.expose());
+        if claims.device_token.is_some_and(|named| named != user) {
+            return Err(NotImported::Foreign);
+        }
+        let lifetime = match claims.expires {
+            Some(expires) => {
+                Timestamp::from_millis(expires.saturating_mul(1000)).since(now).min(LONGEST)
+            }
+            None => UNSTATED,
+        };
+        Ok(Pair { access_token, refresh_token, received: now, lifetime })
     }
 
     /// When the JWT expires.

@@ -1,0 +1,70 @@
+//! `run`: serves callers until a signal ends it.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::service::{self, Service};
+use super::{ConfigFile, Failure};
+use crate::config::{Secrets, Settings};
+use crate::server::Stage;
+use crate::telemetry;
+
+/// Loads the configuration and serves until SIGTERM or SIGINT; a second one hurries the answers.
+pub fn run(config: ConfigFile) -> Result<ExitCode, Failure> {
+    let (path, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
+    telemetry::start(loaded.settings.log).map_err(Failure::other)?;
+    harden();
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(config = %path.display(), version = env!("CARGO_PKG_VERSION"), "starting");
+    super::background_runtime()?.block_on(serve(loaded.settings))
+}
+
+async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
+    let service = Service::open(settings).await?;
+    for address in service.local_addrs() {
+        tracing::info!(%address, "listening");
+    }
+    if let Some(address) = service.status_addr() {
+        tracing::info!(%address, "serving health and metrics");
+    }
+    service.serve(until_signalled().map_err(Failure::other)?).await.map_err(Failure::other)?;
+    tracing::info!("ended");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Draining after the first SIGTERM or SIGINT, stopping after the second.
+pub(super) fn until_signalled() -> std::io::Result<watch::Receiver<Stage>> {
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (stage, receiver) = watch::channel(Stage::Serving);
+    tokio::spawn(async move {
+        for next in [Stage::Draining, Stage::Stopping] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!(stage = ?next, "signalled");
+            stage.send_replace(next);
+        }
+        stage.closed().await;
+    });
+    Ok(receiver)
+}
+
+/// Files are the owner's alone, and neither a debugger of the same user nor a core file sees
+/// tokens in memory.
+fn harden() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let undumpable = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    for result in [undumpable, setrlimit(Resource::Core, none)] {
+        if let Err(error) = result {
+            tracing::warn!(%error, "core files cannot be ruled out");
+        }
+    }
+}

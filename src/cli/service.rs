@@ -1,0 +1,222 @@
+//! Wires the components into a proxy that serves: the one place where all of them meet. Used by
+//! `run` and by `demo`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::admin::{self, Readiness};
+use crate::clock::Clock;
+use crate::config::{self, Settings};
+use crate::credentials::{self, Background, Provider, seal};
+use crate::damoov::routes::Table;
+use crate::metrics::Metrics;
+use crate::principal::naming;
+use crate::proxy::{self, Path, Proxy, head};
+use crate::server::{self, Bound, Listener, Stage};
+use crate::store::sqlite::{self, Sqlite};
+use crate::store::{RunId, Store};
+use crate::upstream::{self, Hosts};
+
+/// Why a proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store cannot be used as it is; exit code 78.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Certificates or hosts.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Invalid),
+    /// Listening for callers.
+    #[error(transparent)]
+    Listen(#[from] server::Error),
+    /// Listening for health checks.
+    #[error("cannot listen on {address} for [status]")]
+    Status {
+        /// Where.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why a store cannot be used as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Damaged, newer, missing.
+    #[error(transparent)]
+    Open(#[from] sqlite::OpenError),
+    /// The key in the store's own folder can be neither read nor made.
+    #[error("{} cannot be used", path.display())]
+    KeyFile {
+        /// The key file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A key is none.
+    #[error("[store] key: {0}")]
+    BadKey(#[from] seal::BadKey),
+    /// The key is another store's.
+    #[error(transparent)]
+    Unverified(#[from] seal::Unverified),
+}
+
+/// An open store and the keys to it.
+#[derive(Debug)]
+pub struct OpenStore {
+    /// The store.
+    pub store: Arc<Sqlite>,
+    /// What seals its records.
+    pub ring: seal::Ring,
+    /// This process run.
+    pub run: RunId,
+}
+
+/// Opens the store that the settings name, creating it and its key where there is none.
+pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreError> {
+    let run = RunId(uuid::Uuid::new_v4());
+    let store = Arc::new(sqlite::open(&settings.path, run)?);
+    let key = match &settings.key {
+        Some(key) => key.clone(),
+        None => {
+            let (key, created) =
+                seal::created_key(&settings.path).map_err(|source| StoreError::KeyFile {
+                    path: settings.path.join(seal::KEY_FILE),
+                    source,
+                })?;
+            if created {
+                tracing::warn!(
+                    path = %settings.path.join(seal::KEY_FILE).display(),
+                    "no [store] key is configured: one was created beside the store; back it up, \
+                     without it the stored tokens are lost"
+                );
+            }
+            key
+        }
+    };
+    let ring = seal::Ring::new(&key, &settings.old_keys)?;
+    seal::verify(&ring, &*store).await?;
+    Ok(OpenStore { store, ring, run })
+}
+
+/// A proxy that listens and has yet to accept.
+pub struct Service {
+    bound: Bound,
+    status: Option<(TcpListener, admin::Status)>,
+    readiness: Readiness,
+    proxy: Arc<Proxy>,
+    background: Background,
+}
+
+impl Service {
+    /// Opens the store, starts the engine on the current runtime, and listens.
+    pub async fn open(settings: Settings) -> Result<Service, Error> {
+        let metrics = Arc::new(Metrics::new());
+        let hosts = Hosts::new(&settings.upstream)?;
+        let OpenStore { store, ring, run } = open_store(&settings.store).await?;
+        let accounts = naming::Accounts {
+            names: settings.credentials.accounts.iter().map(|a| a.name.clone()).collect(),
+            default: default_account(&settings.credentials),
+        };
+        let (provider, background) = Provider::start(credentials::Parts {
+            settings: settings.credentials,
+            store: store.clone(),
+            run,
+            ring,
+            upstream: &settings.upstream,
+            tls: hosts.tls().clone(),
+            clock: Clock::from_environment(),
+            metrics: metrics.clone(),
+            runtime: Handle::current(),
+        });
+        let readiness = Readiness::default();
+        let status = match &settings.status {
+            None => None,
+            Some(listener) => {
+                let status = admin::Status {
+                    readiness: readiness.clone(),
+                    store: store as Arc<dyn Store>,
+                    provider: provider.clone(),
+                    metrics: metrics.clone(),
+                };
+                Some((bind_status(listener).await?, status))
+            }
+        };
+        let proxy = Proxy::new(proxy::Parts {
+            head: head::Settings {
+                hosts: settings.hosts,
+                allowed_origins: settings.allowed_origins,
+            },
+            routes: Table::new(settings.routes, settings.default_host),
+            accounts,
+            provider,
+            hosts,
+            upstream: settings.upstream,
+            replay: settings.replay,
+            in_band_401: settings.in_band_401,
+            workers: settings.server.threads,
+            metrics,
+        })?;
+        let bound = server::bind(settings.server)?;
+        Ok(Service { bound, status, readiness, proxy: Arc::new(proxy), background })
+    }
+
+    /// The TCP addresses that callers are served on.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.bound.local_addrs()
+    }
+
+    /// Where health and metrics are served.
+    pub fn status_addr(&self) -> Option<SocketAddr> {
+        self.status.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+    }
+
+    /// Serves until `stage` says otherwise; renewals under way end before this returns.
+    pub async fn serve(self, mut stage: watch::Receiver<Stage>) -> io::Result<()> {
+        let Service { bound, status, readiness, proxy, background } = self;
+        let status = status.map(|(listener, status)| tokio::spawn(admin::serve(listener, status)));
+        let serving = readiness.wait_for("draining");
+        drop(serving);
+        let served = server::serve(bound, move || Path::new(proxy.clone()), stage.clone());
+        let unready = async {
+            let _ = stage.wait_for(|stage| *stage > Stage::Serving).await;
+            // Held for the rest of the process: not ready any more.
+            std::mem::forget(readiness.wait_for("draining"));
+            std::future::pending::<()>().await
+        };
+        let served = tokio::select! {
+            served = served => served,
+            () = unready => unreachable!("it waits for ever"),
+        };
+        background.finish().await;
+        if let Some(status) = status {
+            status.abort();
+        }
+        served
+    }
+}
+
+async fn bind_status(listener: &Listener) -> Result<TcpListener, Error> {
+    match listener {
+        Listener::Tcp(address) => admin::bind(*address)
+            .await
+            .map_err(|source| Error::Status { address: address.to_string(), source }),
+        Listener::Unix { path, .. } => Err(Error::Status {
+            address: path.display().to_string(),
+            source: io::Error::from(io::ErrorKind::Unsupported),
+        }),
+    }
+}
+
+fn default_account(settings: &credentials::Settings) -> Option<Arc<str>> {
+    match settings.accounts.as_slice() {
+        [only] => Some(only.name.clone()),
+        several => several.iter().find(|account| account.default).map(|a| a.name.clone()),
+    }
+}
