@@ -9,10 +9,9 @@ use clap::ValueEnum;
 use crate::clock::Clock;
 use crate::principal::{DeviceToken, InstanceId};
 use crate::simulator::{
-    ACCOUNT_EMAIL, ACCOUNT_PASSWORD, Account, Action, DeadRefreshToken, Delay, ExpiresIn, Fault,
-    INSTANCE_ID, INSTANCE_KEY, Instance, KnownUsers, Lifetimes, LoginLimit, On, PreviousToken,
-    Refresh, Registration, RegistrationCredentials, RegistrationShape, RetryAfter, Settings,
-    Simulator,
+    Account, Action, DeadRefreshToken, Delay, ExpiresIn, Fault, Instance, KnownUsers, Lifetimes,
+    LoginLimit, On, PreviousToken, Refresh, Registration, RegistrationCredentials,
+    RegistrationShape, RetryAfter, Settings, Simulator,
 };
 
 /// The flags. Durations are written like `90s`, `5m`, `1h 30m`.

@@ -95,7 +95,7 @@ pub(super) async fn answer(
 enum Call {
     LogInUser {
         device: DeviceToken,
-        instance: InstanceId,
+        instance: Option<InstanceId>,
         key: String,
     },
     LogInAccount {
@@ -165,9 +165,9 @@ impl Call {
                 instance,
                 key,
             } => {
-                if !world.users.user_may_log_in(device, instance, &key) {
-                    return Err(REJECTED);
-                }
+                let instance = instance
+                    .filter(|id| world.users.user_may_log_in(device, *id, &key))
+                    .ok_or(REJECTED)?;
                 let principal = Principal::User(device);
                 let pair = Some(world.tokens.log_in(&principal, Some(instance)));
                 Ok(Granted { principal, pair })
@@ -232,7 +232,7 @@ fn read_login(headers: &HeaderMap, body: &Value) -> Option<Call> {
     }
     Some(Call::LogInUser {
         device: DeviceToken::parse(fields.get(device_name)?.as_str()?).ok()?,
-        instance: instance_of(headers)?,
+        instance: instance_of(headers),
         key: password.to_owned(),
     })
 }

@@ -1,7 +1,6 @@
 //! Faults on demand: one list of rules, looked at once for every call. Says what goes wrong and
 //! when; the endpoints carry it out.
 
-use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -111,19 +110,11 @@ impl TryFrom<String> for On {
 
 impl From<On> for String {
     fn from(on: On) -> String {
-        on.to_string()
-    }
-}
-
-impl fmt::Display for On {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            On::Path(prefix) => f.write_str(prefix),
-            word => WORDS
-                .iter()
-                .filter(|(_, on)| on == word)
-                .try_for_each(|(text, _)| f.write_str(text)),
+        if let On::Path(prefix) = on {
+            return prefix;
         }
+        let word = WORDS.into_iter().find(|(_, known)| *known == on);
+        word.map(|(text, _)| text.to_owned()).unwrap_or_default()
     }
 }
 

@@ -98,10 +98,10 @@ const TRIP_IDS: [&str; 2] = [
 ];
 
 fn trip(principal: &Principal, id: &str) -> Value {
-    let (_, owner) = principal.to_string().split_once(':').map_or_else(
-        || (String::new(), String::new()),
-        |(kind, owner)| (kind.to_owned(), owner.to_owned()),
-    );
+    let owner = match principal {
+        Principal::User(device) => device.to_string(),
+        Principal::Account(email) => email.to_string(),
+    };
     json!({
         "Id": id,
         "Identifiers": {"UserId": owner},

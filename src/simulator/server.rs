@@ -86,7 +86,10 @@ async fn connect(stream: TcpStream, peer: IpAddr, tls: Option<TlsAcceptor>, worl
         return;
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        let service = service_fn(|request: Request<Incoming>| world.answer(peer, request));
+        let service = service_fn(|request: Request<Incoming>| {
+            let world = Arc::clone(&world);
+            async move { world.answer(peer, request).await }
+        });
         // How a connection ended is the client's affair.
         let _ = http2::Builder::new(TokioExecutor::new())
             .serve_connection(TokioIo::new(stream), service)
