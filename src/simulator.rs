@@ -27,8 +27,25 @@
 //! address may log in 5 times a minute; the next login starts a block of an hour. A login revokes
 //! what was issued to its user before; a refresh rotates both tokens. Nothing is kept on disk.
 //!
-//! `damoov-proxy simulate --help` lists the flags: lifetimes, login limit, grace period, refused
-//! users and so on. `DAMOOV_PROXY_TIME_SCALE=60` lets an hour pass in a minute.
+//! | flag | default | |
+//! | --- | --- | --- |
+//! | `--listen ADDRESS` | `127.0.0.1:19090` | port 0: any free one |
+//! | `--instance ID=KEY`, `--account EMAIL=PASSWORD` | see above | repeatable |
+//! | `--user DEVICE_TOKEN` | everybody | only these can log in; repeatable |
+//! | `--reject PREFIX` | nobody | logins of these DeviceTokens are 401; repeatable |
+//! | `--login-limit CALLS`, `--login-per`, `--login-block` | `5`, `1m`, `1h` | 0 calls: no limit |
+//! | `--no-retry-after` | | 429 does not say how long |
+//! | `--jwt-lifetime`, `--registration-jwt-lifetime` | `24h`, `120h` | |
+//! | `--refresh-token-lifetime` | `2160h` | |
+//! | `--refresh-grace` | `0s` | a replaced pair gets the same answer again for so long |
+//! | `--refresh-revokes` | | a refresh ends the JWT before at once |
+//! | `--dead-refresh-token 400\|401` | `401` | the status of a dead RefreshToken |
+//! | `--expires-in-text` | | `"86400"` instead of `86400` |
+//! | `--registration-credentials`, `--registration-bare` | | older behaviour |
+//! | `--latency MILLIS` | | answers take up to so much longer |
+//! | `--fault JSON` | | as below; repeatable |
+//!
+//! `DAMOOV_PROXY_TIME_SCALE=60` lets an hour pass in a minute.
 //!
 //! # What it answers
 //!
@@ -72,6 +89,7 @@
 //! $ curl "$S/faults" -d '{"on":"refresh","action":{"lose":"reset"},"times":2}'   # or half, hang
 //! $ curl "$S/faults" -d '{"on":"refresh","action":{"status":{"code":400}}}'      # a broken deploy
 //! $ curl "$S/faults" -d '{"on":"login","action":{"status":{"code":429,"retry_after":90}}}'
+//! $ curl "$S/faults" -d '{"on":"login","action":{"status":{"code":401}}}'        # a changed key
 //! $ curl "$S/faults" -d '{"on":"/trips","action":{"delay":{"up_to_millis":500}}}'  # or millis
 //! $ curl "$S/faults" -d '{"on":"data","action":{"status":{"code":401}}}'         # always 401
 //! $ curl "$S/faults" -d '{"on":"data","action":{"in_band":401},"times":1}'
@@ -82,8 +100,16 @@
 //! $ curl -X DELETE "$S/faults"
 //! ```
 //!
+//! `lose` processes the call first: tokens have rotated. `reset` and `status` process nothing.
 //! Garbage comes as `html`, `empty`, `cut_json`, `result_null`, `{"other_status":500}`,
 //! `no_refresh_token`, `huge`, `{"expires_in":-1}` (any JSON value) and `other_user`.
+//!
+//! # Counts
+//!
+//! [`Counts`], in total and by principal. Each login, refresh and registration is `ok`,
+//! `rejected`, `limited` (429), `lost` (processed, then a fault lost or spoilt the answer) or
+//! `failed` (a fault answered, nothing was processed). `login_calls` lists every Login with its
+//! instant, so that a test can slide a window over it.
 //!
 //! # In your own tests
 //!

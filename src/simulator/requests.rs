@@ -15,7 +15,7 @@ use super::content::Received;
 const KEPT: usize = 20_000;
 
 /// The header by which a test finds its own requests; a request that has it is recorded.
-pub const TEST_ID: &str = "x-test-id";
+pub(super) const TEST_ID: &str = "x-test-id";
 
 /// A request as it arrived.
 #[derive(Clone, Debug, Serialize)]
