@@ -14,7 +14,7 @@ use crate::simulator::{
     RegistrationShape, RetryAfter, Settings, Simulator,
 };
 
-/// The flags. Durations are written like `90s`, `5m`, `1h 30m`.
+/// Only the simulated Damoov, for your own tests. Durations are written like `90s`, `5m`, `1h 30m`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Where to listen; port 0 takes any free one.

@@ -1,5 +1,8 @@
 //! Every fault does what it says, and only that.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 use super::*;
 
 /// Whether an answer is spoilt as asked.
@@ -212,4 +215,32 @@ async fn a_large_answer_can_be_cut_in_its_middle() {
         assert!(error.contains("body"), "{error}");
     }
     simulator.shutdown().await;
+}
+
+#[tokio::test]
+async fn after_an_early_401_the_connection_closes_or_reads_on() {
+    for (early, answers) in [(Early::Close, 1), (Early::KeepReading, 2)] {
+        let (simulator, client) = start(unlimited()).await;
+        let token = client.log_in(USER).await.access();
+        let handle = simulator.handle();
+        handle.add_fault(Fault::new(On::Data, Action::Early(early)).times(1));
+        let head = format!(
+            "POST /mobilesdk/stage/sink HTTP/1.1\r\nHost: simulated\r\n\
+             Authorization: Bearer {token}\r\nContent-Length: 500000\r\n\r\n"
+        );
+        let mut stream = TcpStream::connect(simulator.addr()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains("Title") {
+            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "answered");
+        }
+        let rest = "d".repeat(500_000)
+            + "GET /_control HTTP/1.1\r\nHost: simulated\r\nConnection: close\r\n\r\n";
+        // Where the connection was closed, either of these fails.
+        let _ = stream.write_all(rest.as_bytes()).await;
+        let _ = stream.read_to_end(&mut seen).await;
+        let seen = String::from_utf8_lossy(&seen);
+        assert_eq!(seen.matches("HTTP/1.1 ").count(), answers, "{early:?}");
+        simulator.shutdown().await;
+    }
 }
