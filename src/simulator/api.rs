@@ -1,0 +1,250 @@
+//! The data endpoints of every host in damoov-api.md's table: which credential each wants, what
+//! else can be wrong, and whose token came.
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+
+use crate::principal::{DeviceToken, Principal};
+
+use super::answer::{self, Answer, Cut, Names};
+use super::content::{self, Received};
+use super::fault::{Action, Early, On};
+use super::requests::{self, target};
+use super::results;
+use super::tokens::Presented;
+use super::world::World;
+
+/// Which JWT an endpoint wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wants {
+    User,
+    Admin,
+    Any,
+}
+
+/// A prefix of whole segments; `*` matches one. Without regard to case, but on the accounts host.
+struct Endpoint(&'static str, Wants, Host);
+
+/// What the host changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host {
+    Accounts,
+    Portal,
+    Other,
+}
+
+/// The first that matches counts.
+const ENDPOINTS: &[Endpoint] = &[
+    Endpoint("/v1/Management/users", Wants::Admin, Host::Other),
+    Endpoint("/indicators/admin", Wants::Admin, Host::Other),
+    Endpoint("/indicators", Wants::User, Host::Other),
+    Endpoint("/trips/get/admin/v1", Wants::Admin, Host::Other),
+    Endpoint("/trips/get/v1", Wants::User, Host::Other),
+    Endpoint("/statistics/v1/*/consolidated", Wants::Admin, Host::Other),
+    Endpoint("/statistics/v1/*/individual", Wants::User, Host::Other),
+    Endpoint("/v1/Applications", Wants::Admin, Host::Accounts),
+    Endpoint("/v1/applications", Wants::Admin, Host::Accounts),
+    Endpoint("/v1/companies", Wants::Admin, Host::Accounts),
+    Endpoint("/v1/Instances", Wants::Admin, Host::Accounts),
+    Endpoint("/auth/permissions", Wants::Admin, Host::Portal),
+    Endpoint("/v1/Permissions", Wants::Admin, Host::Portal),
+    Endpoint("/realtime/api/v1", Wants::Any, Host::Portal),
+    Endpoint("/mobilesdk/stage", Wants::User, Host::Other),
+    Endpoint("/api/rewarding", Wants::User, Host::Other),
+    Endpoint("/leaderboard", Wants::User, Host::Other),
+];
+
+impl Endpoint {
+    fn of(head: &Parts) -> Option<&'static Endpoint> {
+        let path = head.uri.path();
+        ENDPOINTS.iter().find(|endpoint| endpoint.matches(path))
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        let mut segments = path.split('/');
+        self.0.split('/').all(|wanted| {
+            segments.next().is_some_and(|segment| match self.2 {
+                Host::Accounts => wanted == segment,
+                Host::Portal | Host::Other => wanted == "*" || wanted.eq_ignore_ascii_case(segment),
+            })
+        })
+    }
+
+    fn names(&self) -> Names {
+        match self.2 {
+            Host::Portal => Names::Lower,
+            Host::Accounts | Host::Other => Names::Upper,
+        }
+    }
+
+    /// A user's own profile is the one exception in the table.
+    fn wants(&self, head: &Parts) -> Wants {
+        let own_profile = head.method == Method::GET
+            && head.uri.path().eq_ignore_ascii_case("/v1/Management/users");
+        if own_profile { Wants::Any } else { self.1 }
+    }
+}
+
+/// Answers one call.
+pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Result<Answer, Cut> {
+    let (head, body) = request.into_parts();
+    let presented =
+        bearer(&head.headers).map_or(Presented::Unknown, |token| world.tokens.present(token));
+    let principal = presented.principal().cloned();
+    let path = head.uri.path();
+    let struck = world.faults.strike(&On::Data, path, principal.as_ref());
+    struck.half_delay().await;
+
+    let received = match struck.action {
+        Some(Action::Early(early)) => {
+            if early == Early::KeepReading {
+                // Ends with its connection, which hyper keeps for as long as the content is read.
+                tokio::spawn(content::receive(body, 0));
+            }
+            Received::nothing()
+        }
+        _ => {
+            let keep = if requests::wanted(&head) {
+                content::KEPT
+            } else {
+                0
+            };
+            content::receive(body, keep).await?
+        }
+    };
+    let answer = match struck.instead() {
+        Some(answer) => answer,
+        None if matches!(struck.action, Some(Action::Early(_))) => {
+            Ok(refuse(&head, StatusCode::UNAUTHORIZED, "Token is expired"))
+        }
+        None => Ok(usual(world, &head, &presented, &received)),
+    };
+    let status = answer.as_ref().ok().map(Answer::status);
+    let unauthorized = status == Some(StatusCode::UNAUTHORIZED)
+        || struck.action == Some(Action::InBand(StatusCode::UNAUTHORIZED.as_u16()));
+    let wrong_token = names_another_user(&head.headers, principal.as_ref());
+    world.counter.count(principal.as_ref(), |count| {
+        count.data_calls += 1;
+        count.unauthorized += u64::from(unauthorized);
+        count.wrong_tokens += u64::from(wrong_token);
+    });
+    if requests::wanted(&head) {
+        world
+            .requests
+            .record(head, received, principal.as_ref(), status);
+    }
+    struck.half_delay().await;
+    struck.afterwards(answer?).await
+}
+
+/// The answer when no fault stands in for it.
+fn usual(world: &World, head: &Parts, presented: &Presented, received: &Received) -> Answer {
+    let Some(endpoint) = Endpoint::of(head) else {
+        return refuse(head, StatusCode::NOT_FOUND, "There is no such endpoint");
+    };
+    let principal = match presented {
+        Presented::Valid(principal) => principal,
+        Presented::Dead(_) => return refuse(head, StatusCode::UNAUTHORIZED, "Token is expired"),
+        Presented::Unknown => return refuse(head, StatusCode::UNAUTHORIZED, "Token is not valid"),
+    };
+    match (endpoint.wants(head), principal) {
+        (Wants::User, Principal::Account(_)) | (Wants::Admin, Principal::User(_)) => {
+            return refuse(head, StatusCode::FORBIDDEN, "The wrong kind of token");
+        }
+        (Wants::User | Wants::Admin | Wants::Any, _) => {}
+    }
+    let mut answer = match large(head.uri.path()) {
+        Some(answer) => answer,
+        None => match results::result(world, head, principal) {
+            Ok(result) => answer::enveloped(
+                answer::success(with_receipt(result, head, principal, received)),
+                endpoint.names(),
+            ),
+            Err(results::Refused(status, message)) => refuse(head, status, message),
+        },
+    };
+    receipt_headers(answer.headers_mut(), head, principal, received);
+    answer
+}
+
+/// `/mobilesdk/stage/bytes/<n>` and `/mobilesdk/stage/chunked/<n>`.
+fn large(path: &str) -> Option<Answer> {
+    if let Some(length) = path.strip_prefix("/mobilesdk/stage/bytes/") {
+        return length.parse().ok().map(content::sized);
+    }
+    let length = path.strip_prefix("/mobilesdk/stage/chunked/")?;
+    length.parse().ok().map(content::chunked)
+}
+
+fn refuse(head: &Parts, status: StatusCode, message: &str) -> Answer {
+    let names = Endpoint::of(head).map_or(Names::Upper, Endpoint::names);
+    answer::enveloped(answer::failure(status, "Request", message), names)
+}
+
+/// Adds to a `Result` that is an object what arrived and whose token came with it.
+fn with_receipt(
+    mut result: Value,
+    head: &Parts,
+    principal: &Principal,
+    received: &Received,
+) -> Value {
+    if let Some(fields) = result.as_object_mut() {
+        let receipt = json!({
+            "Principal": principal.to_string(),
+            "DeviceToken": device_of(principal).map(|device| device.to_string()),
+            "Method": head.method.as_str(),
+            "Target": target(head),
+            "ContentLength": received.length,
+            "ContentSha256": received.sha256,
+        });
+        fields.insert("Sim".to_owned(), receipt);
+    }
+    result
+}
+
+/// The same in headers, which every data answer has.
+fn receipt_headers(
+    headers: &mut HeaderMap,
+    head: &Parts,
+    principal: &Principal,
+    received: &Received,
+) {
+    let mut put = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    put("x-sim-principal", &principal.to_string());
+    if let Some(device) = device_of(principal) {
+        put("x-sim-device-token", &device.to_string());
+    }
+    put("x-sim-method", head.method.as_str());
+    put("x-sim-target", target(head));
+    put("x-sim-content-length", &received.length.to_string());
+    put("x-sim-content-sha256", &received.sha256);
+}
+
+fn device_of(principal: &Principal) -> Option<DeviceToken> {
+    match principal {
+        Principal::User(device) => Some(*device),
+        Principal::Account(_) => None,
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix("Bearer ")
+}
+
+/// Whether a user's token came with the `DeviceToken` header of another.
+fn names_another_user(headers: &HeaderMap, principal: Option<&Principal>) -> bool {
+    let named = headers
+        .get("DeviceToken")
+        .and_then(|named| DeviceToken::parse(named.to_str().ok()?).ok());
+    match (named, principal.and_then(device_of)) {
+        (Some(named), Some(owner)) => named != owner,
+        _ => false,
+    }
+}

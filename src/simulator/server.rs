@@ -1,0 +1,112 @@
+//! The socket: accepts, speaks HTTP/1.1 (or by ALPN HTTP/2), and cuts connections where the world
+//! says so.
+
+use std::error::Error as _;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::answer::Cut;
+use super::world::World;
+
+/// Connections that may wait to be accepted: a test opens thousands at once.
+const BACKLOG: u32 = 8192;
+
+/// Opens the listening socket.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves until `stop` is sent or dropped; then drops every connection.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    world: Arc<World>,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    let connection = connect(stream, peer.ip(), tls.clone(), Arc::clone(&world));
+                    connections.spawn(connection);
+                }
+                // Out of file descriptors, most likely: others will be given back.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+            Some(ended) = connections.join_next() => raise(ended),
+            _ = &mut stop => break,
+        }
+    }
+    connections.abort_all();
+    while let Some(ended) = connections.join_next().await {
+        raise(ended);
+    }
+}
+
+/// A panic of a connection is a panic of the simulator: a test must see it.
+fn raise(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+async fn connect(stream: TcpStream, peer: IpAddr, tls: Option<TlsAcceptor>, world: Arc<World>) {
+    // Without it small answers wait; nothing else depends on it.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else {
+        if let Some(stream) = serve_http1(stream, peer, world).await {
+            // The kernel then sends a reset instead of an orderly end.
+            let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+        return;
+    };
+    let Ok(stream) = tls.accept(stream).await else {
+        return;
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let service = service_fn(|request: Request<Incoming>| {
+            let world = Arc::clone(&world);
+            async move { world.answer(peer, request).await }
+        });
+        // How a connection ended is the client's affair.
+        let _ = http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        return;
+    }
+    serve_http1(stream, peer, world).await;
+}
+
+/// Serves one connection; gives the stream back where it is to be reset.
+async fn serve_http1<S>(stream: S, peer: IpAddr, world: Arc<World>) -> Option<S>
+where
+    TokioIo<S>: Read + Write + Unpin,
+{
+    let service = service_fn(|request: Request<Incoming>| world.answer(peer, request));
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let error = (&mut connection).await.err()?;
+    let cut = error.source()?.downcast_ref::<Cut>()?;
+    (*cut == Cut::Reset).then(|| connection.into_parts().io.into_inner())
+}

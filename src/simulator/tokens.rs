@@ -1,0 +1,258 @@
+//! The pairs that were issued: who holds which, what still counts, what a refresh turns it into.
+//! Knows nothing of HTTP.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::clock::{Clock, Timestamp};
+use crate::principal::{InstanceId, Principal};
+
+use super::jwt;
+use super::settings::{Lifetimes, PreviousToken, Refresh};
+
+/// Access tokens remembered per principal. Older ones are unknown: 401, and no refresh with them.
+const REMEMBERED: usize = 16;
+
+/// What a login, a refresh or a registration hands out.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Pair {
+    /// The JWT.
+    pub access_token: String,
+    /// Opaque, good for one refresh.
+    pub refresh_token: String,
+    /// The life of the JWT from now, in seconds.
+    pub expires_in: u64,
+}
+
+/// What a presented access token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Presented {
+    /// It counts.
+    Valid(Principal),
+    /// It was this principal's, but expired or was revoked.
+    Dead(Principal),
+    /// Never issued, or too long ago.
+    Unknown,
+}
+
+impl Presented {
+    pub(super) fn principal(&self) -> Option<&Principal> {
+        match self {
+            Presented::Valid(principal) | Presented::Dead(principal) => Some(principal),
+            Presented::Unknown => None,
+        }
+    }
+}
+
+/// All tokens.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    lifetimes: Lifetimes,
+    refresh: Refresh,
+    clock: Clock,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    access: HashMap<String, Access>,
+    sessions: HashMap<Principal, Session>,
+}
+
+/// One access token.
+#[derive(Debug)]
+struct Access {
+    principal: Principal,
+    expires: Timestamp,
+}
+
+/// What one principal holds.
+#[derive(Debug, Default)]
+struct Session {
+    instance: Option<InstanceId>,
+    /// The newest pair; its RefreshToken counts until `refresh_until`.
+    newest: Option<Pair>,
+    refresh_until: Timestamp,
+    /// The RefreshToken that `newest` replaced, and until when it may be sent again.
+    replaced: Option<(String, Timestamp)>,
+    /// The access tokens of this principal in `Tables::access`, oldest first.
+    access: VecDeque<String>,
+}
+
+impl Tokens {
+    pub(super) fn new(lifetimes: Lifetimes, refresh: Refresh, clock: Clock) -> Tokens {
+        Tokens {
+            lifetimes,
+            refresh,
+            clock,
+            tables: Mutex::default(),
+        }
+    }
+
+    /// A login: a new pair; everything issued to `principal` before is revoked.
+    pub(super) fn log_in(&self, principal: &Principal, instance: Option<InstanceId>) -> Pair {
+        self.start(principal, instance, self.lifetimes.after_login)
+    }
+
+    /// A registration: like a login, with its own lifetime.
+    pub(super) fn register(&self, principal: &Principal, instance: Option<InstanceId>) -> Pair {
+        self.start(principal, instance, self.lifetimes.after_registration)
+    }
+
+    fn start(
+        &self,
+        principal: &Principal,
+        instance: Option<InstanceId>,
+        lifetime: Duration,
+    ) -> Pair {
+        let now = self.clock.wall();
+        let pair = mint_pair(principal, instance, now, lifetime);
+        let mut tables = self.tables.lock().expect("no holder panics");
+        tables.revoke(principal);
+        let session = tables.sessions.entry(principal.clone()).or_default();
+        session.instance = instance;
+        session.refresh_until = now.plus(self.lifetimes.refresh_token);
+        session.newest = Some(pair.clone());
+        tables.remember(principal, &pair.access_token, now.plus(lifetime));
+        pair
+    }
+
+    /// Rotates the pair, if `access` belongs to somebody and `refresh` is that principal's live
+    /// RefreshToken. Within the grace period the replaced one gets the same new pair again.
+    pub(super) fn refresh(&self, access: &str, refresh: &str) -> Option<(Principal, Pair)> {
+        let now = self.clock.wall();
+        let mut tables = self.tables.lock().expect("no holder panics");
+        let principal = tables.access.get(access)?.principal.clone();
+        let session = tables.sessions.get_mut(&principal)?;
+        let newest = session.newest.as_ref()?;
+        if let Some((replaced, until)) = &session.replaced
+            && replaced == refresh
+            && now < *until
+        {
+            return Some((principal, newest.clone()));
+        }
+        if newest.refresh_token != refresh || now >= session.refresh_until {
+            return None;
+        }
+        let lifetime = self.lifetimes.after_login;
+        let pair = mint_pair(&principal, session.instance, now, lifetime);
+        session.replaced = Some((refresh.to_owned(), now.plus(self.refresh.grace)));
+        session.refresh_until = now.plus(self.lifetimes.refresh_token);
+        let previous = session.newest.replace(pair.clone());
+        if self.refresh.previous_token == PreviousToken::Revoked
+            && let Some(previous) = previous
+            && let Some(access) = tables.access.get_mut(&previous.access_token)
+        {
+            access.expires = now;
+        }
+        tables.remember(&principal, &pair.access_token, now.plus(lifetime));
+        Some((principal, pair))
+    }
+
+    /// An access token of `principal` beside its pair; nothing is revoked.
+    pub(super) fn stray(&self, principal: &Principal) -> String {
+        let now = self.clock.wall();
+        let expires = now.plus(self.lifetimes.after_login);
+        let token = jwt::mint(principal, None, now, expires);
+        let mut tables = self.tables.lock().expect("no holder panics");
+        tables.remember(principal, &token, expires);
+        token
+    }
+
+    /// Whose token this is, and whether it counts.
+    pub(super) fn present(&self, access: &str) -> Presented {
+        let now = self.clock.wall();
+        let tables = self.tables.lock().expect("no holder panics");
+        match tables.access.get(access) {
+            None => Presented::Unknown,
+            Some(access) if now < access.expires => Presented::Valid(access.principal.clone()),
+            Some(access) => Presented::Dead(access.principal.clone()),
+        }
+    }
+
+    /// Ends the access tokens of `whose`, or of all. Answers how many counted before.
+    pub(super) fn expire(&self, whose: Option<&Principal>) -> usize {
+        let mut tables = self.tables.lock().expect("no holder panics");
+        tables.expire(whose, self.clock.wall())
+    }
+
+    /// Ends both tokens of `whose`, or of all. Answers how many pairs counted before.
+    pub(super) fn revoke(&self, whose: Option<&Principal>) -> usize {
+        self.expire(whose);
+        self.revoke_refresh_tokens(whose)
+    }
+
+    /// Ends the RefreshTokens of `whose`, or of all. Answers how many counted before.
+    pub(super) fn revoke_refresh_tokens(&self, whose: Option<&Principal>) -> usize {
+        let mut tables = self.tables.lock().expect("no holder panics");
+        let mut revoked = 0;
+        for (_, session) in tables
+            .sessions
+            .iter_mut()
+            .filter(|(principal, _)| whose.is_none_or(|whose| whose == *principal))
+        {
+            revoked += usize::from(session.newest.take().is_some());
+            session.replaced = None;
+        }
+        revoked
+    }
+}
+
+impl Tables {
+    /// Registers an access token; forgets the principal's oldest ones.
+    fn remember(&mut self, principal: &Principal, token: &str, expires: Timestamp) {
+        let access = Access {
+            principal: principal.clone(),
+            expires,
+        };
+        self.access.insert(token.to_owned(), access);
+        let session = self.sessions.entry(principal.clone()).or_default();
+        session.access.push_back(token.to_owned());
+        if session.access.len() > REMEMBERED
+            && let Some(oldest) = session.access.pop_front()
+        {
+            self.access.remove(&oldest);
+        }
+    }
+
+    /// Ends everything `principal` holds; its tokens stay known as dead ones.
+    fn revoke(&mut self, principal: &Principal) {
+        let Some(session) = self.sessions.get_mut(principal) else {
+            return;
+        };
+        session.newest = None;
+        session.replaced = None;
+        for token in &session.access {
+            if let Some(access) = self.access.get_mut(token) {
+                access.expires = Timestamp::default();
+            }
+        }
+    }
+
+    fn expire(&mut self, whose: Option<&Principal>, now: Timestamp) -> usize {
+        let mut expired = 0;
+        for access in self.access.values_mut() {
+            if now < access.expires && whose.is_none_or(|whose| *whose == access.principal) {
+                access.expires = now;
+                expired += 1;
+            }
+        }
+        expired
+    }
+}
+
+fn mint_pair(
+    principal: &Principal,
+    instance: Option<InstanceId>,
+    now: Timestamp,
+    lifetime: Duration,
+) -> Pair {
+    Pair {
+        access_token: jwt::mint(principal, instance, now, now.plus(lifetime)),
+        refresh_token: format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()),
+        expires_in: lifetime.as_secs(),
+    }
+}
