@@ -1,0 +1,121 @@
+//! `demo`: the real proxy in front of a simulated Damoov, in one process, with lines to paste.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::run::until_signalled;
+use super::service::Service;
+use super::{Failure, print};
+use crate::config::{self, Environment, Secrets};
+use crate::damoov::routes::Table;
+use crate::simulator::{self, Simulator};
+use crate::telemetry;
+
+/// The port of the documentation; any free one where it is taken.
+const PORT: u16 = 8080;
+
+/// Serves until Ctrl-C. Keeps its store in a temporary folder, which goes with it.
+pub fn run() -> Result<ExitCode, Failure> {
+    telemetry::start_quietly(telemetry::Format::Text).map_err(Failure::other)?;
+    let folder = tempfile::tempdir().map_err(Failure::other)?;
+    super::background_runtime()?.block_on(serve(folder.path()))
+}
+
+async fn serve(folder: &Path) -> Result<ExitCode, Failure> {
+    let damoov = simulator::Settings { listen: loopback(0), ..simulator::Settings::default() };
+    let damoov = Simulator::start(damoov).await.map_err(Failure::other)?;
+    let file = folder.join("damoov-proxy.toml");
+    std::fs::write(&file, configuration(folder, &damoov.base_url())).map_err(Failure::other)?;
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .map_err(Failure::other)?;
+    let nothing = Environment::from_iter(std::iter::empty::<(String, String)>());
+    let loaded = config::load(&file, &nothing, Secrets::Resolve)
+        .map_err(|error| Failure::Config(error.to_string()))?;
+    let service = Service::open(loaded.settings).await?;
+    for address in service.local_addrs() {
+        print(&lines_to_paste(address, &damoov.base_url()));
+    }
+    service.serve(until_signalled().map_err(Failure::other)?).await.map_err(Failure::other)?;
+    damoov.shutdown().await;
+    print("\nended");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An ordinary configuration, but for the hosts.
+fn configuration(folder: &Path, damoov: &str) -> String {
+    let table = Table::new(Vec::new(), None);
+    let mut hosts: Vec<_> = table.routes().map(|route| route.host.as_str()).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let redirects: Vec<_> = hosts.iter().map(|host| format!("\"{host}\" = \"{damoov}\"")).collect();
+    format!(
+        r#"
+listen = "127.0.0.1:{port}"
+
+[[instance]]
+name = "main"
+id = "{id}"
+key = "{key}"
+
+[[account]]
+name = "reporting"
+email = "{email}"
+password = "{password}"
+
+[store]
+path = "{folder}"
+
+[upstream.hosts]
+{redirects}
+"#,
+        port = free_port(),
+        id = simulator::INSTANCE_ID,
+        key = simulator::INSTANCE_KEY,
+        email = simulator::ACCOUNT_EMAIL,
+        password = simulator::ACCOUNT_PASSWORD,
+        folder = folder.join("store").display(),
+        redirects = redirects.join("\n"),
+    )
+}
+
+fn lines_to_paste(proxy: SocketAddr, damoov: &str) -> String {
+    let user = "DeviceToken: 6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
+    let dates = "StartDate=2026-11-01&EndDate=2026-11-07";
+    let scores = format!("http://{proxy}/indicators/v3/Scores/safety?{dates}");
+    let control = format!("{damoov}/_control");
+    format!(
+        r#"damoov-proxy    http://{proxy}
+simulated API   {damoov}
+
+Paste these into another terminal.
+
+# 1. A call. The user has never been seen: the proxy logs in, once.
+curl -s '{scores}' -H '{user}'
+
+# 2. The same call after every token has expired: a refresh and a replay, unseen by you.
+curl -sX POST {control}/expire; curl -si '{scores}' -H '{user}' | grep -i -e ^HTTP -e ^proxy-status
+
+# 3. A lost answer to a refresh, whose tokens the API has rotated: one more login, at most.
+curl -s {control}/faults -d '{{"on":"refresh","action":{{"lose":"reset"}},"times":1}}'; curl -sX POST {control}/expire; curl -si '{scores}' -H '{user}' | grep -i -e ^HTTP -e ^proxy-status
+
+# 4. A burst of 1,000 parallel calls on an expired token: one refresh.
+curl -sX POST {control}/expire; curl -sZ --parallel-max 200 -o /dev/null -w '%{{http_code}}\n' '{scores}&n=[1-1000]' -H '{user}' | sort | uniq -c
+
+# 5. What all of it cost: logins and refreshes, as the API counted them.
+curl -s {control}/counts
+
+Ctrl-C ends both."#
+    )
+}
+
+fn free_port() -> u16 {
+    match TcpListener::bind(loopback(PORT)) {
+        Ok(_) => PORT,
+        Err(_) => 0,
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
