@@ -1,1 +1,76 @@
 //! The command line; one file a subcommand.
+
+pub mod check;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// damoov-proxy stands in front of the Damoov telematics APIs: callers name a user, it attaches
+/// the token, renews it, and replays the request.
+#[derive(Debug, Parser)]
+#[command(name = "damoov-proxy", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `run` when it is not said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The arguments of `run`, which needs not be named.
+    #[command(flatten)]
+    pub run: ConfigFile,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve callers (the default)
+    Run(ConfigFile),
+    /// Validate everything that `run` would refuse; exit code 64 for the configuration, 78 for the store
+    Check {
+        /// Where the settings are.
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Resolve no secret and open no store
+        #[arg(long)]
+        offline: bool,
+    },
+}
+
+/// Where the settings are.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigFile {
+    /// The configuration [default: $DAMOOV_PROXY_CONFIG, ./damoov-proxy.toml, /etc/damoov-proxy/config.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// The exit codes of sysexits.h that every command uses.
+pub mod exit {
+    /// `EX_USAGE`: the command line or the configuration is wrong.
+    pub const CONFIG: u8 = 64;
+    /// `EX_CONFIG`: the store cannot be used as it is.
+    pub const STORE: u8 = 78;
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_need_not_be_named() {
+        let bare = Cli::try_parse_from(["damoov-proxy", "--config", "a.toml"]).unwrap();
+        assert!(bare.command.is_none());
+        assert_eq!(bare.run.config, Some("a.toml".into()));
+        let named = Cli::try_parse_from(["damoov-proxy", "run", "--config", "b.toml"]).unwrap();
+        assert!(matches!(
+            named.command,
+            Some(Command::Run(ConfigFile { config: Some(path) })) if path.ends_with("b.toml")
+        ));
+    }
+}

@@ -1,3 +1,13 @@
 //! damoov-proxy, the binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use damoov_proxy::cli::{Cli, Command, check};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Some(Command::Check { config, offline }) => check::run(config.config, offline),
+        _ => ExitCode::SUCCESS,
+    }
+}
