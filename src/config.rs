@@ -202,3 +202,219 @@ fn parse(content: &[u8], path: &str, sources: &SecretSources<'_>) -> Result<Sett
         None => Ok(settings),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::tree::{Node, Value};
+    use super::*;
+
+    const INSTANCE: &str = r#"
+[[instance]]
+name = "main"
+id = "11111111-1111-4111-8111-111111111111"
+key = "canary"
+"#;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        let variables = variables.iter();
+        variables
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect()
+    }
+
+    /// What a file of mode 0600 means with these variables set.
+    fn read(text: &str, variables: &[(&str, &str)], secrets: Secrets) -> Result<Settings, String> {
+        let environment = environment(variables);
+        parse(text.as_bytes(), "FILE", &private(&environment, secrets))
+    }
+
+    fn private(environment: &Environment, secrets: Secrets) -> SecretSources<'_> {
+        SecretSources {
+            environment,
+            secrets,
+            file_is_private: true,
+            warnings: RefCell::default(),
+        }
+    }
+
+    fn example(name: &str) -> String {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        std::fs::read_to_string(folder.join(name)).unwrap()
+    }
+
+    /// The full example with the keys that are absent by default.
+    fn full_example() -> String {
+        let uncomment = |line: &str| match line.strip_prefix('#') {
+            Some(key) if !key.is_empty() && !key.starts_with(' ') => key.to_owned(),
+            _ => line.to_owned(),
+        };
+        let lines: Vec<_> = example("damoov-proxy.toml")
+            .lines()
+            .map(uncomment)
+            .collect();
+        lines.join("\n")
+    }
+
+    fn add_names(node: &Node, path: &str, names: &mut BTreeSet<String>) {
+        match &node.value {
+            Value::Table(entries) => {
+                for (key, entry) in entries {
+                    let name = report::dotted(path, key);
+                    add_names(&entry.value, &name, names);
+                    names.insert(name);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| add_names(item, path, names)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_full_example_sets_every_default() {
+        let minimal = read(&example("minimal.toml"), &[], Secrets::Leave).unwrap();
+        let full = read(&example("damoov-proxy.toml"), &[], Secrets::Leave).unwrap();
+        assert_eq!(format!("{full:#?}"), format!("{minimal:#?}"));
+    }
+
+    #[test]
+    fn the_full_example_has_every_key() {
+        let root = tree::parse(&full_example()).unwrap();
+        let mut present = BTreeSet::new();
+        add_names(&root, "", &mut present);
+        let problems = Problems::default();
+        let environment = Environment::default();
+        let sources = private(&environment, Secrets::Leave);
+        Section::read_root(root, &problems, |top| settings::read(top, &sources));
+        let accepted = problems.accepted_names();
+        assert!(accepted.len() > 50, "{accepted:?}");
+        let missing: Vec<_> = accepted.difference(&present).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+
+        let settings = read(&full_example(), &[], Secrets::Leave).unwrap();
+        assert_eq!(settings.credentials.accounts.len(), 1);
+        assert_eq!(settings.routes.len(), 1);
+        assert!(settings.status.is_some());
+    }
+
+    #[test]
+    fn an_override_stands_in_for_a_key_of_the_file() {
+        let variables = [
+            ("DAMOOV_PROXY__STORE__PATH", "/data"),
+            ("DAMOOV_PROXY__MAX_CONNECTIONS", "17"),
+            ("DAMOOV_PROXY__LISTEN__UNIX", "/run/proxy.sock"),
+            ("DAMOOV_PROXY__RENEWAL__WAIT", "7s"),
+            ("DAMOOV_PROXY__HOSTS", "[\"a.internal\", \"b.internal\"]"),
+            ("DAMOOV_PROXY__INSTANCE__0__KEY__ENV", "KEY"),
+            ("DAMOOV_PROXY__ACCOUNT__0__NAME", "reporting"),
+            ("DAMOOV_PROXY__ACCOUNT__0__EMAIL", "ops@example.com"),
+            ("DAMOOV_PROXY__ACCOUNT__0__PASSWORD", "12345"),
+            ("KEY", "from the environment"),
+            ("DAMOOV_PROXY_CONFIG", "is no override"),
+            ("DAMOOV_PROXY_TIME_SCALE", "nor is this"),
+        ];
+        let text = format!("listen = \"127.0.0.1:1\"\n{INSTANCE}");
+        let settings = read(&text, &variables, Secrets::Resolve).unwrap();
+        assert_eq!(settings.store.path, Path::new("/data"));
+        assert_eq!(settings.server.max_connections, 17);
+        assert!(matches!(
+            &settings.server.listeners[..],
+            [Listener::Unix { path, .. }] if path == Path::new("/run/proxy.sock")
+        ));
+        assert_eq!(settings.credentials.wait, Duration::from_secs(7));
+        assert_eq!(settings.hosts, ["a.internal", "b.internal"]);
+        let key = &settings.credentials.instances[0].key;
+        assert_eq!(key.expose(), "from the environment");
+        assert_eq!(settings.credentials.accounts[0].password.expose(), "12345");
+    }
+
+    #[test]
+    fn overrides_append_elements_in_the_order_of_their_indices() {
+        let variables: Vec<_> = (0..12)
+            .map(|i| {
+                (
+                    format!("DAMOOV_PROXY__HOSTS__{i}"),
+                    format!("h{i}.internal"),
+                )
+            })
+            .collect();
+        let variables: Vec<_> = variables.iter().map(|(n, v)| (&n[..], &v[..])).collect();
+        let settings = read(INSTANCE, &variables, Secrets::Resolve).unwrap();
+        let expected: Vec<_> = (0..12).map(|i| format!("h{i}.internal")).collect();
+        assert_eq!(settings.hosts, expected);
+    }
+
+    #[test]
+    fn the_command_line_names_the_file_before_the_environment() {
+        let named = environment(&[("DAMOOV_PROXY_CONFIG", "named.toml")]);
+        let explicit = Some(PathBuf::from("explicit.toml"));
+        assert_eq!(find(explicit, &named).unwrap(), Path::new("explicit.toml"));
+        assert_eq!(find(None, &named).unwrap(), Path::new("named.toml"));
+    }
+
+    #[test]
+    fn offline_leaves_secrets_alone() {
+        let elsewhere = INSTANCE.replace("\"canary\"", "{ file = \"/nowhere/key\" }");
+        assert!(read(&elsewhere, &[], Secrets::Resolve).is_err());
+        let settings = read(&elsewhere, &[], Secrets::Leave).unwrap();
+        assert_eq!(settings.credentials.instances[0].key.expose(), "");
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("damoov-proxy.toml");
+        std::fs::write(&path, INSTANCE).unwrap();
+        for mode in [0o620, 0o602] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            let loaded = load(&path, &Environment::default(), Secrets::Leave);
+            assert!(matches!(loaded, Err(Error::WritableByOthers { .. })));
+        }
+    }
+
+    #[test]
+    fn no_slip_of_the_pen_shows_a_secret() {
+        let text = format!("{INSTANCE}[store]\nkey = \"canary\"\nold_keys = [\n  \"canary\",\n]\n");
+        let mut refused = 0;
+        for at in 0..text.len() {
+            for slip in [
+                "", "x", "\"", "'", "=", "[", "]", "{", "}", ",", ".", "\n", "#", "é",
+            ] {
+                let (before, after) = text.split_at(at);
+                for after in [after, &after[1..]] {
+                    let outcome = read(&format!("{before}{slip}{after}"), &[], Secrets::Resolve);
+                    let Err(message) = outcome else { continue };
+                    refused += 1;
+                    assert!(!message.contains("canary"), "{slip:?} at {at}:\n{message}");
+                }
+            }
+        }
+        assert!(refused > 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_reading_panic(text in TOML_ISH, value in TOML_ISH, name in "([A-Z0-9]{1,3}|STORE|PATH|INSTANCE|LISTEN|KEY|_){1,6}") {
+            let name = format!("DAMOOV_PROXY__{name}");
+            let _ = read(&text, &[], Secrets::Leave);
+            let _ = read(&text, &[(&name, &value)], Secrets::Leave);
+            let _ = read(INSTANCE, &[(&name, &value)], Secrets::Leave);
+        }
+
+        #[test]
+        fn no_bytes_make_reading_panic(bytes: Vec<u8>) {
+            let environment = Environment::default();
+            let _ = parse(&bytes, "FILE", &private(&environment, Secrets::Leave));
+        }
+    }
+
+    /// Known names, TOML's punctuation and anything else.
+    const TOML_ISH: &str = "(listen|instance|key|id|store|path|renewal|wait|login_budget|logins|\
+        reserve|more|upstream|hosts|route|\\[|\\]|\\[\\[|\\]\\]|\\{|\\}| = |\"|\"\"\"|'|\n|,|\\.|#|true|-1|0|1e9|5s|1d|\
+        99999999999999999999|inf|\\PC|\r\n|\t){0,40}";
+}

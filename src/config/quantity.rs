@@ -16,7 +16,7 @@ pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub(super) const MIB: u64 = 1 << 20;
-pub(super) const TIB: u64 = 1 << 40;
+pub(super) const GIB: u64 = 1 << 30;
 
 /// A string like `5s`, `1h30m` or `60d`, a day being 24 hours.
 pub(super) fn duration(
@@ -41,7 +41,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from(exact).ok()
 }
 
-/// The duration in the largest unit that divides it.
+/// The duration, a whole number of milliseconds, in the largest unit that divides it.
 pub fn compact(duration: Duration) -> String {
     let units = [(DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s")];
     let millis = duration.as_millis();
@@ -56,7 +56,7 @@ pub fn compact(duration: Duration) -> String {
     }
 }
 
-/// Bytes: a number, or a string like `64KiB`, `1MiB`, `2GiB`.
+/// Bytes: a number, or a string like `64KiB`, `1MiB`, `2GiB`. The range is one of whole MiB.
 pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Result<u64, String> {
     move |node| {
         let size = match &node.value {
@@ -64,10 +64,8 @@ pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Result<u64, 
             _ => node.text().and_then(parse_size),
         };
         size.filter(|size| range.contains(size)).ok_or_else(|| {
-            let (from, to) = (range.start(), range.end() / TIB);
-            format!(
-                "expected a size from {from} bytes to {to}TiB, such as \"64KiB\", \"1MiB\", 4096"
-            )
+            let (from, to) = (range.start() / MIB, range.end() / MIB);
+            format!("expected a size from {from}MiB to {to}MiB, such as \"64KiB\", \"1MiB\", 4096")
         })
     }
 }

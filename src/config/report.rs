@@ -192,7 +192,7 @@ fn mask(text: &str, secrets: impl Iterator<Item = Range<usize>>) -> String {
 }
 
 /// The text of a file that cannot be parsed, so that nobody knows where its secrets stand: a line
-/// keeps its `[section]` or `key =`, and its value where the key is nowhere that of a secret.
+/// keeps its `[section]` or `key =`, and a value that is not quoted where nothing speaks of a secret.
 fn mask_lines(text: &str) -> String {
     let mut start = 0;
     let mut secrets = Vec::new();
@@ -214,7 +214,7 @@ fn readable(line: &str) -> usize {
     if name_and_rest.len() - rest.len() > 32 {
         return 0;
     }
-    let may_hold_secret = ["key", "password", "{", "["]
+    let may_hold_secret = ["key", "password", "{", "[", "\"", "'"]
         .iter()
         .any(|word| name_and_rest.contains(word));
     match rest.trim_start().chars().next() {

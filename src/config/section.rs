@@ -157,8 +157,8 @@ impl<'p> Section<'p> {
         read.collect()
     }
 
-    /// The value of `key`, a list of values or a single one, each a table or something else. `of`
-    /// reads the tables, `plain` the others. None when the key is absent.
+    /// The value of `key`: a single value or a list of at least one, each a table or something
+    /// else. `of` reads the tables, `plain` the others. None when the key is absent.
     pub(super) fn one_or_many<T>(
         &mut self,
         key: &'static str,
@@ -170,6 +170,9 @@ impl<'p> Section<'p> {
             Value::Array(items) => items,
             _ => vec![node],
         };
+        if items.is_empty() {
+            self.refuse(key, "expected at least one");
+        }
         let read = items.into_iter().filter_map(|item| match item.value {
             Value::Table(_) => self.open(key, item, &of),
             _ => {

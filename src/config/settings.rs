@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 
 use super::quantity::{
-    DAY, HOUR, MIB, MILLISECOND, MINUTE, SECOND, TIB, YEAR, duration, integer, share, size,
+    DAY, GIB, HOUR, MIB, MILLISECOND, MINUTE, SECOND, YEAR, duration, integer, share, size,
 };
 use super::secret_source::SecretSources;
 use super::section::Section;
@@ -83,22 +83,9 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
 }
 
 fn server(top: &mut Section<'_>) -> server::Settings {
-    let listeners = top
-        .one_or_many("listen", unix_socket, tcp)
-        .unwrap_or_else(|| vec![Listener::Tcp(([127, 0, 0, 1], 8080).into())]);
-    let is_open =
-        |listener: &Listener| matches!(listener, Listener::Tcp(a) if !a.ip().is_loopback());
-    if listeners.iter().any(is_open) {
-        top.refuse(
-            "listen",
-            "only loopback addresses and unix sockets: this version cannot tell callers apart",
-        );
-    }
-    if listeners.is_empty() {
-        top.refuse("listen", "expected at least one address");
-    }
+    let listeners = top.one_or_many("listen", unix_socket, loopback);
     server::Settings {
-        listeners,
+        listeners: listeners.unwrap_or_else(|| vec![Listener::Tcp(([127, 0, 0, 1], 8080).into())]),
         max_connections: top
             .get("max_connections", integer(1..=1_000_000))
             .unwrap_or(4096),
@@ -114,7 +101,18 @@ fn server(top: &mut Section<'_>) -> server::Settings {
     }
 }
 
-fn tcp(node: &Node) -> Result<Listener, String> {
+/// Where anybody who can connect may call.
+fn loopback(node: &Node) -> Result<Listener, String> {
+    match shape::address(node)? {
+        address if address.ip().is_loopback() => Ok(Listener::Tcp(address)),
+        _ => Err(
+            "expected a loopback address or a unix socket: this version cannot tell callers apart"
+                .to_owned(),
+        ),
+    }
+}
+
+fn any_address(node: &Node) -> Result<Listener, String> {
     shape::address(node).map(Listener::Tcp)
 }
 
@@ -131,7 +129,7 @@ fn unix_socket(socket: &mut Section<'_>) -> Option<Listener> {
 
 fn status(status: &mut Section<'_>) -> Option<Listener> {
     status.demand("listen");
-    let listeners = status.one_or_many("listen", unix_socket, tcp)?;
+    let listeners = status.one_or_many("listen", unix_socket, any_address)?;
     if listeners.len() > 1 {
         status.refuse("listen", "expected one address");
     }
@@ -306,13 +304,15 @@ fn renewal(renewal: &mut Section<'_>) -> Renewal {
             .unwrap_or(6 * HOUR),
         in_band_401: renewal.get("in_band_401", shape::flag).unwrap_or(true),
         replay: replay::Settings {
-            limit: renewal.get("replay_limit", size(0..=TIB)).unwrap_or(MIB),
+            limit: renewal
+                .get("replay_limit", size(0..=1024 * GIB))
+                .unwrap_or(MIB),
             memory: renewal
-                .get("replay_memory", size(0..=TIB))
+                .get("replay_memory", size(0..=1024 * GIB))
                 .unwrap_or(256 * MIB),
         },
         max_cached: renewal
-            .get("max_cached", size(MIB..=TIB))
+            .get("max_cached", size(MIB..=1024 * GIB))
             .unwrap_or(256 * MIB),
     }
 }

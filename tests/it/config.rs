@@ -35,7 +35,9 @@ fn no_message_shows_a_secret() {
     let canary = "canary";
     let mut planted = 0;
     for file in invalid_files() {
-        planted += fs::read_to_string(&file).unwrap().matches(canary).count();
+        planted += String::from_utf8_lossy(&fs::read(&file).unwrap())
+            .matches(canary)
+            .count();
         assert!(!message_of(&file).contains(canary), "{}", file.display());
     }
     assert!(planted >= 10, "only {planted} secrets planted");
