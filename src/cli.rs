@@ -5,6 +5,9 @@ pub mod check;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, getrlimit};
+
+use crate::config::{self, Environment, Loaded, Secrets};
 
 /// damoov-proxy stands in front of the Damoov telematics APIs: callers name a user, it attaches
 /// the token, renews it, and replays the request.
@@ -41,6 +44,34 @@ pub struct ConfigFile {
     /// The configuration [default: $DAMOOV_PROXY_CONFIG, ./damoov-proxy.toml, /etc/damoov-proxy/config.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// Finds and loads the configuration, and checks that the machine offers the file descriptors
+    /// that it asks for. Answers the file's path, too. The error is ready to be shown.
+    pub fn load(self, secrets: Secrets) -> Result<(PathBuf, Loaded), String> {
+        let environment: Environment = std::env::vars_os().collect();
+        let path = config::find(self.config, &environment).map_err(explain)?;
+        let loaded = config::load(&path, &environment, secrets).map_err(explain)?;
+        let needed = loaded.settings.descriptors();
+        match getrlimit(Resource::Nofile).maximum {
+            Some(limit) if limit < needed => Err(format!(
+                "error: `max_connections` needs {needed} file descriptors, but the hard limit is \
+                 {limit}: raise the limit (LimitNOFILE=, --ulimit nofile) or lower \
+                 `max_connections`"
+            )),
+            _ => Ok((path, loaded)),
+        }
+    }
+}
+
+/// The error with its cause. What is wrong inside a file is laid out already.
+fn explain(error: config::Error) -> String {
+    match error {
+        config::Error::Invalid(report) => report,
+        config::Error::Unreadable { ref source, .. } => format!("error: {error}: {source}"),
+        config::Error::NoFile | config::Error::WritableByOthers { .. } => format!("error: {error}"),
+    }
 }
 
 /// The exit codes of sysexits.h that every command uses.

@@ -7,7 +7,7 @@ use damoov_proxy::cli::{Cli, Command, check};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Some(Command::Check { config, offline }) => check::run(config.config, offline),
+        Some(Command::Check { config, offline }) => check::run(config, offline),
         _ => ExitCode::SUCCESS,
     }
 }

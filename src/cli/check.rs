@@ -2,69 +2,33 @@
 //! up. Never shows a secret.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rustix::process::{Resource, getrlimit};
-
-use super::exit;
-use crate::config::{self, Environment, Loaded, Secrets, Settings};
+use super::{ConfigFile, exit};
+use crate::config::{self, Secrets, Settings};
 use crate::server::Listener;
 
-/// Checks the configuration found for `--config config`. `offline`: no secret is resolved and no
-/// store opened. Writes findings to standard error and a summary to standard output.
-pub fn run(config: Option<PathBuf>, offline: bool) -> ExitCode {
-    let environment: Environment = std::env::vars_os().collect();
+/// Checks what `run` would start with. `offline`: no secret is resolved and no store opened.
+/// Findings go to standard error, a summary to standard output.
+pub fn run(config: ConfigFile, offline: bool) -> ExitCode {
     let secrets = if offline {
         Secrets::Leave
     } else {
         Secrets::Resolve
     };
-    match load(config, &environment, secrets) {
-        Ok((path, Loaded { settings, warnings })) => {
-            for warning in warnings {
-                eprintln!("warning: {warning}");
-            }
-            print(&format!(
-                "config ok: {}\n{}",
-                path.display(),
-                Summary(&settings)
-            ));
-            ExitCode::SUCCESS
+    let (path, loaded) = match config.load(secrets) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            eprintln!("{report}");
+            return ExitCode::from(exit::CONFIG);
         }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(exit::CONFIG)
-        }
+    };
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
     }
-}
-
-/// Finds and loads the configuration, and checks what the machine must offer for it. The error is
-/// ready to be shown.
-fn load(
-    config: Option<PathBuf>,
-    environment: &Environment,
-    secrets: Secrets,
-) -> Result<(PathBuf, Loaded), String> {
-    let path = config::find(config, environment).map_err(|error| explain(&error))?;
-    let loaded = config::load(&path, environment, secrets).map_err(|error| explain(&error))?;
-    let needed = loaded.settings.descriptors();
-    match getrlimit(Resource::Nofile).maximum {
-        Some(limit) if limit < needed => Err(format!(
-            "error: `max_connections` needs {needed} file descriptors, but the hard limit is \
-             {limit}: raise the limit (LimitNOFILE=, --ulimit nofile) or lower `max_connections`"
-        )),
-        _ => Ok((path, loaded)),
-    }
-}
-
-/// The error with its causes. What is wrong inside a file is laid out already.
-fn explain(error: &config::Error) -> String {
-    match error {
-        config::Error::Invalid(report) => report.clone(),
-        config::Error::Unreadable { source, .. } => format!("error: {error}: {source}"),
-        config::Error::NoFile | config::Error::WritableByOthers { .. } => format!("error: {error}"),
-    }
+    let summary = Summary(&loaded.settings);
+    print(&format!("config ok: {}\n{summary}", path.display()));
+    ExitCode::SUCCESS
 }
 
 #[expect(

@@ -104,7 +104,7 @@ fn place(node: &mut Node, path: &[String], new: Node, origin: &Origin) -> Result
         Value::Table(entries) => {
             // A secret has one source: the override's replaces the file's.
             if matches!(segment.as_str(), "env" | "file") {
-                entries.clear();
+                entries.retain(|name, _| !matches!(name.as_str(), "env" | "file"));
             }
             let entry = entries.entry(segment.clone()).or_insert_with(|| Entry {
                 key: origin.clone(),

@@ -16,7 +16,7 @@ pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub(super) const MIB: u64 = 1 << 20;
-pub(super) const GIB: u64 = 1 << 30;
+pub(super) const TIB: u64 = 1 << 40;
 
 /// A string like `5s`, `1h30m` or `60d`, a day being 24 hours.
 pub(super) fn duration(
@@ -56,7 +56,16 @@ pub fn compact(duration: Duration) -> String {
     }
 }
 
-/// Bytes: a number, or a string like `64KiB`, `1MiB`, `2GiB`. The range is one of whole MiB.
+/// The units of a size, largest first.
+const SIZE_UNITS: [(&str, u64); 5] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("", 1),
+];
+
+/// Bytes: a number, or a string like `64KiB`, `1MiB`, `2GiB`.
 pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Result<u64, String> {
     move |node| {
         let size = match &node.value {
@@ -64,23 +73,25 @@ pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Result<u64, 
             _ => node.text().and_then(parse_size),
         };
         size.filter(|size| range.contains(size)).ok_or_else(|| {
-            let (from, to) = (range.start() / MIB, range.end() / MIB);
-            format!("expected a size from {from}MiB to {to}MiB, such as \"64KiB\", \"1MiB\", 4096")
+            let (from, to) = (compact_size(*range.start()), compact_size(*range.end()));
+            format!("expected a size from {from} to {to}, such as \"64KiB\" or 4096")
         })
     }
 }
 
 fn parse_size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit: u64 = match text[digits.len()..].trim_start() {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
+    let name = text[digits.len()..].trim_start();
+    let (_, unit) = SIZE_UNITS.iter().find(|(unit, _)| *unit == name)?;
+    digits.parse::<u64>().ok()?.checked_mul(*unit)
+}
+
+fn compact_size(bytes: u64) -> String {
+    let fits = |unit: u64| bytes > 0 && bytes.is_multiple_of(unit);
+    match SIZE_UNITS.iter().find(|(_, unit)| fits(*unit)) {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => bytes.to_string(),
+    }
 }
 
 /// A whole number.

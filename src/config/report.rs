@@ -2,7 +2,7 @@
 //! place, what would be valid, and no secret.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
@@ -30,7 +30,7 @@ pub(super) struct Problems {
     /// Every key asked for, with its section's path.
     accepted: RefCell<BTreeSet<(String, &'static str)>>,
     /// Scalars that are no secrets.
-    shown: RefCell<Vec<Range<usize>>>,
+    shown: RefCell<HashSet<Range<usize>>>,
 }
 
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Problems {
     /// under a misspelt key.
     pub(super) fn show(&self, at: &Origin) {
         if let Origin::File(range) = at {
-            self.shown.borrow_mut().push(range.clone());
+            self.shown.borrow_mut().insert(range.clone());
         }
     }
 
@@ -217,10 +217,12 @@ fn readable(line: &str) -> usize {
     let may_hold_secret = ["key", "password", "{", "[", "\"", "'"]
         .iter()
         .any(|word| name_and_rest.contains(word));
-    match rest.trim_start().chars().next() {
-        Some(']') => line.len(),
-        Some('=') if !may_hold_secret => line.len(),
-        Some('=') => line.len() - rest.trim_start().len() + 1,
-        _ => 0,
+    let rest = rest.trim_start();
+    match rest.starts_with('=') {
+        true if may_hold_secret => line.len() - rest.len() + 1,
+        true => line.len(),
+        // The end of a `[section]`.
+        false if rest.trim_end().trim_matches(']').is_empty() => line.len(),
+        false => 0,
     }
 }

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 
 use super::quantity::{
-    DAY, GIB, HOUR, MIB, MILLISECOND, MINUTE, SECOND, YEAR, duration, integer, share, size,
+    DAY, HOUR, MIB, MILLISECOND, MINUTE, SECOND, TIB, YEAR, duration, integer, share, size,
 };
 use super::secret_source::SecretSources;
 use super::section::Section;
@@ -304,15 +304,13 @@ fn renewal(renewal: &mut Section<'_>) -> Renewal {
             .unwrap_or(6 * HOUR),
         in_band_401: renewal.get("in_band_401", shape::flag).unwrap_or(true),
         replay: replay::Settings {
-            limit: renewal
-                .get("replay_limit", size(0..=1024 * GIB))
-                .unwrap_or(MIB),
+            limit: renewal.get("replay_limit", size(0..=TIB)).unwrap_or(MIB),
             memory: renewal
-                .get("replay_memory", size(0..=1024 * GIB))
+                .get("replay_memory", size(0..=TIB))
                 .unwrap_or(256 * MIB),
         },
         max_cached: renewal
-            .get("max_cached", size(MIB..=1024 * GIB))
+            .get("max_cached", size(MIB..=TIB))
             .unwrap_or(256 * MIB),
     }
 }
