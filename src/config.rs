@@ -208,10 +208,12 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
+    use http::Method;
     use proptest::prelude::*;
 
     use super::tree::{Node, Value};
     use super::*;
+    use crate::damoov::routes::{Credential, Replay};
 
     const INSTANCE: &str = r#"
 [[instance]]
@@ -302,6 +304,68 @@ key = "canary"
     }
 
     #[test]
+    fn what_the_file_says_is_what_the_settings_mean() {
+        let text = format!(
+            r#"
+listen = ["[::1]:0", {{ unix = "/run/proxy.sock", mode = "0600", group = "app" }}]
+hosts = ["Proxy.Internal"]
+{INSTANCE}
+[login_budget]
+logins = 1
+more = [{{ logins = 40, per = "1h" }}]
+[renewal]
+keep_refresh_tokens = "off"
+replay_limit = 4096
+contested_backoff = "0s"
+[upstream.hosts]
+"User.telematicssdk.com" = "http://127.0.0.1:19090/"
+[[route]]
+path = "/custom/*/data$"
+host = "api.telematicssdk.com"
+credential = "user_or_admin"
+methods = ["GET", "PUT"]
+replay = "never"
+[status]
+listen = "0.0.0.0:9091"
+"#
+        );
+        let settings = read(&text, &[], Secrets::Resolve).unwrap();
+        let listeners = [
+            Listener::Tcp("[::1]:0".parse().unwrap()),
+            Listener::Unix {
+                path: "/run/proxy.sock".into(),
+                mode: 0o600,
+                group: Some("app".to_owned()),
+            },
+        ];
+        assert_eq!(settings.server.listeners, listeners);
+        assert_eq!(settings.hosts, ["proxy.internal"]);
+        assert!(settings.credentials.instances[0].default);
+        assert_eq!(settings.credentials.instances[0].key.expose(), "canary");
+        assert_eq!(settings.credentials.budget.windows.len(), 2);
+        assert_eq!(settings.credentials.budget.reserve, 0);
+        assert_eq!(settings.credentials.keep_refresh_tokens, None);
+        assert_eq!(settings.credentials.contested_backoff, Duration::ZERO);
+        assert_eq!(settings.replay.limit, 4096);
+        let redirect = upstream::Redirect {
+            scheme: upstream::Scheme::Http,
+            authority: "127.0.0.1:19090".to_owned(),
+        };
+        let redirects = &settings.upstream.redirects;
+        assert_eq!(redirects["user.telematicssdk.com"], redirect);
+        let route = Route {
+            path: "/custom/*/data$".to_owned(),
+            host: "api.telematicssdk.com".to_owned(),
+            credential: Credential::UserOrAdmin,
+            methods: vec![Method::GET, Method::PUT],
+            replay: Replay::Never,
+        };
+        assert_eq!(settings.routes, [route]);
+        let status = Listener::Tcp("0.0.0.0:9091".parse().unwrap());
+        assert_eq!(settings.status, Some(status));
+    }
+
+    #[test]
     fn an_override_stands_in_for_a_key_of_the_file() {
         let variables = [
             ("DAMOOV_PROXY__STORE__PATH", "/data"),
@@ -317,7 +381,8 @@ key = "canary"
             ("DAMOOV_PROXY_CONFIG", "is no override"),
             ("DAMOOV_PROXY_TIME_SCALE", "nor is this"),
         ];
-        let text = format!("listen = \"127.0.0.1:1\"\n{INSTANCE}");
+        let elsewhere = INSTANCE.replace("\"canary\"", "{ file = \"/nowhere/key\" }");
+        let text = format!("listen = \"127.0.0.1:1\"\n{elsewhere}");
         let settings = read(&text, &variables, Secrets::Resolve).unwrap();
         assert_eq!(settings.store.path, Path::new("/data"));
         assert_eq!(settings.server.max_connections, 17);
