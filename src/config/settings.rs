@@ -71,7 +71,7 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
         store: top.table("store", |store| self::store(store, sources)),
         default_host: upstream.default_host,
         upstream: upstream.settings,
-        routes: top.tables("route", route),
+        routes: routes(top),
         status: top.optional_table("status", status).flatten(),
         log: top.table("log", |log| {
             let formats = [("json", Format::Json), ("text", Format::Text)];
@@ -358,6 +358,17 @@ fn upstream(upstream: &mut Section<'_>, threads: usize) -> Upstream {
         },
         default_host: upstream.get("default_host", shape::host),
     }
+}
+
+fn routes(top: &mut Section<'_>) -> Vec<Route> {
+    let mut seen = HashSet::new();
+    top.tables("route", |table| {
+        let route = route(table)?;
+        if !seen.insert((route.path.to_ascii_lowercase(), route.methods.clone())) {
+            table.refuse("path", "another route has this path and these methods");
+        }
+        Some(route)
+    })
 }
 
 fn route(route: &mut Section<'_>) -> Option<Route> {
