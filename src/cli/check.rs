@@ -1,0 +1,108 @@
+//! `check`: validates everything that `run` would refuse, and says what a good configuration sets
+//! up. Never shows a secret.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use super::{ConfigFile, exit};
+use crate::config::{self, Secrets, Settings};
+use crate::server::Listener;
+
+/// Checks what `run` would start with. `offline`: no secret is resolved and no store opened.
+/// Findings go to standard error, a summary to standard output.
+pub fn run(config: ConfigFile, offline: bool) -> ExitCode {
+    let secrets = if offline {
+        Secrets::Leave
+    } else {
+        Secrets::Resolve
+    };
+    let (path, loaded) = match config.load(secrets) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            eprintln!("{report}");
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let summary = Summary(&loaded.settings);
+    print(&format!("config ok: {}\n{summary}", path.display()));
+    ExitCode::SUCCESS
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "a command's answer goes to standard output"
+)]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+/// One line a component.
+struct Summary<'s>(&'s Settings);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings {
+            server,
+            credentials,
+            store,
+            upstream,
+            routes,
+            status,
+            ..
+        } = self.0;
+        let listeners: Vec<_> = server.listeners.iter().map(shown).collect();
+        let instances: Vec<_> = credentials.instances.iter().map(|i| &*i.name).collect();
+        let accounts: Vec<_> = credentials.accounts.iter().map(|a| &*a.name).collect();
+        let windows: Vec<_> = credentials
+            .budget
+            .windows
+            .iter()
+            .map(|window| format!("{} in {}", window.logins, config::compact(window.per)))
+            .collect();
+        writeln!(
+            f,
+            "  listen     {}; {} workers, at most {} connections",
+            listeners.join(", "),
+            server.threads,
+            server.max_connections,
+        )?;
+        writeln!(f, "  instances  {}", or_none(&instances))?;
+        writeln!(f, "  accounts   {}", or_none(&accounts))?;
+        let key = match store.key {
+            Some(_) => "with the configured key",
+            None => "with a key of its own",
+        };
+        writeln!(f, "  store      {}, sealed {key}", store.path.display())?;
+        writeln!(
+            f,
+            "  logins     {}, {} of them for users seen before",
+            windows.join(", "),
+            credentials.budget.reserve,
+        )?;
+        writeln!(
+            f,
+            "  upstream   {} hosts redirected, {} routes added",
+            upstream.redirects.len(),
+            routes.len(),
+        )?;
+        let status = status.as_ref().map_or("not served".to_owned(), shown);
+        write!(f, "  status     {status}")
+    }
+}
+
+fn shown(listener: &Listener) -> String {
+    match listener {
+        Listener::Tcp(address) => address.to_string(),
+        Listener::Unix { path, .. } => path.display().to_string(),
+    }
+}
+
+fn or_none(names: &[&str]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        names => names.join(", "),
+    }
+}

@@ -1,0 +1,228 @@
+//! What is wrong with a configuration, shown like a compiler shows it: every problem with its
+//! place, what would be valid, and no secret.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use super::tree::Origin;
+
+/// Something that is wrong.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// Where it was written.
+    pub(super) at: Origin,
+    /// What is wrong, with the key's name.
+    pub(super) title: String,
+    /// What would be valid.
+    pub(super) label: String,
+    /// What to do, where there is something to say.
+    pub(super) help: Option<String>,
+}
+
+/// Collects problems while a configuration is read, and what may be shown of it.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    found: RefCell<Vec<Problem>>,
+    unknown: RefCell<Vec<UnknownKey>>,
+    /// Every key asked for, with its section's path.
+    accepted: RefCell<BTreeSet<(String, &'static str)>>,
+    /// Scalars that are no secrets.
+    shown: RefCell<HashSet<Range<usize>>>,
+}
+
+#[derive(Debug)]
+struct UnknownKey {
+    at: Origin,
+    section: String,
+    key: String,
+}
+
+impl Problems {
+    /// Notes a problem.
+    pub(super) fn add(&self, problem: Problem) {
+        self.found.borrow_mut().push(problem);
+    }
+
+    /// Notes a key that nobody asked for.
+    pub(super) fn add_unknown(&self, at: Origin, section: &str, key: String) {
+        self.unknown.borrow_mut().push(UnknownKey {
+            at,
+            section: section.to_owned(),
+            key,
+        });
+    }
+
+    /// Notes that `key` is valid in `section`.
+    pub(super) fn accept(&self, section: &str, key: &'static str) {
+        let accepted = (section.to_owned(), key);
+        self.accepted.borrow_mut().insert(accepted);
+    }
+
+    /// Lets snippets show what stands there. Every scalar else is masked: a secret may turn up
+    /// under a misspelt key.
+    pub(super) fn show(&self, at: &Origin) {
+        if let Origin::File(range) = at {
+            self.shown.borrow_mut().insert(range.clone());
+        }
+    }
+
+    /// The dotted names of every key asked for.
+    #[cfg(test)]
+    pub(super) fn accepted_names(&self) -> BTreeSet<String> {
+        let accepted = self.accepted.borrow();
+        accepted.iter().map(|(s, key)| dotted(s, key)).collect()
+    }
+
+    /// All problems as one text, in the order of the file `path` that says `text`; none when there
+    /// are none. Of `scalars`, only those shown can be read.
+    pub(super) fn render(self, path: &str, text: &str, scalars: &[Range<usize>]) -> Option<String> {
+        let unknown = self.unknown.take();
+        let mut found = self.found.take();
+        found.extend(unknown.into_iter().map(|key| self.explain(key)));
+        if found.is_empty() {
+            return None;
+        }
+        found.sort_by_key(|problem| match &problem.at {
+            Origin::File(range) => (range.start, String::new()),
+            Origin::Variable { name, .. } => (usize::MAX, name.to_string()),
+        });
+        let shown = self.shown.borrow();
+        let secret = scalars.iter().filter(|scalar| !shown.contains(scalar));
+        let text = mask(text, secret.cloned());
+        let rendered: Vec<_> = found.iter().map(|p| draw(p, path, &text)).collect();
+        Some(rendered.join("\n\n"))
+    }
+
+    fn explain(&self, unknown: UnknownKey) -> Problem {
+        let UnknownKey { at, section, key } = unknown;
+        let accepted = self.accepted.borrow();
+        let here: Vec<_> = accepted
+            .iter()
+            .filter(|(of, _)| *of == section)
+            .map(|(_, key)| *key)
+            .collect();
+        let elsewhere = accepted.iter().find(|(_, name)| *name == key);
+        let label = match (nearest(&key, &here), elsewhere) {
+            (Some(name), _) => format!("did you mean `{name}`?"),
+            (None, Some((of, _))) if of.is_empty() => {
+                format!("`{key}` belongs at the top, before any [section]")
+            }
+            (None, Some((of, _))) => format!("`{key}` belongs in [{of}]"),
+            (None, None) => "unknown here".to_owned(),
+        };
+        Problem {
+            at,
+            title: format!("unknown key `{}`", dotted(&section, &key)),
+            label,
+            help: Some(format!("valid keys here: {}", here.join(", "))),
+        }
+    }
+}
+
+/// Of a file that is no TOML, one syntax error.
+pub(super) fn syntax_error(at: Range<usize>, message: String, path: &str, text: &str) -> String {
+    let text = mask_lines(text);
+    let problem = Problem {
+        at: Origin::File(at),
+        title: "not valid TOML".to_owned(),
+        label: message,
+        help: None,
+    };
+    draw(&problem, path, &text)
+}
+
+/// The name of `key` in the section at `path`.
+pub(super) fn dotted(path: &str, key: &str) -> String {
+    match path {
+        "" => key.to_owned(),
+        _ => format!("{path}.{key}"),
+    }
+}
+
+/// The candidate that differs by few enough letters to be what was meant.
+fn nearest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
+    candidates
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), *candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+fn draw(problem: &Problem, path: &str, text: &str) -> String {
+    let title = Level::ERROR.primary_title(&problem.title);
+    let mut group: Group<'_> = match &problem.at {
+        Origin::File(range) => title.element(
+            Snippet::source(text).path(path).annotation(
+                AnnotationKind::Primary
+                    .span(within(text, range))
+                    .label(&problem.label),
+            ),
+        ),
+        Origin::Variable { name, .. } => title.element(
+            Level::NOTE.message(format!("environment variable {name}: {}", problem.label)),
+        ),
+    };
+    if let Some(help) = &problem.help {
+        group = group.element(Level::HELP.message(help));
+    }
+    Renderer::plain().render(&[group])
+}
+
+/// The range, cut to characters that `text` has.
+fn within(text: &str, range: &Range<usize>) -> Range<usize> {
+    let start = text.floor_char_boundary(range.start);
+    start..text.ceil_char_boundary(range.end).max(start)
+}
+
+/// The text with these ranges made unreadable, every byte at its place.
+fn mask(text: &str, secrets: impl Iterator<Item = Range<usize>>) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    for range in secrets {
+        for byte in &mut bytes[range] {
+            if !matches!(byte, b'\n' | b'\r') {
+                *byte = b'*';
+            }
+        }
+    }
+    String::from_utf8(bytes).expect("scalars begin and end between characters")
+}
+
+/// The text of a file that cannot be parsed, so that nobody knows where its secrets stand: a line
+/// keeps its `[section]` or `key =`, and a value that is not quoted where nothing speaks of a secret.
+fn mask_lines(text: &str) -> String {
+    let mut start = 0;
+    let mut secrets = Vec::new();
+    for line in text.split_inclusive('\n') {
+        let end = start + line.len();
+        secrets.push(start + readable(line)..end);
+        start = end;
+    }
+    mask(text, secrets.into_iter())
+}
+
+/// How many bytes at the line's beginning hold no secret for sure.
+fn readable(line: &str) -> usize {
+    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let name_and_rest = line.trim_start().trim_start_matches('[');
+    let rest = name_and_rest.trim_start_matches(bare);
+    // A line of a list may look like a key, as base64 does with its final `=`, but no key is as
+    // long as an encoded key.
+    if name_and_rest.len() - rest.len() > 32 {
+        return 0;
+    }
+    let may_hold_secret = ["key", "password", "{", "[", "\"", "'"]
+        .iter()
+        .any(|word| name_and_rest.contains(word));
+    let rest = rest.trim_start();
+    match rest.starts_with('=') {
+        true if may_hold_secret => line.len() - rest.len() + 1,
+        true => line.len(),
+        // The end of a `[section]`.
+        false if rest.trim_end().trim_matches(']').is_empty() => line.len(),
+        false => 0,
+    }
+}

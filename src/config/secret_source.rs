@@ -1,0 +1,216 @@
+//! Where secrets come from: `{ env = "NAME" }`, `{ file = "PATH" }`, or inline where only the
+//! owner can read the file. Knows what a mode must be, and no secret's meaning.
+
+use std::cell::RefCell;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rustix::fs::StatVfsMountFlags;
+
+use super::Secrets;
+use super::environment::Environment;
+use super::tree::{Node, Origin, Table, Value};
+use crate::secret::Secret;
+
+/// No key or password is longer.
+const MAX_BYTES: u64 = 64 * 1024;
+
+const EXPECTED: &str = "expected { env = \"NAME\" } or { file = \"PATH\" }";
+
+/// Reads secrets, or only how they are written.
+pub(super) struct SecretSources<'e> {
+    pub(super) environment: &'e Environment,
+    pub(super) secrets: Secrets,
+    /// Nobody but its owner can read the configuration file.
+    pub(super) file_is_private: bool,
+    /// What should not be as it is.
+    pub(super) warnings: RefCell<Vec<String>>,
+}
+
+impl SecretSources<'_> {
+    /// The secret, or why there is none. Under [`Secrets::Leave`] an empty one.
+    pub(super) fn read(&self, node: &Node) -> Result<Secret, String> {
+        let secret = match &node.value {
+            Value::Table(source) => self.read_from(source)?,
+            _ => self.read_inline(node)?,
+        };
+        match self.secrets {
+            Secrets::Resolve if secret.expose().is_empty() => Err("the secret is empty".to_owned()),
+            _ => Ok(secret),
+        }
+    }
+
+    fn read_from(&self, source: &Table) -> Result<Secret, String> {
+        let mut entries = source.iter();
+        let (Some((kind, entry)), None) = (entries.next(), entries.next()) else {
+            return Err(EXPECTED.to_owned());
+        };
+        let place = entry.value.text().filter(|place| !place.is_empty());
+        match (kind.as_str(), place, self.secrets) {
+            ("env", Some(_), Secrets::Leave) | ("file", Some(_), Secrets::Leave) => {
+                Ok(Secret::from(""))
+            }
+            ("env", Some(name), Secrets::Resolve) => self.read_variable(name),
+            ("file", Some(path), Secrets::Resolve) => self.read_file(Path::new(path)),
+            _ => Err(EXPECTED.to_owned()),
+        }
+    }
+
+    fn read_inline(&self, node: &Node) -> Result<Secret, String> {
+        let text = node
+            .text()
+            .ok_or_else(|| format!("{EXPECTED}, found {}", node.value.kind()))?;
+        match node.origin {
+            Origin::File(_) if !self.file_is_private => Err(format!(
+                "{EXPECTED}; a secret may stand here only in a file of mode 0600"
+            )),
+            _ => Ok(Secret::from(text)),
+        }
+    }
+
+    fn read_variable(&self, name: &str) -> Result<Secret, String> {
+        let value = self
+            .environment
+            .get(name)
+            .ok_or_else(|| format!("the environment variable {name} is not set"))?;
+        let text = value
+            .to_str()
+            .ok_or_else(|| format!("the environment variable {name} is not UTF-8"))?;
+        Ok(Secret::from(text))
+    }
+
+    fn read_file(&self, path: &Path) -> Result<Secret, String> {
+        let shown = path.display();
+        let (mut text, metadata) =
+            read_text(path).map_err(|cause| format!("{shown} cannot be read: {cause}"))?;
+        if others_can_write(&metadata) {
+            return Err(format!(
+                "{shown} can be written by group or others: chmod go-w"
+            ));
+        }
+        if others_can_read(&metadata) && !is_mounted_secret(path) {
+            self.warnings.borrow_mut().push(format!(
+                "{shown} holds a secret and can be read by group or others: chmod go-rwx"
+            ));
+        }
+        if text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        Ok(Secret::new(text))
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<(String, Metadata)> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.len() > MAX_BYTES {
+        return Err(io::Error::other("larger than 64 KiB"));
+    }
+    let mut text = String::new();
+    file.take(MAX_BYTES).read_to_string(&mut text)?;
+    Ok((text, metadata))
+}
+
+/// Whether somebody besides the owner could change the file.
+pub(super) fn others_can_write(metadata: &Metadata) -> bool {
+    metadata.permissions().mode() & 0o022 != 0
+}
+
+/// Whether somebody besides the owner could read the file.
+pub(super) fn others_can_read(metadata: &Metadata) -> bool {
+    metadata.permissions().mode() & 0o044 != 0
+}
+
+/// Container platforms mount secrets readable for all, in a place of their own.
+fn is_mounted_secret(path: &Path) -> bool {
+    path.starts_with("/run/secrets")
+        || rustix::fs::statvfs(path)
+            .is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::path::PathBuf;
+
+    use super::super::tree;
+    use super::*;
+
+    fn file(folder: &tempfile::TempDir, content: &str, mode: u32) -> PathBuf {
+        let path = folder.path().join("key");
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    /// What a `{ file = … }` gives, and the warnings.
+    fn read(path: &Path) -> (Result<String, String>, Vec<String>) {
+        let sources = SecretSources {
+            environment: &Environment::default(),
+            secrets: Secrets::Resolve,
+            file_is_private: true,
+            warnings: RefCell::default(),
+        };
+        let origin = Origin::File(0..0);
+        let node = tree::parse_value(&format!("{{ file = '{}' }}", path.display()), &origin);
+        let read = sources.read(&node.unwrap());
+        let read = read.map(|secret| secret.expose().to_owned());
+        (read, sources.warnings.into_inner())
+    }
+
+    #[test]
+    fn one_newline_at_the_end_is_not_part_of_the_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        for (content, secret) in [
+            ("a b\n", "a b"),
+            ("a\r\n", "a"),
+            ("a\n\n", "a\n"),
+            (" a", " a"),
+        ] {
+            let (read, warnings) = read(&file(&folder, content, 0o600));
+            assert_eq!(read.as_deref(), Ok(secret));
+            assert!(warnings.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for mode in [0o620, 0o602, 0o666] {
+            let (read, _) = read(&file(&folder, "key", mode));
+            assert!(read.unwrap_err().contains("can be written"));
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_warned_about() {
+        let folder = tempfile::tempdir().unwrap();
+        for mode in [0o640, 0o604, 0o444] {
+            let (read, warnings) = read(&file(&folder, "key", mode));
+            assert_eq!(read.as_deref(), Ok("key"));
+            assert_eq!(warnings.len(), 1, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn an_empty_missing_huge_or_binary_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(
+            read(&file(&folder, "\n", 0o600))
+                .0
+                .unwrap_err()
+                .contains("empty")
+        );
+        assert!(read(&folder.path().join("none")).0.is_err());
+        assert!(read(folder.path()).0.is_err());
+        assert!(read(&file(&folder, &"k".repeat(70_000), 0o600)).0.is_err());
+        let path = file(&folder, "", 0o600);
+        fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert!(read(&path).0.is_err());
+    }
+}

@@ -1,0 +1,398 @@
+//! What each section of the file means: its keys, their defaults and ranges. One function a
+//! section.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+
+use super::quantity::{
+    DAY, HOUR, MIB, MILLISECOND, MINUTE, SECOND, TIB, YEAR, duration, integer, share, size,
+};
+use super::secret_source::SecretSources;
+use super::section::Section;
+use super::shape;
+use super::tree::Node;
+use super::{Secrets, Settings, Store};
+use crate::damoov::routes::{Credential, Replay, Route};
+use crate::secret::Secret;
+use crate::server::Listener;
+use crate::store::{LoginWindow, LoginWindows};
+use crate::telemetry::Format;
+use crate::{credentials, replay, server, upstream};
+
+/// The whole file.
+pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settings {
+    top.refuse_later(&[
+        "caller",
+        "tls",
+        "admin",
+        "drain_delay",
+        "hand_out",
+        "forward_unknown_logins",
+    ]);
+    let server = server(top);
+    if top.count("instance") + top.count("account") == 0 {
+        top.refuse_missing(
+            "an [[instance]] or [[account]]",
+            "without one there is nobody to log in",
+        );
+    }
+    let instances = instances(top, sources);
+    let accounts = accounts(top, sources);
+    let budget = top.table("login_budget", login_budget);
+    let renewal = top.table("renewal", renewal);
+    let upstream = top.table("upstream", |upstream| {
+        self::upstream(upstream, server.threads)
+    });
+    Settings {
+        hosts: top.list("hosts", shape::host),
+        allowed_origins: top.list("allowed_origins", shape::web_origin),
+        credentials: credentials::Settings {
+            instances,
+            accounts,
+            budget: budget.windows,
+            blocked_for: budget.blocked_for,
+            ahead: renewal.ahead,
+            wait: renewal.wait,
+            timeout: renewal.timeout,
+            keep_refresh_tokens: renewal.keep_refresh_tokens,
+            renewals_per_second: renewal.renewals_per_second,
+            remember_rejected: renewal.remember_rejected,
+            contested_backoff: renewal.contested_backoff,
+            max_cached: renewal.max_cached,
+        },
+        in_band_401: renewal.in_band_401,
+        replay: renewal.replay,
+        store: top.table("store", |store| self::store(store, sources)),
+        default_host: upstream.default_host,
+        upstream: upstream.settings,
+        routes: routes(top),
+        status: top.optional_table("status", status).flatten(),
+        log: top.table("log", |log| {
+            let formats = [("json", Format::Json), ("text", Format::Text)];
+            log.get("format", shape::word(&formats))
+                .unwrap_or(Format::Json)
+        }),
+        server,
+    }
+}
+
+fn server(top: &mut Section<'_>) -> server::Settings {
+    let listeners = top.one_or_many("listen", unix_socket, loopback);
+    server::Settings {
+        listeners: listeners.unwrap_or_else(|| vec![Listener::Tcp(([127, 0, 0, 1], 8080).into())]),
+        max_connections: top
+            .get("max_connections", integer(1..=1_000_000))
+            .unwrap_or(4096),
+        drain_timeout: top
+            .get("drain_timeout", duration(Duration::ZERO..=HOUR))
+            .unwrap_or(25 * SECOND),
+        threads: top.table("workers", |workers| {
+            let cores = || thread::available_parallelism().map_or(1, usize::from);
+            workers
+                .get("threads", integer(1..=1024))
+                .unwrap_or_else(cores)
+        }),
+    }
+}
+
+/// Where anybody who can connect may call.
+fn loopback(node: &Node) -> Result<Listener, String> {
+    match shape::address(node)? {
+        address if address.ip().is_loopback() => Ok(Listener::Tcp(address)),
+        _ => Err(
+            "expected a loopback address or a unix socket: this version cannot tell callers apart"
+                .to_owned(),
+        ),
+    }
+}
+
+fn any_address(node: &Node) -> Result<Listener, String> {
+    shape::address(node).map(Listener::Tcp)
+}
+
+fn unix_socket(socket: &mut Section<'_>) -> Option<Listener> {
+    let path = socket.require("unix", shape::file_path);
+    let mode = socket.get("mode", shape::mode).unwrap_or(0o660);
+    let group = socket.get("group", shape::text);
+    Some(Listener::Unix {
+        path: path?,
+        mode,
+        group,
+    })
+}
+
+fn status(status: &mut Section<'_>) -> Option<Listener> {
+    status.demand("listen");
+    let listeners = status.one_or_many("listen", unix_socket, any_address)?;
+    if listeners.len() > 1 {
+        status.refuse("listen", "expected one address");
+    }
+    listeners.into_iter().next()
+}
+
+fn instances(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<credentials::Instance> {
+    let (mut names, mut ids, mut defaults) = (HashSet::new(), HashSet::new(), 0);
+    let mut instances = top.tables("instance", |instance| {
+        let name = instance.require("name", shape::name);
+        let id = instance.require("id", shape::instance_id);
+        let key = instance.require_secret("key", |node| header_secret(sources, node));
+        let default = read_default(instance, &mut defaults);
+        if name.clone().is_some_and(|name| !names.insert(name)) {
+            instance.refuse("name", "another instance has this name");
+        }
+        if id.is_some_and(|id| !ids.insert(id)) {
+            instance.refuse("id", "another instance has this id");
+        }
+        Some(credentials::Instance {
+            name: name?.into(),
+            id: id?,
+            key: key?,
+            default,
+        })
+    });
+    if let [single] = &mut instances[..] {
+        single.default = true;
+    }
+    instances
+}
+
+fn accounts(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<credentials::Account> {
+    let (mut names, mut defaults) = (HashSet::new(), 0);
+    let mut accounts = top.tables("account", |account| {
+        let name = account.require("name", shape::name);
+        let email = account.require("email", shape::email);
+        let password = account.require_secret("password", |node| sources.read(node));
+        let default = read_default(account, &mut defaults);
+        if name.clone().is_some_and(|name| !names.insert(name)) {
+            account.refuse("name", "another account has this name");
+        }
+        Some(credentials::Account {
+            name: name?.into(),
+            email: email?,
+            password: password?,
+            default,
+        })
+    });
+    if let [single] = &mut accounts[..] {
+        single.default = true;
+    }
+    accounts
+}
+
+/// `default`, refused when another table of the list has it: `defaults` counts them.
+fn read_default(table: &mut Section<'_>, defaults: &mut usize) -> bool {
+    let default = table.get("default", shape::flag).unwrap_or(false);
+    *defaults += usize::from(default);
+    if default && *defaults > 1 {
+        table.refuse("default", "another one is the default already");
+    }
+    default
+}
+
+/// A secret that also goes into a header.
+fn header_secret(sources: &SecretSources<'_>, node: &Node) -> Result<Secret, String> {
+    let secret = sources.read(node)?;
+    match HeaderValue::from_str(secret.expose()) {
+        Ok(_) => Ok(secret),
+        Err(_) => Err("the key has characters that no header can carry".to_owned()),
+    }
+}
+
+fn store(store: &mut Section<'_>, sources: &SecretSources<'_>) -> Store {
+    store.refuse_later(&["url"]);
+    let seal_key = |node: &Node| seal_key(sources, node);
+    Store {
+        path: store
+            .get("path", shape::file_path)
+            .unwrap_or_else(|| PathBuf::from("/var/lib/damoov-proxy")),
+        key: store.secret("key", seal_key),
+        old_keys: store.secrets("old_keys", seal_key),
+    }
+}
+
+fn seal_key(sources: &SecretSources<'_>, node: &Node) -> Result<Secret, String> {
+    let key = sources.read(node)?;
+    let is_key = STANDARD
+        .decode(key.expose())
+        .is_ok_and(|key| key.len() == 32);
+    match sources.secrets {
+        Secrets::Resolve if !is_key => Err(
+            "expected 32 bytes in base64; make one with `head -c 32 /dev/urandom | base64`"
+                .to_owned(),
+        ),
+        _ => Ok(key),
+    }
+}
+
+/// `[login_budget]`
+struct Budget {
+    windows: LoginWindows,
+    blocked_for: Duration,
+}
+
+fn login_budget(budget: &mut Section<'_>) -> Budget {
+    let logins = budget.get("logins", integer(1..=1_000_000)).unwrap_or(4);
+    let per = budget.get("per", duration(SECOND..=YEAR)).unwrap_or(MINUTE);
+    let mut windows = vec![LoginWindow { logins, per }];
+    windows.extend(budget.tables("more", |window| {
+        let logins = window.require("logins", integer(1..=1_000_000));
+        let per = window.require("per", duration(SECOND..=YEAR));
+        Some(LoginWindow {
+            logins: logins?,
+            per: per?,
+        })
+    }));
+    // Principals never seen must find a slot in every window.
+    let largest_reserve = windows.iter().map(|w| w.logins).min().unwrap_or(1) - 1;
+    let reserve = budget
+        .get("reserve", integer(0..=largest_reserve))
+        .unwrap_or(largest_reserve.min(1));
+    Budget {
+        windows: LoginWindows {
+            group: budget
+                .get("group", shape::name)
+                .unwrap_or_else(|| "default".to_owned()),
+            windows,
+            reserve,
+        },
+        blocked_for: budget
+            .get("blocked_for", duration(SECOND..=YEAR))
+            .unwrap_or(HOUR),
+    }
+}
+
+/// `[renewal]`
+struct Renewal {
+    ahead: f64,
+    wait: Duration,
+    timeout: Duration,
+    keep_refresh_tokens: Option<Duration>,
+    renewals_per_second: u32,
+    remember_rejected: Duration,
+    contested_backoff: Duration,
+    in_band_401: bool,
+    replay: replay::Settings,
+    max_cached: u64,
+}
+
+fn renewal(renewal: &mut Section<'_>) -> Renewal {
+    Renewal {
+        ahead: renewal.get("ahead", share).unwrap_or(0.8),
+        wait: renewal
+            .get("wait", duration(MILLISECOND..=HOUR))
+            .unwrap_or(20 * SECOND),
+        timeout: renewal
+            .get("timeout", duration(MILLISECOND..=HOUR))
+            .unwrap_or(10 * SECOND),
+        keep_refresh_tokens: renewal
+            .get("keep_refresh_tokens", age_or_off)
+            .unwrap_or(Some(60 * DAY)),
+        renewals_per_second: renewal
+            .get("renewals_per_second", integer(1..=1_000_000))
+            .unwrap_or(50),
+        remember_rejected: renewal
+            .get("remember_rejected", duration(SECOND..=YEAR))
+            .unwrap_or(10 * MINUTE),
+        contested_backoff: renewal
+            .get("contested_backoff", duration(Duration::ZERO..=YEAR))
+            .unwrap_or(6 * HOUR),
+        in_band_401: renewal.get("in_band_401", shape::flag).unwrap_or(true),
+        replay: replay::Settings {
+            limit: renewal.get("replay_limit", size(0..=TIB)).unwrap_or(MIB),
+            memory: renewal
+                .get("replay_memory", size(0..=TIB))
+                .unwrap_or(256 * MIB),
+        },
+        max_cached: renewal
+            .get("max_cached", size(MIB..=TIB))
+            .unwrap_or(256 * MIB),
+    }
+}
+
+/// None for `"off"`.
+fn age_or_off(node: &Node) -> Result<Option<Duration>, String> {
+    match node.text() {
+        Some("off") => Ok(None),
+        _ => duration(SECOND..=YEAR)(node)
+            .map(Some)
+            .map_err(|expected| format!("{expected}, or \"off\"")),
+    }
+}
+
+/// `[upstream]`
+struct Upstream {
+    settings: upstream::Settings,
+    default_host: Option<String>,
+}
+
+fn upstream(upstream: &mut Section<'_>, threads: usize) -> Upstream {
+    let timeout = || duration(MILLISECOND..=HOUR);
+    Upstream {
+        settings: upstream::Settings {
+            connect_timeout: upstream
+                .get("connect_timeout", timeout())
+                .unwrap_or(5 * SECOND),
+            response_timeout: upstream
+                .get("response_timeout", timeout())
+                .unwrap_or(30 * SECOND),
+            idle_timeout: upstream
+                .get("idle_timeout", timeout())
+                .unwrap_or(55 * SECOND),
+            // Every worker needs a connection of its own.
+            max_connections: upstream
+                .get("max_connections", integer(threads..=65_536))
+                .unwrap_or(1024.max(threads)),
+            ca_file: upstream.get("ca_file", shape::file_path),
+            redirects: upstream.table("hosts", |hosts| {
+                hosts
+                    .rest(shape::host_name, shape::redirect)
+                    .into_iter()
+                    .collect()
+            }),
+        },
+        default_host: upstream.get("default_host", shape::host),
+    }
+}
+
+fn routes(top: &mut Section<'_>) -> Vec<Route> {
+    let mut seen = HashSet::new();
+    top.tables("route", |table| {
+        let route = route(table)?;
+        if !seen.insert((route.path.to_ascii_lowercase(), route.methods.clone())) {
+            table.refuse("path", "another route has this path and these methods");
+        }
+        Some(route)
+    })
+}
+
+fn route(route: &mut Section<'_>) -> Option<Route> {
+    let credentials = [
+        ("user", Credential::User),
+        ("admin", Credential::Admin),
+        ("user_or_admin", Credential::UserOrAdmin),
+        ("instance", Credential::Instance),
+        ("passthrough", Credential::Passthrough),
+        ("answer", Credential::Answer),
+    ];
+    let replays = [("on-401", Replay::On401), ("never", Replay::Never)];
+    let path = route.require("path", shape::route_path);
+    let host = route.require("host", shape::host);
+    let credential = route.require("credential", shape::word(&credentials));
+    let methods = route.list("methods", shape::method);
+    let replay = route
+        .get("replay", shape::word(&replays))
+        .unwrap_or(Replay::On401);
+    Some(Route {
+        path: path?,
+        host: host?,
+        credential: credential?,
+        methods,
+        replay,
+    })
+}
