@@ -4,39 +4,25 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use super::{ConfigFile, exit};
+use super::service::open_store;
+use super::{ConfigFile, Failure, background_runtime, print};
 use crate::config::{self, Secrets, Settings};
 use crate::server::Listener;
 
 /// Checks what `run` would start with. `offline`: no secret is resolved and no store opened.
 /// Findings go to standard error, a summary to standard output.
-pub fn run(config: ConfigFile, offline: bool) -> ExitCode {
-    let secrets = if offline {
-        Secrets::Leave
-    } else {
-        Secrets::Resolve
-    };
-    let (path, loaded) = match config.load(secrets) {
-        Ok(loaded) => loaded,
-        Err(report) => {
-            eprintln!("{report}");
-            return ExitCode::from(exit::CONFIG);
-        }
-    };
+pub fn run(config: ConfigFile, offline: bool) -> Result<ExitCode, Failure> {
+    let secrets = if offline { Secrets::Leave } else { Secrets::Resolve };
+    let (path, loaded) = config.load(secrets).map_err(Failure::Config)?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
+    if !offline {
+        background_runtime()?.block_on(open_store(&loaded.settings.store))?;
+    }
     let summary = Summary(&loaded.settings);
     print(&format!("config ok: {}\n{summary}", path.display()));
-    ExitCode::SUCCESS
-}
-
-#[expect(
-    clippy::print_stdout,
-    reason = "a command's answer goes to standard output"
-)]
-fn print(text: &str) {
-    println!("{text}");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One line a component.
