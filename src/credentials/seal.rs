@@ -85,7 +85,7 @@ impl Ring {
             current: SealKey::of(&master),
             old: old
                 .iter()
-                .map(|key| Ok(SealKey::of(&decode(key)?)))
+                .map(|key| Ok(SealKey::of(&*decode(key)?)))
                 .collect::<Result<_, _>>()?,
             log: subkey(&master, b"log hashes"),
             fingerprints: subkey(&master, b"fingerprints"),
@@ -152,16 +152,16 @@ impl Ring {
             .ok_or(Unopened::Malformed)?;
         let (id, nonce) = header[1..].split_at(KEY_ID);
         let nonce: [u8; NONCE] = nonce.try_into().expect("the header ends with the nonce");
-        let payload = || Payload {
-            msg: ciphertext,
-            aad: &associated(owner, kind),
-        };
         let key = std::iter::once(&self.current)
             .chain(&self.old)
             .find(|key| key.id == id)
             .ok_or(Unopened::UnknownKey)?;
+        let payload = Payload {
+            msg: ciphertext,
+            aad: &associated(owner, kind),
+        };
         key.cipher
-            .decrypt(&nonce.into(), payload())
+            .decrypt(&nonce.into(), payload)
             .map(Zeroizing::new)
             .map_err(|_| Unopened::Forged)
     }
@@ -192,10 +192,7 @@ pub async fn verify(ring: &Ring, store: &dyn Store) -> Result<(), Unverified> {
 /// Reads `store.key` in the directory `path`, or creates both. True when it was created now. Of
 /// processes that create it at once one succeeds, and all read its key.
 pub fn created_key(path: &Path) -> io::Result<(Secret, bool)> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let file = path.join("store.key");
     let created = match file.try_exists()? {
         true => false,
@@ -271,4 +268,120 @@ fn joined(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
         joined.extend(*part);
     }
     joined
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::store::RunId;
+    use crate::store::contract::{run, user};
+
+    fn key(n: u8) -> Secret {
+        Secret::new(BASE64_STANDARD.encode([n; 32]))
+    }
+
+    fn ring(n: u8) -> Ring {
+        Ring::new(&key(n), &[]).unwrap()
+    }
+
+    #[test]
+    fn a_sealed_text_opens_for_its_own_principal_and_kind_only() {
+        let ring = ring(1);
+        let sealed = ring.seal(&user(1), "pair", b"a token");
+        assert_eq!(*ring.open(&user(1), "pair", &sealed).unwrap(), b"a token");
+        assert_eq!(ring.open(&user(2), "pair", &sealed), Err(Unopened::Forged));
+        assert_eq!(ring.open(&user(1), "note", &sealed), Err(Unopened::Forged));
+        let moved = Principal::Account("a".into());
+        let sealed = ring.seal(&moved, "pair", b"a token");
+        let other = Principal::Account("ap".into());
+        assert_eq!(ring.open(&other, "air", &sealed), Err(Unopened::Forged));
+    }
+
+    #[test]
+    fn no_byte_of_a_sealed_text_can_be_changed_or_cut_off() {
+        let ring = ring(1);
+        let sealed = ring.seal(&user(1), "pair", b"a token");
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(ring.open(&user(1), "pair", &changed).is_err(), "byte {at}");
+            assert!(
+                ring.open(&user(1), "pair", &sealed[..at]).is_err(),
+                "cut at {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_text_sealed_twice_looks_different_and_shows_nothing() {
+        let ring = ring(1);
+        let [one, other] = [(); 2].map(|()| ring.seal(&user(1), "pair", b"a token"));
+        assert_ne!(one, other);
+        assert!(!one.windows(7).any(|bytes| bytes == b"a token"));
+    }
+
+    #[test]
+    fn an_old_key_still_opens_and_the_new_one_seals() {
+        let sealed = ring(1).seal(&user(1), "pair", b"a token");
+        let rotated = Ring::new(&key(2), &[key(3), key(1)]).unwrap();
+        assert!(rotated.open(&user(1), "pair", &sealed).is_ok());
+        let anew = rotated.seal(&user(1), "pair", b"a token");
+        assert!(ring(2).open(&user(1), "pair", &anew).is_ok());
+        let unknown = ring(1).open(&user(1), "pair", &anew);
+        assert_eq!(unknown, Err(Unopened::UnknownKey));
+    }
+
+    #[test]
+    fn a_key_that_is_not_32_bytes_is_refused() {
+        for bad in ["", "hunter2", "AAAA", &BASE64_STANDARD.encode([1; 33])] {
+            assert!(Ring::new(&bad.into(), &[]).is_err(), "{bad:?}");
+            assert!(Ring::new(&key(1), &[bad.into()]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hashes_depend_on_the_key_and_on_where_parts_end() {
+        let ring_1 = ring(1);
+        let hash = ring_1.log_hash(&user(1));
+        assert_eq!(hash.len(), 16);
+        assert!(hash.bytes().all(|b| b.is_ascii_hexdigit()));
+        assert_eq!(hash, ring(1).log_hash(&user(1)));
+        assert_ne!(hash, ring(2).log_hash(&user(1)));
+        assert_ne!(hash, ring_1.log_hash(&user(2)));
+        let print = ring_1.fingerprint(&[b"instance", b"key"]);
+        assert_eq!(print, ring_1.fingerprint(&[b"instance", b"key"]));
+        assert_ne!(print, ring_1.fingerprint(&[b"instancek", b"ey"]));
+        assert_ne!(print, ring(2).fingerprint(&[b"instance", b"key"]));
+    }
+
+    #[test]
+    fn processes_that_create_the_key_at_once_end_with_the_same() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("store");
+        let keys: Vec<_> = std::thread::scope(|scope| {
+            let threads = [(); 8].map(|()| scope.spawn(|| created_key(&directory).unwrap()));
+            threads.map(|thread| thread.join().unwrap()).into()
+        });
+        assert_eq!(keys.iter().filter(|(_, created)| *created).count(), 1);
+        assert!(keys.iter().all(|(key, _)| key.matches(keys[0].0.expose())));
+        assert!(Ring::new(&keys[0].0, &[]).is_ok());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&directory.join("store.key")), 0o600);
+        assert_eq!(mode(&directory), 0o700);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_store_is_refused_with_another_key_and_accepted_with_a_rotated_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |run: RunId| store::sqlite::open(directory.path(), run).unwrap();
+        assert_eq!(verify(&ring(1), &open(run())).await, Ok(()));
+        let other = verify(&ring(2), &open(run())).await;
+        assert_eq!(other, Err(Unverified::WrongKey));
+        let rotated = Ring::new(&key(2), &[key(1)]).unwrap();
+        assert_eq!(verify(&rotated, &open(run())).await, Ok(()));
+        assert_eq!(verify(&ring(1), &open(run())).await, Ok(()));
+    }
 }

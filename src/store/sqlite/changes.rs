@@ -17,7 +17,7 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 
 /// The thread that watches.
 pub(super) struct Changes {
-    /// Has no jobs: closing it ends the thread.
+    /// A job is to look at once.
     lane: Lane<()>,
     /// Who is told. Under a lock, so that whoever subscribes misses nothing committed afterwards.
     to: Arc<Mutex<Option<UnboundedSender<Change>>>>,
@@ -29,9 +29,9 @@ impl Changes {
         let to = Arc::new(Mutex::new(None));
         let told = Arc::clone(&to);
         let mut seen = entries::newest_seq(&db).map_err(io::Error::other)?;
-        let lane = Lane::start("store-changes", move |stop: Receiver<()>| {
+        let lane = Lane::start("store-changes", move |look: Receiver<()>| {
             let mut version = None;
-            while stop.recv_timeout(POLL_EVERY) == Err(RecvTimeoutError::Timeout) {
+            while look.recv_timeout(POLL_EVERY) != Err(RecvTimeoutError::Disconnected) {
                 if let Err(error) = poll(&db, &mut version, &mut seen, &told) {
                     tracing::warn!(%error, "changes of the store cannot be read");
                 }
@@ -46,6 +46,10 @@ impl Changes {
     pub(super) fn subscribe(&self) -> UnboundedReceiver<Change> {
         let (sender, receiver) = unbounded_channel();
         *self.to.lock().expect("nothing panics under this lock") = Some(sender);
+        if self.lane.send(()).is_err() {
+            // Closed: nobody is left to end the stream.
+            *self.to.lock().expect("nothing panics under this lock") = None;
+        }
         receiver
     }
 
