@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::principal::{DeviceToken, InstanceId, Principal};
 
 /// Where a store lives: empty at first, gone when dropped.
-pub trait Medium: Default {
+pub(crate) trait Medium: Default {
     /// The engine.
     type Store: Store;
 
@@ -61,17 +61,17 @@ pub(crate) use contract;
 const LONG: Duration = Duration::from_secs(600);
 
 /// A process that did not run before.
-pub fn run() -> RunId {
+pub(crate) fn run() -> RunId {
     RunId(Uuid::new_v4())
 }
 
 /// The user number `n`; the order of numbers is the order of principals.
-pub fn user(n: u64) -> Principal {
+pub(crate) fn user(n: u64) -> Principal {
     Principal::User(DeviceToken::parse(&Uuid::from_u64_pair(0, n).to_string()).unwrap())
 }
 
 /// A record that differs from those of other numbers in every field.
-pub fn record(n: u8) -> Record {
+pub(crate) fn record(n: u8) -> Record {
     let instance = Uuid::from_u64_pair(1, n.into()).to_string();
     Record {
         instance: Some(InstanceId::parse(&instance).unwrap()),
@@ -110,14 +110,14 @@ async fn first(store: &impl Store, principal: &Principal, record: Record) -> Gen
     }
 }
 
-pub async fn nothing_is_known_of_a_new_principal(medium: &impl Medium) {
+pub(crate) async fn nothing_is_known_of_a_new_principal(medium: &impl Medium) {
     let store = medium.open(run());
     assert_eq!(store.load(&user(1)).await, Ok(Entry::default()));
     assert_eq!(store.count().await, Ok(0));
     assert_eq!(store.forget(&user(1)).await, Ok(false));
 }
 
-pub async fn a_commit_is_there_for_every_process(medium: &impl Medium) {
+pub(crate) async fn a_commit_is_there_for_every_process(medium: &impl Medium) {
     let (one, other) = (medium.open(run()), medium.open(run()));
     let account = Principal::Account("reporting".into());
     let of_account = Record {
@@ -142,7 +142,9 @@ pub async fn a_commit_is_there_for_every_process(medium: &impl Medium) {
     assert_eq!(other.count().await, Ok(2));
 }
 
-pub async fn a_commit_on_an_old_generation_is_superseded_and_writes_nothing(medium: &impl Medium) {
+pub(crate) async fn a_commit_on_an_old_generation_is_superseded_and_writes_nothing(
+    medium: &impl Medium,
+) {
     let (one, other) = (medium.open(run()), medium.open(run()));
     first(&one, &user(1), record(1)).await;
     let stands = one.load(&user(1)).await.unwrap();
@@ -158,7 +160,7 @@ pub async fn a_commit_on_an_old_generation_is_superseded_and_writes_nothing(medi
     assert_eq!(other.load(&user(2)).await, Ok(Entry::default()));
 }
 
-pub async fn of_commits_at_once_exactly_one_wins(medium: &impl Medium) {
+pub(crate) async fn of_commits_at_once_exactly_one_wins(medium: &impl Medium) {
     let stores = [medium.open(run()), medium.open(run())];
     let principal = user(1);
     let commits = (0..40u8).map(|n| {
@@ -176,7 +178,7 @@ pub async fn of_commits_at_once_exactly_one_wins(medium: &impl Medium) {
     assert_eq!(entry.generation, Generation(1));
 }
 
-pub async fn every_note_is_remembered_and_a_commit_clears_those_about_the_old_pair(
+pub(crate) async fn every_note_is_remembered_and_a_commit_clears_those_about_the_old_pair(
     medium: &impl Medium,
 ) {
     let (store, other) = (medium.open(run()), medium.open(run()));
@@ -219,7 +221,7 @@ pub async fn every_note_is_remembered_and_a_commit_clears_those_about_the_old_pa
     assert_eq!(entry.notes, outlived);
 }
 
-pub async fn a_rejected_login_ends_being_known(medium: &impl Medium) {
+pub(crate) async fn a_rejected_login_ends_being_known(medium: &impl Medium) {
     let store = medium.open(run());
     first(&store, &user(1), record(1)).await;
     let rejected = Rejected {
@@ -235,7 +237,7 @@ pub async fn a_rejected_login_ends_being_known(medium: &impl Medium) {
     assert_eq!(kept.sealed, record(1).sealed);
 }
 
-pub async fn a_forgotten_principal_keeps_its_generation_and_no_flight_brings_the_pair_back(
+pub(crate) async fn a_forgotten_principal_keeps_its_generation_and_no_flight_brings_the_pair_back(
     medium: &impl Medium,
 ) {
     let (store, other) = (medium.open(run()), medium.open(run()));
@@ -257,7 +259,7 @@ pub async fn a_forgotten_principal_keeps_its_generation_and_no_flight_brings_the
     assert_eq!(anew, Ok(Commit::Committed(Generation(2))));
 }
 
-pub async fn only_one_process_holds_a_lease_and_a_release_frees_it(medium: &impl Medium) {
+pub(crate) async fn only_one_process_holds_a_lease_and_a_release_frees_it(medium: &impl Medium) {
     let (one, other) = (medium.open(run()), medium.open(run()));
     assert_eq!(one.lease(&user(1), LONG).await, granted(false));
     assert_eq!(one.lease(&user(1), LONG).await, granted(false));
@@ -267,14 +269,14 @@ pub async fn only_one_process_holds_a_lease_and_a_release_frees_it(medium: &impl
     assert_eq!(other.lease(&user(1), LONG).await, granted(false));
 }
 
-pub async fn nobody_releases_the_lease_of_another(medium: &impl Medium) {
+pub(crate) async fn nobody_releases_the_lease_of_another(medium: &impl Medium) {
     let (one, other) = (medium.open(run()), medium.open(run()));
     one.lease(&user(1), LONG).await.unwrap();
     other.release(&user(1)).await;
     assert_eq!(other.lease(&user(1), LONG).await, Ok(Lease::Held));
 }
 
-pub async fn a_lease_that_ran_out_is_granted_as_orphaned(medium: &impl Medium) {
+pub(crate) async fn a_lease_that_ran_out_is_granted_as_orphaned(medium: &impl Medium) {
     let (one, other) = (medium.open(run()), medium.open(run()));
     one.lease(&user(1), Duration::ZERO).await.unwrap();
     assert_eq!(other.lease(&user(1), LONG).await, granted(true));
@@ -283,7 +285,7 @@ pub async fn a_lease_that_ran_out_is_granted_as_orphaned(medium: &impl Medium) {
     assert_eq!(one.lease(&user(1), LONG).await, granted(false));
 }
 
-pub async fn the_leases_of_a_closed_process_are_orphaned_at_once(medium: &impl Medium) {
+pub(crate) async fn the_leases_of_a_closed_process_are_orphaned_at_once(medium: &impl Medium) {
     let (one, other) = (medium.open(run()), medium.open(run()));
     one.lease(&user(1), LONG).await.unwrap();
     one.lease(&user(2), LONG).await.unwrap();
@@ -295,7 +297,7 @@ pub async fn the_leases_of_a_closed_process_are_orphaned_at_once(medium: &impl M
     assert_eq!(later.lease(&user(1), LONG).await, Ok(Lease::Held));
 }
 
-pub async fn processes_share_the_login_budget(medium: &impl Medium) {
+pub(crate) async fn processes_share_the_login_budget(medium: &impl Medium) {
     let stores = [medium.open(run()), medium.open(run())];
     let windows = windows("default", 5);
     let takes = (0..20).map(|n| stores[n % 2].take_login(Class::Known, &windows, at(100)));
@@ -328,7 +330,9 @@ pub async fn processes_share_the_login_budget(medium: &impl Medium) {
     assert_eq!(budget.remaining, 4);
 }
 
-pub async fn a_block_outlives_the_process_and_is_never_brought_forward(medium: &impl Medium) {
+pub(crate) async fn a_block_outlives_the_process_and_is_never_brought_forward(
+    medium: &impl Medium,
+) {
     let windows = windows("default", 4);
     let one = medium.open(run());
     one.block_logins("default", at(500), Some(at(900)))
@@ -354,7 +358,7 @@ pub async fn a_block_outlives_the_process_and_is_never_brought_forward(medium: &
     assert_eq!((halved.remaining, halved.blocked_until), (2, None));
 }
 
-pub async fn groups_do_not_share_slots(medium: &impl Medium) {
+pub(crate) async fn groups_do_not_share_slots(medium: &impl Medium) {
     let store = medium.open(run());
     for group in ["a", "b"] {
         let slot = store
@@ -364,7 +368,7 @@ pub async fn groups_do_not_share_slots(medium: &impl Medium) {
     }
 }
 
-pub async fn changes_of_all_processes_are_told(medium: &impl Medium) {
+pub(crate) async fn changes_of_all_processes_are_told(medium: &impl Medium) {
     let (one, other) = (medium.open(run()), medium.open(run()));
     first(&one, &user(9), record(1)).await;
     let mut changes = one.changes();
@@ -395,7 +399,7 @@ pub async fn changes_of_all_processes_are_told(medium: &impl Medium) {
     assert_eq!(next_of(user(3)).await, change(user(3), 0, 0));
 }
 
-pub async fn due_are_living_pairs_oldest_first(medium: &impl Medium) {
+pub(crate) async fn due_are_living_pairs_oldest_first(medium: &impl Medium) {
     let store = medium.open(run());
     for n in [5, 3, 1, 4, 2, 6] {
         first(&store, &user(n.into()), record(n)).await;
@@ -415,7 +419,7 @@ pub async fn due_are_living_pairs_oldest_first(medium: &impl Medium) {
     assert_eq!(store.count().await, Ok(5));
 }
 
-pub async fn a_listing_pages_through_pairs_and_notes_in_order(medium: &impl Medium) {
+pub(crate) async fn a_listing_pages_through_pairs_and_notes_in_order(medium: &impl Medium) {
     let store = medium.open(run());
     let account = |name: &str| Principal::Account(name.into());
     let expected = vec![user(1), user(2), user(3), account("a"), account("b")];
@@ -444,12 +448,12 @@ pub async fn a_listing_pages_through_pairs_and_notes_in_order(medium: &impl Medi
     );
 }
 
-pub async fn the_first_canary_stands(medium: &impl Medium) {
+pub(crate) async fn the_first_canary_stands(medium: &impl Medium) {
     let (one, other) = (medium.open(run()), medium.open(run()));
     assert_eq!(one.canary(b"one".to_vec()).await, Ok(b"one".to_vec()));
     assert_eq!(other.canary(b"other".to_vec()).await, Ok(b"one".to_vec()));
 }
 
-pub async fn a_store_is_writable(medium: &impl Medium) {
+pub(crate) async fn a_store_is_writable(medium: &impl Medium) {
     assert_eq!(medium.open(run()).writable(), Ok(()));
 }

@@ -2,8 +2,8 @@
 //! share. `tokens.db` holds what must survive a power cut; `leases.db` what need not; `owners/`
 //! the locks by which processes know each other alive.
 //!
-//! SQLite blocks, so it runs on threads of its own: [`writer`] with group commit, two readers, one
-//! for [`leases`], one that looks for [`changes`]. The engine's methods ask them by channel.
+//! SQLite blocks, so it runs on threads of its own: a writer with group commit, two readers, one
+//! for leases, one that looks for changes. The engine's methods ask them by channel.
 
 mod budget;
 mod changes;

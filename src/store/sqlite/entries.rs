@@ -15,6 +15,13 @@ const NEXT_SEQ: &str = "(SELECT coalesce(max(seq), 0) + 1 FROM entries)";
 /// Whether a row is more than a tombstone.
 const HOLDS_SOMETHING: &str = "coalesce(sealed, refresh_dead, answer_lost, rejected_until, \
      displaced, contested_until) IS NOT NULL";
+/// Repeats the condition of the index `due` word for word, or SQLite would not use it.
+pub(super) const DUE: &str = "SELECT principal FROM entries
+     WHERE received < ?1 AND sealed IS NOT NULL
+         AND (refresh_dead IS NULL OR refresh_dead <> generation)
+     ORDER BY received";
+/// Reads the index `held` alone.
+pub(super) const COUNT: &str = "SELECT count(*) FROM entries WHERE (sealed IS NOT NULL) = 1";
 /// Prefixes of principals in the principals' order, and what sorts right after each.
 const KINDS: [(&str, &str); 2] = [("user:", "user;"), ("account:", "account;")];
 
@@ -140,14 +147,11 @@ pub(super) fn due(
     limit: usize,
 ) -> rusqlite::Result<Vec<Principal>> {
     let mut due = Vec::new();
-    // The condition is that of the index `due`, word for word.
-    let mut statement = db.prepare_cached(
-        "SELECT principal FROM entries WHERE received < ?1 AND sealed IS NOT NULL
-             AND (refresh_dead IS NULL OR refresh_dead <> generation)
-         ORDER BY received LIMIT ?2",
-    )?;
-    let mut rows = statement.query(params![before, rows_at_most(limit)])?;
-    while let Some(row) = rows.next()? {
+    let mut statement = db.prepare_cached(DUE)?;
+    let mut rows = statement.query([before])?;
+    while due.len() < limit
+        && let Some(row) = rows.next()?
+    {
         keep_readable(row.get(0), &mut due)?;
     }
     Ok(due)
@@ -164,7 +168,7 @@ pub(super) fn list(
     let mut statement = db.prepare_cached(&format!(
         "SELECT {COLUMNS}, principal FROM entries
          WHERE principal > ?1 AND principal < ?2 AND {HOLDS_SOMETHING}
-         ORDER BY principal LIMIT ?3"
+         ORDER BY principal"
     ))?;
     for (first, end) in KINDS {
         if after
@@ -174,8 +178,10 @@ pub(super) fn list(
             continue;
         }
         let from = after.take().unwrap_or_else(|| first.to_owned());
-        let mut rows = statement.query(params![from, end, rows_at_most(limit - listed.len())])?;
-        while let Some(row) = rows.next()? {
+        let mut rows = statement.query(params![from, end])?;
+        while listed.len() < limit
+            && let Some(row) = rows.next()?
+        {
             let one = || Ok((row.get("principal")?, entry(row)?));
             keep_readable(one(), &mut listed)?;
         }
@@ -185,7 +191,7 @@ pub(super) fn list(
 
 /// How many principals hold a pair.
 pub(super) fn count(db: &Connection) -> rusqlite::Result<u64> {
-    db.prepare_cached("SELECT count(*) FROM entries WHERE sealed IS NOT NULL")?
+    db.prepare_cached(COUNT)?
         .query_row([], |row| unsigned(row, 0))
 }
 
@@ -246,8 +252,4 @@ fn keep_readable<T>(row: rusqlite::Result<T>, rows: &mut Vec<T>) -> rusqlite::Re
 fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let count: i64 = row.get(column)?;
     u64::try_from(count).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, count))
-}
-
-fn rows_at_most(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }

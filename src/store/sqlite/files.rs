@@ -40,7 +40,7 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE INDEX due ON entries (received) WHERE sealed IS NOT NULL
         AND (refresh_dead IS NULL OR refresh_dead <> generation);
-    CREATE INDEX held ON entries (principal) WHERE sealed IS NOT NULL;
+    CREATE INDEX held ON entries (sealed IS NOT NULL);
     CREATE TABLE budgets (
         login_group TEXT PRIMARY KEY,
         taken TEXT NOT NULL, -- a JSON list, ascending
@@ -147,6 +147,16 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Makes a database's file, so that it and those that SQLite puts beside it are their owner's
+/// alone. Leaves one that exists untouched: closing it would drop this process's locks on it
+/// (<https://sqlite.org/howtocorrupt.html>, 2.2).
+pub(super) fn create_new(path: &Path) -> io::Result<()> {
+    match path.try_exists()? {
+        true => Ok(()),
+        false => create(path).map(drop),
+    }
+}
+
 pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -182,7 +192,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 fn create_tokens(directory: &Path, path: &Path) -> io::Result<()> {
     let unfinished = directory.join("tokens.db.new");
     remove_if_there(&unfinished)?;
-    let file = create(&unfinished)?;
+    create_new(&unfinished)?;
     let db = open(&unfinished).map_err(io::Error::other)?;
     db.execute_batch(&format!(
         "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};
@@ -190,7 +200,7 @@ fn create_tokens(directory: &Path, path: &Path) -> io::Result<()> {
     ))
     .map_err(io::Error::other)?;
     db.close().map_err(|(_, error)| io::Error::other(error))?;
-    file.sync_all()?;
+    File::open(&unfinished)?.sync_all()?;
     fs::rename(&unfinished, path)?;
     File::open(directory)?.sync_all()
 }

@@ -141,8 +141,7 @@ fn open_or_replace(directory: &Path) -> io::Result<(Connection, (u64, u64))> {
 /// Opens or creates `leases.db`.
 fn connect(directory: &Path) -> rusqlite::Result<Connection> {
     let path = directory.join("leases.db");
-    // Created here for its mode, which SQLite copies to the files beside it.
-    files::create(&path).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
+    files::create_new(&path).map_err(|e| files::failure(ffi::SQLITE_CANTOPEN, e.to_string()))?;
     let db = files::connect(&path, "OFF")?;
     let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if check != "ok" {

@@ -316,14 +316,12 @@ async fn the_keeper_and_the_count_read_an_index() {
     let directory = Directory::with_a_pair().await;
     let db = Connection::open(directory.tokens()).unwrap();
     let plan = |sql: &str| -> String {
-        db.query_row(&format!("EXPLAIN QUERY PLAN {sql}"), [], |row| row.get(3))
-            .unwrap()
+        let mut explained = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let mut steps = explained.raw_query();
+        steps.next().unwrap().unwrap().get(3).unwrap()
     };
-    let due = plan(
-        "SELECT principal FROM entries WHERE received < 1 AND sealed IS NOT NULL
-             AND (refresh_dead IS NULL OR refresh_dead <> generation) ORDER BY received",
-    );
+    let due = plan(entries::DUE);
     assert!(due.contains("USING INDEX due"), "{due}");
-    let count = plan("SELECT count(*) FROM entries WHERE sealed IS NOT NULL");
+    let count = plan(entries::COUNT);
     assert!(count.contains("USING COVERING INDEX held"), "{count}");
 }
