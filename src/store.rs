@@ -1,7 +1,7 @@
 //! What a token store promises. Engines keep it: [`sqlite`] is the embedded one. The contract's
-//! own test-suite, which every engine runs, is `contract`. The arithmetic of the login budget is in
-//! [`windows`], for all engines alike. A store never calls Damoov and never
-//! sees a token in the clear: what it keeps of a pair is sealed before it gets here.
+//! own test-suite, which every engine runs, is `contract`; the arithmetic of the login budget,
+//! which all engines share, is [`windows`]. A store never calls Damoov and never sees a token in
+//! the clear: what it keeps of a pair is sealed before it gets here.
 
 #[cfg(test)]
 pub mod contract;

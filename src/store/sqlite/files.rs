@@ -17,7 +17,7 @@ const VERSION: i64 = 1;
 /// How long one process waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The rules of [`super::entries`] and [`super::budget`]. Times are milliseconds since the Unix
+/// Read and written by [`super::entries`] and [`super::budget`]. Times are milliseconds since the Unix
 /// epoch. No checks: they would make one damaged row a damaged store.
 const SCHEMA: &str = "
     CREATE TABLE entries (
