@@ -1,10 +1,12 @@
 //! What a token store promises. Engines keep it: [`sqlite`] is the embedded one. The contract's
-//! own test-suite, which every engine runs, is [`contract`]. A store never calls Damoov and never
-//! sees a token in the clear: what it keeps of a pair is sealed before it gets here.
+//! own test-suite, which every engine runs, is `contract`; the arithmetic of the login budget,
+//! which all engines share, is [`windows`]. A store never calls Damoov and never sees a token in
+//! the clear: what it keeps of a pair is sealed before it gets here.
 
 #[cfg(test)]
 pub mod contract;
 pub mod sqlite;
+pub mod windows;
 
 use std::fmt;
 use std::time::Duration;

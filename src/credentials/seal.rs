@@ -1,1 +1,387 @@
-//! The seal on stored records: XChaCha20-Poly1305 under a key ring.
+//! The seal on what is stored: XChaCha20-Poly1305 under a ring of keys, so that a key can be
+//! replaced. A sealed text opens for its own principal and kind only: records cannot be swapped.
+//! Also keyed hashes, for logs and for recognising a credential without keeping it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::principal::Principal;
+use crate::secret::Secret;
+use crate::store::{self, Store};
+
+/// The first byte of a sealed text.
+const VERSION: u8 = 1;
+const KEY_ID: usize = 4;
+const NONCE: usize = 24;
+/// Version, key id, nonce.
+const HEADER: usize = 1 + KEY_ID + NONCE;
+/// Whose the canary is. No principal displays as this.
+const CANARY: &str = "canary";
+
+/// Seals with the current key, opens with any. No `Debug`.
+pub struct Ring {
+    current: SealKey,
+    old: Vec<SealKey>,
+    /// Hashes that appear in logs.
+    log: Zeroizing<[u8; 32]>,
+    /// Hashes that are stored.
+    fingerprints: Zeroizing<[u8; 32]>,
+}
+
+/// A key that is not 32 bytes in base64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a store key is 32 bytes in base64, as `openssl rand -base64 32` prints them")]
+pub struct BadKey;
+
+/// Why a sealed text did not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unopened {
+    /// Shorter than any sealed text, or of an unknown version.
+    #[error("not a sealed text of this version")]
+    Malformed,
+    /// Sealed with a key that is not on the ring.
+    #[error("sealed with a key that is not configured")]
+    UnknownKey,
+    /// Changed since it was sealed, or sealed for another principal or kind.
+    #[error("damaged, or sealed for something else")]
+    Forged,
+}
+
+/// Why a store is not to be used with a ring.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unverified {
+    /// The store was sealed with another key.
+    #[error(
+        "the store was sealed with another key: configure that one as [store] key or in old_keys"
+    )]
+    WrongKey,
+    /// The store could not be asked.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// What one master key seals with.
+struct SealKey {
+    /// Tells the keys of a ring apart; says nothing about the key.
+    id: [u8; KEY_ID],
+    cipher: XChaCha20Poly1305,
+}
+
+impl Ring {
+    /// Each key is 32 bytes in base64; `old` ones only open.
+    pub fn new(current: &Secret, old: &[Secret]) -> Result<Ring, BadKey> {
+        let master = decode(current)?;
+        Ok(Ring {
+            current: SealKey::of(&master),
+            old: old
+                .iter()
+                .map(|key| Ok(SealKey::of(&*decode(key)?)))
+                .collect::<Result<_, _>>()?,
+            log: subkey(&master, b"log hashes"),
+            fingerprints: subkey(&master, b"fingerprints"),
+        })
+    }
+
+    /// Seals `plaintext`; only [`Ring::open`] with the same principal and kind opens it.
+    pub fn seal(&self, principal: &Principal, kind: &str, plaintext: &[u8]) -> Vec<u8> {
+        self.seal_for(&principal.to_string(), kind, plaintext)
+    }
+
+    /// Opens what [`Ring::seal`] sealed with a key of this ring.
+    pub fn open(
+        &self,
+        principal: &Principal,
+        kind: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+        self.open_for(&principal.to_string(), kind, sealed)
+    }
+
+    /// Stands for `principal` in logs: 16 hex digits, the same as long as the key is.
+    pub fn log_hash(&self, principal: &Principal) -> String {
+        let hash = hash(&self.log, &[principal.to_string().as_bytes()]);
+        format!("{:016x}", u64::from_be_bytes(hash))
+    }
+
+    /// Recognises `parts` (an instance and its key) without keeping them. Where one part ends and
+    /// the next begins counts.
+    pub fn fingerprint(&self, parts: &[&[u8]]) -> [u8; 8] {
+        hash(&self.fingerprints, parts)
+    }
+
+    fn seal_for(&self, owner: &str, kind: &str, plaintext: &[u8]) -> Vec<u8> {
+        let mut nonce = [0; NONCE];
+        getrandom::fill(&mut nonce).expect("the kernel's random numbers never fail once booted");
+        let payload = Payload {
+            msg: plaintext,
+            aad: &associated(owner, kind),
+        };
+        let ciphertext = self
+            .current
+            .cipher
+            .encrypt(&nonce.into(), payload)
+            .expect("only texts of 256 GiB cannot be sealed");
+        [
+            &[VERSION][..],
+            self.current.id.as_slice(),
+            nonce.as_slice(),
+            ciphertext.as_slice(),
+        ]
+        .concat()
+    }
+
+    fn open_for(
+        &self,
+        owner: &str,
+        kind: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+        let (header, ciphertext) = sealed
+            .split_first_chunk::<HEADER>()
+            .filter(|(header, _)| header[0] == VERSION)
+            .ok_or(Unopened::Malformed)?;
+        let (id, nonce) = header[1..].split_at(KEY_ID);
+        let nonce: [u8; NONCE] = nonce.try_into().expect("the header ends with the nonce");
+        let key = std::iter::once(&self.current)
+            .chain(&self.old)
+            .find(|key| key.id == id)
+            .ok_or(Unopened::UnknownKey)?;
+        let payload = Payload {
+            msg: ciphertext,
+            aad: &associated(owner, kind),
+        };
+        key.cipher
+            .decrypt(&nonce.into(), payload)
+            .map(Zeroizing::new)
+            .map_err(|_| Unopened::Forged)
+    }
+}
+
+impl SealKey {
+    fn of(master: &[u8; 32]) -> SealKey {
+        let mut id = [0; KEY_ID];
+        id.copy_from_slice(&subkey(master, b"key id")[..KEY_ID]);
+        let key = subkey(master, b"seal");
+        SealKey {
+            id,
+            cipher: XChaCha20Poly1305::new((&*key).into()),
+        }
+    }
+}
+
+/// Proves that `ring` holds the key of `store`, and marks a new store as its own.
+pub async fn verify(ring: &Ring, store: &dyn Store) -> Result<(), Unverified> {
+    let fresh = ring.seal_for(CANARY, CANARY, CANARY.as_bytes());
+    let stands = store.canary(fresh).await?;
+    match ring.open_for(CANARY, CANARY, &stands) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Unverified::WrongKey),
+    }
+}
+
+/// Reads `store.key` in the directory `path`, or creates both. True when it was created now. Of
+/// processes that create it at once one succeeds, and all read its key.
+pub fn created_key(path: &Path) -> io::Result<(Secret, bool)> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let file = path.join("store.key");
+    let created = match file.try_exists()? {
+        true => false,
+        false => create_key(path, &file)?,
+    };
+    let key = Zeroizing::new(fs::read_to_string(&file)?);
+    Ok((Secret::from(key.trim_end()), created))
+}
+
+/// Under another name first: nobody ever reads half a key. False where another process was first.
+fn create_key(directory: &Path, file: &Path) -> io::Result<bool> {
+    let mut key = Zeroizing::new([0; 32]);
+    getrandom::fill(key.as_mut_slice())?;
+    let unfinished = directory.join(format!("store.key.{}", uuid::Uuid::new_v4()));
+    let mut written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    let text = Zeroizing::new(BASE64_STANDARD.encode(key.as_slice()) + "\n");
+    let linked = written
+        .write_all(text.as_bytes())
+        .and_then(|()| written.sync_all())
+        // A link, unlike a rename, never replaces the key of another process.
+        .and_then(|()| fs::hard_link(&unfinished, file));
+    fs::remove_file(&unfinished)?;
+    match linked {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        linked => linked?,
+    }
+    File::open(directory)?.sync_all()?;
+    Ok(true)
+}
+
+fn decode(key: &Secret) -> Result<Zeroizing<[u8; 32]>, BadKey> {
+    let bytes = BASE64_STANDARD
+        .decode(key.expose())
+        .map(Zeroizing::new)
+        .map_err(|_| BadKey)?;
+    let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| BadKey)?;
+    Ok(Zeroizing::new(*bytes))
+}
+
+/// One key for each purpose, by HKDF-SHA256 (RFC 5869).
+fn subkey(master: &[u8; 32], purpose: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut key = Zeroizing::new([0; 32]);
+    Hkdf::<Sha256>::new(Some(b"damoov-proxy store key"), master)
+        .expand(purpose, key.as_mut_slice())
+        .expect("32 bytes are less than HKDF's limit");
+    key
+}
+
+/// HKDF's expansion is a keyed hash of its `info`.
+fn hash(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 8] {
+    let mut hash = [0; 8];
+    Hkdf::<Sha256>::from_prk(key)
+        .expect("32 bytes are a whole SHA-256 key")
+        .expand(&joined(parts), &mut hash)
+        .expect("8 bytes are less than HKDF's limit");
+    hash
+}
+
+/// What a seal is bound to.
+fn associated(owner: &str, kind: &str) -> Zeroizing<Vec<u8>> {
+    joined(&[&[VERSION], owner.as_bytes(), kind.as_bytes()])
+}
+
+/// Each part after its length, so that no two lists of parts look the same.
+fn joined(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let mut joined = Zeroizing::new(Vec::new());
+    for part in parts {
+        joined.extend((part.len() as u64).to_be_bytes());
+        joined.extend(*part);
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::store::RunId;
+    use crate::store::contract::{run, user};
+
+    fn key(n: u8) -> Secret {
+        Secret::new(BASE64_STANDARD.encode([n; 32]))
+    }
+
+    fn ring(n: u8) -> Ring {
+        Ring::new(&key(n), &[]).unwrap()
+    }
+
+    #[test]
+    fn a_sealed_text_opens_for_its_own_principal_and_kind_only() {
+        let ring = ring(1);
+        let sealed = ring.seal(&user(1), "pair", b"a token");
+        assert_eq!(*ring.open(&user(1), "pair", &sealed).unwrap(), b"a token");
+        assert_eq!(ring.open(&user(2), "pair", &sealed), Err(Unopened::Forged));
+        assert_eq!(ring.open(&user(1), "note", &sealed), Err(Unopened::Forged));
+        let moved = Principal::Account("a".into());
+        let sealed = ring.seal(&moved, "pair", b"a token");
+        let other = Principal::Account("ap".into());
+        assert_eq!(ring.open(&other, "air", &sealed), Err(Unopened::Forged));
+    }
+
+    #[test]
+    fn no_byte_of_a_sealed_text_can_be_changed_or_cut_off() {
+        let ring = ring(1);
+        let sealed = ring.seal(&user(1), "pair", b"a token");
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(ring.open(&user(1), "pair", &changed).is_err(), "byte {at}");
+            assert!(
+                ring.open(&user(1), "pair", &sealed[..at]).is_err(),
+                "cut at {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_text_sealed_twice_looks_different_and_shows_nothing() {
+        let ring = ring(1);
+        let [one, other] = [(); 2].map(|()| ring.seal(&user(1), "pair", b"a token"));
+        assert_ne!(one, other);
+        assert!(!one.windows(7).any(|bytes| bytes == b"a token"));
+    }
+
+    #[test]
+    fn an_old_key_still_opens_and_the_new_one_seals() {
+        let sealed = ring(1).seal(&user(1), "pair", b"a token");
+        let rotated = Ring::new(&key(2), &[key(3), key(1)]).unwrap();
+        assert!(rotated.open(&user(1), "pair", &sealed).is_ok());
+        let anew = rotated.seal(&user(1), "pair", b"a token");
+        assert!(ring(2).open(&user(1), "pair", &anew).is_ok());
+        let unknown = ring(1).open(&user(1), "pair", &anew);
+        assert_eq!(unknown, Err(Unopened::UnknownKey));
+    }
+
+    #[test]
+    fn a_key_that_is_not_32_bytes_is_refused() {
+        for bad in ["", "hunter2", "AAAA", &BASE64_STANDARD.encode([1; 33])] {
+            assert!(Ring::new(&bad.into(), &[]).is_err(), "{bad:?}");
+            assert!(Ring::new(&key(1), &[bad.into()]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hashes_depend_on_the_key_and_on_where_parts_end() {
+        let ring_1 = ring(1);
+        let hash = ring_1.log_hash(&user(1));
+        assert_eq!(hash.len(), 16);
+        assert!(hash.bytes().all(|b| b.is_ascii_hexdigit()));
+        assert_eq!(hash, ring(1).log_hash(&user(1)));
+        assert_ne!(hash, ring(2).log_hash(&user(1)));
+        assert_ne!(hash, ring_1.log_hash(&user(2)));
+        let print = ring_1.fingerprint(&[b"instance", b"key"]);
+        assert_eq!(print, ring_1.fingerprint(&[b"instance", b"key"]));
+        assert_ne!(print, ring_1.fingerprint(&[b"instancek", b"ey"]));
+        assert_ne!(print, ring(2).fingerprint(&[b"instance", b"key"]));
+    }
+
+    #[test]
+    fn processes_that_create_the_key_at_once_end_with_the_same() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("store");
+        let keys: Vec<_> = std::thread::scope(|scope| {
+            let threads = [(); 8].map(|()| scope.spawn(|| created_key(&directory).unwrap()));
+            threads.map(|thread| thread.join().unwrap()).into()
+        });
+        assert_eq!(keys.iter().filter(|(_, created)| *created).count(), 1);
+        assert!(keys.iter().all(|(key, _)| key.matches(keys[0].0.expose())));
+        assert!(Ring::new(&keys[0].0, &[]).is_ok());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&directory.join("store.key")), 0o600);
+        assert_eq!(mode(&directory), 0o700);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_store_is_refused_with_another_key_and_accepted_with_a_rotated_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |run: RunId| store::sqlite::open(directory.path(), run).unwrap();
+        assert_eq!(verify(&ring(1), &open(run())).await, Ok(()));
+        let other = verify(&ring(2), &open(run())).await;
+        assert_eq!(other, Err(Unverified::WrongKey));
+        let rotated = Ring::new(&key(2), &[key(1)]).unwrap();
+        assert_eq!(verify(&rotated, &open(run())).await, Ok(()));
+        assert_eq!(verify(&ring(1), &open(run())).await, Ok(()));
+    }
+}

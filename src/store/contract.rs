@@ -1,1 +1,459 @@
+//! What every engine must keep, as tests. An engine says how to open handles on one medium
+//! ([`Medium`]) and calls [`contract!`]; each handle stands for a process of its own.
 
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{
+    Change, Class, Commit, Entry, Error, Generation, Lease, LoginWindow, LoginWindows, Note, Notes,
+    Record, Rejected, RunId, Slot, Store,
+};
+use crate::clock::Timestamp;
+use crate::principal::{DeviceToken, InstanceId, Principal};
+
+/// Where a store lives: empty at first, gone when dropped.
+pub(crate) trait Medium: Default {
+    /// The engine.
+    type Store: Store;
+
+    /// One more handle on the same medium, as the process `run`.
+    fn open(&self, run: RunId) -> Self::Store;
+}
+
+/// One `#[tokio::test]` for each promise, on a medium of its own.
+macro_rules! contract {
+    ($medium:ty: $($promise:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $promise() {
+                $crate::store::contract::$promise(&<$medium>::default()).await;
+            }
+        )*
+    };
+    ($medium:ty) => {
+        $crate::store::contract::contract! { $medium:
+            nothing_is_known_of_a_new_principal
+            a_commit_is_there_for_every_process
+            a_commit_on_an_old_generation_is_superseded_and_writes_nothing
+            of_commits_at_once_exactly_one_wins
+            every_note_is_remembered_and_a_commit_clears_those_about_the_old_pair
+            a_rejected_login_ends_being_known
+            a_forgotten_principal_keeps_its_generation_and_no_flight_brings_the_pair_back
+            only_one_process_holds_a_lease_and_a_release_frees_it
+            nobody_releases_the_lease_of_another
+            a_lease_that_ran_out_is_granted_as_orphaned
+            the_leases_of_a_closed_process_are_orphaned_at_once
+            processes_share_the_login_budget
+            a_block_outlives_the_process_and_is_never_brought_forward
+            groups_do_not_share_slots
+            changes_of_all_processes_are_told
+            due_are_living_pairs_oldest_first
+            a_listing_pages_through_pairs_and_notes_in_order
+            the_first_canary_stands
+            a_store_is_writable
+        }
+    };
+}
+pub(crate) use contract;
+
+/// A ttl that no test outlives.
+const LONG: Duration = Duration::from_secs(600);
+
+/// A process that did not run before.
+pub(crate) fn run() -> RunId {
+    RunId(Uuid::new_v4())
+}
+
+/// The user number `n`; the order of numbers is the order of principals.
+pub(crate) fn user(n: u64) -> Principal {
+    Principal::User(DeviceToken::parse(&Uuid::from_u64_pair(0, n).to_string()).unwrap())
+}
+
+/// A record that differs from those of other numbers in every field.
+pub(crate) fn record(n: u8) -> Record {
+    let instance = Uuid::from_u64_pair(1, n.into()).to_string();
+    Record {
+        instance: Some(InstanceId::parse(&instance).unwrap()),
+        known: true,
+        sealed: vec![n; 900],
+        received: at(n.into()),
+        expires: at(i64::from(n) + 100),
+        run: RunId(Uuid::from_u64_pair(2, n.into())),
+    }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds * 1_000)
+}
+
+fn granted(orphaned: bool) -> Result<Lease, Error> {
+    Ok(Lease::Granted { orphaned })
+}
+
+fn windows(group: &str, logins: u32) -> LoginWindows {
+    LoginWindows {
+        group: group.into(),
+        windows: vec![LoginWindow {
+            logins,
+            per: Duration::from_secs(60),
+        }],
+        reserve: 1,
+    }
+}
+
+/// Commits on top of nothing.
+async fn first(store: &impl Store, principal: &Principal, record: Record) -> Generation {
+    match store.commit(principal, record, Generation(0), 0).await {
+        Ok(Commit::Committed(generation)) => generation,
+        other => panic!("not committed: {other:?}"),
+    }
+}
+
+pub(crate) async fn nothing_is_known_of_a_new_principal(medium: &impl Medium) {
+    let store = medium.open(run());
+    assert_eq!(store.load(&user(1)).await, Ok(Entry::default()));
+    assert_eq!(store.count().await, Ok(0));
+    assert_eq!(store.forget(&user(1)).await, Ok(false));
+}
+
+pub(crate) async fn a_commit_is_there_for_every_process(medium: &impl Medium) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    let account = Principal::Account("reporting".into());
+    let of_account = Record {
+        instance: None,
+        ..record(2)
+    };
+    assert_eq!(first(&one, &user(1), record(1)).await, Generation(1));
+    assert_eq!(
+        first(&one, &account, of_account.clone()).await,
+        Generation(1)
+    );
+    for (principal, record) in [(user(1), record(1)), (account, of_account)] {
+        let expected = Entry {
+            generation: Generation(1),
+            record: Some(record),
+            ..Entry::default()
+        };
+        assert_eq!(other.load(&principal).await, Ok(expected.clone()));
+        let reopened = medium.open(run());
+        assert_eq!(reopened.load(&principal).await, Ok(expected));
+    }
+    assert_eq!(other.count().await, Ok(2));
+}
+
+pub(crate) async fn a_commit_on_an_old_generation_is_superseded_and_writes_nothing(
+    medium: &impl Medium,
+) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    first(&one, &user(1), record(1)).await;
+    let stands = one.load(&user(1)).await.unwrap();
+    for (expected, epoch) in [(0, 0), (2, 0), (1, 1)] {
+        let late = other
+            .commit(&user(1), record(2), Generation(expected), epoch)
+            .await;
+        assert_eq!(late, Ok(Commit::Superseded(stands.clone())));
+    }
+    assert_eq!(other.load(&user(1)).await, Ok(stands));
+    let ahead = other.commit(&user(2), record(2), Generation(1), 0).await;
+    assert_eq!(ahead, Ok(Commit::Superseded(Entry::default())));
+    assert_eq!(other.load(&user(2)).await, Ok(Entry::default()));
+}
+
+pub(crate) async fn of_commits_at_once_exactly_one_wins(medium: &impl Medium) {
+    let stores = [medium.open(run()), medium.open(run())];
+    let principal = user(1);
+    let commits = (0..40u8).map(|n| {
+        let store = &stores[usize::from(n) % stores.len()];
+        store.commit(&principal, record(n), Generation(0), 0)
+    });
+    let answers = futures_util::future::join_all(commits).await;
+    let won: Vec<_> = (0..40u8)
+        .zip(answers)
+        .filter(|(_, answer)| *answer == Ok(Commit::Committed(Generation(1))))
+        .collect();
+    assert_eq!(won.len(), 1, "{won:?}");
+    let entry = stores[0].load(&principal).await.unwrap();
+    assert_eq!(entry.record, Some(record(won[0].0)));
+    assert_eq!(entry.generation, Generation(1));
+}
+
+pub(crate) async fn every_note_is_remembered_and_a_commit_clears_those_about_the_old_pair(
+    medium: &impl Medium,
+) {
+    let (store, other) = (medium.open(run()), medium.open(run()));
+    let rejected = Rejected {
+        until: at(50),
+        with: *b"a fprint",
+    };
+    for note in [
+        Note::RefreshDead(Generation(0)),
+        Note::AnswerLost(Generation(0)),
+        Note::Rejected(rejected),
+        Note::Displaced(at(60)),
+        Note::ContestedUntil(at(70)),
+    ] {
+        assert_eq!(store.note(&user(1), note).await, Ok(()));
+    }
+    let mut notes = Notes {
+        refresh_dead: Some(Generation(0)),
+        answer_lost: Some(Generation(0)),
+        rejected: Some(rejected),
+        displaced: Some(at(60)),
+        contested_until: Some(at(70)),
+    };
+    assert_eq!(other.load(&user(1)).await.unwrap().notes, notes);
+    store.note(&user(1), Note::RefreshAlive).await.unwrap();
+    notes.refresh_dead = None;
+    assert_eq!(other.load(&user(1)).await.unwrap().notes, notes);
+    store
+        .note(&user(1), Note::RefreshDead(Generation(0)))
+        .await
+        .unwrap();
+    first(&other, &user(1), record(1)).await;
+    let entry = store.load(&user(1)).await.unwrap();
+    let outlived = Notes {
+        displaced: Some(at(60)),
+        contested_until: Some(at(70)),
+        ..Notes::default()
+    };
+    assert_eq!((entry.generation, entry.epoch), (Generation(1), 0));
+    assert_eq!(entry.notes, outlived);
+}
+
+pub(crate) async fn a_rejected_login_ends_being_known(medium: &impl Medium) {
+    let store = medium.open(run());
+    first(&store, &user(1), record(1)).await;
+    let rejected = Rejected {
+        until: at(50),
+        with: [7; 8],
+    };
+    store
+        .note(&user(1), Note::Rejected(rejected))
+        .await
+        .unwrap();
+    let kept = store.load(&user(1)).await.unwrap().record.unwrap();
+    assert!(!kept.known);
+    assert_eq!(kept.sealed, record(1).sealed);
+}
+
+pub(crate) async fn a_forgotten_principal_keeps_its_generation_and_no_flight_brings_the_pair_back(
+    medium: &impl Medium,
+) {
+    let (store, other) = (medium.open(run()), medium.open(run()));
+    first(&store, &user(1), record(1)).await;
+    store.note(&user(1), Note::Displaced(at(1))).await.unwrap();
+    assert_eq!(other.forget(&user(1)).await, Ok(true));
+    assert_eq!(other.forget(&user(1)).await, Ok(false));
+    let tombstone = Entry {
+        generation: Generation(1),
+        epoch: 1,
+        ..Entry::default()
+    };
+    assert_eq!(store.load(&user(1)).await, Ok(tombstone.clone()));
+    assert_eq!(store.count().await, Ok(0));
+    assert_eq!(store.list(None, 10).await, Ok(Vec::new()));
+    let in_flight = store.commit(&user(1), record(2), Generation(1), 0).await;
+    assert_eq!(in_flight, Ok(Commit::Superseded(tombstone)));
+    let anew = store.commit(&user(1), record(3), Generation(1), 1).await;
+    assert_eq!(anew, Ok(Commit::Committed(Generation(2))));
+}
+
+pub(crate) async fn only_one_process_holds_a_lease_and_a_release_frees_it(medium: &impl Medium) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    assert_eq!(one.lease(&user(1), LONG).await, granted(false));
+    assert_eq!(one.lease(&user(1), LONG).await, granted(false));
+    assert_eq!(other.lease(&user(1), LONG).await, Ok(Lease::Held));
+    assert_eq!(other.lease(&user(2), LONG).await, granted(false));
+    one.release(&user(1)).await;
+    assert_eq!(other.lease(&user(1), LONG).await, granted(false));
+}
+
+pub(crate) async fn nobody_releases_the_lease_of_another(medium: &impl Medium) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    one.lease(&user(1), LONG).await.unwrap();
+    other.release(&user(1)).await;
+    assert_eq!(other.lease(&user(1), LONG).await, Ok(Lease::Held));
+}
+
+pub(crate) async fn a_lease_that_ran_out_is_granted_as_orphaned(medium: &impl Medium) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    one.lease(&user(1), Duration::ZERO).await.unwrap();
+    assert_eq!(other.lease(&user(1), LONG).await, granted(true));
+    assert_eq!(one.lease(&user(1), LONG).await, Ok(Lease::Held));
+    other.release(&user(1)).await;
+    assert_eq!(one.lease(&user(1), LONG).await, granted(false));
+}
+
+pub(crate) async fn the_leases_of_a_closed_process_are_orphaned_at_once(medium: &impl Medium) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    one.lease(&user(1), LONG).await.unwrap();
+    one.lease(&user(2), LONG).await.unwrap();
+    drop(one);
+    assert_eq!(other.lease(&user(1), LONG).await, granted(true));
+    // A process that starts later, and clears up behind the dead, finds it out as well.
+    let later = medium.open(run());
+    assert_eq!(later.lease(&user(2), LONG).await, granted(true));
+    assert_eq!(later.lease(&user(1), LONG).await, Ok(Lease::Held));
+}
+
+pub(crate) async fn processes_share_the_login_budget(medium: &impl Medium) {
+    let stores = [medium.open(run()), medium.open(run())];
+    let windows = windows("default", 5);
+    let takes = (0..20).map(|n| stores[n % 2].take_login(Class::Known, &windows, at(100)));
+    let slots = futures_util::future::join_all(takes).await;
+    let taken = slots
+        .iter()
+        .filter(|slot| **slot == Ok(Slot::Taken))
+        .count();
+    assert_eq!(taken, 5);
+    let wait = Slot::Wait {
+        until: at(160),
+        blocked: false,
+    };
+    let reopened = medium.open(run());
+    let again = reopened.take_login(Class::Known, &windows, at(101)).await;
+    assert_eq!(again, Ok(wait));
+    // The clock jumps back: no slot is freed, and those taken last one window from now.
+    let early = reopened.take_login(Class::Known, &windows, at(10)).await;
+    let until = at(70);
+    assert_eq!(
+        early,
+        Ok(Slot::Wait {
+            until,
+            blocked: false
+        })
+    );
+    let back = reopened.take_login(Class::Known, &windows, at(71)).await;
+    assert_eq!(back, Ok(Slot::Taken));
+    let budget = stores[0].login_budget(&windows, at(71)).await.unwrap();
+    assert_eq!(budget.remaining, 4);
+}
+
+pub(crate) async fn a_block_outlives_the_process_and_is_never_brought_forward(
+    medium: &impl Medium,
+) {
+    let windows = windows("default", 4);
+    let one = medium.open(run());
+    one.block_logins("default", at(500), Some(at(900)))
+        .await
+        .unwrap();
+    drop(one);
+    let other = medium.open(run());
+    other.block_logins("default", at(400), None).await.unwrap();
+    let slot = other.take_login(Class::Known, &windows, at(450)).await;
+    let until = at(500);
+    assert_eq!(
+        slot,
+        Ok(Slot::Wait {
+            until,
+            blocked: true
+        })
+    );
+    let budget = other.login_budget(&windows, at(450)).await.unwrap();
+    assert_eq!(budget.remaining, 0);
+    assert_eq!(budget.blocked_until, Some(at(500)));
+    assert_eq!(budget.halved_until, Some(at(900)));
+    let halved = other.login_budget(&windows, at(500)).await.unwrap();
+    assert_eq!((halved.remaining, halved.blocked_until), (2, None));
+}
+
+pub(crate) async fn groups_do_not_share_slots(medium: &impl Medium) {
+    let store = medium.open(run());
+    for group in ["a", "b"] {
+        let slot = store
+            .take_login(Class::Known, &windows(group, 1), at(1))
+            .await;
+        assert_eq!(slot, Ok(Slot::Taken));
+    }
+}
+
+pub(crate) async fn changes_of_all_processes_are_told(medium: &impl Medium) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    first(&one, &user(9), record(1)).await;
+    let mut changes = one.changes();
+    let mut next_of = async |principal: Principal| {
+        let told = tokio::time::timeout(Duration::from_secs(5), async {
+            loop {
+                // Repeats, and what happened just before, are permitted.
+                match changes.recv().await.expect("the store is open") {
+                    change if change.principal == principal => return change,
+                    _ => {}
+                }
+            }
+        });
+        told.await.expect("a change is told within a second")
+    };
+    let change = |principal, generation, epoch| Change {
+        principal,
+        generation: Generation(generation),
+        epoch,
+    };
+    first(&one, &user(1), record(1)).await;
+    assert_eq!(next_of(user(1)).await, change(user(1), 1, 0));
+    first(&other, &user(2), record(1)).await;
+    assert_eq!(next_of(user(2)).await, change(user(2), 1, 0));
+    other.forget(&user(1)).await.unwrap();
+    assert_eq!(next_of(user(1)).await, change(user(1), 1, 1));
+    other.note(&user(3), Note::Displaced(at(1))).await.unwrap();
+    assert_eq!(next_of(user(3)).await, change(user(3), 0, 0));
+}
+
+pub(crate) async fn due_are_living_pairs_oldest_first(medium: &impl Medium) {
+    let store = medium.open(run());
+    for n in [5, 3, 1, 4, 2, 6] {
+        first(&store, &user(n.into()), record(n)).await;
+    }
+    let dead = |n, generation| {
+        let note = Note::RefreshDead(Generation(generation));
+        let (store, user) = (&store, user(n));
+        async move { store.note(&user, note).await.unwrap() }
+    };
+    dead(2, 1).await;
+    dead(3, 0).await; // Of a pair that is no more.
+    store.forget(&user(4)).await.unwrap();
+    store.note(&user(7), Note::Displaced(at(1))).await.unwrap();
+    let due = store.due(at(6), 10).await;
+    assert_eq!(due, Ok(vec![user(1), user(3), user(5)]));
+    assert_eq!(store.due(at(6), 2).await, Ok(vec![user(1), user(3)]));
+    assert_eq!(store.count().await, Ok(5));
+}
+
+pub(crate) async fn a_listing_pages_through_pairs_and_notes_in_order(medium: &impl Medium) {
+    let store = medium.open(run());
+    let account = |name: &str| Principal::Account(name.into());
+    let expected = vec![user(1), user(2), user(3), account("a"), account("b")];
+    for principal in expected.iter().rev().filter(|p| **p != user(2)) {
+        first(&store, principal, record(1)).await;
+    }
+    store.note(&user(2), Note::Displaced(at(1))).await.unwrap();
+    for size in 1..=expected.len() + 1 {
+        let mut listed: Vec<Principal> = Vec::new();
+        loop {
+            let page = store.list(listed.last(), size).await.unwrap();
+            assert!(page.len() <= size);
+            if page.is_empty() {
+                break;
+            }
+            for (principal, entry) in page {
+                assert_eq!(store.load(&principal).await, Ok(entry));
+                listed.push(principal);
+            }
+        }
+        assert_eq!(listed, expected);
+    }
+    assert!(
+        expected.is_sorted(),
+        "the expected order is the principals'"
+    );
+}
+
+pub(crate) async fn the_first_canary_stands(medium: &impl Medium) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    assert_eq!(one.canary(b"one".to_vec()).await, Ok(b"one".to_vec()));
+    assert_eq!(other.canary(b"other".to_vec()).await, Ok(b"one".to_vec()));
+}
+
+pub(crate) async fn a_store_is_writable(medium: &impl Medium) {
+    assert_eq!(medium.open(run()).writable(), Ok(()));
+}

@@ -1,1 +1,269 @@
+//! The embedded engine: SQLite files in one directory, which several processes of one machine may
+//! share. `tokens.db` holds what must survive a power cut; `leases.db` what need not; `owners/`
+//! the locks by which processes know each other alive.
+//!
+//! SQLite blocks, so it runs on threads of its own: a writer with group commit, two readers, one
+//! for leases, one that looks for changes. The engine's methods ask them by channel.
 
+mod budget;
+mod changes;
+mod columns;
+mod entries;
+mod files;
+mod health;
+mod lane;
+mod leases;
+mod owners;
+mod writer;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use tokio::sync::mpsc;
+
+use crate::clock::Timestamp;
+use crate::principal::Principal;
+use crate::store::{
+    Change, Class, Commit, Entry, Error, Generation, Lease, LoginBudget, LoginWindows, Note,
+    Record, RunId, Slot, Store,
+};
+use changes::Changes;
+pub use files::OpenError;
+use files::is_damage;
+use health::Health;
+use lane::{Job, Lane};
+use leases::Leases;
+use writer::Writer;
+
+/// A token store in a directory. Dropping it finishes what was asked and frees its leases.
+pub struct Sqlite {
+    health: Arc<Health>,
+    writer: Writer,
+    /// A long listing on one leaves the other to the requests.
+    readers: [Lane<Job<Connection>>; 2],
+    /// Whose turn it is to read.
+    turn: AtomicUsize,
+    leases: Lane<Job<Leases>>,
+    changes: Changes,
+}
+
+/// Opens the store in the directory `path` for one process run. A directory that is new, empty or
+/// holds other files only becomes a store. Blocks for as long as it takes to check the files.
+pub fn open(path: &Path, run: RunId) -> Result<Sqlite, OpenError> {
+    let refused = |error| OpenError::Refused(path.to_owned(), error);
+    files::create_directory(path).map_err(refused)?;
+    let opening = files::lock(path).map_err(refused)?;
+    files::prepare(path)?;
+    let sqlite = Sqlite::start(path, run).map_err(refused)?;
+    drop(opening);
+    Ok(sqlite)
+}
+
+impl Sqlite {
+    fn start(path: &Path, run: RunId) -> io::Result<Sqlite> {
+        let tokens = path.join("tokens.db");
+        let connect = || files::connect(&tokens, "FULL").map_err(io::Error::other);
+        let leases = Leases::open(path.to_owned(), run)?;
+        let health = Arc::new(Health::of(path.to_owned()));
+        Ok(Sqlite {
+            writer: Writer::start(connect()?, Arc::clone(&health))?,
+            readers: [
+                Lane::owning("store-reader-1", connect()?)?,
+                Lane::owning("store-reader-2", connect()?)?,
+            ],
+            turn: AtomicUsize::new(0),
+            leases: Lane::owning("store-leases", leases)?,
+            changes: Changes::start(connect()?)?,
+            health,
+        })
+    }
+
+    /// Finishes what was asked and frees this run's leases; everything asked later is answered
+    /// with [`Error::Closed`]. Blocks until then.
+    pub fn close(&self) {
+        self.changes.close();
+        self.leases.close();
+        self.readers.iter().for_each(Lane::close);
+        self.writer.close();
+    }
+
+    /// How many transactions became durable: beside the number of writes, what group commit saves.
+    pub fn transactions(&self) -> u64 {
+        self.health.transactions()
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<rusqlite::Result<T>, Error> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.readers[turn % self.readers.len()]
+            .ask(move |db| work(db))
+            .await
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
+        let whose = principal.clone();
+        self.read(move |db| entries::load(db, &whose))
+            .await?
+            .map_err(|error| match is_damage(&error) {
+                true => Error::Damaged(principal.clone()),
+                false => unreadable(error),
+            })
+    }
+
+    async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error> {
+        self.health.check()?;
+        let principal = principal.clone();
+        self.leases
+            .ask(move |leases| leases.lease(&principal, ttl))
+            .await?
+            .map_err(|e| Error::Unwritable(e.to_string()))
+    }
+
+    async fn release(&self, principal: &Principal) {
+        let principal = principal.clone();
+        let released = self
+            .leases
+            .ask(move |leases| leases.release(&principal))
+            .await;
+        if let Ok(Err(error)) = released {
+            tracing::warn!(%error, "a lease was not released: its ttl ends it");
+        }
+    }
+
+    async fn commit(
+        &self,
+        principal: &Principal,
+        record: Record,
+        expected: Generation,
+        epoch: u64,
+    ) -> Result<Commit, Error> {
+        let whose = principal.clone();
+        self.writer
+            .ask(Some(principal), move |db| {
+                entries::commit(db, &whose, &record, expected, epoch)
+            })
+            .await
+    }
+
+    async fn note(&self, principal: &Principal, note: Note) -> Result<(), Error> {
+        let whose = principal.clone();
+        self.writer
+            .ask(Some(principal), move |db| entries::note(db, &whose, &note))
+            .await
+    }
+
+    async fn forget(&self, principal: &Principal) -> Result<bool, Error> {
+        let whose = principal.clone();
+        self.writer
+            .ask(Some(principal), move |db| entries::forget(db, &whose))
+            .await
+    }
+
+    async fn take_login(
+        &self,
+        class: Class,
+        windows: &LoginWindows,
+        now: Timestamp,
+    ) -> Result<Slot, Error> {
+        let windows = windows.clone();
+        self.writer
+            .ask(None, move |db| {
+                budget::update(db, &windows.group, |history| {
+                    history.take(class, &windows, now)
+                })
+            })
+            .await
+    }
+
+    async fn block_logins(
+        &self,
+        group: &str,
+        blocked_until: Timestamp,
+        halved_until: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        let group = group.to_owned();
+        self.writer
+            .ask(None, move |db| {
+                budget::update(db, &group, |history| {
+                    history.block(blocked_until, halved_until);
+                })
+            })
+            .await
+    }
+
+    async fn login_budget(
+        &self,
+        windows: &LoginWindows,
+        now: Timestamp,
+    ) -> Result<LoginBudget, Error> {
+        let group = windows.group.clone();
+        let history = self.read(move |db| budget::load(db, &group)).await?;
+        Ok(history.map_err(unreadable)?.budget(windows, now))
+    }
+
+    fn changes(&self) -> mpsc::UnboundedReceiver<Change> {
+        self.changes.subscribe()
+    }
+
+    async fn due(&self, before: Timestamp, limit: usize) -> Result<Vec<Principal>, Error> {
+        self.read(move |db| entries::due(db, before, limit))
+            .await?
+            .map_err(unreadable)
+    }
+
+    async fn list(
+        &self,
+        after: Option<&Principal>,
+        limit: usize,
+    ) -> Result<Vec<(Principal, Entry)>, Error> {
+        let after = after.cloned();
+        self.read(move |db| entries::list(db, after.as_ref(), limit))
+            .await?
+            .map_err(unreadable)
+    }
+
+    async fn count(&self) -> Result<u64, Error> {
+        self.read(entries::count).await?.map_err(unreadable)
+    }
+
+    async fn canary(&self, fresh: Vec<u8>) -> Result<Vec<u8>, Error> {
+        self.writer
+            .ask(None, move |db| {
+                db.execute(
+                    "INSERT INTO meta (key, value) VALUES ('canary', ?1) ON CONFLICT DO NOTHING",
+                    [fresh],
+                )?;
+                db.query_row("SELECT value FROM meta WHERE key = 'canary'", [], |row| {
+                    row.get(0)
+                })
+            })
+            .await
+    }
+
+    fn writable(&self) -> Result<(), Error> {
+        self.health.check()
+    }
+}
+
+fn unreadable(error: rusqlite::Error) -> Error {
+    Error::Unreadable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Watches `tokens.db` for commits of any process, this one included.
+
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::entries;
+use super::lane::Lane;
+use crate::store::Change;
+
+/// How often the file is looked at. Most looks compare one number in shared memory.
+const POLL_EVERY: Duration = Duration::from_millis(200);
+
+/// The thread that watches.
+pub(super) struct Changes {
+    /// A job is to look at once.
+    lane: Lane<()>,
+    /// Who is told. Under a lock, so that whoever subscribes misses nothing committed afterwards.
+    to: Arc<Mutex<Option<UnboundedSender<Change>>>>,
+}
+
+impl Changes {
+    /// Watches from the state that `db` sees now.
+    pub(super) fn start(db: Connection) -> io::Result<Changes> {
+        let to = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&to);
+        let mut seen = entries::newest_seq(&db).map_err(io::Error::other)?;
+        let lane = Lane::start("store-changes", move |look: Receiver<()>| {
+            let mut version = None;
+            while look.recv_timeout(POLL_EVERY) != Err(RecvTimeoutError::Disconnected) {
+                if let Err(error) = poll(&db, &mut version, &mut seen, &told) {
+                    tracing::warn!(%error, "changes of the store cannot be read");
+                }
+            }
+            // Ends the receiver's stream.
+            *told.lock().expect("nothing panics under this lock") = None;
+        })?;
+        Ok(Changes { lane, to })
+    }
+
+    /// Tells a new receiver from now on, and the old one no more.
+    pub(super) fn subscribe(&self) -> UnboundedReceiver<Change> {
+        let (sender, receiver) = unbounded_channel();
+        *self.to.lock().expect("nothing panics under this lock") = Some(sender);
+        if self.lane.send(()).is_err() {
+            // Closed: nobody is left to end the stream.
+            *self.to.lock().expect("nothing panics under this lock") = None;
+        }
+        receiver
+    }
+
+    pub(super) fn close(&self) {
+        self.lane.close();
+    }
+}
+
+fn poll(
+    db: &Connection,
+    version: &mut Option<i64>,
+    seen: &mut i64,
+    to: &Mutex<Option<UnboundedSender<Change>>>,
+) -> rusqlite::Result<()> {
+    let current: i64 = db
+        .prepare_cached("PRAGMA data_version")?
+        .query_row([], |row| row.get(0))?;
+    if *version == Some(current) {
+        return Ok(());
+    }
+    let (changes, newest) = entries::changed_since(db, *seen)?;
+    if let Some(to) = &*to.lock().expect("nothing panics under this lock") {
+        for change in changes {
+            // A receiver that went away wants no changes.
+            let _ = to.send(change);
+        }
+    }
+    (*version, *seen) = (Some(current), newest);
+    Ok(())
+}

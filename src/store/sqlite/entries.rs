@@ -1,0 +1,255 @@
+//! The statements on entries. Every write gives its row the next change number, so that
+//! [`changed_since`] finds what any process wrote.
+
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params, params};
+
+use crate::clock::Timestamp;
+use crate::principal::Principal;
+use crate::store::{Change, Commit, Entry, Generation, Note, Notes, Record, Rejected};
+
+/// What [`entry`] reads.
+const COLUMNS: &str = "generation, epoch, instance, known, sealed, received, expires, run, \
+     refresh_dead, answer_lost, rejected_until, rejected_with, displaced, contested_until";
+/// The change number that a write gives its row. Rows are never deleted, so it only grows.
+const NEXT_SEQ: &str = "(SELECT coalesce(max(seq), 0) + 1 FROM entries)";
+/// Whether a row is more than a tombstone.
+const HOLDS_SOMETHING: &str = "coalesce(sealed, refresh_dead, answer_lost, rejected_until, \
+     displaced, contested_until) IS NOT NULL";
+/// Repeats the condition of the index `due` word for word, or SQLite would not use it.
+pub(super) const DUE: &str = "SELECT principal FROM entries
+     WHERE received < ?1 AND sealed IS NOT NULL
+         AND (refresh_dead IS NULL OR refresh_dead <> generation)
+     ORDER BY received";
+/// Reads the index `held` alone.
+pub(super) const COUNT: &str = "SELECT count(*) FROM entries WHERE (sealed IS NOT NULL) = 1";
+/// Prefixes of principals in the principals' order, and what sorts right after each.
+const KINDS: [(&str, &str); 2] = [("user:", "user;"), ("account:", "account;")];
+
+/// What is known of `principal`.
+pub(super) fn load(db: &Connection, principal: &Principal) -> rusqlite::Result<Entry> {
+    let found = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM entries WHERE principal = ?1"
+        ))?
+        .query_row([principal], entry)
+        .optional()?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Writes `record` if generation and epoch are the expected ones.
+pub(super) fn commit(
+    db: &Connection,
+    principal: &Principal,
+    record: &Record,
+    expected: Generation,
+    epoch: u64,
+) -> rusqlite::Result<Commit> {
+    if versions(db, principal)? != (expected, epoch) {
+        return load(db, principal).map(Commit::Superseded);
+    }
+    db.prepare_cached(&format!(
+        "INSERT INTO entries (principal, seq, generation, instance, known, sealed, received,
+             expires, run)
+         VALUES (:principal, {NEXT_SEQ}, :generation, :instance, :known, :sealed, :received,
+             :expires, :run)
+         ON CONFLICT DO UPDATE SET seq = excluded.seq, generation = excluded.generation,
+             instance = excluded.instance, known = excluded.known, sealed = excluded.sealed,
+             received = excluded.received, expires = excluded.expires, run = excluded.run,
+             refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL, rejected_with = NULL"
+    ))?
+    .execute(named_params! {
+        ":principal": principal,
+        ":generation": expected.next(),
+        ":instance": record.instance,
+        ":known": record.known,
+        ":sealed": record.sealed,
+        ":received": record.received,
+        ":expires": record.expires,
+        ":run": record.run,
+    })?;
+    Ok(Commit::Committed(expected.next()))
+}
+
+/// Remembers one fact.
+pub(super) fn note(db: &Connection, principal: &Principal, note: &Note) -> rusqlite::Result<()> {
+    db.prepare_cached(&format!(
+        "INSERT INTO entries (principal, seq) VALUES (?1, {NEXT_SEQ})
+         ON CONFLICT DO UPDATE SET seq = excluded.seq"
+    ))?
+    .execute([principal])?;
+    let set = |assignments: &str, values: &[&dyn ToSql]| {
+        db.prepare_cached(&format!(
+            "UPDATE entries SET {assignments} WHERE principal = ?1"
+        ))?
+        .execute(values)
+    };
+    match note {
+        Note::RefreshDead(generation) => set("refresh_dead = ?2", &[principal, generation]),
+        Note::RefreshAlive => set("refresh_dead = NULL", &[principal]),
+        Note::AnswerLost(generation) => set("answer_lost = ?2", &[principal, generation]),
+        Note::Rejected(Rejected { until, with }) => set(
+            "rejected_until = ?2, rejected_with = ?3, known = 0",
+            &[principal, until, with],
+        ),
+        Note::Displaced(at) => set("displaced = ?2", &[principal, at]),
+        Note::ContestedUntil(until) => set("contested_until = ?2", &[principal, until]),
+    }?;
+    Ok(())
+}
+
+/// Leaves a tombstone: generation and epoch alone.
+pub(super) fn forget(db: &Connection, principal: &Principal) -> rusqlite::Result<bool> {
+    let rows = db
+        .prepare_cached(&format!(
+            "UPDATE entries SET seq = {NEXT_SEQ}, epoch = epoch + 1,
+                 instance = NULL, known = 0, sealed = NULL, received = NULL, expires = NULL,
+                 run = NULL, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
+                 rejected_with = NULL, displaced = NULL, contested_until = NULL
+             WHERE principal = ?1 AND {HOLDS_SOMETHING}"
+        ))?
+        .execute([principal])?;
+    Ok(rows > 0)
+}
+
+/// What changed after `seq`, and the newest change number.
+pub(super) fn changed_since(db: &Connection, seq: i64) -> rusqlite::Result<(Vec<Change>, i64)> {
+    let mut changes = Vec::new();
+    let mut newest = seq;
+    let mut statement = db.prepare_cached(
+        "SELECT seq, principal, generation, epoch FROM entries WHERE seq > ?1 ORDER BY seq",
+    )?;
+    let mut rows = statement.query([seq])?;
+    while let Some(row) = rows.next()? {
+        newest = row.get(0)?;
+        let change = || {
+            Ok(Change {
+                principal: row.get(1)?,
+                generation: row.get(2)?,
+                epoch: unsigned(row, 3)?,
+            })
+        };
+        keep_readable(change(), &mut changes)?;
+    }
+    Ok((changes, newest))
+}
+
+/// The newest change number.
+pub(super) fn newest_seq(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("SELECT coalesce(max(seq), 0) FROM entries", [], |row| {
+        row.get(0)
+    })
+}
+
+/// Pairs received before `before` whose RefreshToken is not known dead, oldest first.
+pub(super) fn due(
+    db: &Connection,
+    before: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<Principal>> {
+    let mut due = Vec::new();
+    let mut statement = db.prepare_cached(DUE)?;
+    let mut rows = statement.query([before])?;
+    while due.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        keep_readable(row.get(0), &mut due)?;
+    }
+    Ok(due)
+}
+
+/// Entries that hold a pair or a note, in the principals' order, after `after`.
+pub(super) fn list(
+    db: &Connection,
+    after: Option<&Principal>,
+    limit: usize,
+) -> rusqlite::Result<Vec<(Principal, Entry)>> {
+    let mut after = after.map(Principal::to_string);
+    let mut listed = Vec::new();
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT {COLUMNS}, principal FROM entries
+         WHERE principal > ?1 AND principal < ?2 AND {HOLDS_SOMETHING}
+         ORDER BY principal"
+    ))?;
+    for (first, end) in KINDS {
+        if after
+            .as_ref()
+            .is_some_and(|after| !after.starts_with(first))
+        {
+            continue;
+        }
+        let from = after.take().unwrap_or_else(|| first.to_owned());
+        let mut rows = statement.query(params![from, end])?;
+        while listed.len() < limit
+            && let Some(row) = rows.next()?
+        {
+            let one = || Ok((row.get("principal")?, entry(row)?));
+            keep_readable(one(), &mut listed)?;
+        }
+    }
+    Ok(listed)
+}
+
+/// How many principals hold a pair.
+pub(super) fn count(db: &Connection) -> rusqlite::Result<u64> {
+    db.prepare_cached(COUNT)?
+        .query_row([], |row| unsigned(row, 0))
+}
+
+/// Generation and epoch alone: a damaged record must not stand in the way of a new one.
+fn versions(db: &Connection, principal: &Principal) -> rusqlite::Result<(Generation, u64)> {
+    let found = db
+        .prepare_cached("SELECT generation, epoch FROM entries WHERE principal = ?1")?
+        .query_row([principal], |row| Ok((row.get(0)?, unsigned(row, 1)?)))
+        .optional()?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Reads [`COLUMNS`].
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let sealed: Option<Vec<u8>> = row.get("sealed")?;
+    let record = |sealed| {
+        Ok::<_, rusqlite::Error>(Record {
+            instance: row.get("instance")?,
+            known: row.get("known")?,
+            sealed,
+            received: row.get("received")?,
+            expires: row.get("expires")?,
+            run: row.get("run")?,
+        })
+    };
+    let rejected = |until| {
+        Ok::<_, rusqlite::Error>(Rejected {
+            until,
+            with: row.get("rejected_with")?,
+        })
+    };
+    let rejected_until: Option<Timestamp> = row.get("rejected_until")?;
+    Ok(Entry {
+        generation: row.get("generation")?,
+        epoch: unsigned(row, 1)?,
+        record: sealed.map(record).transpose()?,
+        notes: Notes {
+            refresh_dead: row.get("refresh_dead")?,
+            answer_lost: row.get("answer_lost")?,
+            rejected: rejected_until.map(rejected).transpose()?,
+            displaced: row.get("displaced")?,
+            contested_until: row.get("contested_until")?,
+        },
+    })
+}
+
+/// One damaged row must not hide all others; who asks for it by name is told.
+fn keep_readable<T>(row: rusqlite::Result<T>, rows: &mut Vec<T>) -> rusqlite::Result<()> {
+    match row {
+        Ok(row) => rows.push(row),
+        Err(error) if super::is_damage(&error) => tracing::error!(%error, "a damaged entry"),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// SQLite has no unsigned integers; a negative count is damage.
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let count: i64 = row.get(column)?;
+    u64::try_from(count).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, count))
+}

@@ -1,0 +1,243 @@
+//! The files of a store: created whole or not at all, and refused when they are not what this
+//! version wrote. A store that vanished or broke is never replaced by an empty one: that would cost
+//! every user a login.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+
+/// `DPXY`, in the header of every `tokens.db`.
+const APPLICATION_ID: i64 = 0x4450_5859;
+/// The `user_version` of a `tokens.db`; raised with each change of [`SCHEMA`].
+const VERSION: i64 = 1;
+/// How long one process waits for another's transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Read and written by [`super::entries`] and [`super::budget`]. Times are milliseconds since the Unix
+/// epoch. No checks: they would make one damaged row a damaged store.
+const SCHEMA: &str = "
+    CREATE TABLE entries (
+        principal TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL UNIQUE, -- which change of the store was this row's last
+        generation INTEGER NOT NULL DEFAULT 0,
+        epoch INTEGER NOT NULL DEFAULT 0,
+        instance TEXT,
+        known INTEGER NOT NULL DEFAULT 0,
+        sealed BLOB, -- a row without is a tombstone, or notes alone
+        received INTEGER,
+        expires INTEGER,
+        run TEXT,
+        refresh_dead INTEGER,
+        answer_lost INTEGER,
+        rejected_until INTEGER,
+        rejected_with BLOB,
+        displaced INTEGER,
+        contested_until INTEGER
+    ) STRICT;
+    CREATE INDEX due ON entries (received) WHERE sealed IS NOT NULL
+        AND (refresh_dead IS NULL OR refresh_dead <> generation);
+    CREATE INDEX held ON entries (sealed IS NOT NULL);
+    CREATE TABLE budgets (
+        login_group TEXT PRIMARY KEY,
+        taken TEXT NOT NULL, -- a JSON list, ascending
+        blocked_until INTEGER,
+        halved_until INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// Why a store was not opened. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Other files of a store are there.
+    #[error(
+        "{} is missing although its directory was a store: restore it from a backup, or remove \
+         leases.db and owners/ to start empty, which costs every user a login",
+        .0.display()
+    )]
+    Missing(PathBuf),
+    /// Empty, or written by another program.
+    #[error(
+        "{} is not a token store: restore it from a backup, or name another directory as \
+         [store] path",
+        .0.display()
+    )]
+    Foreign(PathBuf),
+    /// SQLite finds it malformed.
+    #[error(
+        "{} is damaged ({why}): stop every process that uses it and restore it from a backup",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's finding.
+        why: String,
+    },
+    /// Written by a newer version of this program.
+    #[error(
+        "{} has format {found}, this version knows {VERSION}: start the newer version, or restore \
+         a backup from before the upgrade",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+    },
+    /// The medium refused.
+    #[error("{} cannot be opened: check that it is on a local filesystem, writable and not full", .0.display())]
+    Refused(PathBuf, #[source] io::Error),
+}
+
+/// Creates `tokens.db` in a directory that never was a store; else checks the one that is there.
+/// Callers hold the opening [`lock`].
+pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
+    let path = directory.join("tokens.db");
+    let refused = |error| OpenError::Refused(path.clone(), error);
+    if !path.try_exists().map_err(refused)? {
+        let remains = ["tokens.db-wal", "leases.db", "owners"];
+        if remains.iter().any(|name| directory.join(name).exists()) {
+            return Err(OpenError::Missing(path));
+        }
+        return create_tokens(directory, &path).map_err(refused);
+    }
+    check(&path)
+}
+
+/// A connection in WAL mode. `synchronous` is SQLite's word.
+pub(super) fn connect(path: &Path, synchronous: &str) -> rusqlite::Result<Connection> {
+    let db = open(path)?;
+    let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        // SQLite says so instead of failing where the filesystem cannot share memory.
+        return Err(failure(
+            ffi::SQLITE_CANTOPEN,
+            "no WAL mode on this filesystem",
+        ));
+    }
+    db.pragma_update(None, "synchronous", synchronous)?;
+    Ok(db)
+}
+
+/// Held while a store's files are made, checked or replaced: one process at a time.
+pub(super) fn lock(directory: &Path) -> io::Result<File> {
+    let file = create(&directory.join("open.lock"))?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// Creates a directory that is its owner's alone.
+pub(super) fn create_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Opens a file for writing, made its owner's alone where it is new.
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Makes a database's file, so that it and those that SQLite puts beside it are their owner's
+/// alone. Leaves one that exists untouched: closing it would drop this process's locks on it
+/// (<https://sqlite.org/howtocorrupt.html>, 2.2).
+pub(super) fn create_new(path: &Path) -> io::Result<()> {
+    match path.try_exists()? {
+        true => Ok(()),
+        false => create(path).map(drop),
+    }
+}
+
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Whether SQLite says that what it read is not what it, or this program, wrote.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+    match error {
+        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) => true,
+        error => matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        ),
+    }
+}
+
+/// An error of our own finding, in SQLite's words.
+pub(super) fn failure(code: std::ffi::c_int, why: impl Into<String>) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(why.into()))
+}
+
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(db)
+}
+
+/// Under another name first: a process killed here leaves no half store.
+fn create_tokens(directory: &Path, path: &Path) -> io::Result<()> {
+    let unfinished = directory.join("tokens.db.new");
+    remove_if_there(&unfinished)?;
+    create_new(&unfinished)?;
+    let db = open(&unfinished).map_err(io::Error::other)?;
+    db.execute_batch(&format!(
+        "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};
+         PRAGMA user_version = {VERSION}; COMMIT;"
+    ))
+    .map_err(io::Error::other)?;
+    db.close().map_err(|(_, error)| io::Error::other(error))?;
+    File::open(&unfinished)?.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    File::open(directory)?.sync_all()
+}
+
+/// Refuses a file that is not a whole `tokens.db` of this version, before anything is written to it.
+fn check(path: &Path) -> Result<(), OpenError> {
+    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::Foreign(path.to_owned()),
+        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged {
+            path: path.to_owned(),
+            why: error.to_string(),
+        },
+        _ => OpenError::Refused(path.to_owned(), io::Error::other(error)),
+    };
+    let db = open(path).map_err(failed)?;
+    let number = |pragma: &str| {
+        db.query_row(pragma, [], |row| row.get::<_, i64>(0))
+            .map_err(failed)
+    };
+    if number("PRAGMA application_id")? != APPLICATION_ID {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    let found = number("PRAGMA user_version")?;
+    if found > VERSION {
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+        });
+    }
+    let finding: String = db
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(failed)?;
+    if finding != "ok" {
+        return Err(OpenError::Damaged {
+            path: path.to_owned(),
+            why: finding,
+        });
+    }
+    Ok(())
+}

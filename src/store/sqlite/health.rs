@@ -1,0 +1,129 @@
+//! Whether a write would be durable now. The writer reports what failed and what worked again;
+//! free space is looked up beforehand, because a token that was rotated but cannot be stored is
+//! lost.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::fs::StatVfsMountFlags;
+use tokio::time::Instant;
+
+use crate::store::Error;
+
+/// Below this many free bytes no write is started: room for a full write-ahead log.
+const MIN_FREE: u64 = 8 * 1024 * 1024;
+/// How long an answer about free space holds.
+const SPACE_HOLDS: Duration = Duration::from_millis(100);
+
+/// The state of the medium under a store.
+#[derive(Debug)]
+pub(super) struct Health {
+    /// Any path on the filesystem.
+    path: PathBuf,
+    /// Why the last write failed; none once one worked again.
+    failure: Mutex<Option<String>>,
+    /// What was found about free space, and when.
+    space: Mutex<Option<(Instant, Result<(), Error>)>>,
+    /// How many transactions became durable: what group commit saves shows against the writes.
+    transactions: AtomicU64,
+}
+
+impl Health {
+    pub(super) fn of(path: PathBuf) -> Health {
+        Health {
+            path,
+            failure: Mutex::new(None),
+            space: Mutex::new(None),
+            transactions: AtomicU64::new(0),
+        }
+    }
+
+    /// Refuses with [`Error::Unwritable`] while a write could not be made durable.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if let Some(why) = &*self.failure.lock().expect("nothing panics under this lock") {
+            return Err(Error::Unwritable(why.clone()));
+        }
+        let mut space = self.space.lock().expect("nothing panics under this lock");
+        match &*space {
+            Some((at, found)) if at.elapsed() < SPACE_HOLDS => found.clone(),
+            _ => {
+                let found = self.space_left().map_err(Error::Unwritable);
+                *space = Some((Instant::now(), found.clone()));
+                found
+            }
+        }
+    }
+
+    /// A write failed. Answers the reason as an error.
+    pub(super) fn failed(&self, why: String) -> Error {
+        let mut failure = self.failure.lock().expect("nothing panics under this lock");
+        if failure.is_none() {
+            tracing::error!(%why, "the store cannot be written: no renewal is started");
+        }
+        *failure = Some(why.clone());
+        Error::Unwritable(why)
+    }
+
+    /// A write works again.
+    pub(super) fn recovered(&self) {
+        *self.failure.lock().expect("nothing panics under this lock") = None;
+        tracing::info!("the store can be written again");
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failure
+            .lock()
+            .expect("nothing panics under this lock")
+            .is_some()
+    }
+
+    /// A transaction became durable.
+    pub(super) fn committed(&self) {
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn transactions(&self) -> u64 {
+        self.transactions.load(Ordering::Relaxed)
+    }
+
+    fn space_left(&self) -> Result<(), String> {
+        let found = rustix::fs::statvfs(&self.path).map_err(|e| e.to_string())?;
+        let read_only = found.f_flag.contains(StatVfsMountFlags::RDONLY);
+        enough(found.f_bavail.saturating_mul(found.f_frsize), read_only)
+    }
+}
+
+fn enough(free: u64, read_only: bool) -> Result<(), String> {
+    if read_only {
+        Err("the filesystem is mounted read-only".into())
+    } else if free < MIN_FREE {
+        Err(format!(
+            "only {free} bytes are free, {MIN_FREE} are required"
+        ))
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_or_read_only_filesystem_is_refused_before_anything_is_written() {
+        assert_eq!(enough(MIN_FREE, false), Ok(()));
+        assert!(enough(MIN_FREE - 1, false).unwrap_err().contains("free"));
+        assert!(enough(u64::MAX, true).unwrap_err().contains("read-only"));
+    }
+
+    #[test]
+    fn a_failure_stands_until_a_write_works_again() {
+        let health = Health::of(std::env::temp_dir());
+        let error = health.failed("disk I/O error".into());
+        assert_eq!(health.check(), Err(error));
+        health.recovered();
+        assert_eq!(health.check(), Ok(()));
+    }
+}

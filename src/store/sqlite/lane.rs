@@ -1,0 +1,79 @@
+//! A thread with a queue. SQLite blocks, so each of its connections lives on a thread of its own
+//! and is asked by channel. Knows nothing of SQL.
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+
+use crate::store::Error;
+
+/// A thread that works through a queue of `J`.
+pub(super) struct Lane<J> {
+    /// The queue and the thread; none once closed.
+    open: Mutex<Option<(Sender<J>, JoinHandle<()>)>>,
+}
+
+/// A job for a lane whose thread owns a `T`.
+pub(super) type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
+
+impl<J: Send + 'static> Lane<J> {
+    /// Starts the thread. `work` is to return when the queue is closed and empty.
+    pub(super) fn start(
+        name: &str,
+        work: impl FnOnce(Receiver<J>) + Send + 'static,
+    ) -> io::Result<Lane<J>> {
+        let (queue, jobs) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || work(jobs))?;
+        Ok(Lane {
+            open: Mutex::new(Some((queue, thread))),
+        })
+    }
+
+    /// Queues a job.
+    pub(super) fn send(&self, job: J) -> Result<(), Error> {
+        let open = self.open.lock().expect("nothing panics under this lock");
+        let (queue, _) = open.as_ref().ok_or(Error::Closed)?;
+        queue.send(job).map_err(|_| Error::Closed)
+    }
+
+    /// Lets the thread finish what is queued and waits for it. Does nothing the second time.
+    pub(super) fn close(&self) {
+        let open = self
+            .open
+            .lock()
+            .expect("nothing panics under this lock")
+            .take();
+        if let Some((queue, thread)) = open {
+            drop(queue);
+            // A panic of the thread was reported by the panic hook; nobody waits for its answers.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<T: Send + 'static> Lane<Job<T>> {
+    /// A lane whose thread owns `state` and does jobs on it, in order.
+    pub(super) fn owning(name: &str, mut state: T) -> io::Result<Lane<Job<T>>> {
+        Lane::start(name, move |jobs: Receiver<Job<T>>| {
+            for job in jobs {
+                job(&mut state);
+            }
+        })
+    }
+
+    /// Does `work` on the lane's thread and answers what it returned.
+    pub(super) async fn ask<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> Result<R, Error> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.send(Box::new(move |state| {
+            // Whoever asked may have gone; the work is done all the same.
+            let _ = answer.send(work(state));
+        }))?;
+        answered.await.map_err(|_| Error::Closed)
+    }
+}

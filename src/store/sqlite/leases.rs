@@ -1,0 +1,170 @@
+//! Leases, in a database of their own without a single fsync: a power cut ends all leases anyway.
+//! A lease holds while its owner lives, on the boot that it was given on, until its ttl ends.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, ffi, params};
+use rustix::time::ClockId;
+
+use super::files;
+use super::owners::{Alive, Owners};
+use crate::principal::Principal;
+use crate::store::{Lease, RunId};
+
+/// The leases of one process run, and its view on those of others.
+#[derive(Debug)]
+pub(super) struct Leases {
+    db: Connection,
+    /// Device and inode of the file that `db` has open: another process may replace a damaged one.
+    file: (u64, u64),
+    directory: PathBuf,
+    owners: Owners,
+    run: RunId,
+    /// This boot: CLOCK_BOOTTIME of another one means nothing.
+    boot: String,
+    /// Ends this run's leases when dropped.
+    _alive: Alive,
+}
+
+/// A row of another, or an earlier, lease.
+struct Held {
+    owner: String,
+    boot: String,
+    until: i64,
+}
+
+impl Leases {
+    /// Declares `run` alive and opens the leases. Callers hold the store's opening lock.
+    pub(super) fn open(directory: PathBuf, run: RunId) -> io::Result<Leases> {
+        let owners = Owners::open(directory.join("owners"))?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let (db, file) = open_or_replace(&directory)?;
+        Ok(Leases {
+            db,
+            file,
+            _alive: owners.enter(run)?,
+            directory,
+            owners,
+            run,
+            boot: boot.trim().to_owned(),
+        })
+    }
+
+    /// Takes or extends this run's lease on `principal`.
+    pub(super) fn lease(&mut self, principal: &Principal, ttl: Duration) -> io::Result<Lease> {
+        self.healed(|leases| leases.try_lease(principal, ttl))
+    }
+
+    /// Gives the lease back if this run holds it.
+    pub(super) fn release(&mut self, principal: &Principal) -> io::Result<()> {
+        self.healed(|leases| {
+            leases
+                .db
+                .prepare_cached("DELETE FROM leases WHERE principal = ?1 AND owner = ?2")?
+                .execute(params![principal, leases.run])?;
+            Ok(())
+        })
+    }
+
+    fn try_lease(&mut self, principal: &Principal, ttl: Duration) -> rusqlite::Result<Lease> {
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let now = since_boot();
+        let held = transaction
+            .prepare_cached("SELECT owner, boot, until FROM leases WHERE principal = ?1")?
+            .query_row([principal], |row| {
+                Ok(Held {
+                    owner: row.get(0)?,
+                    boot: row.get(1)?,
+                    until: row.get(2)?,
+                })
+            })
+            .optional()?;
+        let orphaned = match held {
+            None => false,
+            Some(held) if held.boot != self.boot || held.until <= now => true,
+            Some(held) if held.owner == self.run.to_string() => false,
+            Some(held) if self.owners.is_alive(&held.owner) => return Ok(Lease::Held),
+            Some(_) => true,
+        };
+        let until = now.saturating_add(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
+        transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO leases (principal, owner, boot, until)
+                 VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![principal, self.run, self.boot, until])?;
+        transaction.commit()?;
+        Ok(Lease::Granted { orphaned })
+    }
+
+    /// Does `work`; where the file was damaged or replaced, opens it anew before.
+    fn healed<T>(&mut self, work: impl Fn(&mut Leases) -> rusqlite::Result<T>) -> io::Result<T> {
+        if identity(&self.directory).ok() != Some(self.file) {
+            self.reopen()?;
+        }
+        match work(self) {
+            Err(error) if super::is_damage(&error) => {
+                self.reopen()?;
+                work(self).map_err(io::Error::other)
+            }
+            done => done.map_err(io::Error::other),
+        }
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        let _opening = files::lock(&self.directory)?;
+        tracing::warn!("leases.db was damaged or replaced; it is opened anew");
+        (self.db, self.file) = open_or_replace(&self.directory)?;
+        Ok(())
+    }
+}
+
+/// Opens `leases.db`, or a new one in the place of one that is damaged.
+fn open_or_replace(directory: &Path) -> io::Result<(Connection, (u64, u64))> {
+    let db = match connect(directory) {
+        Err(error) if super::is_damage(&error) => {
+            for file in ["leases.db", "leases.db-wal", "leases.db-shm"] {
+                files::remove_if_there(&directory.join(file))?;
+            }
+            connect(directory)
+        }
+        connected => connected,
+    };
+    Ok((db.map_err(io::Error::other)?, identity(directory)?))
+}
+
+/// Opens or creates `leases.db`.
+fn connect(directory: &Path) -> rusqlite::Result<Connection> {
+    let path = directory.join("leases.db");
+    files::create_new(&path).map_err(|e| files::failure(ffi::SQLITE_CANTOPEN, e.to_string()))?;
+    let db = files::connect(&path, "OFF")?;
+    let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if check != "ok" {
+        return Err(files::failure(ffi::SQLITE_CORRUPT, check));
+    }
+    db.execute_batch(
+        "CREATE TABLE IF NOT EXISTS leases (
+             principal TEXT PRIMARY KEY,
+             owner TEXT NOT NULL,
+             boot TEXT NOT NULL,
+             until INTEGER NOT NULL -- milliseconds of CLOCK_BOOTTIME
+         ) STRICT, WITHOUT ROWID",
+    )?;
+    Ok(db)
+}
+
+fn identity(directory: &Path) -> io::Result<(u64, u64)> {
+    let found = std::fs::metadata(directory.join("leases.db"))?;
+    Ok((found.dev(), found.ino()))
+}
+
+/// Milliseconds since the machine booted, suspended ones too.
+fn since_boot() -> i64 {
+    let now = rustix::time::clock_gettime(ClockId::Boottime);
+    now.tv_sec * 1_000 + now.tv_nsec / 1_000_000
+}

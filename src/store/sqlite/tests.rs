@@ -1,0 +1,327 @@
+//! The contract on SQLite, and what only files and processes can suffer: damage, kills, a full
+//! disk.
+
+mod processes;
+
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::PathBuf;
+use std::task::{Context, Waker};
+
+use futures_util::future::join_all;
+use tempfile::TempDir;
+
+use super::*;
+use crate::credentials::seal::Ring;
+use crate::secret::Secret;
+use crate::store::contract::{Medium, contract, record, run, user};
+
+/// A directory that becomes a store.
+struct Directory(TempDir);
+
+impl Default for Directory {
+    fn default() -> Directory {
+        Directory(tempfile::tempdir().unwrap())
+    }
+}
+
+impl Medium for Directory {
+    type Store = Sqlite;
+
+    fn open(&self, run: RunId) -> Sqlite {
+        open(self.path(), run).unwrap()
+    }
+}
+
+impl Directory {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn tokens(&self) -> PathBuf {
+        self.path().join("tokens.db")
+    }
+
+    /// Changes `tokens.db` behind the engine's back.
+    fn execute(&self, sql: &str) {
+        let db = Connection::open(self.tokens()).unwrap();
+        db.execute_batch(sql).unwrap();
+    }
+
+    /// A store that holds one pair, closed.
+    async fn with_a_pair() -> Directory {
+        let directory = Directory::default();
+        commit(&directory.open(run()), 1).await;
+        directory
+    }
+
+    fn refusal(&self) -> OpenError {
+        open(self.path(), run())
+            .err()
+            .expect("the store is refused")
+    }
+}
+
+/// Commits a first record for user `n`.
+async fn commit(store: &Sqlite, n: u64) {
+    let committed = store
+        .commit(&user(n), record(1), Generation(0), 0)
+        .await
+        .unwrap();
+    assert_eq!(committed, Commit::Committed(Generation(1)));
+}
+
+contract!(Directory);
+
+#[tokio::test]
+async fn a_thousand_commits_at_once_cost_few_transactions() {
+    let directory = Directory::default();
+    let store = directory.open(run());
+    join_all((1..=1_000).map(|n| commit(&store, n))).await;
+    assert_eq!(store.count().await, Ok(1_000));
+    let transactions = store.transactions();
+    assert!(transactions < 100, "{transactions} transactions");
+}
+
+#[tokio::test]
+async fn a_write_that_fails_leaves_the_others_of_its_group_alone() {
+    let directory = Directory::with_a_pair().await;
+    directory.execute("UPDATE entries SET run = 'nobody', generation = 7");
+    let store = directory.open(run());
+    let damaged = user(1);
+    let (failed, ()) = tokio::join!(
+        store.commit(&damaged, record(2), Generation(1), 0),
+        commit(&store, 2),
+    );
+    assert_eq!(failed, Err(Error::Damaged(user(1))));
+    assert_eq!(store.count().await, Ok(2));
+    assert_eq!(store.writable(), Ok(()));
+}
+
+#[tokio::test]
+async fn one_damaged_row_concerns_nobody_else_and_can_be_forgotten() {
+    let directory = Directory::with_a_pair().await;
+    directory.execute("UPDATE entries SET received = NULL");
+    let store = directory.open(run());
+    commit(&store, 2).await;
+    assert_eq!(store.load(&user(1)).await, Err(Error::Damaged(user(1))));
+    assert!(store.load(&user(2)).await.is_ok());
+    let listed = store.list(None, 10).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].0, user(2));
+    assert_eq!(store.forget(&user(1)).await, Ok(true));
+    let entry = store.load(&user(1)).await.unwrap();
+    assert_eq!((entry.generation, entry.epoch), (Generation(1), 1));
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_one_pair_breaks_that_seal_and_no_other() {
+    let directory = Directory::default();
+    let ring = Ring::new(&Secret::new("A".repeat(43) + "="), &[]).unwrap();
+    let store = directory.open(run());
+    for n in [1, 2] {
+        let sealed = ring.seal(&user(n), "pair", b"a token");
+        let record = Record {
+            sealed,
+            ..record(1)
+        };
+        store
+            .commit(&user(n), record, Generation(0), 0)
+            .await
+            .unwrap();
+    }
+    drop(store);
+    let mut bytes = fs::read(directory.tokens()).unwrap();
+    let sealed = sealed_of(&directory, 1).await;
+    let at = bytes
+        .windows(sealed.len())
+        .position(|found| found == sealed);
+    bytes[at.unwrap() + sealed.len() - 1] ^= 1;
+    fs::write(directory.tokens(), bytes).unwrap();
+    assert!(open_pair(&directory, &ring, 1).await.is_none());
+    assert_eq!(open_pair(&directory, &ring, 2).await.unwrap(), b"a token");
+}
+
+async fn sealed_of(directory: &Directory, n: u64) -> Vec<u8> {
+    let entry = directory.open(run()).load(&user(n)).await.unwrap();
+    entry.record.unwrap().sealed
+}
+
+async fn open_pair(directory: &Directory, ring: &Ring, n: u64) -> Option<Vec<u8>> {
+    let sealed = sealed_of(directory, n).await;
+    ring.open(&user(n), "pair", &sealed)
+        .ok()
+        .map(|pair| pair.to_vec())
+}
+
+#[tokio::test]
+async fn files_and_directories_are_their_owners_alone() {
+    let parent = Directory::default();
+    let path = parent.path().join("a/store");
+    let store = open(&path, run()).unwrap();
+    commit(&store, 1).await;
+    store.lease(&user(1), Duration::from_secs(9)).await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    let mut files = 0;
+    let mut directories = vec![path];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let expected = if path.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(mode(&path), expected, "{}", path.display());
+            match path.is_dir() {
+                true => directories.push(path),
+                false => files += 1,
+            }
+        }
+    }
+    // Two databases with their -wal and -shm, the opening lock and the owner's.
+    assert_eq!(files, 8);
+}
+
+#[tokio::test]
+async fn processes_that_open_a_new_store_at_once_all_succeed() {
+    let directory = Directory::default();
+    let stores: Vec<Sqlite> = std::thread::scope(|scope| {
+        let threads = [(); 8].map(|()| scope.spawn(|| directory.open(run())));
+        threads.map(|thread| thread.join().unwrap()).into()
+    });
+    commit(&stores[0], 1).await;
+    for store in &stores {
+        assert_eq!(store.count().await, Ok(1));
+    }
+}
+
+#[tokio::test]
+async fn a_directory_with_other_files_becomes_a_store() {
+    let directory = Directory::default();
+    for name in ["store.key", "lost+found", "tokens.db.new"] {
+        fs::write(directory.path().join(name), "x").unwrap();
+    }
+    commit(&directory.open(run()), 1).await;
+}
+
+#[tokio::test]
+async fn a_vanished_store_is_refused() {
+    let directory = Directory::with_a_pair().await;
+    fs::remove_file(directory.tokens()).unwrap();
+    let refusal = directory.refusal();
+    assert!(matches!(refusal, OpenError::Missing(_)), "{refusal:?}");
+    assert!(refusal.to_string().contains("restore it from a backup"));
+    assert!(!directory.tokens().exists(), "nothing was started empty");
+}
+
+#[tokio::test]
+async fn an_empty_or_foreign_file_is_refused_and_left_as_it_is() {
+    let foreign = Directory::default();
+    foreign.execute("PRAGMA journal_mode = DELETE; CREATE TABLE other (a)");
+    let foreign = fs::read(foreign.tokens()).unwrap();
+    for content in [Vec::new(), b"not a database ".repeat(100), foreign] {
+        let directory = Directory::default();
+        fs::write(directory.tokens(), &content).unwrap();
+        let refusal = directory.refusal();
+        assert!(matches!(refusal, OpenError::Foreign(_)), "{refusal:?}");
+        assert_eq!(fs::read(directory.tokens()).unwrap(), content);
+    }
+}
+
+#[tokio::test]
+async fn a_truncated_or_garbled_store_is_refused() {
+    for garble in [
+        |file: &fs::File, length: u64| file.set_len(length / 2).unwrap(),
+        |file: &fs::File, length: u64| {
+            // All pages but the first, which holds the schema.
+            let garbage = vec![0xA5; usize::try_from(length - 4_096).unwrap()];
+            file.write_all_at(&garbage, 4_096).unwrap();
+        },
+    ] {
+        let directory = Directory::default();
+        let store = directory.open(run());
+        join_all((1..=100).map(|n| commit(&store, n))).await;
+        drop(store);
+        let file = fs::File::options().write(true).open(directory.tokens());
+        let length = fs::metadata(directory.tokens()).unwrap().len();
+        garble(&file.unwrap(), length);
+        let refusal = directory.refusal();
+        assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal:?}");
+        assert!(refusal.to_string().contains("restore it from a backup"));
+    }
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused() {
+    let directory = Directory::with_a_pair().await;
+    directory.execute("PRAGMA user_version = 2");
+    let refusal = directory.refusal();
+    let newer = matches!(refusal, OpenError::Newer { found: 2, .. });
+    assert!(newer, "{refusal:?}");
+    assert!(refusal.to_string().contains("start the newer version"));
+}
+
+#[tokio::test]
+async fn damaged_leases_are_replaced_under_running_processes() {
+    let directory = Directory::default();
+    let (one, other) = (directory.open(run()), directory.open(run()));
+    let ttl = Duration::from_secs(600);
+    one.lease(&user(1), ttl).await.unwrap();
+    for file in ["leases.db", "leases.db-wal", "leases.db-shm"] {
+        fs::remove_file(directory.path().join(file)).unwrap();
+    }
+    fs::write(directory.path().join("leases.db"), "garbage".repeat(1_000)).unwrap();
+    let granted = Lease::Granted { orphaned: false };
+    assert_eq!(one.lease(&user(1), ttl).await, Ok(granted));
+    assert_eq!(other.lease(&user(1), ttl).await, Ok(Lease::Held));
+    drop((one, other));
+    fs::write(directory.path().join("leases.db"), "garbage".repeat(1_000)).unwrap();
+    let later = directory.open(run());
+    assert_eq!(later.lease(&user(1), ttl).await, Ok(granted));
+}
+
+#[tokio::test]
+async fn a_lease_of_an_earlier_boot_is_orphaned() {
+    let directory = Directory::default();
+    let (one, other) = (directory.open(run()), directory.open(run()));
+    let ttl = Duration::from_secs(600);
+    one.lease(&user(1), ttl).await.unwrap();
+    let db = Connection::open(directory.path().join("leases.db")).unwrap();
+    db.execute("UPDATE leases SET boot = 'earlier'", [])
+        .unwrap();
+    let granted = Lease::Granted { orphaned: true };
+    assert_eq!(other.lease(&user(1), ttl).await, Ok(granted));
+}
+
+#[tokio::test]
+async fn a_closed_store_answers_that_it_is_closed() {
+    let directory = Directory::default();
+    let store = directory.open(run());
+    let principal = user(1);
+    let queued = store.commit(&principal, record(1), Generation(0), 0);
+    let mut queued = std::pin::pin!(queued);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(queued.as_mut().poll(&mut context).is_pending());
+    store.close();
+    assert_eq!(queued.await, Ok(Commit::Committed(Generation(1))));
+    assert_eq!(store.load(&user(1)).await, Err(Error::Closed));
+    assert_eq!(store.forget(&user(1)).await, Err(Error::Closed));
+    let lease = store.lease(&user(1), Duration::from_secs(9)).await;
+    assert_eq!(lease, Err(Error::Closed));
+    assert!(store.changes().recv().await.is_none());
+    let wal = fs::metadata(directory.path().join("tokens.db-wal"));
+    assert!(wal.is_err(), "everything was checkpointed");
+}
+
+#[tokio::test]
+async fn the_keeper_and_the_count_read_an_index() {
+    let directory = Directory::with_a_pair().await;
+    let db = Connection::open(directory.tokens()).unwrap();
+    let plan = |sql: &str| -> String {
+        let mut explained = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let mut steps = explained.raw_query();
+        steps.next().unwrap().unwrap().get(3).unwrap()
+    };
+    let due = plan(entries::DUE);
+    assert!(due.contains("USING INDEX due"), "{due}");
+    let count = plan(entries::COUNT);
+    assert!(count.contains("USING COVERING INDEX held"), "{count}");
+}

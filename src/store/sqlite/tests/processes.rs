@@ -1,0 +1,188 @@
+//! Tests that need a process to kill or to starve: the test binary runs itself again, with a part
+//! to play.
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use rustix::process::{Resource, Rlimit};
+
+use super::*;
+
+const PART: &str = "STORE_TEST_PART";
+const DIRECTORY: &str = "STORE_TEST_DIRECTORY";
+
+/// A process that plays a part on a store. Killed when dropped.
+struct Actor {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Actor {
+    fn play(part: &str, directory: &Directory) -> Actor {
+        // A shell first: it makes a too large file an error of the write, not the process's end.
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "--test-threads=1"])
+            .arg("store::sqlite::tests::processes::the_part_of_a_child")
+            .env(PART, part)
+            .env(DIRECTORY, directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Actor { child, lines }
+    }
+
+    /// What the actor says next.
+    fn hear(&mut self) -> Option<String> {
+        let said = |line: String| line.split_once("says ").map(|(_, said)| said.to_owned());
+        self.lines.by_ref().map_while(Result::ok).find_map(said)
+    }
+
+    /// SIGKILL; answers what was said until then.
+    fn kill(mut self) -> Vec<String> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::iter::from_fn(|| self.hear()).collect()
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        // Already gone where the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the parent reads it")]
+fn say(what: impl std::fmt::Display) {
+    println!("\nsays {what}");
+}
+
+/// No test of its own: what a child process does.
+#[tokio::test]
+async fn the_part_of_a_child() {
+    let (Ok(part), Ok(directory)) = (env::var(PART), env::var(DIRECTORY)) else {
+        return;
+    };
+    let store = open(Path::new(&directory), run()).unwrap();
+    match part.as_str() {
+        "hold a lease" => hold_a_lease(&store).await,
+        "commit" => commit_for_ever(&store).await,
+        "fill the disk" => fill_the_disk(&store).await,
+        other => panic!("no such part: {other}"),
+    }
+}
+
+async fn hold_a_lease(store: &Sqlite) {
+    let lease = store.lease(&user(1), Duration::from_secs(600)).await;
+    say(format!("{lease:?}"));
+    std::future::pending().await
+}
+
+/// Commits generation after generation for eight users at once, and says which are durable.
+async fn commit_for_ever(store: &Sqlite) {
+    join_all((1..=8).map(async |n| {
+        let mut generation = store.load(&user(n)).await.unwrap().generation;
+        loop {
+            let sealed = generation.next().0.to_string().repeat(200).into_bytes();
+            let record = Record {
+                sealed,
+                ..record(1)
+            };
+            let committed = store.commit(&user(n), record, generation, 0).await;
+            generation = generation.next();
+            assert_eq!(committed, Ok(Commit::Committed(generation)));
+            say(format!("{n} {}", generation.0));
+        }
+    }))
+    .await;
+}
+
+/// Lives through a medium that takes no more bytes, and one that takes them again.
+async fn fill_the_disk(store: &Sqlite) {
+    let limit = |current| {
+        let maximum = None;
+        rustix::process::setrlimit(Resource::Fsize, Rlimit { current, maximum }).unwrap();
+    };
+    commit(store, 1).await;
+    limit(Some(4_096));
+    let refused = store.commit(&user(2), record(2), Generation(0), 0).await;
+    assert!(matches!(refused, Err(Error::Unwritable(_))), "{refused:?}");
+    let lease = store.lease(&user(2), Duration::from_secs(9)).await;
+    assert!(matches!(lease, Err(Error::Unwritable(_))), "{lease:?}");
+    assert!(store.writable().is_err());
+    assert!(store.load(&user(1)).await.unwrap().record.is_some());
+    limit(None);
+    // The probe finds it out by itself.
+    let recovered = tokio::time::timeout(Duration::from_secs(10), async {
+        while store.writable().is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    recovered.await.expect("a probe a second");
+    assert_eq!(store.load(&user(2)).await, Ok(Entry::default()));
+    commit(store, 2).await;
+    say("recovered");
+}
+
+#[tokio::test]
+async fn the_lease_of_a_killed_process_is_granted_at_once_as_orphaned() {
+    let directory = Directory::default();
+    let store = directory.open(run());
+    let mut owner = Actor::play("hold a lease", &directory);
+    assert_eq!(
+        owner.hear().as_deref(),
+        Some("Ok(Granted { orphaned: false })")
+    );
+    let ttl = Duration::from_secs(600);
+    assert_eq!(store.lease(&user(1), ttl).await, Ok(Lease::Held));
+    owner.kill();
+    let granted = Lease::Granted { orphaned: true };
+    assert_eq!(store.lease(&user(1), ttl).await, Ok(granted));
+}
+
+#[tokio::test]
+async fn every_acknowledged_commit_survives_kill_9() {
+    let directory = Directory::default();
+    let mut acknowledged = [0u64; 9];
+    for round in 0..10 {
+        let mut writer = Actor::play("commit", &directory);
+        let heard: Vec<_> = (0..20 + round * 13).map_while(|_| writer.hear()).collect();
+        assert!(!heard.is_empty(), "the writer said nothing");
+        for said in heard.into_iter().chain(writer.kill()) {
+            // The kill may cut the last line short.
+            let Some((n, generation)) = said.split_once(' ') else {
+                continue;
+            };
+            let (Ok(n), Ok(generation)) = (n.parse::<usize>(), generation.parse()) else {
+                continue;
+            };
+            acknowledged[n] = acknowledged[n].max(generation);
+        }
+        let store = directory.open(run());
+        for n in 1..=8u64 {
+            let entry = store.load(&user(n)).await.unwrap();
+            let expected = acknowledged[usize::try_from(n).unwrap()];
+            assert!(
+                entry.generation >= Generation(expected),
+                "user {n}, round {round}"
+            );
+            if let Some(record) = entry.record {
+                let whole = entry.generation.0.to_string().repeat(200);
+                assert_eq!(record.sealed, whole.into_bytes());
+            }
+        }
+    }
+    assert!(acknowledged[1..].iter().all(|generation| *generation > 0));
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_leases_until_a_probe_succeeds() {
+    let directory = Directory::default();
+    let mut actor = Actor::play("fill the disk", &directory);
+    assert_eq!(actor.hear().as_deref(), Some("recovered"));
+}

@@ -1,0 +1,163 @@
+//! The one thread that writes `tokens.db`. It drains its queue into one transaction, so that a
+//! thousand commits at once cost a few fsyncs, and answers when that transaction is durable.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::health::Health;
+use super::is_damage;
+use super::lane::Lane;
+use crate::principal::Principal;
+use crate::store::Error;
+
+/// How often a medium that failed is tried again.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Writes by group commit.
+pub(super) struct Writer {
+    lane: Lane<Box<dyn Write>>,
+}
+
+/// One write of a group: does its statements, and tells whoever asked once they are durable.
+trait Write: Send {
+    /// Does the statements in a savepoint. An error undid them and concerns no other write.
+    fn run(&mut self, group: &mut Transaction<'_>, health: &Health);
+
+    /// Tells what came of it. `group` says whether the transaction became durable.
+    fn finish(self: Box<Self>, group: Result<(), Error>);
+}
+
+/// A write that answers a `T`.
+struct Ask<T, F> {
+    /// The only principal concerned, if there is one.
+    principal: Option<Principal>,
+    /// The statements; taken when they are run.
+    work: Option<F>,
+    /// What they answered; closed is what a group answers that ended before this write was run.
+    result: Result<T, Error>,
+    answer: oneshot::Sender<Result<T, Error>>,
+}
+
+impl Writer {
+    /// Takes over a connection with synchronous=FULL.
+    pub(super) fn start(db: Connection, health: Arc<Health>) -> io::Result<Writer> {
+        let lane = Lane::start("store-writer", move |queue| write(db, &queue, &health))?;
+        Ok(Writer { lane })
+    }
+
+    /// Does `work` in a transaction; durable on return. A row that cannot be understood is an
+    /// [`Error::Damaged`] where `principal` is given.
+    pub(super) async fn ask<T, F>(&self, principal: Option<&Principal>, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.lane.send(Box::new(Ask {
+            principal: principal.cloned(),
+            work: Some(work),
+            result: Err(Error::Closed),
+            answer,
+        }))?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Finishes the queue, then checkpoints.
+    pub(super) fn close(&self) {
+        self.lane.close();
+    }
+}
+
+impl<T, F> Write for Ask<T, F>
+where
+    T: Send,
+    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+{
+    fn run(&mut self, group: &mut Transaction<'_>, health: &Health) {
+        let Some(work) = self.work.take() else { return };
+        let one = || {
+            let savepoint = group.savepoint()?;
+            let result = work(&savepoint)?;
+            savepoint.commit()?;
+            Ok(result)
+        };
+        self.result = one().map_err(|e| match &self.principal {
+            Some(principal) if is_damage(&e) => Error::Damaged(principal.clone()),
+            None if is_damage(&e) => Error::Unreadable(e.to_string()),
+            _ => health.failed(e.to_string()),
+        });
+    }
+
+    fn finish(self: Box<Self>, group: Result<(), Error>) {
+        // Whoever asked may have gone; the write stands all the same.
+        let _ = self.answer.send(group.and(self.result));
+    }
+}
+
+/// The thread: one group after the other, and a probe now and then while the medium fails.
+fn write(mut db: Connection, queue: &Receiver<Box<dyn Write>>, health: &Health) {
+    let mut probed = Instant::now();
+    loop {
+        let first = if health.is_failing() {
+            queue.recv_timeout(PROBE_EVERY.saturating_sub(probed.elapsed()))
+        } else {
+            queue.recv().map_err(RecvTimeoutError::from)
+        };
+        match first {
+            Ok(first) => {
+                let mut group: Vec<_> = std::iter::once(first).chain(queue.try_iter()).collect();
+                let durable = commit(&mut db, &mut group, health);
+                for write in group {
+                    write.finish(durable.clone());
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if health.is_failing() && probed.elapsed() >= PROBE_EVERY {
+            probed = Instant::now();
+            if probe(&mut db).is_ok() {
+                health.recovered();
+            }
+        }
+    }
+    // Not needed for durability: it leaves a small file to whoever copies it.
+    if let Err(error) = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+        tracing::debug!(%error, "no checkpoint at the end");
+    }
+}
+
+/// Runs a group in one transaction.
+fn commit(db: &mut Connection, group: &mut [Box<dyn Write>], health: &Health) -> Result<(), Error> {
+    let failed = |e: rusqlite::Error| health.failed(e.to_string());
+    let mut transaction = db
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failed)?;
+    for write in group {
+        write.run(&mut transaction, health);
+        if transaction.is_autocommit() {
+            // SQLite undid the whole transaction; a savepoint would now start, and commit, its own.
+            return Err(health.failed("the transaction was undone".into()));
+        }
+    }
+    transaction.commit().map_err(failed)?;
+    health.committed();
+    Ok(())
+}
+
+/// A small write that is durable when it works.
+fn probe(db: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute(
+        "INSERT INTO meta (key, value) VALUES ('probe', randomblob(8))
+         ON CONFLICT DO UPDATE SET value = excluded.value",
+        [],
+    )?;
+    transaction.commit()
+}
