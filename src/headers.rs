@@ -1,1 +1,310 @@
-//! Pure edits of header maps: hop-by-hop fields (RFC 9110 §7.6.1), Via, authorization.
+//! Pure edits of header maps: hop-by-hop fields (RFC 9110 §7.6.1), Via, authorization. Everything
+//! happens in place. Order matters in one point: what is ours is set after the map was cleaned, so
+//! that no `Connection` of a caller can take it away again.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// What becomes of the caller's own Authorization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    /// Removed: the proxy attaches its own, or none.
+    Dropped,
+    /// Sent on, on `passthrough` routes.
+    Kept,
+}
+
+/// What `Proxy-Status` (RFC 9209) tells about an answer of the API that is passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// It is the answer to the request as first sent.
+    AsItCame,
+    /// The request waited for a renewal before it was sent.
+    Renewed,
+    /// The request was sent twice, with newer credentials the second time.
+    Replayed,
+}
+
+/// Fields that end at each hop. Those a message's own `Connection` nominates come on top.
+static HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// What a caller may send and the API never sees. Host, framing and Expect are set anew for each
+/// attempt, credentials are ours, and where the caller sits is nobody's business.
+static NOT_FOR_UPSTREAM: [HeaderName; 10] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::COOKIE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("x-damoov-proxy-key"),
+    header::FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    INSTANCE_ID,
+    INSTANCE_KEY,
+];
+
+const INSTANCE_ID: HeaderName = HeaderName::from_static("instanceid");
+const INSTANCE_KEY: HeaderName = HeaderName::from_static("instancekey");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const VIA: HeaderValue = HeaderValue::from_static("1.1 damoov-proxy");
+
+/// Makes a caller's fields fit to be sent upstream; DeviceToken and UserDeviceToken belong to the
+/// API and stay.
+pub fn clean_request(headers: &mut HeaderMap, authorization: Authorization) {
+    remove_hop_by_hop(headers);
+    for name in &NOT_FOR_UPSTREAM {
+        headers.remove(name);
+    }
+    if authorization == Authorization::Dropped {
+        headers.remove(header::AUTHORIZATION);
+    }
+    while let Some(name) = first_forwarded(headers) {
+        headers.remove(name);
+    }
+    headers.append(header::VIA, VIA);
+}
+
+/// Makes the fields of an upstream answer fit for the caller. Content-Length stays: it is all that
+/// an answer to HEAD says about its content.
+pub fn clean_answer(headers: &mut HeaderMap, passed: Passed) {
+    remove_hop_by_hop(headers);
+    headers.remove(header::SET_COOKIE);
+    headers.append(header::VIA, VIA);
+    headers.insert(
+        PROXY_STATUS,
+        HeaderValue::from_static(match passed {
+            Passed::AsItCame => "damoov-proxy",
+            Passed::Renewed => "damoov-proxy; details=\"renewed\"",
+            Passed::Replayed => "damoov-proxy; details=\"replayed\"",
+        }),
+    );
+}
+
+/// Sets the JWT of a request that was cleaned. `bearer` is the whole value, marked sensitive.
+pub fn attach_authorization(headers: &mut HeaderMap, bearer: HeaderValue) {
+    headers.insert(header::AUTHORIZATION, bearer);
+}
+
+/// Sets what an `instance` route asks for on a request that was cleaned. The `key` is marked
+/// sensitive.
+pub fn attach_instance(headers: &mut HeaderMap, id: HeaderValue, key: HeaderValue) {
+    headers.insert(INSTANCE_ID, id);
+    headers.insert(INSTANCE_KEY, key);
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // `Connection` itself goes last, whatever it says: its later lines are still to be read.
+    let mut lines = 0;
+    while let Some(line) = headers.get_all(header::CONNECTION).iter().nth(lines) {
+        // A clone shares the bytes; it lets the map change while the line is read.
+        let line = line.clone();
+        for name in nominated(&line) {
+            headers.remove(name);
+        }
+        lines += 1;
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The fields that one line of `Connection` nominates. What is no field name finds no field.
+fn nominated(line: &HeaderValue) -> impl Iterator<Item = &str> {
+    line.as_bytes()
+        .split(|byte| *byte == b',')
+        .filter_map(|name| str::from_utf8(name.trim_ascii()).ok())
+        .filter(|name| !name.eq_ignore_ascii_case("connection"))
+}
+
+fn first_forwarded(headers: &HeaderMap) -> Option<HeaderName> {
+    headers
+        .keys()
+        .find(|name| name.as_str().starts_with("x-forwarded-"))
+        .cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FORBIDDEN: [&str; 22] = [
+        "Connection",
+        "Keep-Alive",
+        "Proxy-Connection",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "HTTP2-Settings",
+        "Expect",
+        "Host",
+        "Content-Length",
+        "Cookie",
+        "Authorization",
+        "Proxy-Authorization",
+        "X-Damoov-Proxy-Key",
+        "Forwarded",
+        "X-Forwarded-For",
+        "X-Forwarded-Anything",
+        "X-Real-IP",
+        "InstanceId",
+        "InstanceKey",
+        "Proxy-Authenticate",
+    ];
+
+    fn map<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value.parse().unwrap(),
+            );
+        }
+        headers
+    }
+
+    #[test]
+    fn nothing_of_the_hop_and_no_credential_of_the_caller_goes_upstream() {
+        let twice = FORBIDDEN.iter().chain(&FORBIDDEN);
+        let mut headers = map(twice.map(|name| (*name, "x")));
+        clean_request(&mut headers, Authorization::Dropped);
+        assert_eq!(headers, map([("via", "1.1 damoov-proxy")]));
+    }
+
+    #[test]
+    fn what_belongs_to_the_api_passes_as_sent() {
+        let fields = [
+            ("accept", "*/*"),
+            ("accept-encoding", "gzip, br"),
+            ("content-type", "application/json"),
+            ("devicetoken", "6F1C0C1E5A0E4C1E9F530D3C2F8A7B11"),
+            ("userdevicetoken", "x"),
+            ("x-own", "a"),
+            ("x-own", "b"),
+        ];
+        let mut headers = map(fields);
+        clean_request(&mut headers, Authorization::Dropped);
+        assert_eq!(headers.remove("via").unwrap(), "1.1 damoov-proxy");
+        assert_eq!(headers, map(fields));
+    }
+
+    #[test]
+    fn every_connection_line_nominates_and_nothing_of_ours_can_be_nominated() {
+        let mut headers = map([
+            ("connection", "authorization, DeviceToken"),
+            ("connection", "connection,, \u{e9},  X-Foo ,close"),
+            ("connection", "x-bar"),
+            ("devicetoken", "x"),
+            ("x-foo", "x"),
+            ("x-bar", "x"),
+            ("x-kept", "x"),
+        ]);
+        clean_request(&mut headers, Authorization::Dropped);
+        attach_authorization(&mut headers, "Bearer ours".parse().unwrap());
+        assert_eq!(
+            headers,
+            map([
+                ("x-kept", "x"),
+                ("via", "1.1 damoov-proxy"),
+                ("authorization", "Bearer ours"),
+            ])
+        );
+    }
+
+    #[test]
+    fn a_passthrough_route_keeps_the_callers_authorization() {
+        let mut headers = map([("authorization", "Bearer theirs"), ("cookie", "x")]);
+        clean_request(&mut headers, Authorization::Kept);
+        assert_eq!(headers["authorization"], "Bearer theirs");
+        assert!(!headers.contains_key("cookie"));
+    }
+
+    #[test]
+    fn an_instance_route_gets_our_instance_and_not_the_callers() {
+        let mut headers = map([("instanceid", "theirs"), ("instancekey", "theirs")]);
+        clean_request(&mut headers, Authorization::Dropped);
+        attach_instance(
+            &mut headers,
+            "ours".parse().unwrap(),
+            "key".parse().unwrap(),
+        );
+        assert_eq!(
+            headers,
+            map([
+                ("via", "1.1 damoov-proxy"),
+                ("instanceid", "ours"),
+                ("instancekey", "key"),
+            ])
+        );
+    }
+
+    #[test]
+    fn via_is_appended_after_the_hops_before() {
+        let mut headers = map([("via", "1.0 fred")]);
+        clean_request(&mut headers, Authorization::Dropped);
+        let vias: Vec<_> = headers.get_all("via").iter().collect();
+        assert_eq!(vias, ["1.0 fred", "1.1 damoov-proxy"]);
+    }
+
+    #[test]
+    fn an_answer_loses_its_hop_and_its_cookies_and_says_what_was_done() {
+        for (passed, status) in [
+            (Passed::AsItCame, "damoov-proxy"),
+            (Passed::Renewed, "damoov-proxy; details=\"renewed\""),
+            (Passed::Replayed, "damoov-proxy; details=\"replayed\""),
+        ] {
+            let mut headers = map([
+                ("connection", "keep-alive, x-hop"),
+                ("keep-alive", "timeout=5"),
+                ("x-hop", "x"),
+                ("transfer-encoding", "chunked"),
+                ("trailer", "x"),
+                ("upgrade", "h2c"),
+                ("set-cookie", "a=b"),
+                ("set-cookie", "c=d"),
+                ("proxy-status", "damoov-proxy; error=forged"),
+                ("content-length", "5"),
+                ("content-type", "application/json"),
+            ]);
+            clean_answer(&mut headers, passed);
+            assert_eq!(
+                headers,
+                map([
+                    ("content-length", "5"),
+                    ("content-type", "application/json"),
+                    ("via", "1.1 damoov-proxy"),
+                    ("proxy-status", status),
+                ])
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_nomination_lets_a_forbidden_field_through(
+            present in proptest::sample::subsequence(FORBIDDEN.to_vec(), 0..=FORBIDDEN.len()),
+            nominations in proptest::collection::vec("[\\x20-\\x7e]{0,40}", 0..4),
+            lists in proptest::collection::vec(
+                proptest::sample::subsequence(FORBIDDEN.to_vec(), 0..4), 0..4),
+        ) {
+            let lists: Vec<String> = lists.iter().map(|names| names.join(" ,")).collect();
+            let connections = nominations.iter().chain(&lists).map(|line| ("connection", line.as_str()));
+            let mut headers = map(present.iter().map(|name| (*name, "x")).chain(connections));
+            clean_request(&mut headers, Authorization::Dropped);
+            for name in FORBIDDEN {
+                prop_assert!(!headers.contains_key(name), "{name}");
+            }
+            prop_assert_eq!(headers.len(), 1);
+        }
+    }
+}

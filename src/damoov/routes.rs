@@ -1,7 +1,18 @@
 //! Which path goes to which host with which kind of credential: the built-in table of interface.md
 //! ("Routes") and what `[[route]]` adds to it. Pure.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
+
 use http::Method;
+
+/// All routes of a running proxy, the most specific first.
+#[derive(Debug)]
+pub struct Table {
+    /// There are a few dozen, and nearly all fail on their first bytes: scanning them in order of
+    /// precedence takes a fraction of a microsecond.
+    entries: Vec<Entry>,
+}
 
 /// A route as configured or built in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,4 +54,422 @@ pub enum Replay {
     On401,
     /// Renew for the next request; pass the 401 on.
     Never,
+}
+
+/// What is wrong with the path of a configured route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Relative, or empty.
+    #[error("a route's path starts with `/`")]
+    NoLeadingSlash,
+    /// `//`, or a slash at the end.
+    #[error("a route's path has no empty segments and does not end with `/`")]
+    EmptySegment,
+    /// `.` or `..`.
+    #[error("a route's path has no `.` or `..` segments")]
+    DotSegment,
+    /// `a*`.
+    #[error("`*` stands for one whole segment, as in `/custom/*/data`")]
+    PartialWildcard,
+    /// `$` before the end, or after a slash.
+    #[error("`$` may only follow the last segment, as in `/custom/data$`")]
+    MisplacedDollar,
+    /// A query, an escape, a space, a control, or anything beyond ASCII.
+    #[error("a route's path is written plainly: letters, digits and any of `-._~:@!&'()+,=`")]
+    Character,
+}
+
+impl Table {
+    /// The built-in routes, the `configured` ones, which win where both are equally specific, and,
+    /// where there is a `default_host`, a last route that sends everything else there for a user.
+    ///
+    /// Every configured path has passed [`Route::check`].
+    pub fn new(configured: Vec<Route>, default_host: Option<String>) -> Table {
+        let everything = default_host.map(|host| Route {
+            path: "/".to_owned(),
+            host,
+            credential: Credential::User,
+            methods: Vec::new(),
+            replay: Replay::On401,
+        });
+        let mut entries: Vec<Entry> = configured
+            .into_iter()
+            .chain(built_in())
+            .chain(everything)
+            .map(Entry::new)
+            .collect();
+        // The sort is stable, so that among equals the order above decides.
+        entries.sort_by_key(|entry| Reverse(entry.precedence()));
+        Table { entries }
+    }
+
+    /// The route of a path that has passed the checks of the request head; `None` where no route
+    /// has this path and method. Case, a slash at the end, and escapes of plain characters do not
+    /// matter: the API takes all of these spellings for the same path. Allocates nothing.
+    pub fn find(&self, path: &str, method: &Method) -> Option<&Arc<Route>> {
+        self.entries
+            .iter()
+            .find(|entry| entry.matches(path, method))
+            .map(|entry| &entry.route)
+    }
+}
+
+impl Route {
+    /// Whether the path is one that a table can match.
+    pub fn check(&self) -> Result<(), PathError> {
+        let path = self.path.strip_suffix('$').unwrap_or(&self.path);
+        let Some(segments) = path.strip_prefix('/') else {
+            return Err(PathError::NoLeadingSlash);
+        };
+        if segments.is_empty() {
+            return Ok(());
+        }
+        for segment in segments.split('/') {
+            match segment {
+                "" if path != self.path => return Err(PathError::MisplacedDollar),
+                "" => return Err(PathError::EmptySegment),
+                "." | ".." => return Err(PathError::DotSegment),
+                "*" => {}
+                _ if segment.contains('*') => return Err(PathError::PartialWildcard),
+                _ if segment.contains('$') => return Err(PathError::MisplacedDollar),
+                _ if !segment.bytes().all(is_plain) => return Err(PathError::Character),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What metrics and logs call the route: its path as configured, so that the label stays
+    /// bounded whatever callers ask for.
+    pub fn label(&self) -> &str {
+        &self.path
+    }
+}
+
+/// The bytes of a checked path after percent-decoding. An escape that is cut off or not hexadecimal
+/// stays as it is.
+pub(crate) fn decoded(text: &str) -> impl Iterator<Item = u8> {
+    let mut rest = text.as_bytes();
+    std::iter::from_fn(move || {
+        let (&first, after) = rest.split_first()?;
+        let escaped = match (first, after) {
+            (b'%', [high, low, after @ ..]) => hex(*high)
+                .zip(hex(*low))
+                .map(|(high, low)| (high << 4 | low, after)),
+            _ => None,
+        };
+        let (byte, after) = escaped.unwrap_or((first, after));
+        rest = after;
+        Some(byte)
+    })
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+/// What may stand in a segment and means itself everywhere.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:@!&'()+,=".contains(&byte)
+}
+
+/// A route and its path, taken apart once.
+#[derive(Debug)]
+struct Entry {
+    /// In lower case; `*` matches any.
+    segments: Vec<Box<str>>,
+    /// Whether nothing may follow.
+    exact: bool,
+    route: Arc<Route>,
+}
+
+impl Entry {
+    fn new(route: Route) -> Entry {
+        let exact = route.path.ends_with('$');
+        let path = route.path.trim_end_matches('$').to_ascii_lowercase();
+        Entry {
+            segments: segments(&path).map(Box::from).collect(),
+            exact,
+            route: Arc::new(route),
+        }
+    }
+
+    /// More literal segments, then `$`, then `methods`.
+    fn precedence(&self) -> (usize, bool, bool) {
+        let literals = self.segments.iter().filter(|s| &***s != "*").count();
+        (literals, self.exact, !self.route.methods.is_empty())
+    }
+
+    fn matches(&self, path: &str, method: &Method) -> bool {
+        let mut actual = segments(path);
+        let prefix = self.segments.iter().all(|wanted| {
+            actual.next().is_some_and(|segment| {
+                &**wanted == "*"
+                    || decoded(segment)
+                        .map(|byte| byte.to_ascii_lowercase())
+                        .eq(wanted.bytes())
+            })
+        });
+        prefix
+            && (!self.exact || actual.next().is_none())
+            && (self.route.methods.is_empty() || self.route.methods.contains(method))
+    }
+}
+
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|segment| !segment.is_empty())
+}
+
+/// The table of damoov-api.md, "Hosts and what they ask for".
+fn built_in() -> impl Iterator<Item = Route> {
+    use Credential::{Admin, Answer, Instance, User, UserOrAdmin};
+    const ACCOUNTS: &str = "accounts.telematicssdk.com";
+    const API: &str = "api.telematicssdk.com";
+    const MOBILE: &str = "mobilesdk.telematicssdk.com";
+    const PORTAL: &str = "portal-apis.telematicssdk.com";
+    const USER: &str = "user.telematicssdk.com";
+    [
+        ("/v1/Auth", USER, Answer),
+        ("/v1/Registration/create$", USER, Instance),
+        ("/v1/Management/users", USER, Admin),
+        ("/indicators/v3", API, User),
+        ("/indicators/admin/v3", API, Admin),
+        ("/indicators/admin/v2", API, Admin),
+        ("/trips/get/v1", API, User),
+        ("/trips/get/admin/v1", API, Admin),
+        ("/statistics/v1/*/individual", API, User),
+        ("/statistics/v1/*/consolidated", API, Admin),
+        ("/v1/Applications", ACCOUNTS, Admin),
+        ("/v1/companies", ACCOUNTS, Admin),
+        ("/v1/Instances", ACCOUNTS, Admin),
+        ("/auth/permissions", PORTAL, Admin),
+        ("/v1/Permissions", PORTAL, Admin),
+        ("/realtime/api/v1", PORTAL, UserOrAdmin),
+        ("/realtime/api/v1/ws/realtime$", PORTAL, UserOrAdmin),
+        ("/mobilesdk/stage", MOBILE, User),
+        ("/api/rewarding", MOBILE, User),
+    ]
+    .into_iter()
+    .map(|(path, host, credential)| Route {
+        path: path.to_owned(),
+        host: host.to_owned(),
+        credential,
+        methods: Vec::new(),
+        // A registration that is sent twice makes two users.
+        replay: match credential {
+            Instance => Replay::Never,
+            _ => Replay::On401,
+        },
+    })
+    // A user's own profile; every other method there acts on a user that UserDeviceToken names.
+    .chain([Route {
+        path: "/v1/Management/users$".to_owned(),
+        host: USER.to_owned(),
+        credential: UserOrAdmin,
+        methods: vec![Method::GET],
+        replay: Replay::On401,
+    }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(path: &str, host: &str) -> Route {
+        Route {
+            path: path.to_owned(),
+            host: host.to_owned(),
+            credential: Credential::Admin,
+            methods: Vec::new(),
+            replay: Replay::Never,
+        }
+    }
+
+    fn found<'a>(table: &'a Table, method: &Method, path: &str) -> Option<&'a Route> {
+        table.find(path, method).map(|route| &**route)
+    }
+
+    #[test]
+    fn every_path_of_the_api_has_its_host_and_credential() {
+        use Credential::{Admin, Answer, Instance, User, UserOrAdmin};
+        let table = Table::new(Vec::new(), None);
+        for (method, path, host, credential) in [
+            ("POST", "/v1/Auth/Login", "user", Answer),
+            ("POST", "/v1/Auth/RefreshToken", "user", Answer),
+            ("POST", "/v1/Registration/create", "user", Instance),
+            ("POST", "/v1/Registration/Create", "user", Instance),
+            ("GET", "/v1/Management/users", "user", UserOrAdmin),
+            ("PUT", "/v1/Management/users", "user", Admin),
+            ("GET", "/v1/Management/users/find", "user", Admin),
+            (
+                "PUT",
+                "/v1/Management/users/instances/change",
+                "user",
+                Admin,
+            ),
+            ("GET", "/indicators/v3/Scores/safety", "api", User),
+            ("GET", "/indicators/admin/v3/Scores/safety", "api", Admin),
+            ("GET", "/indicators/admin/v2/Scores", "api", Admin),
+            ("POST", "/trips/get/v1/", "api", User),
+            ("POST", "/trips/get/admin/v1", "api", Admin),
+            (
+                "GET",
+                "/statistics/v1/Scorings/individual/daily",
+                "api",
+                User,
+            ),
+            ("GET", "/statistics/v1/Scorings/consolidated", "api", Admin),
+            ("GET", "/v1/Applications/x", "accounts", Admin),
+            ("GET", "/v1/applications/x", "accounts", Admin),
+            ("GET", "/v1/companies/x", "accounts", Admin),
+            ("GET", "/v1/Instances/x", "accounts", Admin),
+            ("GET", "/auth/permissions", "portal-apis", Admin),
+            ("GET", "/v1/Permissions/x", "portal-apis", Admin),
+            (
+                "GET",
+                "/realtime/api/v1/devices",
+                "portal-apis",
+                UserOrAdmin,
+            ),
+            (
+                "GET",
+                "/realtime/api/v1/ws/realtime",
+                "portal-apis",
+                UserOrAdmin,
+            ),
+            ("GET", "/mobilesdk/stage/x", "mobilesdk", User),
+            ("GET", "/api/rewarding/x", "mobilesdk", User),
+        ] {
+            let route = found(&table, &method.parse().unwrap(), path).expect(path);
+            assert_eq!(route.host, format!("{host}.telematicssdk.com"), "{path}");
+            assert_eq!(route.credential, credential, "{method} {path}");
+            assert_eq!(
+                route.replay == Replay::Never,
+                credential == Instance,
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_outside_the_table_is_unknown_unless_there_is_a_default_host() {
+        let paths = [
+            "/",
+            "/indicators",
+            "/indicators/v33",
+            "/v1/registration/create/x",
+            "/trips",
+        ];
+        let strict = Table::new(Vec::new(), None);
+        let open = Table::new(Vec::new(), Some("other.example".to_owned()));
+        for path in paths {
+            assert_eq!(found(&strict, &Method::GET, path), None, "{path}");
+            let route = found(&open, &Method::GET, path).unwrap();
+            assert_eq!(
+                (route.host.as_str(), route.credential, route.label()),
+                ("other.example", Credential::User, "/")
+            );
+        }
+        let known = found(&open, &Method::GET, "/indicators/v3/x").unwrap();
+        assert_eq!(known.host, "api.telematicssdk.com");
+    }
+
+    #[test]
+    fn other_spellings_of_a_path_take_the_same_route() {
+        let table = Table::new(Vec::new(), Some("other.example".to_owned()));
+        for path in [
+            "/V1/AUTH/login",
+            "/v1/auth/LOGIN/",
+            "/v1/%41uth/Login",
+            "/%76%31/%61%55%74%68/x",
+        ] {
+            let route = found(&table, &Method::POST, path).unwrap();
+            assert_eq!(route.credential, Credential::Answer, "{path}");
+        }
+    }
+
+    #[test]
+    fn literal_segments_win_over_dollar_over_methods_over_the_built_in_table() {
+        let get = |path| Route {
+            methods: vec![Method::GET],
+            ..route(path, "get")
+        };
+        let table = Table::new(
+            vec![
+                route("/a", "prefix"),
+                get("/a"),
+                route("/a$", "exact"),
+                route("/a/*/c", "star"),
+                route("/a/b/c", "literal"),
+                route("/Indicators/V3", "mine"),
+                route("/indicators/v3", "second"),
+            ],
+            None,
+        );
+        for (method, path, host) in [
+            (Method::GET, "/a", "exact"),
+            (Method::GET, "/a/x", "get"),
+            (Method::PUT, "/a/x", "prefix"),
+            (Method::GET, "/a/x/c/d", "star"),
+            (Method::GET, "/a/b/c", "literal"),
+            (Method::GET, "/indicators/v3/x", "mine"),
+        ] {
+            assert_eq!(found(&table, &method, path).unwrap().host, host, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_route_for_other_methods_does_not_match() {
+        let table = Table::new(
+            vec![Route {
+                methods: vec![Method::GET],
+                ..route("/a", "x")
+            }],
+            None,
+        );
+        assert_eq!(found(&table, &Method::POST, "/a"), None);
+    }
+
+    #[test]
+    fn every_built_in_path_passes_the_check_of_configured_ones() {
+        for route in built_in() {
+            assert_eq!(route.check(), Ok(()), "{}", route.path);
+        }
+    }
+
+    #[test]
+    fn a_malformed_path_is_refused_with_its_reason() {
+        for (path, error) in [
+            ("", PathError::NoLeadingSlash),
+            ("$", PathError::NoLeadingSlash),
+            ("a/b", PathError::NoLeadingSlash),
+            ("/a/", PathError::EmptySegment),
+            ("/a//b", PathError::EmptySegment),
+            ("/a/$", PathError::MisplacedDollar),
+            ("/a$/b", PathError::MisplacedDollar),
+            ("/a$$", PathError::MisplacedDollar),
+            ("/a/../b", PathError::DotSegment),
+            ("/./b", PathError::DotSegment),
+            ("/a*/b", PathError::PartialWildcard),
+            ("/**", PathError::PartialWildcard),
+            ("/a b", PathError::Character),
+            ("/a?b", PathError::Character),
+            ("/%41", PathError::Character),
+            ("/a;b", PathError::Character),
+            ("/ü", PathError::Character),
+        ] {
+            assert_eq!(route(path, "x").check(), Err(error), "{path:?}");
+        }
+        for path in ["/", "/$", "/a", "/a/*/b$", "/*"] {
+            assert_eq!(route(path, "x").check(), Ok(()), "{path}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_path_is_looked_up_without_a_panic(path in "\\PC*") {
+            Table::new(Vec::new(), None).find(&path, &Method::GET);
+            let _ = route(&path, "x").check();
+        }
+    }
 }

@@ -1,1 +1,386 @@
-//! The rules by which a request head names a principal and an instance (interface.md). Pure.
+//! The rules by which a request head names a principal and an instance (interface.md, "Pointing a
+//! service at it"). The route decides the kind of credential; names only fill it. Pure.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::{DeviceToken, InstanceId, NotAUuid, Principal};
+use crate::damoov::routes::Credential;
+
+/// What a request named, for its kind of route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Whose JWT to attach; `None` on routes that attach none.
+    pub principal: Option<Principal>,
+    /// The instance that the caller picked, if it did.
+    pub instance: Option<InstanceId>,
+}
+
+/// The configured accounts, as far as naming goes.
+#[derive(Clone, Debug, Default)]
+pub struct Accounts {
+    /// Every configured account.
+    pub names: Vec<Arc<str>>,
+    /// The one that requests mean which name none: the only one, or the one marked as default.
+    pub default: Option<Arc<str>>,
+}
+
+/// The first segment of a path, where it is one that names a principal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefix<'a> {
+    /// `/~<DeviceToken>/…`
+    User(DeviceToken),
+    /// `/~account:<name>/…`; not yet known to be configured.
+    Account(&'a str),
+}
+
+/// Why nobody is named. Each is a 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// `device_token_missing`
+    #[error("name the user by the header DeviceToken or the path prefix /~<DeviceToken>")]
+    DeviceTokenMissing,
+    /// `device_token_invalid`
+    #[error("the DeviceToken must be one UUID: 32 hex digits, with or without dashes")]
+    DeviceTokenInvalid,
+    /// `instance_unknown`: it cannot be one that is configured.
+    #[error("the InstanceId must be one UUID: 32 hex digits, with or without dashes")]
+    InstanceIdInvalid,
+    /// `account_unknown`: named, but not configured.
+    #[error("no account of this name is configured")]
+    AccountUnknown,
+    /// `account_unknown`: none is named, and none is the default.
+    #[error("name the account by the path prefix /~account:<name>, or configure a default one")]
+    AccountMissing,
+    /// `principal_conflict`
+    #[error("the request names two different principals; name one")]
+    Conflict,
+}
+
+/// Cuts a naming prefix off a checked path: what it names, and the path that is matched and
+/// forwarded. A path without one comes back whole.
+pub fn cut_prefix(path: &str) -> Result<(Option<Prefix<'_>>, &str), Error> {
+    let Some(named) = ["/~", "/%7E", "/%7e"]
+        .iter()
+        .find_map(|tilde| path.strip_prefix(tilde))
+    else {
+        return Ok((None, path));
+    };
+    let end = named.find('/').unwrap_or(named.len());
+    let (name, rest) = named.split_at(end);
+    let prefix = match name.strip_prefix("account:") {
+        Some(account) => Prefix::Account(account),
+        None => Prefix::User(DeviceToken::parse(name).map_err(|_| Error::DeviceTokenInvalid)?),
+    };
+    Ok((Some(prefix), if rest.is_empty() { "/" } else { rest }))
+}
+
+/// Who is meant by a request for a route that attaches this credential, given what [`cut_prefix`]
+/// found.
+///
+/// A bearer names nobody: those that the proxy hands out itself will be a third way beside path and
+/// header; every other one is dropped.
+pub fn name(
+    credential: Credential,
+    prefix: Option<Prefix<'_>>,
+    headers: &HeaderMap,
+    accounts: &Accounts,
+) -> Result<Named, Error> {
+    use Credential::{Admin, Answer, Instance, Passthrough, User, UserOrAdmin};
+    let by_path = match prefix {
+        Some(Prefix::User(token)) => Some(Principal::User(token)),
+        Some(Prefix::Account(name)) => Some(accounts.find(name)?),
+        None => None,
+    };
+    let principal = match credential {
+        User | UserOrAdmin => {
+            let by_header = device_token(headers)?.map(Principal::User);
+            match one_of(by_path, by_header)? {
+                None => return Err(Error::DeviceTokenMissing),
+                Some(Principal::Account(_)) if credential == User => {
+                    return Err(Error::DeviceTokenMissing);
+                }
+                named => named,
+            }
+        }
+        // The DeviceToken header is the API's own here: it says whom the account acts on.
+        Admin => match by_path.or_else(|| accounts.default()) {
+            Some(Principal::User(_)) | None => return Err(Error::AccountMissing),
+            account => account,
+        },
+        Instance | Passthrough | Answer => None,
+    };
+    let instance = match credential {
+        User | UserOrAdmin | Instance => instance_id(headers)?,
+        Admin | Passthrough | Answer => None,
+    };
+    Ok(Named {
+        principal,
+        instance,
+    })
+}
+
+impl Accounts {
+    fn find(&self, name: &str) -> Result<Principal, Error> {
+        let known = self.names.iter().find(|known| &***known == name);
+        known
+            .map(|known| Principal::Account(known.clone()))
+            .ok_or(Error::AccountUnknown)
+    }
+
+    fn default(&self) -> Option<Principal> {
+        self.default.clone().map(Principal::Account)
+    }
+}
+
+/// Both ways may name somebody, as long as it is the same one.
+fn one_of(a: Option<Principal>, b: Option<Principal>) -> Result<Option<Principal>, Error> {
+    match (&a, &b) {
+        (Some(one), Some(other)) if one != other => Err(Error::Conflict),
+        _ => Ok(a.or(b)),
+    }
+}
+
+fn device_token(headers: &HeaderMap) -> Result<Option<DeviceToken>, Error> {
+    only(headers, "devicetoken", DeviceToken::parse).map_err(|NotAUuid| Error::DeviceTokenInvalid)
+}
+
+fn instance_id(headers: &HeaderMap) -> Result<Option<InstanceId>, Error> {
+    only(headers, "instanceid", InstanceId::parse).map_err(|NotAUuid| Error::InstanceIdInvalid)
+}
+
+/// The only field of this name. Two are an error even where they agree: the API might read either.
+fn only<T>(
+    headers: &HeaderMap,
+    name: &str,
+    parse: fn(&str) -> Result<T, NotAUuid>,
+) -> Result<Option<T>, NotAUuid> {
+    let mut lines = headers.get_all(name).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(None),
+        (Some(line), None) => parse(line.to_str().map_err(|_| NotAUuid)?).map(Some),
+        (Some(_), Some(_)) => Err(NotAUuid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Credential::{Admin, Answer, Instance, Passthrough, User, UserOrAdmin};
+    use http::{HeaderName, HeaderValue};
+
+    const A: &str = "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
+    const A_BARE: &str = "6F1C0C1E5A0E4C1E9F530D3C2F8A7B11";
+    const B: &str = "00000000-5a0e-4c1e-9f53-0d3c2f8a7b11";
+
+    fn user(token: &str) -> Option<Principal> {
+        Some(Principal::User(DeviceToken::parse(token).unwrap()))
+    }
+
+    fn account(name: &str) -> Option<Principal> {
+        Some(Principal::Account(name.into()))
+    }
+
+    fn accounts(default: Option<&str>) -> Accounts {
+        Accounts {
+            names: vec!["reporting".into(), "billing".into()],
+            default: default.map(Arc::from),
+        }
+    }
+
+    /// Names by path prefix and fields, with `billing` as the default account.
+    fn named(
+        credential: Credential,
+        path: &str,
+        fields: &[(&'static str, &str)],
+    ) -> Result<Named, Error> {
+        let mut headers = HeaderMap::new();
+        for (field, value) in fields {
+            headers.append(
+                HeaderName::from_static(field),
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
+        }
+        let (prefix, _) = cut_prefix(path)?;
+        name(credential, prefix, &headers, &accounts(Some("billing")))
+    }
+
+    fn principal(
+        credential: Credential,
+        path: &str,
+        fields: &[(&'static str, &str)],
+    ) -> Result<Option<Principal>, Error> {
+        named(credential, path, fields).map(|named| named.principal)
+    }
+
+    #[test]
+    fn the_prefix_is_cut_off_in_both_spellings() {
+        for (path, rest) in [
+            (format!("/~{A}/indicators/v3"), "/indicators/v3"),
+            (format!("/%7E{A_BARE}/x/~y/"), "/x/~y/"),
+            (format!("/%7e{A}"), "/"),
+            (format!("/~{A}/"), "/"),
+        ] {
+            let token = DeviceToken::parse(A).unwrap();
+            assert_eq!(cut_prefix(&path), Ok((Some(Prefix::User(token)), rest)));
+        }
+        assert_eq!(
+            cut_prefix("/~account:reporting/v1/companies"),
+            Ok((Some(Prefix::Account("reporting")), "/v1/companies"))
+        );
+        for path in ["/", "/indicators/~x", "/a~b", ""] {
+            assert_eq!(cut_prefix(path), Ok((None, path)));
+        }
+        for path in ["/~", "/~/", "/~x/y", "/~Account:x/y", "/%7E{}/y"] {
+            assert_eq!(cut_prefix(path), Err(Error::DeviceTokenInvalid), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_named_by_path_or_header_or_by_both_alike() {
+        for credential in [User, UserOrAdmin] {
+            for (path, fields) in [
+                (format!("/~{A}/x"), vec![]),
+                ("/x".to_owned(), vec![("devicetoken", A_BARE)]),
+                (format!("/~{A}/x"), vec![("devicetoken", A_BARE)]),
+            ] {
+                assert_eq!(principal(credential, &path, &fields), Ok(user(A)));
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_named_on_a_user_route_is_missing_even_with_an_account_or_a_bearer() {
+        for (credential, path) in [
+            (User, "/x"),
+            (User, "/~account:reporting/x"),
+            (UserOrAdmin, "/x"),
+        ] {
+            assert_eq!(
+                principal(credential, path, &[("authorization", "Bearer x")]),
+                Err(Error::DeviceTokenMissing)
+            );
+        }
+    }
+
+    #[test]
+    fn a_device_token_that_is_not_one_uuid_is_invalid() {
+        let list = format!("{A}, {B}");
+        let quoted = format!("\"{A}\"");
+        let braced = format!("{{{A}}}");
+        let urn = format!("urn:uuid:{A}");
+        for value in ["", "x", "null", "é", &list, &quoted, &braced, &urn] {
+            for credential in [User, UserOrAdmin] {
+                assert_eq!(
+                    principal(credential, "/x", &[("devicetoken", value)]),
+                    Err(Error::DeviceTokenInvalid),
+                    "{value:?}"
+                );
+            }
+        }
+        assert_eq!(
+            principal(User, "/x", &[("devicetoken", A), ("devicetoken", A)]),
+            Err(Error::DeviceTokenInvalid)
+        );
+    }
+
+    #[test]
+    fn two_ways_that_differ_are_a_conflict() {
+        for (credential, path) in [
+            (User, format!("/~{B}/x")),
+            (UserOrAdmin, format!("/~{B}/x")),
+            (User, "/~account:reporting/x".to_owned()),
+            (UserOrAdmin, "/~account:reporting/x".to_owned()),
+        ] {
+            assert_eq!(
+                principal(credential, &path, &[("devicetoken", A)]),
+                Err(Error::Conflict),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_account_is_named_by_path_and_has_a_default_on_admin_routes_only() {
+        for credential in [Admin, UserOrAdmin] {
+            assert_eq!(
+                principal(credential, "/~account:reporting/x", &[]),
+                Ok(account("reporting"))
+            );
+        }
+        assert_eq!(principal(Admin, "/x", &[]), Ok(account("billing")));
+        assert_eq!(
+            name(Admin, None, &HeaderMap::new(), &accounts(None)),
+            Err(Error::AccountMissing)
+        );
+    }
+
+    #[test]
+    fn an_account_that_is_not_configured_is_unknown_and_never_the_default() {
+        for path in ["/~account:x/y", "/~account:/y", "/~account:REPORTING/y"] {
+            for credential in [Admin, UserOrAdmin, User] {
+                assert_eq!(
+                    principal(credential, path, &[]),
+                    Err(Error::AccountUnknown),
+                    "{path}"
+                );
+            }
+        }
+        assert_eq!(
+            principal(Admin, &format!("/~{A}/x"), &[]),
+            Err(Error::AccountMissing)
+        );
+    }
+
+    #[test]
+    fn on_an_admin_route_the_device_token_header_names_nobody() {
+        for value in [A, "whatever", ""] {
+            assert_eq!(
+                principal(Admin, "/x", &[("devicetoken", value)]),
+                Ok(account("billing"))
+            );
+        }
+    }
+
+    #[test]
+    fn routes_without_a_jwt_name_nobody() {
+        for credential in [Instance, Passthrough, Answer] {
+            for fields in [&[][..], &[("devicetoken", "x")]] {
+                assert_eq!(principal(credential, &format!("/~{A}/x"), fields), Ok(None));
+            }
+        }
+    }
+
+    #[test]
+    fn the_instance_is_picked_by_one_uuid_where_an_instance_matters() {
+        for credential in [User, UserOrAdmin, Instance] {
+            let picked = |fields: &[(&'static str, &str)]| {
+                named(credential, &format!("/~{A}/x"), fields).map(|named| named.instance)
+            };
+            assert_eq!(picked(&[]), Ok(None));
+            assert_eq!(
+                picked(&[("instanceid", B)]),
+                Ok(Some(InstanceId::parse(B).unwrap()))
+            );
+            for fields in [
+                &[("instanceid", "")][..],
+                &[("instanceid", "main")],
+                &[("instanceid", B), ("instanceid", B)],
+            ] {
+                assert_eq!(picked(fields), Err(Error::InstanceIdInvalid));
+            }
+        }
+        let admin = named(Admin, "/x", &[("instanceid", "whatever")]).unwrap();
+        assert_eq!(admin.instance, None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_path_is_cut_without_a_panic_and_the_rest_is_its_end(path in "(/(~|%7E)?)?\\PC*") {
+            if let Ok((_, rest)) = cut_prefix(&path) {
+                proptest::prop_assert!(path.ends_with(rest) || rest == "/");
+            }
+        }
+    }
+}
