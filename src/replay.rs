@@ -435,7 +435,8 @@ mod tests {
     use http_body_util::BodyExt;
     use tokio::sync::mpsc;
 
-    /// Content that a test sends piece by piece; hanging up mid-way is an error where it was sized.
+    /// Content that a test sends piece by piece.
+    #[derive(Debug)]
     struct Caller {
         pieces: mpsc::UnboundedReceiver<Result<Frame<Bytes>, &'static str>>,
         size: SizeHint,

@@ -157,7 +157,9 @@ fn says_401(content: &[u8]) -> bool {
         #[serde(rename = "Status", alias = "status")]
         status: u16,
     }
-    serde_json::from_slice::<Envelope>(content).is_ok_and(|envelope| envelope.status == 401)
+    // A struct would be read from an array as well.
+    content.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice::<Envelope>(content).is_ok_and(|envelope| envelope.status == 401)
 }
 
 impl Body for Content {

@@ -463,3 +463,390 @@ impl<B> Drop for Answer<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::{Hosts, Redirect, Settings};
+    use http_body_util::{BodyExt, Full};
+    use hyper::service::service_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    const HOST: &str = "api.example";
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    fn limits(max_connections: usize) -> Limits {
+        Limits {
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(55),
+            max_connections,
+        }
+    }
+
+    async fn listen() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        (listener, authority)
+    }
+
+    fn hosts(scheme: Scheme, authority: String, ca_file: Option<std::path::PathBuf>) -> Hosts {
+        let redirect = Redirect { scheme, authority };
+        Hosts::new(&Settings {
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(5),
+            max_connections: 1,
+            ca_file,
+            redirects: [(HOST.to_owned(), redirect)].into(),
+        })
+        .unwrap()
+    }
+
+    fn pool(hosts: &Hosts, limits: Limits) -> (Pool<Full<Bytes>>, Gauge) {
+        let open = Gauge::default();
+        let targets = [(HOST.into(), hosts.target(HOST).unwrap())].into();
+        (Pool::new(&targets, hosts.tls(), limits, &open), open)
+    }
+
+    fn plain(authority: String, limits: Limits) -> (Pool<Full<Bytes>>, Gauge) {
+        pool(&hosts(Scheme::Http, authority, None), limits)
+    }
+
+    fn head(method: Method) -> Head {
+        Head {
+            method,
+            target: "/trips?a=1".parse().unwrap(),
+            headers: HeaderMap::new(),
+        }
+    }
+
+    async fn get(pool: &Pool<Full<Bytes>>) -> Result<Response<Answer<Full<Bytes>>>, Error> {
+        pool.send(
+            HOST,
+            &head(Method::GET),
+            Full::default(),
+            std::future::pending(),
+        )
+        .await
+    }
+
+    async fn text(answer: Response<Answer<Full<Bytes>>>) -> String {
+        let whole = answer.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(whole.to_vec()).unwrap()
+    }
+
+    /// Reads one request without content.
+    async fn hear(stream: &mut TcpStream) -> String {
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\n") {
+            heard.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(heard).unwrap()
+    }
+
+    async fn say(stream: &mut TcpStream, answer: &str) {
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_connection_is_used_again_and_the_newest_first() {
+        let (listener, authority) = listen().await;
+        let (pool, open) = plain(authority, limits(8));
+        let serving = async {
+            let (mut first, _) = listener.accept().await.unwrap();
+            hear(&mut first).await;
+            let (mut second, _) = listener.accept().await.unwrap();
+            hear(&mut second).await;
+            say(&mut first, OK).await;
+            say(&mut second, OK).await;
+            // Both are idle; the second became so last.
+            hear(&mut second).await;
+            say(&mut second, OK).await;
+        };
+        let calling = async {
+            let (first, second) = tokio::join!(get(&pool), get(&pool));
+            assert_eq!(text(first.unwrap()).await, "ok");
+            assert_eq!(text(second.unwrap()).await, "ok");
+            assert_eq!(open.get(), 2);
+            assert_eq!(text(get(&pool).await.unwrap()).await, "ok");
+        };
+        tokio::join!(serving, calling);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn target_host_and_framing_are_set_anew() {
+        let (listener, authority) = listen().await;
+        let (pool, _) = plain(authority.clone(), limits(1));
+        let post = head(Method::POST);
+        let calling = pool.send(HOST, &post, Full::default(), std::future::pending());
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let heard = hear(&mut stream).await;
+            say(&mut stream, OK).await;
+            heard
+        };
+        let (answer, heard) = tokio::join!(calling, serving);
+        answer.unwrap();
+        assert_eq!(
+            heard,
+            format!("POST /trips?a=1 HTTP/1.1\r\nhost: {authority}\r\ncontent-length: 0\r\n\r\n")
+        );
+    }
+
+    #[test]
+    fn content_of_unknown_length_is_chunked_for_every_method() {
+        let unknown = http_body_util::StreamBody::new(futures_util::stream::empty::<
+            Result<Frame<Bytes>, std::convert::Infallible>,
+        >());
+        for method in [Method::GET, Method::HEAD, Method::POST, Method::DELETE] {
+            let mut headers = HeaderMap::new();
+            frame(&mut headers, Version::HTTP_11, &method, &unknown);
+            assert_eq!(headers[header::TRANSFER_ENCODING], "chunked", "{method}");
+            assert_eq!(headers.len(), 1);
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_repeatable_request_that_hits_a_dead_connection_is_sent_once_more() {
+        for (method, repeated) in [
+            (Method::GET, true),
+            (Method::HEAD, true),
+            (Method::OPTIONS, true),
+            (Method::POST, false),
+            (Method::DELETE, false),
+        ] {
+            let (listener, authority) = listen().await;
+            let (pool, _) = plain(authority, limits(1));
+            let serving = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                hear(&mut stream).await;
+                say(&mut stream, OK).await;
+                // The second request arrives and the connection dies.
+                hear(&mut stream).await;
+                drop(stream);
+                let (mut stream, _) = listener.accept().await.unwrap();
+                hear(&mut stream).await;
+                say(&mut stream, "HTTP/1.1 204 No Content\r\n\r\n").await;
+            };
+            let calling = async {
+                text(get(&pool).await.unwrap()).await;
+                pool.send(
+                    HOST,
+                    &head(method.clone()),
+                    Full::default(),
+                    std::future::pending(),
+                )
+                .await
+            };
+            let answer = tokio::select! {
+                answer = calling => answer,
+                () = async { serving.await; std::future::pending().await } => unreachable!(),
+            };
+            match answer {
+                Ok(answer) => assert!(repeated && answer.status() == 204, "{method}"),
+                Err(error) => {
+                    assert!(!repeated, "{method}");
+                    assert!(matches!(error, Error::Broken(_)), "{method}: {error:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_new_connection_that_dies_is_an_error_at_once() {
+        let (listener, authority) = listen().await;
+        let (pool, _) = plain(authority, limits(1));
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            hear(&mut stream).await;
+        };
+        let (answer, ()) = tokio::join!(get(&pool), serving);
+        assert!(matches!(answer, Err(Error::Broken(_))));
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn beyond_the_limit_requests_wait_for_a_connection_and_then_give_up() {
+        let (listener, authority) = listen().await;
+        let impatient = Limits {
+            connect_timeout: Duration::from_millis(50),
+            ..limits(1)
+        };
+        let (pool, _) = plain(authority, impatient);
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for _ in 0..2 {
+                hear(&mut stream).await;
+                say(&mut stream, OK).await;
+            }
+        };
+        let calling = async {
+            let held = get(&pool).await.unwrap();
+            assert!(matches!(get(&pool).await, Err(Error::Busy)));
+            // The next one gets the connection as soon as the first answer was read.
+            let (next, _) = tokio::join!(get(&pool), text(held));
+            assert_eq!(text(next.unwrap()).await, "ok");
+        };
+        tokio::join!(serving, calling);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn an_answer_dropped_half_read_closes_its_connection_and_frees_its_place() {
+        let (listener, authority) = listen().await;
+        let (pool, _) = plain(authority, limits(1));
+        let serving = async {
+            let (mut first, _) = listener.accept().await.unwrap();
+            hear(&mut first).await;
+            say(
+                &mut first,
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+            )
+            .await;
+            let (mut second, _) = listener.accept().await.unwrap();
+            hear(&mut second).await;
+            say(&mut second, OK).await;
+            assert_eq!(first.read(&mut [0; 8]).await.unwrap_or(0), 0);
+        };
+        let calling = async {
+            drop(get(&pool).await.unwrap());
+            assert_eq!(text(get(&pool).await.unwrap()).await, "ok");
+        };
+        tokio::join!(serving, calling);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn bad_answers_are_told_apart() {
+        for (answer, switched) in [
+            (
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+                true,
+            ),
+            ("SMTP ready\r\n\r\n", false),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+                false,
+            ),
+        ] {
+            let (listener, authority) = listen().await;
+            let (pool, _) = plain(authority, limits(1));
+            let serving = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                hear(&mut stream).await;
+                say(&mut stream, answer).await;
+            };
+            let (received, ()) = tokio::join!(get(&pool), serving);
+            match received {
+                Err(Error::Switched) => assert!(switched, "{answer}"),
+                Err(Error::Broken(_)) => assert!(!switched, "{answer}"),
+                other => panic!("{answer}: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_late_answer_and_a_refused_connection_are_told_apart() {
+        let (listener, authority) = listen().await;
+        let (pool, _) = plain(authority, limits(1));
+        let request = head(Method::GET);
+        let late = pool.send(HOST, &request, Full::default(), async {});
+        assert!(matches!(late.await, Err(Error::ResponseTimeout)));
+        drop(listener);
+        assert!(matches!(get(&pool).await, Err(Error::Unreachable(_))));
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn an_idle_connection_is_closed_in_time() {
+        let (listener, authority) = listen().await;
+        let brief = Limits {
+            idle_timeout: Duration::from_millis(40),
+            ..limits(1)
+        };
+        let (pool, _) = plain(authority, brief);
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            hear(&mut stream).await;
+            say(&mut stream, OK).await;
+            stream.read(&mut [0]).await.unwrap()
+        };
+        let calling = async { text(get(&pool).await.unwrap()).await };
+        let (read, _) = tokio::join!(serving, calling);
+        assert_eq!(read, 0, "the end of the stream");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn http2_is_opened_once_and_shared() {
+        let (listener, authority) = listen().await;
+        let port = authority.rsplit(':').next().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, made.cert.pem()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![made.cert.der().clone()],
+                made.signing_key.serialize_der().try_into().unwrap(),
+            )
+            .unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+
+        let hosts = hosts(Scheme::Https, format!("localhost:{port}"), Some(ca_file));
+        let (pool, open) = pool(&hosts, limits(8));
+        let serving = async {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let stream = acceptor.accept(stream).await.unwrap();
+                let service = service_fn(|request: Request<Incoming>| async move {
+                    assert_eq!(request.uri().path(), "/trips");
+                    Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("ok")))
+                });
+                tokio::task::spawn_local(
+                    hyper::server::conn::http2::Builder::new(OnThisThread)
+                        .serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        };
+        let calling = async {
+            let (a, b, c) = tokio::join!(get(&pool), get(&pool), get(&pool));
+            for answer in [a, b, c] {
+                let answer = answer.unwrap();
+                assert_eq!(answer.version(), Version::HTTP_2);
+                assert_eq!(text(answer).await, "ok");
+            }
+            assert_eq!(open.get(), 1);
+        };
+        tokio::select! {
+            () = serving => unreachable!(),
+            () = calling => {}
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_certificate_nobody_vouches_for_is_refused() {
+        let (listener, authority) = listen().await;
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![made.cert.der().clone()],
+                made.signing_key.serialize_der().try_into().unwrap(),
+            )
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let (pool, _) = pool(&hosts(Scheme::Https, authority, None), limits(1));
+        let serving = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            acceptor.accept(stream).await
+        };
+        let (answer, served) = tokio::join!(get(&pool), serving);
+        assert!(matches!(answer, Err(Error::Unreachable(_))));
+        assert!(served.is_err());
+    }
+}
