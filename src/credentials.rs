@@ -20,7 +20,7 @@ mod token_endpoint;
 
 pub use cache::Credentials;
 pub use pair::Pair;
-pub use provider::{Parts, Provider};
+pub use provider::{Background, Parts, Provider};
 
 use std::sync::Arc;
 use std::time::Duration;

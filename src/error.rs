@@ -1,1 +1,360 @@
-//! Every error of the path, where it came from, and its answer.
+//! Every way in which the path of a request can fail, and the answer that the caller gets for it:
+//! one table, [`Error::answer`]. Knows how failures are worded; logs nothing.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::credentials;
+use crate::principal::naming;
+use crate::proxy::head::Rejection;
+use crate::replay;
+use crate::upstream;
+
+/// Why a request got no answer of the API.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The head is not one that is served.
+    #[error(transparent)]
+    Head(#[from] Rejection),
+    /// No route has this path and method.
+    #[error("no route has this path and method; list it under [[route]]")]
+    RouteUnknown,
+    /// Nobody is named, or badly.
+    #[error(transparent)]
+    Naming(#[from] naming::Error),
+    /// One of the Auth endpoints, which are never forwarded.
+    #[error("the Auth endpoints are not served; the proxy logs in by itself")]
+    AuthEndpoint,
+    /// The caller's content did not come.
+    #[error(transparent)]
+    Content(#[from] replay::Failure),
+    /// There are no credentials.
+    #[error(transparent)]
+    Credentials(#[from] credentials::Error),
+    /// The API gave no answer.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Error),
+}
+
+/// Whose failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The request.
+    Caller,
+    /// The API's host.
+    Upstream,
+    /// The Auth endpoints.
+    Auth,
+    /// The token store.
+    Store,
+    /// The proxy, its configuration or its limits.
+    Proxy,
+}
+
+/// What a caller is told. The sentence is the error's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// The stable code word of interface.md.
+    pub code: &'static str,
+    /// Whose failure it is.
+    pub source: Source,
+    /// The error type of RFC 9209 §2.3.
+    proxy_error: &'static str,
+    /// `Retry-After`; every 503 has one.
+    retry_after: Option<Duration>,
+}
+
+/// How long to wait where nothing says when it gets better.
+const SOON: Duration = Duration::from_secs(1);
+const STORE_RECHECK: Duration = Duration::from_secs(5);
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+impl Error {
+    /// The one place that decides how a failure is answered.
+    pub fn refusal(&self) -> Refusal {
+        use credentials::Error as Auth;
+        use naming::Error as Name;
+        use upstream::Error as Api;
+        match self {
+            Error::Head(rejection) => match rejection {
+                Rejection::Framing | Rejection::Host | Rejection::FieldName => {
+                    caller(400, "bad_request")
+                }
+                Rejection::Path => caller(400, "path_invalid"),
+                Rejection::Misdirected => caller(421, "misdirected"),
+                Rejection::Origin => caller(403, "origin_forbidden"),
+                Rejection::Method => caller(405, "method_unknown"),
+                Rejection::Expectation => caller(417, "expectation_unknown"),
+                Rejection::Upgrade => caller(501, "upgrade_unknown"),
+                Rejection::TargetTooLong => caller(414, "target_too_long"),
+                Rejection::TooManyFields => caller(431, "head_too_large"),
+            },
+            Error::RouteUnknown => caller(404, "route_unknown"),
+            Error::Naming(naming) => match naming {
+                Name::DeviceTokenMissing => caller(400, "device_token_missing"),
+                Name::DeviceTokenInvalid => caller(400, "device_token_invalid"),
+                Name::InstanceIdInvalid => caller(400, "instance_unknown"),
+                Name::AccountUnknown | Name::AccountMissing => caller(400, "account_unknown"),
+                Name::Conflict => caller(400, "principal_conflict"),
+            },
+            Error::AuthEndpoint => caller(501, "auth_endpoint_unknown"),
+            Error::Content(failure) => match failure {
+                replay::Failure::Idle => caller(408, "content_timeout"),
+                replay::Failure::Cut | replay::Failure::Taken => caller(400, "bad_request"),
+            },
+            Error::Credentials(error) => match error {
+                Auth::InstanceUnknown => caller(400, "instance_unknown"),
+                Auth::AccountUnknown => caller(400, "account_unknown"),
+                Auth::InstanceMismatch => caller(403, "instance_mismatch"),
+                Auth::LoginRejected => auth(403, "login_rejected", "http_request_denied"),
+                Auth::BudgetExhausted { retry_after } => {
+                    unavailable("login_budget_exhausted", *retry_after)
+                }
+                Auth::LoginBlocked { retry_after } => unavailable("login_blocked", *retry_after),
+                Auth::Contested { retry_after } => unavailable("login_contested", *retry_after),
+                Auth::Suspended { retry_after } => unavailable("login_suspended", *retry_after),
+                Auth::StoreUnavailable(_) => Refusal {
+                    source: Source::Store,
+                    ..unavailable("store_unavailable", STORE_RECHECK)
+                },
+                Auth::Unreachable => auth(502, "auth_unreachable", "destination_unavailable"),
+                Auth::BadResponse => auth(502, "auth_bad_response", "http_protocol_error"),
+                Auth::Timeout => auth(504, "auth_timeout", "http_response_timeout"),
+                Auth::WaitedTooLong => auth(504, "credentials_timeout", "proxy_internal_response"),
+                Auth::Closing => unavailable("draining", SOON),
+                // The path passes the API's 401 on instead. Should it ever forget to, this is what
+                // is known: the Auth endpoints gave a token that does not work.
+                Auth::Settled => auth(502, "auth_bad_response", "http_protocol_error"),
+            },
+            Error::Upstream(error) => match error {
+                Api::Busy => Refusal {
+                    source: Source::Proxy,
+                    retry_after: Some(SOON),
+                    ..api(503, "overloaded", "connection_limit_reached")
+                },
+                Api::ConnectTimeout => api(504, "upstream_timeout", "connection_timeout"),
+                Api::ResponseTimeout => api(504, "upstream_timeout", "http_response_timeout"),
+                Api::Unreachable(_) => api(502, "upstream_unreachable", "destination_unavailable"),
+                Api::Broken(_) => api(502, "upstream_bad_response", "http_response_incomplete"),
+                Api::Switched => api(502, "upstream_bad_response", "http_protocol_error"),
+            },
+        }
+    }
+
+    /// The answer, in the API's envelope.
+    pub fn answer(&self) -> Response<Bytes> {
+        let refusal = self.refusal();
+        let content = serde_json::json!({
+            "Result": null,
+            "Status": refusal.status.as_u16(),
+            "Title": refusal.status.canonical_reason().unwrap_or_default(),
+            "Errors": [{ "Key": refusal.code, "Message": self.to_string() }],
+        });
+        let mut answer = Response::new(Bytes::from(content.to_string()));
+        *answer.status_mut() = refusal.status;
+        let headers = answer.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        let proxy_status = format!(
+            "damoov-proxy; error={}; details=\"{}\"",
+            refusal.proxy_error, refusal.code
+        );
+        headers.insert(
+            PROXY_STATUS,
+            HeaderValue::from_str(&proxy_status).expect("both words are of the table above"),
+        );
+        if let Some(after) = refusal.retry_after {
+            headers.insert(header::RETRY_AFTER, whole_seconds(after).into());
+        }
+        if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
+            let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+            headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+        }
+        if self.ends_connection() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    /// Whether nothing that follows on the caller's connection may be read as a request.
+    fn ends_connection(&self) -> bool {
+        matches!(self, Error::Head(Rejection::Framing) | Error::Content(_))
+    }
+}
+
+/// Rounded up, so that nobody comes too early; at least 1.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration
+        .as_millis()
+        .div_ceil(1000)
+        .clamp(1, u64::MAX.into()) as u64
+}
+
+fn refusal(status: u16, code: &'static str, source: Source, proxy_error: &'static str) -> Refusal {
+    Refusal {
+        status: StatusCode::from_u16(status).expect("the table holds valid statuses"),
+        code,
+        source,
+        proxy_error,
+        retry_after: None,
+    }
+}
+
+fn caller(status: u16, code: &'static str) -> Refusal {
+    refusal(status, code, Source::Caller, "http_request_error")
+}
+
+fn api(status: u16, code: &'static str, proxy_error: &'static str) -> Refusal {
+    refusal(status, code, Source::Upstream, proxy_error)
+}
+
+fn auth(status: u16, code: &'static str, proxy_error: &'static str) -> Refusal {
+    refusal(status, code, Source::Auth, proxy_error)
+}
+
+fn unavailable(code: &'static str, retry_after: Duration) -> Refusal {
+    Refusal {
+        retry_after: Some(retry_after),
+        ..auth(503, code, "destination_unavailable")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    const AFTER: Duration = Duration::from_millis(1_001);
+
+    /// One of each, but for [`upstream::Error::Broken`], which only hyper can make.
+    fn all() -> Vec<(Error, u16, &'static str)> {
+        use credentials::Error as Auth;
+        use naming::Error as Name;
+        use upstream::Error as Api;
+        let retry_after = AFTER;
+        let unreachable = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        vec![
+            (Rejection::Framing.into(), 400, "bad_request"),
+            (Rejection::Host.into(), 400, "bad_request"),
+            (Rejection::FieldName.into(), 400, "bad_request"),
+            (Rejection::Path.into(), 400, "path_invalid"),
+            (Rejection::Misdirected.into(), 421, "misdirected"),
+            (Rejection::Origin.into(), 403, "origin_forbidden"),
+            (Rejection::Method.into(), 405, "method_unknown"),
+            (Rejection::Expectation.into(), 417, "expectation_unknown"),
+            (Rejection::Upgrade.into(), 501, "upgrade_unknown"),
+            (Rejection::TargetTooLong.into(), 414, "target_too_long"),
+            (Rejection::TooManyFields.into(), 431, "head_too_large"),
+            (Error::RouteUnknown, 404, "route_unknown"),
+            (Name::DeviceTokenMissing.into(), 400, "device_token_missing"),
+            (Name::DeviceTokenInvalid.into(), 400, "device_token_invalid"),
+            (Name::InstanceIdInvalid.into(), 400, "instance_unknown"),
+            (Name::AccountUnknown.into(), 400, "account_unknown"),
+            (Name::AccountMissing.into(), 400, "account_unknown"),
+            (Name::Conflict.into(), 400, "principal_conflict"),
+            (Error::AuthEndpoint, 501, "auth_endpoint_unknown"),
+            (replay::Failure::Idle.into(), 408, "content_timeout"),
+            (replay::Failure::Cut.into(), 400, "bad_request"),
+            (Auth::InstanceUnknown.into(), 400, "instance_unknown"),
+            (Auth::AccountUnknown.into(), 400, "account_unknown"),
+            (Auth::InstanceMismatch.into(), 403, "instance_mismatch"),
+            (Auth::LoginRejected.into(), 403, "login_rejected"),
+            (
+                Auth::BudgetExhausted { retry_after }.into(),
+                503,
+                "login_budget_exhausted",
+            ),
+            (
+                Auth::LoginBlocked { retry_after }.into(),
+                503,
+                "login_blocked",
+            ),
+            (
+                Auth::Contested { retry_after }.into(),
+                503,
+                "login_contested",
+            ),
+            (
+                Auth::Suspended { retry_after }.into(),
+                503,
+                "login_suspended",
+            ),
+            (
+                Auth::StoreUnavailable(crate::store::Error::Closed).into(),
+                503,
+                "store_unavailable",
+            ),
+            (Auth::Unreachable.into(), 502, "auth_unreachable"),
+            (Auth::BadResponse.into(), 502, "auth_bad_response"),
+            (Auth::Timeout.into(), 504, "auth_timeout"),
+            (Auth::WaitedTooLong.into(), 504, "credentials_timeout"),
+            (Api::Busy.into(), 503, "overloaded"),
+            (Api::ConnectTimeout.into(), 504, "upstream_timeout"),
+            (Api::ResponseTimeout.into(), 504, "upstream_timeout"),
+            (
+                Api::Unreachable(unreachable()).into(),
+                502,
+                "upstream_unreachable",
+            ),
+            (Api::Switched.into(), 502, "upstream_bad_response"),
+        ]
+    }
+
+    #[test]
+    fn every_failure_is_answered_by_its_row_of_the_table_in_the_apis_envelope() {
+        for (error, status, code) in all() {
+            let answer = error.answer();
+            assert_eq!(answer.status(), status, "{error:?}");
+            let envelope: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+            assert_eq!(envelope["Errors"][0]["Key"], code, "{error:?}");
+            assert_eq!(envelope["Errors"][0]["Message"], error.to_string());
+            assert_eq!(envelope["Status"], status);
+            assert!(envelope["Result"].is_null());
+            let proxy_status = answer.headers()[&PROXY_STATUS].to_str().unwrap();
+            assert!(proxy_status.starts_with("damoov-proxy; error="));
+            assert!(proxy_status.ends_with(&format!("; details=\"{code}\"")));
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
+        }
+    }
+
+    #[test]
+    fn every_503_and_nothing_else_says_when_to_come_back() {
+        for (error, status, _) in all() {
+            let answer = error.answer();
+            let after = answer.headers().get(header::RETRY_AFTER);
+            assert_eq!(after.is_some(), status == 503, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_never_too_early() {
+        let answer = Error::from(credentials::Error::LoginBlocked { retry_after: AFTER }).answer();
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "2");
+        assert_eq!(whole_seconds(Duration::ZERO), 1);
+        assert_eq!(whole_seconds(Duration::from_secs(7)), 7);
+    }
+
+    #[test]
+    fn a_failed_renewal_is_never_a_401() {
+        for (error, status, _) in all() {
+            assert_ne!(status, 401, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_the_connection_in_doubt_closes_it() {
+        for (error, ..) in all() {
+            let closes = error.answer().headers().contains_key(header::CONNECTION);
+            let in_doubt = matches!(error, Error::Head(Rejection::Framing) | Error::Content(_));
+            assert_eq!(closes, in_doubt, "{error:?}");
+        }
+    }
+}

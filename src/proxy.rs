@@ -1,3 +1,305 @@
 //! The path of a request, top to bottom. Words no error, opens no socket.
 
+pub mod answer;
 pub mod head;
+mod record;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use http::request::Parts as CallerHead;
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use self::answer::Received;
+use self::record::Record;
+use crate::credentials::{self, Need, Provider, Wanted};
+use crate::damoov::routes::{Credential, Replay, Table};
+use crate::error::Error;
+use crate::headers::{self, Authorization, Passed};
+use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
+use crate::principal::naming;
+use crate::replay::{self, Content, Memory, NotKept, Recorder};
+use crate::server;
+use crate::upstream::pool::{Limits, Pool};
+use crate::upstream::{self, Hosts, Target};
+
+/// Content left unread behind an early answer is swallowed up to this, so that the caller gets to
+/// read the answer; behind more, the connection is closed (hardening.md, "Requests").
+const DRAIN: u64 = 64 * 1024;
+/// And for as long as this.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Everything that the path needs.
+pub struct Parts {
+    /// What is served.
+    pub head: head::Settings,
+    /// Which path goes where.
+    pub routes: Table,
+    /// The configured accounts, for naming.
+    pub accounts: naming::Accounts,
+    /// Gives out credentials.
+    pub provider: Provider,
+    /// How hosts are reached.
+    pub hosts: Hosts,
+    /// Deadlines and limits of connections to them.
+    pub upstream: upstream::Settings,
+    /// How much content is kept.
+    pub replay: replay::Settings,
+    /// Whether a small 2xx answer that says 401 inside counts as a 401.
+    pub in_band_401: bool,
+    /// How many workers share the limits.
+    pub workers: usize,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What all workers share.
+pub struct Proxy {
+    head: head::Settings,
+    routes: Table,
+    accounts: naming::Accounts,
+    provider: Provider,
+    hosts: Hosts,
+    /// Where the host of each route is reached.
+    targets: HashMap<Box<str>, Target>,
+    response_timeout: Duration,
+    limits: Limits,
+    memory: Arc<Memory>,
+    in_band_401: bool,
+    metrics: Arc<Metrics>,
+    /// The label of requests that no route was found for.
+    no_route: Arc<str>,
+}
+
+/// The path on one worker: what is shared, and the worker's own connections.
+pub struct Path {
+    proxy: Arc<Proxy>,
+    pool: Pool<Content<Incoming>>,
+}
+
+impl Proxy {
+    /// Works out where every route leads.
+    pub fn new(parts: Parts) -> Result<Proxy, upstream::Invalid> {
+        let mut targets = HashMap::new();
+        for route in parts.routes.routes() {
+            let target = parts.hosts.target(&route.host)?;
+            targets.insert(route.host.as_str().into(), target);
+        }
+        let settings = parts.upstream;
+        Ok(Proxy {
+            head: parts.head,
+            routes: parts.routes,
+            accounts: parts.accounts,
+            provider: parts.provider,
+            hosts: parts.hosts,
+            targets,
+            response_timeout: settings.response_timeout,
+            limits: Limits {
+                connect_timeout: settings.connect_timeout,
+                idle_timeout: settings.idle_timeout,
+                max_connections: (settings.max_connections / parts.workers.max(1)).max(1),
+            },
+            memory: Arc::new(Memory::new(
+                parts.replay,
+                parts.metrics.replay_memory_bytes.clone(),
+            )),
+            in_band_401: parts.in_band_401,
+            metrics: parts.metrics,
+            no_route: "none".into(),
+        })
+    }
+}
+
+impl Path {
+    /// The path for the current thread, which must run a local runtime.
+    pub fn new(proxy: Arc<Proxy>) -> Path {
+        let pool = Pool::new(
+            &proxy.targets,
+            proxy.hosts.tls(),
+            proxy.limits,
+            &proxy.metrics.upstream_connections,
+        );
+        Path { proxy, pool }
+    }
+
+    /// Answers a request, whatever happens; counts and logs it once.
+    pub async fn handle(&self, request: Request<Incoming>) -> Response<answer::Content> {
+        let mut record = Record::new(&self.proxy, request.method());
+        let (head, content) = request.into_parts();
+        let waits_for_100 = head.headers.contains_key(header::EXPECT);
+        let content = Recorder::new(content, &self.proxy.memory);
+        match self.pass(head, &content, &mut record).await {
+            Ok(answer) => record.passed_on(answer),
+            Err(error) => {
+                // Reading would tell a caller that waits for a 100 to go ahead.
+                if !waits_for_100 {
+                    content.drain(DRAIN, DRAIN_TIME).await;
+                }
+                let mut answer = record.refused(&error);
+                if !content.is_complete() {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(header::CONNECTION, close);
+                }
+                answer
+            }
+        }
+    }
+
+    /// The path itself. There is no loop: a request is sent at most twice.
+    async fn pass<'a>(
+        &'a self,
+        caller: CallerHead,
+        content: &Recorder<Incoming>,
+        record: &mut Record<'a>,
+    ) -> Result<Received, Error> {
+        let proxy = &*self.proxy;
+        let target = head::check(&caller, &proxy.head)?;
+        let (prefix, path) = naming::cut_prefix(target.path())?;
+        let route = proxy
+            .routes
+            .find(path, &caller.method)
+            .ok_or(Error::RouteUnknown)?;
+        record.route = Some(route);
+        let named = naming::name(route.credential, prefix, &caller.headers, &proxy.accounts)?;
+
+        let mut request = upstream::Head {
+            method: caller.method,
+            target: target.forwarded(path),
+            headers: caller.headers,
+        };
+        match route.credential {
+            Credential::Answer => return Err(Error::AuthEndpoint),
+            Credential::Passthrough => {
+                headers::clean_request(&mut request.headers, Authorization::Kept);
+            }
+            Credential::Instance => {
+                headers::clean_request(&mut request.headers, Authorization::Dropped);
+                let instance = proxy.provider.instance(named.instance)?;
+                let (id, key) = instance_fields(instance)?;
+                headers::attach_instance(&mut request.headers, id, key);
+            }
+            Credential::User | Credential::Admin | Credential::UserOrAdmin => {
+                headers::clean_request(&mut request.headers, Authorization::Dropped);
+            }
+        }
+        let Some(principal) = named.principal else {
+            return self
+                .send(&route.host, &request, content, content.view())
+                .await;
+        };
+        let wanted = Wanted {
+            principal,
+            instance: named.instance,
+        };
+        record.principal = Some(wanted.principal.clone());
+
+        let may_replay = route.replay == Replay::On401 && content.keeps();
+        let need = if may_replay {
+            Need::Usable
+        } else {
+            Need::Fresh
+        };
+        let credentials = proxy.provider.get(&wanted, need).await?;
+        headers::attach_authorization(&mut request.headers, credentials.authorization().clone());
+        let first = self
+            .send(&route.host, &request, content, content.view())
+            .await?;
+        if !first.is_unauthorized() {
+            return Ok(first);
+        }
+
+        if route.replay == Replay::Never || !content.keeps() {
+            proxy.provider.renew_for_the_next(&wanted, &credentials);
+            self.count(ReplayResult::Impossible);
+            return Ok(first);
+        }
+        let newer = match proxy.provider.renew(&wanted, &credentials).await {
+            Ok(newer) => newer,
+            Err(credentials::Error::Settled) => return Ok(first),
+            Err(error) => return Err(error.into()),
+        };
+        record.passed = Passed::Renewed;
+        // Reading on closes the connection that the first answer comes from.
+        let first = if content.is_complete() {
+            first
+        } else {
+            first.detached().await
+        };
+        let kept = match content.kept().await {
+            Ok(kept) => kept,
+            Err(NotKept::Overflowed) => {
+                self.count(ReplayResult::Impossible);
+                return Ok(first);
+            }
+            Err(NotKept::Failed(failure)) => return Err(failure.into()),
+        };
+        drop(first);
+        headers::attach_authorization(&mut request.headers, newer.authorization().clone());
+        record.passed = Passed::Replayed;
+        let second = self
+            .send(&route.host, &request, content, kept)
+            .await
+            .inspect_err(|_| self.count(ReplayResult::Failed))?;
+        if second.is_unauthorized() {
+            proxy.provider.settle(&wanted.principal);
+            self.count(ReplayResult::Rejected);
+        } else {
+            self.count(ReplayResult::Ok);
+        }
+        Ok(second)
+    }
+
+    /// Sends the request once. Where the caller's content fails, that is the error.
+    async fn send(
+        &self,
+        host: &str,
+        request: &upstream::Head,
+        recorder: &Recorder<Incoming>,
+        content: Content<Incoming>,
+    ) -> Result<Received, Error> {
+        let proxy = &*self.proxy;
+        let overdue = recorder.silent_for(proxy.response_timeout);
+        let received = async {
+            let answer = self.pool.send(host, request, content, overdue).await?;
+            Received::read(answer, proxy.in_band_401, proxy.response_timeout).await
+        };
+        received.await.map_err(|error| match recorder.failure() {
+            Some(failure) => Error::Content(failure),
+            None => Error::Upstream(error),
+        })
+    }
+
+    fn count(&self, result: ReplayResult) {
+        self.proxy
+            .metrics
+            .replays
+            .get_or_create(&ReplayLabels { result })
+            .inc();
+    }
+}
+
+/// InstanceId and InstanceKey as fields. A key that cannot stand in a field is none of Damoov's.
+fn instance_fields(
+    instance: &credentials::Instance,
+) -> Result<(HeaderValue, HeaderValue), credentials::Error> {
+    let field =
+        |text: &str| HeaderValue::from_str(text).map_err(|_| credentials::Error::LoginRejected);
+    let mut key = field(instance.key.expose())?;
+    key.set_sensitive(true);
+    Ok((field(&instance.id.to_string())?, key))
+}
+
+impl server::Handler for Path {
+    type Content = answer::Content;
+
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<answer::Content>> {
+        Path::handle(self, request)
+    }
+}

@@ -1,10 +1,30 @@
 //! Listeners, handing connections to workers, limits, drain. Never looks inside a request.
 
+mod listen;
 pub mod worker;
 
+use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use self::listen::{Acceptor, Socket};
+use self::worker::Worker;
+
+/// Descriptors for everything but callers: upstream connections, the store, logs.
+const OTHER_DESCRIPTORS: u64 = 2048;
+
+/// How long accepting rests when the system is out of descriptors or memory.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Part of the configuration: where and how callers are served.
 #[derive(Clone, Debug)]
@@ -33,4 +53,439 @@ pub enum Listener {
         /// The group that owns it, by name.
         group: Option<String>,
     },
+}
+
+/// Answers requests. Each worker makes its own, on its own thread.
+pub trait Handler: 'static {
+    /// The content of its answers.
+    type Content: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + 'static;
+
+    /// Answers one request. Dropped where the caller leaves before the answer.
+    fn handle(&self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Content>>;
+}
+
+/// What the server is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Accept and answer.
+    Serving,
+    /// Accept nothing more; end the answers under way.
+    Draining,
+    /// Stop at once.
+    Stopping,
+}
+
+/// Why nothing can be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address or path cannot be listened on.
+    #[error("cannot listen on {place}")]
+    Listen {
+        /// The address or path.
+        place: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The group of a unix socket does not exist.
+    #[error("the group {0:?} does not exist")]
+    GroupUnknown(String),
+    /// `max_connections` and what the proxy itself needs exceed the hard limit.
+    #[error("max_connections needs {needed} file descriptors, the hard limit is {hard}")]
+    TooFewDescriptors {
+        /// `max_connections` + 2,048.
+        needed: u64,
+        /// `ulimit -Hn`
+        hard: u64,
+    },
+}
+
+/// Listening, not yet accepting.
+#[derive(Debug)]
+pub struct Bound {
+    settings: Settings,
+    sockets: Vec<Socket>,
+}
+
+/// Listens on every place of the settings and raises the soft limit of file descriptors.
+pub fn bind(settings: Settings) -> Result<Bound, Error> {
+    raise_descriptor_limit(settings.max_connections)?;
+    let sockets = settings
+        .listeners
+        .iter()
+        .map(Socket::bind)
+        .collect::<Result<_, _>>()?;
+    Ok(Bound { settings, sockets })
+}
+
+impl Bound {
+    /// The TCP addresses that are listened on, in the order of the settings.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(Socket::address).collect()
+    }
+}
+
+/// Serves until `stage` says otherwise, and returns when every worker thread has ended: after the
+/// last answer, after `drain_timeout`, or when `stage` says stop.
+pub async fn serve<H: Handler>(
+    bound: Bound,
+    new_handler: impl Fn() -> H + Clone + Send + 'static,
+    mut stage: watch::Receiver<Stage>,
+) -> io::Result<()> {
+    let Bound { settings, sockets } = bound;
+    let workers = (0..settings.threads.max(1))
+        .map(|number| {
+            Worker::start(
+                number,
+                new_handler.clone(),
+                stage.clone(),
+                settings.drain_timeout,
+            )
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    let workers = Arc::new(workers);
+    let free = Arc::new(Semaphore::new(settings.max_connections));
+    let mut accepting = JoinSet::new();
+    for socket in sockets {
+        accepting.spawn(accept(socket.start()?, workers.clone(), free.clone()));
+    }
+    // The sender may be gone without having said anything: that means stop, too.
+    let _ = stage.wait_for(|stage| *stage > Stage::Serving).await;
+    accepting.shutdown().await;
+    let workers = Arc::into_inner(workers).expect("the accept loops, which shared it, have ended");
+    for worker in workers {
+        worker.end().await;
+    }
+    Ok(())
+}
+
+/// Hands every socket to the worker with the fewest connections: a sidecar has few callers with
+/// long-lived connections, which a hash over the ports would spread badly.
+async fn accept(acceptor: Acceptor, workers: Arc<Vec<Worker>>, free: Arc<Semaphore>) {
+    loop {
+        let permit = free
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        match acceptor.accept().await {
+            Ok(stream) => workers
+                .iter()
+                .min_by_key(|worker| worker.connections())
+                .expect("there is at least one worker")
+                .hand(stream, permit),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections; resting");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+/// The caller gave up while it waited in the backlog.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+fn raise_descriptor_limit(max_connections: usize) -> Result<(), Error> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let needed = (max_connections as u64).saturating_add(OTHER_DESCRIPTORS);
+    let limit = getrlimit(Resource::Nofile);
+    match limit.maximum {
+        Some(hard) if hard < needed => return Err(Error::TooFewDescriptors { needed, hard }),
+        _ => {}
+    }
+    let soft_is_enough = limit.current.is_none_or(|soft| soft >= needed);
+    let raised = Rlimit {
+        current: Some(needed),
+        maximum: limit.maximum,
+    };
+    if !soft_is_enough && let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of file descriptors");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Full;
+    use std::os::unix::fs::PermissionsExt;
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::net::{TcpStream, UnixStream};
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+
+    /// Says which thread answers; waits, or panics, where the path says so.
+    struct Porter(Arc<Doors>);
+
+    /// What the tests and the handlers on the workers say to each other.
+    #[derive(Default)]
+    struct Doors {
+        entered: Notify,
+        open: Notify,
+    }
+
+    impl Handler for Porter {
+        type Content = Full<Bytes>;
+
+        async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+            match request.uri().path() {
+                "/wait" => {
+                    self.0.entered.notify_one();
+                    self.0.open.notified().await;
+                }
+                "/panic" => panic!("asked for"),
+                _ => {}
+            }
+            let name = std::thread::current().name().unwrap().to_owned();
+            Response::new(Full::from(name))
+        }
+    }
+
+    struct Running {
+        bound: Vec<SocketAddr>,
+        doors: Arc<Doors>,
+        stage: watch::Sender<Stage>,
+        serving: JoinHandle<io::Result<()>>,
+    }
+
+    fn tcp() -> Listener {
+        Listener::Tcp("127.0.0.1:0".parse().unwrap())
+    }
+
+    fn settings(listener: Listener) -> Settings {
+        Settings {
+            listeners: vec![listener],
+            max_connections: 16,
+            drain_timeout: Duration::from_secs(60),
+            threads: 2,
+        }
+    }
+
+    fn start(settings: Settings) -> Running {
+        let bound = bind(settings).unwrap();
+        let doors = Arc::new(Doors::default());
+        let (stage, watched) = watch::channel(Stage::Serving);
+        let addresses = bound.local_addrs();
+        let shared = doors.clone();
+        let new_handler = move || Porter(shared.clone());
+        Running {
+            bound: addresses,
+            doors,
+            stage,
+            serving: tokio::spawn(serve(bound, new_handler, watched)),
+        }
+    }
+
+    impl Running {
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.bound[0]).await.unwrap()
+        }
+
+        async fn end(self, stage: Stage) {
+            self.stage.send_replace(stage);
+            self.serving.await.unwrap().unwrap();
+        }
+    }
+
+    async fn send(stream: &mut (impl AsyncWrite + Unpin), path: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+    }
+
+    /// Head and content of one answer; the content is a thread's name.
+    async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> String {
+        let mut received = String::new();
+        while !received.contains("\r\n\r\nworker-") || received.ends_with('-') {
+            let mut piece = [0; 1024];
+            let read = stream.read(&mut piece).await.unwrap();
+            assert_ne!(read, 0, "closed after {received:?}");
+            received.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+        }
+        received
+    }
+
+    async fn rest(stream: &mut TcpStream) -> String {
+        let mut rest = String::new();
+        // A reset says the same as an orderly end.
+        let _ = stream.read_to_string(&mut rest).await;
+        rest
+    }
+
+    #[tokio::test]
+    async fn each_connection_goes_to_the_worker_with_the_fewest_and_stays_there() {
+        let running = start(settings(tcp()));
+        let (mut one, mut other) = (running.connect().await, running.connect().await);
+        let mut names = Vec::new();
+        for stream in [&mut one, &mut other] {
+            send(stream, "/").await;
+            let first = receive(stream).await;
+            send(stream, "/").await;
+            assert_eq!(
+                receive(stream).await[first.len() - 8..],
+                first[first.len() - 8..]
+            );
+            names.push(first[first.len() - 8..].to_owned());
+        }
+        names.sort();
+        assert_eq!(names, ["worker-0", "worker-1"]);
+        running.end(Stage::Stopping).await;
+    }
+
+    #[tokio::test]
+    async fn beyond_max_connections_callers_wait_until_somebody_leaves() {
+        let running = start(Settings {
+            max_connections: 1,
+            ..settings(tcp())
+        });
+        let mut first = running.connect().await;
+        send(&mut first, "/").await;
+        receive(&mut first).await;
+        let mut second = running.connect().await;
+        send(&mut second, "/").await;
+        let waiting = tokio::time::timeout(Duration::from_millis(50), receive(&mut second));
+        assert!(waiting.await.is_err());
+        drop(first);
+        receive(&mut second).await;
+        running.end(Stage::Stopping).await;
+    }
+
+    #[tokio::test]
+    async fn a_head_over_16_kib_or_64_fields_is_a_431() {
+        let running = start(settings(tcp()));
+        let long = format!("A: {}\r\n", "x".repeat(16 * 1024));
+        let many = "A: x\r\n".repeat(64);
+        for fields in [long, many] {
+            let mut stream = running.connect().await;
+            let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let answer = rest(&mut stream).await;
+            assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        }
+        running.end(Stage::Stopping).await;
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_costs_its_own_connection_alone() {
+        let running = start(Settings {
+            threads: 1,
+            ..settings(tcp())
+        });
+        let (mut unlucky, mut other) = (running.connect().await, running.connect().await);
+        send(&mut unlucky, "/panic").await;
+        assert_eq!(rest(&mut unlucky).await, "");
+        send(&mut other, "/").await;
+        receive(&mut other).await;
+        running.end(Stage::Stopping).await;
+    }
+
+    #[tokio::test]
+    async fn draining_ends_answers_under_way_closes_idle_connections_and_accepts_nobody() {
+        let running = start(settings(tcp()));
+        let (mut idle, mut busy) = (running.connect().await, running.connect().await);
+        send(&mut idle, "/").await;
+        receive(&mut idle).await;
+        send(&mut busy, "/wait").await;
+        running.doors.entered.notified().await;
+        running.stage.send_replace(Stage::Draining);
+        assert_eq!(rest(&mut idle).await, "");
+        assert!(TcpStream::connect(running.bound[0]).await.is_err());
+        assert!(!running.serving.is_finished());
+        running.doors.open.notify_one();
+        let answer = rest(&mut busy).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(
+            answer.to_lowercase().contains("connection: close"),
+            "{answer}"
+        );
+        running.serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn draining_ends_in_time_and_at_once_when_told_to_stop() {
+        for (drain_timeout, then) in [
+            (Duration::from_millis(50), Stage::Draining),
+            (Duration::from_secs(60), Stage::Stopping),
+        ] {
+            let running = start(Settings {
+                drain_timeout,
+                ..settings(tcp())
+            });
+            let mut busy = running.connect().await;
+            send(&mut busy, "/wait").await;
+            running.doors.entered.notified().await;
+            running.stage.send_replace(Stage::Draining);
+            running.end(then).await;
+            assert_eq!(rest(&mut busy).await, "");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_has_its_mode_replaces_a_stale_one_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("proxy.sock");
+        let listener = || Listener::Unix {
+            path: path.clone(),
+            mode: 0o660,
+            group: None,
+        };
+        // What a killed process leaves: a socket that nobody listens on.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let running = start(settings(listener()));
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        send(&mut stream, "/").await;
+        receive(&mut stream).await;
+        assert!(matches!(
+            bind(settings(listener())),
+            Err(Error::Listen { .. })
+        ));
+        running.end(Stage::Stopping).await;
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_unix_socket_is_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("precious");
+        std::fs::write(&path, "content").unwrap();
+        let listener = Listener::Unix {
+            path: path.clone(),
+            mode: 0o660,
+            group: None,
+        };
+        assert!(matches!(
+            bind(settings(listener)),
+            Err(Error::Listen { .. })
+        ));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "content");
+    }
+
+    #[test]
+    fn what_the_system_cannot_give_is_refused_at_start() {
+        let unknown_group = Listener::Unix {
+            path: "/nowhere/proxy.sock".into(),
+            mode: 0o660,
+            group: Some("no such group".to_owned()),
+        };
+        assert!(matches!(
+            bind(settings(unknown_group)),
+            Err(Error::GroupUnknown(_))
+        ));
+        let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        if let Some(hard) = hard {
+            let greedy = Settings {
+                max_connections: usize::try_from(hard).unwrap() - 2047,
+                ..settings(tcp())
+            };
+            assert!(matches!(bind(greedy), Err(Error::TooFewDescriptors { .. })));
+        }
+    }
 }

@@ -221,7 +221,7 @@ pub enum Error {
 /// Durable means: survives a kill and a power cut from the moment the call returns. Every method
 /// may be called from any runtime; none blocks its thread on I/O.
 #[async_trait]
-pub trait Store: std::fmt::Debug + Send + Sync + 'static {
+pub trait Store: Send + Sync + 'static {
     /// What is known of `principal`; the default entry when nothing is.
     async fn load(&self, principal: &Principal) -> Result<Entry, Error>;
 

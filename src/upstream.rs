@@ -1,10 +1,19 @@
-//! Connections to the API's hosts: names, TLS, deadlines. Knows no tokens.
+//! Connections to the API's hosts: names, TLS, deadlines. Knows no tokens. Callers' requests go
+//! through the [`pool`] of their worker.
 
+mod connect;
 pub mod pool;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use http::uri::{Authority, InvalidUri, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method};
+use rustls::ClientConfig;
+use rustls::pki_types::{InvalidDnsNameError, ServerName};
 
 /// Part of the configuration: `[upstream]`.
 #[derive(Clone, Debug)]
@@ -48,5 +57,122 @@ impl std::fmt::Display for Scheme {
             Scheme::Http => "http",
             Scheme::Https => "https",
         })
+    }
+}
+
+/// Where one host is reached, checked once at start.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Plain text or TLS.
+    pub scheme: Scheme,
+    /// `host` or `host:port`.
+    pub authority: Authority,
+    /// The authority as the Host field.
+    pub host: HeaderValue,
+    /// Whom the certificate must name.
+    name: ServerName<'static>,
+}
+
+/// A request as it goes upstream, but for what the connection decides: Host and framing are set
+/// anew for every attempt.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// As the caller sent it.
+    pub method: Method,
+    /// Checked; as the caller wrote it, without a naming prefix.
+    pub target: PathAndQuery,
+    /// Cleaned: neither hop-by-hop fields nor Host, Content-Length, Transfer-Encoding.
+    pub headers: HeaderMap,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Invalid {
+    /// `ca_file` cannot be read, or holds no certificate.
+    #[error("the certificates in {path} cannot be used", path = .path.display())]
+    CaFile {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// A certificate that no signature can be checked against.
+    #[error("a certificate in {path} cannot be used", path = .path.display())]
+    Certificate {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: rustls::Error,
+    },
+    /// A host or redirect is no `host` or `host:port`.
+    #[error("{0:?} is not a host, with or without a port")]
+    Authority(String, #[source] InvalidUri),
+    /// A host cannot stand in a certificate.
+    #[error("{0:?} is neither a DNS name nor an IP address")]
+    Name(String, #[source] InvalidDnsNameError),
+}
+
+/// Why a request got no answer from upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection became free in time.
+    #[error("all connections to the host are in use")]
+    Busy,
+    /// TCP or TLS took too long.
+    #[error("connecting took too long")]
+    ConnectTimeout,
+    /// Name, TCP or TLS failed.
+    #[error("the host cannot be reached")]
+    Unreachable(#[source] io::Error),
+    /// The head of the answer did not come in time.
+    #[error("the answer did not come in time")]
+    ResponseTimeout,
+    /// The connection broke before an answer, or what came is not HTTP.
+    #[error("no whole answer came")]
+    Broken(#[source] hyper::Error),
+    /// A 101 that nobody asked for.
+    #[error("the host switched protocols unasked")]
+    Switched,
+}
+
+/// How hosts are reached: made once, shared by all workers and by whoever else calls the API.
+#[derive(Clone, Debug)]
+pub struct Hosts {
+    tls: Arc<ClientConfig>,
+    redirects: HashMap<String, Redirect>,
+}
+
+impl Hosts {
+    /// Reads the trusted certificates: the platform's, or Mozilla's where the platform has none,
+    /// and those of `ca_file`.
+    pub fn new(settings: &Settings) -> Result<Hosts, Invalid> {
+        Ok(Hosts {
+            tls: Arc::new(connect::client_config(settings.ca_file.as_deref())?),
+            redirects: settings.redirects.clone(),
+        })
+    }
+
+    /// Where `host`, a public name in lower case, is reached.
+    pub fn target(&self, host: &str) -> Result<Target, Invalid> {
+        let (scheme, authority) = match self.redirects.get(host) {
+            Some(redirect) => (redirect.scheme, redirect.authority.as_str()),
+            None => (Scheme::Https, host),
+        };
+        let authority: Authority = authority
+            .parse()
+            .map_err(|e| Invalid::Authority(authority.to_owned(), e))?;
+        let bare = authority.host().trim_matches(['[', ']']);
+        Ok(Target {
+            scheme,
+            host: HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"),
+            name: ServerName::try_from(bare.to_owned())
+                .map_err(|e| Invalid::Name(bare.to_owned(), e))?,
+            authority,
+        })
+    }
+
+    /// The TLS settings for calls to the API: verified certificates, h2 or http/1.1 by ALPN.
+    pub fn tls(&self) -> &Arc<ClientConfig> {
+        &self.tls
     }
 }

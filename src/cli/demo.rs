@@ -17,7 +17,7 @@ const PORT: u16 = 8080;
 
 /// Serves until Ctrl-C. Keeps its store in a temporary folder, which goes with it.
 pub fn run() -> Result<ExitCode, Failure> {
-    telemetry::start_quietly(telemetry::Format::Text).map_err(Failure::other)?;
+    telemetry::start_at(telemetry::Format::Text, "warn").map_err(Failure::other)?;
     let folder = tempfile::tempdir().map_err(Failure::other)?;
     super::background_runtime()?.block_on(serve(folder.path()))
 }
@@ -29,7 +29,7 @@ async fn serve(folder: &Path) -> Result<ExitCode, Failure> {
     std::fs::write(&file, configuration(folder, &damoov.base_url())).map_err(Failure::other)?;
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
         .map_err(Failure::other)?;
-    let nothing = Environment::from_iter(std::iter::empty::<(String, String)>());
+    let nothing = Environment::from_iter(std::iter::empty());
     let loaded = config::load(&file, &nothing, Secrets::Resolve)
         .map_err(|error| Failure::Config(error.to_string()))?;
     let service = Service::open(loaded.settings).await?;

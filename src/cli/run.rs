@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::service::{self, Service};
+use super::service::Service;
 use super::{ConfigFile, Failure};
 use crate::config::{Secrets, Settings};
 use crate::server::Stage;

@@ -68,7 +68,6 @@ pub enum StoreError {
 }
 
 /// An open store and the keys to it.
-#[derive(Debug)]
 pub struct OpenStore {
     /// The store.
     pub store: Arc<Sqlite>,
@@ -109,7 +108,6 @@ pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreErro
 pub struct Service {
     bound: Bound,
     status: Option<(TcpListener, admin::Status)>,
-    readiness: Readiness,
     proxy: Arc<Proxy>,
     background: Background,
 }
@@ -120,6 +118,8 @@ impl Service {
         let metrics = Arc::new(Metrics::new());
         let hosts = Hosts::new(&settings.upstream)?;
         let OpenStore { store, ring, run } = open_store(&settings.store).await?;
+        let head =
+            head::Settings { hosts: settings.hosts, allowed_origins: settings.allowed_origins };
         let accounts = naming::Accounts {
             names: settings.credentials.accounts.iter().map(|a| a.name.clone()).collect(),
             default: default_account(&settings.credentials),
@@ -135,12 +135,12 @@ impl Service {
             metrics: metrics.clone(),
             runtime: Handle::current(),
         });
-        let readiness = Readiness::default();
         let status = match &settings.status {
             None => None,
             Some(listener) => {
                 let status = admin::Status {
-                    readiness: readiness.clone(),
+                    head: head.clone(),
+                    readiness: Readiness::default(),
                     store: store as Arc<dyn Store>,
                     provider: provider.clone(),
                     metrics: metrics.clone(),
@@ -149,10 +149,7 @@ impl Service {
             }
         };
         let proxy = Proxy::new(proxy::Parts {
-            head: head::Settings {
-                hosts: settings.hosts,
-                allowed_origins: settings.allowed_origins,
-            },
+            head,
             routes: Table::new(settings.routes, settings.default_host),
             accounts,
             provider,
@@ -164,7 +161,7 @@ impl Service {
             metrics,
         })?;
         let bound = server::bind(settings.server)?;
-        Ok(Service { bound, status, readiness, proxy: Arc::new(proxy), background })
+        Ok(Service { bound, status, proxy: Arc::new(proxy), background })
     }
 
     /// The TCP addresses that callers are served on.
@@ -178,22 +175,11 @@ impl Service {
     }
 
     /// Serves until `stage` says otherwise; renewals under way end before this returns.
-    pub async fn serve(self, mut stage: watch::Receiver<Stage>) -> io::Result<()> {
-        let Service { bound, status, readiness, proxy, background } = self;
-        let status = status.map(|(listener, status)| tokio::spawn(admin::serve(listener, status)));
-        let serving = readiness.wait_for("draining");
-        drop(serving);
-        let served = server::serve(bound, move || Path::new(proxy.clone()), stage.clone());
-        let unready = async {
-            let _ = stage.wait_for(|stage| *stage > Stage::Serving).await;
-            // Held for the rest of the process: not ready any more.
-            std::mem::forget(readiness.wait_for("draining"));
-            std::future::pending::<()>().await
-        };
-        let served = tokio::select! {
-            served = served => served,
-            () = unready => unreachable!("it waits for ever"),
-        };
+    pub async fn serve(self, stage: watch::Receiver<Stage>) -> io::Result<()> {
+        let Service { bound, status, proxy, background } = self;
+        let status = status
+            .map(|(listener, status)| tokio::spawn(admin::serve(listener, status, stage.clone())));
+        let served = server::serve(bound, move || Path::new(proxy.clone()), stage).await;
         background.finish().await;
         if let Some(status) = status {
             status.abort();

@@ -121,7 +121,7 @@ fn unix_socket(socket: &mut Section<'_>) -> Option<Listener> {
     let mode = socket.get("mode", shape::mode).unwrap_or(0o660);
     let group = socket.get("group", shape::text);
     Some(Listener::Unix {
-        path: path?,
+        path: path?.into(),
         mode,
         group,
     })
@@ -389,7 +389,7 @@ fn route(route: &mut Section<'_>) -> Option<Route> {
         .get("replay", shape::word(&replays))
         .unwrap_or(Replay::On401);
     Some(Route {
-        path: path?,
+        path: path?.into(),
         host: host?,
         credential: credential?,
         methods,

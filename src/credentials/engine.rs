@@ -29,7 +29,6 @@ use crate::store::{self, Commit, Entry, Generation, Record, RunId, Store};
 /// While a commit cannot be made durable it is tried again this often.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
 pub(super) struct Engine {
     pub(super) settings: Settings,
     pub(super) store: Arc<dyn Store>,

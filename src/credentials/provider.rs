@@ -26,13 +26,12 @@ use crate::upstream;
 
 /// Gives out credentials and renews them: one renewal per principal at a time, in a task that no
 /// caller's hang-up cancels. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Provider {
     engine: Arc<Engine>,
 }
 
 /// What a [`Provider`] is made of.
-#[derive(Debug)]
 pub struct Parts<'a> {
     /// Its part of the configuration.
     pub settings: Settings,
@@ -55,7 +54,6 @@ pub struct Parts<'a> {
 }
 
 /// The tasks that a provider runs besides renewals; ended by [`Background::finish`].
-#[derive(Debug)]
 pub struct Background {
     engine: Arc<Engine>,
     tasks: [JoinHandle<()>; 2],

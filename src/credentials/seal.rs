@@ -189,11 +189,14 @@ pub async fn verify(ring: &Ring, store: &dyn Store) -> Result<(), Unverified> {
     }
 }
 
-/// Reads `store.key` in the directory `path`, or creates both. True when it was created now. Of
+/// The file of a key that was created beside the store.
+pub const KEY_FILE: &str = "store.key";
+
+/// Reads [`KEY_FILE`] in the directory `path`, or creates both. True when it was created now. Of
 /// processes that create it at once one succeeds, and all read its key.
 pub fn created_key(path: &Path) -> io::Result<(Secret, bool)> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    let file = path.join("store.key");
+    let file = path.join(KEY_FILE);
     let created = match file.try_exists()? {
         true => false,
         false => create_key(path, &file)?,

@@ -18,8 +18,8 @@ pub struct Table {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// A prefix of whole segments; `*` matches one segment; a `$` at the end means exactly this
-    /// path. Matched without regard to case.
-    pub path: String,
+    /// path. Matched without regard to case. Shared, because it is the route's label in metrics.
+    pub path: Arc<str>,
     /// The upstream host it goes to, by its public name.
     pub host: String,
     /// What is attached.
@@ -86,7 +86,7 @@ impl Table {
     /// Every configured path has passed [`Route::check`].
     pub fn new(configured: Vec<Route>, default_host: Option<String>) -> Table {
         let everything = default_host.map(|host| Route {
-            path: "/".to_owned(),
+            path: "/".into(),
             host,
             credential: Credential::User,
             methods: Vec::new(),
@@ -101,6 +101,11 @@ impl Table {
         // The sort is stable, so that among equals the order above decides.
         entries.sort_by_key(|entry| Reverse(entry.precedence()));
         Table { entries }
+    }
+
+    /// All routes.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.entries.iter().map(|entry| &*entry.route)
     }
 
     /// The route of a path that has passed the checks of the request head; `None` where no route
@@ -126,7 +131,7 @@ impl Route {
         }
         for segment in segments.split('/') {
             match segment {
-                "" if path != self.path => return Err(PathError::MisplacedDollar),
+                "" if path.len() != self.path.len() => return Err(PathError::MisplacedDollar),
                 "" => return Err(PathError::EmptySegment),
                 "." | ".." => return Err(PathError::DotSegment),
                 "*" => {}
@@ -141,7 +146,7 @@ impl Route {
 
     /// What metrics and logs call the route: its path as configured, so that the label stays
     /// bounded whatever callers ask for.
-    pub fn label(&self) -> &str {
+    pub fn label(&self) -> &Arc<str> {
         &self.path
     }
 }
@@ -251,7 +256,7 @@ fn built_in() -> impl Iterator<Item = Route> {
     ]
     .into_iter()
     .map(|(path, host, credential)| Route {
-        path: path.to_owned(),
+        path: path.into(),
         host: host.to_owned(),
         credential,
         methods: Vec::new(),
@@ -263,7 +268,7 @@ fn built_in() -> impl Iterator<Item = Route> {
     })
     // A user's own profile; every other method there acts on a user that UserDeviceToken names.
     .chain([Route {
-        path: "/v1/Management/users$".to_owned(),
+        path: "/v1/Management/users$".into(),
         host: USER.to_owned(),
         credential: UserOrAdmin,
         methods: vec![Method::GET],
@@ -277,7 +282,7 @@ mod tests {
 
     fn route(path: &str, host: &str) -> Route {
         Route {
-            path: path.to_owned(),
+            path: path.into(),
             host: host.to_owned(),
             credential: Credential::Admin,
             methods: Vec::new(),
@@ -366,7 +371,7 @@ mod tests {
             assert_eq!(found(&strict, &Method::GET, path), None, "{path}");
             let route = found(&open, &Method::GET, path).unwrap();
             assert_eq!(
-                (route.host.as_str(), route.credential, route.label()),
+                (route.host.as_str(), route.credential, &**route.label()),
                 ("other.example", Credential::User, "/")
             );
         }

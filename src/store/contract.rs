@@ -265,14 +265,14 @@ pub(crate) async fn only_one_process_holds_a_lease_and_a_release_frees_it(medium
     assert_eq!(one.lease(&user(1), LONG).await, granted(false));
     assert_eq!(other.lease(&user(1), LONG).await, Ok(Lease::Held));
     assert_eq!(other.lease(&user(2), LONG).await, granted(false));
-    one.release(&user(1)).await;
+    one.release(&user(1));
     assert_eq!(other.lease(&user(1), LONG).await, granted(false));
 }
 
 pub(crate) async fn nobody_releases_the_lease_of_another(medium: &impl Medium) {
     let (one, other) = (medium.open(run()), medium.open(run()));
     one.lease(&user(1), LONG).await.unwrap();
-    other.release(&user(1)).await;
+    other.release(&user(1));
     assert_eq!(other.lease(&user(1), LONG).await, Ok(Lease::Held));
 }
 
@@ -281,7 +281,7 @@ pub(crate) async fn a_lease_that_ran_out_is_granted_as_orphaned(medium: &impl Me
     one.lease(&user(1), Duration::ZERO).await.unwrap();
     assert_eq!(other.lease(&user(1), LONG).await, granted(true));
     assert_eq!(one.lease(&user(1), LONG).await, Ok(Lease::Held));
-    other.release(&user(1)).await;
+    other.release(&user(1));
     assert_eq!(one.lease(&user(1), LONG).await, granted(false));
 }
 

@@ -135,15 +135,14 @@ impl Store for Sqlite {
             .map_err(|e| Error::Unwritable(e.to_string()))
     }
 
-    async fn release(&self, principal: &Principal) {
+    fn release(&self, principal: &Principal) {
         let principal = principal.clone();
-        let released = self
-            .leases
-            .ask(move |leases| leases.release(&principal))
-            .await;
-        if let Ok(Err(error)) = released {
-            tracing::warn!(%error, "a lease was not released: its ttl ends it");
-        }
+        // A store that is closed has freed its leases.
+        let _ = self.leases.send(Box::new(move |leases| {
+            if let Err(error) = leases.release(&principal) {
+                tracing::warn!(%error, "a lease was not released: its ttl ends it");
+            }
+        }));
     }
 
     async fn commit(

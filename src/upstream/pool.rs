@@ -1,1 +1,852 @@
-//! A worker's own connections to the hosts: newest first, bounded, checked before use.
+//! One worker's connections to the API's hosts. HTTP/1.1: a stack of idle connections, the newest
+//! on top, because it is the least likely to be closed by the other side. HTTP/2, where the host
+//! chose it: one connection that everybody shares. hyper speaks the protocol; this is bookkeeping.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri, Version, uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::gauge::Gauge;
+use rustls::ClientConfig;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use super::connect::{self, OnThisThread};
+use super::{Error, Head, Scheme, Target};
+
+/// A connection is not used again after this, so that a change in DNS is followed.
+const MAX_AGE: Duration = Duration::from_secs(300);
+
+/// HTTP/2 flow control: enough for one fast download over a long line.
+const HTTP2_WINDOW: u32 = 1024 * 1024;
+
+/// What one worker may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From asking for a connection to having one, a wait for a free one included.
+    pub connect_timeout: Duration,
+    /// An idle connection is closed after this.
+    pub idle_timeout: Duration,
+    /// HTTP/1.1 connections to one host; at least 1.
+    pub max_connections: usize,
+}
+
+/// The connections of one worker. `B` is the content that its requests carry; its default is none.
+#[derive(Debug)]
+pub struct Pool<B> {
+    /// By public name.
+    hosts: HashMap<Box<str>, Rc<Host<B>>>,
+    /// Closes idle connections; aborted when the pool is dropped.
+    _sweeper: JoinSet<()>,
+}
+
+/// The content of an answer. Its connection returns to the pool when it is dropped.
+#[derive(Debug)]
+pub struct Answer<B> {
+    incoming: Incoming,
+    /// Taken when dropped.
+    lease: Option<Lease<B>>,
+}
+
+#[derive(Debug)]
+struct Host<B> {
+    target: Target,
+    tls: Arc<ClientConfig>,
+    limits: Limits,
+    /// One permit for each HTTP/1.1 connection that carries a request. Idle ones hold none: a new
+    /// one is opened only when no idle one is left, so that all together stay within the limit.
+    free: Arc<Semaphore>,
+    /// The newest last.
+    idle: RefCell<Vec<Idle<B>>>,
+    protocol: RefCell<Protocol<B>>,
+    /// Held while connecting, as long as the host is not known to speak HTTP/1.1: everybody else
+    /// waits for what it chooses, and one HTTP/2 connection is opened, not one for each request.
+    choosing: Mutex<()>,
+    /// `upstream_connections`
+    open: Gauge,
+}
+
+/// What the host chose the last time.
+#[derive(Debug)]
+enum Protocol<B> {
+    Unknown,
+    Http1,
+    Http2(http2::SendRequest<B>),
+}
+
+#[derive(Debug)]
+struct Idle<B> {
+    sender: http1::SendRequest<B>,
+    opened: Instant,
+    since: Instant,
+}
+
+/// The right to send one request.
+#[derive(Debug)]
+enum Lease<B> {
+    Http1 {
+        sender: http1::SendRequest<B>,
+        opened: Instant,
+        host: Rc<Host<B>>,
+        _permit: OwnedSemaphorePermit,
+    },
+    Http2(http2::SendRequest<B>),
+}
+
+/// Whether a connection that carried a request before will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accept {
+    Any,
+    OnlyNew,
+}
+
+impl<B> Pool<B>
+where
+    B: Body<Data = Bytes> + Default + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync,
+{
+    /// A pool for the thread it is made on, which must run a local runtime.
+    pub fn new(
+        targets: &HashMap<Box<str>, Target>,
+        tls: &Arc<ClientConfig>,
+        limits: Limits,
+        open: &Gauge,
+    ) -> Pool<B> {
+        let host = |target: &Target| Host {
+            target: target.clone(),
+            tls: tls.clone(),
+            limits,
+            free: Arc::new(Semaphore::new(limits.max_connections)),
+            idle: RefCell::default(),
+            protocol: RefCell::new(match target.scheme {
+                Scheme::Http => Protocol::Http1,
+                Scheme::Https => Protocol::Unknown,
+            }),
+            choosing: Mutex::default(),
+            open: open.clone(),
+        };
+        let hosts: HashMap<_, _> = targets
+            .iter()
+            .map(|(name, target)| (name.clone(), Rc::new(host(target))))
+            .collect();
+        let mut sweeper = JoinSet::new();
+        let swept: Vec<_> = hosts.values().cloned().collect();
+        sweeper.spawn_local(async move {
+            loop {
+                tokio::time::sleep(limits.idle_timeout / 4).await;
+                swept.iter().for_each(|host| host.sweep());
+            }
+        });
+        Pool {
+            hosts,
+            _sweeper: sweeper,
+        }
+    }
+
+    /// Sends one request to `host` and waits for the head of the answer, until `overdue` ends.
+    ///
+    /// A request that hit a connection which had died unnoticed is sent once more, if none of it
+    /// was written, or if it is a GET, HEAD or OPTIONS without content.
+    pub async fn send(
+        &self,
+        host: &str,
+        head: &Head,
+        content: B,
+        overdue: impl Future<Output = ()>,
+    ) -> Result<Response<Answer<B>>, Error> {
+        let host = self
+            .hosts
+            .get(host)
+            .expect("the pool was made with the host of every route");
+        let mut overdue = pin!(overdue);
+        let repeatable = content.is_end_stream()
+            && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+
+        let (lease, reused) = host.lease(Accept::Any).await?;
+        let request = host.request(&lease, head, content);
+        let failed = match lease.exchange(request, overdue.as_mut()).await {
+            Ok(answer) => return Ok(answer),
+            Err(failed) => failed,
+        };
+        let content = match failed.unsent {
+            _ if !reused || !failed.died() => return Err(failed.error),
+            Some(request) => request.into_body(),
+            None if repeatable => B::default(),
+            None => return Err(failed.error),
+        };
+        let (lease, _) = host.lease(Accept::OnlyNew).await?;
+        let request = host.request(&lease, head, content);
+        let second = lease.exchange(request, overdue).await;
+        second.map_err(|failed| failed.error)
+    }
+}
+
+impl<B> Host<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync,
+{
+    /// The right to send one request, and whether its connection has been used before.
+    async fn lease(self: &Rc<Self>, accept: Accept) -> Result<(Lease<B>, bool), Error> {
+        if let Some(shared) = self.shared() {
+            return Ok((shared, true));
+        }
+        let deadline = Instant::now() + self.limits.connect_timeout;
+        let permit = timeout_at(deadline, self.free.clone().acquire_owned())
+            .await
+            .map_err(|_| Error::Busy)?
+            .expect("the semaphore is never closed");
+        if accept == Accept::Any
+            && let Some(idle) = self.pop()
+        {
+            let lease = Lease::Http1 {
+                sender: idle.sender,
+                opened: idle.opened,
+                host: self.clone(),
+                _permit: permit,
+            };
+            return Ok((lease, true));
+        }
+        timeout_at(deadline, self.connect(permit))
+            .await
+            .map_err(|_| Error::ConnectTimeout)?
+    }
+
+    async fn connect(
+        self: &Rc<Self>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(Lease<B>, bool), Error> {
+        let speaks_http1 = matches!(*self.protocol.borrow(), Protocol::Http1);
+        let _alone = match speaks_http1 {
+            true => None,
+            false => Some(self.choosing.lock().await),
+        };
+        if let Some(shared) = self.shared() {
+            return Ok((shared, true));
+        }
+        let (stream, version) = connect::open(&self.target, &self.tls)
+            .await
+            .map_err(Error::Unreachable)?;
+        let io = TokioIo::new(stream);
+        match version {
+            connect::Version::Http1 => {
+                let (sender, connection) = http1::handshake(io).await.map_err(Error::Broken)?;
+                self.drive(connection);
+                *self.protocol.borrow_mut() = Protocol::Http1;
+                let lease = Lease::Http1 {
+                    sender,
+                    opened: Instant::now(),
+                    host: self.clone(),
+                    _permit: permit,
+                };
+                Ok((lease, false))
+            }
+            connect::Version::Http2 => {
+                let (sender, connection) = http2::Builder::new(OnThisThread)
+                    .timer(TokioTimer::new())
+                    .initial_stream_window_size(HTTP2_WINDOW)
+                    .initial_connection_window_size(4 * HTTP2_WINDOW)
+                    .keep_alive_interval(Duration::from_secs(20))
+                    .handshake(io)
+                    .await
+                    .map_err(Error::Broken)?;
+                self.drive(connection);
+                *self.protocol.borrow_mut() = Protocol::Http2(sender.clone());
+                Ok((Lease::Http2(sender), false))
+            }
+        }
+    }
+
+    /// Runs a connection until it is closed, which dropping its senders does too.
+    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + 'static) {
+        let open = self.open.clone();
+        open.inc();
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an upstream connection broke");
+            }
+            open.dec();
+        });
+    }
+
+    /// The HTTP/2 connection, if there is a living one.
+    fn shared(&self) -> Option<Lease<B>> {
+        match &*self.protocol.borrow() {
+            Protocol::Http2(sender) if !sender.is_closed() => Some(Lease::Http2(sender.clone())),
+            Protocol::Http2(_) | Protocol::Http1 | Protocol::Unknown => None,
+        }
+    }
+
+    /// The request as this connection wants it: target, Host and framing are set anew.
+    fn request(&self, lease: &Lease<B>, head: &Head, content: B) -> Request<B> {
+        let mut headers = head.headers.clone();
+        let (version, uri) = match lease {
+            Lease::Http1 { .. } => {
+                headers.insert(header::HOST, self.target.host.clone());
+                (Version::HTTP_11, Uri::from(head.target.clone()))
+            }
+            Lease::Http2(_) => {
+                let mut parts = uri::Parts::default();
+                parts.scheme = Some(uri::Scheme::HTTPS);
+                parts.authority = Some(self.target.authority.clone());
+                parts.path_and_query = Some(head.target.clone());
+                let uri = Uri::from_parts(parts).expect("all three parts are there");
+                (Version::HTTP_2, uri)
+            }
+        };
+        frame(&mut headers, version, &head.method, &content);
+        let mut request = Request::new(content);
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = uri;
+        *request.version_mut() = version;
+        *request.headers_mut() = headers;
+        request
+    }
+}
+
+impl<B> Host<B> {
+    /// The newest idle connection that can still be used. One that is not ready yet, because it
+    /// swallows the rest of an answer, is passed over.
+    fn pop(&self) -> Option<Idle<B>> {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        let newest = idle
+            .iter()
+            .rposition(|idle| idle.sender.is_ready() && idle.is_young(now, self.limits))?;
+        Some(idle.remove(newest))
+    }
+
+    fn push(&self, sender: http1::SendRequest<B>, opened: Instant) {
+        if !sender.is_closed() {
+            let since = Instant::now();
+            self.idle.borrow_mut().push(Idle {
+                sender,
+                opened,
+                since,
+            });
+        }
+    }
+
+    /// Drops what is closed, idle for too long, or too old.
+    fn sweep(&self) {
+        let now = Instant::now();
+        self.idle
+            .borrow_mut()
+            .retain(|idle| !idle.sender.is_closed() && idle.is_young(now, self.limits));
+    }
+}
+
+impl<B> Idle<B> {
+    fn is_young(&self, now: Instant, limits: Limits) -> bool {
+        now - self.since < limits.idle_timeout && now - self.opened < MAX_AGE
+    }
+}
+
+/// Why an exchange failed, with the request if none of it was written.
+struct Failed<B> {
+    error: Error,
+    unsent: Option<Request<B>>,
+}
+
+impl<B> Failed<B> {
+    /// Whether the connection died, rather than answered badly or late.
+    fn died(&self) -> bool {
+        matches!(&self.error, Error::Broken(error) if !error.is_parse() && !error.is_user())
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B> {
+    /// Sends the request. Whatever goes wrong, the connection is not used again.
+    async fn exchange(
+        mut self,
+        request: Request<B>,
+        overdue: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Response<Answer<B>>, Failed<B>> {
+        let failed = |error| Failed {
+            error,
+            unsent: None,
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = self.send(request) => answer,
+            () = overdue => return Err(failed(Error::ResponseTimeout)),
+        };
+        match answer {
+            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Err(failed(Error::Switched))
+            }
+            Ok(answer) => Ok(answer.map(|incoming| Answer {
+                incoming,
+                lease: Some(self),
+            })),
+            Err(mut error) => Err(Failed {
+                unsent: error.take_message(),
+                error: Error::Broken(error.into_error()),
+            }),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        request: Request<B>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        match self {
+            Lease::Http1 { sender, .. } => sender.try_send_request(request).await,
+            Lease::Http2(sender) => sender.try_send_request(request).await,
+        }
+    }
+}
+
+/// Says how the content ends (RFC 9112 §6, RFC 9110 §8.6): by the length where it is known, which
+/// includes none for the methods that promise content, else by `chunked`, for GET and HEAD too.
+fn frame(headers: &mut HeaderMap, version: Version, method: &Method, content: &impl Body) {
+    let promises_content = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    match content.size_hint().exact() {
+        Some(0) if !promises_content => {}
+        Some(length) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        None if version == Version::HTTP_11 => {
+            headers.insert(
+                header::TRANSFER_ENCODING,
+                HeaderValue::from_static("chunked"),
+            );
+        }
+        // HTTP/2 frames the content itself.
+        None => {}
+    }
+}
+
+impl<B: Unpin> Body for Answer<B> {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.get_mut().incoming).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl<B> Drop for Answer<B> {
+    fn drop(&mut self) {
+        if let Some(Lease::Http1 {
+            sender,
+            opened,
+            host,
+            _permit,
+        }) = self.lease.take()
+        {
+            host.push(sender, opened);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::{Hosts, Redirect, Settings};
+    use http_body_util::{BodyExt, Full};
+    use hyper::service::service_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    const HOST: &str = "api.example";
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    fn limits(max_connections: usize) -> Limits {
+        Limits {
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(55),
+            max_connections,
+        }
+    }
+
+    async fn listen() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        (listener, authority)
+    }
+
+    fn hosts(scheme: Scheme, authority: String, ca_file: Option<std::path::PathBuf>) -> Hosts {
+        let redirect = Redirect { scheme, authority };
+        Hosts::new(&Settings {
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(5),
+            max_connections: 1,
+            ca_file,
+            redirects: [(HOST.to_owned(), redirect)].into(),
+        })
+        .unwrap()
+    }
+
+    fn pool(hosts: &Hosts, limits: Limits) -> (Pool<Full<Bytes>>, Gauge) {
+        let open = Gauge::default();
+        let targets = [(HOST.into(), hosts.target(HOST).unwrap())].into();
+        (Pool::new(&targets, hosts.tls(), limits, &open), open)
+    }
+
+    fn plain(authority: String, limits: Limits) -> (Pool<Full<Bytes>>, Gauge) {
+        pool(&hosts(Scheme::Http, authority, None), limits)
+    }
+
+    fn head(method: Method) -> Head {
+        Head {
+            method,
+            target: "/trips?a=1".parse().unwrap(),
+            headers: HeaderMap::new(),
+        }
+    }
+
+    async fn get(pool: &Pool<Full<Bytes>>) -> Result<Response<Answer<Full<Bytes>>>, Error> {
+        pool.send(
+            HOST,
+            &head(Method::GET),
+            Full::default(),
+            std::future::pending(),
+        )
+        .await
+    }
+
+    async fn text(answer: Response<Answer<Full<Bytes>>>) -> String {
+        let whole = answer.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(whole.to_vec()).unwrap()
+    }
+
+    /// Reads one request without content.
+    async fn hear(stream: &mut TcpStream) -> String {
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\n") {
+            heard.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(heard).unwrap()
+    }
+
+    async fn say(stream: &mut TcpStream, answer: &str) {
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_connection_is_used_again_and_the_newest_first() {
+        let (listener, authority) = listen().await;
+        let (pool, open) = plain(authority, limits(8));
+        let serving = async {
+            let (mut first, _) = listener.accept().await.unwrap();
+            hear(&mut first).await;
+            let (mut second, _) = listener.accept().await.unwrap();
+            hear(&mut second).await;
+            say(&mut first, OK).await;
+            say(&mut second, OK).await;
+            // Both are idle; the second became so last.
+            hear(&mut second).await;
+            say(&mut second, OK).await;
+        };
+        let calling = async {
+            let (first, second) = tokio::join!(get(&pool), get(&pool));
+            assert_eq!(text(first.unwrap()).await, "ok");
+            assert_eq!(text(second.unwrap()).await, "ok");
+            assert_eq!(open.get(), 2);
+            assert_eq!(text(get(&pool).await.unwrap()).await, "ok");
+        };
+        tokio::join!(serving, calling);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn target_host_and_framing_are_set_anew() {
+        let (listener, authority) = listen().await;
+        let (pool, _) = plain(authority.clone(), limits(1));
+        let post = head(Method::POST);
+        let calling = pool.send(HOST, &post, Full::default(), std::future::pending());
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let heard = hear(&mut stream).await;
+            say(&mut stream, OK).await;
+            heard
+        };
+        let (answer, heard) = tokio::join!(calling, serving);
+        answer.unwrap();
+        assert_eq!(
+            heard,
+            format!("POST /trips?a=1 HTTP/1.1\r\nhost: {authority}\r\ncontent-length: 0\r\n\r\n")
+        );
+    }
+
+    #[test]
+    fn content_of_unknown_length_is_chunked_for_every_method() {
+        let unknown = http_body_util::StreamBody::new(futures_util::stream::empty::<
+            Result<Frame<Bytes>, std::convert::Infallible>,
+        >());
+        for method in [Method::GET, Method::HEAD, Method::POST, Method::DELETE] {
+            let mut headers = HeaderMap::new();
+            frame(&mut headers, Version::HTTP_11, &method, &unknown);
+            assert_eq!(headers[header::TRANSFER_ENCODING], "chunked", "{method}");
+            assert_eq!(headers.len(), 1);
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_repeatable_request_that_hits_a_dead_connection_is_sent_once_more() {
+        for (method, repeated) in [
+            (Method::GET, true),
+            (Method::HEAD, true),
+            (Method::OPTIONS, true),
+            (Method::POST, false),
+            (Method::DELETE, false),
+        ] {
+            let (listener, authority) = listen().await;
+            let (pool, _) = plain(authority, limits(1));
+            let serving = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                hear(&mut stream).await;
+                say(&mut stream, OK).await;
+                // The second request arrives and the connection dies.
+                hear(&mut stream).await;
+                drop(stream);
+                let (mut stream, _) = listener.accept().await.unwrap();
+                hear(&mut stream).await;
+                say(&mut stream, "HTTP/1.1 204 No Content\r\n\r\n").await;
+            };
+            let calling = async {
+                text(get(&pool).await.unwrap()).await;
+                pool.send(
+                    HOST,
+                    &head(method.clone()),
+                    Full::default(),
+                    std::future::pending(),
+                )
+                .await
+            };
+            let answer = tokio::select! {
+                answer = calling => answer,
+                () = async { serving.await; std::future::pending().await } => unreachable!(),
+            };
+            match answer {
+                Ok(answer) => assert!(repeated && answer.status() == 204, "{method}"),
+                Err(error) => {
+                    assert!(!repeated, "{method}");
+                    assert!(matches!(error, Error::Broken(_)), "{method}: {error:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_new_connection_that_dies_is_an_error_at_once() {
+        let (listener, authority) = listen().await;
+        let (pool, _) = plain(authority, limits(1));
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            hear(&mut stream).await;
+        };
+        let (answer, ()) = tokio::join!(get(&pool), serving);
+        assert!(matches!(answer, Err(Error::Broken(_))));
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn beyond_the_limit_requests_wait_for_a_connection_and_then_give_up() {
+        let (listener, authority) = listen().await;
+        let impatient = Limits {
+            connect_timeout: Duration::from_millis(50),
+            ..limits(1)
+        };
+        let (pool, _) = plain(authority, impatient);
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for _ in 0..2 {
+                hear(&mut stream).await;
+                say(&mut stream, OK).await;
+            }
+        };
+        let calling = async {
+            let held = get(&pool).await.unwrap();
+            assert!(matches!(get(&pool).await, Err(Error::Busy)));
+            // The next one gets the connection as soon as the first answer was read.
+            let (next, _) = tokio::join!(get(&pool), text(held));
+            assert_eq!(text(next.unwrap()).await, "ok");
+        };
+        tokio::join!(serving, calling);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn an_answer_dropped_half_read_closes_its_connection_and_frees_its_place() {
+        let (listener, authority) = listen().await;
+        let (pool, _) = plain(authority, limits(1));
+        let serving = async {
+            let (mut first, _) = listener.accept().await.unwrap();
+            hear(&mut first).await;
+            say(
+                &mut first,
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+            )
+            .await;
+            let (mut second, _) = listener.accept().await.unwrap();
+            hear(&mut second).await;
+            say(&mut second, OK).await;
+            assert_eq!(first.read(&mut [0; 8]).await.unwrap_or(0), 0);
+        };
+        let calling = async {
+            drop(get(&pool).await.unwrap());
+            assert_eq!(text(get(&pool).await.unwrap()).await, "ok");
+        };
+        tokio::join!(serving, calling);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn bad_answers_are_told_apart() {
+        for (answer, switched) in [
+            (
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+                true,
+            ),
+            ("SMTP ready\r\n\r\n", false),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+                false,
+            ),
+        ] {
+            let (listener, authority) = listen().await;
+            let (pool, _) = plain(authority, limits(1));
+            let serving = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                hear(&mut stream).await;
+                say(&mut stream, answer).await;
+            };
+            let (received, ()) = tokio::join!(get(&pool), serving);
+            match received {
+                Err(Error::Switched) => assert!(switched, "{answer}"),
+                Err(Error::Broken(_)) => assert!(!switched, "{answer}"),
+                other => panic!("{answer}: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_late_answer_and_a_refused_connection_are_told_apart() {
+        let (listener, authority) = listen().await;
+        let (pool, _) = plain(authority, limits(1));
+        let request = head(Method::GET);
+        let late = pool.send(HOST, &request, Full::default(), async {});
+        assert!(matches!(late.await, Err(Error::ResponseTimeout)));
+        drop(listener);
+        assert!(matches!(get(&pool).await, Err(Error::Unreachable(_))));
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn an_idle_connection_is_closed_in_time() {
+        let (listener, authority) = listen().await;
+        let brief = Limits {
+            idle_timeout: Duration::from_millis(40),
+            ..limits(1)
+        };
+        let (pool, _) = plain(authority, brief);
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            hear(&mut stream).await;
+            say(&mut stream, OK).await;
+            stream.read(&mut [0]).await.unwrap()
+        };
+        let calling = async { text(get(&pool).await.unwrap()).await };
+        let (read, _) = tokio::join!(serving, calling);
+        assert_eq!(read, 0, "the end of the stream");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn http2_is_opened_once_and_shared() {
+        let (listener, authority) = listen().await;
+        let port = authority.rsplit(':').next().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, made.cert.pem()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![made.cert.der().clone()],
+                made.signing_key.serialize_der().try_into().unwrap(),
+            )
+            .unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+
+        let hosts = hosts(Scheme::Https, format!("localhost:{port}"), Some(ca_file));
+        let (pool, open) = pool(&hosts, limits(8));
+        let serving = async {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let stream = acceptor.accept(stream).await.unwrap();
+                let service = service_fn(|request: Request<Incoming>| async move {
+                    assert_eq!(request.uri().path(), "/trips");
+                    Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("ok")))
+                });
+                tokio::task::spawn_local(
+                    hyper::server::conn::http2::Builder::new(OnThisThread)
+                        .serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        };
+        let calling = async {
+            let (a, b, c) = tokio::join!(get(&pool), get(&pool), get(&pool));
+            for answer in [a, b, c] {
+                let answer = answer.unwrap();
+                assert_eq!(answer.version(), Version::HTTP_2);
+                assert_eq!(text(answer).await, "ok");
+            }
+            assert_eq!(open.get(), 1);
+        };
+        tokio::select! {
+            () = serving => unreachable!(),
+            () = calling => {}
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_certificate_nobody_vouches_for_is_refused() {
+        let (listener, authority) = listen().await;
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![made.cert.der().clone()],
+                made.signing_key.serialize_der().try_into().unwrap(),
+            )
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let (pool, _) = pool(&hosts(Scheme::Https, authority, None), limits(1));
+        let serving = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            acceptor.accept(stream).await
+        };
+        let (answer, served) = tokio::join!(get(&pool), serving);
+        assert!(matches!(answer, Err(Error::Unreachable(_))));
+        assert!(served.is_err());
+    }
+}

@@ -1,0 +1,252 @@
+//! The API's answer on its way through: whether it is a 401, in its status or inside, and the
+//! content that the caller gets. Asks for nothing to be renewed or sent.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::response::Parts;
+use http::{Response, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use prometheus_client::metrics::gauge::Gauge;
+use serde::Deserialize;
+
+use crate::headers::{self, Passed};
+use crate::replay;
+use crate::upstream::{Error, pool};
+
+/// The longest answer that is looked into for a 401 (design.md, "Life of a request").
+const IN_BAND_LIMIT: u64 = 512;
+/// What is kept of a 401 whose connection is about to be closed.
+const DETACHED_LIMIT: usize = 64 * 1024;
+/// How long is waited for that.
+const DETACHED_TIME: Duration = Duration::from_secs(1);
+
+/// An answer of the API, before it is known what becomes of it.
+pub(super) struct Received {
+    head: Parts,
+    source: Source,
+    unauthorized: bool,
+}
+
+/// The content of an answer to a caller.
+pub struct Content {
+    source: Source,
+    _in_flight: Option<InFlight>,
+}
+
+/// Counts a request as being served until it is dropped.
+pub(super) struct InFlight(Gauge);
+
+enum Source {
+    /// As it comes.
+    Api(pool::Answer<replay::Content<Incoming>>),
+    /// `None` once it was given out.
+    Whole(Option<Bytes>),
+}
+
+impl InFlight {
+    pub(super) fn new(gauge: &Gauge) -> InFlight {
+        gauge.inc();
+        InFlight(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Received {
+    /// Looks at an answer; with `in_band`, into a small one too, for at most `within`.
+    pub(super) async fn read(
+        answer: Response<pool::Answer<replay::Content<Incoming>>>,
+        in_band: bool,
+        within: Duration,
+    ) -> Result<Received, Error> {
+        let (head, content) = answer.into_parts();
+        if in_band && head.status.is_success() && may_hold_a_401(&head.headers) {
+            let whole = tokio::time::timeout(within, content.collect())
+                .await
+                .map_err(|_| Error::ResponseTimeout)?
+                .map_err(Error::Broken)?
+                .to_bytes();
+            return Ok(Received {
+                unauthorized: says_401(&whole),
+                head,
+                source: Source::Whole(Some(whole)),
+            });
+        }
+        Ok(Received {
+            unauthorized: head.status == StatusCode::UNAUTHORIZED,
+            head,
+            source: Source::Api(content),
+        })
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// A 401, in its status or inside.
+    pub(super) fn is_unauthorized(&self) -> bool {
+        self.unauthorized
+    }
+
+    /// The same answer, free of its connection; without content where that does not come whole.
+    pub(super) async fn detached(mut self) -> Received {
+        if let Source::Api(content) = self.source {
+            let collected = Limited::new(content, DETACHED_LIMIT).collect();
+            self.source = match tokio::time::timeout(DETACHED_TIME, collected).await {
+                Ok(Ok(whole)) => Source::Whole(Some(whole.to_bytes())),
+                Ok(Err(_)) | Err(_) => {
+                    self.head.headers.remove(header::CONTENT_LENGTH);
+                    Source::Whole(None)
+                }
+            };
+        }
+        self
+    }
+
+    /// The answer for the caller.
+    pub(super) fn pass_on(self, passed: Passed, in_flight: Option<InFlight>) -> Response<Content> {
+        let Received {
+            mut head, source, ..
+        } = self;
+        head.version = Version::HTTP_11;
+        headers::clean_answer(&mut head.headers, passed);
+        Response::from_parts(head, Content::new(source, in_flight))
+    }
+}
+
+impl Content {
+    fn new(source: Source, in_flight: Option<InFlight>) -> Content {
+        Content {
+            source,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// Content of the proxy's own.
+    pub(super) fn own(whole: Bytes, in_flight: Option<InFlight>) -> Content {
+        Content::new(Source::Whole(Some(whole)), in_flight)
+    }
+}
+
+/// JSON without a coding, of a known and small length.
+fn may_hold_a_401(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_json = text(header::CONTENT_TYPE)
+        .and_then(|kind| kind.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    let is_small = text(header::CONTENT_LENGTH)
+        .and_then(|length| length.parse::<u64>().ok())
+        .is_some_and(|length| (1..=IN_BAND_LIMIT).contains(&length));
+    is_json && is_small && !headers.contains_key(header::CONTENT_ENCODING)
+}
+
+/// Whether the envelope says what the status does not. Some hosts write its names in lower case.
+fn says_401(content: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Envelope {
+        #[serde(rename = "Status", alias = "status")]
+        status: u16,
+    }
+    // A struct would be read from an array as well.
+    content.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice::<Envelope>(content).is_ok_and(|envelope| envelope.status == 401)
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.get_mut().source {
+            Source::Api(content) => loop {
+                match std::task::ready!(Pin::new(&mut *content).poll_frame(cx)) {
+                    // Trailers are dropped.
+                    Some(Ok(frame)) if frame.is_trailers() => {}
+                    other => return Poll::Ready(other),
+                }
+            },
+            Source::Whole(content) => Poll::Ready(content.take().map(|c| Ok(Frame::data(c)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Api(content) => content.is_end_stream(),
+            Source::Whole(content) => content.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Api(content) => content.size_hint(),
+            Source::Whole(content) => {
+                SizeHint::with_exact(content.as_ref().map_or(0, |c| c.len() as u64))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(fields: &[(header::HeaderName, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (name.clone(), value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn only_small_plain_json_of_known_length_is_looked_into() {
+        use header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+        let json = (CONTENT_TYPE, "application/json; charset=utf-8");
+        assert!(may_hold_a_401(&fields(&[
+            json.clone(),
+            (CONTENT_LENGTH, "512")
+        ])));
+        for others in [
+            fields(std::slice::from_ref(&json)),
+            fields(&[json.clone(), (CONTENT_LENGTH, "513")]),
+            fields(&[json.clone(), (CONTENT_LENGTH, "0")]),
+            fields(&[(CONTENT_TYPE, "text/html"), (CONTENT_LENGTH, "20")]),
+            fields(&[(CONTENT_LENGTH, "20")]),
+            fields(&[json, (CONTENT_LENGTH, "20"), (CONTENT_ENCODING, "gzip")]),
+        ] {
+            assert!(!may_hold_a_401(&others), "{others:?}");
+        }
+    }
+
+    #[test]
+    fn a_401_inside_is_the_status_of_the_envelope_and_nothing_else() {
+        for yes in [
+            r#"{"Result":null,"Status":401,"Title":"","Errors":[]}"#,
+            r#"{"result":null,"status":401}"#,
+        ] {
+            assert!(says_401(yes.as_bytes()), "{yes}");
+        }
+        for no in [
+            r#"{"Result":{"Status":401},"Status":200}"#,
+            r#"{"Status":"401"}"#,
+            r#"{"Status":403}"#,
+            r#"[401]"#,
+            r#"{"Status":401"#,
+            "",
+        ] {
+            assert!(!says_401(no.as_bytes()), "{no}");
+        }
+    }
+}

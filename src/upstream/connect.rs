@@ -1,0 +1,170 @@
+//! Opening one connection: TCP, then TLS where the target wants it, and which HTTP it speaks.
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{Invalid, Scheme, Target};
+
+/// Trusts the platform's certificates, or Mozilla's where it has none, and those of `ca_file`.
+pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Invalid> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        tracing::warn!("the platform has no trusted certificates; using the built-in ones");
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    if let Some(path) = ca_file {
+        let unreadable = |source| Invalid::CaFile {
+            path: path.to_owned(),
+            source,
+        };
+        let mut found = false;
+        for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+            found = true;
+            roots
+                .add(certificate.map_err(unreadable)?)
+                .map_err(|source| Invalid::Certificate {
+                    path: path.to_owned(),
+                    source,
+                })?;
+        }
+        if !found {
+            return Err(unreadable(rustls::pki_types::pem::Error::NoItemsFound));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("aws-lc-rs has every default version")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The HTTP that a new connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Http1,
+    Http2,
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(TcpStream),
+    // A TLS session is a kilobyte; boxed, a plain stream stays small.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Connects to `target`. Proxy environment variables are ignored.
+pub(super) async fn open(
+    target: &Target,
+    tls: &Arc<ClientConfig>,
+) -> io::Result<(Stream, Version)> {
+    let port = target.authority.port_u16().unwrap_or(match target.scheme {
+        Scheme::Http => 80,
+        Scheme::Https => 443,
+    });
+    let host = target.authority.host().trim_matches(['[', ']']);
+    let tcp = TcpStream::connect((host, port)).await?;
+    tcp.set_nodelay(true)?;
+    match target.scheme {
+        Scheme::Http => Ok((Stream::Plain(tcp), Version::Http1)),
+        Scheme::Https => {
+            let tls = TlsConnector::from(tls.clone())
+                .connect(target.name.clone(), tcp)
+                .await?;
+            let version = match tls.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Version::Http2,
+                _ => Version::Http1,
+            };
+            Ok((Stream::Tls(Box::new(tls)), version))
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}
+
+/// Where hyper's HTTP/2 runs its own tasks: on the worker's thread, owned by its runtime.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OnThisThread;
+
+impl<F> hyper::rt::Executor<F> for OnThisThread
+where
+    F: Future + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(async move {
+            task.await;
+        });
+    }
+}
