@@ -161,3 +161,49 @@ fn probe(db: &mut Connection) -> rusqlite::Result<()> {
     )?;
     transaction.commit()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_group_that_sqlite_undid_is_acknowledged_to_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("CREATE TABLE written (n)").unwrap();
+        let health = Arc::new(Health::of(directory.path().to_owned()));
+        let writer = Writer::start(db, health).unwrap();
+        let insert = |n: i64| {
+            writer.ask(None, move |db| {
+                db.execute("INSERT INTO written VALUES (?1)", [n])
+            })
+        };
+        // Keeps the writer busy while the others are queued, so that they are one group.
+        let (started, busy) = oneshot::channel();
+        let (all_queued, wait) = std::sync::mpsc::channel();
+        let first = writer.ask(None, move |_| {
+            let _ = started.send(());
+            wait.recv().map_err(|_| rusqlite::Error::InvalidQuery)
+        });
+        let others = async {
+            busy.await.unwrap();
+            tokio::join!(
+                insert(1),
+                writer.ask(None, |db| db.execute_batch("ROLLBACK")),
+                insert(2),
+                async { all_queued.send(()) },
+            )
+        };
+        let (first, (before, undone, after, _)) = tokio::join!(first, others);
+        assert_eq!(first, Ok(()));
+        assert!(matches!(before, Err(Error::Unwritable(_))), "{before:?}");
+        assert!(matches!(undone, Err(Error::Unwritable(_))), "{undone:?}");
+        assert!(matches!(after, Err(Error::Unwritable(_))), "{after:?}");
+        let written: i64 = Connection::open(&path)
+            .unwrap()
+            .query_row("SELECT count(*) FROM written", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(written, 0);
+    }
+}
