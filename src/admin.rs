@@ -19,8 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::error::Error;
 use crate::credentials::Provider;
+use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::proxy::head::{self, Rejection};
 use crate::server::Stage;

@@ -67,7 +67,9 @@ impl Cli {
             Some(Command::Demo) => demo::run(),
             #[cfg(feature = "simulator")]
             Some(Command::Simulate(args)) => background_runtime().and_then(|runtime| {
-                runtime.block_on(simulate::run(*args)).map_err(Failure::other)?;
+                runtime
+                    .block_on(simulate::run(*args))
+                    .map_err(Failure::other)?;
                 Ok(ExitCode::SUCCESS)
             }),
             Some(Command::Tokens(command)) => tokens::run(command),
@@ -126,10 +128,16 @@ impl From<service::StoreError> for Failure {
 
 /// The runtime for all that is not a caller's: renewals, the status listener, signals.
 fn background_runtime() -> Result<Runtime, Failure> {
-    runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::other)
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::other)
 }
 
-#[expect(clippy::print_stdout, reason = "a command's answer goes to standard output")]
+#[expect(
+    clippy::print_stdout,
+    reason = "a command's answer goes to standard output"
+)]
 fn print(text: &str) {
     println!("{text}");
 }

@@ -12,7 +12,11 @@ use crate::server::Listener;
 /// Checks what `run` would start with. `offline`: no secret is resolved and no store opened.
 /// Findings go to standard error, a summary to standard output.
 pub fn run(config: ConfigFile, offline: bool) -> Result<ExitCode, Failure> {
-    let secrets = if offline { Secrets::Leave } else { Secrets::Resolve };
+    let secrets = if offline {
+        Secrets::Leave
+    } else {
+        Secrets::Resolve
+    };
     let (path, loaded) = config.load(secrets).map_err(Failure::Config)?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");

@@ -23,7 +23,10 @@ pub fn run() -> Result<ExitCode, Failure> {
 }
 
 async fn serve(folder: &Path) -> Result<ExitCode, Failure> {
-    let damoov = simulator::Settings { listen: loopback(0), ..simulator::Settings::default() };
+    let damoov = simulator::Settings {
+        listen: loopback(0),
+        ..simulator::Settings::default()
+    };
     let damoov = Simulator::start(damoov).await.map_err(Failure::other)?;
     let file = folder.join("damoov-proxy.toml");
     std::fs::write(&file, configuration(folder, &damoov.base_url())).map_err(Failure::other)?;
@@ -32,11 +35,12 @@ async fn serve(folder: &Path) -> Result<ExitCode, Failure> {
     let nothing = Environment::from_iter(std::iter::empty());
     let loaded = config::load(&file, &nothing, Secrets::Resolve)
         .map_err(|error| Failure::Config(error.to_string()))?;
-    let service = Service::open(loaded.settings).await?;
+    let stage = until_signalled().map_err(Failure::other)?;
+    let service = Service::open(loaded.settings, stage).await?;
     for address in service.local_addrs() {
         print(&lines_to_paste(address, &damoov.base_url()));
     }
-    service.serve(until_signalled().map_err(Failure::other)?).await.map_err(Failure::other)?;
+    service.serve().await.map_err(Failure::other)?;
     damoov.shutdown().await;
     print("\nended");
     Ok(ExitCode::SUCCESS)
@@ -48,7 +52,10 @@ fn configuration(folder: &Path, damoov: &str) -> String {
     let mut hosts: Vec<_> = table.routes().map(|route| route.host.as_str()).collect();
     hosts.sort_unstable();
     hosts.dedup();
-    let redirects: Vec<_> = hosts.iter().map(|host| format!("\"{host}\" = \"{damoov}\"")).collect();
+    let redirects: Vec<_> = hosts
+        .iter()
+        .map(|host| format!("\"{host}\" = \"{damoov}\""))
+        .collect();
     format!(
         r#"
 listen = "127.0.0.1:{port}"

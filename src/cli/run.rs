@@ -24,22 +24,25 @@ pub fn run(config: ConfigFile) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
-    let service = Service::open(settings).await?;
+    let stage = until_signalled().map_err(Failure::other)?;
+    let service = Service::open(settings, stage).await?;
     for address in service.local_addrs() {
         tracing::info!(%address, "listening");
     }
     if let Some(address) = service.status_addr() {
         tracing::info!(%address, "serving health and metrics");
     }
-    service.serve(until_signalled().map_err(Failure::other)?).await.map_err(Failure::other)?;
+    service.serve().await.map_err(Failure::other)?;
     tracing::info!("ended");
     Ok(ExitCode::SUCCESS)
 }
 
 /// Draining after the first SIGTERM or SIGINT, stopping after the second.
 pub(super) fn until_signalled() -> std::io::Result<watch::Receiver<Stage>> {
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let (stage, receiver) = watch::channel(Stage::Serving);
     tokio::spawn(async move {
         for next in [Stage::Draining, Stage::Stopping] {
@@ -60,7 +63,10 @@ pub(super) fn until_signalled() -> std::io::Result<watch::Receiver<Stage>> {
 fn harden() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
     let undumpable = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     for result in [undumpable, setrlimit(Resource::Core, none)] {
         if let Err(error) = result {

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::admin::{self, Readiness};
+use crate::admin::{self, Readiness, Starting};
 use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::credentials::{self, Background, Provider, seal};
@@ -110,18 +110,29 @@ pub struct Service {
     status: Option<(TcpListener, admin::Status)>,
     proxy: Arc<Proxy>,
     background: Background,
+    /// Held until callers are served.
+    starting: Starting,
+    stage: watch::Receiver<Stage>,
 }
 
 impl Service {
-    /// Opens the store, starts the engine on the current runtime, and listens.
-    pub async fn open(settings: Settings) -> Result<Service, Error> {
+    /// Opens the store, starts the engine on the current runtime, and listens. `stage` will say
+    /// when to stop.
+    pub async fn open(settings: Settings, stage: watch::Receiver<Stage>) -> Result<Service, Error> {
         let metrics = Arc::new(Metrics::new());
         let hosts = Hosts::new(&settings.upstream)?;
         let OpenStore { store, ring, run } = open_store(&settings.store).await?;
-        let head =
-            head::Settings { hosts: settings.hosts, allowed_origins: settings.allowed_origins };
+        let head = head::Settings {
+            hosts: settings.hosts,
+            allowed_origins: settings.allowed_origins,
+        };
         let accounts = naming::Accounts {
-            names: settings.credentials.accounts.iter().map(|a| a.name.clone()).collect(),
+            names: settings
+                .credentials
+                .accounts
+                .iter()
+                .map(|a| a.name.clone())
+                .collect(),
             default: default_account(&settings.credentials),
         };
         let (provider, background) = Provider::start(credentials::Parts {
@@ -135,15 +146,18 @@ impl Service {
             metrics: metrics.clone(),
             runtime: Handle::current(),
         });
+        let readiness = Readiness::default();
+        let starting = readiness.wait_for("serving callers");
         let status = match &settings.status {
             None => None,
             Some(listener) => {
                 let status = admin::Status {
                     head: head.clone(),
-                    readiness: Readiness::default(),
+                    readiness: readiness.clone(),
                     store: store as Arc<dyn Store>,
                     provider: provider.clone(),
                     metrics: metrics.clone(),
+                    stage: stage.clone(),
                 };
                 Some((bind_status(listener).await?, status))
             }
@@ -161,7 +175,14 @@ impl Service {
             metrics,
         })?;
         let bound = server::bind(settings.server)?;
-        Ok(Service { bound, status, proxy: Arc::new(proxy), background })
+        Ok(Service {
+            bound,
+            status,
+            proxy: Arc::new(proxy),
+            background,
+            starting,
+            stage,
+        })
     }
 
     /// The TCP addresses that callers are served on.
@@ -171,14 +192,23 @@ impl Service {
 
     /// Where health and metrics are served.
     pub fn status_addr(&self) -> Option<SocketAddr> {
-        self.status.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+        self.status
+            .as_ref()
+            .and_then(|(listener, _)| listener.local_addr().ok())
     }
 
-    /// Serves until `stage` says otherwise; renewals under way end before this returns.
-    pub async fn serve(self, stage: watch::Receiver<Stage>) -> io::Result<()> {
-        let Service { bound, status, proxy, background } = self;
-        let status = status
-            .map(|(listener, status)| tokio::spawn(admin::serve(listener, status, stage.clone())));
+    /// Serves until the stage says otherwise; renewals under way end before this returns.
+    pub async fn serve(self) -> io::Result<()> {
+        let Service {
+            bound,
+            status,
+            proxy,
+            background,
+            starting,
+            stage,
+        } = self;
+        let status = status.map(|(listener, status)| tokio::spawn(admin::serve(listener, status)));
+        drop(starting);
         let served = server::serve(bound, move || Path::new(proxy.clone()), stage).await;
         background.finish().await;
         if let Some(status) = status {
@@ -190,9 +220,10 @@ impl Service {
 
 async fn bind_status(listener: &Listener) -> Result<TcpListener, Error> {
     match listener {
-        Listener::Tcp(address) => admin::bind(*address)
-            .await
-            .map_err(|source| Error::Status { address: address.to_string(), source }),
+        Listener::Tcp(address) => admin::bind(*address).await.map_err(|source| Error::Status {
+            address: address.to_string(),
+            source,
+        }),
         Listener::Unix { path, .. } => Err(Error::Status {
             address: path.display().to_string(),
             source: io::Error::from(io::ErrorKind::Unsupported),
@@ -203,6 +234,9 @@ async fn bind_status(listener: &Listener) -> Result<TcpListener, Error> {
 fn default_account(settings: &credentials::Settings) -> Option<Arc<str>> {
     match settings.accounts.as_slice() {
         [only] => Some(only.name.clone()),
-        several => several.iter().find(|account| account.default).map(|a| a.name.clone()),
+        several => several
+            .iter()
+            .find(|account| account.default)
+            .map(|a| a.name.clone()),
     }
 }

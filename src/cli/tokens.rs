@@ -78,7 +78,10 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::List(config) | Command::Import { config, .. } => config,
         Command::Show(one) | Command::Forget(one) => &one.config,
     };
-    let (_, loaded) = config.clone().load(Secrets::Resolve).map_err(Failure::Config)?;
+    let (_, loaded) = config
+        .clone()
+        .load(Secrets::Resolve)
+        .map_err(Failure::Config)?;
     super::background_runtime()?.block_on(async {
         let open = open_store(&loaded.settings.store).await?;
         match command {
@@ -93,9 +96,15 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
 async fn list(store: &dyn Store) -> Result<ExitCode, Failure> {
     let now = Clock::from_environment().wall();
     let mut after: Option<Principal> = None;
-    print(&format!("{:<42} {:<36} {:>10} {:>10} {:>10}  NOTES", "PRINCIPAL", "INSTANCE", "GENERATION", "AGE", "LEFT"));
+    print(&format!(
+        "{:<42} {:<36} {:>10} {:>10} {:>10}  NOTES",
+        "PRINCIPAL", "INSTANCE", "GENERATION", "AGE", "LEFT"
+    ));
     loop {
-        let page = store.list(after.as_ref(), PAGE).await.map_err(Failure::other)?;
+        let page = store
+            .list(after.as_ref(), PAGE)
+            .await
+            .map_err(Failure::other)?;
         for (principal, entry) in &page {
             print(&line(principal, entry, now));
         }
@@ -110,14 +119,19 @@ fn line(principal: &Principal, entry: &Entry, now: Timestamp) -> String {
     let (instance, age, left) = match &entry.record {
         None => ("-".to_owned(), "-".to_owned(), "-".to_owned()),
         Some(record) => (
-            record.instance.map_or("-".to_owned(), |instance| instance.to_string()),
+            record
+                .instance
+                .map_or("-".to_owned(), |instance| instance.to_string()),
             compact(seconds(now.since(record.received))),
             compact(seconds(record.expires.since(now))),
         ),
     };
     let notes = notes(entry, now).join(", ");
     let generation = entry.generation.0;
-    format!("{:<42} {instance:<36} {generation:>10} {age:>10} {left:>10}  {notes}", principal.to_string())
+    format!(
+        "{:<42} {instance:<36} {generation:>10} {age:>10} {left:>10}  {notes}",
+        principal.to_string()
+    )
 }
 
 /// What stands in the way of this principal's renewal.
@@ -127,10 +141,20 @@ fn notes(entry: &Entry, now: Timestamp) -> Vec<String> {
         (until > now).then(|| format!("{what} for {}", compact(seconds(until.since(now)))))
     };
     [
-        notes.refresh_dead.filter(|dead| *dead == entry.generation).map(|_| "RefreshToken dead".into()),
-        notes.answer_lost.filter(|lost| *lost == entry.generation).map(|_| "answer lost".into()),
-        notes.rejected.and_then(|rejected| until("login rejected", rejected.until)),
-        notes.contested_until.and_then(|contested| until("contested", contested)),
+        notes
+            .refresh_dead
+            .filter(|dead| *dead == entry.generation)
+            .map(|_| "RefreshToken dead".into()),
+        notes
+            .answer_lost
+            .filter(|lost| *lost == entry.generation)
+            .map(|_| "answer lost".into()),
+        notes
+            .rejected
+            .and_then(|rejected| until("login rejected", rejected.until)),
+        notes
+            .contested_until
+            .and_then(|contested| until("contested", contested)),
     ]
     .into_iter()
     .flatten()
@@ -159,8 +183,14 @@ async fn show(open: &OpenStore, principal: &Principal) -> Result<ExitCode, Failu
         None => say("pair", "none".into()),
         Some(record) => {
             let pair = Pair::open(&open.ring, principal, &record.sealed);
-            say("instance", record.instance.map_or("none".into(), |i| i.to_string()));
-            say("received", format!("{} ago", compact(seconds(now.since(record.received)))));
+            say(
+                "instance",
+                record.instance.map_or("none".into(), |i| i.to_string()),
+            );
+            say(
+                "received",
+                format!("{} ago", compact(seconds(now.since(record.received)))),
+            );
             say("token left", compact(seconds(record.expires.since(now))));
             say(
                 "RefreshToken",
@@ -197,17 +227,24 @@ struct Line {
     refresh_token: Option<String>,
 }
 
-async fn import(open: &OpenStore, settings: &Settings, from: &PathBuf) -> Result<ExitCode, Failure> {
+async fn import(
+    open: &OpenStore,
+    settings: &Settings,
+    from: &PathBuf,
+) -> Result<ExitCode, Failure> {
     let lines: Box<dyn BufRead> = match from.as_os_str() == "-" {
         true => Box::new(io::stdin().lock()),
         false => Box::new(BufReader::new(File::open(from).map_err(|error| {
-            Failure::other(anyhow::Error::new(error).context(format!("cannot read {}", from.display())))
+            Failure::other(
+                anyhow::Error::new(error).context(format!("cannot read {}", from.display())),
+            )
         })?)),
     };
     let clock = Clock::from_environment();
-    let numbered = lines.lines().enumerate().filter(|(_, line)| {
-        line.as_ref().map_or(true, |line| !line.trim().is_empty())
-    });
+    let numbered = lines
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
     let outcomes = stream::iter(numbered).map(|(index, line)| async move {
         let imported = match line {
             Ok(line) => import_line(open, settings, &clock, &line).await,
@@ -227,7 +264,11 @@ async fn import(open: &OpenStore, settings: &Settings, from: &PathBuf) -> Result
         }
     }
     print(&format!("imported {imported}, failed {failed}"));
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(DATA_ERROR) })
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(DATA_ERROR)
+    })
 }
 
 async fn import_line(
@@ -238,14 +279,19 @@ async fn import_line(
 ) -> Result<(), String> {
     // serde's message would quote the line, and with it a token.
     let line: Line = serde_json::from_str(line).map_err(|error| {
-        format!("not an object of DeviceToken, InstanceId, AccessToken, RefreshToken (column {})", error.column())
+        format!(
+            "not an object of DeviceToken, InstanceId, AccessToken, RefreshToken (column {})",
+            error.column()
+        )
     })?;
     let user = DeviceToken::parse(&line.device_token).map_err(|e| format!("DeviceToken: {e}"))?;
     let instance = instance(settings, line.instance_id.as_deref())?;
     let pair = Pair::imported(
         user,
         Secret::new(line.access_token),
-        line.refresh_token.filter(|token| !token.is_empty()).map(Secret::new),
+        line.refresh_token
+            .filter(|token| !token.is_empty())
+            .map(Secret::new),
         clock.wall(),
     )
     .map_err(|error| error.to_string())?;
@@ -259,8 +305,15 @@ async fn import_line(
         run: open.run,
     };
     lease(&*open.store, &principal).await?;
-    let entry = open.store.load(&principal).await.map_err(|error| error.to_string())?;
-    let committed = open.store.commit(&principal, record, entry.generation, entry.epoch).await;
+    let entry = open
+        .store
+        .load(&principal)
+        .await
+        .map_err(|error| error.to_string())?;
+    let committed = open
+        .store
+        .commit(&principal, record, entry.generation, entry.epoch)
+        .await;
     open.store.release(&principal);
     match committed.map_err(|error| error.to_string())? {
         Commit::Committed(_) => Ok(()),
@@ -271,7 +324,11 @@ async fn import_line(
 /// Under a lease, so that no renewal of the old pair is under way.
 async fn lease(store: &dyn Store, principal: &Principal) -> Result<(), String> {
     for _ in 0..LEASE_TRIES {
-        match store.lease(principal, LEASE).await.map_err(|error| error.to_string())? {
+        match store
+            .lease(principal, LEASE)
+            .await
+            .map_err(|error| error.to_string())?
+        {
             Lease::Granted { .. } => return Ok(()),
             Lease::Held => tokio::time::sleep(LEASE_AGAIN).await,
         }
@@ -286,7 +343,9 @@ fn instance(settings: &Settings, named: Option<&str>) -> Result<InstanceId, Stri
         Some(id) => {
             let id = InstanceId::parse(id).map_err(|error| format!("InstanceId: {error}"))?;
             let configured = instances.iter().any(|instance| instance.id == id);
-            configured.then_some(id).ok_or_else(|| format!("InstanceId {id} is not configured"))
+            configured
+                .then_some(id)
+                .ok_or_else(|| format!("InstanceId {id} is not configured"))
         }
         None => match instances.as_slice() {
             [only] => Some(only),

@@ -280,10 +280,7 @@ impl Engine {
         );
         self.note(&flight.principal, Note::ContestedUntil(until))
             .await?;
-        self.contested
-            .lock()
-            .expect("no code panics under this lock")
-            .insert(flight.principal.clone(), until);
+        self.is_contested(&flight.principal, until);
         Err(Error::Contested {
             retry_after: self.clock.to_real(until.since(now)),
         })

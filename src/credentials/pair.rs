@@ -103,12 +103,17 @@ impl Pair {
             return Err(NotImported::Foreign);
         }
         let lifetime = match claims.expires {
-            Some(expires) => {
-                Timestamp::from_millis(expires.saturating_mul(1000)).since(now).min(LONGEST)
-            }
+            Some(expires) => Timestamp::from_millis(expires.saturating_mul(1000))
+                .since(now)
+                .min(LONGEST),
             None => UNSTATED,
         };
-        Ok(Pair { access_token, refresh_token, received: now, lifetime })
+        Ok(Pair {
+            access_token,
+            refresh_token,
+            received: now,
+            lifetime,
+        })
     }
 
     /// When the JWT expires.

@@ -208,17 +208,10 @@ impl Provider {
             .metrics
             .tokens_cached
             .set(engine.cache.count().try_into().unwrap_or(i64::MAX));
-        let now = engine.wall();
-        let mut contested = engine
-            .contested
-            .lock()
-            .expect("no code panics under this lock");
-        contested.retain(|_, until| *until > now);
         engine
             .metrics
             .principals_contested
-            .set(contested.len().try_into().unwrap_or(i64::MAX));
-        drop(contested);
+            .set(engine.count_contested());
         if let Ok(stored) = engine.store.count().await {
             engine
                 .metrics
