@@ -354,7 +354,7 @@ listen = "0.0.0.0:9091"
         let redirects = &settings.upstream.redirects;
         assert_eq!(redirects["user.telematicssdk.com"], redirect);
         let route = Route {
-            path: "/custom/*/data$".to_owned(),
+            path: "/custom/*/data$".into(),
             host: "api.telematicssdk.com".to_owned(),
             credential: Credential::UserOrAdmin,
             methods: vec![Method::GET, Method::PUT],

@@ -147,16 +147,6 @@ fn read(
             retry_after: retry_after(headers),
         },
         (500.., _) => Answer::Unavailable,
-        (
-            200..300,
-            Some(Envelope {
-                result: Some(result),
-                ..
-            }),
-        ) => match grant(result.get()) {
-            Some(grant) => Answer::Granted(grant),
-            None => Answer::Unreadable,
-        },
         (200..300, Some(Envelope { result, .. })) => match result.map(RawValue::get) {
             None | Some("{}") => Answer::Rejected,
             Some(result) => grant(result).map_or(Answer::Unreadable, Answer::Granted),

@@ -22,8 +22,7 @@ use hyper_util::rt::TokioExecutor;
 use tempfile::TempDir;
 
 /// The path of a call that every user may make.
-pub const SCORES: &str =
-    "/indicators/v3/Scores/safety?StartDate=2026-11-01&EndDate=2026-11-07";
+pub const SCORES: &str = "/indicators/v3/Scores/safety?StartDate=2026-11-01&EndDate=2026-11-07";
 /// Records what arrives.
 pub const ECHO: &str = "/mobilesdk/stage/echo";
 
@@ -42,9 +41,14 @@ pub async fn damoov() -> Simulator {
 
 /// A simulated Damoov on a free port, its settings changed by `change`.
 pub async fn damoov_with(change: impl FnOnce(&mut Settings)) -> Simulator {
-    let mut settings = Settings { listen: loopback(0), ..Settings::default() };
+    let mut settings = Settings {
+        listen: loopback(0),
+        ..Settings::default()
+    };
     change(&mut settings);
-    Simulator::start(settings).await.expect("a free port on loopback")
+    Simulator::start(settings)
+        .await
+        .expect("a free port on loopback")
 }
 
 /// An address on loopback.
@@ -76,7 +80,9 @@ pub fn proxy(damoov: &Simulator) -> Builder {
     let mut hosts: Vec<_> = table.routes().map(|route| route.host.clone()).collect();
     hosts.sort();
     hosts.dedup();
-    let hosts = hosts.iter().map(|host| format!("\"{host}\" = \"{}\"\n", damoov.base_url()));
+    let hosts = hosts
+        .iter()
+        .map(|host| format!("\"{host}\" = \"{}\"\n", damoov.base_url()));
     Builder {
         folder: tempfile::tempdir().unwrap(),
         hosts: hosts.collect(),
@@ -89,7 +95,8 @@ impl Builder {
     /// Overrides one key, `section.key`, by its environment variable.
     pub fn set(mut self, key: &str, value: &str) -> Builder {
         let name = key.to_uppercase().replace('.', "__");
-        self.environment.push((format!("DAMOOV_PROXY__{name}"), value.to_owned()));
+        self.environment
+            .push((format!("DAMOOV_PROXY__{name}"), value.to_owned()));
         self
     }
 
@@ -217,7 +224,9 @@ impl Proxy {
     async fn logged_address(&mut self, message: &str) -> SocketAddr {
         for _ in 0..1500 {
             let log = self.log();
-            let line = log.lines().find(|line| line.contains(&format!("\"message\":\"{message}\"")));
+            let line = log
+                .lines()
+                .find(|line| line.contains(&format!("\"message\":\"{message}\"")));
             if let Some(address) = line.and_then(|line| line.split("\"address\":\"").nth(1)) {
                 return address.split('"').next().unwrap().parse().unwrap();
             }
@@ -264,7 +273,12 @@ impl Proxy {
         let mut child = self.child.take().expect("it runs");
         child.kill().unwrap();
         let status = child.wait().unwrap();
-        assert_eq!(status.signal(), Some(9), "it ended by itself:\n{}", self.log());
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "it ended by itself:\n{}",
+            self.log()
+        );
     }
 
     /// Sends a signal.
@@ -282,7 +296,9 @@ impl Proxy {
     /// Waits for the end of the process.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
-        tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap()
+        tokio::task::spawn_blocking(move || child.wait().unwrap())
+            .await
+            .unwrap()
     }
 
     /// Kills it and starts it anew, on the same port and store.
@@ -294,8 +310,16 @@ impl Proxy {
     /// Resident memory in bytes.
     pub fn resident(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 1024
     }
 
     /// The absolute URL of a path on this proxy.
@@ -310,7 +334,8 @@ impl Proxy {
 
     /// `GET path` as user number `number`.
     pub async fn get(&self, number: usize, path: &str) -> Answer {
-        self.send(Request::get(path).header("DeviceToken", user(number).to_string())).await
+        self.send(Request::get(path).header("DeviceToken", user(number).to_string()))
+            .await
     }
 
     /// A request without content; its URI is a path on this proxy.
@@ -341,14 +366,20 @@ impl Proxy {
     /// `GET path` on the status listener.
     pub async fn status(&self, path: &str) -> Answer {
         let uri = format!("http://{}{path}", self.status);
-        self.client.send(Request::get(uri).body(Full::default()).unwrap()).await.expect("an answer")
+        self.client
+            .send(Request::get(uri).body(Full::default()).unwrap())
+            .await
+            .expect("an answer")
     }
 
     /// The sum of a metric over all label sets that contain `labels`; 0 where there is none.
     pub async fn metric(&self, name: &str, labels: &str) -> f64 {
         let text = self.status("/metrics").await.text();
         text.lines()
-            .filter(|line| line.strip_prefix("damoov_proxy_").is_some_and(|l| l.starts_with(name)))
+            .filter(|line| {
+                line.strip_prefix("damoov_proxy_")
+                    .is_some_and(|l| l.starts_with(name))
+            })
             .filter(|line| line.contains(labels))
             .filter(|line| matches!(line[13 + name.len()..].chars().next(), Some('{' | ' ')))
             .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
@@ -365,7 +396,10 @@ impl Drop for Proxy {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
-            eprintln!("the proxy's last lines:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            eprintln!(
+                "the proxy's last lines:\n{}",
+                lines[lines.len().saturating_sub(40)..].join("\n")
+            );
         }
     }
 }
@@ -387,7 +421,11 @@ impl Client {
     ) -> Result<Answer, hyper_util::client::legacy::Error> {
         let (head, body) = self.0.request(request).await?.into_parts();
         let content = body.collect().await.map(|content| content.to_bytes());
-        Ok(Answer { status: head.status, headers: head.headers, content: content.ok() })
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            content: content.ok(),
+        })
     }
 }
 
@@ -418,13 +456,18 @@ impl Answer {
 
     /// A header's value; empty where there is none.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
     /// `Errors[0].Key` of the envelope: the proxy's code word.
     pub fn code(&self) -> String {
         let json: serde_json::Value = serde_json::from_slice(self.content()).unwrap_or_default();
-        json["Errors"][0]["Key"].as_str().unwrap_or_default().to_owned()
+        json["Errors"][0]["Key"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// Whose token reached Damoov, as it says itself.

@@ -5,5 +5,10 @@
     reason = "clippy exempts test functions, not what they call"
 )]
 
+// What all of them share.
+mod harness;
+
 // The configuration and `check`: example files, invalid files and their messages.
 mod config;
+// The main job: a DeviceToken in, the API's answer out.
+mod main_job;
