@@ -37,7 +37,7 @@ async fn serve(folder: &Path) -> Result<ExitCode, Failure> {
     let nothing = Environment::from_iter(std::iter::empty());
     let loaded = config::load(&file, &nothing, Secrets::Resolve)
         .map_err(|error| Failure::Config(error.to_string()))?;
-    let stage = until_signalled().map_err(Failure::other)?;
+    let stage = until_signalled();
     let service = Service::open(loaded.settings, stage).await?;
     for address in service.local_addrs() {
         print(&lines_to_paste(address, &damoov.base_url()));
