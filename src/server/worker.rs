@@ -210,9 +210,11 @@ async fn converse<H: Handler>(
             .serve_connection(TokioIo::new(stream), service)
     );
     tokio::select! {
-        ended = connection.as_mut() => return ended,
+        // The stage first, so that an answer ready at the same time says `Connection: close`.
+        biased;
         // An error means that nobody can say anything any more: drain, too.
         _ = stage.wait_for(|stage| *stage > Stage::Serving) => {}
+        ended = connection.as_mut() => return ended,
     }
     connection.as_mut().graceful_shutdown();
     connection.await
