@@ -7,8 +7,11 @@
 
 // What all of them share.
 mod harness;
+mod wire;
 
 // The configuration and `check`: example files, invalid files and their messages.
 mod config;
 // The main job: a DeviceToken in, the API's answer out.
 mod main_job;
+// Hostile and odd requests, byte by byte.
+mod requests;
