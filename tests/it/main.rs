@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     reason = "clippy exempts test functions, not what they call"
 )]
+#![allow(unreachable_pub, reason = "nothing is reachable in a test binary")]
 
 // What all of them share.
 mod harness;
@@ -15,3 +16,7 @@ mod config;
 mod main_job;
 // Hostile and odd requests, byte by byte.
 mod requests;
+// Renewal and replay of one request: what the API receives the second time.
+mod replays;
+// What becomes of odd, broken and late answers of the API.
+mod upstream_answers;

@@ -13,8 +13,8 @@ mod routes;
 
 use damoov_proxy::simulator::{Recorded, Simulator};
 
-use crate::harness::{Builder, Proxy, damoov, proxy, user};
-use crate::wire::{Message, Wire};
+use crate::harness::{Builder, Proxy, damoov, proxy};
+use crate::wire::{Message, Wire, get, request};
 
 /// A proxy and what is behind it.
 struct Scene {
@@ -97,17 +97,6 @@ impl Scene {
         let mut requests = self.damoov.handle().requests();
         requests.pop().expect("a request has arrived")
     }
-}
-
-/// `GET path` as user 1 with these `fields`, each ended by CRLF.
-fn get(path: &str, fields: &str) -> String {
-    request("GET", path, fields)
-}
-
-/// A head that is good but for what a test makes of it.
-fn request(method: &str, path: &str, fields: &str) -> String {
-    let device = user(1);
-    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nDeviceToken: {device}\r\n{fields}\r\n")
 }
 
 fn shown(request: &impl AsRef<[u8]>) -> String {

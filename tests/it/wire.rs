@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::harness::{Proxy, loopback};
+use crate::harness::{Proxy, loopback, user};
 
 /// Longer than any deadline of the proxy that these tests run into.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -192,6 +192,17 @@ impl Upstream {
         wire.write(answer).await;
         wire
     }
+}
+
+/// `GET path` as user 1 with these `fields`, each ended by CRLF.
+pub fn get(path: &str, fields: &str) -> String {
+    request("GET", path, fields)
+}
+
+/// A head that is good but for what a test makes of it.
+pub fn request(method: &str, path: &str, fields: &str) -> String {
+    let device = user(1);
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nDeviceToken: {device}\r\n{fields}\r\n")
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {

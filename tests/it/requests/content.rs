@@ -26,17 +26,10 @@ async fn content_behind_an_early_answer_is_swallowed_up_to_64_kib() {
 #[tokio::test]
 async fn behind_more_content_the_connection_ends_and_none_of_it_is_read_as_a_request() {
     let scene = Scene::new().await;
-    for length in [64 * 1024 + 1, 200_000, 5_000_000] {
+    for length in [200_000, 5_000_000] {
         let mut wire = Wire::to(&scene.proxy).await;
         let head = request("POST", "/nowhere", &format!("Content-Length: {length}\r\n"));
-        wire.write(head).await;
-        let (_, answer) = {
-            let content = requests(length);
-            let half = content.len() / 2;
-            wire.write(&content[..half]).await;
-            wire.write(&content[half..]).await;
-            ((), wire.message().await)
-        };
+        let answer = wire.ask(head + &requests(length)).await;
         assert_eq!((answer.status(), answer.closes()), (404, true), "{length}");
         assert!(wire.rest().await.is_empty(), "{length}");
         scene.heard_nothing("content is no request");
