@@ -1,4 +1,74 @@
-//! damoov-proxy: a sidecar in front of the Damoov telematics APIs.
+//! damoov-proxy stands in front of the Damoov telematics APIs. A caller names a user by
+//! DeviceToken; the proxy attaches that user's token, notices the API's 401, refreshes the token,
+//! replays the request, and logs in again only where there is no usable RefreshToken.
+//!
+//! # The idea
+//!
+//! A login at Damoov is scarce (a few a minute per IP address, then an hour's block) and revokes
+//! the tokens before it. A refresh is free but rotates its token, so that a lost answer costs a
+//! login. Every decision in here follows from that: **a user who was ever logged in never costs a
+//! login again**, across crashes, restarts, several processes, and callers that hang up.
+//!
+//! # Life of a request
+//!
+//! ```text
+//! accept ─ check head ─ route ─ name principal ─ get credentials ─ forward ─ answer
+//!                                                      ▲              │ 401
+//!                                                      └─── renew ◀───┘─ replay once ─ answer
+//! ```
+//!
+//! [`proxy`] is that line as one function body. It runs on a worker: a thread with a runtime and
+//! upstream connections of its own ([`server`], [`upstream`]). Content is recorded while it streams
+//! ([`replay`]). Credentials come from memory, or from a renewal, which is a task on the background
+//! runtime that no caller's hang-up cancels ([`credentials`]); what it learns is durable before
+//! anybody uses it ([`store`]).
+//!
+//! # Rooms
+//!
+//! | room | holds | must not |
+//! | --- | --- | --- |
+//! | [`cli`] | one file a subcommand; `cli::service` wires the components | reach into the path of a request |
+//! | [`config`] | TOML as written → settings as meant; errors with line and column | open sockets |
+//! | [`secret`] | a string that cannot be printed | know HTTP |
+//! | [`clock`] | monotonic moments, wall-clock timestamps, the time scale of tests | |
+//! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
+//! | [`principal`] | whose credentials; `principal::naming`: what a request head names | see tokens |
+//! | [`credentials`] | the life of tokens: cache, renewal, login, budget, guards, keeper, seal | know requests or answers |
+//! | [`store`] | the contract of a token store, its test-suite, and the SQLite engine | call Damoov, see a token in the clear |
+//! | [`replay`] | content recorded while it streams | know status codes or tokens |
+//! | [`headers`] | pure edits of header maps | do I/O |
+//! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections | know tokens |
+//! | [`proxy`] | the path; `proxy::head`: the checks before it | word an error, open a socket |
+//! | [`error`] | every error of the path and its answer, in one match | log |
+//! | [`server`] | listeners, handing out, workers, drain | look inside a request |
+//! | [`admin`] | health and metrics, on a listener of their own | share the callers' listener |
+//! | [`metrics`], [`telemetry`] | one struct with every metric; the log | see secrets |
+//! | `simulator` | a faithful Damoov with faults on demand (feature `simulator`) | be reachable from the path |
+//!
+//! An arrow means "may use":
+//!
+//! ```text
+//! main → cli → everything it wires      server → proxy (as a Handler)
+//! proxy → head, naming, routes, credentials, replay, headers, upstream, error, metrics
+//! credentials → store, damoov, upstream (settings), secret, metrics, clock
+//! ```
+//!
+//! # Invariants
+//!
+//! Each has tests that name it, in `tests/it`.
+//!
+//! - **I1** One renewal per principal at a time, in the process and among processes on one store.
+//! - **I2** No hang-up cancels a renewal.
+//! - **I3** A token is durable before it is used.
+//! - **I4** A rejected token is never sent again, except the newest one in the 60 s after a replay
+//!   got a 401 too; that 401 is passed on.
+//! - **I5** At most one replay, byte for byte the same method, target, headers and content.
+//! - **I6** A's token never goes out for B.
+//! - **I7** No more logins than the budget, whatever fails, restarts or races.
+//! - **I8** No real token, key or password in any log, answer, metric, error or panic.
+//! - **I9** Hop-by-hop headers never pass, nor the caller's Authorization except on `passthrough`
+//!   routes.
+//! - **I10** A known user never needs a login while its RefreshToken lives.
 
 pub mod admin;
 pub mod cli;

@@ -1,11 +1,11 @@
-//! The path of a request, top to bottom. Words no error, opens no socket.
+//! The path of a request, top to bottom: [`Path::answer`] answers whatever happens, the function
+//! below it is the path itself. Words no error, opens no socket.
 
 pub mod answer;
 pub mod head;
 mod record;
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,6 @@ use crate::headers::{self, Authorization, Passed};
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
 use crate::principal::naming;
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
-use crate::server;
 use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::{self, Hosts, Target};
 
@@ -127,7 +126,7 @@ impl Path {
     }
 
     /// Answers a request, whatever happens; counts and logs it once.
-    pub async fn handle(&self, request: Request<Incoming>) -> Response<answer::Content> {
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<answer::Content> {
         let mut record = Record::new(&self.proxy, request.method());
         let (head, content) = request.into_parts();
         let waits_for_100 = head.headers.contains_key(header::EXPECT);
@@ -291,15 +290,4 @@ fn instance_fields(
     let mut key = field(instance.key.expose())?;
     key.set_sensitive(true);
     Ok((field(&instance.id.to_string())?, key))
-}
-
-impl server::Handler for Path {
-    type Content = answer::Content;
-
-    fn handle(
-        &self,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Response<answer::Content>> {
-        Path::handle(self, request)
-    }
 }

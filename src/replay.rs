@@ -456,7 +456,7 @@ mod tests {
         }
 
         fn size_hint(&self) -> SizeHint {
-            self.size.clone()
+            self.size
         }
     }
 

@@ -1,7 +1,9 @@
 //! Listeners, handing connections to workers, limits, drain. Never looks inside a request.
 
 mod listen;
-pub mod worker;
+mod patience;
+mod stage;
+mod worker;
 
 use std::future::Future;
 use std::io;
@@ -17,8 +19,11 @@ use hyper::body::Incoming;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+pub use self::stage::{Stage, follow_signals};
+
 use self::listen::{Acceptor, Socket};
 use self::worker::Worker;
+use crate::proxy;
 
 /// Descriptors for everything but callers: upstream connections, the store, logs.
 const OTHER_DESCRIPTORS: u64 = 2048;
@@ -58,21 +63,18 @@ pub enum Listener {
 /// Answers requests. Each worker makes its own, on its own thread.
 pub trait Handler: 'static {
     /// The content of its answers.
-    type Content: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + 'static;
+    type Content: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Unpin + 'static;
 
     /// Answers one request. Dropped where the caller leaves before the answer.
     fn handle(&self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Content>>;
 }
 
-/// What the server is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// Accept and answer.
-    Serving,
-    /// Accept nothing more; end the answers under way.
-    Draining,
-    /// Stop at once.
-    Stopping,
+impl Handler for proxy::Path {
+    type Content = proxy::answer::Content;
+
+    async fn handle(&self, request: Request<Incoming>) -> Response<Self::Content> {
+        self.answer(request).await
+    }
 }
 
 /// Why nothing can be served.

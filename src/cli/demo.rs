@@ -8,6 +8,7 @@ use super::run::until_signalled;
 use super::service::Service;
 use super::{Failure, print};
 use crate::config::{self, Environment, Secrets};
+use crate::credentials::seal;
 use crate::damoov::routes::Table;
 use crate::simulator::{self, Simulator};
 use crate::telemetry;
@@ -28,6 +29,7 @@ async fn serve(folder: &Path) -> Result<ExitCode, Failure> {
         ..simulator::Settings::default()
     };
     let damoov = Simulator::start(damoov).await.map_err(Failure::other)?;
+    seal::created_key(folder).map_err(Failure::other)?;
     let file = folder.join("damoov-proxy.toml");
     std::fs::write(&file, configuration(folder, &damoov.base_url())).map_err(Failure::other)?;
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
@@ -35,7 +37,7 @@ async fn serve(folder: &Path) -> Result<ExitCode, Failure> {
     let nothing = Environment::from_iter(std::iter::empty());
     let loaded = config::load(&file, &nothing, Secrets::Resolve)
         .map_err(|error| Failure::Config(error.to_string()))?;
-    let stage = until_signalled().map_err(Failure::other)?;
+    let stage = until_signalled();
     let service = Service::open(loaded.settings, stage).await?;
     for address in service.local_addrs() {
         print(&lines_to_paste(address, &damoov.base_url()));
@@ -71,7 +73,8 @@ email = "{email}"
 password = "{password}"
 
 [store]
-path = "{folder}"
+path = "{folder}/store"
+key = {{ file = "{folder}/{key_file}" }}
 
 [upstream.hosts]
 {redirects}
@@ -81,13 +84,14 @@ path = "{folder}"
         key = simulator::INSTANCE_KEY,
         email = simulator::ACCOUNT_EMAIL,
         password = simulator::ACCOUNT_PASSWORD,
-        folder = folder.join("store").display(),
+        folder = folder.display(),
+        key_file = seal::KEY_FILE,
         redirects = redirects.join("\n"),
     )
 }
 
 fn lines_to_paste(proxy: SocketAddr, damoov: &str) -> String {
-    let user = "DeviceToken: 6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
+    let user = "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
     let dates = "StartDate=2026-11-01&EndDate=2026-11-07";
     let scores = format!("http://{proxy}/indicators/v3/Scores/safety?{dates}");
     let control = format!("{damoov}/_control");
@@ -98,19 +102,19 @@ simulated API   {damoov}
 Paste these into another terminal.
 
 # 1. A call. The user has never been seen: the proxy logs in, once.
-curl -s '{scores}' -H '{user}'
+curl -s '{scores}' -H 'DeviceToken: {user}'
 
 # 2. The same call after every token has expired: a refresh and a replay, unseen by you.
-curl -sX POST {control}/expire; curl -si '{scores}' -H '{user}' | grep -i -e ^HTTP -e ^proxy-status
+curl -s -o /dev/null -X POST {control}/expire; curl -si '{scores}' -H 'DeviceToken: {user}' | grep -i -e ^HTTP -e ^proxy-status
 
 # 3. A lost answer to a refresh, whose tokens the API has rotated: one more login, at most.
-curl -s {control}/faults -d '{{"on":"refresh","action":{{"lose":"reset"}},"times":1}}'; curl -sX POST {control}/expire; curl -si '{scores}' -H '{user}' | grep -i -e ^HTTP -e ^proxy-status
+curl -s -o /dev/null {control}/faults -d '{{"on":"refresh","action":{{"lose":"reset"}},"times":1}}'; curl -s -o /dev/null -X POST {control}/expire; curl -si '{scores}' -H 'DeviceToken: {user}' | grep -i -e ^HTTP -e ^proxy-status
 
 # 4. A burst of 1,000 parallel calls on an expired token: one refresh.
-curl -sX POST {control}/expire; curl -sZ --parallel-max 200 -o /dev/null -w '%{{http_code}}\n' '{scores}&n=[1-1000]' -H '{user}' | sort | uniq -c
+curl -s -o /dev/null -X POST {control}/expire; curl -sZ --no-progress-meter --parallel-max 200 -o /dev/null -w '%{{http_code}}\n' '{scores}&n=[1-1000]' -H 'DeviceToken: {user}' | sort | uniq -c
 
-# 5. What all of it cost: logins and refreshes, as the API counted them.
-curl -s {control}/counts
+# 5. What all of it cost, as the API counted it: see "ok" under "logins" and "refreshes".
+curl -s '{control}/counts?principal={user}'
 
 Ctrl-C ends both."#
     )

@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::service::Service;
 use super::{ConfigFile, Failure};
 use crate::config::{Secrets, Settings};
-use crate::server::Stage;
+use crate::server::{self, Stage};
 use crate::telemetry;
 
 /// Loads the configuration and serves until SIGTERM or SIGINT; a second one hurries the answers.
@@ -24,7 +23,7 @@ pub fn run(config: ConfigFile) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
-    let stage = until_signalled().map_err(Failure::other)?;
+    let stage = until_signalled();
     let service = Service::open(settings, stage).await?;
     for address in service.local_addrs() {
         tracing::info!(%address, "listening");
@@ -37,25 +36,15 @@ async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Draining after the first SIGTERM or SIGINT, stopping after the second.
-pub(super) fn until_signalled() -> std::io::Result<watch::Receiver<Stage>> {
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let (stage, receiver) = watch::channel(Stage::Serving);
+/// What the signals say: the first SIGTERM or SIGINT drains, the second one stops.
+pub(super) fn until_signalled() -> watch::Receiver<Stage> {
+    let (stage, watched) = watch::channel(Stage::Serving);
     tokio::spawn(async move {
-        for next in [Stage::Draining, Stage::Stopping] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            tracing::info!(stage = ?next, "signalled");
-            stage.send_replace(next);
+        if let Err(error) = server::follow_signals(&stage).await {
+            tracing::error!(%error, "signals cannot be followed");
         }
-        stage.closed().await;
     });
-    Ok(receiver)
+    watched
 }
 
 /// Files are the owner's alone, and neither a debugger of the same user nor a core file sees

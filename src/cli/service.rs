@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -154,8 +155,8 @@ impl Service {
                 let status = admin::Status {
                     head: head.clone(),
                     readiness: readiness.clone(),
-                    store: store as Arc<dyn Store>,
-                    provider: provider.clone(),
+                    writable: Box::new(move || store.writable()),
+                    report: report(&provider),
                     metrics: metrics.clone(),
                     stage: stage.clone(),
                 };
@@ -229,6 +230,14 @@ async fn bind_status(listener: &Listener) -> Result<TcpListener, Error> {
             source: io::Error::from(io::ErrorKind::Unsupported),
         }),
     }
+}
+
+fn report(provider: &Provider) -> Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync> {
+    let provider = provider.clone();
+    Box::new(move || {
+        let provider = provider.clone();
+        Box::pin(async move { provider.report().await })
+    })
 }
 
 fn default_account(settings: &credentials::Settings) -> Option<Arc<str>> {

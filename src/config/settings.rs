@@ -121,7 +121,7 @@ fn unix_socket(socket: &mut Section<'_>) -> Option<Listener> {
     let mode = socket.get("mode", shape::mode).unwrap_or(0o660);
     let group = socket.get("group", shape::text);
     Some(Listener::Unix {
-        path: path?.into(),
+        path: path?,
         mode,
         group,
     })

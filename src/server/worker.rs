@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalRuntime};
@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::listen::Stream;
+use super::patience::{Answering, Patience, Patient};
 use super::{Handler, Stage};
 
 /// Of a request's head, request line included; more is a 431.
@@ -26,9 +27,6 @@ const HEAD_LIMIT: usize = 16 * 1024;
 
 /// Fields of a request's head; more is a 431.
 const FIELD_LIMIT: usize = 64;
-
-/// From the first byte that could come to the last one of the head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A worker's thread as the accept loops see it.
 #[derive(Debug)]
@@ -191,14 +189,22 @@ async fn converse<H: Handler>(
     handler: Rc<H>,
     mut stage: watch::Receiver<Stage>,
 ) -> hyper::Result<()> {
+    let patience = Patience::new();
+    let stream = Patient::new(stream, patience.clone());
     let service = service_fn(move |request| {
         let handler = handler.clone();
-        async move { Ok::<_, Infallible>(handler.handle(request).await) }
+        let busy = patience.busy();
+        async move {
+            let answer = handler.handle(request).await;
+            Ok::<_, Infallible>(answer.map(|content| Answering {
+                content,
+                _busy: busy,
+            }))
+        }
     });
     let mut connection = pin!(
         http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
+            .header_read_timeout(None)
             .max_header_size(HEAD_LIMIT)
             .max_headers(FIELD_LIMIT)
             .serve_connection(TokioIo::new(stream), service)

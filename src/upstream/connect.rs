@@ -116,15 +116,15 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Plain(stream) => leave_to_reading(Pin::new(stream).poll_write(cx, bytes)),
+            Stream::Tls(stream) => leave_to_reading(Pin::new(stream).poll_write(cx, bytes)),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Plain(stream) => leave_to_reading(Pin::new(stream).poll_flush(cx)),
+            Stream::Tls(stream) => leave_to_reading(Pin::new(stream).poll_flush(cx)),
         }
     }
 
@@ -141,8 +141,12 @@ impl AsyncWrite for Stream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Plain(stream) => {
+                leave_to_reading(Pin::new(stream).poll_write_vectored(cx, slices))
+            }
+            Stream::Tls(stream) => {
+                leave_to_reading(Pin::new(stream).poll_write_vectored(cx, slices))
+            }
         }
     }
 
@@ -151,6 +155,19 @@ impl AsyncWrite for Stream {
             Stream::Plain(stream) => stream.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+/// A host may answer and close without reading all content (RFC 9112 §9.5). Writing fails then
+/// while the answer is still to be read, and hyper would give up on it. So a write that finds the
+/// connection gone waits for ever: reading gives what is there, then ends, and ends everything.
+fn leave_to_reading<T>(written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    match written {
+        Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
+            Poll::Pending
+        }
+        other => other,
     }
 }
 

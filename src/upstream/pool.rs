@@ -755,6 +755,25 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local")]
+    async fn an_answer_given_before_all_content_was_read_is_not_lost_when_the_host_closes() {
+        let (listener, authority) = listen().await;
+        // So that the content does not fit into the buffers.
+        let socket = socket2::SockRef::from(&listener);
+        socket.set_recv_buffer_size(4096).unwrap();
+        let (pool, _) = plain(authority, limits(1));
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            hear(&mut stream).await;
+            say(&mut stream, OK).await;
+        };
+        let post = head(Method::POST);
+        let content = Full::from(vec![0; 8 * 1024 * 1024]);
+        let calling = pool.send(HOST, &post, content, std::future::pending());
+        let (answer, ()) = tokio::join!(calling, serving);
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+
+    #[tokio::test(flavor = "local")]
     async fn an_idle_connection_is_closed_in_time() {
         let (listener, authority) = listen().await;
         let brief = Limits {
