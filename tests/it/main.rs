@@ -20,3 +20,7 @@ mod requests;
 mod replays;
 // What becomes of odd, broken and late answers of the API.
 mod upstream_answers;
+// No secret in any output.
+mod secrets;
+// The commands as processes, signals, and the status listener.
+mod commands;
