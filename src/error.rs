@@ -142,7 +142,9 @@ impl Error {
                 Api::ResponseTimeout => api(504, "upstream_timeout", "http_response_timeout"),
                 Api::Unreachable(_) => api(502, "upstream_unreachable", "destination_unavailable"),
                 Api::Broken(_) => api(502, "upstream_bad_response", "http_response_incomplete"),
-                Api::Switched => api(502, "upstream_bad_response", "http_protocol_error"),
+                Api::Framing | Api::Switched => {
+                    api(502, "upstream_bad_response", "http_protocol_error")
+                }
             },
         }
     }
@@ -304,6 +306,7 @@ mod tests {
                 502,
                 "upstream_unreachable",
             ),
+            (Api::Framing.into(), 502, "upstream_bad_response"),
             (Api::Switched.into(), 502, "upstream_bad_response"),
         ]
     }

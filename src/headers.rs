@@ -1,7 +1,8 @@
-//! Pure edits of header maps: hop-by-hop fields (RFC 9110 §7.6.1), Via, authorization. Everything
-//! happens in place. Order matters in one point: what is ours is set after the map was cleaned, so
+//! Pure edits of header maps: hop-by-hop fields (RFC 9110 §7.6.1), Via, authorization; and whether
+//! a map leaves no doubt about framing. Everything happens in place. Order matters in one point: what is ours is set after the map was cleaned, so
 //! that no `Connection` of a caller can take it away again.
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// What becomes of the caller's own Authorization.
@@ -99,6 +100,30 @@ pub fn attach_authorization(headers: &mut HeaderMap, bearer: HeaderValue) {
 pub fn attach_instance(headers: &mut HeaderMap, id: HeaderValue, key: HeaderValue) {
     headers.insert(INSTANCE_ID, id);
     headers.insert(INSTANCE_KEY, key);
+}
+
+/// Whether nobody can read the end of the content differently (RFC 9112 §6): at most one plain
+/// Content-Length, or `chunked` once, never both.
+pub fn framing_is_plain(headers: &HeaderMap, version: Version) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (lengths.next(), codings.next()) {
+        (None, None) => true,
+        (Some(length), None) => lengths.next().is_none() && is_length(length.as_bytes()),
+        (None, Some(coding)) => {
+            codings.next().is_none()
+                && version == Version::HTTP_11
+                && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        }
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Digits without a leading zero, below 2^63.
+fn is_length(text: &[u8]) -> bool {
+    let digits =
+        text.iter().all(u8::is_ascii_digit) && (text == b"0" || text.first() != Some(&b'0'));
+    digits && str::from_utf8(text).is_ok_and(|text| text.parse::<i64>().is_ok())
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {

@@ -130,6 +130,9 @@ pub enum Error {
     /// The connection broke before an answer, or what came is not HTTP.
     #[error("no whole answer came")]
     Broken(#[source] hyper::Error),
+    /// Where the content of the answer ends is not beyond doubt.
+    #[error("the answer's framing is ambiguous")]
+    Framing,
     /// A 101 that nobody asked for.
     #[error("the host switched protocols unasked")]
     Switched,

@@ -218,6 +218,8 @@ impl Cache {
 
     /// How many are in memory.
     pub(super) fn count(&self) -> u64 {
+        // moka counts in its housekeeping, which in a quiet cache nothing else sets off.
+        self.credentials.run_pending_tasks();
         self.credentials.entry_count()
     }
 }

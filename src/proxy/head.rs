@@ -17,6 +17,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Version};
 
 use crate::damoov::routes::decoded;
+use crate::headers;
 
 /// The longest path and query, in bytes.
 const TARGET_LIMIT: usize = 8 * 1024;
@@ -80,7 +81,8 @@ pub enum Rejection {
 /// Checks a request head. Allocates nothing. Framing comes first: where it is in doubt, nothing
 /// that follows on the connection may be read as a request.
 pub fn check(head: &Parts, settings: &Settings) -> Result<Target, Rejection> {
-    check_framing(&head.headers, head.version)?;
+    let framing_is_plain = headers::framing_is_plain(&head.headers, head.version);
+    require(framing_is_plain, Rejection::Framing)?;
     require(head.headers.len() <= FIELD_LIMIT, Rejection::TooManyFields)?;
     check_method(&head.method)?;
     check_host(head, settings)?;
@@ -121,30 +123,6 @@ impl Target {
 
 fn require(holds: bool, otherwise: Rejection) -> Result<(), Rejection> {
     if holds { Ok(()) } else { Err(otherwise) }
-}
-
-/// RFC 9112 §6: what hyper and the API could read differently is refused.
-fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Rejection> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let plain = match (lengths.next(), codings.next()) {
-        (None, None) => true,
-        (Some(length), None) => lengths.next().is_none() && is_length(length.as_bytes()),
-        (None, Some(coding)) => {
-            codings.next().is_none()
-                && version == Version::HTTP_11
-                && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
-        }
-        (Some(_), Some(_)) => false,
-    };
-    require(plain, Rejection::Framing)
-}
-
-/// Digits without a leading zero, below 2^63.
-fn is_length(text: &[u8]) -> bool {
-    let digits =
-        text.iter().all(u8::is_ascii_digit) && (text == b"0" || text.first() != Some(&b'0'));
-    digits && str::from_utf8(text).is_ok_and(|text| text.parse::<i64>().is_ok())
 }
 
 fn check_method(method: &Method) -> Result<(), Rejection> {

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connect::{self, OnThisThread};
 use super::{Error, Head, Scheme, Target};
+use crate::headers::framing_is_plain;
 
 /// A connection is not used again after this, so that a change in DNS is followed.
 const MAX_AGE: Duration = Duration::from_secs(300);
@@ -387,6 +388,10 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B> {
         match answer {
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Err(failed(Error::Switched))
+            }
+            // hyper settles such conflicts by itself and leaves both fields in place.
+            Ok(answer) if !framing_is_plain(answer.headers(), answer.version()) => {
+                Err(failed(Error::Framing))
             }
             Ok(answer) => Ok(answer.map(|incoming| Answer {
                 incoming,

@@ -66,6 +66,17 @@ pub fn principal(number: usize) -> Principal {
     Principal::User(user(number))
 }
 
+/// Waits until something holds.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    for _ in 0..1000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came about that {what}");
+}
+
 /// How a proxy is to be started.
 pub struct Builder {
     folder: TempDir,
@@ -103,6 +114,13 @@ impl Builder {
     /// Sets any environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Builder {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Reaches one host somewhere else than at the simulator.
+    pub fn redirect(mut self, host: &str, url: &str) -> Builder {
+        let old = self.hosts.lines().find(|line| line.contains(host)).unwrap();
+        self.hosts = self.hosts.replace(old, &format!("\"{host}\" = \"{url}\""));
         self
     }
 
@@ -251,6 +269,11 @@ impl Proxy {
     /// Where callers are served.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where health and metrics are served.
+    pub fn status_address(&self) -> SocketAddr {
+        self.status
     }
 
     /// The store's folder.

@@ -4,11 +4,23 @@
     clippy::unwrap_used,
     reason = "clippy exempts test functions, not what they call"
 )]
+#![allow(unreachable_pub, reason = "nothing is reachable in a test binary")]
 
 // What all of them share.
 mod harness;
+mod wire;
 
 // The configuration and `check`: example files, invalid files and their messages.
 mod config;
 // The main job: a DeviceToken in, the API's answer out.
 mod main_job;
+// Hostile and odd requests, byte by byte.
+mod requests;
+// Renewal and replay of one request: what the API receives the second time.
+mod replays;
+// What becomes of odd, broken and late answers of the API.
+mod upstream_answers;
+// No secret in any output.
+mod secrets;
+// The commands as processes, signals, and the status listener.
+mod commands;

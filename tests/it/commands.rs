@@ -1,0 +1,422 @@
+//! The commands as processes: exit codes, what they print, how they end, and the status listener.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use damoov_proxy::simulator::{Action, Delay, Fault, INSTANCE_ID, On};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{
+    ECHO, Proxy, SCORES, damoov, eventually, principal, proxy, user, write_private,
+};
+use crate::wire::{Upstream, Wire, get};
+
+async fn captured(mut command: Command) -> Output {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+/// What a command of this proxy prints, and its exit code.
+async fn run(proxy: &Proxy, command: &str) -> (Option<i32>, String) {
+    let output = captured(proxy.command(command)).await;
+    let text = [&output.stdout[..], &output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_exit_code_64_for_every_command() {
+    let damoov = damoov().await;
+    let builder = proxy(&damoov).set("listen", "0.0.0.0:8080");
+    let store = builder.store();
+    let proxy = builder.stopped(&store);
+    for command in ["run", "check", "check --offline", "tokens list"] {
+        let (code, said) = run(&proxy, command).await;
+        assert_eq!(code, Some(64), "{command}: {said}");
+        assert!(said.contains("loopback"), "{said}");
+    }
+    assert!(!store.exists(), "nothing was opened");
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_used_is_exit_code_78_and_is_left_alone() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).start().await;
+    proxy.get(1, SCORES).await;
+    let (code, said) = run(&proxy, "check").await;
+    assert_eq!(code, Some(0), "{said}");
+    proxy.terminate().await;
+
+    let other_key = "b3RoZXIta2V5LW90aGVyLWtleS1vdGhlci1rZXktbyE=";
+    for command in ["run", "check", "tokens list"] {
+        let mut command = proxy.command(command);
+        command.env("DAMOOV_PROXY__STORE__KEY__ENV", "OTHER");
+        command.env("OTHER", other_key);
+        let output = captured(command).await;
+        assert_eq!(output.status.code(), Some(78), "{output:?}");
+    }
+    let largest = fs::read_dir(proxy.store())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().is_file())
+        .max_by_key(|entry| entry.metadata().unwrap().len())
+        .unwrap()
+        .path();
+    let whole = fs::read(&largest).unwrap();
+    write_private(&largest, "not a store");
+    for command in ["run", "check", "tokens list"] {
+        let (code, said) = run(&proxy, command).await;
+        assert_eq!(code, Some(78), "{command} with {largest:?}: {said}");
+    }
+    assert_eq!(fs::read(&largest).unwrap(), b"not a store");
+    let (code, said) = run(&proxy, "check --offline").await;
+    assert_eq!(code, Some(0), "{said}");
+    fs::write(&largest, whole).unwrap();
+    proxy.start().await;
+    assert_eq!(proxy.get(1, SCORES).await.status, 200);
+    assert_eq!(damoov.handle().counts().total.logins.all(), 1);
+}
+
+#[tokio::test]
+async fn tokens_lists_and_shows_what_is_stored() {
+    let damoov = damoov().await;
+    let proxy = proxy(&damoov).start().await;
+    for number in [1, 2] {
+        proxy.get(number, SCORES).await;
+    }
+    let (code, list) = run(&proxy, "tokens list").await;
+    assert_eq!(code, Some(0));
+    let lines: Vec<_> = list.lines().collect();
+    assert!(lines[0].starts_with("PRINCIPAL"), "{list}");
+    assert_eq!(lines.len(), 3, "{list}");
+    for number in [1, 2] {
+        let device = user(number).to_string();
+        let line = lines.iter().find(|line| line.contains(&device)).unwrap();
+        assert!(line.contains(INSTANCE_ID), "{line}");
+    }
+    let (code, shown) = run(&proxy, &format!("tokens show {}", user(1))).await;
+    assert_eq!(code, Some(0));
+    for line in ["generation     1", "RefreshToken   present"] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    let (code, said) = run(&proxy, &format!("tokens show {}", user(3))).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("nothing is known"), "{said}");
+}
+
+#[tokio::test]
+async fn a_running_proxy_follows_a_forget_within_a_second() {
+    let damoov = damoov().await;
+    let proxy = proxy(&damoov).start().await;
+    proxy.get(1, SCORES).await;
+    let (code, said) = run(&proxy, &format!("tokens forget {}", user(1))).await;
+    assert_eq!(code, Some(0), "{said}");
+    let started = Instant::now();
+    eventually("the user logs in anew", async || {
+        proxy.get(1, SCORES).await;
+        damoov.handle().counts_of(&principal(1)).logins.ok == 2
+    })
+    .await;
+    assert!(started.elapsed() < Duration::from_millis(1500));
+    let (code, _) = run(&proxy, &format!("tokens forget {}", user(2))).await;
+    assert_eq!(code, Some(1), "nothing to forget");
+}
+
+#[tokio::test]
+async fn a_running_proxy_follows_an_import_within_a_second_and_without_a_call() {
+    let damoov = damoov().await;
+    let proxy = proxy(&damoov).start().await;
+    proxy.get(1, ECHO).await;
+    // Somebody else logs both in; the pair of the first one is revoked by that.
+    let pairs = [1, 2].map(|number| {
+        let pair = damoov.handle().issue(&principal(number));
+        serde_json::json!({
+            "DeviceToken": user(number).to_string(),
+            "InstanceId": INSTANCE_ID,
+            "AccessToken": pair.access_token,
+            "RefreshToken": pair.refresh_token,
+        })
+        .to_string()
+    });
+    let mut import = proxy.command("tokens import --from -");
+    import.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut import = import.spawn().unwrap();
+    let mut lines = import.stdin.take().unwrap();
+    lines.write_all(pairs.join("\n").as_bytes()).unwrap();
+    drop(lines);
+    let output = tokio::task::spawn_blocking(|| import.wait_with_output().unwrap());
+    let output = output.await.unwrap();
+    assert_eq!(output.stdout, b"imported 2, failed 0\n");
+    let imported = Instant::now();
+    eventually("the proxy has dropped the old pair", async || {
+        proxy.metric("tokens_cached", "").await == 0.0
+    })
+    .await;
+    assert!(imported.elapsed() < Duration::from_millis(1500));
+    for number in [1, 2] {
+        assert_eq!(proxy.get(number, ECHO).await.status, 200);
+    }
+    let total = damoov.handle().counts().total;
+    assert_eq!((total.logins.all(), total.refreshes.all()), (1, 0));
+    assert_eq!(total.unauthorized, 0);
+}
+
+#[tokio::test]
+async fn an_import_tells_which_lines_are_no_good_and_takes_the_others() {
+    let damoov = damoov().await;
+    let proxy = proxy(&damoov).start().await;
+    let pair = damoov.handle().issue(&principal(1));
+    let good = serde_json::json!({
+        "DeviceToken": user(1).to_string(), "AccessToken": pair.access_token,
+    });
+    let of_another = serde_json::json!({
+        "DeviceToken": user(2).to_string(), "AccessToken": pair.access_token,
+    });
+    let file = proxy.store().with_file_name("pairs");
+    write_private(&file, &format!("{good}\n\nnonsense\n{of_another}\n"));
+    let (code, said) = run(&proxy, &format!("tokens import --from {}", file.display())).await;
+    assert_eq!(code, Some(65));
+    assert!(said.contains("imported 1, failed 2"), "{said}");
+    assert!(
+        said.contains("line 3: ") && said.contains("line 4: "),
+        "{said}"
+    );
+    assert_eq!(proxy.get(1, SCORES).await.status, 200);
+    assert_eq!(damoov.handle().counts().total.logins.all(), 0);
+}
+
+/// A command that runs until it is told to end. Killed when dropped.
+struct Running {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Running {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Running { child, stdout }
+    }
+
+    /// Its lines up to one that contains `last`.
+    fn lines_to(&mut self, last: &str) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        while !lines.last().is_some_and(|line| line.contains(last)) {
+            let mut line = String::new();
+            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "{lines:?}");
+            lines.push(line.trim_end().to_owned());
+        }
+        lines
+    }
+
+    /// SIGINT; what it still says, and its exit code.
+    fn interrupt(mut self) -> (String, Option<i32>) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        (rest, self.child.wait().unwrap().code())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn sh(line: &str) -> String {
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(output.status.success(), "{line}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_demo_starts_in_two_seconds_and_each_of_its_lines_does_what_it_says() {
+    let mut fastest = Duration::MAX;
+    let (mut demo, lines) = loop {
+        let started = Instant::now();
+        let mut demo = Running::start(&["demo"]);
+        let lines = demo.lines_to("Ctrl-C");
+        fastest = fastest.min(started.elapsed());
+        // Other tests run beside this one; one start in three undisturbed will do.
+        if fastest < Duration::from_secs(2) {
+            break (demo, lines);
+        }
+    };
+    assert!(lines.iter().any(|line| line.contains("http://127.0.0.1:")));
+    let curls: Vec<_> = lines.iter().filter(|l| l.starts_with("curl")).collect();
+    let [call, expired, lost, burst, cost] = curls[..] else {
+        panic!("{lines:?}");
+    };
+    let answer: serde_json::Value = serde_json::from_str(&sh(call)).unwrap();
+    assert_eq!(answer["Status"], 200);
+    let answer = sh(expired);
+    assert!(
+        answer.contains("HTTP/1.1 200") && answer.contains("replayed"),
+        "{answer}"
+    );
+    let answer = sh(lost);
+    assert!(answer.contains("HTTP/1.1 200"), "{answer}");
+    assert_eq!(sh(burst).trim(), "1000 200");
+    let counts: serde_json::Value = serde_json::from_str(&sh(cost)).unwrap();
+    let total = &counts["total"];
+    assert_eq!(
+        total["logins"]["ok"], 2,
+        "the first, and one for the lost answer: {counts}"
+    );
+    assert_eq!(total["refreshes"]["ok"], 2, "{counts}");
+
+    assert!(demo.child.try_wait().unwrap().is_none(), "it still runs");
+    let (rest, code) = demo.interrupt();
+    assert_eq!((rest.trim(), code), ("ended", Some(0)));
+}
+
+#[test]
+fn simulate_prints_where_it_listens_and_takes_faults_by_flag_and_by_http() {
+    let fault = r#"{"on":"login","action":{"status":{"code":500}},"times":1}"#;
+    let mut simulator = Running::start(&["simulate", "--listen", "127.0.0.1:0", "--fault", fault]);
+    let line = simulator.lines_to("http://").pop().unwrap();
+    let url = line.strip_prefix("simulated Damoov: ").unwrap();
+    let faults = sh(&format!("curl -s {url}/_control/faults"));
+    assert!(faults.contains("500"), "{faults}");
+    sh(&format!("curl -s -X DELETE {url}/_control/faults"));
+    assert_eq!(sh(&format!("curl -s {url}/_control/faults")).trim(), "[]");
+    let (_, code) = simulator.interrupt();
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test]
+async fn after_sigterm_answers_under_way_end_and_then_the_process() {
+    let damoov = damoov().await;
+    let upstream = Upstream::listen().await;
+    let mut proxy = proxy(&damoov)
+        .redirect("mobilesdk.telematicssdk.com", &upstream.url())
+        .start()
+        .await;
+    let mut idle = Wire::to(&proxy).await;
+    assert_eq!(idle.ask(get(SCORES, "")).await.status(), 200);
+    let (mut waiting, mut reading) = (Wire::to(&proxy).await, Wire::to(&proxy).await);
+    waiting.write(get(ECHO, "")).await;
+    let mut unanswered = upstream.accept().await;
+    unanswered.head().await;
+    reading.write(get(ECHO, "")).await;
+    let mut half_answered = upstream.accept().await;
+    half_answered.head().await;
+    half_answered
+        .write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha")
+        .await;
+    assert_eq!(reading.head().await.status(), 200);
+    assert_eq!(reading.take(2).await, b"ha");
+
+    proxy.signal(Signal::TERM);
+    assert!(idle.rest().await.is_empty(), "idle connections are closed");
+    let ready = proxy.status("/readyz").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("draining"), "{}", ready.text());
+    assert_eq!(proxy.status("/livez").await.status, 200);
+
+    half_answered.write("lf").await;
+    assert_eq!(reading.rest().await, b"lf");
+    unanswered
+        .write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole")
+        .await;
+    let answer = waiting.message().await;
+    assert_eq!((answer.status(), &*answer.content), (200, &b"whole"[..]));
+    assert!(answer.closes(), "{}", answer.head);
+    assert_eq!(proxy.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_second_sigterm_hurries_the_answers_but_not_the_renewals() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).start().await;
+    let delay = Action::Delay(Delay::Millis(1500));
+    damoov.handle().add_fault(Fault::new(On::Login, delay));
+    damoov.handle().add_fault(Fault::new(
+        On::Data,
+        Action::Lose(damoov_proxy::simulator::Lost::Hang),
+    ));
+    let mut caller = Wire::to(&proxy).await;
+    caller.write(get(SCORES, "")).await;
+    eventually("the login is under way", async || {
+        proxy.metric("requests_in_flight", "").await == 1.0
+            && proxy.metric("token_lookups_total", "").await == 1.0
+    })
+    .await;
+    proxy.signal(Signal::TERM);
+    eventually("it drains", async || {
+        proxy.status("/readyz").await.status == 503
+    })
+    .await;
+    proxy.signal(Signal::TERM);
+    caller.rest().await;
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    assert_eq!(damoov.handle().counts().total.logins.ok, 1);
+
+    damoov.handle().clear_faults();
+    proxy.start().await;
+    assert_eq!(proxy.get(1, SCORES).await.status, 200);
+    assert_eq!(
+        damoov.handle().counts().total.logins.all(),
+        1,
+        "it was stored"
+    );
+}
+
+#[tokio::test]
+async fn the_status_listener_tells_health_and_every_metric() {
+    let damoov = damoov().await;
+    let proxy = proxy(&damoov).start().await;
+    for path in ["/livez", "/readyz", "/startupz"] {
+        assert_eq!(proxy.status(path).await.status, 200, "{path}");
+    }
+    proxy.get(1, SCORES).await;
+    damoov.handle().expire(None);
+    proxy.get(1, SCORES).await;
+    let metrics = proxy.status("/metrics").await.text();
+    for name in [
+        "requests_total{",
+        "request_duration_seconds_bucket{",
+        "requests_in_flight ",
+        "token_lookups_total{freshness=\"fresh\"}",
+        "token_lookups_total{freshness=\"absent\"}",
+        "renewals_total{grant=\"login\",trigger=\"missing\",result=\"ok\"} 1",
+        "renewals_total{grant=\"refresh\",trigger=\"rejected\",result=\"ok\"} 1",
+        "renewal_duration_seconds_bucket{",
+        "renewals_joined_total ",
+        "replays_total{result=\"ok\"} 1",
+        "login_budget_remaining ",
+        "login_blocked_seconds 0",
+        "principals_contested 0",
+        "store_operations_total{",
+        "tokens_cached 1",
+        "tokens_stored 1",
+        "replay_memory_bytes 0",
+        "upstream_connections ",
+        "build_info{",
+    ] {
+        let line = format!("\ndamoov_proxy_{name}");
+        assert!(metrics.contains(&line), "{name} is not in\n{metrics}");
+    }
+    let scores = "requests_total{route=\"/indicators/v3\",method=\"GET\",status_class=\"2xx\"";
+    for outcome in ["forwarded", "replayed"] {
+        let line = format!("{scores},outcome=\"{outcome}\"}} 1");
+        assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+    }
+    for label in metrics
+        .lines()
+        .filter(|line| line.contains(&user(1).to_string()))
+    {
+        panic!("a label names a user: {label}");
+    }
+}

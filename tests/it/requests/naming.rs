@@ -1,0 +1,222 @@
+//! Naming the principal and the instance.
+
+use damoov_proxy::principal::InstanceId;
+use damoov_proxy::simulator::Instance;
+
+use super::{Scene, get, request};
+use crate::harness::{ECHO, SCORES, damoov_with, principal, proxy, user};
+
+/// `GET path` with nothing but these fields.
+fn bare(path: &str, fields: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n")
+}
+
+#[tokio::test]
+async fn a_device_token_that_is_not_one_uuid_is_refused() {
+    let scene = Scene::new().await;
+    let device = user(1).to_string();
+    for value in [
+        "",
+        "a, b",
+        "1",
+        "not-a-uuid",
+        &format!("{device}, {device}"),
+        &format!("{device}0"),
+        &format!("\"{device}\""),
+        &format!("{{{device}}}"),
+        &format!("urn:uuid:{device}"),
+        &device[1..],
+        &device.replace('-', "_"),
+        &device.replace('0', "g"),
+    ] {
+        let fields = format!("DeviceToken: {value}\r\n");
+        scene
+            .refuses(bare(ECHO, &fields), 400, "device_token_invalid")
+            .await;
+    }
+    let twice = format!("DeviceToken: {device}\r\nDeviceToken: {device}\r\n");
+    scene
+        .refuses(bare(ECHO, &twice), 400, "device_token_invalid")
+        .await;
+    for path in ["/~/mobilesdk/stage/echo", "/~x/mobilesdk/stage/echo"] {
+        scene
+            .refuses(bare(path, ""), 400, "device_token_invalid")
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn every_spelling_of_a_device_token_means_the_same_user() {
+    let scene = Scene::new().await;
+    let device = user(0xabcdef).to_string();
+    let spellings = [
+        device.clone(),
+        device.to_uppercase(),
+        device.replace('-', ""),
+        device.replace('-', "").to_uppercase(),
+    ];
+    for spelling in &spellings {
+        for request in [
+            bare(ECHO, &format!("DeviceToken: {spelling}\r\n")),
+            bare(&format!("/~{spelling}{ECHO}"), ""),
+            bare(
+                &format!("/%7e{spelling}{ECHO}"),
+                &format!("DeviceToken: {device}\r\n"),
+            ),
+        ] {
+            let answer = scene.ask(request).await;
+            assert_eq!(answer.field("x-sim-device-token"), Some(&*device));
+            assert_eq!(scene.heard().target, ECHO, "the prefix is cut off");
+        }
+    }
+    assert_eq!(
+        scene.damoov.handle().counts().total.logins.all(),
+        1,
+        "one user, one login"
+    );
+    let sent = format!("DeviceToken: {}\r\n", spellings[3]);
+    scene.ask(bare(ECHO, &sent)).await;
+    assert_eq!(scene.heard().headers["devicetoken"], spellings[3].as_str());
+}
+
+#[tokio::test]
+async fn two_names_for_different_principals_are_a_conflict_and_nothing_is_looked_up() {
+    let scene = Scene::new().await;
+    let other = user(2);
+    for (path, fields) in [
+        (format!("/~{other}{ECHO}"), ""),
+        (format!("/~{other}/v1/Management/users"), ""),
+        ("/~account:reporting/v1/Management/users".to_owned(), ""),
+        (
+            format!("/~{other}{ECHO}"),
+            "Authorization: Bearer somebody\r\n",
+        ),
+    ] {
+        scene
+            .refuses(get(&path, fields), 400, "principal_conflict")
+            .await;
+    }
+    assert_eq!(scene.proxy.metric("token_lookups_total", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn who_names_nobody_is_told_how_to() {
+    let scene = Scene::new().await;
+    for (path, fields, code) in [
+        (SCORES, "", "device_token_missing"),
+        (
+            SCORES,
+            "Authorization: Bearer somebody\r\n",
+            "device_token_missing",
+        ),
+        ("/v1/Management/users", "", "device_token_missing"),
+        (
+            "/~account:reporting/indicators/v3/Scores/safety",
+            "",
+            "device_token_missing",
+        ),
+        (
+            "/~account:nobody/v1/companies/current",
+            "",
+            "account_unknown",
+        ),
+        ("/~account:/v1/companies/current", "", "account_unknown"),
+    ] {
+        scene.refuses(bare(path, fields), 400, code).await;
+    }
+    let user_on_admin = format!("/~{}/v1/companies/current", user(1));
+    scene
+        .refuses(bare(&user_on_admin, ""), 400, "account_unknown")
+        .await;
+}
+
+#[tokio::test]
+async fn on_user_or_admin_routes_the_one_who_is_named_is_meant() {
+    let scene = Scene::new().await;
+    let profile = "/v1/Management/users";
+    let answer = scene.ask(get(profile, "")).await;
+    let device = user(1).to_string();
+    assert_eq!(answer.field("x-sim-device-token"), Some(&*device));
+    let answer = scene
+        .ask(bare("/~account:reporting/v1/Management/users", ""))
+        .await;
+    let principal = answer.field("x-sim-principal").unwrap();
+    assert!(principal.starts_with("account:"), "{principal}");
+}
+
+#[tokio::test]
+async fn on_admin_routes_a_device_token_is_no_name_but_the_apis_own() {
+    let scene = Scene::new().await;
+    for value in [user(7).to_string(), "not-a-uuid".to_owned()] {
+        let fields = format!("DeviceToken: {value}\r\nX-Test-Id: {value}\r\n");
+        let answer = scene
+            .ask(bare("/indicators/admin/v3/Scores/safety", &fields))
+            .await;
+        assert_eq!(answer.field("proxy-status"), Some("damoov-proxy"));
+        let heard = scene.heard();
+        assert!(heard.principal.unwrap().starts_with("account:"));
+        assert_eq!(heard.headers["devicetoken"], value.as_str());
+    }
+    let counts = scene.damoov.handle().counts_of(&principal(7));
+    assert_eq!(counts.logins.all(), 0);
+}
+
+#[tokio::test]
+async fn the_target_user_of_an_update_passes_untouched() {
+    let scene = Scene::new().await;
+    let value = "  {6F1C0C1E}, anything at all ";
+    let fields = format!("UserDeviceToken:{value}\r\nX-Test-Id: 1\r\nContent-Length: 2\r\n");
+    scene
+        .ask(request("PUT", "/v1/Management/users", &fields) + "{}")
+        .await;
+    let heard = scene.heard();
+    assert_eq!(heard.headers["userdevicetoken"], value.trim());
+    assert!(heard.principal.unwrap().starts_with("account:"));
+}
+
+const OTHER_INSTANCE: &str = "22222222-2222-4222-8222-222222222222";
+
+#[tokio::test]
+async fn the_instance_is_the_one_named_else_the_one_the_user_is_known_under() {
+    let damoov = damoov_with(|settings| {
+        settings.login_limit = None;
+        settings.instances.push(Instance {
+            id: InstanceId::parse(OTHER_INSTANCE).unwrap(),
+            key: "another-key".to_owned(),
+        });
+    })
+    .await;
+    let proxy = proxy(&damoov)
+        .set("instance.0.default", "true")
+        .toml(&format!(
+            "[[instance]]\nname = \"other\"\nid = \"{OTHER_INSTANCE}\"\nkey = \"another-key\"\n"
+        ))
+        .start()
+        .await;
+    let scene = Scene { damoov, proxy };
+    let named = format!("InstanceId: {OTHER_INSTANCE}\r\nX-Test-Id: 1\r\n");
+    let unknown = "InstanceId: 33333333-3333-4333-8333-333333333333\r\n";
+    for fields in [unknown, "InstanceId: x\r\n", "InstanceId: \r\n"] {
+        scene
+            .refuses(get(ECHO, fields), 400, "instance_unknown")
+            .await;
+    }
+    let answer = scene.ask(get(ECHO, &named)).await;
+    assert_eq!(answer.status(), 200, "{:?}", answer.code());
+    assert!(
+        !scene.heard().headers.contains_key("instanceid"),
+        "only `instance` routes see it"
+    );
+    assert_eq!(
+        scene.ask(get(ECHO, "")).await.status(),
+        200,
+        "known under the other instance"
+    );
+    let main = "InstanceId: 11111111-1111-4111-8111-111111111111\r\n";
+    let answer = scene.ask(get(ECHO, main)).await;
+    assert_eq!(
+        (answer.status(), &*answer.code()),
+        (403, "instance_mismatch")
+    );
+    assert_eq!(scene.damoov.handle().counts().total.logins.all(), 1);
+}

@@ -1,0 +1,67 @@
+//! Methods, protocols and expectations.
+
+use super::{Scene, get, request};
+use crate::harness::ECHO;
+use crate::wire::Wire;
+
+#[tokio::test]
+async fn a_method_that_is_none_of_the_apis_is_refused() {
+    let scene = Scene::new().await;
+    for method in ["TRACE", "BREW", "get", "PROPFIND"] {
+        let head = request(method, ECHO, "");
+        let answer = scene.ask(&head).await;
+        assert_eq!(
+            answer.field("allow"),
+            Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+        );
+        scene.refuses(head, 405, "method_unknown").await;
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_to_websocket_is_refused_and_another_is_ignored() {
+    let scene = Scene::new().await;
+    for fields in [
+        "Connection: upgrade\r\nUpgrade: websocket\r\n",
+        "Connection: upgrade\r\nUpgrade: h2c, WebSocket/13\r\n",
+    ] {
+        for path in [ECHO, "/realtime/api/v1/ws/realtime"] {
+            let request = get(path, fields);
+            scene.refuses(request, 501, "upgrade_unknown").await;
+        }
+    }
+    let h2c = "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n";
+    assert_eq!(scene.ask(get(ECHO, h2c)).await.status(), 200);
+    let heard = scene.heard().headers;
+    assert!(!heard.contains_key("upgrade") && !heard.contains_key("http2-settings"));
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_for_100_gets_it_once_the_head_has_passed_the_checks() {
+    let scene = Scene::new().await;
+    let expecting = "Expect: 100-continue\r\nContent-Length: 3\r\n";
+    let mut wire = Wire::to(&scene.proxy).await;
+    assert_eq!(
+        wire.ask(request("POST", ECHO, expecting)).await.status(),
+        100
+    );
+    assert_eq!(wire.ask("abc").await.status(), 200);
+    let heard = scene.heard();
+    assert_eq!(heard.content.unwrap(), "abc");
+    assert!(!heard.headers.contains_key("expect"), "answered by us");
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_for_100_is_refused_without_it() {
+    let scene = Scene::new().await;
+    let expecting = "Expect: 100-continue\r\nContent-Length: 3\r\n";
+    let mut wire = Wire::to(&scene.proxy).await;
+    let answer = wire.ask(request("POST", "/nowhere", expecting)).await;
+    assert_eq!((answer.status(), answer.closes()), (404, true));
+    assert!(wire.rest().await.is_empty());
+    for value in ["", "200-ok", "100-continue, x", "100-continue=1"] {
+        let fields = format!("Expect: {value}\r\nContent-Length: 3\r\n");
+        let head = request("POST", ECHO, &fields);
+        scene.refuses(head, 417, "expectation_unknown").await;
+    }
+}

@@ -1,0 +1,352 @@
+//! The canary test (I8): unique strings in every secret, everything that can go wrong with them at
+//! TRACE, and none of them in any output.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
+use damoov_proxy::simulator::{
+    ACCOUNT_EMAIL, Account, Action, Fault, Garbage, INSTANCE_ID, Lost, On, Simulator,
+};
+use http::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::harness::{
+    Answer, ECHO, Proxy, SCORES, damoov_with, loopback, principal, proxy, user, write_private,
+};
+use crate::wire::{Wire, get};
+
+const INSTANCE_KEY: &str = "canary-instance/key+%22\\ends";
+const PASSWORD: &str = "canary-password\"/+%'ends";
+/// 32 bytes: `canary-store-key-canary-store-ke`.
+const STORE_KEY: &str = "Y2FuYXJ5LXN0b3JlLWtleS1jYW5hcnktc3RvcmUta2U=";
+/// What callers send and nobody is to repeat.
+const FROM_CALLERS: [&str; 4] = [
+    "canary-bearer-of-a-caller",
+    "canary-cookie-of-a-caller",
+    "canary-proxy-key-of-a-caller",
+    "canary-query-of-a-caller",
+];
+
+#[tokio::test]
+async fn no_secret_is_in_any_output_whatever_happens() {
+    let damoov = damoov_with(|settings| {
+        settings.login_limit = None;
+        settings.instances[0].key = INSTANCE_KEY.to_owned();
+        settings.accounts = vec![Account {
+            email: ACCOUNT_EMAIL.to_owned(),
+            password: PASSWORD.to_owned(),
+        }];
+    })
+    .await;
+    let tap = Tap::before(&damoov).await;
+    let mut proxy = proxy(&damoov)
+        .redirect("user.telematicssdk.com", &tap.url)
+        .set("instance.0.key.env", "CANARY_INSTANCE_KEY")
+        .env("CANARY_INSTANCE_KEY", INSTANCE_KEY)
+        .set("account.0.password.env", "CANARY_PASSWORD")
+        .env("CANARY_PASSWORD", PASSWORD)
+        .set("store.key.env", "CANARY_STORE_KEY")
+        .env("CANARY_STORE_KEY", STORE_KEY)
+        .set("login_budget.logins", "1000")
+        .set("renewal.timeout", "1s")
+        .env("DAMOOV_PROXY_LOG", "trace")
+        .start()
+        .await;
+
+    let mut answers = what_can_happen(&damoov, &proxy).await;
+    let mut outputs = commands(&damoov, &proxy).await;
+    answers.push(shown(&proxy.status("/metrics").await));
+    let everything_logged = {
+        assert!(proxy.terminate().await.success());
+        proxy.log()
+    };
+    assert!(everything_logged.contains("\"level\":\"DEBUG\""));
+    outputs.push(everything_logged);
+
+    let mut secrets = tap.tokens();
+    assert!(secrets.len() > 20, "only {} tokens issued", secrets.len());
+    secrets.extend([INSTANCE_KEY, PASSWORD, STORE_KEY].map(str::to_owned));
+    secrets.push(String::from_utf8(BASE64_STANDARD.decode(STORE_KEY).unwrap()).unwrap());
+    let needles: Vec<_> = secrets.iter().flat_map(|secret| forms(secret)).collect();
+
+    for text in outputs.iter().chain(&answers) {
+        absent(&needles, text.as_bytes(), text);
+    }
+    let mut files = 0;
+    for file in files_below(proxy.store()) {
+        absent(
+            &needles,
+            &fs::read(&file).unwrap(),
+            &file.display().to_string(),
+        );
+        files += 1;
+    }
+    assert!(files >= 2, "the store has files");
+    let from_callers: Vec<_> = FROM_CALLERS.iter().flat_map(|text| forms(text)).collect();
+    for text in &outputs {
+        absent(&from_callers, text.as_bytes(), text);
+    }
+}
+
+#[test]
+fn a_secret_is_found_in_each_of_its_forms() {
+    let secret = "canary \"with\" % and +";
+    for hidden in [
+        secret.to_owned(),
+        format!("{secret:?}"),
+        BASE64_STANDARD.encode(secret),
+        BASE64_STANDARD.encode(format!("x{secret}yy")),
+        BASE64_URL_SAFE.encode(format!("xx{secret}y")),
+        "canary%20%22with%22%20%25%20and%20%2B".to_owned(),
+        secret.bytes().map(|byte| format!("{byte:02X}")).collect(),
+    ] {
+        let needles = forms(secret);
+        let found = needles.iter().any(|needle| hidden.contains(needle));
+        assert!(found, "{hidden}");
+    }
+}
+
+/// Logins, refreshes, replays, and every way in which they fail. What callers got to see.
+async fn what_can_happen(damoov: &Simulator, proxy: &Proxy) -> Vec<String> {
+    let handle = damoov.handle();
+    let mut answers = Vec::new();
+    let mut number = 0;
+    let failures = [
+        Action::Lose(Lost::Reset),
+        Action::Lose(Lost::Half),
+        Action::Lose(Lost::Hang),
+        Action::Garbage(Garbage::Html),
+        Action::Garbage(Garbage::CutJson),
+        Action::Garbage(Garbage::ResultNull),
+        Action::Garbage(Garbage::OtherStatus(500)),
+        Action::Garbage(Garbage::NoRefreshToken),
+        Action::Garbage(Garbage::ExpiresIn("x".into())),
+        Action::Garbage(Garbage::OtherUser),
+        Action::status(400),
+        Action::status(401),
+        Action::status(500),
+    ];
+    // Somebody whose token `OtherUser` can take.
+    answers.push(shown(&proxy.get(0, ECHO).await));
+    let mut calls = Vec::new();
+    for on in [On::Login, On::Refresh] {
+        for action in &failures {
+            number += 1;
+            if on == On::Refresh {
+                answers.push(shown(&proxy.get(number, ECHO).await));
+                handle.expire(Some(&principal(number)));
+            }
+            let fault = Fault::new(on.clone(), action.clone());
+            handle.add_fault(fault.of(principal(number)).times(2));
+            calls.push(proxy.get(number, SCORES));
+        }
+    }
+    let failed = futures_util::future::join_all(calls).await;
+    answers.extend(failed.iter().map(shown));
+
+    let admin = Request::get("/v1/companies/current");
+    answers.push(shown(&proxy.send(admin).await));
+    handle.expire(None);
+    let admin = Request::get("/v1/companies/current");
+    answers.push(shown(&proxy.send(admin).await));
+    let create = Request::post("/v1/Registration/create");
+    answers.push(shown(&proxy.send_with(create, "{}").await));
+
+    let [bearer, cookie, key, query] = FROM_CALLERS;
+    let fields = format!(
+        "Authorization: Bearer {bearer}\r\nCookie: {cookie}\r\nX-Damoov-Proxy-Key: {key}\r\n"
+    );
+    for path in [ECHO, "/nowhere", "/v1/Auth/Login", "/%zz"] {
+        let mut caller = Wire::to(proxy).await;
+        let answer = caller.ask(get(&format!("{path}?{query}"), &fields)).await;
+        answers.push(answer.head);
+    }
+    Wire::to(proxy)
+        .await
+        .ask(get(ECHO, &format!("{fields}{query} : x\r\n")))
+        .await;
+    answers
+}
+
+/// What the command line says of the same store.
+async fn commands(damoov: &Simulator, proxy: &Proxy) -> Vec<String> {
+    let issued = damoov.handle().issue(&principal(1000));
+    let line = |number: usize, access: &str| {
+        serde_json::json!({
+            "DeviceToken": user(number).to_string(),
+            "InstanceId": INSTANCE_ID,
+            "AccessToken": access,
+            "RefreshToken": issued.refresh_token,
+        })
+        .to_string()
+    };
+    let good = line(1000, &issued.access_token);
+    let lines = [
+        good.clone(),
+        good[..good.len() - 10].to_owned(),
+        good.replace("AccessToken", "Access"),
+        good.replacen("0000-", "x", 1),
+        line(1001, &issued.access_token),
+        line(1002, &format!("{}.", issued.access_token)),
+        format!("[{good}]"),
+    ];
+    let file = proxy.store().with_file_name("pairs");
+    write_private(&file, &lines.join("\n"));
+    let import = format!("tokens import --from {}", file.display());
+    let device = user(0).to_string();
+    let mut outputs = Vec::new();
+    for (command, code) in [
+        (&*import, 65),
+        ("tokens list", 0),
+        (&format!("tokens show {device}"), 0),
+        (&format!("tokens forget {device}"), 0),
+        ("check", 0),
+    ] {
+        let output = captured(proxy.command(command)).await;
+        assert_eq!(output.status.code(), Some(code), "{command}: {output:?}");
+        outputs.push(said(&output));
+    }
+    for (variable, value) in [
+        ("DAMOOV_PROXY__INSTANCE__0__ID", "x"),
+        ("DAMOOV_PROXY__ACCOUNT__0__EMAIL", "x"),
+        ("CANARY_STORE_KEY", "canary-store-key-canary-store-ke"),
+        ("CANARY_INSTANCE_KEY", "canary-instance/key+%22\\ends\n\n"),
+        ("DAMOOV_PROXY__INSTANCE__0__KEY", INSTANCE_KEY),
+    ] {
+        let mut check = proxy.command("check");
+        check.env(variable, value);
+        outputs.push(said(&captured(check).await));
+    }
+    outputs
+}
+
+async fn captured(mut command: Command) -> Output {
+    command.stdout(std::process::Stdio::piped());
+    command.stderr(std::process::Stdio::piped());
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    [&output.stdout[..], &output.stderr]
+        .map(String::from_utf8_lossy)
+        .concat()
+}
+
+fn shown(answer: &Answer) -> String {
+    format!("{:?} {}", answer.headers, answer.text())
+}
+
+/// How a secret could stand in a text: as it is, quoted, percent-encoded, in hex, in base64.
+fn forms(secret: &str) -> Vec<String> {
+    let quoted = format!("{secret:?}");
+    let percent = |keep: &[u8]| -> String {
+        let encoded = secret.bytes().map(|byte| match byte {
+            b if b.is_ascii_alphanumeric() || keep.contains(&b) => char::from(b).to_string(),
+            b => format!("%{b:02X}"),
+        });
+        encoded.collect()
+    };
+    let mut forms = vec![
+        secret.to_owned(),
+        quoted[1..quoted.len() - 1].to_owned(),
+        percent(b"-._~"),
+        percent(b"-._~/"),
+        secret.bytes().map(|byte| format!("{byte:02x}")).collect(),
+        secret.bytes().map(|byte| format!("{byte:02X}")).collect(),
+    ];
+    // In base64 of something longer the secret begins at one of three places in a group of four;
+    // what its neighbours have a part in is cut off.
+    for offset in 0..3 {
+        let padded = [&vec![0; offset], secret.as_bytes()].concat();
+        let whole = padded.len() / 3 * 4;
+        for alphabet in [&BASE64_STANDARD, &BASE64_URL_SAFE] {
+            let text = alphabet.encode(&padded);
+            forms.push(text[if offset > 0 { 4 } else { 0 }..whole].to_owned());
+        }
+    }
+    forms
+}
+
+fn absent(needles: &[String], haystack: &[u8], shown: &str) {
+    let haystack = String::from_utf8_lossy(haystack);
+    for needle in needles {
+        if let Some(at) = haystack.find(needle) {
+            let line = haystack[..at].rfind('\n').map_or(0, |end| end + 1);
+            let shown: String = shown.chars().take(100).collect();
+            let line: String = haystack[line..].chars().take(500).collect();
+            panic!("{needle:?} stands in {shown}…: {line}");
+        }
+    }
+}
+
+fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    files
+        .into_iter()
+        .chain(folders.iter().flat_map(|folder| files_below(folder)))
+        .collect()
+}
+
+/// Listens in on what the Auth endpoints answer: only there do RefreshTokens pass by.
+struct Tap {
+    url: String,
+    heard: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Tap {
+    async fn before(damoov: &Simulator) -> Tap {
+        let listener = TcpListener::bind(loopback(0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let heard: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let (address, recording) = (damoov.addr(), heard.clone());
+        tokio::spawn(async move {
+            while let Ok((caller, _)) = listener.accept().await {
+                let recording = recording.clone();
+                tokio::spawn(async move {
+                    let damoov = TcpStream::connect(address).await.unwrap();
+                    let (mut from_caller, mut to_caller) = caller.into_split();
+                    let (mut from_damoov, mut to_damoov) = damoov.into_split();
+                    let asking = tokio::io::copy(&mut from_caller, &mut to_damoov);
+                    let answering = async {
+                        let mut piece = vec![0; 64 * 1024];
+                        while let Ok(length @ 1..) = from_damoov.read(&mut piece).await {
+                            recording.lock().unwrap().extend(&piece[..length]);
+                            if to_caller.write_all(&piece[..length]).await.is_err() {
+                                break;
+                            }
+                        }
+                    };
+                    // Either end's leaving ends both.
+                    tokio::select! {
+                        _ = asking => {}
+                        () = answering => {}
+                    }
+                });
+            }
+        });
+        Tap { url, heard }
+    }
+
+    /// Every access and RefreshToken that was issued over the wire.
+    fn tokens(&self) -> Vec<String> {
+        let heard = self.heard.lock().unwrap();
+        let text = String::from_utf8_lossy(&heard);
+        let values = |name: &str| -> Vec<String> {
+            text.split(&format!("\"{name}\":\""))
+                .skip(1)
+                .filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()))
+                .collect()
+        };
+        [values("Token"), values("RefreshToken")].concat()
+    }
+}
