@@ -12,3 +12,5 @@ mod harness;
 mod config;
 // The main job: a DeviceToken in, the API's answer out.
 mod main_job;
+// The life of tokens: every fault of a renewal, of Damoov, of the store.
+mod tokens;
