@@ -67,6 +67,9 @@ impl Engine {
             let slot = self.budget.take(&*self.store, class, || flight.patience());
             self.unless_closing(slot).await?.map_err(refused)?;
             self.check_suspended(flight, entry).map_err(refused)?;
+            if self.is_overtaken(&flight.principal, entry).await? {
+                return Ok(None);
+            }
             let identity = self.identity(flight, entry)?;
             let started = self.clock.now();
             let reply = self.endpoint.log_in(identity.call).await;

@@ -498,3 +498,48 @@ impl Answer {
         self.header("x-sim-device-token")
     }
 }
+
+/// Polls until `condition` holds; 30 s are never.
+pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+    let polling = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), polling)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+impl Builder {
+    /// Lets `scale` seconds of the proxy's engine pass in every real one; give the simulator the
+    /// same clock.
+    pub fn scaled(self, scale: u32) -> Builder {
+        self.env("DAMOOV_PROXY_TIME_SCALE", &scale.to_string())
+    }
+
+    /// All but the process, on a store of its own.
+    pub fn stopped_here(self) -> Proxy {
+        let store = self.store();
+        self.stopped(&store)
+    }
+}
+
+impl Proxy {
+    /// Overrides one key, as [`Builder::set`] does, from the next start on.
+    pub fn reconfigure(&mut self, key: &str, value: &str) {
+        let name = key.to_uppercase().replace('.', "__");
+        self.environment
+            .push((format!("DAMOOV_PROXY__{name}"), value.to_owned()));
+    }
+
+    /// Starts `GET path` as user number `number`, in a task that can be waited for or aborted.
+    pub fn calling(&self, number: usize, path: &str) -> tokio::task::JoinHandle<Answer> {
+        let request = Request::get(self.url(path))
+            .header("DeviceToken", user(number).to_string())
+            .body(Full::default())
+            .unwrap();
+        let client = self.client();
+        tokio::spawn(async move { client.send(request).await.expect("an answer") })
+    }
+}

@@ -14,6 +14,8 @@ mod wire;
 mod config;
 // The main job: a DeviceToken in, the API's answer out.
 mod main_job;
+// The life of tokens: every fault of a renewal, of Damoov, of the store.
+mod tokens;
 // Hostile and odd requests, byte by byte.
 mod requests;
 // Renewal and replay of one request: what the API receives the second time.
