@@ -1,6 +1,10 @@
 //! The integration tests: one binary, one module a subject.
 
 #![allow(
+    unreachable_pub,
+    reason = "a binary has no outside; `pub` says what modules share"
+)]
+#![allow(
     clippy::unwrap_used,
     reason = "clippy exempts test functions, not what they call"
 )]
@@ -26,3 +30,5 @@ mod upstream_answers;
 mod secrets;
 // The commands as processes, signals, and the status listener.
 mod commands;
+// What is promised at scale: crowds, kills, strangers, gigabytes, a week, fleets.
+mod promises;
