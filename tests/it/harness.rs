@@ -93,17 +93,6 @@ pub fn principal(number: usize) -> Principal {
     Principal::User(user(number))
 }
 
-/// Waits until something holds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    for _ in 0..1000 {
-        if holds().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it never came about that {what}");
-}
-
 /// How a proxy is to be started.
 pub struct Builder {
     folder: TempDir,
