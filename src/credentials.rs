@@ -21,7 +21,7 @@ mod token_endpoint;
 
 pub use cache::Credentials;
 pub use pair::Pair;
-pub use provider::{Background, Parts, Provider};
+pub use provider::{Background, Got, Parts, Provider};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 
 use self::answer::Received;
 use self::record::Record;
-use crate::credentials::{self, Need, Provider, Wanted};
+use crate::credentials::{self, Got, Need, Provider, Wanted};
 use crate::damoov::routes::{Credential, Replay, Table};
 use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
@@ -202,7 +202,13 @@ impl Path {
         } else {
             Need::Fresh
         };
-        let credentials = proxy.provider.get(&wanted, need).await?;
+        let Got {
+            credentials,
+            renewed,
+        } = proxy.provider.get(&wanted, need).await?;
+        if renewed {
+            record.passed = Passed::Renewed;
+        }
         headers::attach_authorization(&mut request.headers, credentials.authorization().clone());
         let first = self
             .send(&route.host, &request, content, content.view())

@@ -296,6 +296,9 @@ pub trait Store: Send + Sync + 'static {
     /// proves that the configured seal key is this store's. Durable.
     async fn canary(&self, fresh: Vec<u8>) -> Result<Vec<u8>, Error>;
 
+    /// Puts `fresh` in the place of the canary, after the seal key was changed. Durable.
+    async fn replace_canary(&self, fresh: Vec<u8>) -> Result<(), Error>;
+
     /// Whether writes would be durable now; the reason where not. Cheap: readiness asks often.
     fn writable(&self) -> Result<(), Error>;
 }

@@ -24,6 +24,8 @@ pub struct Credentials {
     pub(super) epoch: u64,
     /// The instance that the user is known under; none for accounts, or when no longer known.
     pub(super) instance: Option<InstanceId>,
+    /// When this process renewed it; none where it was found in the store.
+    pub(super) renewed: Option<Moment>,
     /// From here on it is renewed in the background.
     pub(super) stale: Moment,
     /// From here on it is not used.
@@ -239,6 +241,7 @@ mod tests {
             generation: Generation(generation),
             epoch: 0,
             instance: None,
+            renewed: None,
             stale: at(stale),
             expires: at(expires),
             rejected: AtomicBool::new(false),

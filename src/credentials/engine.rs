@@ -108,10 +108,13 @@ impl Engine {
             let error = match self.counted(StoreOperation::Commit, committed) {
                 Ok(Commit::Committed(generation)) => {
                     // A token that cannot be used even now is not worth asking for again.
-                    return self
-                        .publish(principal, generation, entry.epoch, instance, pair)
-                        .map(Some)
-                        .ok_or(Error::BadResponse);
+                    let mut credentials = self
+                        .credentials(generation, pair)
+                        .ok_or(Error::BadResponse)?;
+                    credentials.epoch = entry.epoch;
+                    credentials.instance = instance;
+                    credentials.renewed = Some(self.clock.now());
+                    return Ok(self.publish(principal, credentials));
                 }
                 Ok(Commit::Superseded(now)) => {
                     let Some(pair) = self.open(principal, &now) else {
@@ -141,19 +144,22 @@ impl Engine {
         pair: &Pair,
     ) -> Option<Arc<Credentials>> {
         let record = entry.record.as_ref()?;
-        let instance = record.instance.filter(|_| record.known);
-        self.publish(principal, entry.generation, entry.epoch, instance, pair)
+        let mut credentials = self.credentials(entry.generation, pair)?;
+        credentials.epoch = entry.epoch;
+        credentials.instance = record.instance.filter(|_| record.known);
+        self.publish(principal, credentials)
     }
 
-    /// Puts the token in memory; none if it may not be used: expired, or a 401 came back for it.
-    fn publish(
-        &self,
-        principal: &Principal,
-        generation: Generation,
-        epoch: u64,
-        instance: Option<InstanceId>,
-        pair: &Pair,
-    ) -> Option<Arc<Credentials>> {
+    /// Puts the token in memory; none if it may not be used, because a 401 came back for it.
+    fn publish(&self, principal: &Principal, credentials: Credentials) -> Option<Arc<Credentials>> {
+        let credentials = Arc::new(credentials);
+        self.cache
+            .publish(principal, &credentials)
+            .then_some(credentials)
+    }
+
+    /// The token of a pair, ready to be attached; none if it has expired or fits into no header.
+    fn credentials(&self, generation: Generation, pair: &Pair) -> Option<Credentials> {
         let now = self.clock.now();
         let age = self.clock.wall().since(pair.received);
         let left = pair
@@ -165,20 +171,18 @@ impl Engine {
         authorization.set_sensitive(true);
         // Up to a twentieth early, so that what was issued together is not renewed together.
         let share = self.settings.ahead * (1.0 - fastrand::f64() / 20.0);
-        let credentials = Arc::new(Credentials {
+        Some(Credentials {
             authorization,
             generation,
-            epoch,
-            instance,
+            epoch: 0,
+            instance: None,
+            renewed: None,
             stale: now.plus(pair.lifetime.mul_f64(share).saturating_sub(age)),
             expires: now.plus(left),
             rejected: AtomicBool::new(false),
             used: AtomicBool::new(false),
             not_ahead_before: AtomicU64::new(0),
-        });
-        self.cache
-            .publish(principal, &credentials)
-            .then_some(credentials)
+        })
     }
 
     /// The configured instance with this id.

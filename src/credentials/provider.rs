@@ -53,6 +53,24 @@ pub struct Parts<'a> {
     pub runtime: Handle,
 }
 
+/// What [`Provider::get`] gives out.
+#[derive(Debug)]
+pub struct Got {
+    /// To be attached.
+    pub credentials: Arc<Credentials>,
+    /// Whether the request waited for a renewal, rather than for nothing or for the store.
+    pub renewed: bool,
+}
+
+impl Got {
+    fn at_once(credentials: Arc<Credentials>) -> Got {
+        Got {
+            credentials,
+            renewed: false,
+        }
+    }
+}
+
 /// The tasks that a provider runs besides renewals; ended by [`Background::finish`].
 pub struct Background {
     engine: Arc<Engine>,
@@ -121,7 +139,7 @@ impl Provider {
     }
 
     /// Credentials from memory or the store, or from a renewal, waiting at most `wait`.
-    pub async fn get(&self, wanted: &Wanted, need: Need) -> Result<Arc<Credentials>, Error> {
+    pub async fn get(&self, wanted: &Wanted, need: Need) -> Result<Got, Error> {
         let engine = &self.engine;
         if let Some(asked) = wanted.instance
             && engine.instance(asked).is_none()
@@ -129,29 +147,30 @@ impl Provider {
             return Err(Error::InstanceUnknown);
         }
         let found = engine.cache.look_up(&wanted.principal);
-        engine
-            .metrics
-            .token_lookups
-            .get_or_create(&LookupLabels {
-                freshness: freshness(&found),
-            })
-            .inc();
+        let lookup = LookupLabels {
+            freshness: freshness(&found),
+        };
+        engine.metrics.token_lookups.get_or_create(&lookup).inc();
         match found {
-            Found::Fresh(found) => found_for(wanted, found),
+            Found::Fresh(found) => found_for(wanted, found).map(Got::at_once),
             Found::Stale(found) if need == Need::Usable => {
                 if found.claim_ahead(engine.clock.now()) {
                     engine.board(&wanted.principal, ask(wanted, Some(&found), Trigger::Ahead));
                 }
-                found_for(wanted, found)
+                found_for(wanted, found).map(Got::at_once)
             }
             Found::Stale(found) => {
-                let newer = self
-                    .wait(wanted, ask(wanted, Some(&found), Trigger::Ahead))
-                    .await;
-                newer.or_else(|_| found_for(wanted, found))
+                match self
+                    .wait_from_now(wanted, ask(wanted, Some(&found), Trigger::Ahead))
+                    .await
+                {
+                    Ok(newer) => Ok(newer),
+                    Err(_) => found_for(wanted, found).map(Got::at_once),
+                }
             }
             Found::Unusable | Found::Absent => {
-                self.wait(wanted, ask(wanted, None, Trigger::Missing)).await
+                self.wait_from_now(wanted, ask(wanted, None, Trigger::Missing))
+                    .await
             }
         }
     }
@@ -241,6 +260,17 @@ impl Provider {
         }
         cache.reject(&wanted.principal, rejected.generation);
         Ok(None)
+    }
+
+    /// Waits for a flight, and says whether it was a renewal that was waited for.
+    async fn wait_from_now(&self, wanted: &Wanted, ask: Ask) -> Result<Got, Error> {
+        let asked = self.engine.clock.now();
+        let credentials = self.wait(wanted, ask).await?;
+        let renewed = credentials.renewed.is_some_and(|at| at >= asked);
+        Ok(Got {
+            credentials,
+            renewed,
+        })
     }
 
     /// Waits for a flight, at most `wait`.

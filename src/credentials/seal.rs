@@ -167,6 +167,13 @@ impl Ring {
     }
 }
 
+impl Ring {
+    /// Whether a sealed text was sealed with the current key.
+    fn is_current(&self, sealed: &[u8]) -> bool {
+        sealed.get(1..=KEY_ID) == Some(self.current.id.as_slice())
+    }
+}
+
 impl SealKey {
     fn of(master: &[u8; 32]) -> SealKey {
         let mut id = [0; KEY_ID];
@@ -179,14 +186,18 @@ impl SealKey {
     }
 }
 
-/// Proves that `ring` holds the key of `store`, and marks a new store as its own.
+/// Proves that `ring` holds the key of `store`, and marks a new store as its own. From then on the
+/// current key is the store's; old ones are needed only for records that were not renewed since.
 pub async fn verify(ring: &Ring, store: &dyn Store) -> Result<(), Unverified> {
-    let fresh = ring.seal_for(CANARY, CANARY, CANARY.as_bytes());
-    let stands = store.canary(fresh).await?;
-    match ring.open_for(CANARY, CANARY, &stands) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Unverified::WrongKey),
+    let fresh = || ring.seal_for(CANARY, CANARY, CANARY.as_bytes());
+    let stands = store.canary(fresh()).await?;
+    if ring.open_for(CANARY, CANARY, &stands).is_err() {
+        return Err(Unverified::WrongKey);
     }
+    if !ring.is_current(&stands) {
+        store.replace_canary(fresh()).await?;
+    }
+    Ok(())
 }
 
 /// The file of a key that was created beside the store.
@@ -385,6 +396,8 @@ mod tests {
         assert_eq!(other, Err(Unverified::WrongKey));
         let rotated = Ring::new(&key(2), &[key(1)]).unwrap();
         assert_eq!(verify(&rotated, &open(run())).await, Ok(()));
+        let without_the_old = Ring::new(&key(2), &[]).unwrap();
+        assert_eq!(verify(&without_the_old, &open(run())).await, Ok(()));
         assert_eq!(verify(&ring(1), &open(run())).await, Ok(()));
     }
 }

@@ -128,7 +128,7 @@ impl Drop for Record<'_> {
             status = status.as_u16(),
             outcome = outcome.as_str(),
             source,
-            duration_ms = duration.as_secs_f64() * 1e3,
+            duration_ms = (duration.as_secs_f64() * 1e6).round() / 1e3,
             renewed = self.passed != Passed::AsItCame,
             replayed = self.passed == Passed::Replayed,
             principal = principal.map(|p| self.proxy.provider.log_name(p)),

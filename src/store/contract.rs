@@ -50,7 +50,7 @@ macro_rules! contract {
             changes_of_all_processes_are_told
             due_are_living_pairs_oldest_first
             a_listing_pages_through_pairs_and_notes_in_order
-            the_first_canary_stands
+            the_first_canary_stands_until_it_is_replaced
             a_store_is_writable
         }
     };
@@ -455,10 +455,12 @@ pub(crate) async fn a_listing_pages_through_pairs_and_notes_in_order(medium: &im
     );
 }
 
-pub(crate) async fn the_first_canary_stands(medium: &impl Medium) {
+pub(crate) async fn the_first_canary_stands_until_it_is_replaced(medium: &impl Medium) {
     let (one, other) = (medium.open(run()), medium.open(run()));
     assert_eq!(one.canary(b"one".to_vec()).await, Ok(b"one".to_vec()));
     assert_eq!(other.canary(b"other".to_vec()).await, Ok(b"one".to_vec()));
+    other.replace_canary(b"new".to_vec()).await.unwrap();
+    assert_eq!(one.canary(b"one".to_vec()).await, Ok(b"new".to_vec()));
 }
 
 pub(crate) async fn a_store_is_writable(medium: &impl Medium) {

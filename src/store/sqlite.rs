@@ -255,6 +255,15 @@ impl Store for Sqlite {
             .await
     }
 
+    async fn replace_canary(&self, fresh: Vec<u8>) -> Result<(), Error> {
+        self.writer
+            .ask(None, move |db| {
+                db.execute("UPDATE meta SET value = ?1 WHERE key = 'canary'", [fresh])?;
+                Ok(())
+            })
+            .await
+    }
+
     fn writable(&self) -> Result<(), Error> {
         self.health.check()
     }

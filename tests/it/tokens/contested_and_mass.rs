@@ -3,7 +3,9 @@
 
 use std::io::Write;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use damoov_proxy::simulator::{Action, INSTANCE_ID, Lost, On, Simulator};
 

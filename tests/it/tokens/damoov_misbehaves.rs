@@ -1,6 +1,8 @@
 //! Answers that the API should never give.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use damoov_proxy::simulator::{Action, Delay, Fault, Garbage, On, Simulator};
 use serde_json::json;

@@ -1,6 +1,8 @@
 //! Callers, processes and answers that vanish in the middle of a renewal.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use damoov_proxy::simulator::{Action, Delay, Fault, Lost, On, Simulator};
 use rusqlite::Connection;
