@@ -98,6 +98,8 @@ async fn i6_a_thousand_principals_in_trouble_are_never_mixed_up_and_keep_to_the_
     let proxy = proxy(&damoov)
         .set("login_budget.logins", &BUDGET.to_string())
         .set("login_budget.per", "5s")
+        // A user revoked in every round of a long run would count as contested.
+        .set("renewal.contested_backoff", "0s")
         .set("renewal.renewals_per_second", "10000")
         .start()
         .await;
