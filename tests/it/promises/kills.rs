@@ -84,7 +84,7 @@ async fn kill_again_and_again(grace: Duration, rounds: usize) {
         }
         held = Tokens::of(after_restart);
     }
-    println!(
+    eprintln!(
         "{rounds} kills hit {refreshes_in_flight} refreshes and {logins_in_flight} logins in flight"
     );
     assert!(refreshes_in_flight > 0, "no kill ever hit a refresh");

@@ -43,7 +43,7 @@ async fn i7_random_device_tokens_at_full_speed_starve_no_known_user() {
 
     let codes: HashSet<_> = strangers.iter().flat_map(|(_, codes)| codes).collect();
     let refused = strangers.iter().map(|(calls, _)| calls).sum::<usize>();
-    println!(
+    eprintln!(
         "{refused} calls of strangers, {} of known users, {grown} bytes grown",
         known.iter().sum::<usize>()
     );

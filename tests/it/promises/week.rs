@@ -90,7 +90,7 @@ async fn a_week_in_the_life_costs_one_login_a_user_and_trips_no_block() {
     let (_, probes, ()) = tokio::join!(users, trouble, week.make_up_users(DAY / scale));
 
     let counts = handle.counts();
-    println!(
+    eprintln!(
         "{} calls, {} put off, {} made up; {probes} probes; {:?}",
         week.calls.load(Ordering::Relaxed),
         week.put_off.load(Ordering::Relaxed),
