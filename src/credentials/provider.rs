@@ -156,20 +156,23 @@ impl Provider {
         }
     }
 
-    /// Newer credentials than `rejected`, which got a 401. [`Error::Settled`] when the 401 is the
-    /// answer.
+    /// Newer credentials than `rejected`, which got a 401, for a replay at once.
+    /// [`Error::Settled`] when the 401 is the answer: a replay with a newer token got one too, or
+    /// is under way and will tell.
     pub async fn renew(
         &self,
         wanted: &Wanted,
         rejected: &Credentials,
     ) -> Result<Arc<Credentials>, Error> {
-        match self.after_rejection(wanted, rejected)? {
-            Some(newer) => Ok(newer),
+        let newer = match self.after_rejection(wanted, rejected)? {
+            Some(newer) => newer,
             None => {
                 self.wait(wanted, ask(wanted, Some(rejected), Trigger::Rejected))
-                    .await
+                    .await?
             }
-        }
+        };
+        newer.put_on_trial(self.engine.clock.now());
+        Ok(newer)
     }
 
     /// Starts what [`Provider::renew`] does, for a request that cannot be sent again.
@@ -236,7 +239,7 @@ impl Provider {
         {
             return Ok(Some(newer));
         }
-        if cache.is_settled(&wanted.principal) {
+        if cache.is_settled(&wanted.principal) || rejected.is_on_trial(self.engine.clock.now()) {
             return Err(Error::Settled);
         }
         cache.reject(&wanted.principal, rejected.generation);
