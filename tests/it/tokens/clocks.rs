@@ -80,8 +80,8 @@ async fn a_wall_clock_that_jumps_back_frees_no_login() {
     let proxy: Proxy = shim.apply(budget).start().await;
     served(&proxy.get(1, SCORES).await, 1);
     refused(&proxy.get(2, SCORES).await, 503, "login_budget_exhausted");
-    shim.set("clock", -1 * DAY);
+    shim.set("clock", -DAY);
     refused(&proxy.get(2, SCORES).await, 503, "login_budget_exhausted");
-    shim.set("clock", 1 * DAY);
+    shim.set("clock", DAY);
     served(&proxy.get(2, SCORES).await, 2);
 }

@@ -3,9 +3,10 @@
 
 use std::io::Write;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use damoov_proxy::simulator::{Action, INSTANCE_ID, Lost, On, Simulator};
+use tokio::time::Instant;
 
 use super::{
     calls, fast, fast_damoov, fault, fault_once, log_in, refused, retry_after, roomy, served,

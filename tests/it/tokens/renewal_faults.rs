@@ -1,21 +1,13 @@
 //! Callers, processes and answers that vanish in the middle of a renewal.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use damoov_proxy::simulator::{Action, Delay, Fault, Lost, On, Simulator};
 use rusqlite::Connection;
+use tokio::time::Instant;
 
-use super::{calls, fault, fault_once, log_in, refused, retry_after, roomy, served};
-use crate::harness::{Proxy, SCORES, damoov, damoov_with, eventually, principal, proxy, rounds};
-
-/// Damoov that answers a refresh that is sent again with the same new pair.
-async fn forgiving() -> Simulator {
-    damoov_with(|settings| {
-        settings.login_limit = None;
-        settings.refresh.grace = Duration::from_secs(600);
-    })
-    .await
-}
+use super::{calls, fault, fault_once, forgiving, log_in, refused, retry_after, roomy, served};
+use crate::harness::{Proxy, SCORES, damoov, eventually, principal, proxy, rounds};
 
 #[tokio::test]
 async fn a_caller_that_hangs_up_does_not_cancel_the_refresh() {
