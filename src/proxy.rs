@@ -214,6 +214,7 @@ impl Path {
             .send(&route.host, &request, content, content.view())
             .await?;
         if !first.is_unauthorized() {
+            credentials.accept();
             return Ok(first);
         }
 
@@ -250,6 +251,7 @@ impl Path {
             proxy.provider.settle(&wanted.principal);
             self.count(ReplayResult::Rejected);
         } else {
+            newer.accept();
             self.count(ReplayResult::Ok);
         }
         Ok(second)

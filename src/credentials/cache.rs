@@ -36,7 +36,15 @@ pub struct Credentials {
     pub(super) used: AtomicBool,
     /// No background renewal before this moment, in milliseconds.
     pub(super) not_ahead_before: AtomicU64,
+    /// [`UNTRIED`], [`ACCEPTED`], or until when the first replay with it is under way, in
+    /// milliseconds.
+    pub(super) trial: AtomicU64,
 }
+
+/// Nobody has replayed with this token yet.
+pub(super) const UNTRIED: u64 = 0;
+/// An answer other than 401 came back for this token.
+const ACCEPTED: u64 = u64::MAX;
 
 impl Credentials {
     /// `Bearer <token>`, marked sensitive.
@@ -47,6 +55,28 @@ impl Credentials {
     /// Which pair this token belongs to.
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// An answer other than 401 came back for it.
+    pub fn accept(&self) {
+        if self.trial.load(Ordering::Relaxed) != ACCEPTED {
+            self.trial.store(ACCEPTED, Ordering::Relaxed);
+        }
+    }
+
+    /// Somebody replays with it now.
+    pub(super) fn put_on_trial(&self, now: Moment) {
+        let until = now.plus(TRIAL).as_millis();
+        // One that was tried before is judged already.
+        let _ = self
+            .trial
+            .compare_exchange(UNTRIED, until, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Whether a replay will tell if a 401 for it is about expiry.
+    pub(super) fn is_on_trial(&self, now: Moment) -> bool {
+        let until = self.trial.load(Ordering::Relaxed);
+        until != ACCEPTED && now.as_millis() < until
     }
 
     /// Whether a background renewal is due now; asking counts as starting one, so that a failing
@@ -64,6 +94,8 @@ impl Credentials {
 
 /// After a background renewal was started, the next one of the same token waits so long.
 const AHEAD_AGAIN: Duration = Duration::from_secs(60);
+/// A replay is answered within this time, or judges nothing.
+const TRIAL: Duration = Duration::from_secs(5);
 /// A principal whose replay got a 401 too is not renewed for 401s for so long.
 const SETTLED: Duration = Duration::from_secs(60);
 /// Settled principals remembered at most; beyond it the oldest are forgotten.
@@ -247,6 +279,7 @@ mod tests {
             rejected: AtomicBool::new(false),
             used: AtomicBool::new(false),
             not_ahead_before: AtomicU64::new(0),
+            trial: AtomicU64::new(UNTRIED),
         })
     }
 

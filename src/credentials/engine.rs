@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::backoff::Backoff;
 use super::breaker::Breakers;
 use super::budget::Budget;
-use super::cache::{Cache, Credentials};
+use super::cache::{Cache, Credentials, UNTRIED};
 use super::counted::{Ended, counted};
 use super::flights::{Flight, Flights, Outcome};
 use super::mass_rejection::MassRejection;
@@ -182,6 +182,7 @@ impl Engine {
             rejected: AtomicBool::new(false),
             used: AtomicBool::new(false),
             not_ahead_before: AtomicU64::new(0),
+            trial: AtomicU64::new(UNTRIED),
         })
     }
 

@@ -71,6 +71,7 @@ fn start(engine: &Arc<Engine>, principal: &Principal, trigger: Trigger, than: Ge
             newer_than: Some(than),
             trigger,
         },
+        None,
     );
 }
 
@@ -81,7 +82,6 @@ fn probe(engine: &Arc<Engine>, principal: &Principal) {
         newer_than: None,
         trigger: Trigger::Asked,
     };
-    engine
-        .board(principal, ask)
-        .extend(engine.clock.now().plus(PROBE_EVERY));
+    let patience = engine.clock.now().plus(PROBE_EVERY);
+    engine.board(principal, ask, Some(patience));
 }

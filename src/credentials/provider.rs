@@ -18,7 +18,7 @@ use super::pace::Pace;
 use super::seal::Ring;
 use super::token_endpoint::TokenEndpoint;
 use super::{Error, Instance, Need, Settings, Wanted};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
 use crate::principal::{InstanceId, Principal};
 use crate::store::{RunId, Store};
@@ -155,7 +155,8 @@ impl Provider {
             Found::Fresh(found) => found_for(wanted, found).map(Got::at_once),
             Found::Stale(found) if need == Need::Usable => {
                 if found.claim_ahead(engine.clock.now()) {
-                    engine.board(&wanted.principal, ask(wanted, Some(&found), Trigger::Ahead));
+                    let ask = ask(wanted, Some(&found), Trigger::Ahead);
+                    engine.board(&wanted.principal, ask, None);
                 }
                 found_for(wanted, found).map(Got::at_once)
             }
@@ -175,29 +176,30 @@ impl Provider {
         }
     }
 
-    /// Newer credentials than `rejected`, which got a 401. [`Error::Settled`] when the 401 is the
-    /// answer.
+    /// Newer credentials than `rejected`, which got a 401, for a replay at once.
+    /// [`Error::Settled`] when the 401 is the answer: a replay with a newer token got one too, or
+    /// is under way and will tell.
     pub async fn renew(
         &self,
         wanted: &Wanted,
         rejected: &Credentials,
     ) -> Result<Arc<Credentials>, Error> {
-        match self.after_rejection(wanted, rejected)? {
-            Some(newer) => Ok(newer),
+        let newer = match self.after_rejection(wanted, rejected)? {
+            Some(newer) => newer,
             None => {
                 self.wait(wanted, ask(wanted, Some(rejected), Trigger::Rejected))
-                    .await
+                    .await?
             }
-        }
+        };
+        newer.put_on_trial(self.engine.clock.now());
+        Ok(newer)
     }
 
     /// Starts what [`Provider::renew`] does, for a request that cannot be sent again.
     pub fn renew_for_the_next(&self, wanted: &Wanted, rejected: &Credentials) {
         if let Ok(None) = self.after_rejection(wanted, rejected) {
-            self.engine.board(
-                &wanted.principal,
-                ask(wanted, Some(rejected), Trigger::Rejected),
-            );
+            let ask = ask(wanted, Some(rejected), Trigger::Rejected);
+            self.engine.board(&wanted.principal, ask, None);
         }
     }
 
@@ -255,7 +257,7 @@ impl Provider {
         {
             return Ok(Some(newer));
         }
-        if cache.is_settled(&wanted.principal) {
+        if cache.is_settled(&wanted.principal) || rejected.is_on_trial(self.engine.clock.now()) {
             return Err(Error::Settled);
         }
         cache.reject(&wanted.principal, rejected.generation);
@@ -278,8 +280,7 @@ impl Provider {
         let engine = &self.engine;
         let deadline = engine.clock.now().plus(engine.settings.wait);
         loop {
-            let flight = engine.board(&wanted.principal, ask.clone());
-            flight.extend(deadline);
+            let flight = engine.board(&wanted.principal, ask.clone(), Some(deadline));
             let left = engine.clock.to_real(deadline.since(engine.clock.now()));
             let Ok(outcome) = tokio::time::timeout(left, flight.landed()).await else {
                 return Err(flight.excuse());
@@ -302,23 +303,35 @@ impl Provider {
 
 impl Engine {
     /// The running renewal of `principal`, or a new one for `ask`, flying in a task of its own.
-    pub(super) fn board(self: &Arc<Self>, principal: &Principal, ask: Ask) -> Arc<Flight> {
+    /// Somebody waits for it until `patience`, if given.
+    pub(super) fn board(
+        self: &Arc<Self>,
+        principal: &Principal,
+        ask: Ask,
+        patience: Option<Moment>,
+    ) -> Arc<Flight> {
         let (flight, landing) = match self.flights.board(principal, ask) {
             Boarded::Joined(flight) => {
                 self.metrics.renewals_joined.inc();
-                return flight;
+                (flight, None)
             }
-            Boarded::Started(flight, landing) => (flight, landing),
+            Boarded::Started(flight, landing) => (flight, Some(landing)),
         };
-        let (engine, flying) = (self.clone(), flight.clone());
-        self.runtime.spawn(async move {
-            let outcome = engine.fly(&flying).await;
-            // What failed before anybody needed it is no answer to whoever needs it now.
-            landing.with(match outcome {
-                Err(_) if !flying.needed.is_raised() => Ok(None),
-                outcome => outcome,
+        // Before it flies, or it might give up because nobody waits.
+        if let Some(until) = patience {
+            flight.extend(until);
+        }
+        if let Some(landing) = landing {
+            let (engine, flying) = (self.clone(), flight.clone());
+            self.runtime.spawn(async move {
+                let outcome = engine.fly(&flying).await;
+                // What failed before anybody needed it is no answer to whoever needs it now.
+                landing.with(match outcome {
+                    Err(_) if !flying.needed.is_raised() => Ok(None),
+                    outcome => outcome,
+                });
             });
-        });
+        }
         flight
     }
 }

@@ -1,6 +1,8 @@
 //! The life of tokens, fault by fault: one test for each thing that can go wrong between the
 //! proxy, Damoov and the store. What counts is what crossed the wire.
 
+use std::time::Duration;
+
 use damoov_proxy::clock::Clock;
 use damoov_proxy::simulator::{Action, Fault, On, Simulator};
 
@@ -28,6 +30,15 @@ mod store_faults;
 /// A proxy whose login budget is out of the way.
 fn roomy(damoov: &Simulator) -> Builder {
     proxy(damoov).set("login_budget.logins", "100000")
+}
+
+/// Damoov that answers a refresh that is sent again with the same new pair.
+async fn forgiving() -> Simulator {
+    damoov_with(|settings| {
+        settings.login_limit = None;
+        settings.refresh.grace = Duration::from_secs(600);
+    })
+    .await
 }
 
 /// A Damoov for which `scale` seconds pass in every real one.

@@ -7,7 +7,9 @@ use damoov_proxy::simulator::{Action, INSTANCE_KEY, On, Status};
 use super::{
     calls, fast, fast_damoov, fault, fault_once, log_in, refused, retry_after, roomy, served,
 };
-use crate::harness::{Proxy, SCORES, damoov, damoov_with, eventually, principal, proxy, user};
+use crate::harness::{
+    Proxy, SCORES, damoov, damoov_with, eventually, principal, proxy, rounds, user,
+};
 
 fn too_many(retry_after: Option<u64>) -> Action {
     Action::Status(Status {
@@ -174,4 +176,33 @@ async fn one_login_now_and_then_finds_out_that_the_instance_key_is_good_again() 
     })
     .await;
     served(&proxy.get(5, SCORES).await, 5);
+}
+
+/// I7, I10.
+#[tokio::test]
+async fn made_up_users_stay_within_the_budget_and_starve_nobody() {
+    let damoov = damoov_with(|settings| settings.rejected_users = vec!["f".to_owned()]).await;
+    let proxy = proxy(&damoov).set("renewal.wait", "1s").start().await;
+    served(&proxy.get(1, SCORES).await, 1);
+    damoov.handle().expire(None);
+    let strangers: Vec<_> = (0..rounds(200, 5_000))
+        .map(|number| proxy.calling(0xf000_0000 + number, SCORES))
+        .collect();
+    served(&proxy.get(1, SCORES).await, 1);
+    let mut held_back = 0;
+    for stranger in strangers {
+        let answer = stranger.await.unwrap();
+        if answer.code() == "login_rejected" {
+            continue;
+        }
+        refused(&answer, 503, "login_budget_exhausted");
+        assert!(retry_after(&answer) >= 1);
+        held_back += 1;
+    }
+    // Two slots of a minute's four: one went to user 1, one is for users seen before.
+    assert_eq!(held_back, rounds(200, 5_000) - 2);
+    damoov.handle().revoke(Some(&principal(1)));
+    served(&proxy.get(1, SCORES).await, 1);
+    let counts = damoov.handle().counts();
+    assert_eq!((counts.total.logins.all(), counts.blocks_tripped), (4, 0));
 }

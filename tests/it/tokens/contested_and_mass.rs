@@ -5,9 +5,8 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use damoov_proxy::simulator::{Action, INSTANCE_ID, Lost, On, Simulator};
+use tokio::time::Instant;
 
 use super::{
     calls, fast, fast_damoov, fault, fault_once, log_in, refused, retry_after, roomy, served,

@@ -2,21 +2,14 @@
 
 use std::time::Duration;
 
+use damoov_proxy::simulator::{Action, Delay, Fault, Garbage, On};
+use serde_json::json;
 use tokio::time::Instant;
 
-use damoov_proxy::simulator::{Action, Delay, Fault, Garbage, On, Simulator};
-use serde_json::json;
-
-use super::{calls, fast, fast_damoov, fault, fault_once, log_in, refused, roomy, served};
-use crate::harness::{SCORES, damoov, damoov_with, eventually, principal, user};
-
-async fn forgiving() -> Simulator {
-    damoov_with(|settings| {
-        settings.login_limit = None;
-        settings.refresh.grace = Duration::from_secs(600);
-    })
-    .await
-}
+use super::{
+    calls, fast, fast_damoov, fault, fault_once, forgiving, log_in, refused, roomy, served,
+};
+use crate::harness::{SCORES, damoov, eventually, principal, user};
 
 #[tokio::test]
 async fn garbage_instead_of_new_tokens_drops_no_pair() {

@@ -3,10 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use damoov_proxy::principal::InstanceId;
-use damoov_proxy::simulator::{INSTANCE_ID, Instance, Simulator};
+use damoov_proxy::simulator::{Action, INSTANCE_ID, Instance, On, Simulator};
 use http::Request;
 
-use super::{calls, refused, roomy};
+use super::{calls, fault, refused, roomy};
 use crate::harness::{Answer, Builder, ECHO, Proxy, damoov_with, principal, user};
 
 const SECOND_ID: &str = "22222222-2222-4222-8222-222222222222";
@@ -94,10 +94,16 @@ async fn a_user_known_under_another_instance_is_refused_without_a_login() {
         refused(&answer, 403, "instance_mismatch");
         proxy.crash().await;
     }
+    // Nor is one renewed whose token is known to be no good.
     damoov.handle().expire(None);
+    fault(&damoov, On::Refresh, Action::status(503));
+    refused(&call(&proxy, 1, None).await, 502, "auth_unreachable");
+    damoov.handle().clear_faults();
+    let before = calls(&damoov, 1);
     let answer = call(&proxy, 1, Some(SECOND_ID)).await;
     refused(&answer, 403, "instance_mismatch");
-    assert_eq!(calls(&damoov, 1), (1, 0));
+    assert_eq!(calls(&damoov, 1), before);
+    assert_eq!(before.0, 1);
 }
 
 #[tokio::test]

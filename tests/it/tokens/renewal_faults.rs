@@ -2,22 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use damoov_proxy::simulator::{Action, Delay, Fault, Lost, On, Simulator};
 use rusqlite::Connection;
+use tokio::time::Instant;
 
-use super::{calls, fault, fault_once, log_in, refused, retry_after, roomy, served};
-use crate::harness::{Proxy, SCORES, damoov, damoov_with, eventually, principal, proxy};
-
-/// Damoov that answers a refresh that is sent again with the same new pair.
-async fn forgiving() -> Simulator {
-    damoov_with(|settings| {
-        settings.login_limit = None;
-        settings.refresh.grace = Duration::from_secs(600);
-    })
-    .await
-}
+use super::{calls, fault, fault_once, forgiving, log_in, refused, retry_after, roomy, served};
+use crate::harness::{Proxy, SCORES, damoov, eventually, principal, proxy, rounds};
 
 #[tokio::test]
 async fn a_caller_that_hangs_up_does_not_cancel_the_refresh() {
@@ -293,4 +283,39 @@ async fn what_says_nothing_about_the_tokens_is_tried_three_times_and_drops_none(
     damoov.handle().clear_faults();
     served(&proxy.get(1, SCORES).await, 1);
     assert_eq!(calls(&damoov, 1), (0, 4));
+}
+
+#[tokio::test]
+async fn a_renewal_under_way_at_sigterm_is_finished_and_stored() {
+    let damoov = damoov().await;
+    let mut proxy = roomy(&damoov).start().await;
+    log_in(&damoov, &proxy, [1]).await;
+    damoov.handle().expire(None);
+    fault_once(&damoov, On::Refresh, Action::Delay(Delay::Millis(800)));
+    let caller = proxy.calling(1, SCORES);
+    eventually("a refresh was processed", async || {
+        calls(&damoov, 1) == (0, 1)
+    })
+    .await;
+    caller.abort();
+    assert!(proxy.terminate().await.success());
+    proxy.start().await;
+    served(&proxy.get(1, SCORES).await, 1);
+    assert_eq!(calls(&damoov, 1), (0, 1));
+}
+
+/// I1.
+#[tokio::test]
+async fn many_callers_of_one_expired_user_cause_one_refresh() {
+    let damoov = damoov().await;
+    let proxy = roomy(&damoov).start().await;
+    log_in(&damoov, &proxy, [1]).await;
+    damoov.handle().expire(None);
+    let callers: Vec<_> = (0..rounds(300, 3_000))
+        .map(|_| proxy.calling(1, SCORES))
+        .collect();
+    for caller in callers {
+        served(&caller.await.unwrap(), 1);
+    }
+    assert_eq!(calls(&damoov, 1), (0, 1));
 }

@@ -29,6 +29,9 @@ impl Disk {
             .stderr(Stdio::null())
             .status();
         let mounted = mounted.is_ok_and(|status| status.success());
+        if !mounted {
+            eprintln!("not tested: a full disk; only root may mount a small one");
+        }
         mounted.then_some(Disk { folder })
     }
 
