@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::engine::Engine;
 use super::flights::Ask;
 use super::login::PROBE_EVERY;
+use super::mass_rejection::Probe;
 use crate::metrics::{StoreOperation, Trigger};
 use crate::principal::Principal;
 use crate::store::Generation;
@@ -21,8 +22,10 @@ pub(super) async fn keep(engine: Arc<Engine>) {
     let started = (engine.wall(), engine.clock.now());
     loop {
         engine.clock.sleep(ROUND).await;
-        if let Some(principal) = engine.mass_rejection.next_probe() {
-            probe(&engine, &principal);
+        match engine.mass_rejection.next_probe() {
+            Some(Probe::Refresh(witness)) => renew(&engine, &witness).await,
+            Some(Probe::LogIn(principal)) => log_in(&engine, &principal),
+            None => {}
         }
         for (principal, credentials) in engine.cache.due_ahead() {
             if credentials.claim_ahead(engine.clock.now()) {
@@ -57,9 +60,14 @@ async fn renew_idle(engine: &Arc<Engine>, received_before: crate::clock::Timesta
         }
     };
     for principal in due {
-        if let Ok(entry) = engine.load(&principal).await {
-            start(engine, &principal, Trigger::Keep, entry.generation);
-        }
+        renew(engine, &principal).await;
+    }
+}
+
+/// Refreshes the stored pair, whatever its age; logs nobody in.
+async fn renew(engine: &Arc<Engine>, principal: &Principal) {
+    if let Ok(entry) = engine.load(principal).await {
+        start(engine, principal, Trigger::Keep, entry.generation);
     }
 }
 
@@ -76,7 +84,7 @@ fn start(engine: &Arc<Engine>, principal: &Principal, trigger: Trigger, than: Ge
 }
 
 /// Lets one principal log in although logins are suspended, if its refresh is rejected again.
-fn probe(engine: &Arc<Engine>, principal: &Principal) {
+fn log_in(engine: &Arc<Engine>, principal: &Principal) {
     let ask = Ask {
         instance: None,
         newer_than: None,

@@ -139,6 +139,7 @@ impl Engine {
         if let Some(instance) = instance {
             self.breakers.accepted(instance);
         }
+        self.mass_rejection.logged_in(&flight.principal);
         self.probe_ended(flight, true);
         let landed = self.commit(flight, entry, instance, pair).await;
         if self.is_displaced(entry) {

@@ -1,6 +1,9 @@
 //! The guard against a broken deploy of the API: when RefreshTokens of many principals are rejected
 //! at once, it is the API that is wrong, not they. Then logins of those who hold a pair are
-//! suspended, and one of them is probed a minute (design.md, "Mass rejection").
+//! suspended, and once a minute it is tried whether the API works again.
+//!
+//! A principal that logged in since then is a witness: its RefreshToken is new, so that a rejection
+//! of it speaks against the API, and costs no login. Without a witness one of those who wait logs in.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Mutex;
@@ -11,6 +14,9 @@ use crate::principal::Principal;
 const MANY: usize = 5;
 /// So many probes in a row that log in prove that the pairs really were dead.
 const PROVEN: u32 = 5;
+/// Beside witnesses, every so many probes one is a login all the same: a witness may have been
+/// logged in by somebody else.
+const DOUBT: u32 = 60;
 
 /// Counts rejections and, once there are many, holds logins back.
 #[derive(Debug)]
@@ -20,16 +26,25 @@ pub(super) struct MassRejection {
 
 #[derive(Debug)]
 enum State {
-    /// The distinct principals whose refresh was rejected since one last succeeded.
-    Counting(Vec<Principal>),
+    /// Nothing is wrong.
+    Counting {
+        /// The distinct principals whose refresh was rejected since one last succeeded.
+        rejected: Vec<Principal>,
+        /// Those of them that have logged in since.
+        witnesses: VecDeque<Principal>,
+    },
     /// Logins of those who hold a pair wait.
     Suspended {
         /// Who was rejected and wants to be probed, in rotation.
         waiting: VecDeque<Principal>,
         /// The same as a set.
         is_waiting: HashSet<Principal>,
+        /// Who logged in since the rejections began, in rotation.
+        witnesses: VecDeque<Principal>,
+        /// Probes so far.
+        probes: u32,
         /// Probes in a row that logged in.
-        probed: u32,
+        logged_in: u32,
     },
 }
 
@@ -44,19 +59,50 @@ pub(super) enum Verdict {
     StillBroken,
 }
 
+/// How it is tried whether the API works again.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// Refresh this principal's pair, which is new; do not log it in.
+    Refresh(Principal),
+    /// Refresh this principal's pair, and log it in if that is rejected.
+    LogIn(Principal),
+}
+
+impl State {
+    fn calm() -> State {
+        State::Counting {
+            rejected: Vec::new(),
+            witnesses: VecDeque::new(),
+        }
+    }
+
+    /// Remembers who wants to be probed. A witness needs not.
+    fn enqueue(&mut self, principal: &Principal) {
+        if let State::Suspended {
+            waiting,
+            is_waiting,
+            witnesses,
+            ..
+        } = self
+            && !witnesses.contains(principal)
+            && is_waiting.insert(principal.clone())
+        {
+            waiting.push_back(principal.clone());
+        }
+    }
+}
+
 impl MassRejection {
     pub(super) fn new() -> MassRejection {
         MassRejection {
-            state: Mutex::new(State::Counting(Vec::new())),
+            state: Mutex::new(State::calm()),
         }
     }
 
     /// A refresh succeeded: true when this ends a suspension.
     pub(super) fn refreshed(&self) -> bool {
-        let mut state = self.lock();
-        let ended = matches!(*state, State::Suspended { .. });
-        *state = State::Counting(Vec::new());
-        ended
+        let before = std::mem::replace(&mut *self.lock(), State::calm());
+        matches!(before, State::Suspended { .. })
     }
 
     /// A refresh of `principal` was definitely rejected. Only `counted` ones (not preceded by a
@@ -65,25 +111,44 @@ impl MassRejection {
         let mut state = self.lock();
         match &mut *state {
             State::Suspended { .. } => {
-                enqueue(&mut state, principal);
+                state.enqueue(principal);
                 Verdict::StillBroken
             }
-            State::Counting(principals) => {
-                if counted && !principals.contains(principal) {
-                    principals.push(principal.clone());
+            State::Counting {
+                rejected,
+                witnesses,
+            } => {
+                if counted && !rejected.contains(principal) {
+                    rejected.push(principal.clone());
                 }
-                if principals.len() < MANY {
+                if rejected.len() < MANY {
                     return Verdict::Dead;
                 }
-                let principals = std::mem::take(principals);
+                let (rejected, witnesses) = (std::mem::take(rejected), std::mem::take(witnesses));
                 *state = State::Suspended {
                     waiting: VecDeque::new(),
                     is_waiting: HashSet::new(),
-                    probed: 0,
+                    witnesses,
+                    probes: 0,
+                    logged_in: 0,
                 };
-                enqueue(&mut state, principal);
-                Verdict::Broken(principals)
+                state.enqueue(principal);
+                Verdict::Broken(rejected)
             }
+        }
+    }
+
+    /// `principal` logged in: its RefreshToken is new.
+    pub(super) fn logged_in(&self, principal: &Principal) {
+        match &mut *self.lock() {
+            State::Counting {
+                rejected,
+                witnesses,
+            } if rejected.contains(principal) => {
+                witnesses.push_back(principal.clone());
+            }
+            State::Counting { .. } => {}
+            State::Suspended { witnesses, .. } => witnesses.push_back(principal.clone()),
         }
     }
 
@@ -91,7 +156,7 @@ impl MassRejection {
     /// be probed in its turn.
     pub(super) fn hold(&self, principal: &Principal) -> bool {
         let mut state = self.lock();
-        enqueue(&mut state, principal);
+        state.enqueue(principal);
         matches!(*state, State::Suspended { .. })
     }
 
@@ -99,56 +164,53 @@ impl MassRejection {
     /// probe.
     pub(super) fn is_waiting(&self, principal: &Principal) -> bool {
         match &*self.lock() {
-            State::Counting(_) => false,
+            State::Counting { .. } => false,
             State::Suspended { is_waiting, .. } => is_waiting.contains(principal),
         }
     }
 
-    /// Who is probed next; it may log in once.
-    pub(super) fn next_probe(&self) -> Option<Principal> {
-        match &mut *self.lock() {
-            State::Counting(_) => None,
-            State::Suspended {
-                waiting,
-                is_waiting,
-                ..
-            } => {
-                let next = waiting.pop_front()?;
-                is_waiting.remove(&next);
-                Some(next)
-            }
+    /// What to try next.
+    pub(super) fn next_probe(&self) -> Option<Probe> {
+        let mut state = self.lock();
+        let State::Suspended {
+            waiting,
+            is_waiting,
+            witnesses,
+            probes,
+            ..
+        } = &mut *state
+        else {
+            return None;
+        };
+        *probes += 1;
+        if *probes % DOUBT != 0
+            && let Some(witness) = witnesses.pop_front()
+        {
+            witnesses.push_back(witness.clone());
+            return Some(Probe::Refresh(witness));
         }
+        let next = waiting.pop_front()?;
+        is_waiting.remove(&next);
+        Some(Probe::LogIn(next))
     }
 
     /// A probe's refresh was rejected and it logged in, or did not: true when this ends the
     /// suspension.
-    pub(super) fn probe_ended(&self, logged_in: bool) -> bool {
+    pub(super) fn probe_ended(&self, success: bool) -> bool {
         let mut state = self.lock();
-        let State::Suspended { probed, .. } = &mut *state else {
+        let State::Suspended { logged_in, .. } = &mut *state else {
             return false;
         };
-        *probed = if logged_in { *probed + 1 } else { 0 };
-        let proven = *probed >= PROVEN;
+        *logged_in = if success { *logged_in + 1 } else { 0 };
+        let proven = *logged_in >= PROVEN;
         if proven {
-            *state = State::Counting(Vec::new());
+            *state = State::calm();
         }
         proven
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("no code panics under this lock")
-    }
-}
-
-fn enqueue(state: &mut State, principal: &Principal) {
-    if let State::Suspended {
-        waiting,
-        is_waiting,
-        ..
-    } = state
-        && is_waiting.insert(principal.clone())
-    {
-        waiting.push_back(principal.clone());
     }
 }
 
@@ -208,9 +270,9 @@ mod tests {
         let guard = broken();
         guard.rejected(&principal(7), true);
         guard.rejected(&principal(7), true);
-        assert_eq!(guard.next_probe(), Some(principal(4)));
+        assert_eq!(guard.next_probe(), Some(Probe::LogIn(principal(4))));
         assert!(!guard.is_waiting(&principal(4)));
-        assert_eq!(guard.next_probe(), Some(principal(7)));
+        assert_eq!(guard.next_probe(), Some(Probe::LogIn(principal(7))));
         assert_eq!(guard.next_probe(), None);
 
         for logged_in in [true, true, true, true, false, true, true, true, true] {
@@ -218,5 +280,34 @@ mod tests {
         }
         assert!(guard.probe_ended(true));
         assert!(!guard.hold(&principal(4)));
+    }
+
+    #[test]
+    fn with_a_witness_a_probe_costs_a_login_once_in_a_while_only() {
+        let guard = MassRejection::new();
+        guard.rejected(&principal(0), true);
+        guard.logged_in(&principal(0));
+        guard.logged_in(&principal(99));
+        for number in 1..5 {
+            guard.rejected(&principal(number), true);
+        }
+        for probe in 1..60 {
+            assert_eq!(
+                guard.next_probe(),
+                Some(Probe::Refresh(principal(0))),
+                "{probe}"
+            );
+            assert_eq!(guard.rejected(&principal(0), true), Verdict::StillBroken);
+            assert!(!guard.is_waiting(&principal(0)));
+        }
+        assert_eq!(guard.next_probe(), Some(Probe::LogIn(principal(4))));
+    }
+
+    #[test]
+    fn a_probe_that_logged_in_is_a_witness() {
+        let guard = broken();
+        assert_eq!(guard.next_probe(), Some(Probe::LogIn(principal(4))));
+        guard.logged_in(&principal(4));
+        assert_eq!(guard.next_probe(), Some(Probe::Refresh(principal(4))));
     }
 }
