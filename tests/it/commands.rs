@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use damoov_proxy::simulator::{Action, Delay, Fault, INSTANCE_ID, On};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::Instant;
 
 use crate::harness::{
     ECHO, Proxy, SCORES, damoov, eventually, principal, proxy, user, write_private,

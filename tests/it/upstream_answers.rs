@@ -211,7 +211,7 @@ async fn odd_but_good_answers_are_passed_on_as_they_are() {
         let mut api = scene.upstream.answer_once(answer).await;
         let got = caller.message().await;
         assert_eq!((got.status(), &*got.content), (status, content.as_bytes()));
-        if status < 400 && status >= 300 {
+        if (300..400).contains(&status) {
             assert_eq!(got.field("location"), Some("https://evil.example/"));
         }
         api.write("nonsense").await;
