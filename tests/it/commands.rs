@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use damoov_proxy::simulator::{Action, Delay, Fault, INSTANCE_ID, On};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::harness::{
@@ -371,6 +374,33 @@ async fn a_second_sigterm_hurries_the_answers_but_not_the_renewals() {
         1,
         "it was stored"
     );
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_served_like_a_port_and_a_dead_processs_one_is_replaced() {
+    let damoov = damoov().await;
+    let builder = proxy(&damoov);
+    let socket = builder.folder().join("proxy.sock");
+    let listen = format!(
+        r#"["127.0.0.1:0", {{ unix = "{}", mode = "0600" }}]"#,
+        socket.display()
+    );
+    let mut proxy = builder.set("listen", &listen).start().await;
+    for restarted in [false, true] {
+        let mut caller = UnixStream::connect(&socket).await.unwrap();
+        let request = get(SCORES, "Connection: close\r\n");
+        caller.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        let mode = fs::metadata(&socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        if !restarted {
+            proxy.kill();
+            assert!(socket.exists(), "left behind");
+            proxy.start_anew().await;
+        }
+    }
 }
 
 #[tokio::test]
