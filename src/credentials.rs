@@ -6,6 +6,7 @@ mod backoff;
 mod breaker;
 mod budget;
 mod cache;
+mod counted;
 mod engine;
 mod flights;
 mod keeper;

@@ -216,18 +216,15 @@ impl Path {
             self.count(ReplayResult::Impossible);
             return Ok(first);
         }
+        // Those who need no renewal must not wait for a connection that waits for one; and reading
+        // on closes it.
+        let first = first.detached().await;
         let newer = match proxy.provider.renew(&wanted, &credentials).await {
             Ok(newer) => newer,
             Err(credentials::Error::Settled) => return Ok(first),
             Err(error) => return Err(error.into()),
         };
         record.passed = Passed::Renewed;
-        // Reading on closes the connection that the first answer comes from.
-        let first = if content.is_complete() {
-            first
-        } else {
-            first.detached().await
-        };
         let kept = match content.kept().await {
             Ok(kept) => kept,
             Err(NotKept::Overflowed) => {

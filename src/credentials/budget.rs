@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::sync::Mutex as Line;
 
 use super::Error;
+use super::counted::counted;
 use crate::clock::{Clock, Moment, Timestamp};
-use crate::metrics::Metrics;
-use crate::store::{Class, LoginWindows, Slot, Store};
+use crate::metrics::{Metrics, StoreOperation};
+use crate::store::{Class, LoginWindow, LoginWindows, Slot, Store};
 
 /// After a 429 the windows are halved for so long.
 const HALVED_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -70,21 +71,19 @@ impl Budget {
         let ahead = queue.length.fetch_add(1, Ordering::AcqRel);
         let _leaves = Leaves(&queue.length);
         if ahead > 0 {
-            let expected = Timestamp::from_millis(queue.next_slot.load(Ordering::Acquire))
-                .plus(self.spacing(class).saturating_mul(ahead));
-            self.within(expected, false, patience())?;
+            self.within(self.expected(queue, class, ahead), false, patience())?;
         }
         let wait = self.clock.to_real(patience().since(self.clock.now()));
         let Ok(_front) = tokio::time::timeout(wait, queue.front.lock()).await else {
-            return Err(Error::BudgetExhausted {
-                retry_after: self.clock.to_real(self.spacing(class)),
-            });
+            let expected = self.expected(queue, class, ahead.max(1));
+            let retry_after = self.clock.to_real(expected.since(self.clock.wall()));
+            return Err(Error::BudgetExhausted { retry_after });
         };
         loop {
-            match store
+            let slot = store
                 .take_login(class, &self.windows, self.clock.wall())
-                .await?
-            {
+                .await;
+            match counted(&self.metrics, StoreOperation::Budget, slot)? {
                 Slot::Taken => return Ok(()),
                 Slot::Wait { until, blocked } => {
                     queue.next_slot.store(until.as_millis(), Ordering::Release);
@@ -93,6 +92,26 @@ impl Budget {
                 }
             }
         }
+    }
+
+    /// When, at the earliest, a slot comes for whoever has `ahead` others before it.
+    fn expected(&self, queue: &Queue, class: Class, ahead: u32) -> Timestamp {
+        let reserve = match class {
+            Class::Known => 0,
+            Class::New => self.windows.reserve,
+        };
+        let of = |window: &LoginWindow| {
+            let usable = window.logins.saturating_sub(reserve).max(1);
+            window.per.saturating_mul(ahead / usable)
+        };
+        let later = self
+            .windows
+            .windows
+            .iter()
+            .map(of)
+            .max()
+            .unwrap_or_default();
+        Timestamp::from_millis(queue.next_slot.load(Ordering::Acquire)).plus(later)
     }
 
     /// An error that says how long, unless `slot` comes before `patience` ends.
@@ -107,21 +126,6 @@ impl Budget {
         } else {
             Error::BudgetExhausted { retry_after }
         })
-    }
-
-    /// How far apart slots come for `class` in the long run.
-    fn spacing(&self, class: Class) -> Duration {
-        let reserve = match class {
-            Class::Known => 0,
-            Class::New => self.windows.reserve,
-        };
-        let of = |w: &crate::store::LoginWindow| w.per / w.logins.saturating_sub(reserve).max(1);
-        self.windows
-            .windows
-            .iter()
-            .map(of)
-            .max()
-            .unwrap_or_default()
     }
 
     /// Damoov answered a login with 429: nobody logs in until then.

@@ -14,6 +14,7 @@ use super::backoff::Backoff;
 use super::breaker::Breakers;
 use super::budget::Budget;
 use super::cache::{Cache, Credentials};
+use super::counted::{Ended, counted};
 use super::flights::{Flight, Flights, Outcome};
 use super::mass_rejection::MassRejection;
 use super::pace::Pace;
@@ -81,8 +82,8 @@ impl Engine {
     }
 
     /// Makes `pair` durable on top of `entry` and publishes it. Where the medium fails, tries
-    /// until it does not: the old pair is worth nothing any more. Where somebody else was first,
-    /// what they committed.
+    /// until it does not, or the process ends: the old pair is worth nothing any more. Where
+    /// somebody else was first, what they committed.
     pub(super) async fn commit(
         &self,
         flight: &Flight,
@@ -126,8 +127,9 @@ impl Engine {
                 %error,
                 "a new pair cannot be made durable; it is kept and tried again"
             );
-            flight.trouble(error.into());
-            self.clock.sleep(COMMIT_AGAIN).await;
+            flight.trouble(error.clone().into());
+            let again = self.unless_closing(self.clock.sleep(COMMIT_AGAIN)).await;
+            again.map_err(|_| error)?;
         }
     }
 
@@ -233,16 +235,7 @@ impl Engine {
         operation: StoreOperation,
         ended: Result<T, store::Error>,
     ) -> Result<T, store::Error> {
-        let result = match &ended {
-            Ok(value) => value.how(),
-            Err(store::Error::Damaged(_)) => StoreResult::Damaged,
-            Err(_) => StoreResult::Failed,
-        };
-        self.metrics
-            .store_operations
-            .get_or_create(&StoreLabels { operation, result })
-            .inc();
-        ended
+        counted(&self.metrics, operation, ended)
     }
 
     /// A keyed hash of the principal, for logs.
@@ -253,35 +246,5 @@ impl Engine {
     /// Now on the wall clock, for what is persisted.
     pub(super) fn wall(&self) -> Timestamp {
         self.clock.wall()
-    }
-}
-
-/// How a successful call to the store ended, for the metric.
-pub(super) trait Ended {
-    /// Ok, or lost to another process.
-    fn how(&self) -> StoreResult {
-        StoreResult::Ok
-    }
-}
-
-impl Ended for Entry {}
-impl Ended for () {}
-impl Ended for Vec<Principal> {}
-
-impl Ended for Commit {
-    fn how(&self) -> StoreResult {
-        match self {
-            Commit::Committed(_) => StoreResult::Ok,
-            Commit::Superseded(_) => StoreResult::Lost,
-        }
-    }
-}
-
-impl Ended for store::Lease {
-    fn how(&self) -> StoreResult {
-        match self {
-            store::Lease::Granted { .. } => StoreResult::Ok,
-            store::Lease::Held => StoreResult::Lost,
-        }
     }
 }

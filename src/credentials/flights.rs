@@ -15,7 +15,7 @@ use crate::principal::{InstanceId, Principal};
 use crate::store::Generation;
 
 /// How a flight ended. No credentials and no error: it stopped where only a login would have
-/// helped, and nobody was waiting; whoever came since starts another.
+/// helped, and nobody was waiting, or another process took over; whoever waits starts another.
 pub(super) type Outcome = Result<Option<Arc<Credentials>>, Error>;
 
 /// What a flight is asked for.

@@ -33,7 +33,6 @@ struct Identity {
 impl Engine {
     /// Refuses early, before pace and lease, what could only end in a refused login.
     pub(super) fn check_refused(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
-        let identity = self.identity(flight, entry)?;
         if flight.ask.trigger != Trigger::Asked && self.mass_rejection.is_waiting(&flight.principal)
         {
             return Err(self.suspended());
@@ -41,7 +40,7 @@ impl Engine {
         if self.may_refresh(flight, entry) {
             return Ok(());
         }
-        self.check_remembered(entry, &identity)?;
+        self.check_remembered(entry, &self.identity(flight, entry)?)?;
         self.check_known_contested(entry)
     }
 
@@ -68,6 +67,9 @@ impl Engine {
             let slot = self.budget.take(&*self.store, class, || flight.patience());
             self.unless_closing(slot).await?.map_err(refused)?;
             self.check_suspended(flight, entry).map_err(refused)?;
+            if self.is_overtaken(&flight.principal, entry).await? {
+                return Ok(None);
+            }
             let identity = self.identity(flight, entry)?;
             let started = self.clock.now();
             let reply = self.endpoint.log_in(identity.call).await;

@@ -147,6 +147,22 @@ impl Engine {
         }
     }
 
+    /// Whether another process renews, or renewed, in this one's place: a process that was stopped,
+    /// or a machine that slept, for longer than a lease wakes up with a pair that is no longer
+    /// the newest. A login of its would revoke the other one's.
+    pub(super) async fn is_overtaken(
+        &self,
+        principal: &Principal,
+        entry: &Entry,
+    ) -> Result<bool, Error> {
+        let leased = self.store.lease(principal, LEASE).await;
+        if self.counted(StoreOperation::Lease, leased)? == Lease::Held {
+            return Ok(true);
+        }
+        let now = self.load(principal).await?;
+        Ok((now.generation, now.epoch) != (entry.generation, entry.epoch))
+    }
+
     /// Redeems the RefreshToken. Leaves in `entry.notes` what it learnt.
     async fn refresh(
         &self,
@@ -203,6 +219,9 @@ impl Engine {
                 Reply::Answered(Answer::Rejected) => {
                     self.backoff.succeeded();
                     count(RenewalResult::Rejected);
+                    if self.is_overtaken(&principal, entry).await? {
+                        return Ok(Refreshed::Landed(Ok(None)));
+                    }
                     return self.dead(flight, entry).await;
                 }
                 Reply::Answered(Answer::Limited { retry_after }) => {

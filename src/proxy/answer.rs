@@ -21,7 +21,7 @@ use crate::upstream::{Error, pool};
 
 /// The longest answer that is looked into for a 401 (design.md, "Life of a request").
 const IN_BAND_LIMIT: u64 = 512;
-/// What is kept of a 401 whose connection is about to be closed.
+/// What is kept of a 401 while a renewal may make it unnecessary.
 const DETACHED_LIMIT: usize = 64 * 1024;
 /// How long is waited for that.
 const DETACHED_TIME: Duration = Duration::from_secs(1);

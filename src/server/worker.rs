@@ -27,6 +27,8 @@ const HEAD_LIMIT: usize = 16 * 1024;
 
 /// Fields of a request's head; more is a 431.
 const FIELD_LIMIT: usize = 64;
+/// The longest piece of content on its way: hyper reads up to 400 KiB at once, if left to itself.
+const PIECE: usize = 64 * 1024;
 
 /// A worker's thread as the accept loops see it.
 #[derive(Debug)]
@@ -207,12 +209,15 @@ async fn converse<H: Handler>(
             .header_read_timeout(None)
             .max_header_size(HEAD_LIMIT)
             .max_headers(FIELD_LIMIT)
+            .max_buf_size(PIECE)
             .serve_connection(TokioIo::new(stream), service)
     );
     tokio::select! {
-        ended = connection.as_mut() => return ended,
+        // The stage first, so that an answer ready at the same time says `Connection: close`.
+        biased;
         // An error means that nobody can say anything any more: drain, too.
         _ = stage.wait_for(|stage| *stage > Stage::Serving) => {}
+        ended = connection.as_mut() => return ended,
     }
     connection.as_mut().graceful_shutdown();
     connection.await

@@ -31,6 +31,10 @@ use crate::headers::framing_is_plain;
 /// A connection is not used again after this, so that a change in DNS is followed.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
+/// The longest piece of content on its way. hyper reads up to 400 KiB at once, if left to itself,
+/// and lets sixteen pieces wait for a slow caller: 6 MiB for each of thousands.
+const PIECE: usize = 64 * 1024;
+
 /// HTTP/2 flow control: enough for one fast download over a long line.
 const HTTP2_WINDOW: u32 = 1024 * 1024;
 
@@ -244,7 +248,11 @@ where
         let io = TokioIo::new(stream);
         match version {
             connect::Version::Http1 => {
-                let (sender, connection) = http1::handshake(io).await.map_err(Error::Broken)?;
+                let (sender, connection) = http1::Builder::new()
+                    .max_buf_size(PIECE)
+                    .handshake(io)
+                    .await
+                    .map_err(Error::Broken)?;
                 self.drive(connection);
                 *self.protocol.borrow_mut() = Protocol::Http1;
                 let lease = Lease::Http1 {

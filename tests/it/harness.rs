@@ -12,14 +12,16 @@ use bytes::Bytes;
 use damoov_proxy::damoov::routes::Table;
 use damoov_proxy::principal::{DeviceToken, Principal};
 use damoov_proxy::simulator::{
-    ACCOUNT_EMAIL, ACCOUNT_PASSWORD, INSTANCE_ID, INSTANCE_KEY, Settings, Simulator,
+    ACCOUNT_EMAIL, ACCOUNT_PASSWORD, INSTANCE_ID, INSTANCE_KEY, LoginCall, Settings, Simulator,
 };
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustix::process::{Resource, Rlimit};
 use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
 
 /// The path of a call that every user may make.
 pub const SCORES: &str = "/indicators/v3/Scores/safety?StartDate=2026-11-01&EndDate=2026-11-07";
@@ -32,6 +34,31 @@ pub fn rounds(once: usize, long: usize) -> usize {
         Ok("long") => long,
         _ => once,
     }
+}
+
+/// Held by tests that fill the machine, so that they take turns.
+pub async fn heavy() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
+
+/// Lets this process and those that it starts open as many descriptors as they may.
+pub fn allow_many_descriptors() {
+    let most = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+/// The most of `calls` in any span of `per`.
+pub fn most_within(calls: &[LoginCall], per: Duration) -> usize {
+    let ends = calls.iter().map(|first| first.at.plus(per));
+    ends.enumerate()
+        .map(|(first, end)| calls.partition_point(|call| call.at < end) - first)
+        .max()
+        .unwrap_or(0)
 }
 
 /// A simulated Damoov on a free port, with no login limit unless the test sets one.
@@ -330,6 +357,26 @@ impl Proxy {
         self.start().await;
     }
 
+    /// Issues a pair to each of these users, as if they had logged in elsewhere, and hands the
+    /// pairs to `tokens import`.
+    pub fn import(&self, damoov: &Simulator, users: impl IntoIterator<Item = usize>) {
+        let line = |number| {
+            let pair = damoov.handle().issue(&principal(number));
+            let line = serde_json::json!({
+                "DeviceToken": user(number).to_string(),
+                "InstanceId": INSTANCE_ID,
+                "AccessToken": pair.access_token,
+                "RefreshToken": pair.refresh_token,
+            });
+            format!("{line}\n")
+        };
+        let lines: String = users.into_iter().map(line).collect();
+        let file = self.folder.path().join("pairs.jsonl");
+        write_private(&file, &lines);
+        let import = format!("tokens import --from {}", file.display());
+        assert!(self.command(&import).status().unwrap().success());
+    }
+
     /// Resident memory in bytes.
     pub fn resident(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -496,5 +543,50 @@ impl Answer {
     /// Whose token reached Damoov, as it says itself.
     pub fn served_as(&self) -> &str {
         self.header("x-sim-device-token")
+    }
+}
+
+/// Polls until `condition` holds; 30 s are never.
+pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+    let polling = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), polling)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+impl Builder {
+    /// Lets `scale` seconds of the proxy's engine pass in every real one; give the simulator the
+    /// same clock.
+    pub fn scaled(self, scale: u32) -> Builder {
+        self.env("DAMOOV_PROXY_TIME_SCALE", &scale.to_string())
+    }
+
+    /// All but the process, on a store of its own.
+    pub fn stopped_here(self) -> Proxy {
+        let store = self.store();
+        self.stopped(&store)
+    }
+}
+
+impl Proxy {
+    /// Overrides one key, as [`Builder::set`] does, from the next start on.
+    pub fn reconfigure(&mut self, key: &str, value: &str) {
+        let name = key.to_uppercase().replace('.', "__");
+        self.environment
+            .push((format!("DAMOOV_PROXY__{name}"), value.to_owned()));
+    }
+
+    /// Starts `GET path` as user number `number`, in a task that can be waited for or aborted.
+    pub fn calling(&self, number: usize, path: &str) -> tokio::task::JoinHandle<Answer> {
+        let request = Request::get(self.url(path))
+            .header("DeviceToken", user(number).to_string())
+            .body(Full::default())
+            .unwrap();
+        let client = self.client();
+        tokio::spawn(async move { client.send(request).await.expect("an answer") })
     }
 }

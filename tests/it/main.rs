@@ -1,6 +1,10 @@
 //! The integration tests: one binary, one module a subject.
 
 #![allow(
+    unreachable_pub,
+    reason = "a binary has no outside; `pub` says what modules share"
+)]
+#![allow(
     clippy::unwrap_used,
     reason = "clippy exempts test functions, not what they call"
 )]
@@ -14,6 +18,8 @@ mod wire;
 mod config;
 // The main job: a DeviceToken in, the API's answer out.
 mod main_job;
+// The life of tokens: every fault of a renewal, of Damoov, of the store.
+mod tokens;
 // Hostile and odd requests, byte by byte.
 mod requests;
 // Renewal and replay of one request: what the API receives the second time.
@@ -24,3 +30,5 @@ mod upstream_answers;
 mod secrets;
 // The commands as processes, signals, and the status listener.
 mod commands;
+// What is promised at scale: crowds, kills, strangers, gigabytes, a week, fleets.
+mod promises;

@@ -1,0 +1,54 @@
+//! Counting calls to the store by how they ended.
+
+use crate::metrics::{Metrics, StoreLabels, StoreOperation, StoreResult};
+use crate::principal::Principal;
+use crate::store::{Commit, Entry, Error, Lease, Slot};
+
+/// Counts `ended` and gives it back.
+pub(super) fn counted<T: Ended>(
+    metrics: &Metrics,
+    operation: StoreOperation,
+    ended: Result<T, Error>,
+) -> Result<T, Error> {
+    let result = match &ended {
+        Ok(value) => value.how(),
+        Err(Error::Damaged(_)) => StoreResult::Damaged,
+        Err(_) => StoreResult::Failed,
+    };
+    metrics
+        .store_operations
+        .get_or_create(&StoreLabels { operation, result })
+        .inc();
+    ended
+}
+
+/// How a successful call to the store ended.
+pub(super) trait Ended {
+    /// Ok, or lost to another process.
+    fn how(&self) -> StoreResult {
+        StoreResult::Ok
+    }
+}
+
+impl Ended for () {}
+impl Ended for Entry {}
+impl Ended for Slot {}
+impl Ended for Vec<Principal> {}
+
+impl Ended for Commit {
+    fn how(&self) -> StoreResult {
+        match self {
+            Commit::Committed(_) => StoreResult::Ok,
+            Commit::Superseded(_) => StoreResult::Lost,
+        }
+    }
+}
+
+impl Ended for Lease {
+    fn how(&self) -> StoreResult {
+        match self {
+            Lease::Granted { .. } => StoreResult::Ok,
+            Lease::Held => StoreResult::Lost,
+        }
+    }
+}

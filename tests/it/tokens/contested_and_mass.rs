@@ -1,0 +1,232 @@
+//! Rejections that somebody else causes: a phone app that logs the same user in, a broken deploy
+//! of the API, rotated keys.
+
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use damoov_proxy::simulator::{Action, INSTANCE_ID, Lost, On, Simulator};
+
+use super::{
+    calls, fast, fast_damoov, fault, fault_once, log_in, refused, retry_after, roomy, served,
+};
+use crate::harness::{Proxy, SCORES, damoov, eventually, principal, rounds, user};
+
+/// A phone app logs the user in.
+fn phone_logs_in(damoov: &Simulator, number: usize) {
+    damoov.handle().issue(&principal(number));
+}
+
+#[tokio::test]
+async fn a_user_whom_somebody_else_keeps_logging_in_costs_one_login() {
+    let damoov = damoov().await;
+    let mut proxy = roomy(&damoov).start().await;
+    log_in(&damoov, &proxy, [1]).await;
+    phone_logs_in(&damoov, 1);
+    served(&proxy.get(1, SCORES).await, 1);
+    phone_logs_in(&damoov, 1);
+    for _ in 0..5 {
+        let answer = proxy.get(1, SCORES).await;
+        refused(&answer, 503, "login_contested");
+        assert!((21_500..=21_600).contains(&retry_after(&answer)));
+    }
+    assert_eq!(proxy.metric("principals_contested", "").await, 1.0);
+    proxy.crash().await;
+    refused(&proxy.get(1, SCORES).await, 503, "login_contested");
+    let count = damoov.handle().counts_of(&principal(1));
+    assert_eq!((count.logins.all(), count.refreshes.rejected), (1, 2));
+}
+
+#[tokio::test]
+async fn a_contested_user_is_logged_in_again_after_the_backoff() {
+    let damoov = fast_damoov(600).await;
+    let proxy = fast(&damoov, 600)
+        .set("renewal.contested_backoff", "10m")
+        .start()
+        .await;
+    log_in(&damoov, &proxy, [1]).await;
+    phone_logs_in(&damoov, 1);
+    served(&proxy.get(1, SCORES).await, 1);
+    phone_logs_in(&damoov, 1);
+    refused(&proxy.get(1, SCORES).await, 503, "login_contested");
+    eventually("the back-off ends", async || {
+        proxy.get(1, SCORES).await.status == 200
+    })
+    .await;
+    assert_eq!(calls(&damoov, 1).0, 2);
+}
+
+#[tokio::test]
+async fn with_the_guard_off_nobody_is_contested() {
+    let damoov = damoov().await;
+    let proxy = roomy(&damoov)
+        .set("renewal.contested_backoff", "0s")
+        .start()
+        .await;
+    log_in(&damoov, &proxy, [1]).await;
+    for _ in 0..4 {
+        phone_logs_in(&damoov, 1);
+        served(&proxy.get(1, SCORES).await, 1);
+    }
+    assert_eq!(calls(&damoov, 1).0, 4);
+}
+
+#[tokio::test]
+async fn a_deploy_that_rejects_every_refresh_costs_four_logins_at_most() {
+    let users = rounds(12, 200);
+    let damoov = fast_damoov(60).await;
+    let proxy = fast(&damoov, 60).start().await;
+    log_in(&damoov, &proxy, 0..users).await;
+    damoov.handle().expire(None);
+    fault(&damoov, On::Refresh, Action::status(400));
+    let mut suspended = 0;
+    for number in 0..users {
+        let answer = proxy.get(number, SCORES).await;
+        if answer.status != 200 {
+            refused(&answer, 503, "login_suspended");
+            assert!((1..=60).contains(&retry_after(&answer)));
+            suspended += 1;
+        }
+    }
+    assert_eq!(suspended, users - 4);
+    assert_eq!(proxy.metric("logins_suspended", "").await, 1.0);
+    // Who holds no pair logs in all the same.
+    served(&proxy.get(users, SCORES).await, users);
+
+    damoov.handle().clear_faults();
+    eventually("the probe's refresh ends it", async || {
+        proxy.metric("logins_suspended", "").await == 0.0
+    })
+    .await;
+    for number in 0..users {
+        served(&proxy.get(number, SCORES).await, number);
+    }
+    assert_eq!(damoov.handle().counts().total.logins.all(), 4 + 1);
+}
+
+#[tokio::test]
+async fn everybody_at_once_rejected_costs_four_logins_at_most() {
+    let users = rounds(40, 500);
+    let damoov = damoov().await;
+    let proxy = roomy(&damoov).start().await;
+    log_in(&damoov, &proxy, 0..users).await;
+    damoov.handle().expire(None);
+    fault(&damoov, On::Refresh, Action::status(400));
+    let callers: Vec<_> = (0..users)
+        .map(|number| proxy.calling(number, SCORES))
+        .collect();
+    for caller in callers {
+        let answer = caller.await.unwrap();
+        if answer.status != 200 {
+            refused(&answer, 503, "login_suspended");
+        }
+    }
+    assert!(damoov.handle().counts().total.logins.all() <= 4);
+}
+
+#[tokio::test]
+async fn pairs_that_really_are_dead_end_the_suspension_after_five_probes() {
+    // So many more that the count, which starts over, does not reach five again.
+    let users = 4 + 5 + 4;
+    let damoov = fast_damoov(240).await;
+    let proxy = fast(&damoov, 240).start().await;
+    log_in(&damoov, &proxy, 0..users).await;
+    damoov.handle().revoke(None);
+    for number in 0..users {
+        proxy.get(number, SCORES).await;
+    }
+    assert_eq!(proxy.metric("logins_suspended", "").await, 1.0);
+    assert_eq!(damoov.handle().counts().total.logins.all(), 4);
+    eventually("five probes log in", async || {
+        proxy.metric("logins_suspended", "").await == 0.0
+    })
+    .await;
+    assert_eq!(damoov.handle().counts().total.logins.all(), 4 + 5);
+    for number in 0..users {
+        served(&proxy.get(number, SCORES).await, number);
+    }
+}
+
+#[tokio::test]
+async fn a_successful_refresh_ends_the_suspension_at_once() {
+    let damoov = damoov().await;
+    let proxy = roomy(&damoov).start().await;
+    log_in(&damoov, &proxy, 0..8).await;
+    for number in 0..5 {
+        damoov.handle().revoke(Some(&principal(number)));
+        proxy.get(number, SCORES).await;
+    }
+    refused(&proxy.get(4, SCORES).await, 503, "login_suspended");
+    damoov.handle().expire(Some(&principal(7)));
+    served(&proxy.get(7, SCORES).await, 7);
+    served(&proxy.get(4, SCORES).await, 4);
+    assert_eq!(damoov.handle().counts().total.logins.all(), 5);
+}
+
+#[tokio::test]
+async fn rejections_after_lost_answers_make_no_mass_rejection() {
+    let damoov = damoov().await;
+    let proxy = roomy(&damoov).start().await;
+    log_in(&damoov, &proxy, 0..7).await;
+    damoov.handle().expire(None);
+    for number in 0..7 {
+        fault_once(&damoov, On::Refresh, Action::Lose(Lost::Reset));
+        served(&proxy.get(number, SCORES).await, number);
+    }
+    assert_eq!(proxy.metric("logins_suspended", "").await, 0.0);
+}
+
+/// Damoov rotated its keys: every token it issued is 401.
+#[tokio::test]
+async fn every_user_401_at_once_is_refreshed_at_the_configured_pace() {
+    let (users, burst, per_second) = (1_200, 1_000, 100);
+    let damoov = damoov().await;
+    let mut proxy = roomy(&damoov)
+        .set("renewal.renewals_per_second", &per_second.to_string())
+        .set("renewal.wait", "60s")
+        .stopped_here();
+    adopt(&damoov, &proxy, users);
+    proxy.start().await;
+    damoov.handle().expire(None);
+    damoov.handle().reset();
+
+    let started = Instant::now();
+    let callers: Vec<_> = (0..users)
+        .map(|number| proxy.calling(number, SCORES))
+        .collect();
+    for (number, caller) in callers.into_iter().enumerate() {
+        served(&caller.await.unwrap(), number);
+    }
+    let least = Duration::from_secs_f64((users - burst) as f64 / f64::from(per_second));
+    assert!(started.elapsed() >= least.mul_f64(0.9), "{least:?}");
+    let total = damoov.handle().counts().total;
+    assert_eq!((total.refreshes.ok, total.logins.all()), (users as u64, 0));
+}
+
+/// Stores a pair for each of so many users.
+fn adopt(damoov: &Simulator, proxy: &Proxy, users: usize) {
+    let lines: String = (0..users)
+        .map(|number| {
+            let pair = damoov.handle().issue(&principal(number));
+            let line = serde_json::json!({
+                "DeviceToken": user(number).to_string(),
+                "InstanceId": INSTANCE_ID,
+                "AccessToken": pair.access_token,
+                "RefreshToken": pair.refresh_token,
+            });
+            format!("{line}\n")
+        })
+        .collect();
+    let mut import = proxy
+        .command("tokens import --from -")
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    import
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+    assert!(import.wait().unwrap().success());
+}

@@ -1,0 +1,129 @@
+//! Several instances behind one proxy: which one a user is logged in to.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use damoov_proxy::principal::InstanceId;
+use damoov_proxy::simulator::{INSTANCE_ID, Instance, Simulator};
+use http::Request;
+
+use super::{calls, refused, roomy};
+use crate::harness::{Answer, Builder, ECHO, Proxy, damoov_with, principal, user};
+
+const SECOND_ID: &str = "22222222-2222-4222-8222-222222222222";
+const SECOND_KEY: &str = "second-key";
+
+async fn two_instances() -> Simulator {
+    damoov_with(|settings| {
+        settings.login_limit = None;
+        settings.instances.push(Instance {
+            id: InstanceId::parse(SECOND_ID).unwrap(),
+            key: SECOND_KEY.to_owned(),
+        });
+    })
+    .await
+}
+
+/// A proxy that knows both; the first is not the default.
+fn knowing_both(damoov: &Simulator, default: bool) -> Builder {
+    roomy(damoov).toml(&format!(
+        "[[instance]]\nname = \"second\"\nid = \"{SECOND_ID}\"\nkey = \"{SECOND_KEY}\"\n\
+         default = {default}\n"
+    ))
+}
+
+/// A call of user number `number`, who may name an instance.
+async fn call(proxy: &Proxy, number: usize, instance: Option<&str>) -> Answer {
+    let mut request = Request::get(ECHO).header("DeviceToken", user(number).to_string());
+    if let Some(instance) = instance {
+        request = request.header("InstanceId", instance);
+    }
+    proxy.send(request).await
+}
+
+/// The instance in the token of the last call that arrived.
+fn arrived_for(damoov: &Simulator) -> String {
+    let requests = damoov.handle().requests();
+    let headers = &requests.last().unwrap().headers;
+    assert!(!headers.contains_key("instanceid"));
+    let token = headers["authorization"].to_str().unwrap();
+    let payload = token.split('.').nth(1).unwrap();
+    let claims: serde_json::Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+    InstanceId::parse(claims["InstanceId"].as_str().unwrap())
+        .unwrap()
+        .to_string()
+}
+
+#[tokio::test]
+async fn the_instance_header_picks_the_instance_and_else_the_default_one_counts() {
+    let damoov = two_instances().await;
+    let proxy = knowing_both(&damoov, true).start().await;
+    for (number, named, picked) in [
+        (1, None, SECOND_ID),
+        (2, Some(INSTANCE_ID), INSTANCE_ID),
+        (3, Some(SECOND_ID), SECOND_ID),
+    ] {
+        assert_eq!(call(&proxy, number, named).await.status, 200);
+        assert_eq!(arrived_for(&damoov), picked);
+        assert_eq!(calls(&damoov, number), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn the_instance_that_a_user_is_known_under_comes_before_the_default() {
+    let damoov = two_instances().await;
+    let mut proxy = knowing_both(&damoov, true).start().await;
+    assert_eq!(call(&proxy, 1, Some(INSTANCE_ID)).await.status, 200);
+    // Also where it costs a login, and after a restart.
+    for _ in 0..2 {
+        damoov.handle().revoke(Some(&principal(1)));
+        assert_eq!(call(&proxy, 1, None).await.status, 200);
+        assert_eq!(arrived_for(&damoov), INSTANCE_ID);
+        proxy.crash().await;
+    }
+    assert_eq!(calls(&damoov, 1), (3, 2));
+}
+
+#[tokio::test]
+async fn a_user_known_under_another_instance_is_refused_without_a_login() {
+    let damoov = two_instances().await;
+    let mut proxy = knowing_both(&damoov, true).start().await;
+    assert_eq!(call(&proxy, 1, Some(INSTANCE_ID)).await.status, 200);
+    for _ in 0..2 {
+        let answer = call(&proxy, 1, Some(SECOND_ID)).await;
+        refused(&answer, 403, "instance_mismatch");
+        proxy.crash().await;
+    }
+    damoov.handle().expire(None);
+    let answer = call(&proxy, 1, Some(SECOND_ID)).await;
+    refused(&answer, 403, "instance_mismatch");
+    assert_eq!(calls(&damoov, 1), (1, 0));
+}
+
+#[tokio::test]
+async fn an_instance_that_is_not_configured_is_unknown() {
+    let damoov = two_instances().await;
+    let proxy = knowing_both(&damoov, false).start().await;
+    let third = "33333333-3333-4333-8333-333333333333";
+    for named in [None, Some(third), Some("third")] {
+        refused(&call(&proxy, 1, named).await, 400, "instance_unknown");
+    }
+    assert_eq!(damoov.handle().counts().total.logins.all(), 0);
+    assert_eq!(call(&proxy, 1, Some(INSTANCE_ID)).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_rejected_login_ends_that_a_user_is_known() {
+    let damoov = two_instances().await;
+    let mut proxy = knowing_both(&damoov, true).start().await;
+    assert_eq!(call(&proxy, 1, Some(INSTANCE_ID)).await.status, 200);
+    proxy.kill();
+    proxy.reconfigure("instance.0.key", "wrong");
+    proxy.start().await;
+    damoov.handle().revoke(Some(&principal(1)));
+    refused(&call(&proxy, 1, None).await, 403, "login_rejected");
+    // Damoov is asked, though it does not let a user move either.
+    let answer = call(&proxy, 1, Some(SECOND_ID)).await;
+    refused(&answer, 403, "login_rejected");
+    assert_eq!(calls(&damoov, 1).0, 3);
+}

@@ -1,0 +1,290 @@
+//! Media and files that fail: a renewal is not started where its pair could not be kept, and a
+//! store that is broken is never replaced by an empty one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use damoov_proxy::simulator::{Action, Delay, On, Simulator};
+use rusqlite::Connection;
+
+use super::shim::Shim;
+use super::{calls, fault_once, log_in, refused, retry_after, roomy, served};
+use crate::harness::{Proxy, SCORES, damoov, eventually, principal, user};
+
+/// A small filesystem of its own, which root alone can make. Unmounted when dropped.
+struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    /// None where the tests may not mount anything.
+    fn new() -> Option<Disk> {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
+            .arg(folder.path())
+            .stderr(Stdio::null())
+            .status();
+        let mounted = mounted.is_ok_and(|status| status.success());
+        mounted.then_some(Disk { folder })
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.folder.path().join("filler")
+    }
+
+    /// Leaves so many bytes free.
+    fn fill(&self, leave: u64) {
+        let space = rustix::fs::statvfs(self.folder.path()).unwrap();
+        let free = space.f_bavail * space.f_frsize;
+        fs::write(self.filler(), vec![0; (free - leave) as usize]).unwrap();
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.filler()).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let lazily = Command::new("umount")
+            .arg("-l")
+            .arg(self.folder.path())
+            .status();
+        assert!(lazily.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+/// What `/readyz` says speaks against it; empty when ready.
+async fn reasons(proxy: &Proxy) -> String {
+    let answer = proxy.status("/readyz").await;
+    match answer.status.as_u16() {
+        200 => String::new(),
+        _ => answer.text(),
+    }
+}
+
+async fn is_ready(proxy: &Proxy) -> bool {
+    reasons(proxy).await.is_empty()
+}
+
+/// User 1 has an expired token, user 2 a fresh one, user 3 none.
+async fn no_renewal_is_started(damoov: &Simulator, proxy: &Proxy) {
+    for number in [1, 3] {
+        let answer = proxy.get(number, SCORES).await;
+        refused(&answer, 503, "store_unavailable");
+        assert!(retry_after(&answer) >= 1);
+    }
+    served(&proxy.get(2, SCORES).await, 2);
+    let total = damoov.handle().counts().total;
+    assert_eq!((total.refreshes.all(), total.logins.all()), (0, 0));
+}
+
+#[tokio::test]
+async fn on_a_full_disk_no_renewal_is_started_and_fresh_tokens_are_served() {
+    let Some(disk) = Disk::new() else { return };
+    let damoov = damoov().await;
+    let proxy = roomy(&damoov).start_on(&disk.store()).await;
+    log_in(&damoov, &proxy, [1, 2]).await;
+    assert!(is_ready(&proxy).await);
+    damoov.handle().expire(Some(&principal(1)));
+    disk.fill(1024 * 1024);
+    eventually("not ready", async || !is_ready(&proxy).await).await;
+    assert!(reasons(&proxy).await.contains("bytes are free"));
+    no_renewal_is_started(&damoov, &proxy).await;
+
+    disk.empty();
+    eventually("ready", async || is_ready(&proxy).await).await;
+    served(&proxy.get(1, SCORES).await, 1);
+    served(&proxy.get(3, SCORES).await, 3);
+    assert_eq!((calls(&damoov, 1), calls(&damoov, 3)), ((0, 1), (1, 0)));
+}
+
+/// The answer is there and the disk is full: the pair is kept in memory until it can be stored.
+#[tokio::test]
+async fn a_disk_that_fills_up_during_a_renewal_loses_no_pair() {
+    let Some(disk) = Disk::new() else { return };
+    let damoov = damoov().await;
+    let mut proxy = roomy(&damoov)
+        .set("renewal.wait", "2s")
+        .start_on(&disk.store())
+        .await;
+    log_in(&damoov, &proxy, [1]).await;
+    damoov.handle().expire(None);
+    fault_once(&damoov, On::Refresh, Action::Delay(Delay::Millis(800)));
+    let caller = proxy.calling(1, SCORES);
+    eventually("a refresh was processed", async || {
+        calls(&damoov, 1) == (0, 1)
+    })
+    .await;
+    disk.fill(0);
+    refused(&caller.await.unwrap(), 503, "store_unavailable");
+    assert!(!is_ready(&proxy).await);
+    assert_eq!(damoov.handle().counts_of(&principal(1)).data_calls, 1);
+
+    disk.empty();
+    eventually("the pair is durable", async || {
+        let committed = "operation=\"commit\",result=\"ok\"";
+        proxy.metric("store_operations_total", committed).await == 2.0
+    })
+    .await;
+    proxy.crash().await;
+    served(&proxy.get(1, SCORES).await, 1);
+    assert_eq!(calls(&damoov, 1), (0, 1));
+}
+
+/// The medium takes no writes although there is space: a renewal that noticed keeps its pair, none
+/// is started after it.
+#[tokio::test]
+async fn on_a_medium_that_fails_no_renewal_is_started_and_no_pair_is_lost() {
+    const EIO: i64 = 5;
+    const EROFS: i64 = 30;
+    tokio::join!(
+        medium_fails("syncs", EIO),
+        medium_fails("writes", EIO),
+        medium_fails("writes", EROFS)
+    );
+}
+
+async fn medium_fails(calls_that_fail: &str, errno: i64) {
+    let shim = Shim::new();
+    let damoov = damoov().await;
+    let proxy = roomy(&damoov).set("renewal.wait", "1s");
+    let mut proxy = shim.apply(proxy).start().await;
+    log_in(&damoov, &proxy, [0, 1, 2]).await;
+    damoov.handle().expire(Some(&principal(0)));
+    damoov.handle().expire(Some(&principal(1)));
+    shim.set(calls_that_fail, errno);
+    refused(&proxy.get(0, SCORES).await, 503, "store_unavailable");
+    assert!(reasons(&proxy).await.contains("cannot be written"));
+    assert_eq!(calls(&damoov, 0), (0, 1));
+    damoov.handle().reset();
+    no_renewal_is_started(&damoov, &proxy).await;
+
+    shim.set(calls_that_fail, 0);
+    eventually("ready", async || is_ready(&proxy).await).await;
+    eventually("the pair is durable", async || {
+        proxy.get(0, SCORES).await.status == 200
+    })
+    .await;
+    proxy.crash().await;
+    for number in [0, 1, 2, 3] {
+        served(&proxy.get(number, SCORES).await, number);
+    }
+    assert_eq!(calls(&damoov, 0), (0, 0));
+    assert_eq!((calls(&damoov, 1), calls(&damoov, 3)), ((0, 1), (1, 0)));
+}
+
+#[tokio::test]
+async fn a_damaged_record_costs_that_user_one_login_and_is_counted() {
+    let damoov = damoov().await;
+    let mut proxy = roomy(&damoov).start().await;
+    log_in(&damoov, &proxy, [1, 2]).await;
+    proxy.kill();
+    let db = Connection::open(proxy.store().join("tokens.db")).unwrap();
+    let damaged = db
+        .execute(
+            "UPDATE entries SET sealed = CAST(substr(sealed, 1, 40) || x'00' || substr(sealed, 42) AS BLOB)
+             WHERE principal = ?1",
+            [principal(1).to_string()],
+        )
+        .unwrap();
+    assert_eq!(damaged, 1);
+    drop(db);
+    proxy.start().await;
+    served(&proxy.get(2, SCORES).await, 2);
+    served(&proxy.get(1, SCORES).await, 1);
+    assert_eq!((calls(&damoov, 1), calls(&damoov, 2)), ((1, 0), (0, 0)));
+    let counted = proxy
+        .metric("store_operations_total", "result=\"damaged\"")
+        .await;
+    assert!(counted >= 1.0);
+    proxy.crash().await;
+    served(&proxy.get(1, SCORES).await, 1);
+    assert_eq!(calls(&damoov, 1), (1, 0));
+}
+
+#[tokio::test]
+async fn a_record_whose_columns_are_damaged_holds_up_nobody_else_and_can_be_forgotten() {
+    let damoov = damoov().await;
+    let mut proxy = roomy(&damoov).start().await;
+    log_in(&damoov, &proxy, [1, 2]).await;
+    proxy.kill();
+    let db = Connection::open(proxy.store().join("tokens.db")).unwrap();
+    db.execute(
+        "UPDATE entries SET instance = 'none' WHERE principal = ?1",
+        [principal(1).to_string()],
+    )
+    .unwrap();
+    drop(db);
+    proxy.start().await;
+    refused(&proxy.get(1, SCORES).await, 503, "store_unavailable");
+    served(&proxy.get(2, SCORES).await, 2);
+    served(&proxy.get(3, SCORES).await, 3);
+    assert!(is_ready(&proxy).await);
+    let damaged = "result=\"damaged\"";
+    assert!(proxy.metric("store_operations_total", damaged).await >= 1.0);
+
+    let forget = format!("tokens forget {}", user(1));
+    assert!(proxy.command(&forget).status().unwrap().success());
+    served(&proxy.get(1, SCORES).await, 1);
+    assert_eq!((calls(&damoov, 1), calls(&damoov, 2)), ((1, 0), (0, 0)));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_trusted_is_refused_with_78_and_a_way_out() {
+    type Break = fn(&Path);
+    let breaks: [(&str, Break); 6] = [
+        ("damaged", |store| {
+            let file = store.join("tokens.db");
+            let mut bytes = fs::read(&file).unwrap();
+            bytes[4096..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+            fs::write(file, bytes).unwrap();
+        }),
+        ("overwritten", |store| {
+            fs::write(store.join("tokens.db"), "not a database ".repeat(1000)).unwrap();
+        }),
+        ("emptied", |store| {
+            fs::write(store.join("tokens.db"), "").unwrap();
+        }),
+        ("gone", |store| {
+            fs::remove_file(store.join("tokens.db")).unwrap();
+        }),
+        ("newer", |store| {
+            let db = Connection::open(store.join("tokens.db")).unwrap();
+            db.pragma_update(None, "user_version", 99).unwrap();
+        }),
+        ("another key's", |store| {
+            fs::write(store.join("store.key"), STANDARD.encode([7; 32])).unwrap();
+        }),
+    ];
+    let damoov = damoov().await;
+    for (name, break_it) in breaks {
+        let mut proxy = roomy(&damoov).start().await;
+        served(&proxy.get(1, SCORES).await, 1);
+        assert!(proxy.terminate().await.success());
+        break_it(proxy.store());
+        let logins = damoov.handle().counts().total.logins.all();
+        for command in ["run", "check"] {
+            let output = proxy
+                .command(command)
+                .stderr(Stdio::piped())
+                .output()
+                .unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(78), "{name}: {said}");
+            assert!(
+                said.contains("restore") || said.contains("key"),
+                "{name}: {said}"
+            );
+        }
+        assert_eq!(damoov.handle().counts().total.logins.all(), logins);
+    }
+}
