@@ -398,7 +398,7 @@ async fn a_unix_socket_is_served_like_a_port_and_a_dead_processs_one_is_replaced
         if !restarted {
             proxy.kill();
             assert!(socket.exists(), "left behind");
-            proxy.start_anew().await;
+            proxy.start().await;
         }
     }
 }

@@ -93,17 +93,6 @@ pub fn principal(number: usize) -> Principal {
     Principal::User(user(number))
 }
 
-/// Waits until something holds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    for _ in 0..1000 {
-        if holds().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it never came about that {what}");
-}
-
 /// How a proxy is to be started.
 pub struct Builder {
     folder: TempDir,
@@ -239,7 +228,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts the process, again or for the first time, and waits until it listens. After the
-    /// first start it keeps its port.
+    /// first start it keeps its port, unless the test says itself where it listens.
     pub async fn start(&mut self) {
         let log = File::create(self.log_path()).unwrap();
         let child = self.command("run").stderr(log).spawn().unwrap();
@@ -253,6 +242,9 @@ impl Proxy {
     /// The binary with this proxy's configuration.
     pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"));
+        if self.address.port() != 0 {
+            command.env("DAMOOV_PROXY__LISTEN", self.address.to_string());
+        }
         command
             .args(subcommand.split(' '))
             .arg("--config")
@@ -260,9 +252,6 @@ impl Proxy {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        if self.address.port() != 0 {
-            command.env("DAMOOV_PROXY__LISTEN", self.address.to_string());
-        }
         command
     }
 
