@@ -297,11 +297,6 @@ impl Proxy {
         &self.store
     }
 
-    /// The configuration file.
-    pub fn config(&self) -> &Path {
-        &self.config
-    }
-
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
