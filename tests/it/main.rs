@@ -8,9 +8,8 @@
     clippy::unwrap_used,
     reason = "clippy exempts test functions, not what they call"
 )]
-#![allow(unreachable_pub, reason = "nothing is reachable in a test binary")]
 
-// What all of them share.
+// What all of them share: processes and clients; bytes on a socket.
 mod harness;
 mod wire;
 
