@@ -398,6 +398,7 @@ mod tests {
         assert_eq!(verify(&rotated, &open(run())).await, Ok(()));
         let without_the_old = Ring::new(&key(2), &[]).unwrap();
         assert_eq!(verify(&without_the_old, &open(run())).await, Ok(()));
-        assert_eq!(verify(&ring(1), &open(run())).await, Ok(()));
+        let former = verify(&ring(1), &open(run())).await;
+        assert_eq!(former, Err(Unverified::WrongKey));
     }
 }

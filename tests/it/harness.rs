@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -228,7 +228,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts the process, again or for the first time, and waits until it listens. After the
-    /// first start it keeps its port.
+    /// first start it keeps its port, unless the test says itself where it listens.
     pub async fn start(&mut self) {
         let log = File::create(self.log_path()).unwrap();
         let child = self.command("run").stderr(log).spawn().unwrap();
@@ -242,6 +242,9 @@ impl Proxy {
     /// The binary with this proxy's configuration.
     pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"));
+        if self.address.port() != 0 {
+            command.env("DAMOOV_PROXY__LISTEN", self.address.to_string());
+        }
         command
             .args(subcommand.split(' '))
             .arg("--config")
@@ -249,9 +252,6 @@ impl Proxy {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        if self.address.port() != 0 {
-            command.env("DAMOOV_PROXY__LISTEN", self.address.to_string());
-        }
         command
     }
 
@@ -295,11 +295,6 @@ impl Proxy {
     /// The store's folder.
     pub fn store(&self) -> &Path {
         &self.store
-    }
-
-    /// The configuration file.
-    pub fn config(&self) -> &Path {
-        &self.config
     }
 
     /// The process id.
@@ -533,6 +528,14 @@ impl Answer {
     pub fn served_as(&self) -> &str {
         self.header("x-sim-device-token")
     }
+}
+
+/// Runs a command to its end, beside everything else, and keeps what it prints.
+pub async fn captured(mut command: Command) -> Output {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
 }
 
 /// Polls until `condition` holds; 30 s are never.

@@ -27,7 +27,9 @@ mod replays;
 mod upstream_answers;
 // No secret in any output.
 mod secrets;
-// The commands as processes, signals, and the status listener.
+// The commands as processes, and the status listener.
 mod commands;
+// How the proxy ends.
+mod signals;
 // What is promised at scale: crowds, kills, strangers, gigabytes, a week, fleets.
 mod promises;

@@ -8,11 +8,15 @@ use crate::harness::{SCORES, damoov, principal, proxy, user};
 async fn a_user_never_seen_is_logged_in_once_and_then_served_from_memory() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;
-    for _ in 0..3 {
+    for passed in [
+        "damoov-proxy; details=\"renewed\"",
+        "damoov-proxy",
+        "damoov-proxy",
+    ] {
         let answer = proxy.get(1, SCORES).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(answer.served_as(), user(1).to_string());
-        assert_eq!(answer.header("proxy-status"), "damoov-proxy");
+        assert_eq!(answer.header("proxy-status"), passed);
     }
     let count = damoov.handle().counts_of(&principal(1));
     assert_eq!((count.logins.ok, count.refreshes.all()), (1, 0));
@@ -65,6 +69,9 @@ async fn the_route_decides_the_kind_of_credential() {
             "{path}: {}",
             answer.text()
         );
-        assert_eq!(answer.header("proxy-status"), "damoov-proxy", "{path}");
+        assert!(
+            answer.header("proxy-status").starts_with("damoov-proxy"),
+            "{path}"
+        );
     }
 }

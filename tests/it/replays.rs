@@ -7,7 +7,7 @@ use damoov_proxy::simulator::{Action, Early, Fault, On, PreviousToken, Recorded,
 use http::{HeaderMap, Request};
 
 use crate::harness::{
-    Builder, ECHO, Proxy, SCORES, damoov, damoov_with, eventually, principal, proxy, user,
+    Builder, ECHO, Proxy, SCORES, damoov, damoov_with, eventually, principal, proxy, rounds, user,
 };
 use crate::wire::{Upstream, Wire, get, request};
 
@@ -203,13 +203,17 @@ async fn an_early_401_stops_the_sending_and_what_is_still_to_come_is_replayed_wh
     let damoov = damoov().await;
     let proxy = limited(&damoov).start().await;
     proxy.get(1, SCORES).await;
-    for early in [Early::Close, Early::KeepReading] {
+    for (round, early) in [Early::Close, Early::KeepReading]
+        .repeat(rounds(3, 100))
+        .into_iter()
+        .enumerate()
+    {
         for (length, framing) in [
             (2, Framing::Sized),
             (LIMIT, Framing::Sized),
             (LIMIT, Framing::Chunked),
         ] {
-            let what = format!("{early:?}-{length}-{framing:?}");
+            let what = format!("{early:?}-{length}-{framing:?}-{round}");
             let fault = Fault::new(On::Data, Action::Early(early));
             damoov.handle().add_fault(fault.times(1));
             let fields = format!("X-Test-Id: {what}\r\n");

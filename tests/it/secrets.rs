@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine;
@@ -16,7 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::{
-    Answer, ECHO, Proxy, SCORES, damoov_with, loopback, principal, proxy, user, write_private,
+    Answer, ECHO, Proxy, SCORES, captured, damoov_with, loopback, principal, proxy, user,
+    write_private,
 };
 use crate::wire::{Wire, get};
 
@@ -223,14 +224,6 @@ async fn commands(damoov: &Simulator, proxy: &Proxy) -> Vec<String> {
         outputs.push(said(&captured(check).await));
     }
     outputs
-}
-
-async fn captured(mut command: Command) -> Output {
-    command.stdout(std::process::Stdio::piped());
-    command.stderr(std::process::Stdio::piped());
-    tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap()
 }
 
 fn said(output: &Output) -> String {
