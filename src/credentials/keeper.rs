@@ -24,7 +24,7 @@ pub(super) async fn keep(engine: Arc<Engine>) {
         engine.clock.sleep(ROUND).await;
         match engine.mass_rejection.next_probe() {
             Some(Probe::Refresh(witness)) => renew(&engine, &witness).await,
-            Some(Probe::LogIn(principal)) => log_in(&engine, &principal),
+            Some(Probe::LogIn(principal)) => log_in(&engine, &principal).await,
             None => {}
         }
         for (principal, credentials) in engine.cache.due_ahead() {
@@ -71,25 +71,25 @@ async fn renew(engine: &Arc<Engine>, principal: &Principal) {
     }
 }
 
-fn start(engine: &Arc<Engine>, principal: &Principal, trigger: Trigger, than: Generation) {
-    engine.board(
-        principal,
-        Ask {
-            instance: None,
-            newer_than: Some(than),
-            trigger,
-        },
-        None,
-    );
+/// Does the same, and lets the principal log in although logins are suspended, if its refresh is
+/// rejected again.
+async fn log_in(engine: &Arc<Engine>, principal: &Principal) {
+    if let Ok(entry) = engine.load(principal).await {
+        let patience = engine.clock.now().plus(PROBE_EVERY);
+        let ask = ask(Trigger::Asked, entry.generation);
+        engine.board(principal, ask, Some(patience));
+    }
 }
 
-/// Lets one principal log in although logins are suspended, if its refresh is rejected again.
-fn log_in(engine: &Arc<Engine>, principal: &Principal) {
-    let ask = Ask {
+fn start(engine: &Arc<Engine>, principal: &Principal, trigger: Trigger, than: Generation) {
+    engine.board(principal, ask(trigger, than), None);
+}
+
+/// For a newer pair than the one of that generation, even if its token would still do.
+fn ask(trigger: Trigger, than: Generation) -> Ask {
+    Ask {
         instance: None,
-        newer_than: None,
-        trigger: Trigger::Asked,
-    };
-    let patience = engine.clock.now().plus(PROBE_EVERY);
-    engine.board(principal, ask, Some(patience));
+        newer_than: Some(than),
+        trigger,
+    }
 }

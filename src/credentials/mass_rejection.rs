@@ -140,15 +140,24 @@ impl MassRejection {
 
     /// `principal` logged in: its RefreshToken is new.
     pub(super) fn logged_in(&self, principal: &Principal) {
-        match &mut *self.lock() {
-            State::Counting {
-                rejected,
+        let mut state = self.lock();
+        let witnesses = match &mut *state {
+            State::Counting { rejected, .. } if !rejected.contains(principal) => return,
+            State::Counting { witnesses, .. } => witnesses,
+            State::Suspended {
+                waiting,
+                is_waiting,
                 witnesses,
-            } if rejected.contains(principal) => {
-                witnesses.push_back(principal.clone());
+                ..
+            } => {
+                if is_waiting.remove(principal) {
+                    waiting.retain(|waits| waits != principal);
+                }
+                witnesses
             }
-            State::Counting { .. } => {}
-            State::Suspended { witnesses, .. } => witnesses.push_back(principal.clone()),
+        };
+        if !witnesses.contains(principal) {
+            witnesses.push_back(principal.clone());
         }
     }
 
@@ -304,10 +313,32 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_logged_in_is_a_witness() {
+    fn a_probe_that_was_rejected_and_logged_in_is_a_witness_and_waits_no_more() {
         let guard = broken();
         assert_eq!(guard.next_probe(), Some(Probe::LogIn(principal(4))));
+        assert_eq!(guard.rejected(&principal(4), true), Verdict::StillBroken);
         guard.logged_in(&principal(4));
-        assert_eq!(guard.next_probe(), Some(Probe::Refresh(principal(4))));
+        assert!(!guard.is_waiting(&principal(4)));
+        for _ in 2..DOUBT {
+            assert_eq!(guard.next_probe(), Some(Probe::Refresh(principal(4))));
+        }
+        assert_eq!(guard.next_probe(), None);
+    }
+
+    #[test]
+    fn a_witness_that_logs_in_again_is_one_witness() {
+        let guard = MassRejection::new();
+        for _ in 0..3 {
+            guard.rejected(&principal(0), true);
+            guard.logged_in(&principal(0));
+        }
+        guard.rejected(&principal(1), true);
+        guard.logged_in(&principal(1));
+        for number in 2..5 {
+            guard.rejected(&principal(number), true);
+        }
+        for witness in [0, 1, 0, 1] {
+            assert_eq!(guard.next_probe(), Some(Probe::Refresh(principal(witness))));
+        }
     }
 }
