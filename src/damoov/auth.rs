@@ -92,7 +92,7 @@ pub enum Answer {
     Rejected,
     /// 429.
     Limited {
-        /// The header Retry-After, where it gives seconds.
+        /// The header Retry-After, where it gives seconds; a day at most.
         retry_after: Option<Duration>,
     },
     /// 5xx: says nothing about the tokens.
@@ -156,6 +156,10 @@ fn read(
     }
 }
 
+/// The longest Retry-After that is believed: a block is durable and never brought forward, so a
+/// date or a misprint must not end logins for years.
+const LONGEST_BLOCK: Duration = Duration::from_secs(24 * 3600);
+
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers
         .get(header::RETRY_AFTER)?
@@ -164,7 +168,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         .trim()
         .parse()
         .ok()?;
-    Some(Duration::from_secs(seconds))
+    Some(Duration::from_secs(seconds).min(LONGEST_BLOCK))
 }
 
 /// Reads `Result`; none when it carries neither token.
@@ -357,6 +361,14 @@ mod tests {
         let headers = HeaderMap::from_iter([(header::RETRY_AFTER, "3600".parse().unwrap())]);
         let answer = read_login(StatusCode::TOO_MANY_REQUESTS, &headers, b"");
         assert!(matches!(answer, Answer::Limited { retry_after: Some(d) } if d.as_secs() == 3600));
+    }
+
+    #[test]
+    fn a_429_is_believed_for_a_day_at_most() {
+        for seconds in ["86401", "1795000000", "18446744073709551615"] {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, seconds.parse().unwrap())]);
+            assert_eq!(retry_after(&headers), Some(Duration::from_secs(86_400)));
+        }
     }
 
     proptest::proptest! {
