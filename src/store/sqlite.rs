@@ -2,8 +2,9 @@
 //! share. `tokens.db` holds what must survive a power cut; `leases.db` what need not; `owners/`
 //! the locks by which processes know each other alive.
 //!
-//! SQLite blocks, so it runs on threads of its own: a writer with group commit, two readers, one
-//! for leases, one that looks for changes. The engine's methods ask them by channel.
+//! SQLite blocks, so it runs on threads of its own: a writer with group commit, one that reads
+//! single entries, one for listings, one for leases, one that looks for changes. The engine's
+//! methods ask them by channel.
 
 mod budget;
 mod changes;
@@ -19,7 +20,6 @@ mod writer;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,10 +44,10 @@ use writer::Writer;
 pub struct Sqlite {
     health: Arc<Health>,
     writer: Writer,
-    /// A long listing on one leaves the other to the requests.
-    readers: [Lane<Job<Connection>>; 2],
-    /// Whose turn it is to read.
-    turn: AtomicUsize,
+    /// Reads one entry at a time, for the requests.
+    entries: Lane<Job<Connection>>,
+    /// Reads all the rest: a long listing must not hold up a request.
+    listings: Lane<Job<Connection>>,
     leases: Lane<Job<Leases>>,
     changes: Changes,
 }
@@ -72,11 +72,8 @@ impl Sqlite {
         let health = Arc::new(Health::of(path.to_owned()));
         Ok(Sqlite {
             writer: Writer::start(connect()?, Arc::clone(&health))?,
-            readers: [
-                Lane::owning("store-reader-1", connect()?)?,
-                Lane::owning("store-reader-2", connect()?)?,
-            ],
-            turn: AtomicUsize::new(0),
+            entries: Lane::owning("store-entries", connect()?)?,
+            listings: Lane::owning("store-listings", connect()?)?,
             leases: Lane::owning("store-leases", leases)?,
             changes: Changes::start(connect()?)?,
             health,
@@ -88,7 +85,8 @@ impl Sqlite {
     pub fn close(&self) {
         self.changes.close();
         self.leases.close();
-        self.readers.iter().for_each(Lane::close);
+        self.entries.close();
+        self.listings.close();
         self.writer.close();
     }
 
@@ -97,14 +95,14 @@ impl Sqlite {
         self.health.transactions()
     }
 
-    async fn read<T: Send + 'static>(
+    async fn list_with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<rusqlite::Result<T>, Error> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.readers[turn % self.readers.len()]
+    ) -> Result<T, Error> {
+        self.listings
             .ask(move |db| work(db))
-            .await
+            .await?
+            .map_err(unreadable)
     }
 }
 
@@ -118,7 +116,8 @@ impl Drop for Sqlite {
 impl Store for Sqlite {
     async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
         let whose = principal.clone();
-        self.read(move |db| entries::load(db, &whose))
+        self.entries
+            .ask(move |db| entries::load(db, &whose))
             .await?
             .map_err(|error| match is_damage(&error) {
                 true => Error::Damaged(principal.clone()),
@@ -212,8 +211,8 @@ impl Store for Sqlite {
         now: Timestamp,
     ) -> Result<LoginBudget, Error> {
         let group = windows.group.clone();
-        let history = self.read(move |db| budget::load(db, &group)).await?;
-        Ok(history.map_err(unreadable)?.budget(windows, now))
+        let history = self.list_with(move |db| budget::load(db, &group)).await?;
+        Ok(history.budget(windows, now))
     }
 
     fn changes(&self) -> mpsc::UnboundedReceiver<Change> {
@@ -221,9 +220,8 @@ impl Store for Sqlite {
     }
 
     async fn due(&self, before: Timestamp, limit: usize) -> Result<Vec<Principal>, Error> {
-        self.read(move |db| entries::due(db, before, limit))
-            .await?
-            .map_err(unreadable)
+        self.list_with(move |db| entries::due(db, before, limit))
+            .await
     }
 
     async fn list(
@@ -232,13 +230,12 @@ impl Store for Sqlite {
         limit: usize,
     ) -> Result<Vec<(Principal, Entry)>, Error> {
         let after = after.cloned();
-        self.read(move |db| entries::list(db, after.as_ref(), limit))
-            .await?
-            .map_err(unreadable)
+        self.list_with(move |db| entries::list(db, after.as_ref(), limit))
+            .await
     }
 
     async fn count(&self) -> Result<u64, Error> {
-        self.read(entries::count).await?.map_err(unreadable)
+        self.list_with(entries::count).await
     }
 
     async fn canary(&self, fresh: Vec<u8>) -> Result<Vec<u8>, Error> {

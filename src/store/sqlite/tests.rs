@@ -115,6 +115,24 @@ async fn one_damaged_row_concerns_nobody_else_and_can_be_forgotten() {
 }
 
 #[tokio::test]
+async fn a_long_listing_delays_no_request() {
+    let store = Directory::default().open(run());
+    let (end, listing) = std::sync::mpsc::channel::<()>();
+    let long = store.list_with(move |_| {
+        let _ = listing.recv();
+        Ok(())
+    });
+    let requests = async {
+        for n in 0..4 {
+            let load = tokio::time::timeout(Duration::from_secs(5), store.load(&user(n))).await;
+            assert_eq!(load, Ok(Ok(Entry::default())));
+        }
+        drop(end);
+    };
+    tokio::join!(async { long.await.unwrap() }, requests);
+}
+
+#[tokio::test]
 async fn a_flipped_bit_in_one_pair_breaks_that_seal_and_no_other() {
     let directory = Directory::default();
     let ring = Ring::new(&Secret::new("A".repeat(43) + "="), &[]).unwrap();
