@@ -208,9 +208,13 @@ impl Engine {
                         self.mass_rejection_may_end();
                         return Ok(Refreshed::Landed(landed));
                     }
-                    // Answers none or an error, because the token has expired; what counts is
-                    // that the rotated RefreshToken is durable.
-                    let _ = self.commit(flight, entry, instance, &next).await;
+                    match self.commit(flight, entry, instance, &next).await {
+                        // The rotated RefreshToken is durable; the token is an expired one.
+                        Err(Error::BadResponse) => {}
+                        overtaken_or_failed => {
+                            return Ok(Refreshed::Landed(overtaken_or_failed));
+                        }
+                    }
                     *entry = self.load(&principal).await?;
                     pair = next;
                     lost += 1;
