@@ -142,9 +142,12 @@ impl Engine {
         self.mass_rejection.logged_in(&flight.principal);
         self.probe_ended(flight, true);
         let landed = self.commit(flight, entry, instance, pair).await;
-        if self.is_displaced(entry) {
-            self.note(&flight.principal, Note::Displaced(self.wall()))
-                .await?;
+        if self.is_displaced(entry)
+            && let Err(error) = self
+                .note(&flight.principal, Note::Displaced(self.wall()))
+                .await
+        {
+            tracing::warn!(%error, "a login that replaced a rejected pair could not be noted");
         }
         landed
     }
