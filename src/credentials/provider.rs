@@ -82,6 +82,7 @@ impl Background {
     /// under way end and are committed.
     pub async fn finish(self) {
         self.engine.closing.send_replace(true);
+        self.engine.endpoint.close();
         self.tasks.iter().for_each(JoinHandle::abort);
         self.engine.flights.all_landed().await;
     }

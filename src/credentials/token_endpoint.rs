@@ -27,7 +27,7 @@ pub(super) struct TokenEndpoint {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     /// `https://user.telematicssdk.com` or what `[upstream.hosts]` puts in its place.
     base: String,
-    /// One call, connecting excluded.
+    /// One call, connecting included, the wait for its turn not.
     timeout: Duration,
     under_way: Semaphore,
 }
@@ -100,16 +100,19 @@ impl TokenEndpoint {
         self.call(call, auth::read_login).await
     }
 
+    /// From now on no call starts; those under way end.
+    pub(super) fn close(&self) {
+        self.under_way.close();
+    }
+
     async fn call(
         &self,
         call: Call,
         read: fn(http::StatusCode, &http::HeaderMap, &[u8]) -> Answer,
     ) -> Reply {
-        let _permit = self
-            .under_way
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let Ok(_permit) = self.under_way.acquire().await else {
+            return Reply::NotSent;
+        };
         let exchange = async {
             let response = match self.client.request(self.request(call)).await {
                 Ok(response) => response,
