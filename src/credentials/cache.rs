@@ -179,24 +179,26 @@ impl Cache {
     /// Keeps `credentials` unless newer ones are there; false when they may not be used: a 401
     /// came back for them.
     pub(super) fn publish(&self, principal: &Principal, credentials: &Arc<Credentials>) -> bool {
-        let usable = self
-            .rejected
-            .remove_if(principal, |_, rejected| *rejected < credentials.generation)
-            .is_some()
-            || !self.rejected.contains_key(principal);
-        if !usable {
-            credentials.rejected.store(true, Ordering::Relaxed);
-        }
-        let credentials = credentials.clone();
+        self.rejected
+            .remove_if(principal, |_, rejected| *rejected < credentials.generation);
+        let mark_if_rejected = || {
+            let usable = self.may_use(principal, credentials.generation);
+            if !usable {
+                credentials.rejected.store(true, Ordering::Relaxed);
+            }
+            usable
+        };
+        mark_if_rejected();
         self.credentials
             .entry_by_ref(principal)
             .and_upsert_with(|present| match present {
                 Some(entry) if entry.value().generation > credentials.generation => {
                     entry.into_value()
                 }
-                _ => credentials,
+                _ => credentials.clone(),
             });
-        usable
+        // Again, because a 401 that came back meanwhile did not find them here.
+        mark_if_rejected()
     }
 
     /// Whether `generation` may be used: no 401 came back for it or a newer one.
