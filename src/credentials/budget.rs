@@ -1,8 +1,8 @@
 //! Waiting for a login slot: first come first served within a class, honest about how long it takes.
 //! The slots themselves are the store's.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Mutex as Line;
@@ -35,8 +35,26 @@ struct Queue {
     front: Line<()>,
     /// How many wait, the front included.
     length: AtomicU32,
-    /// When the next slot comes, as the store last said.
-    next_slot: AtomicI64,
+    /// What the store last said about the next slot.
+    next: Mutex<Next>,
+}
+
+/// When a slot comes; the default: now, as far as is known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Next {
+    slot: Timestamp,
+    /// Whether a block stands in the way, rather than the windows.
+    blocked: bool,
+}
+
+impl Queue {
+    fn next(&self) -> Next {
+        *self.next.lock().expect("no code panics under this lock")
+    }
+
+    fn learn(&self, next: Next) {
+        *self.next.lock().expect("no code panics under this lock") = next;
+    }
 }
 
 impl Budget {
@@ -71,23 +89,28 @@ impl Budget {
         let ahead = queue.length.fetch_add(1, Ordering::AcqRel);
         let _leaves = Leaves(&queue.length);
         if ahead > 0 {
-            self.within(self.expected(queue, class, ahead), false, patience())?;
+            self.within(self.expected(queue, class, ahead), patience())?;
         }
         let wait = self.clock.to_real(patience().since(self.clock.now()));
         let Ok(_front) = tokio::time::timeout(wait, queue.front.lock()).await else {
-            let expected = self.expected(queue, class, ahead.max(1));
-            let retry_after = self.clock.to_real(expected.since(self.clock.wall()));
-            return Err(Error::BudgetExhausted { retry_after });
+            return Err(self.refusal(self.expected(queue, class, ahead.max(1))));
         };
         loop {
             let slot = store
                 .take_login(class, &self.windows, self.clock.wall())
                 .await;
             match counted(&self.metrics, StoreOperation::Budget, slot)? {
-                Slot::Taken => return Ok(()),
+                Slot::Taken => {
+                    queue.learn(Next::default());
+                    return Ok(());
+                }
                 Slot::Wait { until, blocked } => {
-                    queue.next_slot.store(until.as_millis(), Ordering::Release);
-                    self.within(until, blocked, patience())?;
+                    let next = Next {
+                        slot: until,
+                        blocked,
+                    };
+                    queue.learn(next);
+                    self.within(next, patience())?;
                     self.clock.sleep(until.since(self.clock.wall())).await;
                 }
             }
@@ -95,7 +118,7 @@ impl Budget {
     }
 
     /// When, at the earliest, a slot comes for whoever has `ahead` others before it.
-    fn expected(&self, queue: &Queue, class: Class, ahead: u32) -> Timestamp {
+    fn expected(&self, queue: &Queue, class: Class, ahead: u32) -> Next {
         let reserve = match class {
             Class::Known => 0,
             Class::New => self.windows.reserve,
@@ -111,21 +134,28 @@ impl Budget {
             .map(of)
             .max()
             .unwrap_or_default();
-        Timestamp::from_millis(queue.next_slot.load(Ordering::Acquire)).plus(later)
+        let Next { slot, blocked } = queue.next();
+        Next {
+            slot: slot.plus(later),
+            blocked,
+        }
     }
 
-    /// An error that says how long, unless `slot` comes before `patience` ends.
-    fn within(&self, slot: Timestamp, blocked: bool, patience: Moment) -> Result<(), Error> {
-        let wait = slot.since(self.clock.wall());
+    /// An error that says how long, unless the slot comes before `patience` ends.
+    fn within(&self, next: Next, patience: Moment) -> Result<(), Error> {
+        let wait = next.slot.since(self.clock.wall());
         if self.clock.now().plus(wait) <= patience {
             return Ok(());
         }
-        let retry_after = self.clock.to_real(wait);
-        Err(if blocked {
-            Error::LoginBlocked { retry_after }
-        } else {
-            Error::BudgetExhausted { retry_after }
-        })
+        Err(self.refusal(next))
+    }
+
+    fn refusal(&self, next: Next) -> Error {
+        let retry_after = self.clock.to_real(next.slot.since(self.clock.wall()));
+        match next.blocked {
+            true => Error::LoginBlocked { retry_after },
+            false => Error::BudgetExhausted { retry_after },
+        }
     }
 
     /// Damoov answered a login with 429: nobody logs in until then.
@@ -169,5 +199,78 @@ struct Leaves<'a>(&'a AtomicU32);
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::store::contract::run;
+    use crate::store::sqlite::{self, Sqlite};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A budget of one login in `per`, and a clock on which a minute passes in a second.
+    fn budget(per: Duration) -> (Budget, Sqlite, Clock, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = sqlite::open(directory.path(), run()).unwrap();
+        let clock = Clock::scaled(60);
+        let windows = LoginWindows {
+            group: "default".into(),
+            windows: vec![LoginWindow { logins: 1, per }],
+            reserve: 0,
+        };
+        let budget = Budget::new(windows, HOUR, clock, Arc::new(Metrics::new()));
+        (budget, store, clock, directory)
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_comes_too_late_is_refused_at_once_and_says_when_it_comes() {
+        let (budget, store, clock, _directory) = budget(HOUR);
+        let take = |patience| {
+            let until = clock.now().plus(patience);
+            budget.take(&store, Class::Known, move || until)
+        };
+        assert_eq!(take(Duration::ZERO).await, Ok(()));
+        let Err(Error::BudgetExhausted { retry_after }) = take(HOUR / 2).await else {
+            panic!("no slot is free")
+        };
+        assert!(
+            (50..=60).contains(&retry_after.as_secs()),
+            "{retry_after:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_get_their_slots_one_after_the_other() {
+        let (budget, store, clock, _directory) = budget(Duration::from_secs(12));
+        let started = clock.wall();
+        let until = clock.now().plus(HOUR);
+        let takes = (0..4).map(|_| async {
+            let taken = budget.take(&store, Class::New, || until).await;
+            (taken, clock.wall())
+        });
+        for (place, (taken, at)) in (0..).zip(join_all(takes).await) {
+            assert_eq!(taken, Ok(()));
+            assert!(at >= started.plus(Duration::from_secs(12) * place));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_block_is_called_one_to_everybody_who_stands_in_line() {
+        let (budget, store, clock, _directory) = budget(HOUR);
+        budget.block(&store, None).await.unwrap();
+        for _ in 0..2 {
+            let until = clock.now().plus(Duration::from_secs(10));
+            let takes = (0..4).map(|_| budget.take(&store, Class::Known, || until));
+            for taken in join_all(takes).await {
+                assert!(
+                    matches!(taken, Err(Error::LoginBlocked { .. })),
+                    "{taken:?}"
+                );
+            }
+        }
     }
 }
