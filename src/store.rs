@@ -279,8 +279,13 @@ pub trait Store: Send + Sync + 'static {
     fn changes(&self) -> mpsc::UnboundedReceiver<Change>;
 
     /// Up to `limit` principals that hold a pair received before `before` whose RefreshToken is
-    /// not known dead, oldest first.
-    async fn due(&self, before: Timestamp, limit: usize) -> Result<Vec<Principal>, Error>;
+    /// not known dead, oldest first, without the first `skip`.
+    async fn due(
+        &self,
+        before: Timestamp,
+        skip: usize,
+        limit: usize,
+    ) -> Result<Vec<Principal>, Error>;
 
     /// Up to `limit` entries that hold a pair or a note, in the principals' order, after `after`.
     async fn list(

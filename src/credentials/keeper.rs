@@ -8,6 +8,7 @@ use super::engine::Engine;
 use super::flights::Ask;
 use super::login::PROBE_EVERY;
 use super::mass_rejection::Probe;
+use crate::clock::Timestamp;
 use crate::metrics::{StoreOperation, Trigger};
 use crate::principal::Principal;
 use crate::store::Generation;
@@ -20,6 +21,7 @@ const MOST_IDLE: usize = 1000;
 /// Goes its rounds for as long as the engine lives.
 pub(super) async fn keep(engine: Arc<Engine>) {
     let started = (engine.wall(), engine.clock.now());
+    let mut idle_seen = 0;
     loop {
         engine.clock.sleep(ROUND).await;
         match engine.mass_rejection.next_probe() {
@@ -35,7 +37,7 @@ pub(super) async fn keep(engine: Arc<Engine>) {
         if let Some(age) = engine.settings.keep_refresh_tokens {
             // Counted from the wall clock at start, so that a jump of it renews nobody.
             let now = started.0.plus(engine.clock.now().since(started.1));
-            renew_idle(&engine, now.minus(age)).await;
+            idle_seen = renew_idle(&engine, now.minus(age), idle_seen).await;
         }
     }
 }
@@ -50,17 +52,24 @@ pub(super) async fn follow(engine: Arc<Engine>) {
     }
 }
 
-async fn renew_idle(engine: &Arc<Engine>, received_before: crate::clock::Timestamp) {
-    let due = engine.store.due(received_before, MOST_IDLE).await;
+/// Starts renewals of idle pairs, those after the first `seen`; answers how many are seen now.
+/// Goes through all before it starts over, so that those that cannot be renewed (without a
+/// RefreshToken, or damaged) do not stand before the others for ever.
+async fn renew_idle(engine: &Arc<Engine>, received_before: Timestamp, seen: usize) -> usize {
+    let due = engine.store.due(received_before, seen, MOST_IDLE).await;
     let due = match engine.counted(StoreOperation::Scan, due) {
         Ok(due) => due,
         Err(error) => {
             tracing::warn!(%error, "the keeper cannot look for idle pairs");
-            return;
+            return seen;
         }
     };
-    for principal in due {
-        renew(engine, &principal).await;
+    for principal in &due {
+        renew(engine, principal).await;
+    }
+    match due.len() {
+        MOST_IDLE => seen + MOST_IDLE,
+        _ => 0,
     }
 }
 

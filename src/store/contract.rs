@@ -420,9 +420,11 @@ pub(crate) async fn due_are_living_pairs_oldest_first(medium: &impl Medium) {
     dead(3, 0).await; // Of a pair that is no more.
     store.forget(&user(4)).await.unwrap();
     store.note(&user(7), Note::Displaced(at(1))).await.unwrap();
-    let due = store.due(at(6), 10).await;
+    let due = store.due(at(6), 0, 10).await;
     assert_eq!(due, Ok(vec![user(1), user(3), user(5)]));
-    assert_eq!(store.due(at(6), 2).await, Ok(vec![user(1), user(3)]));
+    assert_eq!(store.due(at(6), 0, 2).await, Ok(vec![user(1), user(3)]));
+    assert_eq!(store.due(at(6), 2, 2).await, Ok(vec![user(5)]));
+    assert_eq!(store.due(at(6), 3, 2).await, Ok(vec![]));
     assert_eq!(store.count().await, Ok(5));
 }
 

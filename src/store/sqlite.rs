@@ -219,8 +219,13 @@ impl Store for Sqlite {
         self.changes.subscribe()
     }
 
-    async fn due(&self, before: Timestamp, limit: usize) -> Result<Vec<Principal>, Error> {
-        self.list_with(move |db| entries::due(db, before, limit))
+    async fn due(
+        &self,
+        before: Timestamp,
+        skip: usize,
+        limit: usize,
+    ) -> Result<Vec<Principal>, Error> {
+        self.list_with(move |db| entries::due(db, before, skip, limit))
             .await
     }
 

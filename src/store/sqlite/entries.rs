@@ -19,7 +19,7 @@ const HOLDS_SOMETHING: &str = "coalesce(sealed, refresh_dead, answer_lost, rejec
 pub(super) const DUE: &str = "SELECT principal FROM entries
      WHERE received < ?1 AND sealed IS NOT NULL
          AND (refresh_dead IS NULL OR refresh_dead <> generation)
-     ORDER BY received";
+     ORDER BY received LIMIT -1 OFFSET ?2";
 /// Reads the index `held` alone.
 pub(super) const COUNT: &str = "SELECT count(*) FROM entries WHERE (sealed IS NOT NULL) = 1";
 /// Prefixes of principals in the principals' order, and what sorts right after each.
@@ -140,15 +140,18 @@ pub(super) fn newest_seq(db: &Connection) -> rusqlite::Result<i64> {
     })
 }
 
-/// Pairs received before `before` whose RefreshToken is not known dead, oldest first.
+/// Pairs received before `before` whose RefreshToken is not known dead, oldest first, without the
+/// first `skip`.
 pub(super) fn due(
     db: &Connection,
     before: Timestamp,
+    skip: usize,
     limit: usize,
 ) -> rusqlite::Result<Vec<Principal>> {
     let mut due = Vec::new();
     let mut statement = db.prepare_cached(DUE)?;
-    let mut rows = statement.query([before])?;
+    let skip = i64::try_from(skip).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![before, skip])?;
     while due.len() < limit
         && let Some(row) = rows.next()?
     {
