@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::principal::InstanceId;
+use crate::store::Class;
 
 /// So many rejected logins in a row open the breaker.
 const OPENS_AT: u32 = 3;
@@ -15,15 +16,22 @@ const OPENS_AT: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Breakers {
     by_instance: Mutex<HashMap<InstanceId, Breaker>>,
-    /// While open, one login in this time is let through.
+    /// While open, one login of each class in this time is let through.
     probe_every: Duration,
     clock: Clock,
 }
 
 #[derive(Debug)]
 enum Breaker {
-    Closed { rejected: u32 },
-    Open { next_probe: Moment },
+    Closed {
+        rejected: u32,
+    },
+    /// Principals seen before have a probe of their own: made-up ones, all rejected, must not use
+    /// it up.
+    Open {
+        next_known: Moment,
+        next_new: Moment,
+    },
 }
 
 impl Breakers {
@@ -36,16 +44,19 @@ impl Breakers {
     }
 
     /// Whether a login may be tried now. While open, a yes is the probe.
-    pub(super) fn admit(&self, instance: InstanceId) -> bool {
+    pub(super) fn admit(&self, instance: InstanceId, class: Class) -> bool {
         let now = self.clock.now();
-        match self.lock().get_mut(&instance) {
-            Some(Breaker::Open { next_probe }) if now < *next_probe => false,
-            Some(Breaker::Open { next_probe }) => {
-                *next_probe = now.plus(self.probe_every);
-                true
-            }
-            Some(Breaker::Closed { .. }) | None => true,
+        let mut breakers = self.lock();
+        let next_probe = match (breakers.get_mut(&instance), class) {
+            (Some(Breaker::Open { next_known, .. }), Class::Known) => next_known,
+            (Some(Breaker::Open { next_new, .. }), Class::New) => next_new,
+            (Some(Breaker::Closed { .. }) | None, _) => return true,
+        };
+        let admitted = now >= *next_probe;
+        if admitted {
+            *next_probe = now.plus(self.probe_every);
         }
+        admitted
     }
 
     /// A login succeeded.
@@ -65,8 +76,10 @@ impl Breakers {
         *rejected += 1;
         let opens = *rejected >= OPENS_AT;
         if opens {
+            let next = self.clock.now().plus(self.probe_every);
             *breaker = Breaker::Open {
-                next_probe: self.clock.now().plus(self.probe_every),
+                next_known: next,
+                next_new: next,
             };
         }
         opens
@@ -93,14 +106,29 @@ mod tests {
         breakers.accepted(instance);
         breakers.rejected(instance);
         breakers.rejected(instance);
-        assert!(breakers.admit(instance));
+        assert!(breakers.admit(instance, Class::Known));
         assert!(breakers.rejected(instance));
-        assert!(!breakers.admit(instance));
+        assert!(!breakers.admit(instance, Class::Known));
 
         clock.sleep(Duration::from_secs(600)).await;
-        assert!(breakers.admit(instance));
-        assert!(!breakers.admit(instance));
+        assert!(breakers.admit(instance, Class::Known));
+        assert!(!breakers.admit(instance, Class::Known));
         breakers.accepted(instance);
-        assert!(breakers.admit(instance));
+        assert!(breakers.admit(instance, Class::Known));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn made_up_principals_do_not_use_up_the_probe_of_known_ones() {
+        let clock = Clock::real();
+        let breakers = Breakers::new(Duration::from_secs(600), clock);
+        let instance = InstanceId::parse("11111111-1111-4111-8111-111111111111").unwrap();
+        for _ in 0..OPENS_AT {
+            breakers.rejected(instance);
+        }
+        clock.sleep(Duration::from_secs(600)).await;
+        assert!(breakers.admit(instance, Class::New));
+        assert!(!breakers.admit(instance, Class::New));
+        assert!(breakers.admit(instance, Class::Known));
+        assert!(!breakers.admit(instance, Class::Known));
     }
 }

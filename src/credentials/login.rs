@@ -54,16 +54,16 @@ impl Engine {
         self.check_remembered(entry, &identity).map_err(refused)?;
         self.check_suspended(flight, entry).map_err(refused)?;
         self.check_contested(flight, entry).await.map_err(refused)?;
+        let class = class(&flight.principal, entry);
         if identity
             .instance
-            .is_some_and(|instance| !self.breakers.admit(instance))
+            .is_some_and(|instance| !self.breakers.admit(instance, class))
         {
             return Err(refused(Error::LoginRejected));
         }
         let mut tries = 0;
         loop {
             self.patient_with_host(flight).await?;
-            let class = class(&flight.principal, entry);
             let slot = self.budget.take(&*self.store, class, || flight.patience());
             self.unless_closing(slot).await?.map_err(refused)?;
             self.check_suspended(flight, entry).map_err(refused)?;
@@ -234,8 +234,9 @@ impl Engine {
 
     fn check_remembered(&self, entry: &Entry, identity: &Identity) -> Result<(), Error> {
         match entry.notes.rejected {
-            Some(rejected)
-                if rejected.with == identity.fingerprint && self.wall() < rejected.until =>
+            Some(Rejected { until, with })
+                if with == identity.fingerprint
+                    && stands(until.since(self.wall()), self.settings.remember_rejected) =>
             {
                 Err(Error::LoginRejected)
             }
@@ -297,8 +298,8 @@ impl Engine {
             .notes
             .contested_until
             .map(|until| until.since(self.wall()));
-        match left.filter(|left| !left.is_zero()) {
-            Some(left) if !self.settings.contested_backoff.is_zero() => Err(Error::Contested {
+        match left {
+            Some(left) if stands(left, self.settings.contested_backoff) => Err(Error::Contested {
                 retry_after: self.clock.to_real(left),
             }),
             _ => Ok(()),
@@ -315,6 +316,12 @@ impl Engine {
                 .as_ref()
                 .is_some_and(|record| record.run == self.run)
     }
+}
+
+/// Whether a note that stands for `longest` stands still, with `left` to go. One with far more to
+/// go was made while the wall clock was ahead, and would outlive its reason by as much.
+fn stands(left: Duration, longest: Duration) -> bool {
+    !left.is_zero() && left <= longest.saturating_mul(2)
 }
 
 /// Principals seen before may use the reserve; accounts are configured, hence known.

@@ -5,7 +5,7 @@ use damoov_proxy::simulator::{Action, On};
 
 use super::shim::Shim;
 use super::{calls, fast, fault, log_in, refused, roomy, served};
-use crate::harness::{Proxy, SCORES, damoov, damoov_with, eventually, proxy};
+use crate::harness::{Proxy, SCORES, damoov, damoov_with, eventually, proxy, user};
 
 /// In seconds.
 const DAY: i64 = 86_400;
@@ -84,4 +84,22 @@ async fn a_wall_clock_that_jumps_back_frees_no_login() {
     refused(&proxy.get(2, SCORES).await, 503, "login_budget_exhausted");
     shim.set("clock", DAY);
     served(&proxy.get(2, SCORES).await, 2);
+}
+
+#[tokio::test]
+async fn a_rejection_while_the_wall_clock_was_ahead_does_not_last_for_years() {
+    let shim = Shim::new();
+    let damoov = damoov_with(|settings| {
+        settings.login_limit = None;
+        settings.rejected_users = vec![user(1).to_string()];
+    })
+    .await;
+    let proxy = shim.apply(roomy(&damoov)).start().await;
+    shim.set("clock", 365 * DAY);
+    refused(&proxy.get(1, SCORES).await, 403, "login_rejected");
+    shim.set("clock", 0);
+    for _ in 0..2 {
+        refused(&proxy.get(1, SCORES).await, 403, "login_rejected");
+    }
+    assert_eq!(calls(&damoov, 1), (2, 0));
 }
