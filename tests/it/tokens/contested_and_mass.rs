@@ -149,6 +149,24 @@ async fn pairs_that_really_are_dead_end_the_suspension_after_five_probes() {
 }
 
 #[tokio::test]
+async fn a_probe_asks_damoov_even_while_the_token_would_still_do() {
+    let damoov = fast_damoov(240).await;
+    let proxy = fast(&damoov, 240)
+        .set("renewal.ahead", "0.01")
+        .start()
+        .await;
+    log_in(&damoov, &proxy, 0..6).await;
+    // Only tokens that are used are renewed ahead.
+    log_in(&damoov, &proxy, 0..6).await;
+    fault(&damoov, On::Refresh, Action::status(400));
+    eventually("a probe logs in", async || {
+        damoov.handle().counts().total.logins.all() >= 1
+    })
+    .await;
+    assert_eq!(proxy.metric("logins_suspended", "").await, 1.0);
+}
+
+#[tokio::test]
 async fn a_successful_refresh_ends_the_suspension_at_once() {
     let damoov = damoov().await;
     let proxy = roomy(&damoov).start().await;
