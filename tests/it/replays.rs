@@ -334,6 +334,7 @@ async fn with_in_band_401_off_such_an_answer_is_passed_on() {
         .set("renewal.in_band_401", "false")
         .start()
         .await;
+    proxy.get(1, SCORES).await;
     let fault = Fault::new(On::Data, Action::InBand(401));
     damoov.handle().add_fault(fault.times(1));
     let answer = proxy.get(1, SCORES).await;
@@ -348,6 +349,7 @@ async fn with_in_band_401_off_such_an_answer_is_passed_on() {
 async fn only_a_401_renews() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;
+    proxy.get(1, SCORES).await;
     for status in [400, 403, 404, 407, 419, 422, 429, 500, 503] {
         let fault = Fault::new(On::Data, Action::status(status));
         damoov.handle().add_fault(fault.times(1));
