@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -154,9 +155,8 @@ pub async fn serve<H: Handler>(
     let _ = stage.wait_for(|stage| *stage > Stage::Serving).await;
     accepting.shutdown().await;
     let workers = Arc::into_inner(workers).expect("the accept loops, which shared it, have ended");
-    for worker in workers {
-        worker.end().await;
-    }
+    // At once, not one after the other: they all have the same `drain_timeout`.
+    join_all(workers.into_iter().map(Worker::end)).await;
     Ok(())
 }
 
@@ -426,6 +426,26 @@ mod tests {
             running.end(then).await;
             assert_eq!(rest(&mut busy).await, "");
         }
+    }
+
+    #[tokio::test]
+    async fn all_workers_share_one_drain_timeout() {
+        let drain_timeout = Duration::from_secs(1);
+        let running = start(Settings {
+            drain_timeout,
+            threads: 3,
+            ..settings(tcp())
+        });
+        let mut busy = Vec::new();
+        for _ in 0..3 {
+            let mut stream = running.connect().await;
+            send(&mut stream, "/wait").await;
+            running.doors.entered.notified().await;
+            busy.push(stream);
+        }
+        let started = std::time::Instant::now();
+        running.end(Stage::Draining).await;
+        assert!(started.elapsed() < 2 * drain_timeout);
     }
 
     #[tokio::test]
