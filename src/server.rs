@@ -109,6 +109,16 @@ pub struct Bound {
     sockets: Vec<Socket>,
 }
 
+/// Whether the groups that shall own unix sockets exist.
+pub fn check_groups(listeners: &[Listener]) -> Result<(), Error> {
+    listeners.iter().try_for_each(|listener| match listener {
+        Listener::Unix {
+            group: Some(group), ..
+        } => listen::group_id(group).map(drop),
+        Listener::Unix { group: None, .. } | Listener::Tcp(_) => Ok(()),
+    })
+}
+
 /// Listens on every place of the settings and raises the soft limit of file descriptors.
 pub fn bind(settings: Settings) -> Result<Bound, Error> {
     raise_descriptor_limit(settings.max_connections)?;
@@ -194,9 +204,14 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
+/// How many file descriptors the process may come to need.
+pub fn descriptors(max_connections: usize) -> u64 {
+    (max_connections as u64).saturating_add(OTHER_DESCRIPTORS)
+}
+
 fn raise_descriptor_limit(max_connections: usize) -> Result<(), Error> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let needed = (max_connections as u64).saturating_add(OTHER_DESCRIPTORS);
+    let needed = descriptors(max_connections);
     let limit = getrlimit(Resource::Nofile);
     match limit.maximum {
         Some(hard) if hard < needed => return Err(Error::TooFewDescriptors { needed, hard }),
