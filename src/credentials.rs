@@ -20,7 +20,7 @@ pub mod seal;
 mod token_endpoint;
 
 pub use cache::Credentials;
-pub use pair::Pair;
+pub use pair::{NotImported, Pair};
 pub use provider::{Background, Got, Parts, Provider};
 
 use std::sync::Arc;
@@ -107,55 +107,55 @@ pub enum Need {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The named instance is not configured, or none is named and there is no default.
-    #[error("the instance is not configured")]
+    #[error("name a configured InstanceId; there is no default one")]
     InstanceUnknown,
     /// The named account is not configured, or none is named and there is no default.
-    #[error("the account is not configured")]
+    #[error("name a configured account; there is no default one")]
     AccountUnknown,
     /// The principal is known under another instance than the caller named.
-    #[error("the DeviceToken is known under another instance")]
+    #[error("this DeviceToken is known under another InstanceId; name that one, or none")]
     InstanceMismatch,
     /// Damoov does not accept this login. Remembered for a while.
-    #[error("Damoov rejected the login")]
+    #[error("Damoov accepts no login with this DeviceToken and InstanceKey; check both")]
     LoginRejected,
     /// No login slot comes in time.
-    #[error("no login is free in time")]
+    #[error("every login that the budget allows is taken; come back after Retry-After")]
     BudgetExhausted {
         /// When the next slot of this principal's class comes.
         retry_after: Duration,
     },
     /// Damoov blocks logins.
-    #[error("Damoov blocks logins from here")]
+    #[error("Damoov blocks logins from this address; come back after Retry-After")]
     LoginBlocked {
         /// When the block ends.
         retry_after: Duration,
     },
     /// Somebody else keeps logging this principal in.
-    #[error("somebody else logs this principal in too")]
+    #[error("something else logs this user in, too; end that, or come back after Retry-After")]
     Contested {
         /// When this principal may log in again.
         retry_after: Duration,
     },
     /// Damoov rejects many RefreshTokens at once; those who hold one wait.
-    #[error("logins are suspended during a mass rejection")]
+    #[error("Damoov rejects the RefreshTokens of many users; come back after Retry-After")]
     Suspended {
         /// When the next principal is probed.
         retry_after: Duration,
     },
     /// The store cannot be used for a renewal.
-    #[error("the store is unavailable")]
+    #[error("the store of tokens cannot be used now; /readyz says why")]
     StoreUnavailable(#[from] crate::store::Error),
     /// The Auth endpoints cannot be reached, or answer 5xx.
-    #[error("the Auth endpoints cannot be reached")]
+    #[error("the Auth endpoints of Damoov cannot be reached; try again later")]
     Unreachable,
     /// The Auth endpoints answer what cannot be understood.
-    #[error("the Auth endpoints answer something else than the API's")]
+    #[error("the Auth endpoints of Damoov answer what cannot be used; try again later")]
     BadResponse,
     /// The Auth endpoints do not answer in time.
-    #[error("the Auth endpoints do not answer in time")]
+    #[error("the Auth endpoints of Damoov do not answer in time; try again later")]
     Timeout,
     /// The request's own wait ended; the renewal goes on.
-    #[error("the credentials did not come in time")]
+    #[error("the token did not come in time; its renewal goes on, try again")]
     WaitedTooLong,
     /// A newer token got a 401 too, less than a minute ago: it is not about expiry.
     #[error("a renewal did not help a moment ago")]

@@ -42,7 +42,7 @@
 //! | [`error`] | every error of the path and its answer, in one match | log |
 //! | [`server`] | listeners, handing out, workers, drain | look inside a request |
 //! | [`admin`] | health and metrics, on a listener of their own | share the callers' listener |
-//! | [`metrics`], [`telemetry`] | one struct with every metric; the log | see secrets |
+//! | [`metrics`], [`telemetry`] | one struct with every metric, labels as enums; the log | see secrets |
 //! | `simulator` | a faithful Damoov with faults on demand (feature `simulator`) | be reachable from the path |
 //!
 //! An arrow means "may use":
@@ -55,20 +55,31 @@
 //!
 //! # Invariants
 //!
-//! Each has tests that name it, in `tests/it`.
+//! Each with a test that holds it, in `tests/it`; beside them the rooms' own tests.
 //!
 //! - **I1** One renewal per principal at a time, in the process and among processes on one store.
+//!   `promises::crowd::i1_…`, `promises::fleet::i1_…`
 //! - **I2** No hang-up cancels a renewal.
+//!   `tokens::renewal_faults::a_caller_that_hangs_up_does_not_cancel_the_refresh`, `…_the_login`
 //! - **I3** A token is durable before it is used.
+//!   `tokens::renewal_faults::a_new_token_is_used_only_once_it_is_durable`,
+//!   `promises::kills::i3_i10_…`
 //! - **I4** A rejected token is never sent again, except the newest one in the 60 s after a replay
 //!   got a 401 too; that 401 is passed on.
+//!   `tokens::damoov_misbehaves::an_api_that_always_answers_401_causes_one_refresh_a_minute_and_no_login`,
+//!   `…::a_late_401_for_an_older_token_costs_no_auth_call`
 //! - **I5** At most one replay, byte for byte the same method, target, headers and content.
+//!   `replays::whatever_is_kept_is_replayed_byte_for_byte`
 //! - **I6** A's token never goes out for B.
+//!   `promises::crowd::i6_…`, `tokens::damoov_misbehaves::another_users_token_is_never_attached`
 //! - **I7** No more logins than the budget, whatever fails, restarts or races.
+//!   `promises::strangers::i7_…`, `tokens::budget_and_blocks::*`, `store::windows`
 //! - **I8** No real token, key or password in any log, answer, metric, error or panic.
+//!   `secrets::no_secret_is_in_any_output_whatever_happens`
 //! - **I9** Hop-by-hop headers never pass, nor the caller's Authorization except on `passthrough`
-//!   routes.
+//!   routes. `requests::hygiene::*`
 //! - **I10** A known user never needs a login while its RefreshToken lives.
+//!   `promises::kills::i3_i10_…`, `promises::week::*`, `promises::import::*`
 
 pub mod admin;
 pub mod cli;

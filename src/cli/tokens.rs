@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::service::{OpenStore, open_store};
 use super::{ConfigFile, Failure, print};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Secrets, Settings, compact};
+use crate::config::{Secrets, Settings};
 use crate::credentials::Pair;
 use crate::principal::{DeviceToken, InstanceId, Principal};
 use crate::secret::Secret;
@@ -122,8 +122,8 @@ fn line(principal: &Principal, entry: &Entry, now: Timestamp) -> String {
             record
                 .instance
                 .map_or("-".to_owned(), |instance| instance.to_string()),
-            compact(seconds(now.since(record.received))),
-            compact(seconds(record.expires.since(now))),
+            rough(now.since(record.received)),
+            rough(record.expires.since(now)),
         ),
     };
     let notes = notes(entry, now).join(", ");
@@ -138,7 +138,7 @@ fn line(principal: &Principal, entry: &Entry, now: Timestamp) -> String {
 fn notes(entry: &Entry, now: Timestamp) -> Vec<String> {
     let notes = &entry.notes;
     let until = |what: &str, until: Timestamp| {
-        (until > now).then(|| format!("{what} for {}", compact(seconds(until.since(now)))))
+        (until > now).then(|| format!("{what} for {}", rough(until.since(now))))
     };
     [
         notes
@@ -161,8 +161,15 @@ fn notes(entry: &Entry, now: Timestamp) -> Vec<String> {
     .collect()
 }
 
-fn seconds(duration: Duration) -> Duration {
-    Duration::from_secs(duration.as_secs())
+/// To two digits or so: `45s`, `90m`, `23h`, `60d`.
+fn rough(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        172_800.. => format!("{}d", seconds / 86_400),
+    }
 }
 
 async fn show(open: &OpenStore, principal: &Principal) -> Result<ExitCode, Failure> {
@@ -189,9 +196,9 @@ async fn show(open: &OpenStore, principal: &Principal) -> Result<ExitCode, Failu
             );
             say(
                 "received",
-                format!("{} ago", compact(seconds(now.since(record.received)))),
+                format!("{} ago", rough(now.since(record.received))),
             );
-            say("token left", compact(seconds(record.expires.since(now))));
+            say("token left", rough(record.expires.since(now)));
             say(
                 "RefreshToken",
                 match pair {

@@ -142,10 +142,8 @@ async fn beyond_the_limit_the_401_is_passed_on_while_the_renewal_runs_already() 
             damoov.handle().counts().total.refreshes.ok == round as u64 + 1
         })
         .await;
-        assert_eq!(
-            proxy.get(1, SCORES).await.header("proxy-status"),
-            "damoov-proxy"
-        );
+        let next = proxy.get(1, SCORES).await;
+        assert!(!next.header("proxy-status").contains("replayed"));
     }
     let impossible = proxy.metric("replays_total", "result=\"impossible\"").await;
     assert_eq!(impossible, 2.0);
@@ -334,6 +332,7 @@ async fn with_in_band_401_off_such_an_answer_is_passed_on() {
         .set("renewal.in_band_401", "false")
         .start()
         .await;
+    proxy.get(1, SCORES).await;
     let fault = Fault::new(On::Data, Action::InBand(401));
     damoov.handle().add_fault(fault.times(1));
     let answer = proxy.get(1, SCORES).await;
@@ -348,6 +347,7 @@ async fn with_in_band_401_off_such_an_answer_is_passed_on() {
 async fn only_a_401_renews() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;
+    proxy.get(1, SCORES).await;
     for status in [400, 403, 404, 407, 419, 422, 429, 500, 503] {
         let fault = Fault::new(On::Data, Action::status(status));
         damoov.handle().add_fault(fault.times(1));

@@ -59,8 +59,7 @@ async fn a_second_sigterm_hurries_the_answers_but_not_the_renewals() {
     let mut caller = Wire::to(&proxy).await;
     caller.write(get(SCORES, "")).await;
     eventually("the login is under way", async || {
-        proxy.metric("requests_in_flight", "").await == 1.0
-            && proxy.metric("token_lookups_total", "").await == 1.0
+        proxy.metric("login_budget_remaining", "").await == 3.0
     })
     .await;
     proxy.signal(Signal::TERM);

@@ -152,7 +152,12 @@ async fn on_admin_routes_a_device_token_is_no_name_but_the_apis_own() {
         let answer = scene
             .ask(bare("/indicators/admin/v3/Scores/safety", &fields))
             .await;
-        assert_eq!(answer.field("proxy-status"), Some("damoov-proxy"));
+        assert!(
+            answer
+                .field("proxy-status")
+                .unwrap()
+                .starts_with("damoov-proxy")
+        );
         let heard = scene.heard();
         assert!(heard.principal.unwrap().starts_with("account:"));
         assert_eq!(heard.headers["devicetoken"], value.as_str());

@@ -83,11 +83,8 @@ async fn other_spellings_of_a_route_are_the_same_route() {
         "/mobilesdk/stage/echo/",
     ] {
         let answer = scene.ask(get(spelling, "X-Test-Id: 1\r\n")).await;
-        assert_eq!(
-            answer.field("proxy-status"),
-            Some("damoov-proxy"),
-            "{spelling}"
-        );
+        let status = answer.field("proxy-status").unwrap();
+        assert!(status.starts_with("damoov-proxy"), "{spelling}: {status}");
         assert_eq!(scene.heard().target, spelling, "forwarded as written");
     }
 }

@@ -1,0 +1,279 @@
+//! The labels: enums whose values are known beforehand, and the patterns of the route table.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+
+/// Labels of `requests_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The route's pattern, or `none`.
+    pub route: Arc<str>,
+    /// The method; `OTHER` for unknown ones.
+    pub method: Method,
+    /// `2xx` and so on.
+    pub status_class: StatusClass,
+    /// Who decided the answer.
+    pub outcome: Outcome,
+}
+
+/// The route's pattern, or `none`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RouteLabel {
+    /// From the table of routes, never from a caller.
+    pub route: Arc<str>,
+}
+
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+
+        impl $name {
+            /// As it stands in labels and logs.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text),+ }
+            }
+        }
+
+        impl EncodeLabelValue for $name {
+            fn encode(
+                &self,
+                encoder: &mut prometheus_client::encoding::LabelValueEncoder<'_>,
+            ) -> Result<(), std::fmt::Error> {
+                self.as_str().encode(encoder)
+            }
+        }
+    };
+}
+
+label!(
+    /// Request methods.
+    Method {
+        /// GET
+        Get = "GET",
+        /// HEAD
+        Head = "HEAD",
+        /// POST
+        Post = "POST",
+        /// PUT
+        Put = "PUT",
+        /// PATCH
+        Patch = "PATCH",
+        /// DELETE
+        Delete = "DELETE",
+        /// OPTIONS
+        Options = "OPTIONS",
+        /// Anything else.
+        Other = "OTHER",
+    }
+);
+
+impl From<&http::Method> for Method {
+    fn from(method: &http::Method) -> Method {
+        match method.as_str() {
+            "GET" => Method::Get,
+            "HEAD" => Method::Head,
+            "POST" => Method::Post,
+            "PUT" => Method::Put,
+            "PATCH" => Method::Patch,
+            "DELETE" => Method::Delete,
+            "OPTIONS" => Method::Options,
+            _ => Method::Other,
+        }
+    }
+}
+
+label!(
+    /// The hundreds of a status.
+    StatusClass {
+        /// 100 to 199
+        Informational = "1xx",
+        /// 200 to 299
+        Success = "2xx",
+        /// 300 to 399
+        Redirection = "3xx",
+        /// 400 to 499
+        ClientError = "4xx",
+        /// 500 to 599
+        ServerError = "5xx",
+    }
+);
+
+impl From<http::StatusCode> for StatusClass {
+    fn from(status: http::StatusCode) -> StatusClass {
+        match status.as_u16() / 100 {
+            1 => StatusClass::Informational,
+            2 => StatusClass::Success,
+            3 => StatusClass::Redirection,
+            4 => StatusClass::ClientError,
+            _ => StatusClass::ServerError,
+        }
+    }
+}
+
+label!(
+    /// Who decided a request's answer.
+    Outcome {
+        /// The API's answer to the first attempt.
+        Forwarded = "forwarded",
+        /// The API's answer to a replay.
+        Replayed = "replayed",
+        /// Refused for what the caller sent.
+        Caller = "caller_error",
+        /// The upstream failed.
+        Upstream = "upstream_error",
+        /// No credentials could be had.
+        Auth = "auth_error",
+        /// The store failed.
+        Store = "store_error",
+        /// The proxy itself failed or refused.
+        Proxy = "proxy_error",
+        /// The caller left before an answer.
+        Abandoned = "abandoned",
+    }
+);
+
+/// Labels of `token_lookups_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LookupLabels {
+    /// What was found.
+    pub freshness: Freshness,
+}
+
+label!(
+    /// The state of credentials at a lookup (RFC 9111's words).
+    Freshness {
+        /// Used as they are.
+        Fresh = "fresh",
+        /// Used, with a renewal in the background.
+        Stale = "stale",
+        /// In memory, expired or rejected.
+        Expired = "expired",
+        /// Not in memory.
+        Absent = "absent",
+    }
+);
+
+/// Labels of `renewals_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RenewalLabels {
+    /// By which grant.
+    pub grant: Grant,
+    /// What asked for it.
+    pub trigger: Trigger,
+    /// How it ended.
+    pub result: RenewalResult,
+}
+
+/// Labels of `renewal_duration_seconds`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct GrantLabel {
+    /// By which grant.
+    pub grant: Grant,
+}
+
+label!(
+    /// The two grants.
+    Grant {
+        /// With the RefreshToken.
+        Refresh = "refresh",
+        /// With DeviceToken and InstanceKey, or email and password.
+        Login = "login",
+    }
+);
+
+label!(
+    /// What asked for a renewal.
+    Trigger {
+        /// A stale token in use.
+        Ahead = "ahead",
+        /// A 401.
+        Rejected = "rejected",
+        /// No usable token.
+        Missing = "missing",
+        /// An idle pair growing old.
+        Keep = "keep",
+        /// An operator.
+        Asked = "asked",
+    }
+);
+
+label!(
+    /// How one grant ended.
+    RenewalResult {
+        /// New credentials, committed.
+        Ok = "ok",
+        /// Damoov definitely refused.
+        Rejected = "rejected",
+        /// No usable answer.
+        Failed = "failed",
+        /// 429.
+        Limited = "limited",
+        /// Not tried: budget, block, contested, suspended, breaker or negative cache.
+        Refused = "refused",
+    }
+);
+
+/// Labels of `replays_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReplayLabels {
+    /// How it ended.
+    pub result: ReplayResult,
+}
+
+label!(
+    /// What became of a request that got a 401.
+    ReplayResult {
+        /// Sent again and answered with something else than a 401.
+        Ok = "ok",
+        /// Sent again, and a 401 again.
+        Rejected = "rejected",
+        /// Could not be sent again: content not kept.
+        Impossible = "impossible",
+        /// The second attempt failed.
+        Failed = "failed",
+    }
+);
+
+/// Labels of `store_operations_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StoreLabels {
+    /// Which.
+    pub operation: StoreOperation,
+    /// How it ended.
+    pub result: StoreResult,
+}
+
+label!(
+    /// The store's calls.
+    StoreOperation {
+        /// One entry read.
+        Load = "load",
+        /// A lease asked for.
+        Lease = "lease",
+        /// A pair written.
+        Commit = "commit",
+        /// A fact written.
+        Note = "note",
+        /// The login budget.
+        Budget = "budget",
+        /// The keeper's query.
+        Scan = "scan",
+    }
+);
+
+label!(
+    /// How a call to the store ended.
+    StoreResult {
+        /// As asked.
+        Ok = "ok",
+        /// Held by, or superseded by, another process.
+        Lost = "lost",
+        /// One damaged record.
+        Damaged = "damaged",
+        /// The medium failed.
+        Failed = "failed",
+    }
+);
