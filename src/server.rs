@@ -458,7 +458,7 @@ mod tests {
             running.doors.entered.notified().await;
             busy.push(stream);
         }
-        let started = std::time::Instant::now();
+        let started = tokio::time::Instant::now();
         running.end(Stage::Draining).await;
         assert!(started.elapsed() < 2 * drain_timeout);
     }

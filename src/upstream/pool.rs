@@ -192,7 +192,7 @@ where
             Err(failed) => failed,
         };
         let content = match failed.state {
-            State::Unsent(request) if reused => request.into_body(),
+            State::Unsent(content) if reused => content,
             State::Unanswered if reused && repeatable => B::default(),
             State::Unsent(_) | State::Unanswered | State::Final => return Err(failed.error),
         };
@@ -375,8 +375,8 @@ struct Failed<B> {
 
 /// How far a request came before it failed.
 enum State<B> {
-    /// None of it was written.
-    Unsent(Request<B>),
+    /// None of it was written; this is its content.
+    Unsent(B),
     /// The connection died before any byte of an answer.
     Unanswered,
     /// The answer was bad, cut off or late.
@@ -416,7 +416,7 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B> {
                 let error = error.into_error();
                 let state = match unsent {
                     _ if error.is_parse() || error.is_user() => State::Final,
-                    Some(request) => State::Unsent(request),
+                    Some(request) => State::Unsent(request.into_body()),
                     None if self.has_heard() => State::Final,
                     None => State::Unanswered,
                 };
