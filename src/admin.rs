@@ -1,14 +1,15 @@
 //! The `[status]` listener: whether the process lives, has started and is ready, and its metrics.
-//! GET only; never shares the listener of requests.
+//! GET only; never shares the listener of requests. It answers nothing before requests are served,
+//! so that whoever gets an answer knows that the process has started.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -20,9 +21,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::credentials::Provider;
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::proxy::head::{self, Rejection};
+use crate::proxy::head;
 use crate::server::Stage;
 use crate::store;
 
@@ -33,61 +35,35 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long accepting rests when the system is out of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// What the process still waits for before it has started. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness {
-    waiting_for: Arc<Mutex<Vec<&'static str>>>,
-}
-
-/// One component that is not ready yet. Dropping it says that it is.
-#[derive(Debug)]
-#[must_use = "dropped at once, it makes the component ready at once"]
-pub struct Starting {
-    readiness: Readiness,
-    component: &'static str,
-}
-
-impl Readiness {
-    /// The process has not started until what this returns is dropped.
-    pub fn wait_for(&self, component: &'static str) -> Starting {
-        self.list().push(component);
-        Starting {
-            readiness: self.clone(),
-            component,
-        }
-    }
-
-    fn list(&self) -> std::sync::MutexGuard<'_, Vec<&'static str>> {
-        // The list is whole between any two calls, whoever panicked.
-        self.waiting_for
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Starting {
-    fn drop(&mut self) {
-        let mut list = self.readiness.list();
-        if let Some(at) = list.iter().position(|waiting| *waiting == self.component) {
-            list.remove(at);
-        }
-    }
-}
-
 /// What the listener tells.
-pub struct Status {
+pub struct Status<E> {
     /// Which hosts and origins may ask.
     pub head: head::Settings,
-    /// Whether everything has started.
-    pub readiness: Readiness,
-    /// Whether the store can make renewals durable: [`Store::writable`](store::Store::writable).
-    pub writable: Box<dyn Fn() -> Result<(), store::Error> + Send + Sync>,
-    /// Brings those metrics up to date that are read off rather than counted.
-    pub report: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
-    /// All of them.
+    /// Whether credentials can be renewed, and how many there are.
+    pub engine: E,
+    /// Every metric.
     pub metrics: Arc<Metrics>,
     /// Whether requests are still taken.
     pub stage: watch::Receiver<Stage>,
+}
+
+/// What is asked of the renewal engine.
+pub trait Engine: Send + Sync + 'static {
+    /// Whether renewals can be made durable.
+    fn writable(&self) -> Result<(), store::Error>;
+
+    /// Brings those metrics up to date that are read off rather than counted.
+    fn report(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl Engine for Provider {
+    fn writable(&self) -> Result<(), store::Error> {
+        Provider::writable(self)
+    }
+
+    fn report(&self) -> impl Future<Output = ()> + Send {
+        Provider::report(self)
+    }
 }
 
 /// Listens; nothing is answered before [`serve`].
@@ -96,7 +72,7 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Answers until the server stops: while requests drain, probes still get to know it.
-pub async fn serve(listener: TcpListener, status: Status) {
+pub async fn serve(listener: TcpListener, status: Status<impl Engine>) {
     let mut stage = status.stage.clone();
     let status = Arc::new(status);
     let answering = async {
@@ -125,13 +101,13 @@ pub async fn serve(listener: TcpListener, status: Status) {
     }
 }
 
-async fn converse(stream: TcpStream, status: Arc<Status>) {
+async fn converse(stream: TcpStream, status: Arc<Status<impl Engine>>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (head, _content) = request.into_parts();
         let status = status.clone();
         async move {
             if head.uri.path() == "/metrics" {
-                (status.report)().await;
+                status.engine.report().await;
             }
             Ok::<_, Infallible>(status.answer(&head).map(Full::new))
         }
@@ -145,18 +121,24 @@ async fn converse(stream: TcpStream, status: Arc<Status>) {
     }
 }
 
-impl Status {
+impl<E: Engine> Status<E> {
     fn answer(&self, head: &http::request::Parts) -> Response<Bytes> {
+        if head.method != Method::GET {
+            let mut refusal = answer(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "text/plain",
+                "use GET\n".to_owned(),
+            );
+            let get = HeaderValue::from_static("GET");
+            refusal.headers_mut().insert(header::ALLOW, get);
+            return refusal;
+        }
         let target = match head::check(head, &self.head) {
             Ok(target) => target,
             Err(rejection) => return Error::from(rejection).answer(),
         };
-        if head.method != Method::GET {
-            return Error::from(Rejection::Method).answer();
-        }
         match target.path() {
-            "/livez" => probe(Vec::new()),
-            "/startupz" => probe(self.not_started()),
+            "/livez" | "/startupz" => probe(Vec::new()),
             "/readyz" => probe(self.not_ready()),
             "/metrics" => answer(
                 StatusCode::OK,
@@ -167,20 +149,12 @@ impl Status {
         }
     }
 
-    fn not_started(&self) -> Vec<String> {
-        let waiting = self.readiness.list();
-        waiting
-            .iter()
-            .map(|c| format!("{c} has not started"))
-            .collect()
-    }
-
     fn not_ready(&self) -> Vec<String> {
-        let mut reasons = self.not_started();
+        let mut reasons = Vec::new();
         if *self.stage.borrow() > Stage::Serving {
             reasons.push("requests are draining".to_owned());
         }
-        if let Err(error) = (self.writable)() {
+        if let Err(error) = self.engine.writable() {
             reasons.push(error.to_string());
         }
         reasons
@@ -211,51 +185,42 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    fn status(writable: Result<(), store::Error>) -> (Status, watch::Sender<Stage>) {
+    /// What its store says.
+    struct Still(Result<(), store::Error>);
+
+    impl Engine for Still {
+        fn writable(&self) -> Result<(), store::Error> {
+            self.0.clone()
+        }
+
+        async fn report(&self) {}
+    }
+
+    fn status(writable: Result<(), store::Error>) -> (Status<Still>, watch::Sender<Stage>) {
         let (sender, stage) = watch::channel(Stage::Serving);
         let status = Status {
             head: head::Settings::default(),
-            readiness: Readiness::default(),
-            writable: Box::new(move || writable.clone()),
-            report: Box::new(|| Box::pin(async {})),
+            engine: Still(writable),
             metrics: Arc::default(),
             stage,
         };
         (status, sender)
     }
 
-    fn ask(status: &Status, method: Method, path: &str) -> (u16, String) {
+    fn answered(status: &Status<Still>, method: Method, path: &str) -> Response<Bytes> {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "localhost")
             .body(())
             .unwrap();
-        let answer = status.answer(&request.into_parts().0);
+        status.answer(&request.into_parts().0)
+    }
+
+    fn get(status: &Status<Still>, path: &str) -> (u16, String) {
+        let answer = answered(status, Method::GET, path);
         let text = String::from_utf8(answer.body().to_vec()).unwrap();
         (answer.status().as_u16(), text)
-    }
-
-    fn get(status: &Status, path: &str) -> (u16, String) {
-        ask(status, Method::GET, path)
-    }
-
-    #[test]
-    fn the_process_has_started_when_every_component_has() {
-        let (status, _stage) = status(Ok(()));
-        let (store, listener) = (
-            status.readiness.wait_for("store"),
-            status.readiness.wait_for("listener"),
-        );
-        drop(store);
-        let (code, why) = get(&status, "/startupz");
-        assert_eq!(code, 503);
-        assert!(why.contains("listener") && !why.contains("store"), "{why}");
-        assert_eq!(get(&status, "/livez").0, 200);
-        assert_eq!(get(&status, "/readyz").0, 503);
-        drop(listener);
-        assert_eq!(get(&status, "/startupz").0, 200);
-        assert_eq!(get(&status, "/readyz").0, 200);
     }
 
     #[test]
@@ -279,8 +244,11 @@ mod tests {
     #[test]
     fn nothing_but_get_and_nothing_but_its_own_paths() {
         let (status, _stage) = status(Ok(()));
-        assert_eq!(ask(&status, Method::POST, "/livez").0, 405);
-        assert_eq!(ask(&status, Method::DELETE, "/metrics").0, 405);
+        for method in [Method::POST, Method::HEAD, Method::TRACE] {
+            let answer = answered(&status, method, "/livez");
+            assert_eq!(answer.status(), 405);
+            assert_eq!(answer.headers()[header::ALLOW], "GET");
+        }
         assert_eq!(get(&status, "/trips").0, 404);
         assert_eq!(get(&status, "/livez/../metrics").0, 400);
     }

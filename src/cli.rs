@@ -17,6 +17,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{self, Runtime};
 
 use crate::config::{self, Environment, Loaded, Secrets};
+use crate::server;
 
 /// damoov-proxy stands in front of the Damoov telematics APIs: callers name a user, it attaches
 /// the token, renews it, and replays the request.
@@ -105,6 +106,13 @@ impl Failure {
                 eprintln!("error: {:#}", anyhow::Error::new(error));
                 ExitCode::from(exit::STORE)
             }
+            Failure::Service(
+                error @ (service::Error::Upstream(_)
+                | service::Error::Listen(server::Error::GroupUnknown(_))),
+            ) => {
+                eprintln!("error: {:#}", anyhow::Error::new(error));
+                ExitCode::from(exit::CONFIG)
+            }
             Failure::Service(error) => Failure::other(error).report(),
             Failure::Other(error) => {
                 eprintln!("error: {error:#}");
@@ -157,7 +165,7 @@ impl ConfigFile {
         let environment: Environment = std::env::vars_os().collect();
         let path = config::find(self.config, &environment).map_err(explain)?;
         let loaded = config::load(&path, &environment, secrets).map_err(explain)?;
-        let needed = loaded.settings.descriptors();
+        let needed = server::descriptors(loaded.settings.server.max_connections);
         match getrlimit(Resource::Nofile).maximum {
             Some(limit) if limit < needed => Err(format!(
                 "error: `max_connections` needs {needed} file descriptors, but the hard limit is \

@@ -14,6 +14,7 @@ mod tree;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use environment::Environment;
@@ -24,7 +25,6 @@ use section::Section;
 
 use crate::damoov::routes::Route;
 use crate::secret::Secret;
-use crate::server::Listener;
 use crate::{credentials, replay, server, telemetry, upstream};
 
 /// All that a file says, validated, with defaults where it is silent.
@@ -51,17 +51,9 @@ pub struct Settings {
     /// Whether a small 2xx whose envelope says 401 counts as a 401.
     pub in_band_401: bool,
     /// Where health and metrics are served; none: nowhere.
-    pub status: Option<Listener>,
+    pub status: Option<SocketAddr>,
     /// `[log]`
     pub log: telemetry::Format,
-}
-
-impl Settings {
-    /// How many file descriptors the process may come to need: connections from callers, and
-    /// 2,048 for connections to hosts, the store and the rest.
-    pub fn descriptors(&self) -> u64 {
-        self.server.max_connections as u64 + 2048
-    }
 }
 
 /// Where pairs are kept, and under which seal.
@@ -214,6 +206,7 @@ mod tests {
     use super::tree::{Node, Value};
     use super::*;
     use crate::damoov::routes::{Credential, Replay};
+    use crate::server::Listener;
 
     const INSTANCE: &str = r#"
 [[instance]]
@@ -361,8 +354,7 @@ listen = "0.0.0.0:9091"
             replay: Replay::Never,
         };
         assert_eq!(settings.routes, [route]);
-        let status = Listener::Tcp("0.0.0.0:9091".parse().unwrap());
-        assert_eq!(settings.status, Some(status));
+        assert_eq!(settings.status, Some("0.0.0.0:9091".parse().unwrap()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Pure edits of header maps: hop-by-hop fields (RFC 9110 §7.6.1), Via, authorization; and whether
-//! a map leaves no doubt about framing. Everything happens in place. Order matters in one point: what is ours is set after the map was cleaned, so
-//! that no `Connection` of a caller can take it away again.
+//! a map leaves no doubt about framing. Everything happens in place. Order matters in one point:
+//! what is ours is set after the map was cleaned, so that no `Connection` of a caller can take it
+//! away again.
 
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};

@@ -83,11 +83,7 @@ pub struct Path {
 impl Proxy {
     /// Works out where every route leads.
     pub fn new(parts: Parts) -> Result<Proxy, upstream::Invalid> {
-        let mut targets = HashMap::new();
-        for route in parts.routes.routes() {
-            let target = parts.hosts.target(&route.host)?;
-            targets.insert(route.host.as_str().into(), target);
-        }
+        let targets = parts.hosts.targets(parts.routes.hosts())?;
         let settings = parts.upstream;
         Ok(Proxy {
             head: parts.head,

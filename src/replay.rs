@@ -106,9 +106,8 @@ pub struct View<C>(Rc<RefCell<Recording<C>>>);
 /// Content kept in memory; gives the memory back when dropped.
 #[derive(Debug)]
 pub struct Kept {
-    /// In reverse, so that the next one pops off the end.
-    chunks: Vec<Bytes>,
-    left: u64,
+    /// All of it; `None` where there is none, or once it was given out.
+    content: Option<Bytes>,
     /// Whether the caller announced the length: a replay is framed like the first attempt.
     sized: bool,
     _loan: Loan,
@@ -140,8 +139,8 @@ enum Progress {
 
 #[derive(Debug)]
 enum Tape {
-    /// All so far.
-    Recording(Vec<Bytes>, Loan),
+    /// All so far: a copy, because a chunk, however small, pins the whole buffer it was read into.
+    Recording(Vec<u8>, Loan),
     /// More than may be kept; what was, is gone.
     Overflowed,
     /// Nobody is going to replay.
@@ -159,6 +158,23 @@ enum Attachment {
 struct Loan {
     memory: Arc<Memory>,
     bytes: u64,
+}
+
+impl Loan {
+    /// Whether there is memory for so many bytes. What is lent at least doubles, within the limit
+    /// of one request, so that content in many pieces is not moved at each.
+    fn cover(&mut self, bytes: usize) -> bool {
+        let (bytes, limit) = (bytes as u64, self.memory.settings.limit);
+        if bytes <= self.bytes {
+            return true;
+        }
+        let grown = bytes.max(self.bytes * 2).min(limit);
+        let covers = bytes <= limit && self.memory.lend(grown - self.bytes);
+        if covers {
+            self.bytes = grown;
+        }
+        covers
+    }
 }
 
 impl Drop for Loan {
@@ -309,28 +325,22 @@ impl<C> Recording<C> {
 
     fn rewind(&mut self) -> Result<Kept, NotKept> {
         match std::mem::replace(&mut self.tape, Tape::Stopped) {
-            Tape::Recording(mut chunks, loan) => {
-                chunks.reverse();
-                Ok(Kept {
-                    chunks,
-                    left: loan.bytes,
-                    sized: self.sized,
-                    _loan: loan,
-                })
-            }
+            Tape::Recording(content, loan) => Ok(Kept {
+                content: (!content.is_empty()).then(|| content.into()),
+                sized: self.sized,
+                _loan: loan,
+            }),
             Tape::Overflowed | Tape::Stopped => Err(NotKept::Overflowed),
         }
     }
 
-    fn keep(&mut self, chunk: &Bytes) {
-        let Tape::Recording(chunks, loan) = &mut self.tape else {
+    fn keep(&mut self, chunk: &[u8]) {
+        let Tape::Recording(content, loan) = &mut self.tape else {
             return;
         };
-        let bytes = chunk.len() as u64;
-        let limit = loan.memory.settings.limit;
-        if loan.bytes + bytes <= limit && loan.memory.lend(bytes) {
-            loan.bytes += bytes;
-            chunks.push(chunk.clone());
+        if loan.cover(content.len() + chunk.len()) {
+            content.reserve_exact(loan.bytes as usize - content.len());
+            content.extend_from_slice(chunk);
         } else {
             self.tape = Tape::Overflowed;
         }
@@ -403,10 +413,7 @@ impl<C: Body<Data = Bytes> + Unpin> Body for Content<C> {
                 }
                 chunk.map_ok(Frame::data)
             }
-            Content::Kept(kept) => Poll::Ready(kept.chunks.pop().map(|chunk| {
-                kept.left -= chunk.len() as u64;
-                Ok(Frame::data(chunk))
-            })),
+            Content::Kept(kept) => Poll::Ready(kept.content.take().map(|c| Ok(Frame::data(c)))),
         }
     }
 
@@ -415,7 +422,7 @@ impl<C: Body<Data = Bytes> + Unpin> Body for Content<C> {
             Content::Empty => true,
             // A view that was taken has not ended well, even if nothing is left to read.
             Content::View(View(recording)) => recording.borrow().progress == Progress::Complete,
-            Content::Kept(kept) => kept.sized && kept.left == 0,
+            Content::Kept(kept) => kept.sized && kept.content.is_none(),
         }
     }
 
@@ -423,7 +430,9 @@ impl<C: Body<Data = Bytes> + Unpin> Body for Content<C> {
         match self {
             Content::Empty => SizeHint::with_exact(0),
             Content::View(View(recording)) => recording.borrow().source.size_hint(),
-            Content::Kept(kept) if kept.sized => SizeHint::with_exact(kept.left),
+            Content::Kept(kept) if kept.sized => {
+                SizeHint::with_exact(kept.content.as_ref().map_or(0, |c| c.len() as u64))
+            }
             Content::Kept(_) => SizeHint::default(),
         }
     }
@@ -578,6 +587,32 @@ mod tests {
         assert_eq!(memory.lent.get(), 3);
         drop(first);
         assert_eq!(memory.lent.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn small_pieces_do_not_keep_the_buffers_that_they_were_read_into() {
+        let memory = memory(100, 100);
+        let (sender, source) = caller(SizeHint::default());
+        let recorder = Recorder::new(source, &memory);
+        let mut view = recorder.view();
+        let buffer = Arc::new([b'a'; 64 * 1024]);
+        for _ in 0..10 {
+            let piece = Bytes::from_owner(Buffer(buffer.clone())).slice(..1);
+            sender.send(Ok(Frame::data(piece))).unwrap();
+            next(&mut view).await.unwrap().unwrap();
+        }
+        assert_eq!(Arc::strong_count(&buffer), 1);
+        assert!((10..=20).contains(&memory.lent.get()));
+        drop(sender);
+        assert_eq!(text(recorder.kept().await.unwrap()).await, "a".repeat(10));
+    }
+
+    struct Buffer(Arc<[u8; 64 * 1024]>);
+
+    impl AsRef<[u8]> for Buffer {
+        fn as_ref(&self) -> &[u8] {
+            &*self.0
+        }
     }
 
     #[tokio::test]

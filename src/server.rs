@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -108,6 +109,16 @@ pub struct Bound {
     sockets: Vec<Socket>,
 }
 
+/// Whether the groups that shall own unix sockets exist.
+pub fn check_groups(listeners: &[Listener]) -> Result<(), Error> {
+    listeners.iter().try_for_each(|listener| match listener {
+        Listener::Unix {
+            group: Some(group), ..
+        } => listen::group_id(group).map(drop),
+        Listener::Unix { group: None, .. } | Listener::Tcp(_) => Ok(()),
+    })
+}
+
 /// Listens on every place of the settings and raises the soft limit of file descriptors.
 pub fn bind(settings: Settings) -> Result<Bound, Error> {
     raise_descriptor_limit(settings.max_connections)?;
@@ -154,9 +165,8 @@ pub async fn serve<H: Handler>(
     let _ = stage.wait_for(|stage| *stage > Stage::Serving).await;
     accepting.shutdown().await;
     let workers = Arc::into_inner(workers).expect("the accept loops, which shared it, have ended");
-    for worker in workers {
-        worker.end().await;
-    }
+    // At once, not one after the other: they all have the same `drain_timeout`.
+    join_all(workers.into_iter().map(Worker::end)).await;
     Ok(())
 }
 
@@ -194,9 +204,14 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
+/// How many file descriptors the process may come to need.
+pub fn descriptors(max_connections: usize) -> u64 {
+    (max_connections as u64).saturating_add(OTHER_DESCRIPTORS)
+}
+
 fn raise_descriptor_limit(max_connections: usize) -> Result<(), Error> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let needed = (max_connections as u64).saturating_add(OTHER_DESCRIPTORS);
+    let needed = descriptors(max_connections);
     let limit = getrlimit(Resource::Nofile);
     match limit.maximum {
         Some(hard) if hard < needed => return Err(Error::TooFewDescriptors { needed, hard }),
@@ -426,6 +441,26 @@ mod tests {
             running.end(then).await;
             assert_eq!(rest(&mut busy).await, "");
         }
+    }
+
+    #[tokio::test]
+    async fn all_workers_share_one_drain_timeout() {
+        let drain_timeout = Duration::from_secs(1);
+        let running = start(Settings {
+            drain_timeout,
+            threads: 3,
+            ..settings(tcp())
+        });
+        let mut busy = Vec::new();
+        for _ in 0..3 {
+            let mut stream = running.connect().await;
+            send(&mut stream, "/wait").await;
+            running.doors.entered.notified().await;
+            busy.push(stream);
+        }
+        let started = tokio::time::Instant::now();
+        running.end(Stage::Draining).await;
+        assert!(started.elapsed() < 2 * drain_timeout);
     }
 
     #[tokio::test]

@@ -174,6 +174,16 @@ impl Hosts {
         })
     }
 
+    /// Where each of `hosts` is reached.
+    pub fn targets<'h>(
+        &self,
+        hosts: impl Iterator<Item = &'h str>,
+    ) -> Result<HashMap<Box<str>, Target>, Invalid> {
+        hosts
+            .map(|host| Ok((host.into(), self.target(host)?)))
+            .collect()
+    }
+
     /// The TLS settings for calls to the API: verified certificates, h2 or http/1.1 by ALPN.
     pub fn tls(&self) -> &Arc<ClientConfig> {
         &self.tls

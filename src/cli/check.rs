@@ -4,12 +4,13 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use super::service::open_store;
+use super::service::{self, open_store};
 use super::{ConfigFile, Failure, background_runtime, print};
 use crate::config::{self, Secrets, Settings};
 use crate::server::Listener;
 
-/// Checks what `run` would start with. `offline`: no secret is resolved and no store opened.
+/// Checks what `run` would start with. `offline`: no secret is resolved, no store
+/// opened, and neither certificates nor groups of this machine are looked for.
 /// Findings go to standard error, a summary to standard output.
 pub fn run(config: ConfigFile, offline: bool) -> Result<ExitCode, Failure> {
     let secrets = if offline {
@@ -22,6 +23,7 @@ pub fn run(config: ConfigFile, offline: bool) -> Result<ExitCode, Failure> {
         eprintln!("warning: {warning}");
     }
     if !offline {
+        service::check(&loaded.settings)?;
         background_runtime()?.block_on(open_store(&loaded.settings.store))?;
     }
     let summary = Summary(&loaded.settings);
@@ -78,7 +80,7 @@ impl fmt::Display for Summary<'_> {
             upstream.redirects.len(),
             routes.len(),
         )?;
-        let status = status.as_ref().map_or("not served".to_owned(), shown);
+        let status = status.map_or("not served".to_owned(), |address| address.to_string());
         write!(f, "  status     {status}")
     }
 }

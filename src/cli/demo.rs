@@ -51,7 +51,7 @@ async fn serve(folder: &Path) -> Result<ExitCode, Failure> {
 /// An ordinary configuration, but for the hosts.
 fn configuration(folder: &Path, damoov: &str) -> String {
     let table = Table::new(Vec::new(), None);
-    let mut hosts: Vec<_> = table.routes().map(|route| route.host.as_str()).collect();
+    let mut hosts: Vec<_> = table.hosts().collect();
     hosts.sort_unstable();
     hosts.dedup();
     let redirects: Vec<_> = hosts

@@ -6,12 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::admin::{self, Readiness, Starting};
+use crate::admin;
 use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::credentials::{self, Background, Provider, seal};
@@ -19,9 +18,9 @@ use crate::damoov::routes::Table;
 use crate::metrics::Metrics;
 use crate::principal::naming;
 use crate::proxy::{self, Path, Proxy, head};
-use crate::server::{self, Bound, Listener, Stage};
+use crate::server::{self, Bound, Stage};
+use crate::store::RunId;
 use crate::store::sqlite::{self, Sqlite};
-use crate::store::{RunId, Store};
 use crate::upstream::{self, Hosts};
 
 /// Why a proxy cannot start.
@@ -40,7 +39,7 @@ pub enum Error {
     #[error("cannot listen on {address} for [status]")]
     Status {
         /// Where.
-        address: String,
+        address: SocketAddr,
         /// Why.
         source: io::Error,
     },
@@ -82,37 +81,47 @@ pub struct OpenStore {
 pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreError> {
     let run = RunId(uuid::Uuid::new_v4());
     let store = Arc::new(sqlite::open(&settings.path, run)?);
-    let key = match &settings.key {
-        Some(key) => key.clone(),
-        None => {
-            let (key, created) =
-                seal::created_key(&settings.path).map_err(|source| StoreError::KeyFile {
-                    path: settings.path.join(seal::KEY_FILE),
-                    source,
-                })?;
-            if created {
-                tracing::warn!(
-                    path = %settings.path.join(seal::KEY_FILE).display(),
-                    "no [store] key is configured: one was created beside the store; back it up, \
-                     without it the stored tokens are lost"
-                );
-            }
-            key
-        }
+    let file = settings.path.join(seal::KEY_FILE);
+    let unusable = |source| StoreError::KeyFile {
+        path: file.clone(),
+        source,
+    };
+    let (key, created) = match &settings.key {
+        Some(key) => (key.clone(), false),
+        None => seal::created_key(&settings.path).map_err(unusable)?,
     };
     let ring = seal::Ring::new(&key, &settings.old_keys)?;
-    seal::verify(&ring, &*store).await?;
+    let verified = seal::verify(&ring, &*store).await;
+    match &verified {
+        Ok(()) if created => tracing::warn!(
+            path = %file.display(),
+            "no [store] key is configured: one was created beside the store; back it up, without \
+             it the stored tokens are lost"
+        ),
+        // The store had a key, which was lost; nobody is to take this one for it.
+        Err(seal::Unverified::WrongKey) if created => {
+            std::fs::remove_file(&file).map_err(unusable)?;
+        }
+        Ok(()) | Err(_) => {}
+    }
+    verified?;
     Ok(OpenStore { store, ring, run })
+}
+
+/// Refuses what a proxy with these settings would refuse before it listens, the store apart.
+pub fn check(settings: &Settings) -> Result<(), Error> {
+    let routes = Table::new(settings.routes.clone(), settings.default_host.clone());
+    Hosts::new(&settings.upstream)?.targets(routes.hosts())?;
+    server::check_groups(&settings.server.listeners)?;
+    Ok(())
 }
 
 /// A proxy that listens and has yet to accept.
 pub struct Service {
     bound: Bound,
-    status: Option<(TcpListener, admin::Status)>,
+    status: Option<(TcpListener, admin::Status<Provider>)>,
     proxy: Arc<Proxy>,
     background: Background,
-    /// Held until callers are served.
-    starting: Starting,
     stage: watch::Receiver<Stage>,
 }
 
@@ -138,7 +147,7 @@ impl Service {
         };
         let (provider, background) = Provider::start(credentials::Parts {
             settings: settings.credentials,
-            store: store.clone(),
+            store,
             run,
             ring,
             upstream: &settings.upstream,
@@ -147,20 +156,19 @@ impl Service {
             metrics: metrics.clone(),
             runtime: Handle::current(),
         });
-        let readiness = Readiness::default();
-        let starting = readiness.wait_for("serving callers");
-        let status = match &settings.status {
+        let status = match settings.status {
             None => None,
-            Some(listener) => {
+            Some(address) => {
+                let listener = admin::bind(address)
+                    .await
+                    .map_err(|source| Error::Status { address, source })?;
                 let status = admin::Status {
                     head: head.clone(),
-                    readiness: readiness.clone(),
-                    writable: Box::new(move || store.writable()),
-                    report: report(&provider),
+                    engine: provider.clone(),
                     metrics: metrics.clone(),
                     stage: stage.clone(),
                 };
-                Some((bind_status(listener).await?, status))
+                Some((listener, status))
             }
         };
         let proxy = Proxy::new(proxy::Parts {
@@ -181,7 +189,6 @@ impl Service {
             status,
             proxy: Arc::new(proxy),
             background,
-            starting,
             stage,
         })
     }
@@ -205,11 +212,9 @@ impl Service {
             status,
             proxy,
             background,
-            starting,
             stage,
         } = self;
         let status = status.map(|(listener, status)| tokio::spawn(admin::serve(listener, status)));
-        drop(starting);
         let served = server::serve(bound, move || Path::new(proxy.clone()), stage).await;
         background.finish().await;
         if let Some(status) = status {
@@ -217,27 +222,6 @@ impl Service {
         }
         served
     }
-}
-
-async fn bind_status(listener: &Listener) -> Result<TcpListener, Error> {
-    match listener {
-        Listener::Tcp(address) => admin::bind(*address).await.map_err(|source| Error::Status {
-            address: address.to_string(),
-            source,
-        }),
-        Listener::Unix { path, .. } => Err(Error::Status {
-            address: path.display().to_string(),
-            source: io::Error::from(io::ErrorKind::Unsupported),
-        }),
-    }
-}
-
-fn report(provider: &Provider) -> Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync> {
-    let provider = provider.clone();
-    Box::new(move || {
-        let provider = provider.clone();
-        Box::pin(async move { provider.report().await })
-    })
 }
 
 fn default_account(settings: &credentials::Settings) -> Option<Arc<str>> {

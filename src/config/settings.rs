@@ -2,6 +2,7 @@
 //! section.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -112,10 +113,6 @@ fn loopback(node: &Node) -> Result<Listener, String> {
     }
 }
 
-fn any_address(node: &Node) -> Result<Listener, String> {
-    shape::address(node).map(Listener::Tcp)
-}
-
 fn unix_socket(socket: &mut Section<'_>) -> Option<Listener> {
     let path = socket.require("unix", shape::file_path);
     let mode = socket.get("mode", shape::mode).unwrap_or(0o660);
@@ -127,13 +124,12 @@ fn unix_socket(socket: &mut Section<'_>) -> Option<Listener> {
     })
 }
 
-fn status(status: &mut Section<'_>) -> Option<Listener> {
-    status.demand("listen");
-    let listeners = status.one_or_many("listen", unix_socket, any_address)?;
-    if listeners.len() > 1 {
-        status.refuse("listen", "expected one address");
-    }
-    listeners.into_iter().next()
+fn status(status: &mut Section<'_>) -> Option<SocketAddr> {
+    status.require("listen", |node| {
+        shape::address(node).map_err(|_| {
+            "expected one address with its port, such as \"127.0.0.1:9091\"".to_owned()
+        })
+    })
 }
 
 fn instances(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<credentials::Instance> {

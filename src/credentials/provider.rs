@@ -21,7 +21,7 @@ use super::{Error, Instance, Need, Settings, Wanted};
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
 use crate::principal::{InstanceId, Principal};
-use crate::store::{RunId, Store};
+use crate::store::{self, RunId, Store};
 use crate::upstream;
 
 /// Gives out credentials and renews them: one renewal per principal at a time, in a task that no
@@ -221,6 +221,11 @@ impl Provider {
     /// A keyed hash of the principal, for logs.
     pub fn log_name(&self, principal: &Principal) -> String {
         self.engine.log_name(principal)
+    }
+
+    /// Whether the store can make renewals durable: [`Store::writable`].
+    pub fn writable(&self) -> Result<(), store::Error> {
+        self.engine.store.writable()
     }
 
     /// Brings those metrics up to date that are read off rather than counted.

@@ -108,6 +108,11 @@ impl Table {
         self.entries.iter().map(|entry| &*entry.route)
     }
 
+    /// The host of each route.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.routes().map(|route| route.host.as_str())
+    }
+
     /// The route of a path that has passed the checks of the request head; `None` where no route
     /// has this path and method. Case, a slash at the end, and escapes of plain characters do not
     /// matter: the API takes all of these spellings for the same path. Allocates nothing.

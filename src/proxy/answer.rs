@@ -70,7 +70,9 @@ impl Received {
         within: Duration,
     ) -> Result<Received, Error> {
         let (head, content) = answer.into_parts();
-        if in_band && head.status.is_success() && may_hold_a_401(&head.headers) {
+        // HEAD and 204 may announce content that never comes.
+        let has_content = !content.is_end_stream();
+        if in_band && has_content && head.status.is_success() && may_hold_a_401(&head.headers) {
             let whole = tokio::time::timeout(within, content.collect())
                 .await
                 .map_err(|_| Error::ResponseTimeout)?

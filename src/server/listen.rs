@@ -137,7 +137,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 /// The number of a group in `/etc/group`.
-fn group_id(name: &str) -> Result<u32, Error> {
+pub(super) fn group_id(name: &str) -> Result<u32, Error> {
     fs::read_to_string("/etc/group")
         .unwrap_or_default()
         .lines()

@@ -1,9 +1,11 @@
 //! Opening one connection: TCP, then TLS where the target wants it, and which HTTP it speaks.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -63,10 +65,45 @@ pub(super) enum Version {
 
 /// One open connection.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) struct Stream {
+    transport: Transport,
+    heard: Heard,
+}
+
+/// Whether a connection has been heard from since this was last reset. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard(Rc<Cell<bool>>);
+
+#[derive(Debug)]
+enum Transport {
     Plain(TcpStream),
     // A TLS session is a kilobyte; boxed, a plain stream stays small.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Heard {
+    /// From now on, nothing.
+    pub(super) fn reset(&self) {
+        self.0.set(false);
+    }
+
+    /// Any byte at all, of an answer's head or of something else.
+    pub(super) fn anything(&self) -> bool {
+        self.0.get()
+    }
+}
+
+impl Stream {
+    fn new(transport: Transport) -> Stream {
+        Stream {
+            transport,
+            heard: Heard::default(),
+        }
+    }
+
+    pub(super) fn heard(&self) -> Heard {
+        self.heard.clone()
+    }
 }
 
 /// Connects to `target`. Proxy environment variables are ignored.
@@ -82,7 +119,7 @@ pub(super) async fn open(
     let tcp = TcpStream::connect((host, port)).await?;
     tcp.set_nodelay(true)?;
     match target.scheme {
-        Scheme::Http => Ok((Stream::Plain(tcp), Version::Http1)),
+        Scheme::Http => Ok((Stream::new(Transport::Plain(tcp)), Version::Http1)),
         Scheme::Https => {
             let tls = TlsConnector::from(tls.clone())
                 .connect(target.name.clone(), tcp)
@@ -91,7 +128,7 @@ pub(super) async fn open(
                 Some(b"h2") => Version::Http2,
                 _ => Version::Http1,
             };
-            Ok((Stream::Tls(Box::new(tls)), version))
+            Ok((Stream::new(Transport::Tls(Box::new(tls))), version))
         }
     }
 }
@@ -102,10 +139,16 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        let Stream { transport, heard } = self.get_mut();
+        let before = buffer.filled().len();
+        let read = match transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        };
+        if buffer.filled().len() > before {
+            heard.0.set(true);
         }
+        read
     }
 }
 
@@ -115,23 +158,23 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => leave_to_reading(Pin::new(stream).poll_write(cx, bytes)),
-            Stream::Tls(stream) => leave_to_reading(Pin::new(stream).poll_write(cx, bytes)),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => leave_to_reading(Pin::new(stream).poll_write(cx, bytes)),
+            Transport::Tls(stream) => leave_to_reading(Pin::new(stream).poll_write(cx, bytes)),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => leave_to_reading(Pin::new(stream).poll_flush(cx)),
-            Stream::Tls(stream) => leave_to_reading(Pin::new(stream).poll_flush(cx)),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => leave_to_reading(Pin::new(stream).poll_flush(cx)),
+            Transport::Tls(stream) => leave_to_reading(Pin::new(stream).poll_flush(cx)),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -140,20 +183,20 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => {
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => {
                 leave_to_reading(Pin::new(stream).poll_write_vectored(cx, slices))
             }
-            Stream::Tls(stream) => {
+            Transport::Tls(stream) => {
                 leave_to_reading(Pin::new(stream).poll_write_vectored(cx, slices))
             }
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
+        match &self.transport {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
         }
     }
 }

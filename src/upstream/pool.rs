@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::connect::{self, OnThisThread};
+use super::connect::{self, Heard, OnThisThread};
 use super::{Error, Head, Scheme, Target};
 use crate::headers::framing_is_plain;
 
@@ -93,9 +93,15 @@ enum Protocol<B> {
 }
 
 #[derive(Debug)]
-struct Idle<B> {
+struct Http1<B> {
     sender: http1::SendRequest<B>,
+    heard: Heard,
     opened: Instant,
+}
+
+#[derive(Debug)]
+struct Idle<B> {
+    connection: Http1<B>,
     since: Instant,
 }
 
@@ -103,8 +109,7 @@ struct Idle<B> {
 #[derive(Debug)]
 enum Lease<B> {
     Http1 {
-        sender: http1::SendRequest<B>,
-        opened: Instant,
+        connection: Http1<B>,
         host: Rc<Host<B>>,
         _permit: OwnedSemaphorePermit,
     },
@@ -164,7 +169,7 @@ where
     /// Sends one request to `host` and waits for the head of the answer, until `overdue` ends.
     ///
     /// A request that hit a connection which had died unnoticed is sent once more, if none of it
-    /// was written, or if it is a GET, HEAD or OPTIONS without content.
+    /// was written, or if it is a GET, HEAD or OPTIONS without content and nothing was heard.
     pub async fn send(
         &self,
         host: &str,
@@ -186,11 +191,10 @@ where
             Ok(answer) => return Ok(answer),
             Err(failed) => failed,
         };
-        let content = match failed.unsent {
-            _ if !reused || !failed.died() => return Err(failed.error),
-            Some(request) => request.into_body(),
-            None if repeatable => B::default(),
-            None => return Err(failed.error),
+        let content = match failed.state {
+            State::Unsent(content) if reused => content,
+            State::Unanswered if reused && repeatable => B::default(),
+            State::Unsent(_) | State::Unanswered | State::Final => return Err(failed.error),
         };
         let (lease, _) = host.lease(Accept::OnlyNew).await?;
         let request = host.request(&lease, head, content);
@@ -218,8 +222,7 @@ where
             && let Some(idle) = self.pop()
         {
             let lease = Lease::Http1 {
-                sender: idle.sender,
-                opened: idle.opened,
+                connection: idle.connection,
                 host: self.clone(),
                 _permit: permit,
             };
@@ -245,6 +248,7 @@ where
         let (stream, version) = connect::open(&self.target, &self.tls)
             .await
             .map_err(Error::Unreachable)?;
+        let heard = stream.heard();
         let io = TokioIo::new(stream);
         match version {
             connect::Version::Http1 => {
@@ -256,8 +260,11 @@ where
                 self.drive(connection);
                 *self.protocol.borrow_mut() = Protocol::Http1;
                 let lease = Lease::Http1 {
-                    sender,
-                    opened: Instant::now(),
+                    connection: Http1 {
+                        sender,
+                        heard,
+                        opened: Instant::now(),
+                    },
                     host: self.clone(),
                     _permit: permit,
                 };
@@ -332,20 +339,16 @@ impl<B> Host<B> {
     fn pop(&self) -> Option<Idle<B>> {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
-        let newest = idle
-            .iter()
-            .rposition(|idle| idle.sender.is_ready() && idle.is_young(now, self.limits))?;
+        let newest = idle.iter().rposition(|idle| {
+            idle.connection.sender.is_ready() && idle.is_young(now, self.limits)
+        })?;
         Some(idle.remove(newest))
     }
 
-    fn push(&self, sender: http1::SendRequest<B>, opened: Instant) {
-        if !sender.is_closed() {
+    fn push(&self, connection: Http1<B>) {
+        if !connection.sender.is_closed() {
             let since = Instant::now();
-            self.idle.borrow_mut().push(Idle {
-                sender,
-                opened,
-                since,
-            });
+            self.idle.borrow_mut().push(Idle { connection, since });
         }
     }
 
@@ -354,27 +357,30 @@ impl<B> Host<B> {
         let now = Instant::now();
         self.idle
             .borrow_mut()
-            .retain(|idle| !idle.sender.is_closed() && idle.is_young(now, self.limits));
+            .retain(|idle| !idle.connection.sender.is_closed() && idle.is_young(now, self.limits));
     }
 }
 
 impl<B> Idle<B> {
     fn is_young(&self, now: Instant, limits: Limits) -> bool {
-        now - self.since < limits.idle_timeout && now - self.opened < MAX_AGE
+        now - self.since < limits.idle_timeout && now - self.connection.opened < MAX_AGE
     }
 }
 
-/// Why an exchange failed, with the request if none of it was written.
+/// Why an exchange failed.
 struct Failed<B> {
     error: Error,
-    unsent: Option<Request<B>>,
+    state: State<B>,
 }
 
-impl<B> Failed<B> {
-    /// Whether the connection died, rather than answered badly or late.
-    fn died(&self) -> bool {
-        matches!(&self.error, Error::Broken(error) if !error.is_parse() && !error.is_user())
-    }
+/// How far a request came before it failed.
+enum State<B> {
+    /// None of it was written; this is its content.
+    Unsent(B),
+    /// The connection died before any byte of an answer.
+    Unanswered,
+    /// The answer was bad, cut off or late.
+    Final,
 }
 
 impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B> {
@@ -386,7 +392,7 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B> {
     ) -> Result<Response<Answer<B>>, Failed<B>> {
         let failed = |error| Failed {
             error,
-            unsent: None,
+            state: State::Final,
         };
         let answer = tokio::select! {
             biased;
@@ -405,10 +411,27 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B> {
                 incoming,
                 lease: Some(self),
             })),
-            Err(mut error) => Err(Failed {
-                unsent: error.take_message(),
-                error: Error::Broken(error.into_error()),
-            }),
+            Err(mut error) => {
+                let unsent = error.take_message();
+                let error = error.into_error();
+                let state = match unsent {
+                    _ if error.is_parse() || error.is_user() => State::Final,
+                    Some(request) => State::Unsent(request.into_body()),
+                    None if self.has_heard() => State::Final,
+                    None => State::Unanswered,
+                };
+                let error = Error::Broken(error);
+                Err(Failed { error, state })
+            }
+        }
+    }
+
+    /// Whether anything came in answer. Of a shared connection that is not known: hyper tells of
+    /// whole heads alone, and what was heard may be somebody else's.
+    fn has_heard(&self) -> bool {
+        match self {
+            Lease::Http1 { connection, .. } => connection.heard.anything(),
+            Lease::Http2(_) => false,
         }
     }
 
@@ -417,7 +440,10 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B> {
         request: Request<B>,
     ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
         match self {
-            Lease::Http1 { sender, .. } => sender.try_send_request(request).await,
+            Lease::Http1 { connection, .. } => {
+                connection.heard.reset();
+                connection.sender.try_send_request(request).await
+            }
             Lease::Http2(sender) => sender.try_send_request(request).await,
         }
     }
@@ -466,13 +492,10 @@ impl<B: Unpin> Body for Answer<B> {
 impl<B> Drop for Answer<B> {
     fn drop(&mut self) {
         if let Some(Lease::Http1 {
-            sender,
-            opened,
-            host,
-            _permit,
+            connection, host, ..
         }) = self.lease.take()
         {
-            host.push(sender, opened);
+            host.push(connection);
         }
     }
 }
@@ -663,6 +686,29 @@ mod tests {
                     assert!(matches!(error, Error::Broken(_)), "{method}: {error:?}");
                 }
             }
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_request_whose_answer_had_begun_is_not_sent_again() {
+        let (listener, authority) = listen().await;
+        let (pool, _) = plain(authority, limits(1));
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            hear(&mut stream).await;
+            say(&mut stream, OK).await;
+            hear(&mut stream).await;
+            say(&mut stream, "HTTP/1.1 200 OK\r\nConte").await;
+            drop(stream);
+            listener.accept().await.unwrap();
+        };
+        let calling = async {
+            text(get(&pool).await.unwrap()).await;
+            get(&pool).await
+        };
+        tokio::select! {
+            answer = calling => assert!(matches!(answer, Err(Error::Broken(_)))),
+            () = serving => panic!("the request was sent again"),
         }
     }
 

@@ -40,6 +40,30 @@ async fn a_wrong_configuration_is_exit_code_64_for_every_command() {
 }
 
 #[tokio::test]
+async fn what_this_machine_lacks_is_told_by_check_as_by_run() {
+    let damoov = damoov().await;
+    for (key, value, said_of_it) in [
+        ("upstream.ca_file", "/nowhere/ca.pem", "/nowhere/ca.pem"),
+        (
+            "listen",
+            r#"{ unix = "/nowhere/proxy.sock", group = "no such group" }"#,
+            "no such group",
+        ),
+    ] {
+        let builder = proxy(&damoov).set(key, value);
+        let store = builder.store();
+        let proxy = builder.stopped(&store);
+        for command in ["run", "check"] {
+            let (code, said) = run(&proxy, command).await;
+            assert_eq!(code, Some(64), "{command}: {said}");
+            assert!(said.contains(said_of_it), "{said}");
+        }
+        let (code, said) = run(&proxy, "check --offline").await;
+        assert_eq!(code, Some(0), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_cannot_be_used_is_exit_code_78_and_is_left_alone() {
     let damoov = damoov().await;
     let mut proxy = proxy(&damoov).start().await;

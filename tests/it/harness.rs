@@ -104,7 +104,7 @@ pub struct Builder {
 /// A proxy in front of `damoov`, with one instance, one account, and a store of its own.
 pub fn proxy(damoov: &Simulator) -> Builder {
     let table = Table::new(Vec::new(), None);
-    let mut hosts: Vec<_> = table.routes().map(|route| route.host.clone()).collect();
+    let mut hosts: Vec<_> = table.hosts().map(str::to_owned).collect();
     hosts.sort();
     hosts.dedup();
     let hosts = hosts

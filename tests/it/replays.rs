@@ -280,7 +280,7 @@ async fn where_the_memory_for_replays_is_lent_out_the_401_is_passed_on() {
     let mut first = Wire::to(&proxy).await;
     first.write(&bytes[..bytes.len() - 1]).await;
     eventually("the first content is kept", async || {
-        proxy.metric("replay_memory_bytes", "").await == (LIMIT - 1) as f64
+        proxy.metric("replay_memory_bytes", "").await >= (LIMIT - 1) as f64
     })
     .await;
     let other = framed(

@@ -228,6 +228,36 @@ async fn odd_but_good_answers_are_passed_on_as_they_are() {
 }
 
 #[tokio::test]
+async fn an_answer_without_content_keeps_none_whatever_it_announces() {
+    let scene = Scene::new().await;
+    let json = "Content-Type: application/json\r\nContent-Length: 20\r\n\r\n";
+    for (method, answer, length) in [
+        ("HEAD", format!("HTTP/1.1 200 OK\r\n{json}"), Some("20")),
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
+            None,
+        ),
+        ("GET", format!("HTTP/1.1 304 Not Modified\r\n{json}"), None),
+        ("GET", format!("HTTP/1.1 204 No Content\r\n{json}"), None),
+    ] {
+        let mut caller = scene.calling(method).await;
+        let mut api = scene.upstream.answer_once(&answer).await;
+        let got = caller.head().await;
+        assert_eq!(got.head[9..12], answer[9..12]);
+        assert_eq!(got.field("content-length"), length, "{method} {answer}");
+        assert!(got.field("transfer-encoding").is_none());
+        // The connection of the caller goes on, right behind the head.
+        caller.write(get(ECHO, "")).await;
+        api.head().await;
+        api.write(GOOD).await;
+        assert_eq!(caller.message().await.content, b"good");
+        api.write("nonsense").await;
+        assert!(api.rest().await.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_reused_connection_that_died_is_replaced_once_where_nothing_can_happen_twice() {
     let scene = Scene::new().await;
     let mut idle = scene.still_works().await;

@@ -291,3 +291,21 @@ async fn a_store_that_cannot_be_trusted_is_refused_with_78_and_a_way_out() {
         assert_eq!(damoov.handle().counts().total.logins.all(), logins);
     }
 }
+
+#[tokio::test]
+async fn a_key_that_was_lost_is_not_replaced_by_another_one() {
+    let damoov = damoov().await;
+    let mut proxy = roomy(&damoov).start().await;
+    served(&proxy.get(1, SCORES).await, 1);
+    assert!(proxy.terminate().await.success());
+    let key_file = proxy.store().join("store.key");
+    let key = fs::read(&key_file).unwrap();
+    fs::remove_file(&key_file).unwrap();
+    let output = proxy.command("run").output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(!key_file.exists());
+    fs::write(&key_file, key).unwrap();
+    proxy.start().await;
+    served(&proxy.get(1, SCORES).await, 1);
+    assert_eq!(damoov.handle().counts().total.logins.all(), 1);
+}
