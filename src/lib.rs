@@ -50,6 +50,7 @@
 //! ```text
 //! main → cli → everything it wires      server → proxy (as a Handler)
 //! proxy → head, naming, routes, credentials, replay, headers, upstream, error, metrics
+//! admin → proxy::head, error, metrics, credentials (what they report), store (whether it is writable)
 //! credentials → store, damoov, upstream (settings), secret, metrics, clock
 //! ```
 //!

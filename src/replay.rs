@@ -3,19 +3,23 @@
 //! answer comes before all was sent. Knows neither status codes nor tokens. Everything of one
 //! request stays on its worker's thread.
 
+mod memory;
+
+pub use memory::Memory;
+
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, Sleep};
+
+use memory::Loan;
 
 /// A caller that sends no content for so long is not waited for (hardening.md, "Requests").
 const IDLE: Duration = Duration::from_secs(10);
@@ -27,34 +31,6 @@ pub struct Settings {
     pub limit: u64,
     /// Bytes kept over all requests.
     pub memory: u64,
-}
-
-/// Lends the memory that recordings take, over all requests of all workers.
-#[derive(Debug)]
-pub struct Memory {
-    settings: Settings,
-    /// The account itself, not a copy of it, so that the metric cannot drift from the truth.
-    lent: Gauge<i64, AtomicI64>,
-}
-
-impl Memory {
-    /// Accounts for what is lent in `lent`.
-    pub fn new(settings: Settings, lent: Gauge<i64, AtomicI64>) -> Memory {
-        Memory { settings, lent }
-    }
-
-    fn lend(&self, bytes: u64) -> bool {
-        let bytes = signed(bytes);
-        let fits = self.lent.inc_by(bytes).saturating_add(bytes) <= signed(self.settings.memory);
-        if !fits {
-            self.lent.dec_by(bytes);
-        }
-        fits
-    }
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Why content ended before it was complete.
@@ -154,35 +130,6 @@ enum Attachment {
     Taken,
 }
 
-#[derive(Debug)]
-struct Loan {
-    memory: Arc<Memory>,
-    bytes: u64,
-}
-
-impl Loan {
-    /// Whether there is memory for so many bytes. What is lent at least doubles, within the limit
-    /// of one request, so that content in many pieces is not moved at each.
-    fn cover(&mut self, bytes: usize) -> bool {
-        let (bytes, limit) = (bytes as u64, self.memory.settings.limit);
-        if bytes <= self.bytes {
-            return true;
-        }
-        let grown = bytes.max(self.bytes * 2).min(limit);
-        let covers = bytes <= limit && self.memory.lend(grown - self.bytes);
-        if covers {
-            self.bytes = grown;
-        }
-        covers
-    }
-}
-
-impl Drop for Loan {
-    fn drop(&mut self) {
-        self.memory.lent.dec_by(signed(self.bytes));
-    }
-}
-
 impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
     /// Takes over a request's content. Nothing is read before a view is polled.
     pub fn new(source: C, memory: &Arc<Memory>) -> Recorder<C> {
@@ -190,10 +137,7 @@ impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
             return Recorder { recording: None };
         }
         let size = source.size_hint();
-        let loan = Loan {
-            memory: memory.clone(),
-            bytes: 0,
-        };
+        let loan = Loan::of(memory);
         let tape = if size.lower() > memory.settings.limit {
             Tape::Overflowed
         } else {
@@ -442,6 +386,7 @@ impl<C: Body<Data = Bytes> + Unpin> Body for Content<C> {
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
+    use prometheus_client::metrics::gauge::Gauge;
     use tokio::sync::mpsc;
 
     /// Content that a test sends piece by piece.

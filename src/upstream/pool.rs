@@ -2,21 +2,23 @@
 //! on top, because it is the least likely to be closed by the other side. HTTP/2, where the host
 //! chose it: one connection that everybody shares. hyper speaks the protocol; this is bookkeeping.
 
+mod exchange;
+
+pub use exchange::Answer;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri, Version, uri};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use http::{Method, Request, Response, Uri, Version, uri};
+use http_body::Body;
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::ClientConfig;
@@ -26,7 +28,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connect::{self, Heard, OnThisThread};
 use super::{Error, Head, Scheme, Target};
-use crate::headers::framing_is_plain;
+use exchange::{Lease, State};
 
 /// A connection is not used again after this, so that a change in DNS is followed.
 const MAX_AGE: Duration = Duration::from_secs(300);
@@ -56,14 +58,6 @@ pub struct Pool<B> {
     hosts: HashMap<Box<str>, Rc<Host<B>>>,
     /// Closes idle connections; aborted when the pool is dropped.
     _sweeper: JoinSet<()>,
-}
-
-/// The content of an answer. Its connection returns to the pool when it is dropped.
-#[derive(Debug)]
-pub struct Answer<B> {
-    incoming: Incoming,
-    /// Taken when dropped.
-    lease: Option<Lease<B>>,
 }
 
 #[derive(Debug)]
@@ -103,17 +97,6 @@ struct Http1<B> {
 struct Idle<B> {
     connection: Http1<B>,
     since: Instant,
-}
-
-/// The right to send one request.
-#[derive(Debug)]
-enum Lease<B> {
-    Http1 {
-        connection: Http1<B>,
-        host: Rc<Host<B>>,
-        _permit: OwnedSemaphorePermit,
-    },
-    Http2(http2::SendRequest<B>),
 }
 
 /// Whether a connection that carried a request before will do.
@@ -367,88 +350,6 @@ impl<B> Idle<B> {
     }
 }
 
-/// Why an exchange failed.
-struct Failed<B> {
-    error: Error,
-    state: State<B>,
-}
-
-/// How far a request came before it failed.
-enum State<B> {
-    /// None of it was written; this is its content.
-    Unsent(B),
-    /// The connection died before any byte of an answer.
-    Unanswered,
-    /// The answer was bad, cut off or late.
-    Final,
-}
-
-impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B> {
-    /// Sends the request. Whatever goes wrong, the connection is not used again.
-    async fn exchange(
-        mut self,
-        request: Request<B>,
-        overdue: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Response<Answer<B>>, Failed<B>> {
-        let failed = |error| Failed {
-            error,
-            state: State::Final,
-        };
-        let answer = tokio::select! {
-            biased;
-            answer = self.send(request) => answer,
-            () = overdue => return Err(failed(Error::ResponseTimeout)),
-        };
-        match answer {
-            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Err(failed(Error::Switched))
-            }
-            // hyper settles such conflicts by itself and leaves both fields in place.
-            Ok(answer) if !framing_is_plain(answer.headers(), answer.version()) => {
-                Err(failed(Error::Framing))
-            }
-            Ok(answer) => Ok(answer.map(|incoming| Answer {
-                incoming,
-                lease: Some(self),
-            })),
-            Err(mut error) => {
-                let unsent = error.take_message();
-                let error = error.into_error();
-                let state = match unsent {
-                    _ if error.is_parse() || error.is_user() => State::Final,
-                    Some(request) => State::Unsent(request.into_body()),
-                    None if self.has_heard() => State::Final,
-                    None => State::Unanswered,
-                };
-                let error = Error::Broken(error);
-                Err(Failed { error, state })
-            }
-        }
-    }
-
-    /// Whether anything came in answer. Of a shared connection that is not known: hyper tells of
-    /// whole heads alone, and what was heard may be somebody else's.
-    fn has_heard(&self) -> bool {
-        match self {
-            Lease::Http1 { connection, .. } => connection.heard.anything(),
-            Lease::Http2(_) => false,
-        }
-    }
-
-    async fn send(
-        &mut self,
-        request: Request<B>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
-        match self {
-            Lease::Http1 { connection, .. } => {
-                connection.heard.reset();
-                connection.sender.try_send_request(request).await
-            }
-            Lease::Http2(sender) => sender.try_send_request(request).await,
-        }
-    }
-}
-
 /// Says how the content ends (RFC 9112 §6, RFC 9110 §8.6): by the length where it is known, which
 /// includes none for the methods that promise content, else by `chunked`, for GET and HEAD too.
 fn frame(headers: &mut HeaderMap, version: Version, method: &Method, content: &impl Body) {
@@ -469,42 +370,13 @@ fn frame(headers: &mut HeaderMap, version: Version, method: &Method, content: &i
     }
 }
 
-impl<B: Unpin> Body for Answer<B> {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.get_mut().incoming).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
-
-impl<B> Drop for Answer<B> {
-    fn drop(&mut self) {
-        if let Some(Lease::Http1 {
-            connection, host, ..
-        }) = self.lease.take()
-        {
-            host.push(connection);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::upstream::{Hosts, Redirect, Settings};
+    use http_body::Frame;
     use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
     use hyper::service::service_fn;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};

@@ -1,0 +1,74 @@
+//! The account of what recordings keep in memory, over all requests of all workers.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::Settings;
+
+/// Lends the memory that recordings take, over all requests of all workers.
+#[derive(Debug)]
+pub struct Memory {
+    pub(super) settings: Settings,
+    /// The account itself, not a copy of it, so that the metric cannot drift from the truth.
+    pub(super) lent: Gauge<i64, AtomicI64>,
+}
+
+impl Memory {
+    /// Accounts for what is lent in `lent`.
+    pub fn new(settings: Settings, lent: Gauge<i64, AtomicI64>) -> Memory {
+        Memory { settings, lent }
+    }
+
+    fn lend(&self, bytes: u64) -> bool {
+        let bytes = signed(bytes);
+        let fits = self.lent.inc_by(bytes).saturating_add(bytes) <= signed(self.settings.memory);
+        if !fits {
+            self.lent.dec_by(bytes);
+        }
+        fits
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// The memory of one recording; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Loan {
+    memory: Arc<Memory>,
+    pub(super) bytes: u64,
+}
+
+impl Loan {
+    /// Of nothing yet.
+    pub(super) fn of(memory: &Arc<Memory>) -> Loan {
+        Loan {
+            memory: memory.clone(),
+            bytes: 0,
+        }
+    }
+
+    /// Whether there is memory for so many bytes. What is lent at least doubles, within the limit
+    /// of one request, so that content in many pieces is not moved at each.
+    pub(super) fn cover(&mut self, bytes: usize) -> bool {
+        let (bytes, limit) = (bytes as u64, self.memory.settings.limit);
+        if bytes <= self.bytes {
+            return true;
+        }
+        let grown = bytes.max(self.bytes * 2).min(limit);
+        let covers = bytes <= limit && self.memory.lend(grown - self.bytes);
+        if covers {
+            self.bytes = grown;
+        }
+        covers
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.memory.lent.dec_by(signed(self.bytes));
+    }
+}
