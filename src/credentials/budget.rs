@@ -13,6 +13,8 @@ use crate::clock::{Clock, Moment, Timestamp};
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Class, LoginWindow, LoginWindows, Slot, Store};
 
+/// Who stands in line gives up so long before its patience ends, in real time.
+const EARLY: Duration = Duration::from_millis(500);
 /// After a 429 the windows are halved for so long.
 const HALVED_FOR: Duration = Duration::from_secs(24 * 3600);
 
@@ -92,6 +94,8 @@ impl Budget {
             self.within(self.expected(queue, class, ahead), patience())?;
         }
         let wait = self.clock.to_real(patience().since(self.clock.now()));
+        // A little before those who wait lose patience, or they would not be told why.
+        let wait = wait - EARLY.min(wait / 10);
         let Ok(_front) = tokio::time::timeout(wait, queue.front.lock()).await else {
             return Err(self.refusal(self.expected(queue, class, ahead.max(1))));
         };
