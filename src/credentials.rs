@@ -15,6 +15,7 @@ mod mass_rejection;
 mod pace;
 mod pair;
 mod provider;
+mod refresh;
 mod renewal;
 pub mod seal;
 mod token_endpoint;

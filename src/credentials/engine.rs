@@ -1,5 +1,5 @@
-//! What every renewal works with: the store, the seal, the Auth endpoints, the guards. And the
-//! three steps that every grant shares: reading an entry, committing a pair, publishing a token.
+//! What every renewal works with: the store, the seal, the Auth endpoints, the guards. And what both
+//! grants share: reading an entry, committing a pair, publishing a token, patience with the host.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -23,9 +23,14 @@ use super::seal::Ring;
 use super::token_endpoint::TokenEndpoint;
 use super::{Error, Instance, Settings};
 use crate::clock::{Clock, Timestamp};
-use crate::metrics::{Metrics, StoreLabels, StoreOperation, StoreResult};
+use crate::damoov::auth;
+use crate::damoov::jwt::Claims;
+use crate::metrics::{
+    Grant, GrantLabel, Metrics, RenewalLabels, RenewalResult, StoreLabels, StoreOperation,
+    StoreResult,
+};
 use crate::principal::{InstanceId, Principal};
-use crate::store::{self, Commit, Entry, Generation, Record, RunId, Store};
+use crate::store::{self, Commit, Entry, Generation, Note, Record, RunId, Store};
 
 /// While a commit cannot be made durable it is tried again this often.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
@@ -241,6 +246,74 @@ impl Engine {
         ended: Result<T, store::Error>,
     ) -> Result<T, store::Error> {
         counted(&self.metrics, operation, ended)
+    }
+
+    /// Waits out the host's back-off, if somebody is patient enough.
+    pub(super) async fn patient_with_host(&self, flight: &Flight) -> Result<(), Error> {
+        let until = self.backoff.until();
+        if until <= self.clock.now() {
+            return Ok(());
+        }
+        if until > flight.patience() {
+            return Err(match flight.excuse() {
+                Error::WaitedTooLong => Error::Unreachable,
+                trouble => trouble,
+            });
+        }
+        self.unless_closing(self.clock.sleep_until(until)).await
+    }
+
+    /// A's token is never attached to B: neither the answer nor the JWT names another user.
+    pub(super) fn is_of(&self, principal: &Principal, grant: &auth::Grant) -> bool {
+        let Principal::User(user) = principal else {
+            return true;
+        };
+        let claimed = grant
+            .access_token
+            .as_ref()
+            .and_then(|token| Claims::read(token.expose()).device_token);
+        let foreign = grant
+            .device_token
+            .into_iter()
+            .chain(claimed)
+            .any(|named| named != *user);
+        if foreign {
+            tracing::error!(
+                principal = self.log_name(principal),
+                "Damoov answered with another user's token; it is not used"
+            );
+        }
+        !foreign
+    }
+
+    /// Remembers a fact durably.
+    pub(super) async fn note(&self, principal: &Principal, note: Note) -> Result<(), Error> {
+        let noted = self.store.note(principal, note).await;
+        Ok(self.counted(StoreOperation::Note, noted)?)
+    }
+
+    /// Counts a grant that ended.
+    pub(super) fn count(
+        &self,
+        flight: &Flight,
+        grant: Grant,
+        result: RenewalResult,
+        took: Duration,
+    ) {
+        let trigger = flight.ask.trigger;
+        self.metrics
+            .renewals
+            .get_or_create(&RenewalLabels {
+                grant,
+                trigger,
+                result,
+            })
+            .inc();
+        let took = self.clock.to_real(took).as_secs_f64();
+        self.metrics
+            .renewal_duration
+            .get_or_create(&GrantLabel { grant })
+            .observe(took);
     }
 
     /// A keyed hash of the principal, for logs.

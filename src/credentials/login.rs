@@ -7,7 +7,6 @@ use super::Error;
 use super::engine::Engine;
 use super::flights::{Flight, Outcome};
 use super::pair::Pair;
-use super::renewal::loss_error;
 use super::token_endpoint::Reply;
 use crate::damoov::auth::{self, Answer, Call};
 use crate::metrics::{Grant, RenewalResult, Trigger};
@@ -118,7 +117,7 @@ impl Engine {
                 reply => {
                     count(RenewalResult::Failed);
                     self.backoff.failed(None);
-                    loss_error(&reply)
+                    reply.error()
                 }
             };
             flight.trouble(error.clone());

@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 
+use super::Error;
 use crate::damoov::auth::{self, Answer, Call};
 use crate::upstream;
 
@@ -41,6 +42,17 @@ pub(super) enum Reply {
     NotSent,
     /// Sent, or perhaps sent, and no whole answer.
     Lost(Loss),
+}
+
+impl Reply {
+    /// What those who wait are told where it brought no tokens.
+    pub(super) fn error(&self) -> Error {
+        match self {
+            Reply::Lost(Loss::TimedOut) => Error::Timeout,
+            Reply::Lost(Loss::Cut) | Reply::NotSent => Error::Unreachable,
+            Reply::Lost(Loss::TooLong) | Reply::Answered(_) => Error::BadResponse,
+        }
+    }
 }
 
 /// How an answer was lost.

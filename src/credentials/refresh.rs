@@ -1,0 +1,169 @@
+//! The one grant: a refresh, which is free. What an answer says about the RefreshToken, and what no
+//! answer does not say.
+
+use super::Error;
+use super::engine::Engine;
+use super::flights::{Flight, Outcome};
+use super::mass_rejection::Verdict;
+use super::pair::Pair;
+use super::token_endpoint::Reply;
+use crate::damoov::auth::{self, Answer};
+use crate::metrics::{Grant, RenewalResult};
+use crate::principal::Principal;
+use crate::store::{Entry, Note};
+
+/// Calls that fail in a way that says nothing about the tokens, per renewal.
+const TRANSIENT_TRIES: u32 = 3;
+/// Calls whose answer is lost, per renewal.
+const LOST_TRIES: u32 = 2;
+
+/// What came of a refresh that did not fail.
+pub(super) enum Refreshed {
+    Landed(Outcome),
+    /// The RefreshToken was definitely rejected.
+    Dead,
+}
+
+impl Engine {
+    /// Redeems the RefreshToken. Leaves in `entry.notes` what it learnt.
+    pub(super) async fn refresh(
+        &self,
+        flight: &Flight,
+        entry: &mut Entry,
+        mut pair: Pair,
+    ) -> Result<Refreshed, Error> {
+        let principal = flight.principal.clone();
+        let instance = entry.record.as_ref().and_then(|record| record.instance);
+        let (mut transient, mut lost) = (0, 0);
+        loop {
+            self.patient_with_host(flight).await?;
+            let Some(refresh_token) = &pair.refresh_token else {
+                return Ok(Refreshed::Dead);
+            };
+            let started = self.clock.now();
+            let reply = self
+                .endpoint
+                .refresh(auth::refresh(&pair.access_token, refresh_token))
+                .await;
+            let count = |result| {
+                self.count(
+                    flight,
+                    Grant::Refresh,
+                    result,
+                    self.clock.now().since(started),
+                );
+            };
+            let error = match reply {
+                Reply::Answered(Answer::Granted(grant)) if self.is_of(&principal, &grant) => {
+                    self.backoff.succeeded();
+                    let whole = grant.access_token.is_some();
+                    let Some(next) = Pair::from_grant(grant, Some(&pair), self.wall()) else {
+                        return Err(Error::BadResponse);
+                    };
+                    count(if whole {
+                        RenewalResult::Ok
+                    } else {
+                        RenewalResult::Failed
+                    });
+                    if whole {
+                        let landed = self.commit(flight, entry, instance, &next).await;
+                        self.mass_rejection_may_end();
+                        return Ok(Refreshed::Landed(landed));
+                    }
+                    match self.commit(flight, entry, instance, &next).await {
+                        // The rotated RefreshToken is durable; the token is an expired one.
+                        Err(Error::BadResponse) => {}
+                        overtaken_or_failed => {
+                            return Ok(Refreshed::Landed(overtaken_or_failed));
+                        }
+                    }
+                    *entry = self.load(&principal).await?;
+                    pair = next;
+                    lost += 1;
+                    Error::BadResponse
+                }
+                Reply::Answered(Answer::Rejected) => {
+                    self.backoff.succeeded();
+                    count(RenewalResult::Rejected);
+                    if self.is_overtaken(&principal, entry).await? {
+                        return Ok(Refreshed::Landed(Ok(None)));
+                    }
+                    return self.dead(flight, entry).await;
+                }
+                Reply::Answered(Answer::Limited { retry_after }) => {
+                    count(RenewalResult::Limited);
+                    self.backoff.failed(retry_after);
+                    transient += 1;
+                    Error::Unreachable
+                }
+                Reply::Answered(Answer::Unavailable) | Reply::NotSent => {
+                    count(RenewalResult::Failed);
+                    self.backoff.failed(None);
+                    transient += 1;
+                    Error::Unreachable
+                }
+                Reply::Answered(Answer::Granted(_) | Answer::Unreadable) | Reply::Lost(_) => {
+                    count(RenewalResult::Failed);
+                    lost += 1;
+                    self.note_lost(&principal, entry).await;
+                    reply.error()
+                }
+            };
+            flight.trouble(error.clone());
+            if lost >= LOST_TRIES {
+                self.backoff.failed(None);
+                return Err(error);
+            }
+            if transient >= TRANSIENT_TRIES {
+                return Err(error);
+            }
+        }
+    }
+
+    /// What a definite rejection of the RefreshToken means.
+    async fn dead(&self, flight: &Flight, entry: &mut Entry) -> Result<Refreshed, Error> {
+        let principal = &flight.principal;
+        let counted = entry.notes.answer_lost != Some(entry.generation);
+        match self.mass_rejection.rejected(principal, counted) {
+            Verdict::Dead => {
+                entry.notes.refresh_dead = Some(entry.generation);
+                self.note(principal, Note::RefreshDead(entry.generation))
+                    .await?;
+            }
+            Verdict::Broken(all) => {
+                self.metrics.logins_suspended.set(1);
+                tracing::error!(
+                    "Damoov rejects the RefreshTokens of {} principals in a row: logins of those \
+                     who hold one are suspended, one is probed a minute",
+                    all.len()
+                );
+                for principal in &all {
+                    self.note(principal, Note::RefreshAlive).await?;
+                }
+            }
+            Verdict::StillBroken => {}
+        }
+        Ok(Refreshed::Dead)
+    }
+
+    /// A refresh succeeded: whatever looked like a mass rejection is over.
+    fn mass_rejection_may_end(&self) {
+        if self.mass_rejection.refreshed() {
+            self.metrics.logins_suspended.set(0);
+            tracing::warn!("Damoov accepts RefreshTokens again: logins are no longer suspended");
+        }
+    }
+
+    async fn note_lost(&self, principal: &Principal, entry: &mut Entry) {
+        if entry.notes.answer_lost == Some(entry.generation) {
+            return;
+        }
+        entry.notes.answer_lost = Some(entry.generation);
+        if let Err(error) = self
+            .note(principal, Note::AnswerLost(entry.generation))
+            .await
+        {
+            tracing::warn!(%error, "a lost answer could not be noted");
+        }
+    }
+}
