@@ -17,7 +17,7 @@ use super::Error;
 use crate::damoov::auth::{self, Answer, Call};
 use crate::upstream;
 
-/// Calls under way at once.
+/// Calls of one grant under way at once.
 const CONCURRENT: usize = 64;
 /// More of an answer is not read (hardening.md, "Tokens").
 const LONGEST_ANSWER: usize = 64 * 1024;
@@ -30,7 +30,10 @@ pub(super) struct TokenEndpoint {
     base: String,
     /// One call, connecting included, the wait for its turn not.
     timeout: Duration,
-    under_way: Semaphore,
+    refreshes: Semaphore,
+    /// Of their own: a login that stood in line behind refreshes would reach Damoov long after its
+    /// slot of the budget was taken, and several of them at once.
+    logins: Semaphore,
 }
 
 /// What came of a call.
@@ -98,31 +101,34 @@ impl TokenEndpoint {
             client,
             base,
             timeout,
-            under_way: Semaphore::new(CONCURRENT),
+            refreshes: Semaphore::new(CONCURRENT),
+            logins: Semaphore::new(CONCURRENT),
         }
     }
 
     /// Trades a pair for a new one.
     pub(super) async fn refresh(&self, call: Call) -> Reply {
-        self.call(call, auth::read_refresh).await
+        self.call(&self.refreshes, call, auth::read_refresh).await
     }
 
     /// Logs a principal in.
     pub(super) async fn log_in(&self, call: Call) -> Reply {
-        self.call(call, auth::read_login).await
+        self.call(&self.logins, call, auth::read_login).await
     }
 
     /// From now on no call starts; those under way end.
     pub(super) fn close(&self) {
-        self.under_way.close();
+        self.refreshes.close();
+        self.logins.close();
     }
 
     async fn call(
         &self,
+        under_way: &Semaphore,
         call: Call,
         read: fn(http::StatusCode, &http::HeaderMap, &[u8]) -> Answer,
     ) -> Reply {
-        let Ok(_permit) = self.under_way.acquire().await else {
+        let Ok(_permit) = under_way.acquire().await else {
             return Reply::NotSent;
         };
         let exchange = async {

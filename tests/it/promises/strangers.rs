@@ -48,10 +48,13 @@ async fn i7_random_device_tokens_at_full_speed_starve_no_known_user() {
         known.iter().sum::<usize>()
     );
     for code in codes {
-        assert!(
-            ["login_budget_exhausted", "login_rejected"].contains(&code.as_str()),
-            "{code}"
-        );
+        // The last one: a slot that came in the last moment of somebody's patience.
+        let permitted = [
+            "login_budget_exhausted",
+            "login_rejected",
+            "credentials_timeout",
+        ];
+        assert!(permitted.contains(&code.as_str()), "{code}");
     }
     assert!(refused > 1000, "only {refused} calls of strangers");
     let counts = damoov.handle().counts();

@@ -1,6 +1,8 @@
 //! What keeps logins in bounds: the budget, the block after a 429, the negative cache, the breaker
 //! of an instance.
 
+use std::time::Duration;
+
 use damoov_proxy::clock::Clock;
 use damoov_proxy::simulator::{Action, INSTANCE_KEY, On, Status};
 
@@ -8,7 +10,7 @@ use super::{
     calls, fast, fast_damoov, fault, fault_once, log_in, refused, retry_after, roomy, served,
 };
 use crate::harness::{
-    Proxy, SCORES, damoov, damoov_with, eventually, principal, proxy, rounds, user,
+    Proxy, SCORES, damoov, damoov_with, eventually, most_within, principal, proxy, rounds, user,
 };
 
 fn too_many(retry_after: Option<u64>) -> Action {
@@ -199,10 +201,14 @@ async fn made_up_users_stay_within_the_budget_and_starve_nobody() {
         assert!(retry_after(&answer) >= 1);
         held_back += 1;
     }
-    // Two slots of a minute's four: one went to user 1, one is for users seen before.
-    assert_eq!(held_back, rounds(200, 5_000) - 2);
+    // Of a minute's four slots one is for users seen before; user 1 has taken another.
+    let counts = damoov.handle().counts();
+    assert_eq!(
+        held_back,
+        rounds(200, 5_000) - (counts.total.logins.all() as usize - 1)
+    );
+    assert!((1..=3).contains(&most_within(&counts.login_calls, Duration::from_secs(59))));
     damoov.handle().revoke(Some(&principal(1)));
     served(&proxy.get(1, SCORES).await, 1);
-    let counts = damoov.handle().counts();
-    assert_eq!((counts.total.logins.all(), counts.blocks_tripped), (4, 0));
+    assert_eq!(damoov.handle().counts().blocks_tripped, 0);
 }
