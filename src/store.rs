@@ -258,6 +258,12 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Slot, Error>;
 
+    /// The login whose slot was taken with `now` = `taken` was answered, at `ended`. Damoov counted
+    /// it somewhere in between, so that the slot counts from `ended` on: else logins that were
+    /// held up on their way would meet those of the next window there. Durable.
+    async fn end_login(&self, group: &str, taken: Timestamp, ended: Timestamp)
+    -> Result<(), Error>;
+
     /// No login of `group` before `blocked_until`; windows halved before `halved_until`. Neither
     /// is ever brought forward. Durable.
     async fn block_logins(

@@ -77,13 +77,13 @@ impl Budget {
     }
 
     /// Takes a slot, waiting for one that comes before `patience` ends. `patience` is asked again
-    /// after each wait: it grows when others join.
+    /// after each wait: it grows when others join. Answers when the slot was taken.
     pub(super) async fn take(
         &self,
         store: &dyn Store,
         class: Class,
         patience: impl Fn() -> Moment,
-    ) -> Result<(), Error> {
+    ) -> Result<Timestamp, Error> {
         let queue = match class {
             Class::Known => &self.known,
             Class::New => &self.new,
@@ -100,13 +100,12 @@ impl Budget {
             return Err(self.refusal(self.expected(queue, class, ahead.max(1))));
         };
         loop {
-            let slot = store
-                .take_login(class, &self.windows, self.clock.wall())
-                .await;
+            let now = self.clock.wall();
+            let slot = store.take_login(class, &self.windows, now).await;
             match counted(&self.metrics, StoreOperation::Budget, slot)? {
                 Slot::Taken => {
                     queue.learn(Next::default());
-                    return Ok(());
+                    return Ok(now);
                 }
                 Slot::Wait { until, blocked } => {
                     let next = Next {
@@ -118,6 +117,17 @@ impl Budget {
                     self.clock.sleep(until.since(self.clock.wall())).await;
                 }
             }
+        }
+    }
+
+    /// The login of the slot taken at `taken` was answered, or its answer lost. Where this cannot
+    /// be written the slot counts from when it was taken.
+    pub(super) async fn end(&self, store: &dyn Store, taken: Timestamp) {
+        let ended = store
+            .end_login(&self.windows.group, taken, self.clock.wall())
+            .await;
+        if let Err(error) = counted(&self.metrics, StoreOperation::Budget, ended) {
+            tracing::warn!(%error, "the end of a login could not be written");
         }
     }
 
@@ -237,7 +247,7 @@ mod tests {
             let until = clock.now().plus(patience);
             budget.take(&store, Class::Known, move || until)
         };
-        assert_eq!(take(Duration::ZERO).await, Ok(()));
+        assert!(take(Duration::ZERO).await.is_ok());
         let Err(Error::BudgetExhausted { retry_after }) = take(HOUR / 2).await else {
             panic!("no slot is free")
         };
@@ -257,7 +267,7 @@ mod tests {
             (taken, clock.wall())
         });
         for (place, (taken, at)) in (0..).zip(join_all(takes).await) {
-            assert_eq!(taken, Ok(()));
+            assert!(taken.is_ok());
             assert!(at >= started.plus(Duration::from_secs(12) * place));
         }
     }

@@ -64,7 +64,7 @@ impl Engine {
         loop {
             self.patient_with_host(flight).await?;
             let slot = self.budget.take(&*self.store, class, || flight.patience());
-            self.unless_closing(slot).await?.map_err(refused)?;
+            let taken = self.unless_closing(slot).await?.map_err(refused)?;
             self.check_suspended(flight, entry).map_err(refused)?;
             if self.is_overtaken(&flight.principal, entry).await? {
                 return Ok(None);
@@ -72,6 +72,7 @@ impl Engine {
             let identity = self.identity(flight, entry)?;
             let started = self.clock.now();
             let reply = self.endpoint.log_in(identity.call).await;
+            self.budget.end(&*self.store, taken).await;
             let count = |result| {
                 self.count(
                     flight,

@@ -51,6 +51,7 @@ macro_rules! contract {
             due_are_living_pairs_oldest_first
             a_listing_pages_through_pairs_and_notes_in_order
             the_first_canary_stands_until_it_is_replaced
+            a_login_counts_from_when_it_was_answered
             a_store_is_writable
         }
     };
@@ -463,6 +464,29 @@ pub(crate) async fn the_first_canary_stands_until_it_is_replaced(medium: &impl M
     assert_eq!(other.canary(b"other".to_vec()).await, Ok(b"one".to_vec()));
     other.replace_canary(b"new".to_vec()).await.unwrap();
     assert_eq!(one.canary(b"one".to_vec()).await, Ok(b"new".to_vec()));
+}
+
+pub(crate) async fn a_login_counts_from_when_it_was_answered(medium: &impl Medium) {
+    let (one, at) = (medium.open(run()), |s: i64| {
+        Timestamp::from_millis(s * 1000)
+    });
+    let windows = LoginWindows {
+        group: "default".to_owned(),
+        windows: vec![LoginWindow {
+            logins: 1,
+            per: Duration::from_secs(60),
+        }],
+        reserve: 0,
+    };
+    let take = async |now| one.take_login(Class::Known, &windows, now).await.unwrap();
+    assert_eq!(take(at(0)).await, Slot::Taken);
+    one.end_login("default", at(0), at(7)).await.unwrap();
+    let wait = Slot::Wait {
+        until: at(67),
+        blocked: false,
+    };
+    assert_eq!(take(at(60)).await, wait);
+    assert_eq!(take(at(67)).await, Slot::Taken);
 }
 
 pub(crate) async fn a_store_is_writable(medium: &impl Medium) {

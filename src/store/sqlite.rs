@@ -189,6 +189,20 @@ impl Store for Sqlite {
             .await
     }
 
+    async fn end_login(
+        &self,
+        group: &str,
+        taken: Timestamp,
+        ended: Timestamp,
+    ) -> Result<(), Error> {
+        let group = group.to_owned();
+        self.writer
+            .ask(None, move |db| {
+                budget::update(db, &group, |history| history.end(taken, ended))
+            })
+            .await
+    }
+
     async fn block_logins(
         &self,
         group: &str,

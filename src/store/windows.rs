@@ -29,6 +29,14 @@ impl History {
         slot
     }
 
+    /// Counts a slot that was taken at `taken` from `ended` on, when its login was answered.
+    pub fn end(&mut self, taken: Timestamp, ended: Timestamp) {
+        if let Some(found) = self.taken.iter().position(|at| *at == taken) {
+            self.taken[found] = ended.max(taken);
+            self.taken.sort_unstable();
+        }
+    }
+
     /// Blocks and halves. Neither end is ever brought forward.
     pub fn block(&mut self, blocked_until: Timestamp, halved_until: Option<Timestamp>) {
         self.blocked_until = self.blocked_until.max(Some(blocked_until));
