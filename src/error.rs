@@ -59,7 +59,7 @@ pub enum Source {
 pub struct Refusal {
     /// The status of the answer.
     pub status: StatusCode,
-    /// The stable code word of interface.md.
+    /// The stable code word, as the README lists them.
     pub code: &'static str,
     /// Whose failure it is.
     pub source: Source,

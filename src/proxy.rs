@@ -27,7 +27,7 @@ use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::{self, Hosts, Target};
 
 /// Content left unread behind an early answer is swallowed up to this, so that the caller gets to
-/// read the answer; behind more, the connection is closed (hardening.md, "Requests").
+/// read the answer; behind more, the connection is closed.
 const DRAIN: u64 = 64 * 1024;
 /// And for as long as this.
 const DRAIN_TIME: Duration = Duration::from_secs(1);

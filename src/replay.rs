@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 
 use memory::Loan;
 
-/// A caller that sends no content for so long is not waited for (hardening.md, "Requests").
+/// A caller that sends no content for so long is not waited for.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Part of the configuration: `[renewal] replay_limit` and `replay_memory`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 
-/// The first wait; it doubles with each failure (design.md: 1 s, then 2 s apart).
+/// The first wait; it doubles with each failure: three tries are 1 s and 2 s apart.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait that doubling leads to.
 const LONGEST: Duration = Duration::from_secs(30);

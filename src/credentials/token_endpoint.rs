@@ -19,7 +19,7 @@ use crate::upstream;
 
 /// Calls of one grant under way at once.
 const CONCURRENT: usize = 64;
-/// More of an answer is not read (hardening.md, "Tokens").
+/// More of an answer is not read.
 const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// Calls the Auth endpoints.

@@ -1,5 +1,5 @@
-//! Which path goes to which host with which kind of credential: the built-in table of interface.md
-//! ("Routes") and what `[[route]]` adds to it. Pure.
+//! Which path goes to which host with which kind of credential: the built-in table and what
+//! `[[route]]` adds to it. Pure.
 
 use std::cmp::Reverse;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! The rules by which a request head names a principal and an instance (interface.md, "Pointing a
-//! service at it"). The route decides the kind of credential; names only fill it. Pure.
+//! The rules by which a request head names a principal and an instance. The route decides the kind of credential; names only fill it. Pure.
 
 use std::sync::Arc;
 

@@ -19,7 +19,7 @@ use crate::headers::{self, Passed};
 use crate::replay;
 use crate::upstream::{Error, pool};
 
-/// The longest answer that is looked into for a 401 (design.md, "Life of a request").
+/// The longest answer that is looked into for a 401.
 const IN_BAND_LIMIT: u64 = 512;
 /// What is kept of a 401 while a renewal may make it unnecessary.
 const DETACHED_LIMIT: usize = 64 * 1024;

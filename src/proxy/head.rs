@@ -1,5 +1,5 @@
-//! The checks of a request head before any route is chosen (RFC 9110, RFC 9112; what each input is
-//! answered with is listed in hardening.md). Pure; knows neither routes nor principals.
+//! The checks of a request head before any route is chosen (RFC 9110, RFC 9112). Pure; knows
+//! neither routes nor principals.
 //!
 //! hyper 1.12 is a lenient parser. Its server has already refused, without an answer of ours: folded
 //! lines, bare CR, NUL, spaces around and bytes beyond ASCII in field names; a Content-Length that
@@ -38,7 +38,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target(PathAndQuery);
 
-/// Why a request goes no further. Each variant names its code word of interface.md.
+/// Why a request goes no further. Each variant names its code word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// `bad_request`: where the content ends is not beyond doubt. The connection must be closed.

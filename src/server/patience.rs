@@ -13,7 +13,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// From the first byte that could come to the last one of a head (hardening.md, "Requests").
+/// From the first byte that could come to the last one of a head.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two requests; above the upstream's and most pools' own.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
