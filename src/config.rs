@@ -48,6 +48,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// The web origins whose pages may call, as browsers write them.
     pub allowed_origins: Vec<String>,
+    /// What callers that log in by themselves are given.
+    pub auth_endpoints: auth_endpoints::Settings,
     /// Whether a small 2xx whose envelope says 401 counts as a 401.
     pub in_band_401: bool,
     /// Where health and metrics are served; none: nowhere.
