@@ -25,7 +25,7 @@ use section::Section;
 
 use crate::damoov::routes::Route;
 use crate::secret::Secret;
-use crate::{credentials, replay, server, telemetry, upstream};
+use crate::{auth_endpoints, credentials, replay, server, telemetry, upstream};
 
 /// All that a file says, validated, with defaults where it is silent.
 #[derive(Clone, Debug)]

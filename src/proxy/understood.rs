@@ -2,8 +2,7 @@
 //! and registrations, whose answer it keeps. Their content is small and read whole.
 
 use bytes::Bytes;
-use http::Response;
-use http::{Method, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -13,7 +12,8 @@ use super::answer::Received;
 use super::record::Record;
 use super::{Path, Proxy};
 use crate::auth_endpoints::Reply;
-use crate::credentials;
+use crate::credentials::{self, SlotEnd};
+use crate::damoov::auth;
 use crate::damoov::auth_requests::{Endpoint, LONGEST};
 use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
@@ -97,7 +97,8 @@ impl Path {
         } = call;
         headers::clean_request(&mut request.headers, Authorization::Dropped);
         if let Some(instance) = instance {
-            headers::attach_instance_id(&mut request.headers, instance);
+            let id = HeaderValue::from_str(&instance.to_string()).expect("a UUID is visible ASCII");
+            headers::attach_instance_id(&mut request.headers, id);
         }
         let slot = match endpoint {
             Endpoint::Login => Some(self.proxy.provider.take_login().await?),
@@ -107,7 +108,13 @@ impl Path {
             .send(host, &request, recorder, Content::of(content))
             .await?;
         if let Some(slot) = slot {
-            slot.answered(answer.limited()).await;
+            slot.end(match answer.status() {
+                StatusCode::TOO_MANY_REQUESTS => SlotEnd::Limited {
+                    retry_after: auth::retry_after(answer.headers()),
+                },
+                _ => SlotEnd::Answered,
+            })
+            .await;
         }
         Ok(answer)
     }
