@@ -137,3 +137,117 @@ impl WrongPasswords {
         PasswordError::Wrong
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{
+        EMAIL, MAIN_KEY, Medium, OTHER_KEY, PASSWORD, account, device, main, other, user,
+    };
+    use super::*;
+
+    fn of_user(instance: Option<InstanceId>) -> Login<'static> {
+        Login::User {
+            user: device(1),
+            instance,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_password_is_that_of_the_named_instance_the_default_one_or_the_account() {
+        let process = Medium::new().start();
+        let check = |login, password| process.provider.check_password("", &login, password);
+        let of = |principal, instance| {
+            Ok(Wanted {
+                principal,
+                instance,
+            })
+        };
+        for (login, password, expected) in [
+            (of_user(None), MAIN_KEY, of(user(1), Some(main()))),
+            (of_user(Some(main())), MAIN_KEY, of(user(1), Some(main()))),
+            (
+                of_user(Some(other())),
+                OTHER_KEY,
+                of(user(1), Some(other())),
+            ),
+            (of_user(None), OTHER_KEY, Err(PasswordError::Wrong)),
+            (of_user(Some(other())), MAIN_KEY, Err(PasswordError::Wrong)),
+            (of_user(None), "", Err(PasswordError::Wrong)),
+            (
+                Login::Account { email: EMAIL },
+                PASSWORD,
+                of(account(), None),
+            ),
+            (
+                Login::Account { email: EMAIL },
+                MAIN_KEY,
+                Err(PasswordError::Wrong),
+            ),
+        ] {
+            assert_eq!(check(login, password), expected, "{login:?} {password}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_configured_is_said_so_however_often_it_is_tried() {
+        let process = Medium::new().start();
+        let nobodys = InstanceId::parse("33333333-3333-4333-8333-333333333333").unwrap();
+        for _ in 0..2 * MOST_WRONG {
+            for login in [
+                of_user(Some(nobodys)),
+                Login::Account {
+                    email: "Ops@example.com",
+                },
+            ] {
+                let checked = process.provider.check_password("", &login, MAIN_KEY);
+                assert_eq!(checked, Err(PasswordError::NotConfigured), "{login:?}");
+            }
+        }
+        let remembered = &process.provider.engine.wrong_passwords.counted;
+        assert!(remembered.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn after_five_wrong_ones_a_right_one_passes_and_others_are_not_concerned() {
+        let process = Medium::new().start();
+        let check = |caller: &str, login, password| {
+            process.provider.check_password(caller, &login, password)
+        };
+        for _ in 0..MOST_WRONG {
+            let wrong = check("a", of_user(None), "guess");
+            assert_eq!(wrong, Err(PasswordError::Wrong));
+        }
+        let refused = check("a", of_user(Some(main())), "guess");
+        assert!(matches!(refused, Err(PasswordError::TooManyWrong { .. })));
+        assert!(check("a", of_user(None), MAIN_KEY).is_ok());
+        for (caller, login) in [
+            ("b", of_user(None)),
+            ("a", of_user(Some(other()))),
+            ("a", Login::Account { email: EMAIL }),
+        ] {
+            assert_eq!(check(caller, login, "guess"), Err(PasswordError::Wrong));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_password_is_listened_to_again_when_the_oldest_is_a_minute_old() {
+        let clock = Clock::scaled(60);
+        let wrong = WrongPasswords::new(clock);
+        let count = || wrong.count("", Opened::Instance(main()));
+        assert_eq!(count(), PasswordError::Wrong);
+        clock.sleep(Duration::from_secs(30)).await;
+        for _ in 1..MOST_WRONG {
+            assert_eq!(count(), PasswordError::Wrong);
+        }
+        // In real time: half a minute of this clock.
+        for _ in 0..2 {
+            let PasswordError::TooManyWrong { retry_after } = count() else {
+                panic!("five were wrong within the minute")
+            };
+            assert_eq!(retry_after.as_millis().div_ceil(100), 5, "{retry_after:?}");
+        }
+        clock.sleep(Duration::from_secs(31)).await;
+        assert_eq!(count(), PasswordError::Wrong);
+        assert!(matches!(count(), PasswordError::TooManyWrong { .. }));
+    }
+}
