@@ -1,7 +1,7 @@
 //! Whether a caller that logs in by itself knows the password: the key of its instance, or its
 //! account's. Wrong ones are limited, so that nobody guesses. Damoov is not asked.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub enum PasswordError {
     /// It is not the password.
     #[error("the password is wrong")]
     Wrong,
-    /// Nor was it those [`MOST_WRONG`] times before.
+    /// Nor was it the five times before, all within a minute.
     #[error("the password was wrong too often; come back after Retry-After")]
     TooManyWrong {
         /// When the next wrong one is listened to, in real time.
@@ -95,6 +95,13 @@ impl Provider {
     }
 }
 
+/// Who guesses, and what.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Guess {
+    caller: Box<str>,
+    opened: Opened,
+}
+
 /// What a password opens.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Opened {
@@ -102,11 +109,12 @@ enum Opened {
     Account(Arc<str>),
 }
 
-/// The wrong passwords of the last minute. Bounded: both halves of a key are of the configuration.
+/// The wrong passwords of the last minute. Bounded: callers, instances and accounts are those of the
+/// configuration.
 #[derive(Debug)]
 pub(super) struct WrongPasswords {
     /// When they came, oldest first; [`MOST_WRONG`] at most.
-    counted: Mutex<HashMap<(Box<str>, Opened), VecDeque<Moment>>>,
+    counted: Mutex<HashMap<Guess, Vec<Moment>>>,
     clock: Clock,
 }
 
@@ -121,20 +129,19 @@ impl WrongPasswords {
     /// One more; how it is to be answered.
     fn count(&self, caller: &str, opened: Opened) -> PasswordError {
         let now = self.clock.now();
+        let caller = caller.into();
         let mut counted = self.counted.lock().expect("no code panics under this lock");
-        let wrong = counted.entry((caller.into(), opened)).or_default();
-        while wrong
-            .pop_front_if(|at| at.plus(REMEMBERED) <= now)
-            .is_some()
-        {}
-        if let (MOST_WRONG.., Some(oldest)) = (wrong.len(), wrong.front()) {
-            let frees = oldest.plus(REMEMBERED).since(now);
-            return PasswordError::TooManyWrong {
-                retry_after: self.clock.to_real(frees),
-            };
+        let wrong = counted.entry(Guess { caller, opened }).or_default();
+        wrong.retain(|at| at.plus(REMEMBERED) > now);
+        match wrong.first() {
+            Some(oldest) if wrong.len() >= MOST_WRONG => PasswordError::TooManyWrong {
+                retry_after: self.clock.to_real(oldest.plus(REMEMBERED).since(now)),
+            },
+            _ => {
+                wrong.push(now);
+                PasswordError::Wrong
+            }
         }
-        wrong.push_back(now);
-        PasswordError::Wrong
     }
 }
 

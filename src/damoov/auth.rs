@@ -144,9 +144,10 @@ pub fn read_login(status: StatusCode, headers: &HeaderMap, content: &[u8]) -> An
 /// tokens, as it need not.
 pub fn read_registration(content: &[u8]) -> Option<Grant> {
     match Envelope::parse(content) {
-        Some(Envelope { result, status }) if matches!(status, None | Some(200..300)) => {
-            grant(result?.get())
-        }
+        Some(Envelope {
+            result,
+            status: None | Some(200..300),
+        }) => grant(result?.get()),
         Some(_) => None,
         None => grant(std::str::from_utf8(content).ok()?),
     }
