@@ -2,8 +2,8 @@
 
 use damoov_proxy::principal::InstanceId;
 use damoov_proxy::simulator::{
-    Action, Delay, Fault, Instance, KnownUsers, Lost, On, Registration, RegistrationCredentials,
-    RegistrationShape,
+    Action, Delay, Fault, Garbage, Instance, KnownUsers, Lost, On, Registration,
+    RegistrationCredentials, RegistrationShape,
 };
 use http::Request;
 use serde_json::{Value, json};
@@ -116,6 +116,18 @@ async fn a_registration_is_sent_once_whatever_comes_back() {
         let counts = damoov.handle().counts_of(&principal(1));
         assert_eq!(counts.registrations.all(), 1, "{action:?}");
         assert_eq!(counts.logins.all(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_not_passed_on_because_real_tokens_may_stand_in_it() {
+    for garbage in [Garbage::CutJson, Garbage::Html, Garbage::Huge] {
+        let damoov = damoov_with(|_| {}).await;
+        let proxy = proxy(&damoov).start().await;
+        let spoilt = Fault::new(On::Registration, Action::Garbage(garbage));
+        damoov.handle().add_fault(spoilt);
+        let answer = register(&proxy, 1, true).await;
+        assert_refused(&answer, 502, "upstream_bad_response");
     }
 }
 
