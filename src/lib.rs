@@ -90,6 +90,7 @@ pub mod credentials;
 pub mod damoov;
 pub mod error;
 pub mod headers;
+pub mod live;
 pub mod metrics;
 pub mod principal;
 pub mod proxy;

@@ -20,10 +20,12 @@ use crate::credentials::{self, Got, Need, Provider, Wanted};
 use crate::damoov::routes::{Credential, Replay, Table};
 use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
+use crate::live::{self, Live};
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
 use crate::principal::naming;
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
 use crate::upstream::pool::{Limits, Pool};
+use crate::upstream::switch::Switcher;
 use crate::upstream::{self, Hosts, Target};
 
 /// Content left unread behind an early answer is swallowed up to this, so that the caller gets to
@@ -69,6 +71,7 @@ pub struct Proxy {
     limits: Limits,
     memory: Arc<Memory>,
     in_band_401: bool,
+    live: Arc<Live>,
     metrics: Arc<Metrics>,
     /// The label of requests that no route was found for.
     no_route: Arc<str>,
@@ -85,6 +88,8 @@ impl Proxy {
     pub fn new(parts: Parts) -> Result<Proxy, upstream::Invalid> {
         let targets = parts.hosts.targets(parts.routes.hosts())?;
         let settings = parts.upstream;
+        let switcher = Switcher::new(&parts.hosts, &settings);
+        let live = Live::new(parts.provider.clone(), switcher, parts.metrics.clone());
         Ok(Proxy {
             head: parts.head,
             routes: parts.routes,
@@ -103,6 +108,7 @@ impl Proxy {
                 parts.metrics.replay_memory_bytes.clone(),
             )),
             in_band_401: parts.in_band_401,
+            live: Arc::new(live),
             metrics: parts.metrics,
             no_route: "none".into(),
         })
@@ -121,8 +127,12 @@ impl Path {
         Path { proxy, pool }
     }
 
-    /// Answers a request, whatever happens; counts and logs it once.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<answer::Content> {
+    /// Answers a request, whatever happens; counts and logs it once. With a 101 comes the session
+    /// that takes the connection over.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> (Response<answer::Content>, Option<live::Session>) {
         let mut record = Record::new(&self.proxy, request.method());
         let (head, content) = request.into_parts();
         let waits_for_100 = head.headers.contains_key(header::EXPECT);
@@ -139,7 +149,7 @@ impl Path {
                     let close = HeaderValue::from_static("close");
                     answer.headers_mut().insert(header::CONNECTION, close);
                 }
-                answer
+                (answer, None)
             }
         }
     }
@@ -159,7 +169,16 @@ impl Path {
             .find(path, &caller.method)
             .ok_or(Error::RouteUnknown)?;
         record.route = Some(route);
-        let named = naming::name(route.credential, prefix, &caller.headers, &proxy.accounts)?;
+        let is_live = head::asks_for_websocket(&caller, route.is_live())?;
+        let named = naming::name(route.credential, prefix, &caller.headers, &proxy.accounts);
+        let named = match named {
+            // Whoever switches to WebSocket may name somebody in its first message.
+            Err(naming::Error::DeviceTokenMissing) if is_live => {
+                let instance = Credential::Instance;
+                naming::name(instance, None, &caller.headers, &proxy.accounts)
+            }
+            named => named,
+        }?;
 
         let mut request = upstream::Head {
             method: caller.method,
@@ -180,6 +199,9 @@ impl Path {
             Credential::User | Credential::Admin | Credential::UserOrAdmin => {
                 headers::clean_request(&mut request.headers, Authorization::Dropped);
             }
+        }
+        if is_live {
+            return self.switch(&route.host, request, named, record).await;
         }
         let Some(principal) = named.principal else {
             return self
@@ -251,6 +273,29 @@ impl Path {
             self.count(ReplayResult::Ok);
         }
         Ok(second)
+    }
+
+    /// The path of a WebSocket handshake from there on.
+    async fn switch(
+        &self,
+        host: &str,
+        head: upstream::Head,
+        named: naming::Named,
+        record: &mut Record<'_>,
+    ) -> Result<Received, Error> {
+        record.principal = named.principal.clone();
+        let handshake = live::Handshake {
+            target: &self.proxy.targets[host],
+            head,
+            wanted: named.principal.map(|principal| Wanted {
+                principal,
+                instance: named.instance,
+            }),
+            instance: named.instance,
+        };
+        let opened = self.proxy.live.open(handshake).await?;
+        record.passed = opened.passed;
+        Ok(Received::handshake(opened.answer, opened.session))
     }
 
     /// Sends the request once. Where the caller's content fails, that is the error.

@@ -17,6 +17,7 @@ use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -24,7 +25,7 @@ pub use self::stage::{Stage, follow_signals};
 
 use self::listen::{Acceptor, Socket};
 use self::worker::Worker;
-use crate::proxy;
+use crate::{live, proxy};
 
 /// Descriptors for everything but callers: upstream connections, the store, logs.
 const OTHER_DESCRIPTORS: u64 = 2048;
@@ -63,18 +64,52 @@ pub enum Listener {
 
 /// Answers requests. Each worker makes its own, on its own thread.
 pub trait Handler: 'static {
+    /// What takes over connections that switch to another protocol.
+    type Session: Session;
+
     /// The content of its answers.
     type Content: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Unpin + 'static;
 
-    /// Answers one request. Dropped where the caller leaves before the answer.
-    fn handle(&self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Content>>;
+    /// Answers one request. Dropped where the caller leaves before the answer. A session comes with
+    /// a 101, and takes the connection over once that is written.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = (Response<Self::Content>, Option<Self::Session>)>;
+}
+
+/// What is spoken on a connection after HTTP.
+pub trait Session: 'static {
+    /// Has the caller's connection until it returns. `read` is what was read behind the request;
+    /// once `draining` ends, this is to end too.
+    fn run(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        read: Bytes,
+        draining: impl Future<Output = ()>,
+    ) -> impl Future<Output = ()>;
 }
 
 impl Handler for proxy::Path {
     type Content = proxy::answer::Content;
+    type Session = live::Session;
 
-    async fn handle(&self, request: Request<Incoming>) -> Response<Self::Content> {
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+    ) -> (Response<Self::Content>, Option<live::Session>) {
         self.answer(request).await
+    }
+}
+
+impl Session for live::Session {
+    async fn run(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        read: Bytes,
+        draining: impl Future<Output = ()>,
+    ) {
+        self.hold(stream, read, draining).await;
     }
 }
 
@@ -233,7 +268,7 @@ mod tests {
     use super::*;
     use http_body_util::Full;
     use std::os::unix::fs::PermissionsExt;
-    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpStream, UnixStream};
     use tokio::sync::Notify;
     use tokio::task::JoinHandle;

@@ -52,6 +52,11 @@ impl Credentials {
         &self.authorization
     }
 
+    /// The instance that the user is known under; none for accounts, or when no longer known.
+    pub fn instance(&self) -> Option<InstanceId> {
+        self.instance
+    }
+
     /// Which pair this token belongs to.
     pub fn generation(&self) -> Generation {
         self.generation

@@ -34,7 +34,18 @@ pub enum Prefix<'a> {
     Account(&'a str),
 }
 
-/// Why nobody is named. Each is a 400.
+/// What the caller's bearer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bearer {
+    /// There is none.
+    Absent,
+    /// Somebody else's token: it names nobody and is dropped.
+    Foreign,
+    /// A token that the proxy handed out, for this principal.
+    Ours(Principal),
+}
+
+/// Why nobody is named. Each is a 400, but for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// `device_token_missing`
@@ -52,6 +63,9 @@ pub enum Error {
     /// `account_unknown`: none is named, and none is the default.
     #[error("name the account by the path prefix /~account:<name>, or configure a default one")]
     AccountMissing,
+    /// `token_invalid`, 401: a bearer that is not ours is the only name.
+    #[error("the bearer was not handed out by this proxy; log in through it, or name the user")]
+    BearerForeign,
     /// `principal_conflict`
     #[error("the request names two different principals; name one")]
     Conflict,

@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use serde::Deserialize;
 
 use crate::headers::{self, Passed};
+use crate::live;
 use crate::replay;
 use crate::upstream::{Error, pool};
 
@@ -31,6 +32,8 @@ pub(super) struct Received {
     head: Parts,
     source: Source,
     unauthorized: bool,
+    /// With a 101: what takes the caller's connection over.
+    session: Option<live::Session>,
 }
 
 /// The content of an answer to a caller.
@@ -82,13 +85,29 @@ impl Received {
                 unauthorized: says_401(&whole),
                 head,
                 source: Source::Whole(Some(whole)),
+                session: None,
             });
         }
         Ok(Received {
             unauthorized: head.status == StatusCode::UNAUTHORIZED,
             head,
             source: Source::Api(content),
+            session: None,
         })
+    }
+
+    /// What became of a WebSocket handshake.
+    pub(super) fn handshake(
+        answer: Response<Option<Bytes>>,
+        session: Option<live::Session>,
+    ) -> Received {
+        let (head, content) = answer.into_parts();
+        Received {
+            unauthorized: head.status == StatusCode::UNAUTHORIZED,
+            head,
+            source: Source::Whole(content),
+            session,
+        }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -115,14 +134,25 @@ impl Received {
         self
     }
 
-    /// The answer for the caller.
-    pub(super) fn pass_on(self, passed: Passed, in_flight: Option<InFlight>) -> Response<Content> {
+    /// The answer for the caller, and what follows a 101.
+    pub(super) fn pass_on(
+        self,
+        passed: Passed,
+        in_flight: Option<InFlight>,
+    ) -> (Response<Content>, Option<live::Session>) {
         let Received {
-            mut head, source, ..
+            mut head,
+            source,
+            session,
+            ..
         } = self;
         head.version = Version::HTTP_11;
         headers::clean_answer(&mut head.headers, passed);
-        Response::from_parts(head, Content::new(source, in_flight))
+        if session.is_some() {
+            headers::attach_upgrade(&mut head.headers);
+        }
+        let answer = Response::from_parts(head, Content::new(source, in_flight));
+        (answer, session)
     }
 }
 

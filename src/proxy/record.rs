@@ -11,6 +11,7 @@ use super::answer::{Content, InFlight, Received};
 use crate::damoov::routes::Route;
 use crate::error::{Error, Source};
 use crate::headers::Passed;
+use crate::live;
 use crate::metrics::{Method, Outcome, RequestLabels, RouteLabel};
 use crate::principal::Principal;
 
@@ -56,7 +57,10 @@ impl<'a> Record<'a> {
     }
 
     /// The API's answer is the answer.
-    pub(super) fn passed_on(mut self, answer: Received) -> Response<Content> {
+    pub(super) fn passed_on(
+        mut self,
+        answer: Received,
+    ) -> (Response<Content>, Option<live::Session>) {
         self.ending = Ending::PassedOn(answer.status());
         answer.pass_on(self.passed, self.in_flight.take())
     }
