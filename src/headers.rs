@@ -143,7 +143,11 @@ pub fn framing_is_plain(headers: &HeaderMap, version: Version) -> bool {
 /// The elements of a field that is a list, on however many lines.
 fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
     let lines = headers.get_all(name).into_iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
+    lines.flat_map(|line| {
+        line.as_bytes()
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii)
+    })
 }
 
 /// Digits without a leading zero, below 2^63.

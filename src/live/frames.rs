@@ -281,8 +281,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
     fn push(&mut self, mut frame: Frame) {
         if self.sender == Sender::Caller {
             let mut mask = [0; 4];
-            getrandom::fill(&mut mask)
-                .expect("the kernel's random numbers never fail once booted");
+            getrandom::fill(&mut mask).expect("the kernel's random numbers never fail once booted");
             frame.header_mut().mask = Some(mask);
         }
         frame

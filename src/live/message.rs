@@ -99,7 +99,10 @@ mod tests {
             r#" { "x": [1], "type" : "authenticate" } "#,
             r#"{"type":"\u0061uthenticate"}"#,
         ] {
-            assert!(Authenticate::read(message.as_bytes()).is_some(), "{message}");
+            assert!(
+                Authenticate::read(message.as_bytes()).is_some(),
+                "{message}"
+            );
         }
         for message in [
             "",
@@ -112,7 +115,10 @@ mod tests {
             r#"{"a":{"type":"authenticate"}}"#,
             "{\"type\":\"authenticate\",\"x\":\"\u{0}\"}",
         ] {
-            assert!(Authenticate::read(message.as_bytes()).is_none(), "{message}");
+            assert!(
+                Authenticate::read(message.as_bytes()).is_none(),
+                "{message}"
+            );
         }
         assert!(Authenticate::read(b"{\"type\":\"authenticate\",\"x\":\"\xff\"}").is_none());
     }
@@ -157,8 +163,12 @@ mod tests {
     #[test]
     fn every_other_field_keeps_its_value_byte_for_byte() {
         let odd = r#"{"n": 1.10, "u": "\u00e9\/", "big": 123456789012345678901234567890, "o": {"b": 1, "a": 2}}"#;
-        let message = format!(r#"{{"type":"authenticate","access_token":"a","access_token":"b","odd":{odd}}}"#);
-        let sent = Authenticate::read(message.as_bytes()).unwrap().with("new", None);
+        let message = format!(
+            r#"{{"type":"authenticate","access_token":"a","access_token":"b","odd":{odd}}}"#
+        );
+        let sent = Authenticate::read(message.as_bytes())
+            .unwrap()
+            .with("new", None);
         let sent = String::from_utf8(sent).unwrap();
         assert!(sent.contains(odd), "{sent}");
         assert_eq!(sent.matches("access_token").count(), 1, "{sent}");
@@ -170,7 +180,10 @@ mod tests {
         for (text, answer) in [
             (r#"{"type":"authenticated","x":1}"#, Some(Authenticated)),
             (r#"{"code":401,"type":"error"}"#, Some(Unauthorized)),
-            (r#"{"type":"error","code":"401","message":"x"}"#, Some(Unauthorized)),
+            (
+                r#"{"type":"error","code":"401","message":"x"}"#,
+                Some(Unauthorized),
+            ),
             (r#"{"type":"error","code":403}"#, None),
             (r#"{"type":"error"}"#, None),
             (r#"{"type":"welcome","code":401}"#, None),

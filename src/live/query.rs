@@ -9,12 +9,10 @@ const NAME: &[u8] = b"token";
 
 /// The tokens in a checked query; an empty one where it names none.
 pub(crate) fn tokens(query: Option<&str>) -> impl Iterator<Item = String> {
-    parts(query)
-        .filter(|part| is_token(part))
-        .map(|part| {
-            let value = part.split_once('=').map_or("", |(_, value)| value);
-            String::from_utf8_lossy(&decoded(value).collect::<Vec<_>>()).into_owned()
-        })
+    parts(query).filter(|part| is_token(part)).map(|part| {
+        let value = part.split_once('=').map_or("", |(_, value)| value);
+        String::from_utf8_lossy(&decoded(value).collect::<Vec<_>>()).into_owned()
+    })
 }
 
 /// The target with `token` in the place of every token in its query; all else stays as it is.
@@ -36,7 +34,9 @@ fn parts(query: Option<&str>) -> impl Iterator<Item = &str> {
 /// Servers differ in whether a name's case matters: where it may be read as one, it is one.
 fn is_token(part: &str) -> bool {
     let name = part.split('=').next().unwrap_or_default();
-    decoded(name).map(|byte| byte.to_ascii_lowercase()).eq(NAME.iter().copied())
+    decoded(name)
+        .map(|byte| byte.to_ascii_lowercase())
+        .eq(NAME.iter().copied())
 }
 
 /// Everything but the unreserved characters (RFC 3986 §2.3) is escaped.
@@ -80,11 +80,18 @@ mod tests {
     fn only_tokens_are_replaced() {
         for (before, after) in [
             ("/a?token=x", "/a?token=n%26%2B%20"),
-            ("/a?x=%zz&token=x&&y=1=2", "/a?x=%zz&token=n%26%2B%20&&y=1=2"),
+            (
+                "/a?x=%zz&token=x&&y=1=2",
+                "/a?x=%zz&token=n%26%2B%20&&y=1=2",
+            ),
             ("/a?token&%54oken=b", "/a?token=n%26%2B%20&token=n%26%2B%20"),
             ("/a?x", "/a?x"),
         ] {
-            assert_eq!(with_token(&target(before), "n&+ "), target(after), "{before}");
+            assert_eq!(
+                with_token(&target(before), "n&+ "),
+                target(after),
+                "{before}"
+            );
         }
     }
 }

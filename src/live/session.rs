@@ -118,12 +118,7 @@ impl Session {
             live,
             wanted,
             instance,
-            up: Direction::new(
-                (from_caller, &read),
-                to_upstream,
-                Sender::Caller,
-                &movement,
-            ),
+            up: Direction::new((from_caller, &read), to_upstream, Sender::Caller, &movement),
             down: Direction::new(
                 (from_upstream, &upstream.read),
                 to_caller,
@@ -219,7 +214,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
     }
 
     /// Like any other request, the message is sent at most twice.
-    async fn authenticate(&mut self, message: &Authenticate<'_>, wanted: &Wanted) -> Result<(), End> {
+    async fn authenticate(
+        &mut self,
+        message: &Authenticate<'_>,
+        wanted: &Wanted,
+    ) -> Result<(), End> {
         let live = self.live.clone();
         let getting = live.provider.get(wanted, Need::Usable);
         let got = while_relaying(&mut self.down, getting).await?;

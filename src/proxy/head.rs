@@ -633,17 +633,72 @@ mod tests {
         }
     }
 
+    /// A good handshake but for the fields named here, which are as given instead.
+    fn handshake(instead: &[(&'static str, &'static str)]) -> Parts {
+        let mut fields = vec![
+            GOOD_HOST,
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+        ];
+        fields.retain(|(name, _)| instead.iter().all(|(other, _)| other != name));
+        fields.extend(instead.iter().filter(|(_, value)| !value.is_empty()));
+        head("/x", &fields)
+    }
+
     #[test]
-    fn an_upgrade_is_ignored_unless_it_asks_for_websocket() {
-        for value in ["h2c", "TLS/1.0", "websockets", ""] {
-            assert_eq!(with(&[("upgrade", value)]), Ok(()), "{value}");
+    fn an_upgrade_is_ignored_unless_it_asks_for_websocket_which_one_route_has() {
+        for value in ["h2c", "TLS/1.0", "websockets"] {
+            let head = handshake(&[("upgrade", value)]);
+            assert_eq!(asks_for_websocket(&head, true), Ok(false), "{value}");
+            assert_eq!(asks_for_websocket(&head, false), Ok(false), "{value}");
         }
         for value in ["websocket", "WebSocket", "h2c, websocket/13"] {
-            let verdict = with(&[("upgrade", value)]);
-            assert_eq!(verdict, Err(Rejection::Upgrade), "{value}");
+            let head = handshake(&[("upgrade", value)]);
+            assert_eq!(asks_for_websocket(&head, true), Ok(true), "{value}");
+            let elsewhere = asks_for_websocket(&head, false);
+            assert_eq!(elsewhere, Err(Rejection::Upgrade), "{value}");
         }
-        let lines = [("upgrade", "h2c"), ("upgrade", "websocket")];
-        assert_eq!(with(&lines), Err(Rejection::Upgrade));
+        let lines = handshake(&[("upgrade", "h2c"), ("upgrade", "websocket")]);
+        assert_eq!(asks_for_websocket(&lines, true), Ok(true));
+    }
+
+    #[test]
+    fn a_handshake_that_is_not_rfc_6455s_is_refused() {
+        let bad =
+            |head: &Parts| assert_eq!(asks_for_websocket(head, true), Err(Rejection::Handshake));
+        for instead in [
+            &[("connection", "")][..],
+            &[("connection", "close")],
+            &[("sec-websocket-key", "")],
+            &[("sec-websocket-key", "short")],
+            &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ")],
+            &[
+                ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+                ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ],
+            &[("sec-websocket-version", "")],
+            &[("sec-websocket-version", "8")],
+            &[
+                ("sec-websocket-version", "13"),
+                ("sec-websocket-version", "13"),
+            ],
+            &[("content-length", "1")],
+            &[("transfer-encoding", "chunked")],
+        ] {
+            bad(&handshake(instead));
+        }
+        let mut post = handshake(&[]);
+        post.method = Method::POST;
+        bad(&post);
+        let mut old = handshake(&[]);
+        old.version = Version::HTTP_10;
+        bad(&old);
+        assert_eq!(
+            asks_for_websocket(&handshake(&[("content-length", "0")]), true),
+            Ok(true)
+        );
     }
 
     #[test]
