@@ -5,7 +5,7 @@
 
 mod frames;
 mod message;
-pub(crate) mod query;
+mod query;
 mod session;
 
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Response, StatusCode};
 
+use crate::auth_endpoints::ANYBODY;
+use crate::auth_endpoints::handed_out::HandedOut;
 use crate::credentials::{self, Credentials, Got, Need, Provider, Wanted};
 use crate::error::Error;
 use crate::headers::{self, Passed};
@@ -28,6 +30,8 @@ pub use self::session::Session;
 /// What every session needs. One for all workers.
 pub struct Live {
     provider: Provider,
+    /// Knows the tokens that callers were given.
+    handed_out: Arc<HandedOut>,
     switcher: Switcher,
     metrics: Arc<Metrics>,
 }
@@ -56,17 +60,24 @@ pub struct Opened {
 
 impl Live {
     /// Sessions of principals that `provider` has credentials for.
-    pub fn new(provider: Provider, switcher: Switcher, metrics: Arc<Metrics>) -> Live {
+    pub fn new(
+        provider: Provider,
+        handed_out: Arc<HandedOut>,
+        switcher: Switcher,
+        metrics: Arc<Metrics>,
+    ) -> Live {
         Live {
             provider,
+            handed_out,
             switcher,
             metrics,
         }
     }
 
     /// Whom a token names.
-    pub(crate) async fn holder(&self, _token: &str) -> Result<Bearer, Error> {
-        Ok(Bearer::Foreign)
+    async fn holder(&self, token: &str) -> Result<Bearer, Error> {
+        let holder = self.handed_out.holder(ANYBODY, token).await?;
+        Ok(holder.map_or(Bearer::Foreign, Bearer::Ours))
     }
 
     /// Whom the bearer and the tokens in the query name together.
@@ -173,13 +184,8 @@ impl Live {
 fn attach(head: &mut upstream::Head, credentials: &Credentials) {
     headers::attach_authorization(&mut head.headers, credentials.authorization().clone());
     if query::tokens(head.target.query()).next().is_some() {
-        head.target = query::with_token(&head.target, token(credentials));
+        head.target = query::with_token(&head.target, credentials.token());
     }
-}
-
-fn token(credentials: &Credentials) -> &str {
-    let bearer = credentials.authorization().to_str().unwrap_or_default();
-    bearer.strip_prefix("Bearer ").unwrap_or_default()
 }
 
 fn is_unauthorized(answer: &Answer) -> bool {

@@ -8,7 +8,7 @@ use crate::damoov::routes::decoded;
 const NAME: &[u8] = b"token";
 
 /// The tokens in a checked query; an empty one where it names none.
-pub(crate) fn tokens(query: Option<&str>) -> impl Iterator<Item = String> {
+pub(super) fn tokens(query: Option<&str>) -> impl Iterator<Item = String> {
     parts(query).filter(|part| is_token(part)).map(|part| {
         let value = part.split_once('=').map_or("", |(_, value)| value);
         String::from_utf8_lossy(&decoded(value).collect::<Vec<_>>()).into_owned()

@@ -14,9 +14,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
+use super::Live;
 use super::frames::{Broken, CloseCode, Direction, Movement, Sender, Text};
 use super::message::{Answer, Authenticate};
-use super::{Live, token};
 use crate::credentials::{self, Credentials, Need, Wanted};
 use crate::error::Error;
 use crate::metrics::ReplayResult;
@@ -260,7 +260,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
         message: &Authenticate<'_>,
         credentials: &Credentials,
     ) -> Result<Option<Answer>, End> {
-        let message = message.with(token(credentials), credentials.instance());
+        let message = message.with(credentials.token(), credentials.instance());
         self.up.push_text(message);
         self.up.flush().await?;
         let answered = async {
