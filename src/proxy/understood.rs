@@ -181,7 +181,8 @@ async fn keep(
     let received = Received::read(answer, false, within).await?;
     let (mut head, mut content) = received.whole(LONGEST, within).await?;
     if head.status.is_success() {
-        content = proxy.auth_endpoints.registered(instance, content).await;
+        let kept = proxy.auth_endpoints.registered(instance, content).await;
+        content = kept.ok_or(upstream::Error::Unreadable)?;
         head.headers.remove(header::CONTENT_LENGTH);
     }
     Ok(Received::with_content(head, content))
