@@ -39,7 +39,8 @@
 //! | [`store`] | the contract of a token store, its test-suite, and the SQLite engine | call Damoov, see a token in the clear |
 //! | [`replay`] | content recorded while it streams | know status codes or tokens |
 //! | [`headers`] | pure edits of header maps | do I/O |
-//! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections | know tokens |
+//! | [`live`] | WebSocket on the one route that has it: the first message gets a token, the rest passes | look inside any other message |
+//! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections; `upstream::switch`: one for each WebSocket | know tokens |
 //! | [`proxy`] | the path; `proxy::head`: the checks before it | word an error, open a socket |
 //! | [`error`] | every error of the path and its answer, in one match | log |
 //! | [`server`] | listeners, handing out, workers, drain | look inside a request |
@@ -50,8 +51,9 @@
 //! An arrow means "may use":
 //!
 //! ```text
-//! main → cli → everything it wires      server → proxy (as a Handler)
-//! proxy → head, naming, routes, credentials, auth_endpoints, replay, headers, upstream, error, metrics
+//! main → cli → everything it wires      server → proxy (as a Handler), live (as its Session)
+//! proxy → head, naming, routes, credentials, auth_endpoints, live, replay, headers, upstream, error, metrics
+//! live → naming, credentials, auth_endpoints, headers, upstream, error, metrics
 //! auth_endpoints → credentials, damoov, clock
 //! admin → proxy::head, error, metrics, credentials (what they report), store (whether it is writable)
 //! credentials → store, damoov, upstream (settings), secret, metrics, clock
@@ -94,6 +96,7 @@ pub mod credentials;
 pub mod damoov;
 pub mod error;
 pub mod headers;
+pub mod live;
 pub mod metrics;
 pub mod principal;
 pub mod proxy;
