@@ -308,3 +308,18 @@ async fn a_caller_that_hangs_up_does_not_cancel_the_renewal() {
     assert_eq!(scene.proxy.get(1, SCORES).await.status, 200);
     assert_eq!(scene.count(1).refreshes.all(), 1);
 }
+
+#[tokio::test]
+async fn fifty_sessions_of_one_user_share_one_refresh() {
+    let scene = Scene::new().await;
+    let opening = (0..50).map(|_| scene.session());
+    let sessions = futures_util::future::join_all(opening).await;
+    scene.damoov.handle().expire(None);
+    let authenticating = sessions.into_iter().map(async |mut session| {
+        session.authenticate().await;
+        session.hears(&["authenticated"]).await;
+    });
+    futures_util::future::join_all(authenticating).await;
+    let count = scene.count(1);
+    assert_eq!((count.refreshes.all(), count.logins.all()), (1, 0));
+}
