@@ -109,7 +109,7 @@ pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Result<
             let keep = if requests::wanted(&head) {
                 content::KEPT
             } else {
-                0
+                content::READ
             };
             content::receive(body, keep).await?
         }
@@ -157,11 +157,12 @@ fn usual(world: &World, head: &Parts, presented: &Presented, received: &Received
     }
     let mut answer = match large(head.uri.path()) {
         Some(answer) => answer,
-        None => match results::result(world, head, principal) {
-            Ok(result) => answer::enveloped(
+        None => match results::result(world, head, principal, &received.json()) {
+            Ok(Some(result)) => answer::enveloped(
                 answer::success(with_receipt(result, head, principal, received)),
                 endpoint.names(),
             ),
+            Ok(None) => answer::enveloped(answer::done(), endpoint.names()),
             Err(results::Refused(status, message)) => refuse(head, status, message),
         },
     };
