@@ -25,7 +25,7 @@ use section::Section;
 
 use crate::damoov::routes::Route;
 use crate::secret::Secret;
-use crate::{credentials, replay, server, telemetry, upstream};
+use crate::{auth_endpoints, credentials, replay, server, telemetry, upstream};
 
 /// All that a file says, validated, with defaults where it is silent.
 #[derive(Clone, Debug)]
@@ -48,6 +48,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// The web origins whose pages may call, as browsers write them.
     pub allowed_origins: Vec<String>,
+    /// What callers that log in by themselves are given.
+    pub auth_endpoints: auth_endpoints::Settings,
     /// Whether a small 2xx whose envelope says 401 counts as a 401.
     pub in_band_401: bool,
     /// Where health and metrics are served; none: nowhere.

@@ -2,6 +2,7 @@
 //! path asks [`Provider`] for credentials and reports rejected ones; it learns nothing of how they
 //! come about. Nothing here sees a request or a response.
 
+mod adoption;
 mod backoff;
 mod breaker;
 mod budget;
@@ -9,11 +10,14 @@ mod cache;
 mod counted;
 mod engine;
 mod flights;
+mod handed_out;
 mod keeper;
 mod login;
+mod login_slot;
 mod mass_rejection;
 mod pace;
 mod pair;
+mod password;
 mod provider;
 mod refresh;
 mod renewal;
@@ -21,7 +25,9 @@ pub mod seal;
 mod token_endpoint;
 
 pub use cache::Credentials;
-pub use pair::{NotImported, Pair};
+pub use login_slot::{LoginSlot, SlotEnd};
+pub use pair::{JwtHash, NotImported, Pair};
+pub use password::{Login, PasswordError};
 pub use provider::{Background, Got, Parts, Provider};
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
+use crate::auth_endpoints;
 use crate::credentials;
 use crate::principal::naming;
 use crate::proxy::head::Rejection;
@@ -25,9 +26,12 @@ pub enum Error {
     /// Nobody is named, or badly.
     #[error(transparent)]
     Naming(#[from] naming::Error),
-    /// One of the Auth endpoints, which are never forwarded.
-    #[error("the Auth endpoints are not served; the proxy logs in by itself")]
-    AuthEndpoint,
+    /// A call to an Auth endpoint is refused.
+    #[error(transparent)]
+    AuthEndpoint(#[from] auth_endpoints::Error),
+    /// More content than this call may have.
+    #[error("this call may have 64 KiB of content")]
+    ContentTooLarge,
     /// The caller's content did not come.
     #[error(transparent)]
     Content(#[from] replay::Failure),
@@ -78,7 +82,7 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 impl Error {
     /// The one place that decides how a failure is answered.
     pub fn refusal(&self) -> Refusal {
-        use credentials::Error as Auth;
+        use auth_endpoints::Error as Endpoint;
         use naming::Error as Name;
         use upstream::Error as Api;
         match self {
@@ -101,37 +105,26 @@ impl Error {
                 Name::DeviceTokenInvalid => caller(400, "device_token_invalid"),
                 Name::InstanceIdInvalid => caller(400, "instance_unknown"),
                 Name::AccountUnknown | Name::AccountMissing => caller(400, "account_unknown"),
+                Name::BearerForeign => caller(401, "token_invalid"),
                 Name::Conflict => caller(400, "principal_conflict"),
             },
-            Error::AuthEndpoint => caller(501, "auth_endpoint_unknown"),
+            Error::AuthEndpoint(error) => match error {
+                Endpoint::Unread(_) => caller(400, "bad_request"),
+                Endpoint::NotConfigured => caller(403, "login_rejected"),
+                Endpoint::PasswordWrong => caller(401, "password_wrong"),
+                Endpoint::TooManyWrong { retry_after } => Refusal {
+                    retry_after: Some(*retry_after),
+                    ..caller(429, "caller_limited")
+                },
+                Endpoint::TokenInvalid(_) => caller(401, "token_invalid"),
+                Endpoint::Credentials(error) => of_credentials(error),
+            },
+            Error::ContentTooLarge => caller(413, "content_too_large"),
             Error::Content(failure) => match failure {
                 replay::Failure::Idle => caller(408, "content_timeout"),
                 replay::Failure::Cut | replay::Failure::Taken => caller(400, "bad_request"),
             },
-            Error::Credentials(error) => match error {
-                Auth::InstanceUnknown => caller(400, "instance_unknown"),
-                Auth::AccountUnknown => caller(400, "account_unknown"),
-                Auth::InstanceMismatch => caller(403, "instance_mismatch"),
-                Auth::LoginRejected => auth(403, "login_rejected", "http_request_denied"),
-                Auth::BudgetExhausted { retry_after } => {
-                    unavailable("login_budget_exhausted", *retry_after)
-                }
-                Auth::LoginBlocked { retry_after } => unavailable("login_blocked", *retry_after),
-                Auth::Contested { retry_after } => unavailable("login_contested", *retry_after),
-                Auth::Suspended { retry_after } => unavailable("login_suspended", *retry_after),
-                Auth::StoreUnavailable(_) => Refusal {
-                    source: Source::Store,
-                    ..unavailable("store_unavailable", STORE_RECHECK)
-                },
-                Auth::Unreachable => auth(502, "auth_unreachable", "destination_unavailable"),
-                Auth::BadResponse => auth(502, "auth_bad_response", "http_protocol_error"),
-                Auth::Timeout => auth(504, "auth_timeout", "http_response_timeout"),
-                Auth::WaitedTooLong => auth(504, "credentials_timeout", "proxy_internal_response"),
-                Auth::Closing => unavailable("draining", SOON),
-                // The path passes the API's 401 on instead. Should it ever forget to, this is what
-                // is known: the Auth endpoints gave a token that does not work.
-                Auth::Settled => auth(502, "auth_bad_response", "http_protocol_error"),
-            },
+            Error::Credentials(error) => of_credentials(error),
             Error::Upstream(error) => match error {
                 Api::Busy => Refusal {
                     source: Source::Proxy,
@@ -142,7 +135,7 @@ impl Error {
                 Api::ResponseTimeout => api(504, "upstream_timeout", "http_response_timeout"),
                 Api::Unreachable(_) => api(502, "upstream_unreachable", "destination_unavailable"),
                 Api::Broken(_) => api(502, "upstream_bad_response", "http_response_incomplete"),
-                Api::Framing | Api::Switched => {
+                Api::Framing | Api::TooLong | Api::Switched => {
                     api(502, "upstream_bad_response", "http_protocol_error")
                 }
             },
@@ -180,6 +173,10 @@ impl Error {
             let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
             headers.insert(header::ALLOW, HeaderValue::from_static(methods));
         }
+        if refusal.status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"damoov-proxy\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
         if self.ends_connection() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -189,6 +186,34 @@ impl Error {
     /// Whether nothing that follows on the caller's connection may be read as a request.
     fn ends_connection(&self) -> bool {
         matches!(self, Error::Head(Rejection::Framing) | Error::Content(_))
+    }
+}
+
+fn of_credentials(error: &credentials::Error) -> Refusal {
+    use credentials::Error as Auth;
+    match error {
+        Auth::InstanceUnknown => caller(400, "instance_unknown"),
+        Auth::AccountUnknown => caller(400, "account_unknown"),
+        Auth::InstanceMismatch => caller(403, "instance_mismatch"),
+        Auth::LoginRejected => auth(403, "login_rejected", "http_request_denied"),
+        Auth::BudgetExhausted { retry_after } => {
+            unavailable("login_budget_exhausted", *retry_after)
+        }
+        Auth::LoginBlocked { retry_after } => unavailable("login_blocked", *retry_after),
+        Auth::Contested { retry_after } => unavailable("login_contested", *retry_after),
+        Auth::Suspended { retry_after } => unavailable("login_suspended", *retry_after),
+        Auth::StoreUnavailable(_) => Refusal {
+            source: Source::Store,
+            ..unavailable("store_unavailable", STORE_RECHECK)
+        },
+        Auth::Unreachable => auth(502, "auth_unreachable", "destination_unavailable"),
+        Auth::BadResponse => auth(502, "auth_bad_response", "http_protocol_error"),
+        Auth::Timeout => auth(504, "auth_timeout", "http_response_timeout"),
+        Auth::WaitedTooLong => auth(504, "credentials_timeout", "proxy_internal_response"),
+        Auth::Closing => unavailable("draining", SOON),
+        // The path passes the API's 401 on instead. Should it ever forget to, this is what
+        // is known: the Auth endpoints gave a token that does not work.
+        Auth::Settled => auth(502, "auth_bad_response", "http_protocol_error"),
     }
 }
 
@@ -232,13 +257,17 @@ fn unavailable(code: &'static str, retry_after: Duration) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::damoov;
     use std::io;
 
     const AFTER: Duration = Duration::from_millis(1_001);
 
     /// One of each, but for [`upstream::Error::Broken`], which only hyper can make.
     fn all() -> Vec<(Error, u16, &'static str)> {
+        use auth_endpoints::Error as Endpoint;
+        use auth_endpoints::handed_out::Invalid;
         use credentials::Error as Auth;
+        use damoov::auth_requests::Unread;
         use naming::Error as Name;
         use upstream::Error as Api;
         let retry_after = AFTER;
@@ -261,8 +290,23 @@ mod tests {
             (Name::InstanceIdInvalid.into(), 400, "instance_unknown"),
             (Name::AccountUnknown.into(), 400, "account_unknown"),
             (Name::AccountMissing.into(), 400, "account_unknown"),
+            (Name::BearerForeign.into(), 401, "token_invalid"),
             (Name::Conflict.into(), 400, "principal_conflict"),
-            (Error::AuthEndpoint, 501, "auth_endpoint_unknown"),
+            (Endpoint::Unread(Unread::Login).into(), 400, "bad_request"),
+            (Endpoint::NotConfigured.into(), 403, "login_rejected"),
+            (Endpoint::PasswordWrong.into(), 401, "password_wrong"),
+            (
+                Endpoint::TooManyWrong { retry_after }.into(),
+                429,
+                "caller_limited",
+            ),
+            (Endpoint::from(Invalid::Ours).into(), 401, "token_invalid"),
+            (
+                Endpoint::from(Auth::LoginRejected).into(),
+                403,
+                "login_rejected",
+            ),
+            (Error::ContentTooLarge, 413, "content_too_large"),
             (replay::Failure::Idle.into(), 408, "content_timeout"),
             (replay::Failure::Cut.into(), 400, "bad_request"),
             (Auth::InstanceUnknown.into(), 400, "instance_unknown"),
@@ -307,6 +351,7 @@ mod tests {
                 "upstream_unreachable",
             ),
             (Api::Framing.into(), 502, "upstream_bad_response"),
+            (Api::TooLong.into(), 502, "upstream_bad_response"),
             (Api::Switched.into(), 502, "upstream_bad_response"),
         ]
     }
@@ -329,11 +374,11 @@ mod tests {
     }
 
     #[test]
-    fn every_503_and_nothing_else_says_when_to_come_back() {
+    fn every_503_and_429_and_nothing_else_says_when_to_come_back() {
         for (error, status, _) in all() {
             let answer = error.answer();
             let after = answer.headers().get(header::RETRY_AFTER);
-            assert_eq!(after.is_some(), status == 503, "{error:?}");
+            assert_eq!(after.is_some(), matches!(status, 429 | 503), "{error:?}");
         }
     }
 
@@ -346,9 +391,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_renewal_is_never_a_401() {
-        for (error, status, _) in all() {
-            assert_ne!(status, 401, "{error:?}");
+    fn a_401_is_about_the_callers_own_token_or_password_and_challenges_it() {
+        for (error, status, code) in all() {
+            let is_callers = matches!(code, "token_invalid" | "password_wrong");
+            assert_eq!(status == 401, is_callers, "{error:?}");
+            let answer = error.answer();
+            let challenged = answer.headers().contains_key(header::WWW_AUTHENTICATE);
+            assert_eq!(challenged, status == 401, "{error:?}");
         }
     }
 

@@ -81,6 +81,11 @@ pub fn clean_answer(headers: &mut HeaderMap, passed: Passed) {
     remove_hop_by_hop(headers);
     headers.remove(header::SET_COOKIE);
     headers.append(header::VIA, VIA);
+    tell(headers, passed);
+}
+
+/// Sets `Proxy-Status`.
+pub fn tell(headers: &mut HeaderMap, passed: Passed) {
     headers.insert(
         PROXY_STATUS,
         HeaderValue::from_static(match passed {
@@ -101,6 +106,19 @@ pub fn attach_authorization(headers: &mut HeaderMap, bearer: HeaderValue) {
 pub fn attach_instance(headers: &mut HeaderMap, id: HeaderValue, key: HeaderValue) {
     headers.insert(INSTANCE_ID, id);
     headers.insert(INSTANCE_KEY, key);
+}
+
+/// Sets the instance that a login is about.
+pub fn attach_instance_id(headers: &mut HeaderMap, id: HeaderValue) {
+    headers.insert(INSTANCE_ID, id);
+}
+
+/// The only bearer token of a request (RFC 6750 §2.1).
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut lines = headers.get_all(header::AUTHORIZATION).iter();
+    let (scheme, token) = lines.next()?.to_str().ok()?.split_once(' ')?;
+    let is_only_one = lines.next().is_none();
+    (is_only_one && scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim_ascii())
 }
 
 /// Whether nobody can read the end of the content differently (RFC 9112 §6): at most one plain

@@ -83,6 +83,7 @@
 //!   `promises::kills::i3_i10_…`, `promises::week::*`, `promises::import::*`
 
 pub mod admin;
+pub mod auth_endpoints;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -4,24 +4,34 @@
 pub mod answer;
 pub mod head;
 mod record;
+mod understood;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{self, HeaderValue};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts as CallerHead;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use tokio::task::JoinSet;
 
 use self::answer::Received;
 use self::record::Record;
+use crate::auth_endpoints::handed_out::HandedOut;
+use crate::auth_endpoints::{ANYBODY, AuthEndpoints};
 use crate::credentials::{self, Got, Need, Provider, Wanted};
+use crate::damoov::auth;
 use crate::damoov::routes::{Credential, Replay, Table};
+use crate::damoov::user_changes::{self, Change};
 use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
-use crate::principal::naming;
+use crate::principal::Principal;
+use crate::principal::naming::{self, Bearer};
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
 use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::{self, Hosts, Target};
@@ -42,6 +52,10 @@ pub struct Parts {
     pub accounts: naming::Accounts,
     /// Gives out credentials.
     pub provider: Provider,
+    /// Answers callers that log in by themselves.
+    pub auth_endpoints: AuthEndpoints,
+    /// Knows the tokens that they were given.
+    pub handed_out: Arc<HandedOut>,
     /// How hosts are reached.
     pub hosts: Hosts,
     /// Deadlines and limits of connections to them.
@@ -62,6 +76,8 @@ pub struct Proxy {
     routes: Table,
     accounts: naming::Accounts,
     provider: Provider,
+    auth_endpoints: AuthEndpoints,
+    handed_out: Arc<HandedOut>,
     hosts: Hosts,
     /// Where the host of each route is reached.
     targets: HashMap<Box<str>, Target>,
@@ -77,7 +93,9 @@ pub struct Proxy {
 /// The path on one worker: what is shared, and the worker's own connections.
 pub struct Path {
     proxy: Arc<Proxy>,
-    pool: Pool<Content<Incoming>>,
+    pool: Rc<Pool<Content<Incoming>>>,
+    /// Registrations under way, which a caller's hang-up does not end; aborted with the worker.
+    registrations: RefCell<JoinSet<()>>,
 }
 
 impl Proxy {
@@ -90,6 +108,8 @@ impl Proxy {
             routes: parts.routes,
             accounts: parts.accounts,
             provider: parts.provider,
+            auth_endpoints: parts.auth_endpoints,
+            handed_out: parts.handed_out,
             hosts: parts.hosts,
             targets,
             response_timeout: settings.response_timeout,
@@ -118,7 +138,11 @@ impl Path {
             proxy.limits,
             &proxy.metrics.upstream_connections,
         );
-        Path { proxy, pool }
+        Path {
+            proxy,
+            pool: Rc::new(pool),
+            registrations: RefCell::default(),
+        }
     }
 
     /// Answers a request, whatever happens; counts and logs it once.
@@ -128,7 +152,7 @@ impl Path {
         let waits_for_100 = head.headers.contains_key(header::EXPECT);
         let content = Recorder::new(content, &self.proxy.memory);
         match self.pass(head, &content, &mut record).await {
-            Ok(answer) => record.passed_on(answer),
+            Ok(answer) => record.answered(answer),
             Err(error) => {
                 // Reading would tell a caller that waits for a 100 to go ahead.
                 if !waits_for_100 {
@@ -159,7 +183,18 @@ impl Path {
             .find(path, &caller.method)
             .ok_or(Error::RouteUnknown)?;
         record.route = Some(route);
-        let named = naming::name(route.credential, prefix, &caller.headers, &proxy.accounts)?;
+        let bearer = self.bearer(route.credential, &caller.headers).await?;
+        let named = naming::name(
+            route.credential,
+            prefix,
+            bearer,
+            &caller.headers,
+            &proxy.accounts,
+        )?;
+        let change = match &*route.host {
+            auth::HOST => Change::of(&caller.method, path),
+            _ => None,
+        };
 
         let mut request = upstream::Head {
             method: caller.method,
@@ -167,7 +202,10 @@ impl Path {
             headers: caller.headers,
         };
         match route.credential {
-            Credential::Answer => return Err(Error::AuthEndpoint),
+            Credential::Answer => {
+                let call = understood::AuthCall::new(path, &route.host, named.instance, request)?;
+                return self.answer_auth(call, content, record).await;
+            }
             Credential::Passthrough => {
                 headers::clean_request(&mut request.headers, Authorization::Kept);
             }
@@ -176,6 +214,10 @@ impl Path {
                 let instance = proxy.provider.instance(named.instance)?;
                 let (id, key) = instance_fields(instance)?;
                 headers::attach_instance(&mut request.headers, id, key);
+                if change == Some(Change::Registered) {
+                    let instance = instance.id;
+                    return self.register(&route.host, request, instance, content).await;
+                }
             }
             Credential::User | Credential::Admin | Credential::UserOrAdmin => {
                 headers::clean_request(&mut request.headers, Authorization::Dropped);
@@ -211,6 +253,7 @@ impl Path {
             .await?;
         if !first.is_unauthorized() {
             credentials.accept();
+            self.follow(change, &first, || content.recorded()).await;
             return Ok(first);
         }
 
@@ -237,6 +280,7 @@ impl Path {
             Err(NotKept::Failed(failure)) => return Err(failure.into()),
         };
         drop(first);
+        let replayed = change.and_then(|_| kept.whole());
         headers::attach_authorization(&mut request.headers, newer.authorization().clone());
         record.passed = Passed::Replayed;
         let second = self
@@ -249,8 +293,52 @@ impl Path {
         } else {
             newer.accept();
             self.count(ReplayResult::Ok);
+            self.follow(change, &second, || replayed).await;
         }
         Ok(second)
+    }
+
+    /// Whom the caller's bearer names, on routes where that matters.
+    async fn bearer(&self, credential: Credential, headers: &HeaderMap) -> Result<Bearer, Error> {
+        match credential {
+            Credential::User | Credential::Admin | Credential::UserOrAdmin => {}
+            Credential::Instance | Credential::Passthrough | Credential::Answer => {
+                return Ok(Bearer::Absent);
+            }
+        }
+        let Some(token) = headers::bearer(headers) else {
+            return Ok(Bearer::Absent);
+        };
+        let holder = self.proxy.handed_out.holder(ANYBODY, token).await?;
+        Ok(holder.map_or(Bearer::Foreign, Bearer::Ours))
+    }
+
+    /// What the store believes of a user follows what the API was told about it: its credentials
+    /// are worth nothing any more. `sent` is the content of the request.
+    async fn follow(
+        &self,
+        change: Option<Change>,
+        answer: &Received,
+        sent: impl FnOnce() -> Option<Bytes>,
+    ) {
+        let user = match change {
+            Some(Change::Deleted(user)) => Some(user),
+            Some(Change::Moved) => sent().and_then(|content| user_changes::moved(&content)),
+            Some(Change::Registered) | None => None,
+        };
+        let Some(principal) = user.map(Principal::User) else {
+            return;
+        };
+        let provider = &self.proxy.provider;
+        if answer.succeeded()
+            && let Err(error) = provider.forget(&principal).await
+        {
+            tracing::warn!(
+                principal = provider.log_name(&principal),
+                %error,
+                "a user was deleted or moved, but its credentials could not be forgotten"
+            );
+        }
     }
 
     /// Sends the request once. Where the caller's content fails, that is the error.

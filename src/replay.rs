@@ -73,6 +73,8 @@ pub enum Content<C> {
     View(View<C>),
     /// What was kept of it.
     Kept(Kept),
+    /// Read by somebody else; empty once it was given out.
+    Whole(Bytes),
 }
 
 /// The content as the upstream connection sees it.
@@ -186,6 +188,17 @@ impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
         }
     }
 
+    /// A copy of all of it, where it was read to its end and kept.
+    pub fn recorded(&self) -> Option<Bytes> {
+        let recording = self.recording.as_ref()?.borrow();
+        match &recording.tape {
+            Tape::Recording(content, _) if recording.progress == Progress::Complete => {
+                Some(Bytes::copy_from_slice(content))
+            }
+            Tape::Recording(..) | Tape::Overflowed | Tape::Stopped => None,
+        }
+    }
+
     /// Takes the view back, reads on to the end, and gives out all of it for a second attempt.
     pub async fn kept(&self) -> Result<Content<C>, NotKept> {
         let Some(recording) = &self.recording else {
@@ -246,6 +259,25 @@ impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
                     return;
                 }
             }
+        }
+    }
+}
+
+impl<C> Content<C> {
+    /// Content that is there already.
+    pub fn of(whole: Bytes) -> Content<C> {
+        match whole.is_empty() {
+            true => Content::Empty,
+            false => Content::Whole(whole),
+        }
+    }
+
+    /// All of it, where it is in memory.
+    pub fn whole(&self) -> Option<Bytes> {
+        match self {
+            Content::Kept(kept) => kept.content.clone(),
+            Content::Whole(content) => Some(content.clone()),
+            Content::Empty | Content::View(_) => None,
         }
     }
 }
@@ -358,6 +390,8 @@ impl<C: Body<Data = Bytes> + Unpin> Body for Content<C> {
                 chunk.map_ok(Frame::data)
             }
             Content::Kept(kept) => Poll::Ready(kept.content.take().map(|c| Ok(Frame::data(c)))),
+            Content::Whole(content) if content.is_empty() => Poll::Ready(None),
+            Content::Whole(content) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(content))))),
         }
     }
 
@@ -367,6 +401,7 @@ impl<C: Body<Data = Bytes> + Unpin> Body for Content<C> {
             // A view that was taken has not ended well, even if nothing is left to read.
             Content::View(View(recording)) => recording.borrow().progress == Progress::Complete,
             Content::Kept(kept) => kept.sized && kept.content.is_none(),
+            Content::Whole(content) => content.is_empty(),
         }
     }
 
@@ -378,6 +413,7 @@ impl<C: Body<Data = Bytes> + Unpin> Body for Content<C> {
                 SizeHint::with_exact(kept.content.as_ref().map_or(0, |c| c.len() as u64))
             }
             Content::Kept(_) => SizeHint::default(),
+            Content::Whole(content) => SizeHint::with_exact(content.len() as u64),
         }
     }
 }

@@ -11,6 +11,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::admin;
+use crate::auth_endpoints::AuthEndpoints;
+use crate::auth_endpoints::handed_out::HandedOut;
 use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::credentials::{self, Background, Provider, seal};
@@ -145,6 +147,8 @@ impl Service {
                 .collect(),
             default: default_account(&settings.credentials),
         };
+        let clock = Clock::from_environment();
+        let token_keys = ring.token_keys();
         let (provider, background) = Provider::start(credentials::Parts {
             settings: settings.credentials,
             store,
@@ -152,7 +156,7 @@ impl Service {
             ring,
             upstream: &settings.upstream,
             tls: hosts.tls().clone(),
-            clock: Clock::from_environment(),
+            clock,
             metrics: metrics.clone(),
             runtime: Handle::current(),
         });
@@ -171,7 +175,16 @@ impl Service {
                 Some((listener, status))
             }
         };
+        let own = settings.auth_endpoints;
+        let handed_out = HandedOut::new(token_keys, own.hand_out, provider.clone(), clock);
+        let handed_out = Arc::new(handed_out);
         let proxy = Proxy::new(proxy::Parts {
+            auth_endpoints: AuthEndpoints::new(
+                provider.clone(),
+                handed_out.clone(),
+                own.forward_unknown_logins,
+            ),
+            handed_out,
             head,
             routes: Table::new(settings.routes, settings.default_host),
             accounts,

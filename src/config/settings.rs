@@ -19,23 +19,17 @@ use super::section::Section;
 use super::shape;
 use super::tree::Node;
 use super::{Secrets, Settings, Store};
+use crate::auth_endpoints::handed_out::HandOut;
 use crate::damoov::routes::{Credential, Replay, Route};
 use crate::secret::Secret;
 use crate::server::Listener;
 use crate::store::{LoginWindow, LoginWindows};
 use crate::telemetry::Format;
-use crate::{credentials, replay, server, upstream};
+use crate::{auth_endpoints, credentials, replay, server, upstream};
 
 /// The whole file.
 pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settings {
-    top.refuse_later(&[
-        "caller",
-        "tls",
-        "admin",
-        "drain_delay",
-        "hand_out",
-        "forward_unknown_logins",
-    ]);
+    top.refuse_later(&["caller", "tls", "admin", "drain_delay"]);
     let server = server(top);
     if top.count("instance") + top.count("account") == 0 {
         top.refuse_missing(
@@ -53,6 +47,7 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
     Settings {
         hosts: top.list("hosts", shape::host),
         allowed_origins: top.list("allowed_origins", shape::web_origin),
+        auth_endpoints: auth_endpoints(top),
         credentials: credentials::Settings {
             instances,
             accounts,
@@ -99,6 +94,18 @@ fn server(top: &mut Section<'_>) -> server::Settings {
                 .get("threads", integer(1..=1024))
                 .unwrap_or_else(cores)
         }),
+    }
+}
+
+fn auth_endpoints(top: &mut Section<'_>) -> auth_endpoints::Settings {
+    let words = [("own", HandOut::Own), ("real", HandOut::Real)];
+    auth_endpoints::Settings {
+        hand_out: top
+            .get("hand_out", shape::word(&words))
+            .unwrap_or(HandOut::Own),
+        forward_unknown_logins: top
+            .get("forward_unknown_logins", shape::flag)
+            .unwrap_or(false),
     }
 }
 

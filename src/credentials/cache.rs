@@ -9,7 +9,9 @@ use dashmap::DashMap;
 use http::HeaderValue;
 use moka::sync::Cache as Lru;
 
+use super::pair::JwtHash;
 use crate::clock::{Clock, Moment};
+use crate::damoov::auth::ExpiresInForm;
 use crate::principal::{InstanceId, Principal};
 use crate::store::Generation;
 
@@ -24,6 +26,10 @@ pub struct Credentials {
     pub(super) epoch: u64,
     /// The instance that the user is known under; none for accounts, or when no longer known.
     pub(super) instance: Option<InstanceId>,
+    /// How the API wrote `ExpiresIn` for it.
+    pub(super) expires_in_form: ExpiresInForm,
+    /// The JWT before this one; none where there was none.
+    pub(super) previous: Option<JwtHash>,
     /// When this process renewed it; none where it was found in the store.
     pub(super) renewed: Option<Moment>,
     /// From here on it is renewed in the background.
@@ -41,6 +47,8 @@ pub struct Credentials {
     pub(super) trial: AtomicU64,
 }
 
+/// What [`Credentials::authorization`] begins with.
+pub(super) const SCHEME: &str = "Bearer ";
 /// Nobody has replayed with this token yet.
 pub(super) const UNTRIED: u64 = 0;
 /// An answer other than 401 came back for this token.
@@ -55,6 +63,33 @@ impl Credentials {
     /// Which pair this token belongs to.
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// The bare JWT.
+    pub fn token(&self) -> &str {
+        std::str::from_utf8(&self.authorization.as_bytes()[SCHEME.len()..])
+            .expect("the value was made of a string")
+    }
+
+    /// The epoch of the principal's entry: a forget raises it.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The instance that the user is known under; none for accounts, or when no longer known.
+    pub fn instance(&self) -> Option<InstanceId> {
+        self.instance
+    }
+
+    /// How long the JWT still lives at `now`, a moment of the engine's own [`Clock`]; zero once it
+    /// has expired. 30 days at most.
+    pub fn left(&self, now: Moment) -> Duration {
+        self.expires.since(now)
+    }
+
+    /// How the API wrote `ExpiresIn` when it gave this JWT out.
+    pub fn expires_in_form(&self) -> ExpiresInForm {
+        self.expires_in_form
     }
 
     /// An answer other than 401 came back for it.
@@ -161,6 +196,11 @@ impl Cache {
         }
     }
 
+    /// What there is, however good: for what it says, not to be attached.
+    pub(super) fn peek(&self, principal: &Principal) -> Option<Arc<Credentials>> {
+        self.credentials.get(principal)
+    }
+
     fn judge(&self, found: Arc<Credentials>) -> Found {
         let now = self.clock.now();
         if now >= found.expires || found.rejected.load(Ordering::Relaxed) {
@@ -240,6 +280,11 @@ impl Cache {
         }
     }
 
+    /// Drops what there is.
+    pub(super) fn forget(&self, principal: &Principal) {
+        self.credentials.invalidate(principal);
+    }
+
     /// The used, stale, unexpired ones: what the keeper renews ahead of time.
     pub(super) fn due_ahead(&self) -> Vec<(Principal, Arc<Credentials>)> {
         let now = self.clock.now();
@@ -275,6 +320,8 @@ mod tests {
             generation: Generation(generation),
             epoch: 0,
             instance: None,
+            expires_in_form: ExpiresInForm::Number,
+            previous: None,
             renewed: None,
             stale: at(stale),
             expires: at(expires),

@@ -31,6 +31,7 @@ pub(super) trait Ended {
 }
 
 impl Ended for () {}
+impl Ended for bool {}
 impl Ended for Entry {}
 impl Ended for Slot {}
 impl Ended for Vec<Principal> {}

@@ -9,16 +9,18 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::backoff::Backoff;
 use super::breaker::Breakers;
 use super::budget::Budget;
-use super::cache::{Cache, Credentials, UNTRIED};
+use super::cache::{Cache, Credentials, SCHEME, UNTRIED};
 use super::counted::{Ended, counted};
 use super::flights::{Flight, Flights, Outcome};
 use super::mass_rejection::MassRejection;
 use super::pace::Pace;
 use super::pair::Pair;
+use super::password::WrongPasswords;
 use super::seal::Ring;
 use super::token_endpoint::TokenEndpoint;
 use super::{Error, Instance, Settings};
@@ -48,6 +50,7 @@ pub(super) struct Engine {
     pub(super) backoff: Backoff,
     pub(super) mass_rejection: MassRejection,
     pub(super) breakers: Breakers,
+    pub(super) wrong_passwords: WrongPasswords,
     /// Who is contested, until when: only for the metric.
     pub(super) contested: Mutex<HashMap<Principal, Timestamp>>,
     pub(super) clock: Clock,
@@ -56,6 +59,15 @@ pub(super) struct Engine {
     pub(super) runtime: Handle,
     /// True once no renewal may wait for anything but its own calls.
     pub(super) closing: watch::Sender<bool>,
+}
+
+/// What came of making a pair durable.
+pub(super) enum Made {
+    /// It is, and it is published. None where its token may not be used, because a 401 came back
+    /// for it.
+    Durable(Option<Arc<Credentials>>),
+    /// Somebody else was first; nothing was written. What stands there now.
+    Superseded(Entry),
 }
 
 impl Engine {
@@ -86,9 +98,8 @@ impl Engine {
         pair
     }
 
-    /// Makes `pair` durable on top of `entry` and publishes it. Where the medium fails, tries
-    /// until it does not, or the process ends: the old pair is worth nothing any more. Where
-    /// somebody else was first, what they committed.
+    /// Makes `pair` durable on top of `entry` and publishes it. Where somebody else was first, what
+    /// they committed.
     pub(super) async fn commit(
         &self,
         flight: &Flight,
@@ -97,6 +108,31 @@ impl Engine {
         pair: &Pair,
     ) -> Outcome {
         let principal = &flight.principal;
+        let trouble = |error| flight.trouble(error);
+        let made = self.make_durable(principal, entry, instance, pair, trouble);
+        match made.await? {
+            Made::Durable(credentials) => Ok(credentials),
+            Made::Superseded(now) => {
+                let Some(pair) = self.open(principal, &now) else {
+                    return Ok(None);
+                };
+                Ok(self.publish_entry(principal, &now, &pair))
+            }
+        }
+    }
+
+    /// Makes `pair` durable on top of `entry` and publishes it. Where the medium fails, says so to
+    /// `trouble` and tries until it does not, or the process ends: the old pair is worth nothing
+    /// any more.
+    pub(super) async fn make_durable(
+        &self,
+        principal: &Principal,
+        entry: &Entry,
+        instance: Option<InstanceId>,
+        pair: &Pair,
+        trouble: impl Fn(Error),
+    ) -> Result<Made, Error> {
+        let pair = pair.replacing(self.open(principal, entry).as_ref());
         let record = Record {
             instance,
             known: true,
@@ -114,19 +150,14 @@ impl Engine {
                 Ok(Commit::Committed(generation)) => {
                     // A token that cannot be used even now is not worth asking for again.
                     let mut credentials = self
-                        .credentials(generation, pair)
+                        .credentials(generation, &pair)
                         .ok_or(Error::BadResponse)?;
                     credentials.epoch = entry.epoch;
                     credentials.instance = instance;
                     credentials.renewed = Some(self.clock.now());
-                    return Ok(self.publish(principal, credentials));
+                    return Ok(Made::Durable(self.publish(principal, credentials)));
                 }
-                Ok(Commit::Superseded(now)) => {
-                    let Some(pair) = self.open(principal, &now) else {
-                        return Ok(None);
-                    };
-                    return Ok(self.publish_entry(principal, &now, &pair));
-                }
+                Ok(Commit::Superseded(now)) => return Ok(Made::Superseded(now)),
                 Err(error @ store::Error::Closed) => return Err(error.into()),
                 Err(error) => error,
             };
@@ -135,7 +166,7 @@ impl Engine {
                 %error,
                 "a new pair cannot be made durable; it is kept and tried again"
             );
-            flight.trouble(error.clone().into());
+            trouble(error.clone().into());
             let again = self.unless_closing(self.clock.sleep(COMMIT_AGAIN)).await;
             again.map_err(|_| error)?;
         }
@@ -171,7 +202,7 @@ impl Engine {
             .lifetime
             .checked_sub(age)
             .filter(|left| !left.is_zero())?;
-        let bearer = ["Bearer ", pair.access_token.expose()].concat();
+        let bearer = [SCHEME, pair.access_token.expose()].concat();
         let mut authorization = HeaderValue::try_from(bearer).ok()?;
         authorization.set_sensitive(true);
         // Up to a twentieth early, so that what was issued together is not renewed together.
@@ -181,6 +212,8 @@ impl Engine {
             generation,
             epoch: 0,
             instance: None,
+            expires_in_form: pair.expires_in_form,
+            previous: pair.previous,
             renewed: None,
             stale: now.plus(pair.lifetime.mul_f64(share).saturating_sub(age)),
             expires: now.plus(left),
@@ -205,6 +238,18 @@ impl Engine {
             [only] => Some(only),
             several => several.iter().find(|instance| instance.default),
         }
+    }
+
+    /// Runs `work` on the background runtime to its end, whoever hangs up; a shutdown waits for it.
+    pub(super) fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        let under_way = self.flights.under_way();
+        self.runtime.spawn(async move {
+            let _under_way = under_way;
+            work.await
+        })
     }
 
     /// Waits for `this`, unless the process closes.
@@ -261,6 +306,12 @@ impl Engine {
             });
         }
         self.unless_closing(self.clock.sleep_until(until)).await
+    }
+
+    /// Whether the answer to a login, or to a registration, has all that a pair needs: an access
+    /// token, and no other user's.
+    pub(super) fn is_whole(&self, principal: &Principal, grant: &auth::Grant) -> bool {
+        grant.access_token.is_some() && self.is_of(principal, grant)
     }
 
     /// A's token is never attached to B: neither the answer nor the JWT names another user.

@@ -82,7 +82,7 @@ impl Flight {
 #[derive(Debug)]
 pub(super) struct Flights {
     running: DashMap<Principal, Arc<Flight>>,
-    /// How many run; those who shut down wait for none.
+    /// How many run, and what else is under way; those who shut down wait for none.
     count: watch::Sender<usize>,
 }
 
@@ -120,9 +120,8 @@ impl Flights {
                     outcome: watch::Sender::new(None),
                 });
                 vacant.insert(flight.clone());
-                self.count.send_modify(|count| *count += 1);
                 let landing = Landing {
-                    flights: self.clone(),
+                    under_way: self.under_way(),
                     flight: flight.clone(),
                     outcome: Ok(None),
                 };
@@ -131,7 +130,13 @@ impl Flights {
         }
     }
 
-    /// Returns once none runs.
+    /// Something that is no flight and must end all the same before the process does.
+    pub(super) fn under_way(self: &Arc<Self>) -> UnderWay {
+        self.count.send_modify(|count| *count += 1);
+        UnderWay(self.clone())
+    }
+
+    /// Returns once nothing is under way.
     pub(super) async fn all_landed(&self) {
         let mut count = self.count.subscribe();
         // The sender lives in self, so this cannot fail.
@@ -139,10 +144,20 @@ impl Flights {
     }
 }
 
+/// Counts as under way until it is dropped.
+#[derive(Debug)]
+pub(super) struct UnderWay(Arc<Flights>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.count.send_modify(|count| *count -= 1);
+    }
+}
+
 /// Ends a flight when dropped, in a panic too, so that nobody waits for ever.
 #[derive(Debug)]
 pub(super) struct Landing {
-    flights: Arc<Flights>,
+    under_way: UnderWay,
     flight: Arc<Flight>,
     /// What those who wait are told; after a panic, to start another.
     outcome: Outcome,
@@ -158,10 +173,9 @@ impl Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         // Off the board first: whoever comes now finds the published credentials or starts anew.
-        self.flights.running.remove(&self.flight.principal);
+        self.under_way.0.running.remove(&self.flight.principal);
         let outcome = std::mem::replace(&mut self.outcome, Ok(None));
         self.flight.outcome.send_replace(Some(outcome));
-        self.flights.count.send_modify(|count| *count -= 1);
     }
 }
 

@@ -83,7 +83,7 @@ impl Engine {
             };
             let error = match reply {
                 Reply::Answered(Answer::Granted(grant))
-                    if grant.access_token.is_some() && self.is_of(&flight.principal, &grant) =>
+                    if self.is_whole(&flight.principal, &grant) =>
                 {
                     count(RenewalResult::Ok);
                     self.backoff.succeeded();
@@ -102,12 +102,7 @@ impl Engine {
                 }
                 Reply::Answered(Answer::Limited { retry_after }) => {
                     count(RenewalResult::Limited);
-                    let retry_after = self.budget.block(&*self.store, retry_after).await?;
-                    tracing::error!(
-                        seconds = retry_after.as_secs(),
-                        "Damoov answers logins with 429: none until the block ends, half as many \
-                         for a day; does something else log in from this address?"
-                    );
+                    let retry_after = self.login_limited(retry_after).await?;
                     return Err(Error::LoginBlocked { retry_after });
                 }
                 Reply::Answered(Answer::Unavailable) | Reply::NotSent => {
@@ -127,6 +122,20 @@ impl Engine {
                 return Err(error);
             }
         }
+    }
+
+    /// A login was answered with 429: none until the block ends, in real time from now.
+    pub(super) async fn login_limited(
+        &self,
+        retry_after: Option<Duration>,
+    ) -> Result<Duration, Error> {
+        let retry_after = self.budget.block(&*self.store, retry_after).await?;
+        tracing::error!(
+            seconds = retry_after.as_secs(),
+            "Damoov answers logins with 429: none until the block ends, half as many for a day; \
+             does something else log in from this address?"
+        );
+        Ok(retry_after)
     }
 
     async fn logged_in(

@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::seal::Ring;
 use crate::clock::Timestamp;
-use crate::damoov::auth::Grant;
+use crate::damoov::auth::{ExpiresInForm, Grant};
 use crate::damoov::jwt::Claims;
 use crate::principal::{DeviceToken, Principal};
 use crate::secret::Secret;
@@ -25,6 +27,27 @@ pub struct Pair {
     pub received: Timestamp,
     /// How long the JWT lives from then on.
     pub lifetime: Duration,
+    /// How the API wrote `ExpiresIn` for the JWT.
+    pub expires_in_form: ExpiresInForm,
+    /// The JWT that this one replaced; none where there was none.
+    pub previous: Option<JwtHash>,
+}
+
+/// The SHA-256 of a JWT that is kept no more: enough to recognise it. A JWT is signed, so that
+/// nobody finds one by its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JwtHash([u8; 32]);
+
+impl JwtHash {
+    fn of(jwt: &str) -> JwtHash {
+        JwtHash(Sha256::digest(jwt).into())
+    }
+}
+
+/// Whether `jwt` is `current` or the one before it, in constant time.
+pub(super) fn is_either(jwt: &str, current: &str, previous: Option<&JwtHash>) -> bool {
+    bool::from(current.as_bytes().ct_eq(jwt.as_bytes()))
+        || previous.is_some_and(|previous| previous.0.ct_eq(&JwtHash::of(jwt).0).into())
 }
 
 /// Why a pair that was issued elsewhere is not adopted.
@@ -59,6 +82,11 @@ struct Sealed<'a> {
     received_millis: i64,
     #[serde(rename = "l")]
     lifetime_millis: u64,
+    /// Records of 0.1.0 have neither of these.
+    #[serde(rename = "f", default)]
+    expires_in_form: ExpiresInForm,
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    previous: Option<JwtHash>,
 }
 
 impl Pair {
@@ -69,19 +97,42 @@ impl Pair {
         let refresh_token = grant
             .refresh_token
             .or_else(|| previous.and_then(|pair| pair.refresh_token.clone()));
-        let (access_token, lifetime) = match grant.access_token {
+        let (access_token, lifetime, expires_in_form) = match grant.access_token {
             Some(token) => {
                 let lifetime = lifetime(grant.expires_in, Claims::read(token.expose()).lifetime());
-                (token, lifetime)
+                (token, lifetime, grant.expires_in_form)
             }
-            None => (previous?.access_token.clone(), Duration::ZERO),
+            None => {
+                let Pair {
+                    access_token,
+                    expires_in_form,
+                    ..
+                } = previous?;
+                (access_token.clone(), Duration::ZERO, *expires_in_form)
+            }
         };
         Some(Pair {
             access_token,
             refresh_token,
             received,
             lifetime,
+            expires_in_form,
+            previous: None,
         })
+    }
+
+    /// This pair in the place of `before`, whose JWT it goes on to recognise.
+    pub(super) fn replacing(&self, before: Option<&Pair>) -> Pair {
+        let previous = match before {
+            Some(before) if before.access_token.matches(self.access_token.expose()) => {
+                before.previous
+            }
+            before => before.map(|before| JwtHash::of(before.access_token.expose())),
+        };
+        Pair {
+            previous,
+            ..self.clone()
+        }
     }
 
     /// A pair of `user` that was issued elsewhere, an unknown time ago: its JWT lives until `exp`.
@@ -113,6 +164,8 @@ impl Pair {
             refresh_token,
             received: now,
             lifetime,
+            expires_in_form: ExpiresInForm::default(),
+            previous: None,
         })
     }
 
@@ -131,6 +184,8 @@ impl Pair {
                 .map(|token| token.expose().into()),
             received_millis: self.received.as_millis(),
             lifetime_millis: u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX),
+            expires_in_form: self.expires_in_form,
+            previous: self.previous,
         };
         let clear = serde_json::to_vec(&sealed).expect("strings and numbers always serialise");
         ring.seal(principal, KIND, &Zeroizing::new(clear))
@@ -145,6 +200,8 @@ impl Pair {
             refresh_token: sealed.refresh_token.as_deref().map(Secret::from),
             received: Timestamp::from_millis(sealed.received_millis),
             lifetime: Duration::from_millis(sealed.lifetime_millis),
+            expires_in_form: sealed.expires_in_form,
+            previous: sealed.previous,
         })
     }
 }
@@ -169,6 +226,7 @@ mod tests {
             access_token: access.map(Secret::from),
             refresh_token: refresh.map(Secret::from),
             expires_in,
+            expires_in_form: ExpiresInForm::Number,
         }
     }
 

@@ -15,6 +15,7 @@ use super::flights::{Ask, Boarded, Flight, Flights};
 use super::keeper;
 use super::mass_rejection::MassRejection;
 use super::pace::Pace;
+use super::password::WrongPasswords;
 use super::seal::Ring;
 use super::token_endpoint::TokenEndpoint;
 use super::{Error, Instance, Need, Settings, Wanted};
@@ -28,7 +29,7 @@ use crate::upstream;
 /// caller's hang-up cancels. Cheap to clone.
 #[derive(Clone)]
 pub struct Provider {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
 }
 
 /// What a [`Provider`] is made of.
@@ -116,6 +117,7 @@ impl Provider {
             backoff: Backoff::new(clock),
             mass_rejection: MassRejection::new(),
             breakers: Breakers::new(settings.remember_rejected, clock),
+            wrong_passwords: WrongPasswords::new(clock),
             contested: std::sync::Mutex::default(),
             endpoint: TokenEndpoint::new(upstream, tls, timeout),
             closing: watch::Sender::new(false),

@@ -12,6 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
 use hkdf::Hkdf;
+use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -25,6 +26,8 @@ const KEY_ID: usize = 4;
 const NONCE: usize = 24;
 /// Version, key id, nonce.
 const HEADER: usize = 1 + KEY_ID + NONCE;
+/// What the subkeys of [`TokenKeys`] are for.
+const TOKENS: &[u8] = b"handed-out tokens";
 /// Whose the canary is. No principal displays as this.
 const CANARY: &str = "canary";
 
@@ -36,6 +39,16 @@ pub struct Ring {
     log: Zeroizing<[u8; 32]>,
     /// Hashes that are stored.
     fingerprints: Zeroizing<[u8; 32]>,
+    /// Tokens that are given to callers.
+    tokens: TokenKeys,
+}
+
+/// Authenticates the tokens that the proxy gives out itself: makes with the current key,
+/// recognises with any, so that tokens outlive the replacement of a key. No `Debug`.
+#[derive(Clone)]
+pub struct TokenKeys {
+    current: Zeroizing<[u8; 32]>,
+    old: Vec<Zeroizing<[u8; 32]>>,
 }
 
 /// A key that is not 32 bytes in base64.
@@ -81,15 +94,22 @@ impl Ring {
     /// Each key is 32 bytes in base64; `old` ones only open.
     pub fn new(current: &Secret, old: &[Secret]) -> Result<Ring, BadKey> {
         let master = decode(current)?;
+        let old: Vec<_> = old.iter().map(decode).collect::<Result<_, _>>()?;
         Ok(Ring {
             current: SealKey::of(&master),
-            old: old
-                .iter()
-                .map(|key| Ok(SealKey::of(&*decode(key)?)))
-                .collect::<Result<_, _>>()?,
+            old: old.iter().map(|master| SealKey::of(master)).collect(),
             log: subkey(&master, b"log hashes"),
             fingerprints: subkey(&master, b"fingerprints"),
+            tokens: TokenKeys {
+                current: subkey(&master, TOKENS),
+                old: old.iter().map(|master| subkey(master, TOKENS)).collect(),
+            },
         })
+    }
+
+    /// The keys for tokens of the proxy's own.
+    pub fn token_keys(&self) -> TokenKeys {
+        self.tokens.clone()
     }
 
     /// Seals `plaintext`; only [`Ring::open`] with the same principal and kind opens it.
@@ -172,6 +192,28 @@ impl Ring {
     fn is_current(&self, sealed: &[u8]) -> bool {
         sealed.get(1..=KEY_ID) == Some(self.current.id.as_slice())
     }
+}
+
+impl TokenKeys {
+    /// The HMAC-SHA256 of `parts` under the current key. Where one part ends and the next begins
+    /// counts.
+    pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        keyed(&self.current, parts).finalize().into_bytes().into()
+    }
+
+    /// Whether `mac` is that of `parts` under the current key or an old one, in time that does not
+    /// depend on where it differs.
+    pub fn verify(&self, parts: &[&[u8]], mac: &[u8]) -> bool {
+        std::iter::once(&self.current)
+            .chain(&self.old)
+            .any(|key| keyed(key, parts).verify_slice(mac).is_ok())
+    }
+}
+
+fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key)
+        .expect("HMAC takes keys of any length")
+        .chain_update(joined(parts))
 }
 
 impl SealKey {

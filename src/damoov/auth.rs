@@ -112,6 +112,18 @@ pub struct Grant {
     pub refresh_token: Option<Secret>,
     /// Seconds, whatever the API wrote: a number, a fraction, a string.
     pub expires_in: Option<i64>,
+    /// How it wrote that.
+    pub expires_in_form: ExpiresInForm,
+}
+
+/// How the API writes `ExpiresIn`; both were seen (damoov-api.md, "Envelope").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExpiresInForm {
+    /// `86400`; also where there was none to go by.
+    #[default]
+    Number,
+    /// `"86400"`
+    Text,
 }
 
 /// Reads the answer to a refresh.
@@ -160,7 +172,9 @@ fn read(
 /// date or a misprint must not end logins for years.
 const LONGEST_BLOCK: Duration = Duration::from_secs(24 * 3600);
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// What a 429 says about when to come back: the header Retry-After, where it gives seconds; a day
+/// at most.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers
         .get(header::RETRY_AFTER)?
         .to_str()
@@ -172,7 +186,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Reads `Result`; none when it carries neither token.
-fn grant(result: &str) -> Option<Grant> {
+pub(super) fn grant(result: &str) -> Option<Grant> {
     #[derive(Deserialize)]
     struct Wire {
         #[serde(rename = "DeviceToken", default)]
@@ -191,8 +205,8 @@ fn grant(result: &str) -> Option<Grant> {
     }
     let wire: Wire = serde_json::from_str(result).ok()?;
     let (access_token, expires_in) = match wire.access_token {
-        Some(WireToken { token, expires_in }) => (token, seconds(&expires_in)),
-        None => (None, None),
+        Some(WireToken { token, expires_in }) => (token, expires_in),
+        None => (None, serde_json::Value::Null),
     };
     let secret = |token: Option<String>| token.filter(|t| !t.is_empty()).map(Secret::new);
     let grant = Grant {
@@ -202,7 +216,11 @@ fn grant(result: &str) -> Option<Grant> {
             .and_then(|t| DeviceToken::parse(t).ok()),
         access_token: secret(access_token),
         refresh_token: secret(wire.refresh_token),
-        expires_in,
+        expires_in: seconds(&expires_in),
+        expires_in_form: match expires_in {
+            serde_json::Value::String(_) => ExpiresInForm::Text,
+            _ => ExpiresInForm::Number,
+        },
     };
     (grant.access_token.is_some() || grant.refresh_token.is_some()).then_some(grant)
 }

@@ -4,6 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::principal::DeviceToken;
 
@@ -30,12 +31,7 @@ impl Claims {
             #[serde(default)]
             exp: serde_json::Value,
         }
-        let payload: Payload = token
-            .split('.')
-            .nth(1)
-            .and_then(|payload| URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok())
-            .and_then(|json| serde_json::from_slice(&json).ok())
-            .unwrap_or_default();
+        let payload: Payload = payload(token).unwrap_or_default();
         Claims {
             device_token: payload
                 .device_token
@@ -50,6 +46,13 @@ impl Claims {
     pub fn lifetime(&self) -> Option<i64> {
         Some(self.expires?.saturating_sub(self.issued?))
     }
+}
+
+/// The payload of `token` read as `T`; none when it is no JWT, or another one.
+pub fn payload<T: DeserializeOwned>(token: &str) -> Option<T> {
+    let payload = token.split('.').nth(1)?;
+    let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+    serde_json::from_slice(&json).ok()
 }
 
 #[cfg(test)]

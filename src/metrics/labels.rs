@@ -120,6 +120,8 @@ label!(
         Forwarded = "forwarded",
         /// The API's answer to a replay.
         Replayed = "replayed",
+        /// The proxy's own answer to a login or a refresh.
+        Answered = "answered",
         /// Refused for what the caller sent.
         Caller = "caller_error",
         /// The upstream failed.

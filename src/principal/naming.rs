@@ -1,4 +1,5 @@
-//! The rules by which a request head names a principal and an instance. The route decides the kind of credential; names only fill it. Pure.
+//! The rules by which a request head names a principal and an instance. The route decides the kind
+//! of credential; names only fill it. Pure.
 
 use std::sync::Arc;
 
@@ -34,7 +35,18 @@ pub enum Prefix<'a> {
     Account(&'a str),
 }
 
-/// Why nobody is named. Each is a 400.
+/// What the caller's bearer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bearer {
+    /// There is none.
+    Absent,
+    /// Somebody else's token: it names nobody and is dropped.
+    Foreign,
+    /// A token that the proxy handed out, for this principal.
+    Ours(Principal),
+}
+
+/// Why nobody is named. Each is a 400, but for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// `device_token_missing`
@@ -52,6 +64,9 @@ pub enum Error {
     /// `account_unknown`: none is named, and none is the default.
     #[error("name the account by the path prefix /~account:<name>, or configure a default one")]
     AccountMissing,
+    /// `token_invalid`, 401: a bearer that is not ours is the only name.
+    #[error("the bearer was not handed out by this proxy; log in through it, or name the user")]
+    BearerForeign,
     /// `principal_conflict`
     #[error("the request names two different principals; name one")]
     Conflict,
@@ -76,13 +91,11 @@ pub fn cut_prefix(path: &str) -> Result<(Option<Prefix<'_>>, &str), Error> {
 }
 
 /// Who is meant by a request for a route that attaches this credential, given what [`cut_prefix`]
-/// found.
-///
-/// A bearer names nobody: those that the proxy hands out itself will be a third way beside path and
-/// header; every other one is dropped.
+/// found, and whom the bearer names.
 pub fn name(
     credential: Credential,
     prefix: Option<Prefix<'_>>,
+    bearer: Bearer,
     headers: &HeaderMap,
     accounts: &Accounts,
 ) -> Result<Named, Error> {
@@ -92,10 +105,16 @@ pub fn name(
         Some(Prefix::Account(name)) => Some(accounts.find(name)?),
         None => None,
     };
+    let is_foreign = bearer == Bearer::Foreign;
+    let by_bearer = match bearer {
+        Bearer::Ours(principal) => Some(principal),
+        Bearer::Absent | Bearer::Foreign => None,
+    };
     let principal = match credential {
         User | UserOrAdmin => {
             let by_header = device_token(headers)?.map(Principal::User);
-            match one_of(by_path, by_header)? {
+            match one_of(one_of(by_path, by_header)?, by_bearer)? {
+                None if is_foreign => return Err(Error::BearerForeign),
                 None => return Err(Error::DeviceTokenMissing),
                 Some(Principal::Account(_)) if credential == User => {
                     return Err(Error::DeviceTokenMissing);
@@ -104,15 +123,20 @@ pub fn name(
             }
         }
         // The DeviceToken header is the API's own here: it says whom the account acts on.
-        Admin => match by_path.or_else(|| accounts.default()) {
-            Some(Principal::User(_)) | None => return Err(Error::AccountMissing),
-            account => account,
+        Admin => match one_of(by_path, by_bearer)? {
+            None if is_foreign => return Err(Error::BearerForeign),
+            Some(Principal::User(_)) => return Err(Error::AccountMissing),
+            named => Some(
+                named
+                    .or_else(|| accounts.default())
+                    .ok_or(Error::AccountMissing)?,
+            ),
         },
         Instance | Passthrough | Answer => None,
     };
     let instance = match credential {
-        User | UserOrAdmin | Instance => instance_id(headers)?,
-        Admin | Passthrough | Answer => None,
+        User | UserOrAdmin | Instance | Answer => instance_id(headers)?,
+        Admin | Passthrough => None,
     };
     Ok(Named {
         principal,
@@ -202,7 +226,13 @@ mod tests {
             );
         }
         let (prefix, _) = cut_prefix(path)?;
-        name(credential, prefix, &headers, &accounts(Some("billing")))
+        name(
+            credential,
+            prefix,
+            Bearer::Absent,
+            &headers,
+            &accounts(Some("billing")),
+        )
     }
 
     fn principal(
@@ -250,16 +280,74 @@ mod tests {
     }
 
     #[test]
-    fn nobody_named_on_a_user_route_is_missing_even_with_an_account_or_a_bearer() {
+    fn nobody_named_on_a_user_route_is_missing_even_with_an_account() {
         for (credential, path) in [
             (User, "/x"),
             (User, "/~account:reporting/x"),
             (UserOrAdmin, "/x"),
         ] {
             assert_eq!(
-                principal(credential, path, &[("authorization", "Bearer x")]),
+                principal(credential, path, &[]),
                 Err(Error::DeviceTokenMissing)
             );
+        }
+    }
+
+    /// Every way to name beside every bearer, on every kind of route: which names count, which
+    /// are dropped, and which stand in each other's way.
+    #[test]
+    fn a_bearer_of_ours_is_a_name_and_a_strangers_is_none() {
+        let a = || user(A);
+        let ours = |principal: Option<Principal>| Bearer::Ours(principal.unwrap());
+        let (path_a, path_b) = (format!("/~{A}/x"), format!("/~{B}/x"));
+        let (billing, reporting) = (account("billing"), account("reporting"));
+        let of = |credential, path: &str, header: Option<&str>, bearer| {
+            let mut headers = HeaderMap::new();
+            if let Some(token) = header {
+                headers.insert("devicetoken", token.parse().unwrap());
+            }
+            let (prefix, _) = cut_prefix(path).unwrap();
+            let accounts = accounts(Some("billing"));
+            name(credential, prefix, bearer, &headers, &accounts).map(|named| named.principal)
+        };
+        for credential in [User, UserOrAdmin] {
+            for (path, header, bearer, named) in [
+                ("/x", None, ours(a()), Ok(a())),
+                ("/x", Some(A_BARE), ours(a()), Ok(a())),
+                (&*path_a, Some(A), ours(a()), Ok(a())),
+                (&*path_a, None, Bearer::Foreign, Ok(a())),
+                ("/x", Some(A), Bearer::Foreign, Ok(a())),
+                ("/x", None, Bearer::Foreign, Err(Error::BearerForeign)),
+                ("/x", Some(B), ours(a()), Err(Error::Conflict)),
+                (&*path_b, None, ours(a()), Err(Error::Conflict)),
+                ("/x", Some(A), ours(billing.clone()), Err(Error::Conflict)),
+            ] {
+                let found = of(credential, path, header, bearer);
+                assert_eq!(found, named, "{credential:?} {path} {header:?}");
+            }
+        }
+        let by_account = |credential| of(credential, "/x", None, ours(reporting.clone()));
+        assert_eq!(by_account(UserOrAdmin), Ok(reporting.clone()));
+        assert_eq!(by_account(Admin), Ok(reporting.clone()));
+        assert_eq!(by_account(User), Err(Error::DeviceTokenMissing));
+        for (path, header, bearer, named) in [
+            (
+                "/x",
+                Some(B),
+                ours(reporting.clone()),
+                Ok(reporting.clone()),
+            ),
+            ("/~account:billing/x", None, Bearer::Foreign, Ok(billing)),
+            ("/x", Some(A), Bearer::Foreign, Err(Error::BearerForeign)),
+            ("/x", None, ours(a()), Err(Error::AccountMissing)),
+            (
+                "/~account:billing/x",
+                None,
+                ours(reporting),
+                Err(Error::Conflict),
+            ),
+        ] {
+            assert_eq!(of(Admin, path, header, bearer), named, "{path} {header:?}");
         }
     }
 
@@ -310,7 +398,13 @@ mod tests {
         }
         assert_eq!(principal(Admin, "/x", &[]), Ok(account("billing")));
         assert_eq!(
-            name(Admin, None, &HeaderMap::new(), &accounts(None)),
+            name(
+                Admin,
+                None,
+                Bearer::Absent,
+                &HeaderMap::new(),
+                &accounts(None)
+            ),
             Err(Error::AccountMissing)
         );
     }

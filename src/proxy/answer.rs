@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::response::Parts;
 use http::{Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::Deserialize;
 
+use crate::damoov::envelope::Envelope;
 use crate::headers::{self, Passed};
 use crate::replay;
 use crate::upstream::{Error, pool};
@@ -31,6 +32,16 @@ pub(super) struct Received {
     head: Parts,
     source: Source,
     unauthorized: bool,
+    pub(super) origin: Origin,
+}
+
+/// Whose answer it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The API's.
+    Api,
+    /// The proxy's own.
+    Proxy,
 }
 
 /// The content of an answer to a caller.
@@ -82,17 +93,77 @@ impl Received {
                 unauthorized: says_401(&whole),
                 head,
                 source: Source::Whole(Some(whole)),
+                origin: Origin::Api,
             });
         }
         Ok(Received {
             unauthorized: head.status == StatusCode::UNAUTHORIZED,
             head,
             source: Source::Api(content),
+            origin: Origin::Api,
         })
+    }
+
+    /// An answer of the API with this content in the place of its own.
+    pub(super) fn with_content(head: Parts, content: Bytes) -> Received {
+        Received {
+            unauthorized: head.status == StatusCode::UNAUTHORIZED,
+            head,
+            source: Source::Whole(Some(content)),
+            origin: Origin::Api,
+        }
+    }
+
+    /// A 200 of the proxy's own, with JSON.
+    pub(super) fn own(content: Bytes) -> Received {
+        let json = HeaderValue::from_static("application/json");
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.headers.insert(header::CONTENT_TYPE, json);
+        Received {
+            origin: Origin::Proxy,
+            ..Received::with_content(head, content)
+        }
+    }
+
+    /// The head and all of the content, at most `limit` bytes, read within this time.
+    pub(super) async fn whole(
+        self,
+        limit: usize,
+        within: Duration,
+    ) -> Result<(Parts, Bytes), Error> {
+        let content = match self.source {
+            Source::Whole(content) => content.unwrap_or_default(),
+            Source::Api(content) => {
+                let collected =
+                    tokio::time::timeout(within, Limited::new(content, limit).collect());
+                let collected = collected.await.map_err(|_| Error::ResponseTimeout)?;
+                let broken =
+                    |error: Box<dyn std::error::Error + Send + Sync>| match error.downcast() {
+                        Ok(error) => Error::Broken(*error),
+                        Err(_) => Error::TooLong,
+                    };
+                collected.map_err(broken)?.to_bytes()
+            }
+        };
+        Ok((self.head, content))
     }
 
     pub(super) fn status(&self) -> StatusCode {
         self.head.status
+    }
+
+    /// Neither the status nor, in an answer that was looked into, the envelope says otherwise.
+    pub(super) fn succeeded(&self) -> bool {
+        let inside = match &self.source {
+            Source::Whole(Some(content)) => Envelope::parse(content).and_then(|e| e.status),
+            Source::Whole(None) | Source::Api(_) => None,
+        };
+        self.head.status.is_success() && inside.is_none_or(|status| (200..300).contains(&status))
+    }
+
+    /// The header fields.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.head.headers
     }
 
     /// A 401, in its status or inside.
@@ -118,10 +189,16 @@ impl Received {
     /// The answer for the caller.
     pub(super) fn pass_on(self, passed: Passed, in_flight: Option<InFlight>) -> Response<Content> {
         let Received {
-            mut head, source, ..
+            mut head,
+            source,
+            origin,
+            ..
         } = self;
         head.version = Version::HTTP_11;
-        headers::clean_answer(&mut head.headers, passed);
+        match origin {
+            Origin::Api => headers::clean_answer(&mut head.headers, passed),
+            Origin::Proxy => headers::tell(&mut head.headers, passed),
+        }
         Response::from_parts(head, Content::new(source, in_flight))
     }
 }

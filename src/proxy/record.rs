@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::answer::{Content, InFlight, Received};
+use super::answer::{Content, InFlight, Origin, Received};
 use crate::damoov::routes::Route;
 use crate::error::{Error, Source};
 use crate::headers::Passed;
@@ -37,6 +37,7 @@ pub(super) struct Record<'a> {
 #[derive(Clone, Copy)]
 enum Ending {
     Abandoned,
+    Answered(StatusCode),
     PassedOn(StatusCode),
     Refused(StatusCode, Source),
 }
@@ -55,13 +56,16 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The API's answer is the answer.
-    pub(super) fn passed_on(mut self, answer: Received) -> Response<Content> {
-        self.ending = Ending::PassedOn(answer.status());
+    /// There is an answer, the API's or our own.
+    pub(super) fn answered(mut self, answer: Received) -> Response<Content> {
+        self.ending = match answer.origin {
+            Origin::Api => Ending::PassedOn(answer.status()),
+            Origin::Proxy => Ending::Answered(answer.status()),
+        };
         answer.pass_on(self.passed, self.in_flight.take())
     }
 
-    /// The proxy answers itself.
+    /// The request is refused.
     pub(super) fn refused(mut self, error: &Error) -> Response<Content> {
         let answer = error.answer();
         self.ending = Ending::Refused(answer.status(), error.refusal().source);
@@ -72,6 +76,7 @@ impl<'a> Record<'a> {
     fn outcome(&self) -> Outcome {
         match self.ending {
             Ending::Abandoned => Outcome::Abandoned,
+            Ending::Answered(_) => Outcome::Answered,
             Ending::PassedOn(_) if self.passed == Passed::Replayed => Outcome::Replayed,
             Ending::PassedOn(_) => Outcome::Forwarded,
             Ending::Refused(_, source) => match source {
@@ -87,7 +92,9 @@ impl<'a> Record<'a> {
     fn status(&self) -> StatusCode {
         match self.ending {
             Ending::Abandoned => StatusCode::from_u16(CALLER_LEFT).expect("499 is a status"),
-            Ending::PassedOn(status) | Ending::Refused(status, _) => status,
+            Ending::Answered(status) | Ending::PassedOn(status) | Ending::Refused(status, _) => {
+                status
+            }
         }
     }
 }
@@ -117,7 +124,7 @@ impl Drop for Record<'_> {
             .observe(duration.as_secs_f64());
         // The event names its source where the proxy answered itself.
         let source = match self.ending {
-            Ending::Refused(..) => "proxy",
+            Ending::Answered(_) | Ending::Refused(..) => "proxy",
             Ending::Abandoned | Ending::PassedOn(_) => "upstream",
         };
         let principal = self.principal.as_ref();

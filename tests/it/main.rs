@@ -17,6 +17,8 @@ mod wire;
 mod config;
 // The main job: a DeviceToken in, the API's answer out.
 mod main_job;
+// Callers that log in by themselves, through the proxy: logins, tokens, registrations.
+mod auth_endpoints;
 // The life of tokens: every fault of a renewal, of Damoov, of the store.
 mod tokens;
 // Hostile and odd requests, byte by byte.

@@ -1,0 +1,210 @@
+//! Calls to the Auth endpoints, answered by the proxy: services that log in by themselves share one
+//! upstream login and cannot revoke one another. Also what a registration's answer gives away.
+//! [`handed_out`] makes and knows the tokens. Holds no state of its own; sends nothing.
+
+pub mod handed_out;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::credentials::{self, Login, Need, PasswordError, Provider};
+use crate::damoov::auth_requests::{self, Endpoint, Granted, Unread, Who};
+use crate::damoov::user_changes::Registration;
+use crate::principal::{InstanceId, Principal};
+
+use self::handed_out::{HandOut, HandedOut, Invalid, Tokens};
+
+/// The caller that everybody is, as long as callers cannot be told apart.
+pub const ANYBODY: &str = "";
+
+/// Part of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What callers are given for the real access token.
+    pub hand_out: HandOut,
+    /// Whether a login that no configured instance or account is meant by goes to Damoov.
+    pub forward_unknown_logins: bool,
+}
+
+/// Answers the Auth endpoints.
+pub struct AuthEndpoints {
+    provider: Provider,
+    handed_out: Arc<HandedOut>,
+    forwards_unknown: bool,
+}
+
+/// What becomes of a call to an Auth endpoint.
+#[derive(Debug)]
+pub enum Reply {
+    /// It is answered here.
+    Answered {
+        /// Whose tokens it got.
+        principal: Principal,
+        /// Whether it waited for a renewal.
+        renewed: bool,
+        /// The content of a 200, in the API's envelope.
+        content: Bytes,
+    },
+    /// Damoov is to answer: nobody is configured that it could be about.
+    Forward,
+}
+
+/// Why a call to an Auth endpoint is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The content is none that such a call has.
+    #[error(transparent)]
+    Unread(#[from] Unread),
+    /// Neither an instance nor an account of the configuration.
+    #[error("this instance or account is not configured here")]
+    NotConfigured,
+    /// Not the configured InstanceKey or password.
+    #[error("the password is not the one that is configured here")]
+    PasswordWrong,
+    /// Wrong ones came too often.
+    #[error("too many wrong passwords; come back after Retry-After")]
+    TooManyWrong {
+        /// When the next one is looked at.
+        retry_after: Duration,
+    },
+    /// A token that was not handed out here, or counts no longer.
+    #[error(transparent)]
+    TokenInvalid(#[from] Invalid),
+    /// There are no credentials.
+    #[error(transparent)]
+    Credentials(#[from] credentials::Error),
+}
+
+impl AuthEndpoints {
+    /// `forwards_unknown`: a login that no configured instance or account is meant by goes to
+    /// Damoov.
+    pub fn new(
+        provider: Provider,
+        handed_out: Arc<HandedOut>,
+        forwards_unknown: bool,
+    ) -> AuthEndpoints {
+        AuthEndpoints {
+            provider,
+            handed_out,
+            forwards_unknown,
+        }
+    }
+
+    /// Answers a call with this content; `instance` is what its header InstanceId names.
+    pub async fn answer(
+        &self,
+        endpoint: Endpoint,
+        instance: Option<InstanceId>,
+        content: &[u8],
+    ) -> Result<Reply, Error> {
+        let answered = match endpoint {
+            Endpoint::Login => self.log_in(instance, content).await,
+            Endpoint::RefreshToken => self.refresh(content).await,
+        };
+        match answered {
+            Err(Error::NotConfigured | Error::TokenInvalid(Invalid::Foreign))
+                if self.forwards_unknown =>
+            {
+                Ok(Reply::Forward)
+            }
+            answered => answered,
+        }
+    }
+
+    async fn log_in(&self, instance: Option<InstanceId>, content: &[u8]) -> Result<Reply, Error> {
+        let login = auth_requests::read_login(content)?;
+        let who = match &login.who {
+            Who::User(user) => Login::User {
+                user: *user,
+                instance,
+            },
+            Who::Account(email) => Login::Account { email },
+        };
+        let checked = self
+            .provider
+            .check_password(ANYBODY, &who, login.password.expose());
+        let wanted = checked.map_err(|error| match error {
+            PasswordError::NotConfigured => Error::NotConfigured,
+            PasswordError::Wrong => Error::PasswordWrong,
+            PasswordError::TooManyWrong { retry_after } => Error::TooManyWrong { retry_after },
+        })?;
+        let got = self.provider.get(&wanted, Need::Usable).await?;
+        Ok(self.granted(wanted.principal, &got))
+    }
+
+    /// Whoever asks for a newer token gets one whose life has just begun, if there is one.
+    async fn refresh(&self, content: &[u8]) -> Result<Reply, Error> {
+        let pair = auth_requests::read_refresh(content)?;
+        let principal = self
+            .handed_out
+            .renewable(
+                ANYBODY,
+                pair.access_token.expose(),
+                pair.refresh_token.expose(),
+            )
+            .await?;
+        let wanted = credentials::Wanted {
+            principal,
+            instance: None,
+        };
+        let got = self.provider.get(&wanted, Need::Fresh).await?;
+        Ok(self.granted(wanted.principal, &got))
+    }
+
+    fn granted(&self, principal: Principal, got: &credentials::Got) -> Reply {
+        let credentials = &got.credentials;
+        let Tokens {
+            access_token,
+            refresh_token,
+        } = self.handed_out.tokens(ANYBODY, &principal, credentials);
+        let content = Granted {
+            user: match &principal {
+                Principal::User(user) => Some(*user),
+                Principal::Account(_) => None,
+            },
+            access_token: &access_token,
+            expires_in: self.handed_out.left(credentials).as_secs(),
+            form: credentials.expires_in_form(),
+            refresh_token: &refresh_token,
+        }
+        .content();
+        Reply::Answered {
+            principal,
+            renewed: got.renewed,
+            content: content.into(),
+        }
+    }
+
+    /// Keeps what the answer to a registration with `instance` gives out, and puts tokens of our
+    /// own in its place. The content comes back as it was where it carries none.
+    pub async fn registered(&self, instance: InstanceId, content: Bytes) -> Bytes {
+        let Some(mut registration) = Registration::read(&content) else {
+            return content;
+        };
+        let Some(grant) = registration.grant.take() else {
+            return content;
+        };
+        let principal = Principal::User(registration.user);
+        let adopted = self
+            .provider
+            .adopt(&principal, Some(instance), grant)
+            .await
+            .inspect_err(|error| {
+                tracing::error!(
+                    principal = self.provider.log_name(&principal),
+                    %error,
+                    "the tokens of a new user are lost; its first request costs a login"
+                );
+            });
+        let tokens = match &adopted {
+            Ok(credentials) => self.handed_out.tokens(ANYBODY, &principal, credentials),
+            // The user is there all the same: what names it will do.
+            Err(_) => self.handed_out.names_only(ANYBODY, &principal),
+        };
+        registration
+            .with_tokens(&tokens.access_token, &tokens.refresh_token)
+            .into()
+    }
+}

@@ -1,0 +1,224 @@
+//! Calls that change who a user is: registration, move to another instance, deletion
+//! (damoov-api.md, "Registration" and "Hosts and what they ask for"). Pure.
+
+use http::Method;
+use serde_json::{Map, Value};
+
+use super::auth::{Grant, grant};
+use super::routes::decoded;
+use crate::principal::DeviceToken;
+
+/// What a call does to a user, if it succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Makes one; the answer names it and may carry tokens.
+    Registered,
+    /// Moves one to another instance; the content names it.
+    Moved,
+    /// Ends one.
+    Deleted(DeviceToken),
+}
+
+impl Change {
+    /// What a call on the host of users does; none where it changes nobody. The path has passed the
+    /// checks of the request head.
+    pub fn of(method: &Method, path: &str) -> Option<Change> {
+        let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+        let mut next = || segments.next();
+        let call = [next(), next(), next(), next(), next(), next()];
+        let [Some(version), Some(area), Some(third), fourth, fifth, None] = call else {
+            return None;
+        };
+        let is = |segment: &str, name: &str| {
+            decoded(segment)
+                .map(|byte| byte.to_ascii_lowercase())
+                .eq(name.bytes())
+        };
+        if !is(version, "v1") {
+            return None;
+        }
+        match (fourth, fifth) {
+            (None, None) if is(area, "registration") && is(third, "create") => {
+                (method == Method::POST).then_some(Change::Registered)
+            }
+            _ if !is(area, "management") || !is(third, "users") => None,
+            (Some(token), None) if method == Method::DELETE => {
+                DeviceToken::parse(token).ok().map(Change::Deleted)
+            }
+            (Some(fourth), Some(fifth)) if is(fourth, "instances") && is(fifth, "change") => {
+                Some(Change::Moved)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whom the content of a move names.
+pub fn moved(content: &[u8]) -> Option<DeviceToken> {
+    let content: Map<String, Value> = serde_json::from_slice(content).ok()?;
+    let named = content
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("DeviceToken"));
+    DeviceToken::parse(named?.1.as_str()?).ok()
+}
+
+/// The answer to a registration.
+#[derive(Debug)]
+pub struct Registration {
+    /// The new user.
+    pub user: DeviceToken,
+    /// Its tokens, where the answer carries some.
+    pub grant: Option<Grant>,
+    /// The whole answer, whose tokens are to be replaced.
+    answer: Value,
+}
+
+impl Registration {
+    /// Reads the answer to a registration, with the envelope or without it; none where it names no
+    /// user.
+    pub fn read(content: &[u8]) -> Option<Registration> {
+        let answer: Value = serde_json::from_slice(content).ok()?;
+        let result = result(&answer);
+        let user = DeviceToken::parse(result.get("DeviceToken")?.as_str()?).ok()?;
+        let grant = grant(&result.to_string());
+        Some(Registration {
+            user,
+            grant,
+            answer,
+        })
+    }
+
+    /// The answer with these tokens in the place of those that it carries.
+    pub fn with_tokens(mut self, access_token: &str, refresh_token: &str) -> Vec<u8> {
+        let enveloped = self.answer.get("Result").is_some();
+        let result = match enveloped {
+            true => &mut self.answer["Result"],
+            false => &mut self.answer,
+        };
+        for (place, token) in [
+            ("/AccessToken/Token", access_token),
+            ("/RefreshToken", refresh_token),
+        ] {
+            if let Some(found) = result.pointer_mut(place).filter(|found| !found.is_null()) {
+                *found = token.into();
+            }
+        }
+        self.answer.to_string().into_bytes()
+    }
+}
+
+/// What the envelope holds, or, without one, the whole answer.
+fn result(answer: &Value) -> &Value {
+    answer.get("Result").unwrap_or(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: &str = "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
+
+    fn user() -> DeviceToken {
+        DeviceToken::parse(USER).unwrap()
+    }
+
+    #[test]
+    fn calls_that_change_a_user_are_recognised_in_any_spelling() {
+        let delete = format!("/v1/management/USERS/{}", USER.replace('-', ""));
+        for (method, path, change) in [
+            ("POST", "/v1/Registration/create", Change::Registered),
+            ("POST", "/v1/registration/Create/", Change::Registered),
+            (
+                "POST",
+                "/v1/Management/users/instances/change",
+                Change::Moved,
+            ),
+            (
+                "PUT",
+                "/v1/Management/Users/Instances/Change",
+                Change::Moved,
+            ),
+            ("DELETE", &delete, Change::Deleted(user())),
+        ] {
+            let method = method.parse().unwrap();
+            assert_eq!(Change::of(&method, path), Some(change), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_calls_change_nobody() {
+        for (method, path) in [
+            ("GET", "/v1/Registration/create"),
+            ("POST", "/v1/Registration/create/x"),
+            ("GET", "/v1/Management/users"),
+            ("PUT", "/v1/Management/users"),
+            ("DELETE", "/v1/Management/users"),
+            ("DELETE", "/v1/Management/users/find"),
+            (
+                "DELETE",
+                "/v2/Management/users/6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11",
+            ),
+            ("POST", "/v1/Management/users/instances"),
+            ("POST", "/v1/Management/users/instances/change/now"),
+            (
+                "DELETE",
+                "/v1/Instances/6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11",
+            ),
+        ] {
+            assert_eq!(Change::of(&method.parse().unwrap(), path), None, "{path}");
+        }
+        let get = format!("/v1/Management/users/{USER}");
+        assert_eq!(Change::of(&Method::GET, &get), None);
+    }
+
+    #[test]
+    fn a_move_names_its_user() {
+        let content = format!(r#"{{"DeviceToken":"{USER}","ToInstanceId":"x"}}"#);
+        assert_eq!(moved(content.as_bytes()), Some(user()));
+        assert_eq!(moved(b"{}"), None);
+        assert_eq!(moved(b""), None);
+    }
+
+    #[test]
+    fn a_registration_is_read_and_rewritten_with_and_without_the_envelope() {
+        let bare = format!(
+            r#"{{"AccessToken":{{"ExpiresIn":432000,"Token":"real"}},"DeviceToken":"{USER}","Other":[1],"RefreshToken":"real too"}}"#
+        );
+        let enveloped = format!(r#"{{"Errors":[],"Result":{bare},"Status":200,"Title":""}}"#);
+        for content in [&bare, &enveloped] {
+            let registration = Registration::read(content.as_bytes()).unwrap();
+            assert_eq!(registration.user, user());
+            let grant = registration.grant.as_ref().unwrap();
+            assert_eq!(grant.access_token.as_ref().unwrap().expose(), "real");
+            let ours = String::from_utf8(registration.with_tokens("ours", "ours too")).unwrap();
+            assert_eq!(
+                ours,
+                content
+                    .replace("real too", "ours too")
+                    .replace("\"real\"", "\"ours\"")
+            );
+        }
+    }
+
+    #[test]
+    fn a_registration_without_tokens_stays_without() {
+        for content in [
+            format!(r#"{{"Result":{{"DeviceToken":"{USER}"}},"Status":200}}"#),
+            format!(
+                r#"{{"Result":{{"AccessToken":null,"DeviceToken":"{USER}","RefreshToken":null}},"Status":200}}"#
+            ),
+        ] {
+            let registration = Registration::read(content.as_bytes()).unwrap();
+            assert!(registration.grant.is_none());
+            assert_eq!(registration.with_tokens("a", "b"), content.as_bytes());
+        }
+        for content in [
+            &b""[..],
+            b"[]",
+            br#"{"Result":null,"Status":422}"#,
+            br#"{"Result":{"DeviceToken":"x"}}"#,
+        ] {
+            assert!(Registration::read(content).is_none());
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Calls that the proxy understands rather than passes on: the Auth endpoints, which it answers,
+//! and registrations, whose answer it keeps. Their content is small and read whole.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::answer::Received;
+use super::record::Record;
+use super::{Path, Proxy};
+use crate::auth_endpoints::Reply;
+use crate::credentials::{self, SlotEnd};
+use crate::damoov::auth;
+use crate::damoov::auth_requests::{Endpoint, LONGEST};
+use crate::error::Error;
+use crate::headers::{self, Authorization, Passed};
+use crate::principal::InstanceId;
+use crate::proxy::head::Rejection;
+use crate::replay::{self, Content, Recorder};
+use crate::upstream::{self, pool};
+
+/// A call to an Auth endpoint.
+pub(super) struct AuthCall<'a> {
+    endpoint: Endpoint,
+    /// Where it goes, if it is forwarded.
+    host: &'a str,
+    /// What the header InstanceId names.
+    instance: Option<InstanceId>,
+    request: upstream::Head,
+}
+
+impl<'a> AuthCall<'a> {
+    pub(super) fn new(
+        path: &str,
+        host: &'a str,
+        instance: Option<InstanceId>,
+        request: upstream::Head,
+    ) -> Result<AuthCall<'a>, Error> {
+        let endpoint = Endpoint::at(path).ok_or(Error::RouteUnknown)?;
+        if request.method != Method::POST {
+            return Err(Rejection::Method.into());
+        }
+        Ok(AuthCall {
+            endpoint,
+            host,
+            instance,
+            request,
+        })
+    }
+}
+
+impl Path {
+    /// Answers a call to an Auth endpoint, or lets Damoov answer it.
+    pub(super) async fn answer_auth(
+        &self,
+        call: AuthCall<'_>,
+        content: &Recorder<Incoming>,
+        record: &mut Record<'_>,
+    ) -> Result<Received, Error> {
+        let proxy = &*self.proxy;
+        let whole = read(content).await?;
+        let reply = proxy
+            .auth_endpoints
+            .answer(call.endpoint, call.instance, &whole)
+            .await?;
+        match reply {
+            Reply::Answered {
+                principal,
+                renewed,
+                content,
+            } => {
+                record.principal = Some(principal);
+                if renewed {
+                    record.passed = Passed::Renewed;
+                }
+                Ok(Received::own(content))
+            }
+            Reply::Forward => self.forward_auth(call, content, whole).await,
+        }
+    }
+
+    /// Everything that logs in takes a slot of the budget, forwarded logins too.
+    async fn forward_auth(
+        &self,
+        call: AuthCall<'_>,
+        recorder: &Recorder<Incoming>,
+        content: Bytes,
+    ) -> Result<Received, Error> {
+        let AuthCall {
+            endpoint,
+            host,
+            instance,
+            mut request,
+        } = call;
+        headers::clean_request(&mut request.headers, Authorization::Dropped);
+        if let Some(instance) = instance {
+            let id = HeaderValue::from_str(&instance.to_string()).expect("a UUID is visible ASCII");
+            headers::attach_instance_id(&mut request.headers, id);
+        }
+        let slot = match endpoint {
+            Endpoint::Login => Some(self.proxy.provider.take_login().await?),
+            Endpoint::RefreshToken => None,
+        };
+        let answer = self
+            .send(host, &request, recorder, Content::of(content))
+            .await?;
+        if let Some(slot) = slot {
+            slot.end(match answer.status() {
+                StatusCode::TOO_MANY_REQUESTS => SlotEnd::Limited {
+                    retry_after: auth::retry_after(answer.headers()),
+                },
+                _ => SlotEnd::Answered,
+            })
+            .await;
+        }
+        Ok(answer)
+    }
+
+    /// Sends a registration, once. From then on there is a user, whether its caller stays or not:
+    /// the rest runs in a task of its own.
+    pub(super) async fn register(
+        &self,
+        host: &str,
+        mut request: upstream::Head,
+        instance: InstanceId,
+        content: &Recorder<Incoming>,
+    ) -> Result<Received, Error> {
+        let content = read(content).await?;
+        let proxy = self.proxy.clone();
+        // Tokens that cannot be kept are not asked for.
+        proxy
+            .provider
+            .writable()
+            .map_err(credentials::Error::from)?;
+        // What is compressed cannot be kept either.
+        request.headers.remove(header::ACCEPT_ENCODING);
+        let (pool, host) = (self.pool.clone(), host.to_owned());
+        let (answered, answer) = oneshot::channel();
+        let mut registrations = self.registrations.borrow_mut();
+        while registrations.try_join_next().is_some() {}
+        registrations.spawn_local(async move {
+            let overdue = sleep(proxy.response_timeout);
+            let received = pool
+                .send(&host, &request, Content::of(content), overdue)
+                .await;
+            let kept = match received {
+                Ok(received) => keep(&proxy, instance, received).await,
+                Err(error) => Err(error),
+            };
+            // Refused only where the caller has left.
+            let _ = answered.send(kept);
+        });
+        drop(registrations);
+        match answer.await {
+            Ok(kept) => Ok(kept?),
+            // The worker ends, and the task with it.
+            Err(_) => Err(credentials::Error::Closing.into()),
+        }
+    }
+}
+
+/// All of a caller's content.
+async fn read(content: &Recorder<Incoming>) -> Result<Bytes, Error> {
+    match Limited::new(content.view(), LONGEST).collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Error::ContentTooLarge),
+        Err(_) => Err(content.failure().unwrap_or(replay::Failure::Cut).into()),
+    }
+}
+
+/// The answer to a registration with tokens of our own, once the real ones are kept.
+async fn keep(
+    proxy: &Proxy,
+    instance: InstanceId,
+    answer: Response<pool::Answer<Content<Incoming>>>,
+) -> Result<Received, upstream::Error> {
+    let within = proxy.response_timeout;
+    let received = Received::read(answer, false, within).await?;
+    let (mut head, mut content) = received.whole(LONGEST, within).await?;
+    if head.status.is_success() {
+        content = proxy.auth_endpoints.registered(instance, content).await;
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
+    Ok(Received::with_content(head, content))
+}

@@ -1,0 +1,194 @@
+//! Registrations, moves and deletions of users that pass through.
+
+use damoov_proxy::principal::InstanceId;
+use damoov_proxy::simulator::{
+    Action, Fault, Instance, KnownUsers, On, Registration, RegistrationCredentials,
+    RegistrationShape,
+};
+use http::Request;
+use serde_json::{Value, json};
+
+use super::{Tokens, assert_refused, log_in, log_in_account, post};
+use crate::harness::{Answer, Proxy, SCORES, damoov_with, eventually, principal, proxy, user};
+
+async fn register(proxy: &Proxy, number: usize, asks: bool) -> Answer {
+    let content = json!({
+        "UserFields": {"ClientId": "test"},
+        "CustomToken": user(number).to_string(),
+        "CreateAccessToken": asks,
+    });
+    post(proxy, Request::post("/v1/Registration/create"), content).await
+}
+
+#[tokio::test]
+async fn a_registrations_tokens_are_kept_and_replaced_whatever_its_answer_looks_like() {
+    for shape in [RegistrationShape::Enveloped, RegistrationShape::Bare] {
+        for credentials in [
+            RegistrationCredentials::Asked,
+            RegistrationCredentials::Always,
+        ] {
+            for asks in [true, false] {
+                let damoov = damoov_with(|settings| {
+                    settings.known_users = KnownUsers::Only(Vec::new());
+                    settings.registration = Registration { credentials, shape };
+                })
+                .await;
+                let proxy = proxy(&damoov).start().await;
+                let answer = register(&proxy, 1, asks).await;
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                let content: Value = serde_json::from_slice(answer.content()).unwrap();
+                let result = match shape {
+                    RegistrationShape::Enveloped => &content["Result"],
+                    RegistrationShape::Bare => &content,
+                };
+                assert_eq!(result["DeviceToken"], user(1).to_string());
+                let gives = asks || credentials == RegistrationCredentials::Always;
+                assert_eq!(!result["AccessToken"].is_null(), gives);
+                if gives {
+                    let tokens = Tokens::in_result(result);
+                    assert_eq!(tokens.expires_in, 432_000);
+                    let answer = proxy.send(tokens.get(SCORES)).await;
+                    assert_eq!(answer.served_as(), user(1).to_string(), "{}", answer.text());
+                }
+                assert_eq!(proxy.get(1, SCORES).await.status, 200);
+                let count = damoov.handle().counts_of(&principal(1));
+                assert_eq!(count.registrations.all(), 1);
+                assert_eq!(count.logins.all(), u64::from(!gives), "{shape:?} {asks}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_registrations_tokens_outlive_a_crash_and_are_renewed_like_any_other() {
+    let damoov = damoov_with(|_| {}).await;
+    let mut proxy = proxy(&damoov).start().await;
+    let answer = register(&proxy, 1, true).await;
+    let tokens = Tokens::of(&answer);
+    proxy.crash().await;
+    damoov.handle().expire(None);
+    assert_eq!(proxy.send(tokens.get(SCORES)).await.status, 200);
+    let count = damoov.handle().counts_of(&principal(1));
+    assert_eq!((count.logins.all(), count.refreshes.all()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_during_its_registration_leaves_the_tokens_behind() {
+    let damoov = damoov_with(|_| {}).await;
+    let proxy = proxy(&damoov).start().await;
+    damoov.handle().add_fault(Fault::new(
+        On::Registration,
+        Action::Delay(std::time::Duration::from_millis(500)),
+    ));
+    let content = json!({"CustomToken": user(1).to_string(), "CreateAccessToken": true});
+    let request = Request::post(proxy.url("/v1/Registration/create"))
+        .header("Content-Type", "application/json")
+        .body(content.to_string().into_bytes().into())
+        .unwrap();
+    let client = proxy.client();
+    let calling = tokio::spawn(async move { client.send(request).await });
+    let registered = async || damoov.handle().counts_of(&principal(1)).registrations.all() == 1;
+    eventually("the registration has reached Damoov", registered).await;
+    calling.abort();
+    let stored = async || proxy.metric("tokens_stored", "").await == 1.0;
+    eventually("its tokens are stored", stored).await;
+    assert_eq!(proxy.get(1, SCORES).await.status, 200);
+    assert_eq!(damoov.handle().counts_of(&principal(1)).logins.all(), 0);
+}
+
+#[tokio::test]
+async fn a_registration_is_sent_once_whatever_comes_back() {
+    for action in [
+        Action::Reset,
+        Action::Status(503.into()),
+        Action::Status(401.into()),
+    ] {
+        let damoov = damoov_with(|_| {}).await;
+        let proxy = proxy(&damoov).start().await;
+        // A connection that has been used before.
+        assert_eq!(register(&proxy, 2, true).await.status, 200);
+        damoov
+            .handle()
+            .add_fault(Fault::new(On::Registration, action.clone()));
+        let answer = register(&proxy, 1, true).await;
+        assert_ne!(answer.status, 200, "{action:?}");
+        let counts = damoov.handle().counts_of(&principal(1));
+        assert_eq!(counts.registrations.all(), 1, "{action:?}");
+        assert_eq!(counts.logins.all(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_taken_device_token_is_answered_as_the_api_does_and_its_pair_stays() {
+    let damoov = damoov_with(|settings| settings.known_users = KnownUsers::Only(Vec::new())).await;
+    let proxy = proxy(&damoov).start().await;
+    assert_eq!(register(&proxy, 1, true).await.status, 200);
+    let again = register(&proxy, 1, true).await;
+    assert_eq!(again.status, 422, "{}", again.text());
+    assert_eq!(proxy.get(1, SCORES).await.status, 200);
+    assert_eq!(damoov.handle().counts_of(&principal(1)).logins.all(), 0);
+}
+
+#[tokio::test]
+async fn a_registration_is_not_sent_while_its_tokens_could_not_be_kept() {
+    let damoov = damoov_with(|_| {}).await;
+    let proxy = proxy(&damoov).start().await;
+    let answer = register(&proxy, 1, true).await;
+    assert_eq!(answer.status, 200);
+    let too_long = proxy
+        .send_with(
+            Request::post("/v1/Registration/create"),
+            vec![b' '; 65 << 10],
+        )
+        .await;
+    assert_refused(&too_long, 413, "content_too_large");
+    assert_eq!(damoov.handle().counts().total.registrations.all(), 1);
+}
+
+#[tokio::test]
+async fn a_user_that_is_deleted_or_moved_through_the_proxy_is_forgotten() {
+    const OTHER: &str = "22222222-2222-4222-8222-222222222222";
+    let damoov = damoov_with(|settings| {
+        settings.instances.push(Instance {
+            id: InstanceId::parse(OTHER).unwrap(),
+            key: "other".to_owned(),
+        });
+    })
+    .await;
+    let proxy = proxy(&damoov).start().await;
+    Tokens::of(&log_in_account(&proxy).await);
+    let moved = json!({"DeviceToken": user(2).to_string(), "ToInstanceId": OTHER, "ToInstanceKey": "other"});
+    for (number, method, path, content) in [
+        (
+            1,
+            "DELETE",
+            format!("/v1/Management/users/{}", user(1)),
+            String::new(),
+        ),
+        (
+            2,
+            "POST",
+            "/v1/Management/users/instances/change".to_owned(),
+            moved.to_string(),
+        ),
+    ] {
+        let tokens = Tokens::of(&log_in(&proxy, number).await);
+        assert_eq!(proxy.send(tokens.get(SCORES)).await.status, 200);
+        // A replay tells it as well.
+        damoov.handle().expire(None);
+        let request = || {
+            Request::builder()
+                .method(method)
+                .uri(&path)
+                .header("Content-Type", "application/json")
+        };
+        let answer = proxy.send_with(request(), content.clone()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.header("proxy-status").contains("replayed"));
+        let refused = proxy.send(tokens.get(SCORES)).await;
+        assert_refused(&refused, 401, "token_invalid");
+        let shown = proxy.command(&format!("tokens show {}", user(number)));
+        let shown = crate::harness::captured(shown).await;
+        assert_eq!(shown.status.code(), Some(1), "{shown:?}");
+    }
+}
