@@ -30,6 +30,7 @@ fn proxy_of_two(damoov: &Simulator) -> Builder {
         ))
         .set("instance.0.default", "true")
         .set("renewal.contested_backoff", "0s")
+        .set("login_budget.logins", "100")
 }
 
 /// The package as installed, with a token database that is empty.
