@@ -87,9 +87,10 @@ impl Error {
         use upstream::Error as Api;
         match self {
             Error::Head(rejection) => match rejection {
-                Rejection::Framing | Rejection::Host | Rejection::FieldName => {
-                    caller(400, "bad_request")
-                }
+                Rejection::Framing
+                | Rejection::Host
+                | Rejection::FieldName
+                | Rejection::Handshake => caller(400, "bad_request"),
                 Rejection::Path => caller(400, "path_invalid"),
                 Rejection::Misdirected => caller(421, "misdirected"),
                 Rejection::Origin => caller(403, "origin_forbidden"),
@@ -282,6 +283,7 @@ mod tests {
             (Rejection::Method.into(), 405, "method_unknown"),
             (Rejection::Expectation.into(), 417, "expectation_unknown"),
             (Rejection::Upgrade.into(), 501, "upgrade_unknown"),
+            (Rejection::Handshake.into(), 400, "bad_request"),
             (Rejection::TargetTooLong.into(), 414, "target_too_long"),
             (Rejection::TooManyFields.into(), 431, "head_too_large"),
             (Error::RouteUnknown, 404, "route_unknown"),

@@ -101,6 +101,26 @@ pub fn attach_authorization(headers: &mut HeaderMap, bearer: HeaderValue) {
     headers.insert(header::AUTHORIZATION, bearer);
 }
 
+/// Whether WebSocket is among the protocols that `Upgrade` offers or has chosen, in any version.
+pub fn names_websocket(headers: &HeaderMap) -> bool {
+    list(headers, &header::UPGRADE).any(|protocol| {
+        let name_end = protocol.iter().position(|byte| *byte == b'/');
+        let name = &protocol[..name_end.unwrap_or(protocol.len())];
+        name.trim_ascii().eq_ignore_ascii_case(b"websocket")
+    })
+}
+
+/// Whether `Connection` says that `Upgrade` is meant for this hop.
+pub fn wants_upgrade(headers: &HeaderMap) -> bool {
+    list(headers, &header::CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Sets what both halves of a WebSocket handshake say (RFC 6455 §4), on a head that was cleaned.
+pub fn attach_upgrade(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+}
+
 /// Sets what an `instance` route asks for on a request that was cleaned. The `key` is marked
 /// sensitive.
 pub fn attach_instance(headers: &mut HeaderMap, id: HeaderValue, key: HeaderValue) {
@@ -136,6 +156,16 @@ pub fn framing_is_plain(headers: &HeaderMap, version: Version) -> bool {
         }
         (Some(_), Some(_)) => false,
     }
+}
+
+/// The elements of a field that is a list, on however many lines.
+fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+    let lines = headers.get_all(name).into_iter();
+    lines.flat_map(|line| {
+        line.as_bytes()
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii)
+    })
 }
 
 /// Digits without a leading zero, below 2^63.

@@ -91,6 +91,7 @@ pub mod credentials;
 pub mod damoov;
 pub mod error;
 pub mod headers;
+pub mod live;
 pub mod metrics;
 pub mod principal;
 pub mod proxy;

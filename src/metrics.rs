@@ -57,6 +57,8 @@ pub struct Metrics {
     pub replay_memory_bytes: Gauge<i64, AtomicI64>,
     /// Connections to the upstream hosts.
     pub upstream_connections: Gauge,
+    /// Callers' connections that have switched to WebSocket.
+    pub live_connections: Gauge,
 }
 
 impl Default for Metrics {
@@ -87,6 +89,7 @@ impl Metrics {
             tokens_stored: Gauge::default(),
             replay_memory_bytes: Gauge::default(),
             upstream_connections: Gauge::default(),
+            live_connections: Gauge::default(),
         };
         all.register();
         all
@@ -179,6 +182,11 @@ impl Metrics {
             "upstream_connections",
             "Connections upstream",
             self.upstream_connections.clone(),
+        );
+        r.register(
+            "live_connections",
+            "Callers on WebSocket",
+            self.live_connections.clone(),
         );
         r.register(
             "build",

@@ -2,6 +2,7 @@
 //! below it is the path itself. Words no error, opens no socket.
 
 pub mod answer;
+mod handshake;
 pub mod head;
 mod record;
 mod understood;
@@ -29,11 +30,13 @@ use crate::damoov::routes::{Credential, Replay, Table};
 use crate::damoov::user_changes::{self, Change};
 use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
+use crate::live::{self, Live};
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
 use crate::principal::Principal;
 use crate::principal::naming::{self, Bearer};
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
 use crate::upstream::pool::{Limits, Pool};
+use crate::upstream::switch::Switcher;
 use crate::upstream::{self, Hosts, Target};
 
 /// Content left unread behind an early answer is swallowed up to this, so that the caller gets to
@@ -85,6 +88,7 @@ pub struct Proxy {
     limits: Limits,
     memory: Arc<Memory>,
     in_band_401: bool,
+    live: Arc<Live>,
     metrics: Arc<Metrics>,
     /// The label of requests that no route was found for.
     no_route: Arc<str>,
@@ -103,6 +107,13 @@ impl Proxy {
     pub fn new(parts: Parts) -> Result<Proxy, upstream::Invalid> {
         let targets = parts.hosts.targets(parts.routes.hosts())?;
         let settings = parts.upstream;
+        let switcher = Switcher::new(&parts.hosts, &settings);
+        let live = Live::new(
+            parts.provider.clone(),
+            parts.handed_out.clone(),
+            switcher,
+            parts.metrics.clone(),
+        );
         Ok(Proxy {
             head: parts.head,
             routes: parts.routes,
@@ -123,6 +134,7 @@ impl Proxy {
                 parts.metrics.replay_memory_bytes.clone(),
             )),
             in_band_401: parts.in_band_401,
+            live: Arc::new(live),
             metrics: parts.metrics,
             no_route: "none".into(),
         })
@@ -145,8 +157,12 @@ impl Path {
         }
     }
 
-    /// Answers a request, whatever happens; counts and logs it once.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<answer::Content> {
+    /// Answers a request, whatever happens; counts and logs it once. With a 101 comes the session
+    /// that takes the connection over.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> (Response<answer::Content>, Option<live::Session>) {
         let mut record = Record::new(&self.proxy, request.method());
         let (head, content) = request.into_parts();
         let waits_for_100 = head.headers.contains_key(header::EXPECT);
@@ -163,7 +179,7 @@ impl Path {
                     let close = HeaderValue::from_static("close");
                     answer.headers_mut().insert(header::CONNECTION, close);
                 }
-                answer
+                (answer, None)
             }
         }
     }
@@ -183,6 +199,10 @@ impl Path {
             .find(path, &caller.method)
             .ok_or(Error::RouteUnknown)?;
         record.route = Some(route);
+        if head::asks_for_websocket(&caller, route.is_live())? {
+            let target = target.forwarded(path);
+            return self.switch(route, prefix, caller, target, record).await;
+        }
         let bearer = self.bearer(route.credential, &caller.headers).await?;
         let named = naming::name(
             route.credential,

@@ -17,6 +17,7 @@ use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -24,7 +25,7 @@ pub use self::stage::{Stage, follow_signals};
 
 use self::listen::{Acceptor, Socket};
 use self::worker::Worker;
-use crate::proxy;
+use crate::{live, proxy};
 
 /// Descriptors for everything but callers: upstream connections, the store, logs.
 const OTHER_DESCRIPTORS: u64 = 2048;
@@ -63,18 +64,52 @@ pub enum Listener {
 
 /// Answers requests. Each worker makes its own, on its own thread.
 pub trait Handler: 'static {
+    /// What takes over connections that switch to another protocol.
+    type Session: Session;
+
     /// The content of its answers.
     type Content: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Unpin + 'static;
 
-    /// Answers one request. Dropped where the caller leaves before the answer.
-    fn handle(&self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Content>>;
+    /// Answers one request. Dropped where the caller leaves before the answer. A session comes with
+    /// a 101, and takes the connection over once that is written.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = (Response<Self::Content>, Option<Self::Session>)>;
+}
+
+/// What is spoken on a connection after HTTP.
+pub trait Session: 'static {
+    /// Has the caller's connection until it returns. `read` is what was read behind the request;
+    /// once `draining` ends, this is to end too.
+    fn run(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        read: Bytes,
+        draining: impl Future<Output = ()>,
+    ) -> impl Future<Output = ()>;
 }
 
 impl Handler for proxy::Path {
     type Content = proxy::answer::Content;
+    type Session = live::Session;
 
-    async fn handle(&self, request: Request<Incoming>) -> Response<Self::Content> {
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+    ) -> (Response<Self::Content>, Option<live::Session>) {
         self.answer(request).await
+    }
+}
+
+impl Session for live::Session {
+    async fn run(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        read: Bytes,
+        draining: impl Future<Output = ()>,
+    ) {
+        self.hold(stream, read, draining).await;
     }
 }
 
@@ -233,7 +268,7 @@ mod tests {
     use super::*;
     use http_body_util::Full;
     use std::os::unix::fs::PermissionsExt;
-    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpStream, UnixStream};
     use tokio::sync::Notify;
     use tokio::task::JoinHandle;
@@ -250,18 +285,56 @@ mod tests {
 
     impl Handler for Porter {
         type Content = Full<Bytes>;
+        type Session = Echo;
 
-        async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        async fn handle(
+            &self,
+            request: Request<Incoming>,
+        ) -> (Response<Full<Bytes>>, Option<Echo>) {
             match request.uri().path() {
                 "/wait" => {
                     self.0.entered.notify_one();
                     self.0.open.notified().await;
                 }
                 "/panic" => panic!("asked for"),
+                "/switch" => {
+                    let answer = Response::builder()
+                        .status(101)
+                        .header("connection", "upgrade")
+                        .header("upgrade", "echo");
+                    return (answer.body(Full::default()).unwrap(), Some(Echo));
+                }
                 _ => {}
             }
             let name = std::thread::current().name().unwrap().to_owned();
-            Response::new(Full::from(name))
+            (Response::new(Full::from(name)), None)
+        }
+    }
+
+    /// Says everything again, and goodbye.
+    struct Echo;
+
+    impl Session for Echo {
+        async fn run(
+            self,
+            mut stream: impl AsyncRead + AsyncWrite + Unpin,
+            read: Bytes,
+            draining: impl Future<Output = ()>,
+        ) {
+            let mut draining = std::pin::pin!(draining);
+            stream.write_all(&read).await.unwrap();
+            let mut heard = [0; 1024];
+            loop {
+                let said = tokio::select! {
+                    () = &mut draining => break,
+                    heard = stream.read(&mut heard) => heard.unwrap(),
+                };
+                if said == 0 {
+                    return;
+                }
+                stream.write_all(&heard[..said]).await.unwrap();
+            }
+            stream.write_all(b"goodbye").await.unwrap();
         }
     }
 
@@ -422,6 +495,47 @@ mod tests {
             "{answer}"
         );
         running.serving.await.unwrap().unwrap();
+    }
+
+    async fn switch(running: &Running, behind: &[u8]) -> TcpStream {
+        let mut stream = running.connect().await;
+        let request =
+            b"GET /switch HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+        stream.write_all(&[request, behind].concat()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "));
+        stream
+    }
+
+    #[tokio::test]
+    async fn after_a_101_the_session_has_the_connection_and_what_was_read_behind_the_request() {
+        let running = start(settings(tcp()));
+        let mut stream = switch(&running, b"GET / early").await;
+        stream.write_all(b" late").await.unwrap();
+        let mut heard = [0; 16];
+        stream.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"GET / early late");
+        stream.shutdown().await.unwrap();
+        assert_eq!(rest(&mut stream).await, "");
+        running.end(Stage::Stopping).await;
+    }
+
+    #[tokio::test]
+    async fn a_session_keeps_its_place_and_is_told_to_end_when_the_server_drains() {
+        let running = start(Settings {
+            max_connections: 1,
+            ..settings(tcp())
+        });
+        let mut stream = switch(&running, b"").await;
+        let mut waiting = running.connect().await;
+        send(&mut waiting, "/").await;
+        running.stage.send_replace(Stage::Draining);
+        assert_eq!(rest(&mut stream).await, "goodbye");
+        running.serving.await.unwrap().unwrap();
+        assert_eq!(rest(&mut waiting).await, "", "there was no room for it");
     }
 
     #[tokio::test]

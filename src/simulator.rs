@@ -63,6 +63,11 @@
 //! - `POST /mobilesdk/stage/sink`: content of any length, counted and hashed, not kept.
 //! - `GET /mobilesdk/stage/bytes/<n>` and `/mobilesdk/stage/chunked/<n>`: n bytes, with and without
 //!   Content-Length.
+//! - `GET /realtime/api/v1/ws/realtime` with an upgrade to WebSocket: waits for `authenticate`, or
+//!   takes `?token=`; answers `authenticated`, `welcome`, `subscribed`, or an `error`; then
+//!   `device_update` and `ping`. `{"type":"echo"}` and binary messages come back,
+//!   `{"type":"flood","count":n,"size":n}` gives n binary messages. The handshake and each
+//!   `authenticate` are recorded; to faults the latter is a call of `/live/authenticate`.
 //!
 //! # Steering it
 //!
@@ -139,6 +144,7 @@ mod counts;
 mod fault;
 mod handle;
 mod jwt;
+mod live;
 mod login_limit;
 mod management;
 mod requests;
@@ -166,7 +172,7 @@ pub use login_limit::{LoginLimit, RetryAfter};
 pub use requests::Recorded;
 pub use settings::{
     ACCOUNT_EMAIL, ACCOUNT_PASSWORD, Account, DeadRefreshToken, ExpiresIn, INSTANCE_ID,
-    INSTANCE_KEY, Instance, KnownUsers, Lifetimes, PreviousToken, Refresh, Registration,
+    INSTANCE_KEY, Instance, KnownUsers, Lifetimes, LivePace, PreviousToken, Refresh, Registration,
     RegistrationCredentials, RegistrationShape, Settings,
 };
 pub use tokens::Pair;

@@ -11,13 +11,15 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// Crates whose debug and trace events may show header fields or key material.
-const CAPPED: [&str; 6] = [
+const CAPPED: [&str; 8] = [
     "h2",
     "hyper",
     "hyper_rustls",
     "hyper_util",
     "rustls",
     "tokio_rustls",
+    "tokio_tungstenite",
+    "tungstenite",
 ];
 
 /// Part of the configuration: `[log]`.

@@ -1,8 +1,9 @@
 //! Connections to the API's hosts: names, TLS, deadlines. Knows no tokens. Callers' requests go
-//! through the [`pool`] of their worker.
+//! through the [`pool`] of their worker, WebSocket through a connection of its own ([`switch`]).
 
 mod connect;
 pub mod pool;
+pub mod switch;
 
 use std::collections::HashMap;
 use std::io;

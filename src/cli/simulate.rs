@@ -165,6 +165,7 @@ impl Args {
                 true => ExpiresIn::Text,
                 false => ExpiresIn::Number,
             },
+            live: defaults.live,
         }
     }
 }

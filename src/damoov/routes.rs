@@ -14,6 +14,9 @@ pub struct Table {
     entries: Vec<Entry>,
 }
 
+/// The one route that may switch to WebSocket (damoov-api.md, "Live tracking over WebSocket").
+const LIVE: &str = "/realtime/api/v1/ws/realtime$";
+
 /// A route as configured or built in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -149,6 +152,11 @@ impl Route {
         Ok(())
     }
 
+    /// Whether its requests may switch to WebSocket.
+    pub fn is_live(&self) -> bool {
+        self.path.eq_ignore_ascii_case(LIVE)
+    }
+
     /// What metrics and logs call the route: its path as configured, so that the label stays
     /// bounded whatever callers ask for.
     pub fn label(&self) -> &Arc<str> {
@@ -255,7 +263,7 @@ fn built_in() -> impl Iterator<Item = Route> {
         ("/auth/permissions", PORTAL, Admin),
         ("/v1/Permissions", PORTAL, Admin),
         ("/realtime/api/v1", PORTAL, UserOrAdmin),
-        ("/realtime/api/v1/ws/realtime$", PORTAL, UserOrAdmin),
+        (LIVE, PORTAL, UserOrAdmin),
         ("/mobilesdk/stage", MOBILE, User),
         ("/api/rewarding", MOBILE, User),
     ]

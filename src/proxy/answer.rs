@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::damoov::envelope::Envelope;
 use crate::headers::{self, Passed};
+use crate::live;
 use crate::replay;
 use crate::upstream::{Error, pool};
 
@@ -33,6 +34,8 @@ pub(super) struct Received {
     source: Source,
     unauthorized: bool,
     pub(super) origin: Origin,
+    /// With a 101: what takes the caller's connection over.
+    session: Option<live::Session>,
 }
 
 /// Whose answer it is.
@@ -94,6 +97,7 @@ impl Received {
                 head,
                 source: Source::Whole(Some(whole)),
                 origin: Origin::Api,
+                session: None,
             });
         }
         Ok(Received {
@@ -101,7 +105,23 @@ impl Received {
             head,
             source: Source::Api(content),
             origin: Origin::Api,
+            session: None,
         })
+    }
+
+    /// What became of a WebSocket handshake.
+    pub(super) fn handshake(
+        answer: Response<Option<Bytes>>,
+        session: Option<live::Session>,
+    ) -> Received {
+        let (head, content) = answer.into_parts();
+        Received {
+            unauthorized: head.status == StatusCode::UNAUTHORIZED,
+            head,
+            source: Source::Whole(content),
+            origin: Origin::Api,
+            session,
+        }
     }
 
     /// An answer of the API with this content in the place of its own.
@@ -111,6 +131,7 @@ impl Received {
             head,
             source: Source::Whole(Some(content)),
             origin: Origin::Api,
+            session: None,
         }
     }
 
@@ -186,12 +207,17 @@ impl Received {
         self
     }
 
-    /// The answer for the caller.
-    pub(super) fn pass_on(self, passed: Passed, in_flight: Option<InFlight>) -> Response<Content> {
+    /// The answer for the caller, and what follows a 101.
+    pub(super) fn pass_on(
+        self,
+        passed: Passed,
+        in_flight: Option<InFlight>,
+    ) -> (Response<Content>, Option<live::Session>) {
         let Received {
             mut head,
             source,
             origin,
+            session,
             ..
         } = self;
         head.version = Version::HTTP_11;
@@ -199,7 +225,11 @@ impl Received {
             Origin::Api => headers::clean_answer(&mut head.headers, passed),
             Origin::Proxy => headers::tell(&mut head.headers, passed),
         }
-        Response::from_parts(head, Content::new(source, in_flight))
+        if session.is_some() {
+            headers::attach_upgrade(&mut head.headers);
+        }
+        let answer = Response::from_parts(head, Content::new(source, in_flight));
+        (answer, session)
     }
 }
 

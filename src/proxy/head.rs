@@ -11,7 +11,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use http::header::{self, HeaderMap, HeaderName};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Version};
@@ -70,6 +72,12 @@ pub enum Rejection {
     /// `upgrade_unknown`, 501.
     #[error("WebSocket is not served here")]
     Upgrade,
+    /// `bad_request`: a WebSocket handshake that is none.
+    #[error(
+        "a WebSocket handshake is a GET without content, with Connection: upgrade, one \
+         Sec-WebSocket-Key and Sec-WebSocket-Version: 13"
+    )]
+    Handshake,
     /// `target_too_long`, 414.
     #[error("the path and query may have 8 KiB")]
     TargetTooLong,
@@ -89,7 +97,6 @@ pub fn check(head: &Parts, settings: &Settings) -> Result<Target, Rejection> {
     check_origin(&head.headers, settings)?;
     check_field_names(&head.headers)?;
     check_expectation(&head.headers)?;
-    check_upgrade(&head.headers)?;
     // Absent in the authority-form, which only CONNECT may use.
     let target = head.uri.path_and_query().ok_or(Rejection::Path)?;
     check_target(target)?;
@@ -261,19 +268,32 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Rejection> {
     require(known, Rejection::Expectation)
 }
 
-/// A caller that offers another protocol is content with HTTP/1.1 and gets it; one that asks for
-/// WebSocket is not.
-fn check_upgrade(headers: &HeaderMap) -> Result<(), Rejection> {
-    let is_websocket = |protocol: &[u8]| {
-        let name_end = protocol.iter().position(|byte| *byte == b'/');
-        let name = &protocol[..name_end.unwrap_or(protocol.len())];
-        name.trim_ascii().eq_ignore_ascii_case(b"websocket")
-    };
-    let mut protocols = headers
-        .get_all(header::UPGRADE)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    require(!protocols.any(is_websocket), Rejection::Upgrade)
+/// Whether the request is a good WebSocket handshake (RFC 6455 §4.2.1). A caller that offers another
+/// protocol is content with HTTP/1.1 and gets it; one that asks for WebSocket is not, and gets it
+/// where `is_live` says that its route has it. Asked once the route is known.
+pub fn asks_for_websocket(head: &Parts, is_live: bool) -> Result<bool, Rejection> {
+    if !headers::names_websocket(&head.headers) {
+        return Ok(false);
+    }
+    require(is_live, Rejection::Upgrade)?;
+    let is_one_key = |key: &HeaderValue| BASE64.decode(key).is_ok_and(|key| key.len() == 16);
+    let mut keys = head.headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let mut versions = head.headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
+    let is_good = head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && headers::wants_upgrade(&head.headers)
+        && keys.next().is_some_and(is_one_key)
+        && keys.next().is_none()
+        && versions.next().is_some_and(|version| version == "13")
+        && versions.next().is_none()
+        && !has_content(&head.headers);
+    require(is_good, Rejection::Handshake)?;
+    Ok(true)
+}
+
+fn has_content(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
 fn check_target(target: &PathAndQuery) -> Result<(), Rejection> {
@@ -314,7 +334,7 @@ fn is_plain_segment(segment: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderValue, Request, Uri};
+    use http::{Request, Uri};
     use proptest::prelude::*;
 
     const GOOD_HOST: (&str, &str) = ("host", "127.0.0.1:8080");
@@ -613,17 +633,72 @@ mod tests {
         }
     }
 
+    /// A good handshake but for the fields named here, which are as given instead.
+    fn handshake(instead: &[(&'static str, &'static str)]) -> Parts {
+        let mut fields = vec![
+            GOOD_HOST,
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+        ];
+        fields.retain(|(name, _)| instead.iter().all(|(other, _)| other != name));
+        fields.extend(instead.iter().filter(|(_, value)| !value.is_empty()));
+        head("/x", &fields)
+    }
+
     #[test]
-    fn an_upgrade_is_ignored_unless_it_asks_for_websocket() {
-        for value in ["h2c", "TLS/1.0", "websockets", ""] {
-            assert_eq!(with(&[("upgrade", value)]), Ok(()), "{value}");
+    fn an_upgrade_is_ignored_unless_it_asks_for_websocket_which_one_route_has() {
+        for value in ["h2c", "TLS/1.0", "websockets"] {
+            let head = handshake(&[("upgrade", value)]);
+            assert_eq!(asks_for_websocket(&head, true), Ok(false), "{value}");
+            assert_eq!(asks_for_websocket(&head, false), Ok(false), "{value}");
         }
         for value in ["websocket", "WebSocket", "h2c, websocket/13"] {
-            let verdict = with(&[("upgrade", value)]);
-            assert_eq!(verdict, Err(Rejection::Upgrade), "{value}");
+            let head = handshake(&[("upgrade", value)]);
+            assert_eq!(asks_for_websocket(&head, true), Ok(true), "{value}");
+            let elsewhere = asks_for_websocket(&head, false);
+            assert_eq!(elsewhere, Err(Rejection::Upgrade), "{value}");
         }
-        let lines = [("upgrade", "h2c"), ("upgrade", "websocket")];
-        assert_eq!(with(&lines), Err(Rejection::Upgrade));
+        let lines = handshake(&[("upgrade", "h2c"), ("upgrade", "websocket")]);
+        assert_eq!(asks_for_websocket(&lines, true), Ok(true));
+    }
+
+    #[test]
+    fn a_handshake_that_is_not_rfc_6455s_is_refused() {
+        let bad =
+            |head: &Parts| assert_eq!(asks_for_websocket(head, true), Err(Rejection::Handshake));
+        for instead in [
+            &[("connection", "")][..],
+            &[("connection", "close")],
+            &[("sec-websocket-key", "")],
+            &[("sec-websocket-key", "short")],
+            &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ")],
+            &[
+                ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+                ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ],
+            &[("sec-websocket-version", "")],
+            &[("sec-websocket-version", "8")],
+            &[
+                ("sec-websocket-version", "13"),
+                ("sec-websocket-version", "13"),
+            ],
+            &[("content-length", "1")],
+            &[("transfer-encoding", "chunked")],
+        ] {
+            bad(&handshake(instead));
+        }
+        let mut post = handshake(&[]);
+        post.method = Method::POST;
+        bad(&post);
+        let mut old = handshake(&[]);
+        old.version = Version::HTTP_10;
+        bad(&old);
+        assert_eq!(
+            asks_for_websocket(&handshake(&[("content-length", "0")]), true),
+            Ok(true)
+        );
     }
 
     #[test]

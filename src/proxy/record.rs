@@ -11,6 +11,7 @@ use super::answer::{Content, InFlight, Origin, Received};
 use crate::damoov::routes::Route;
 use crate::error::{Error, Source};
 use crate::headers::Passed;
+use crate::live;
 use crate::metrics::{Method, Outcome, RequestLabels, RouteLabel};
 use crate::principal::Principal;
 
@@ -57,7 +58,10 @@ impl<'a> Record<'a> {
     }
 
     /// There is an answer, the API's or our own.
-    pub(super) fn answered(mut self, answer: Received) -> Response<Content> {
+    pub(super) fn answered(
+        mut self,
+        answer: Received,
+    ) -> (Response<Content>, Option<live::Session>) {
         self.ending = match answer.origin {
             Origin::Api => Ending::PassedOn(answer.status()),
             Origin::Proxy => Ending::Answered(answer.status()),

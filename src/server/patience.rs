@@ -86,6 +86,11 @@ impl<S> Patient<S> {
             timer,
         }
     }
+
+    /// The stream, which nobody is impatient with any more.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {

@@ -1,8 +1,9 @@
 //! A worker: one thread with one runtime that serves its connections from beginning to end.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +21,7 @@ use tokio::task::JoinSet;
 
 use super::listen::Stream;
 use super::patience::{Answering, Patience, Patient};
-use super::{Handler, Stage};
+use super::{Handler, Session, Stage};
 
 /// Of a request's head, request line included; more is a 431.
 const HEAD_LIMIT: usize = 16 * 1024;
@@ -185,7 +186,8 @@ async fn serve<H: Handler>(connection: Connection, handler: Rc<H>, stage: watch:
     drop(place);
 }
 
-/// Answers request after request until the caller leaves or the server drains.
+/// Answers request after request until the caller leaves or the server drains; what follows a 101
+/// is its session's.
 async fn converse<H: Handler>(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     handler: Rc<H>,
@@ -193,32 +195,49 @@ async fn converse<H: Handler>(
 ) -> hyper::Result<()> {
     let patience = Patience::new();
     let stream = Patient::new(stream, patience.clone());
-    let service = service_fn(move |request| {
-        let handler = handler.clone();
+    let switched: Rc<Cell<Option<H::Session>>> = Rc::default();
+    let service = service_fn(|request| {
+        let (handler, switched) = (handler.clone(), switched.clone());
         let busy = patience.busy();
         async move {
-            let answer = handler.handle(request).await;
+            let (answer, session) = handler.handle(request).await;
+            if session.is_some() {
+                switched.set(session);
+            }
             Ok::<_, Infallible>(answer.map(|content| Answering {
                 content,
                 _busy: busy,
             }))
         }
     });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .header_read_timeout(None)
-            .max_header_size(HEAD_LIMIT)
-            .max_headers(FIELD_LIMIT)
-            .max_buf_size(PIECE)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    tokio::select! {
+    let mut connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_header_size(HEAD_LIMIT)
+        .max_headers(FIELD_LIMIT)
+        .max_buf_size(PIECE)
+        .serve_connection(TokioIo::new(stream), service);
+    let ended = tokio::select! {
         // The stage first, so that an answer ready at the same time says `Connection: close`.
         biased;
         // An error means that nobody can say anything any more: drain, too.
-        _ = stage.wait_for(|stage| *stage > Stage::Serving) => {}
-        ended = connection.as_mut() => return ended,
+        _ = stage.wait_for(|stage| *stage > Stage::Serving) => None,
+        ended = &mut connection => Some(ended),
+    };
+    match ended {
+        Some(ended) => ended?,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await?;
+        }
     }
-    connection.as_mut().graceful_shutdown();
-    connection.await
+    if let Some(session) = switched.take() {
+        let parts = connection.into_parts();
+        let stream = parts.io.into_inner().into_inner();
+        let draining = async {
+            let _ = stage.wait_for(|stage| *stage > Stage::Serving).await;
+        };
+        // Boxed, so that connections which never switch have no room for it.
+        Box::pin(session.run(stream, parts.read_buf, draining)).await;
+    }
+    Ok(())
 }

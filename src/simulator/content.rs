@@ -33,6 +33,15 @@ pub(super) struct Received {
 }
 
 impl Received {
+    /// Content that came whole.
+    pub(super) fn of(content: Bytes) -> Received {
+        Received {
+            length: content.len() as u64,
+            sha256: hex(&Sha256::digest(&content)),
+            content: Some(content),
+        }
+    }
+
     /// What stands for content that was never read.
     pub(super) fn nothing() -> Received {
         Received {

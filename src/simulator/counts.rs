@@ -38,6 +38,10 @@ pub struct Count {
     pub unauthorized: u64,
     /// Of them, those whose `DeviceToken` header named another user than the token's.
     pub wrong_tokens: u64,
+    /// `authenticate` messages over WebSocket that were answered `authenticated`.
+    pub authenticated: u64,
+    /// And those that were answered `error`.
+    pub not_authenticated: u64,
 }
 
 /// Calls of one Auth endpoint, by [`Outcome`].

@@ -4,21 +4,22 @@
 use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::answer::Cut;
+use super::live;
 use super::world::World;
 
 /// Connections that may wait to be accepted: a test opens thousands at once.
@@ -102,11 +103,26 @@ async fn connect(stream: TcpStream, peer: IpAddr, tls: Option<TlsAcceptor>, worl
 /// Serves one connection; gives the stream back where it is to be reset.
 async fn serve_http1<S>(stream: S, peer: IpAddr, world: Arc<World>) -> Option<S>
 where
-    TokioIo<S>: Read + Write + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = service_fn(|request: Request<Incoming>| world.answer(peer, request));
+    let switched = Mutex::new(None);
+    let service = service_fn(async |request: Request<Incoming>| {
+        if !live::is_asked_for(&request) {
+            return world.answer(peer, request).await;
+        }
+        let (answer, session) = live::shake_hands(&world, request.into_parts().0).await;
+        *switched.lock().expect("no holder panics") = session;
+        Ok(answer)
+    });
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    let error = (&mut connection).await.err()?;
+    let Err(error) = (&mut connection).await else {
+        let session = switched.lock().expect("no holder panics").take();
+        if let Some(session) = session {
+            let parts = connection.into_parts();
+            session.run(parts.io.into_inner(), parts.read_buf).await;
+        }
+        return None;
+    };
     let cut = error.source()?.downcast_ref::<Cut>()?;
     (*cut == Cut::Reset).then(|| connection.into_parts().io.into_inner())
 }

@@ -45,6 +45,8 @@ pub struct Settings {
     pub registration: Registration,
     /// How `ExpiresIn` is written.
     pub expires_in: ExpiresIn,
+    /// How often live tracking says what.
+    pub live: LivePace,
 }
 
 impl Default for Settings {
@@ -68,6 +70,7 @@ impl Default for Settings {
             refresh: Refresh::default(),
             registration: Registration::default(),
             expires_in: ExpiresIn::Number,
+            live: LivePace::default(),
         }
     }
 }
@@ -186,6 +189,24 @@ pub enum RegistrationShape {
     Enveloped,
     /// Nothing: the fields of `Result` themselves.
     Bare,
+}
+
+/// How often live tracking says what; real time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LivePace {
+    /// A `device_update`. Default: 1 s.
+    pub update: Duration,
+    /// A `ping`, which wants a `pong` before the next one. Default: 30 s.
+    pub ping: Duration,
+}
+
+impl Default for LivePace {
+    fn default() -> LivePace {
+        LivePace {
+            update: Duration::from_secs(1),
+            ping: Duration::from_secs(30),
+        }
+    }
 }
 
 /// How `ExpiresIn` is written.

@@ -15,7 +15,7 @@ use super::counts::{Counter, Outcome};
 use super::fault::{Action, Faults, Lost, Status, Struck};
 use super::login_limit::Limiter;
 use super::requests::Requests;
-use super::settings::{ExpiresIn, Refresh, Registration, Settings};
+use super::settings::{ExpiresIn, LivePace, Refresh, Registration, Settings};
 use super::tokens::{Pair, Tokens};
 use super::users::Users;
 use super::{api, auth, control};
@@ -33,6 +33,7 @@ pub(super) struct World {
     pub(super) refresh: Refresh,
     pub(super) registration: Registration,
     pub(super) expires_in: ExpiresIn,
+    pub(super) live: LivePace,
 }
 
 impl World {
@@ -53,6 +54,7 @@ impl World {
             refresh: settings.refresh,
             registration: settings.registration,
             expires_in: settings.expires_in,
+            live: settings.live,
         }
     }
 

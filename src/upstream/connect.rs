@@ -65,7 +65,7 @@ pub(super) enum Version {
 
 /// One open connection.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub struct Stream {
     transport: Transport,
     heard: Heard,
 }

@@ -1,0 +1,205 @@
+//! Live tracking: WebSocket on the one route that has it (damoov-api.md, "Live tracking over
+//! WebSocket"). [`Live::open`] shakes hands with upstream, with the credentials of whoever is named
+//! so far; the [`Session`] that comes of it gives the caller's first message a token, and passes
+//! everything else on as it is.
+
+mod frames;
+mod message;
+mod query;
+mod session;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Response, StatusCode};
+
+use crate::auth_endpoints::ANYBODY;
+use crate::auth_endpoints::handed_out::HandedOut;
+use crate::credentials::{self, Credentials, Got, Need, Provider, Wanted};
+use crate::error::Error;
+use crate::headers::{self, Passed};
+use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
+use crate::principal::InstanceId;
+use crate::principal::naming::{self, Bearer};
+use crate::upstream::switch::{Answer, Switcher};
+use crate::upstream::{self, Target};
+
+pub use self::session::Session;
+
+/// What every session needs. One for all workers.
+pub struct Live {
+    provider: Provider,
+    /// Knows the tokens that callers were given.
+    handed_out: Arc<HandedOut>,
+    switcher: Switcher,
+    metrics: Arc<Metrics>,
+}
+
+/// A handshake that a caller asks for.
+pub struct Handshake<'a> {
+    /// Where it goes.
+    pub target: &'a Target,
+    /// The caller's, cleaned.
+    pub head: upstream::Head,
+    /// Who is named so far, if anybody is.
+    pub wanted: Option<Wanted>,
+    /// The instance that the caller named, if it did.
+    pub instance: Option<InstanceId>,
+}
+
+/// What became of a handshake.
+pub struct Opened {
+    /// What the credentials went through.
+    pub passed: Passed,
+    /// Upstream's answer: a 101, which still has to be cleaned, or anything else, whole.
+    pub answer: Response<Option<Bytes>>,
+    /// With a 101: what takes the caller's connection over.
+    pub session: Option<Session>,
+}
+
+impl Live {
+    /// Sessions of principals that `provider` has credentials for.
+    pub fn new(
+        provider: Provider,
+        handed_out: Arc<HandedOut>,
+        switcher: Switcher,
+        metrics: Arc<Metrics>,
+    ) -> Live {
+        Live {
+            provider,
+            handed_out,
+            switcher,
+            metrics,
+        }
+    }
+
+    /// Whom a token names.
+    async fn holder(&self, token: &str) -> Result<Bearer, Error> {
+        let holder = self.handed_out.holder(ANYBODY, token).await?;
+        Ok(holder.map_or(Bearer::Foreign, Bearer::Ours))
+    }
+
+    /// Whom the bearer and the tokens in the query name together.
+    pub async fn bearer(&self, bearer: Bearer, query: Option<&str>) -> Result<Bearer, Error> {
+        let mut named = bearer;
+        for token in query::tokens(query) {
+            named = match (named, self.holder(&token).await?) {
+                (Bearer::Ours(one), Bearer::Ours(other)) if one != other => {
+                    return Err(naming::Error::Conflict.into());
+                }
+                (_, Bearer::Ours(one)) => Bearer::Ours(one),
+                (Bearer::Absent, other) => other,
+                (named, _) => named,
+            };
+        }
+        Ok(named)
+    }
+
+    /// Shakes hands with upstream, with the credentials of whoever is named. Like any other request
+    /// it is sent at most twice.
+    pub async fn open(self: &Arc<Self>, handshake: Handshake<'_>) -> Result<Opened, Error> {
+        let Handshake {
+            target,
+            mut head,
+            wanted,
+            instance,
+        } = handshake;
+        // Whoever cannot be read cannot be given a token.
+        head.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+        headers::attach_upgrade(&mut head.headers);
+        let (answer, passed) = match &wanted {
+            None => (self.switcher.ask(target, &head).await?, Passed::AsItCame),
+            Some(wanted) => self.ask_for(wanted, target, &mut head).await?,
+        };
+        Ok(match answer {
+            Answer::Refused(answer) => Opened {
+                passed,
+                answer,
+                session: None,
+            },
+            Answer::Switched(upstream) => Opened {
+                passed,
+                answer: switching(&upstream.headers),
+                session: Some(Session::new(self.clone(), upstream, wanted, instance)),
+            },
+        })
+    }
+
+    async fn ask_for(
+        &self,
+        wanted: &Wanted,
+        target: &Target,
+        head: &mut upstream::Head,
+    ) -> Result<(Answer, Passed), Error> {
+        let Got {
+            credentials,
+            renewed,
+        } = self.provider.get(wanted, Need::Usable).await?;
+        let passed = match renewed {
+            true => Passed::Renewed,
+            false => Passed::AsItCame,
+        };
+        attach(head, &credentials);
+        let first = self.switcher.ask(target, head).await?;
+        if !is_unauthorized(&first) {
+            credentials.accept();
+            return Ok((first, passed));
+        }
+        let newer = match self.provider.renew(wanted, &credentials).await {
+            Ok(newer) => newer,
+            Err(credentials::Error::Settled) => return Ok((first, passed)),
+            Err(error) => return Err(error.into()),
+        };
+        attach(head, &newer);
+        let second = self
+            .switcher
+            .ask(target, head)
+            .await
+            .inspect_err(|_| self.count(ReplayResult::Failed))?;
+        self.judge(wanted, &newer, is_unauthorized(&second));
+        Ok((second, Passed::Replayed))
+    }
+
+    /// What a second try with `newer` credentials says about them.
+    fn judge(&self, wanted: &Wanted, newer: &Credentials, unauthorized: bool) {
+        if unauthorized {
+            self.provider.settle(&wanted.principal);
+            self.count(ReplayResult::Rejected);
+        } else {
+            newer.accept();
+            self.count(ReplayResult::Ok);
+        }
+    }
+
+    fn count(&self, result: ReplayResult) {
+        self.metrics
+            .replays
+            .get_or_create(&ReplayLabels { result })
+            .inc();
+    }
+}
+
+/// Puts a token where the API looks for one in a handshake.
+fn attach(head: &mut upstream::Head, credentials: &Credentials) {
+    headers::attach_authorization(&mut head.headers, credentials.authorization().clone());
+    if query::tokens(head.target.query()).next().is_some() {
+        head.target = query::with_token(&head.target, credentials.token());
+    }
+}
+
+fn is_unauthorized(answer: &Answer) -> bool {
+    matches!(answer, Answer::Refused(answer) if answer.status() == StatusCode::UNAUTHORIZED)
+}
+
+/// The 101 for the caller: what its handshake is checked by, and nothing else.
+fn switching(upstream: &HeaderMap) -> Response<Option<Bytes>> {
+    let mut answer = Response::new(None);
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for name in [header::SEC_WEBSOCKET_ACCEPT, header::SEC_WEBSOCKET_PROTOCOL] {
+        if let Some(value) = upstream.get(&name) {
+            answer.headers_mut().insert(name, value.clone());
+        }
+    }
+    answer
+}

@@ -1,0 +1,206 @@
+//! The two messages that a session understands (damoov-api.md, "Live tracking over WebSocket"): the
+//! caller's `authenticate`, and what upstream answers it. Pure.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::principal::InstanceId;
+
+/// A message of the type `authenticate`. Its fields keep their values byte for byte.
+#[derive(Debug)]
+pub(super) struct Authenticate<'m>(BTreeMap<String, &'m RawValue>);
+
+/// What upstream says to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The token counts.
+    Authenticated,
+    /// It does not: an `error` with the code 401.
+    Unauthorized,
+}
+
+impl<'m> Authenticate<'m> {
+    /// The message, if it is one.
+    pub(super) fn read(text: &'m [u8]) -> Option<Authenticate<'m>> {
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(text).ok()?;
+        let kind = fields.get("type").copied().and_then(string);
+        (kind.as_deref() == Some("authenticate")).then_some(Authenticate(fields))
+    }
+
+    /// The token that the caller put in. One that is no string is nobody's.
+    pub(super) fn access_token(&self) -> Option<String> {
+        let given = self.0.get("access_token")?;
+        let token = match given.get() {
+            "null" => String::new(),
+            text => string(given).unwrap_or_else(|| text.to_owned()),
+        };
+        (!token.is_empty()).then_some(token)
+    }
+
+    /// The message with this token, and this instance where it names none.
+    pub(super) fn with(&self, token: &str, instance: Option<InstanceId>) -> Vec<u8> {
+        let raw = |text: &str| to_raw_value(text).expect("a string is JSON");
+        let token = raw(token);
+        let instance = instance.map(|instance| raw(&instance.to_string()));
+        let mut fields = self.0.clone();
+        fields.insert("access_token".to_owned(), &token);
+        if let Some(instance) = &instance {
+            fields.entry("instance_id".to_owned()).or_insert(instance);
+        }
+        serde_json::to_vec(&fields).expect("a map of JSON values is JSON")
+    }
+}
+
+impl Answer {
+    /// The answer that a message of upstream is, if it is one.
+    pub(super) fn read(text: &[u8]) -> Option<Answer> {
+        #[derive(Deserialize)]
+        struct Message<'m> {
+            #[serde(borrow)]
+            r#type: Cow<'m, str>,
+            #[serde(borrow)]
+            code: Option<&'m RawValue>,
+        }
+        // A struct would be read from an array as well.
+        let is_object = text.trim_ascii_start().starts_with(b"{");
+        let message: Message<'_> = serde_json::from_slice(text).ok().filter(|_| is_object)?;
+        match (&*message.r#type, message.code.map(RawValue::get)) {
+            ("authenticated", _) => Some(Answer::Authenticated),
+            ("error", Some("401" | "\"401\"")) => Some(Answer::Unauthorized),
+            _ => None,
+        }
+    }
+}
+
+fn string(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn with(message: &str, instance: Option<&str>) -> Value {
+        let instance = instance.map(|id| InstanceId::parse(id).unwrap());
+        let message = Authenticate::read(message.as_bytes()).unwrap();
+        serde_json::from_slice(&message.with("new", instance)).unwrap()
+    }
+
+    const MAIN: &str = "11111111-1111-4111-8111-111111111111";
+
+    #[test]
+    fn only_an_object_of_the_type_authenticate_is_one() {
+        for message in [
+            r#"{"type":"authenticate"}"#,
+            r#" { "x": [1], "type" : "authenticate" } "#,
+            r#"{"type":"\u0061uthenticate"}"#,
+        ] {
+            assert!(
+                Authenticate::read(message.as_bytes()).is_some(),
+                "{message}"
+            );
+        }
+        for message in [
+            "",
+            "authenticate",
+            "[]",
+            r#"["authenticate"]"#,
+            r#"{"type":"Authenticate"}"#,
+            r#"{"type":["authenticate"]}"#,
+            r#"{"type":"authenticate"} x"#,
+            r#"{"a":{"type":"authenticate"}}"#,
+            "{\"type\":\"authenticate\",\"x\":\"\u{0}\"}",
+        ] {
+            assert!(
+                Authenticate::read(message.as_bytes()).is_none(),
+                "{message}"
+            );
+        }
+        assert!(Authenticate::read(b"{\"type\":\"authenticate\",\"x\":\"\xff\"}").is_none());
+    }
+
+    #[test]
+    fn a_token_that_is_null_or_empty_is_absent_and_one_that_is_no_string_is_nobodys() {
+        for (given, token) in [
+            (json!({}), None),
+            (json!({"access_token": null}), None),
+            (json!({"access_token": ""}), None),
+            (json!({"access_token": "a\"b"}), Some("a\"b")),
+            (json!({"access_token": 7}), Some("7")),
+            (json!({"access_token": {"a": 1}}), Some("{\"a\":1}")),
+        ] {
+            let mut message = given;
+            message["type"] = "authenticate".into();
+            let text = message.to_string();
+            let read = Authenticate::read(text.as_bytes()).unwrap();
+            assert_eq!(read.access_token().as_deref(), token, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_token_is_put_in_and_the_instance_only_where_none_is_named() {
+        assert_eq!(
+            with(r#"{"type":"authenticate"}"#, Some(MAIN)),
+            json!({"type": "authenticate", "access_token": "new", "instance_id": MAIN})
+        );
+        assert_eq!(
+            with(
+                r#"{"type":"authenticate","access_token":"old","instance_id":"x"}"#,
+                Some(MAIN)
+            ),
+            json!({"type": "authenticate", "access_token": "new", "instance_id": "x"})
+        );
+        assert_eq!(
+            with(r#"{"type":"authenticate"}"#, None),
+            json!({"type": "authenticate", "access_token": "new"})
+        );
+    }
+
+    #[test]
+    fn every_other_field_keeps_its_value_byte_for_byte() {
+        let odd = r#"{"n": 1.10, "u": "\u00e9\/", "big": 123456789012345678901234567890, "o": {"b": 1, "a": 2}}"#;
+        let message = format!(
+            r#"{{"type":"authenticate","access_token":"a","access_token":"b","odd":{odd}}}"#
+        );
+        let sent = Authenticate::read(message.as_bytes())
+            .unwrap()
+            .with("new", None);
+        let sent = String::from_utf8(sent).unwrap();
+        assert!(sent.contains(odd), "{sent}");
+        assert_eq!(sent.matches("access_token").count(), 1, "{sent}");
+    }
+
+    #[test]
+    fn an_answer_is_authenticated_or_an_error_401() {
+        use Answer::{Authenticated, Unauthorized};
+        for (text, answer) in [
+            (r#"{"type":"authenticated","x":1}"#, Some(Authenticated)),
+            (r#"{"code":401,"type":"error"}"#, Some(Unauthorized)),
+            (
+                r#"{"type":"error","code":"401","message":"x"}"#,
+                Some(Unauthorized),
+            ),
+            (r#"{"type":"error","code":403}"#, None),
+            (r#"{"type":"error"}"#, None),
+            (r#"{"type":"welcome","code":401}"#, None),
+            (r#"["authenticated",401]"#, None),
+            ("", None),
+        ] {
+            assert_eq!(Answer::read(text.as_bytes()), answer, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(text in proptest::collection::vec(0u8.., 0..64)) {
+            Answer::read(&text);
+            if let Some(message) = Authenticate::read(&text) {
+                message.with("x", None);
+            }
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! One session, from the 101 to its end: the caller's first message gets a token, a 401 in answer
+//! to it is answered by a newer one, and then bytes go by in both directions.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use http::StatusCode;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf, split};
+use tokio::time::timeout;
+
+use super::Live;
+use super::frames::{Broken, CloseCode, Direction, Movement, Sender, Text};
+use super::message::{Answer, Authenticate};
+use crate::credentials::{self, Credentials, Need, Wanted};
+use crate::error::Error;
+use crate::metrics::ReplayResult;
+use crate::principal::InstanceId;
+use crate::principal::naming::{self, Bearer};
+use crate::upstream::switch::{self, Switched};
+
+/// A caller that nobody has named authenticates within this time.
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+/// Upstream answers that within this time, or what it says is passed on unread.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The session ends when nothing has moved for so long; the API pings every 30 s.
+const SILENCE: Duration = Duration::from_secs(90);
+/// Once one end says nothing more, the other one has so long to do likewise.
+const HALF_CLOSED: Duration = Duration::from_secs(10);
+/// How long saying goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A connection to upstream that waits for the caller's to be given to it.
+pub struct Session {
+    live: Arc<Live>,
+    upstream: Switched,
+    /// Who was named before the switch, if anybody was.
+    wanted: Option<Wanted>,
+    /// The instance that the caller named, if it did.
+    instance: Option<InstanceId>,
+}
+
+/// Why a session ends before both ends have said all they had to say.
+enum End {
+    /// The process is shutting down.
+    Draining,
+    /// Nothing moved for too long.
+    Silent,
+    /// One end broke off, or said what is not WebSocket.
+    Broken(Broken),
+    /// Upstream ended it.
+    Upstream,
+    /// There is no token for the caller.
+    Refused(Error),
+    /// The caller did not authenticate in time.
+    Late,
+    /// The caller's first message is too long.
+    TooLong,
+}
+
+impl From<Broken> for End {
+    fn from(broken: Broken) -> End {
+        End::Broken(broken)
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        End::Broken(error.into())
+    }
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> End {
+        End::Refused(error)
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        live: Arc<Live>,
+        upstream: Switched,
+        wanted: Option<Wanted>,
+        instance: Option<InstanceId>,
+    ) -> Session {
+        Session {
+            live,
+            upstream,
+            wanted,
+            instance,
+        }
+    }
+
+    /// Has the caller's connection until one of the two ends, or `draining` does. `read` is what
+    /// the caller sent behind its handshake.
+    pub async fn hold(
+        self,
+        caller: impl AsyncRead + AsyncWrite + Unpin,
+        read: Bytes,
+        draining: impl Future<Output = ()>,
+    ) {
+        let Session {
+            live,
+            upstream,
+            wanted,
+            instance,
+        } = self;
+        let _open = Open::new(&live.metrics.live_connections);
+        let movement = Movement::new();
+        let (from_caller, to_caller) = split(caller);
+        let (from_upstream, to_upstream) = split(upstream.stream);
+        let mut talk = Talk {
+            live,
+            wanted,
+            instance,
+            up: Direction::new((from_caller, &read), to_upstream, Sender::Caller, &movement),
+            down: Direction::new(
+                (from_upstream, &upstream.read),
+                to_caller,
+                Sender::Upstream,
+                &movement,
+            ),
+        };
+        let ended = tokio::select! {
+            biased;
+            () = draining => Err(End::Draining),
+            ended = talk.run() => ended,
+            () = movement.ceased(SILENCE) => Err(End::Silent),
+        };
+        if let Err(end) = ended {
+            talk.end(end).await;
+        }
+    }
+}
+
+/// A session that has both of its connections.
+struct Talk<C> {
+    live: Arc<Live>,
+    wanted: Option<Wanted>,
+    instance: Option<InstanceId>,
+    /// From the caller to upstream.
+    up: Direction<ReadHalf<C>, WriteHalf<switch::Stream>>,
+    /// From upstream to the caller.
+    down: Direction<ReadHalf<switch::Stream>, WriteHalf<C>>,
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
+    async fn run(&mut self) -> Result<(), End> {
+        self.first_message().await?;
+        let (up, down) = (pin!(self.up.relay()), pin!(self.down.relay()));
+        // What is still under way when the time is up is lost with the connection.
+        let _ = match select(up, down).await {
+            Either::Left((ended, down)) => {
+                ended?;
+                timeout(HALF_CLOSED, down).await
+            }
+            Either::Right((ended, up)) => {
+                ended?;
+                timeout(HALF_CLOSED, up).await
+            }
+        };
+        Ok(())
+    }
+
+    /// Returns once nothing more is to be read or changed.
+    async fn first_message(&mut self) -> Result<(), End> {
+        // Whoever is named may have authenticated with the handshake.
+        let patience = match self.wanted {
+            Some(_) => Duration::MAX,
+            None => FIRST_MESSAGE,
+        };
+        let text = timeout(patience, self.up.next_text());
+        let text = while_relaying(&mut self.down, text)
+            .await?
+            .map_err(|_| End::Late)??;
+        match text {
+            Text::Whole => {}
+            Text::TooLong => return Err(End::TooLong),
+            Text::End => return Ok(()),
+        }
+        let text = self.up.text().to_vec();
+        let Some(message) = Authenticate::read(&text) else {
+            self.up.release();
+            return Ok(());
+        };
+        self.up.discard();
+        let wanted = self.named(message.access_token()).await?;
+        self.authenticate(&message, &wanted).await
+    }
+
+    /// Whom the handshake and the message name together.
+    async fn named(&self, token: Option<String>) -> Result<Wanted, Error> {
+        let bearer = match token {
+            Some(token) => self.live.holder(&token).await?,
+            None => Bearer::Absent,
+        };
+        match (&self.wanted, bearer) {
+            (Some(wanted), Bearer::Ours(principal)) if wanted.principal != principal => {
+                Err(naming::Error::Conflict.into())
+            }
+            (Some(wanted), _) => Ok(wanted.clone()),
+            (None, Bearer::Ours(principal)) => Ok(Wanted {
+                principal,
+                instance: self.instance,
+            }),
+            (None, Bearer::Foreign) => Err(naming::Error::BearerForeign.into()),
+            (None, Bearer::Absent) => Err(naming::Error::DeviceTokenMissing.into()),
+        }
+    }
+
+    /// Like any other request, the message is sent at most twice.
+    async fn authenticate(
+        &mut self,
+        message: &Authenticate<'_>,
+        wanted: &Wanted,
+    ) -> Result<(), End> {
+        let live = self.live.clone();
+        let getting = live.provider.get(wanted, Need::Usable);
+        let got = while_relaying(&mut self.down, getting).await?;
+        let credentials = got.map_err(Error::from)?.credentials;
+        match self.ask(message, &credentials).await? {
+            Some(Answer::Authenticated) => {
+                credentials.accept();
+                self.down.release();
+                return Ok(());
+            }
+            Some(Answer::Unauthorized) => {}
+            None => return Ok(()),
+        }
+        let renewing = live.provider.renew(wanted, &credentials);
+        let newer = match while_relaying(&mut self.down, renewing).await? {
+            Ok(newer) => newer,
+            Err(credentials::Error::Settled) => {
+                self.down.release();
+                return Ok(());
+            }
+            Err(error) => return Err(End::Refused(error.into())),
+        };
+        self.down.discard();
+        let second = self
+            .ask(message, &newer)
+            .await
+            .inspect_err(|_| live.count(ReplayResult::Failed))?;
+        if let Some(answer) = second {
+            live.judge(wanted, &newer, answer == Answer::Unauthorized);
+        }
+        self.down.release();
+        Ok(())
+    }
+
+    /// Sends the message with this token and waits for the answer, which is held then. None where
+    /// it does not come in time.
+    async fn ask(
+        &mut self,
+        message: &Authenticate<'_>,
+        credentials: &Credentials,
+    ) -> Result<Option<Answer>, End> {
+        let message = message.with(credentials.token(), credentials.instance());
+        self.up.push_text(message);
+        self.up.flush().await?;
+        let answered = async {
+            loop {
+                match self.down.next_text().await? {
+                    Text::Whole => {
+                        if let Some(answer) = Answer::read(self.down.text()) {
+                            return Ok(Some(answer));
+                        }
+                        self.down.release();
+                    }
+                    Text::TooLong => self.down.release_too_long(),
+                    Text::End => return Err(End::Upstream),
+                }
+            }
+        };
+        let answered = timeout(ANSWER, answered).await;
+        answered.unwrap_or_else(|_| {
+            self.down.release();
+            Ok(None)
+        })
+    }
+
+    /// Tells both ends.
+    async fn end(&mut self, end: End) {
+        let (error, to_caller, to_upstream) = match &end {
+            End::Draining | End::Silent => (None, Some(CloseCode::Away), Some(CloseCode::Away)),
+            End::Broken(Broken::Io(_)) | End::Upstream => (None, None, None),
+            End::Broken(Broken::Frame) => (None, Some(CloseCode::Protocol), Some(CloseCode::Away)),
+            End::Late => (None, Some(CloseCode::Policy), Some(CloseCode::Away)),
+            End::TooLong => (None, Some(CloseCode::Size), Some(CloseCode::Away)),
+            End::Refused(error) => {
+                let (message, code) = refusal(error);
+                (Some(message), Some(code), Some(CloseCode::Away))
+            }
+        };
+        // Neither end may be there to be told.
+        let _ = timeout(GOODBYE, async {
+            tokio::join!(
+                self.down.end(error, to_caller),
+                self.up.end(None, to_upstream)
+            )
+        })
+        .await;
+    }
+}
+
+/// Does `work` while what upstream says is passed on.
+async fn while_relaying<T, R, W>(
+    down: &mut Direction<R, W>,
+    work: impl Future<Output = T>,
+) -> Result<T, End>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    tokio::select! {
+        done = work => Ok(done),
+        ended = down.relay() => {
+            ended?;
+            Err(End::Upstream)
+        }
+    }
+}
+
+/// What the caller is told where a request would have got an answer: a message in the API's form,
+/// and the code that the connection is closed with.
+fn refusal(error: &Error) -> (Vec<u8>, CloseCode) {
+    let refusal = error.refusal();
+    let message = serde_json::json!({
+        "type": "error",
+        "code": refusal.status.as_u16(),
+        "message": format!("{}: {error}", refusal.code),
+    });
+    let close = match refusal.status {
+        status if status.is_client_error() => CloseCode::Policy,
+        StatusCode::SERVICE_UNAVAILABLE => CloseCode::Again,
+        _ => CloseCode::Error,
+    };
+    (message.to_string().into_bytes(), close)
+}
+
+/// Counts a session as open until it is dropped.
+struct Open(Gauge);
+
+impl Open {
+    fn new(gauge: &Gauge) -> Open {
+        gauge.inc();
+        Open(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

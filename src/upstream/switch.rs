@@ -1,0 +1,128 @@
+//! A connection of its own to one host, for what HTTP/1.1 switches to (RFC 9110 §7.8): neither
+//! pooled nor shared. Knows no tokens, and nothing of what is spoken afterwards.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::time::timeout;
+
+use super::{Error, Head, Hosts, Settings, Target, connect};
+use crate::headers;
+
+pub use super::connect::Stream;
+
+/// The longest content of an answer other than 101.
+const ANSWER_LIMIT: usize = 64 * 1024;
+
+/// Opens such connections.
+#[derive(Debug)]
+pub struct Switcher {
+    /// Offers HTTP/1.1 alone.
+    tls: Arc<ClientConfig>,
+    connect_timeout: Duration,
+    response_timeout: Duration,
+}
+
+/// What the host made of the request.
+#[derive(Debug)]
+pub enum Answer {
+    /// A 101 to WebSocket.
+    Switched(Switched),
+    /// Anything else, whole; without content where that did not come whole.
+    Refused(Response<Option<Bytes>>),
+}
+
+/// A connection that speaks HTTP no longer.
+#[derive(Debug)]
+pub struct Switched {
+    /// The fields of the 101.
+    pub headers: HeaderMap,
+    /// The connection.
+    pub stream: Stream,
+    /// What came right behind the 101.
+    pub read: Bytes,
+}
+
+impl Switcher {
+    /// Verifies certificates as everybody does.
+    pub fn new(hosts: &Hosts, settings: &Settings) -> Switcher {
+        let mut tls = ClientConfig::clone(hosts.tls());
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Switcher {
+            tls: Arc::new(tls),
+            connect_timeout: settings.connect_timeout,
+            response_timeout: settings.response_timeout,
+        }
+    }
+
+    /// Asks `target` to switch to WebSocket. `head` is cleaned but for what asks for that.
+    pub async fn ask(&self, target: &Target, head: &Head) -> Result<Answer, Error> {
+        let (stream, _) = timeout(self.connect_timeout, connect::open(target, &self.tls))
+            .await
+            .map_err(|_| Error::ConnectTimeout)?
+            .map_err(Error::Unreachable)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(Error::Broken)?;
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = Uri::from(head.target.clone());
+        *request.headers_mut() = head.headers.clone();
+        request
+            .headers_mut()
+            .insert(header::HOST, target.host.clone());
+        // The connection ends once it has switched, or once the answer was read and the sender is
+        // gone.
+        let both = pin!(async {
+            tokio::join!(whole_answer(sender, request), connection.without_shutdown())
+        });
+        let (answer, ended) = timeout(self.response_timeout, both)
+            .await
+            .map_err(|_| Error::ResponseTimeout)?;
+        let answer = answer?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Answer::Refused(answer));
+        }
+        let headers = answer.into_parts().0.headers;
+        if !headers::names_websocket(&headers) {
+            return Err(Error::Switched);
+        }
+        let parts = ended.map_err(Error::Broken)?;
+        Ok(Answer::Switched(Switched {
+            headers,
+            stream: parts.io.into_inner(),
+            read: parts.read_buf,
+        }))
+    }
+}
+
+async fn whole_answer(
+    mut sender: http1::SendRequest<Empty<Bytes>>,
+    request: Request<Empty<Bytes>>,
+) -> Result<Response<Option<Bytes>>, Error> {
+    let answer: Response<Incoming> = sender.send_request(request).await.map_err(Error::Broken)?;
+    let (mut head, content) = answer.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Response::from_parts(head, None));
+    }
+    if !headers::framing_is_plain(&head.headers, head.version) {
+        return Err(Error::Framing);
+    }
+    let content = match Limited::new(content, ANSWER_LIMIT).collect().await {
+        Ok(whole) => Some(whole.to_bytes()),
+        Err(_) => {
+            head.headers.remove(header::CONTENT_LENGTH);
+            None
+        }
+    };
+    Ok(Response::from_parts(head, content))
+}
