@@ -45,7 +45,7 @@ function connect(token) {
     const message = JSON.parse(text);
     if (message.type === 'error') throw new Error(text);
     if (message.type === 'ping') {
-      socket.send(JSON.stringify({ type: 'pong', timestamp: message.timestamp }));
+      socket.send(JSON.stringify({ type: 'pong', timestamp: Date.now() / 1000 }));
     }
     console.log(JSON.stringify({ connection: open, ...message }));
   });

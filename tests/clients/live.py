@@ -9,6 +9,7 @@ of JSON with the number of its connection. Each line of its input ends the conne
 import asyncio
 import json
 import sys
+import time
 import urllib.request
 
 from websockets.asyncio.client import connect
@@ -43,7 +44,7 @@ async def follow(number, socket, token):
         if message["type"] == "error":
             raise RuntimeError(message)
         if message["type"] == "ping":
-            await socket.send(json.dumps({"type": "pong", "timestamp": message["timestamp"]}))
+            await socket.send(json.dumps({"type": "pong", "timestamp": time.time()}))
         print(json.dumps({"connection": number, **message}), flush=True)
 
 

@@ -3,7 +3,7 @@
 use damoov_proxy::simulator::{INSTANCE_ID, INSTANCE_KEY};
 
 use super::*;
-use crate::harness::{damoov, principal, proxy, user};
+use crate::harness::{damoov_with, principal, proxy, user};
 
 #[tokio::test]
 async fn websockets_follows_through_expiry_revocation_and_restarts() {
@@ -16,7 +16,12 @@ async fn ws_follows_through_expiry_revocation_and_restarts() {
 }
 
 async fn follows(variable: &str, script: &str) {
-    let damoov = damoov().await;
+    let damoov = damoov_with(|settings| {
+        settings.login_limit = None;
+        settings.live.update = Duration::from_millis(20);
+        settings.live.ping = Duration::from_millis(500);
+    })
+    .await;
     let mut proxy = proxy(&damoov)
         .set("renewal.contested_backoff", "0s")
         .start()
