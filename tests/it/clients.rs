@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use crate::harness::Proxy;
+use crate::harness::{Builder, Proxy, proxy};
 
 // Requests as the vendor's Android library builds them.
 mod android;
@@ -54,6 +54,11 @@ const EXPIRIES: u64 = 2;
 const REVOCATIONS: u64 = 2;
 
 impl Trouble {
+    /// Whether it spares the proxy, so that calls under way go on.
+    fn ends_tokens_alone(self) -> bool {
+        matches!(self, Trouble::Expiry | Trouble::Revocation)
+    }
+
     /// Lets it happen to everybody.
     async fn strike(self, damoov: &Simulator, proxy: &mut Proxy) {
         match self {
@@ -66,6 +71,11 @@ impl Trouble {
             }
         }
     }
+}
+
+/// A proxy that takes trouble often.
+fn troubled(damoov: &Simulator) -> Builder {
+    proxy(damoov).apart().set("renewal.contested_backoff", "0s")
 }
 
 /// One login for the first call and one for each revocation, one refresh for each expiry; nothing

@@ -8,7 +8,7 @@ use damoov_proxy::simulator::{
 use serde_json::Value;
 
 use super::*;
-use crate::harness::{damoov_with, proxy};
+use crate::harness::damoov_with;
 use crate::wire::Wire;
 
 /// What one installation of an app keeps.
@@ -117,10 +117,7 @@ async fn the_android_library_works_through_expiry_revocation_and_restarts() {
         };
     })
     .await;
-    let mut proxy = proxy(&damoov)
-        .set("renewal.contested_backoff", "0s")
-        .start()
-        .await;
+    let mut proxy = troubled(&damoov).start().await;
     let registered = App::register(&proxy).await;
     registered.get_profile(&proxy).await;
     let mut app = registered.log_in(&proxy).await;

@@ -3,7 +3,7 @@
 use damoov_proxy::simulator::{INSTANCE_ID, INSTANCE_KEY};
 
 use super::*;
-use crate::harness::{damoov_with, principal, proxy, user};
+use crate::harness::{damoov_with, principal, user};
 
 #[tokio::test]
 async fn websockets_follows_through_expiry_revocation_and_restarts() {
@@ -22,17 +22,14 @@ async fn follows(variable: &str, script: &str) {
         settings.live.ping = Duration::from_millis(500);
     })
     .await;
-    let mut proxy = proxy(&damoov)
-        .set("renewal.contested_backoff", "0s")
-        .start()
-        .await;
+    let mut proxy = troubled(&damoov).start().await;
     let device = user(1).to_string();
     let arguments = [&proxy.url(""), &device, INSTANCE_ID, INSTANCE_KEY];
     let mut client = Script::start(variable, script, &arguments);
     let mut connection = updated(&mut client, 0).await;
     for trouble in TROUBLES {
         trouble.strike(&damoov, &mut proxy).await;
-        if matches!(trouble, Trouble::Expiry | Trouble::Revocation) {
+        if trouble.ends_tokens_alone() {
             client.tell("connect again");
         }
         connection = updated(&mut client, connection).await;
