@@ -200,8 +200,8 @@ impl AuthEndpoints {
             });
         let tokens = match &adopted {
             Ok(credentials) => self.handed_out.tokens(ANYBODY, &principal, credentials),
-            // The user is there all the same: what names it will do.
-            Err(_) => self.handed_out.names_only(ANYBODY, &principal),
+            // The user is there all the same.
+            Err(_) => self.handed_out.stopgap(ANYBODY, &principal),
         };
         registration
             .with_tokens(&tokens.access_token, &tokens.refresh_token)

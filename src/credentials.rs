@@ -9,6 +9,8 @@ mod budget;
 mod cache;
 mod counted;
 mod engine;
+#[cfg(test)]
+mod fixture;
 mod flights;
 mod handed_out;
 mod keeper;

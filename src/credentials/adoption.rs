@@ -82,3 +82,131 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use futures_util::future::join_all;
+
+    use super::super::fixture::{Medium, Process, device, grant, jwt, main, user};
+    use super::super::{Need, Wanted};
+    use super::*;
+    use crate::damoov::auth::ExpiresInForm;
+    use crate::secret::Secret;
+    use crate::store::{Generation, Note, Rejected, Store};
+
+    /// User 1's.
+    async fn adopt(process: &Process, grant: Grant) -> Result<Arc<Credentials>, Error> {
+        let provider = &process.provider;
+        provider.adopt(&user(1), Some(main()), grant).await
+    }
+
+    fn wanted() -> Wanted {
+        Wanted {
+            principal: user(1),
+            instance: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_registrations_tokens_are_used_by_every_process_and_survive_all() {
+        let medium = Medium::new();
+        let (one, other) = (medium.start(), medium.start());
+        let adopted = adopt(&one, grant(&user(1), 7)).await.unwrap();
+        let got = one.provider.get(&wanted(), Need::Fresh).await.unwrap();
+        assert!(Arc::ptr_eq(&adopted, &got.credentials));
+
+        let elsewhere = other.provider.get(&wanted(), Need::Fresh).await.unwrap();
+        for credentials in [&adopted, &elsewhere.credentials] {
+            assert_eq!(credentials.token(), jwt(&user(1), 7));
+            assert_eq!(credentials.instance(), Some(main()));
+            assert_eq!(credentials.expires_in_form(), ExpiresInForm::Text);
+            let left = credentials.left(one.clock.now()).as_secs();
+            assert!((86_390..=86_400).contains(&left), "{left}");
+        }
+        let entry = one.store.load(&user(1)).await.unwrap();
+        assert!(entry.record.unwrap().known);
+    }
+
+    #[tokio::test]
+    async fn an_adopted_pair_replaces_what_others_commit_meanwhile() {
+        let medium = Medium::new();
+        let (one, other) = (medium.start(), medium.start());
+        let adoptions = (0..16).map(|serial| {
+            let process = if serial % 2 == 0 { &one } else { &other };
+            async move {
+                let grant = grant(&user(1), serial);
+                let adopted = adopt(process, grant).await.unwrap();
+                (serial, adopted)
+            }
+        });
+        for (serial, adopted) in join_all(adoptions).await {
+            assert_eq!(adopted.token(), jwt(&user(1), serial));
+        }
+        let entry = one.store.load(&user(1)).await.unwrap();
+        assert_eq!(entry.generation, Generation(16));
+    }
+
+    #[tokio::test]
+    async fn a_rejected_login_is_forgotten_over_an_adopted_pair() {
+        let process = Medium::new().start();
+        let rejected = Rejected {
+            until: process.clock.wall().plus(Duration::from_secs(60)),
+            with: [0; 8],
+        };
+        let note = Note::Rejected(rejected);
+        process.store.note(&user(1), note).await.unwrap();
+        adopt(&process, grant(&user(1), 1)).await.unwrap();
+        let entry = process.store.load(&user(1)).await.unwrap();
+        assert_eq!(entry.notes.rejected, None);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_hangs_up_does_not_lose_its_registration() {
+        let process = Medium::new().start();
+        let adoption = adopt(&process, grant(&user(1), 1));
+        assert!(adoption.now_or_never().is_none());
+        process.background.finish().await;
+        let entry = process.store.load(&user(1)).await.unwrap();
+        assert!(entry.record.is_some());
+    }
+
+    #[tokio::test]
+    async fn tokens_that_are_another_users_or_missing_are_not_adopted() {
+        let process = Medium::new().start();
+        let named = |device_token| Grant {
+            device_token,
+            ..grant(&user(1), 1)
+        };
+        for bad in [
+            grant(&user(2), 1),
+            named(Some(device(2))),
+            Grant {
+                access_token: None,
+                refresh_token: Some(Secret::from("refresh")),
+                ..named(None)
+            },
+        ] {
+            let adopted = adopt(&process, bad).await;
+            assert_eq!(adopted.unwrap_err(), Error::BadResponse);
+        }
+        assert_eq!(process.store.count().await, Ok(0));
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_user_is_gone_at_once_and_can_be_adopted_anew() {
+        let process = Medium::new().start();
+        let provider = &process.provider;
+        let before = adopt(&process, grant(&user(1), 1)).await.unwrap().epoch();
+        provider.forget(&user(1)).await.unwrap();
+        assert!(provider.engine.cache.peek(&user(1)).is_none());
+        assert_eq!(process.store.load(&user(1)).await.unwrap().record, None);
+
+        let anew = adopt(&process, grant(&user(1), 2)).await.unwrap();
+        assert!(anew.epoch() > before);
+        let got = provider.get(&wanted(), Need::Fresh).await.unwrap();
+        assert_eq!(got.credentials.token(), jwt(&user(1), 2));
+    }
+}

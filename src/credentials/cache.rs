@@ -391,6 +391,17 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn credentials_say_what_they_are_and_how_long_they_live() {
+        let (_, clock) = cache();
+        let found = credentials(&clock, 1, 0, 100);
+        assert_eq!(found.token(), "x");
+        clock.sleep(Duration::from_secs(40)).await;
+        assert_eq!(found.left(clock.now()), Duration::from_secs(60));
+        clock.sleep(Duration::from_secs(70)).await;
+        assert_eq!(found.left(clock.now()), Duration::ZERO);
+    }
+
     #[test]
     fn a_background_renewal_is_claimed_once_a_minute() {
         let (_, clock) = cache();

@@ -58,3 +58,81 @@ impl Engine {
             .is_some_and(|pair| is_either(jwt, pair.access_token.expose(), pair.previous.as_ref())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::fixture::{Medium, Process, account, grant, jwt, user};
+    use super::*;
+
+    async fn adopt(process: &Process, principal: &Principal, serial: u32) -> u64 {
+        let grant = grant(principal, serial);
+        let adopted = process.provider.adopt(principal, None, grant).await;
+        adopted.unwrap().epoch()
+    }
+
+    #[tokio::test]
+    async fn a_token_counts_until_its_principal_is_forgotten_wherever_that_is() {
+        let medium = Medium::new();
+        let (one, other) = (medium.start(), medium.start());
+        let epoch = adopt(&one, &user(1), 1).await;
+        let loads = one.loads();
+        for _ in 0..3 {
+            assert_eq!(one.provider.is_current(&user(1), epoch).await, Ok(true));
+        }
+        assert_eq!(one.loads(), loads, "memory was enough");
+        assert_eq!(other.provider.is_current(&user(1), epoch).await, Ok(true));
+        let future = one.provider.is_current(&user(1), epoch + 1).await;
+        assert_eq!(future, Ok(false));
+
+        other.provider.forget(&user(1)).await.unwrap();
+        assert_eq!(other.provider.is_current(&user(1), epoch).await, Ok(false));
+        let followed = async {
+            while one.provider.is_current(&user(1), epoch).await != Ok(false) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let followed = tokio::time::timeout(Duration::from_secs(10), followed).await;
+        assert!(followed.is_ok());
+        let anew = adopt(&one, &user(1), 2).await;
+        assert_eq!(one.provider.is_current(&user(1), epoch).await, Ok(false));
+        assert_eq!(one.provider.is_current(&user(1), anew).await, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn the_current_jwt_and_the_one_before_it_name_their_holder_and_no_other_does() {
+        let medium = Medium::new();
+        let (one, other) = (medium.start(), medium.start());
+        for principal in [user(1), account()] {
+            for serial in 1..=3 {
+                adopt(&one, &principal, serial).await;
+            }
+            for (serial, holder) in [(3, Some(&principal)), (2, Some(&principal)), (1, None)] {
+                for process in [&one, &other] {
+                    let held = process.provider.holder_of(&jwt(&principal, serial)).await;
+                    assert_eq!(held.unwrap().as_ref(), holder, "{principal} {serial}");
+                }
+            }
+        }
+        for stranger in [&*jwt(&user(2), 3), "", "a.b.c"] {
+            assert_eq!(one.provider.holder_of(stranger).await, Ok(None));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_holder_is_found_in_memory_and_gone_once_forgotten() {
+        let process = Medium::new().start();
+        adopt(&process, &user(1), 1).await;
+        adopt(&process, &user(1), 2).await;
+        let loads = process.loads();
+        for serial in [1, 2] {
+            let held = process.provider.holder_of(&jwt(&user(1), serial)).await;
+            assert_eq!(held, Ok(Some(user(1))));
+        }
+        assert_eq!(process.loads(), loads, "memory was enough");
+        process.provider.forget(&user(1)).await.unwrap();
+        let held = process.provider.holder_of(&jwt(&user(1), 2)).await;
+        assert_eq!(held, Ok(None));
+    }
+}

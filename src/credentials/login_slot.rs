@@ -78,3 +78,63 @@ impl Drop for LoginSlot {
         self.write(SlotEnd::Answered);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Medium, Process, windows};
+    use super::*;
+    use crate::store::{Slot, Store};
+
+    /// When the next slot comes.
+    async fn next(process: &Process) -> Timestamp {
+        let now = process.clock.wall();
+        let slot = process.store.take_login(Class::New, &windows(), now).await;
+        let Ok(Slot::Wait { until, .. }) = slot else {
+            panic!("the only slot is taken: {slot:?}")
+        };
+        until
+    }
+
+    async fn a_moment_later(process: &Process) {
+        let now = process.clock.wall();
+        while process.clock.wall() == now {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_forwarded_login_takes_a_slot_of_the_budget_that_counts_from_its_end() {
+        let process = Medium::new().start();
+        let slot = process.provider.take_login().await.unwrap();
+        let taken = next(&process).await;
+        let refused = process.provider.take_login().await.map(drop);
+        assert!(matches!(refused, Err(Error::BudgetExhausted { .. })));
+        a_moment_later(&process).await;
+        slot.end(SlotEnd::Answered).await;
+        assert!(next(&process).await > taken);
+    }
+
+    #[tokio::test]
+    async fn a_slot_whose_caller_hung_up_counts_from_then() {
+        let process = Medium::new().start();
+        let slot = process.provider.take_login().await.unwrap();
+        let taken = next(&process).await;
+        a_moment_later(&process).await;
+        drop(slot);
+        process.provider.engine.flights.all_landed().await;
+        assert!(next(&process).await > taken);
+    }
+
+    #[tokio::test]
+    async fn a_429_to_a_forwarded_login_blocks_all_logins() {
+        let process = Medium::new().start();
+        let slot = process.provider.take_login().await.unwrap();
+        let retry_after = Some(Duration::from_secs(7200));
+        slot.end(SlotEnd::Limited { retry_after }).await;
+        let Err(Error::LoginBlocked { retry_after }) = process.provider.take_login().await else {
+            panic!("logins are blocked")
+        };
+        let seconds = retry_after.as_secs();
+        assert!((7190..=7200).contains(&seconds), "{seconds}");
+    }
+}

@@ -220,6 +220,8 @@ fn lifetime(expires_in: Option<i64>, claimed: Option<i64>) -> Duration {
 mod tests {
     use super::*;
 
+    const KEY: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+
     fn grant(access: Option<&str>, refresh: Option<&str>, expires_in: Option<i64>) -> Grant {
         Grant {
             device_token: None,
@@ -258,6 +260,45 @@ mod tests {
         let new = Pair::from_grant(grant(Some("b"), None, None), Some(&old), now).unwrap();
         assert_eq!(new.access_token.expose(), "b");
         assert_eq!(new.refresh_token.unwrap().expose(), "r");
+    }
+
+    fn pair(jwt: &str) -> Pair {
+        let now = Timestamp::from_millis(5);
+        Pair::from_grant(grant(Some(jwt), Some("r"), None), None, now).unwrap()
+    }
+
+    #[test]
+    fn a_pair_recognises_its_jwt_and_the_one_before_it() {
+        let third = pair("c").replacing(Some(&pair("b").replacing(Some(&pair("a")))));
+        for (jwt, is_known) in [("c", true), ("b", true), ("a", false), ("", false)] {
+            let known = is_either(jwt, third.access_token.expose(), third.previous.as_ref());
+            assert_eq!(known, is_known, "{jwt}");
+        }
+        // A RefreshToken that rotated alone: the JWT is the same, and so is the one before it.
+        assert_eq!(third.replacing(Some(&third)).previous, third.previous);
+        assert_eq!(pair("a").replacing(None).previous, None);
+    }
+
+    #[test]
+    fn what_a_record_says_besides_the_tokens_survives_the_seal() {
+        let ring = Ring::new(&Secret::from(KEY), &[]).unwrap();
+        let owner = Principal::Account("a".into());
+        let mut written = pair("b").replacing(Some(&pair("a")));
+        written.expires_in_form = ExpiresInForm::Text;
+        let read = Pair::open(&ring, &owner, &written.seal(&ring, &owner)).unwrap();
+        assert_eq!(read.expires_in_form, ExpiresInForm::Text);
+        assert!(read.previous.is_some());
+        assert_eq!(read.previous, written.previous);
+    }
+
+    #[test]
+    fn a_record_without_form_and_previous_jwt_is_read() {
+        let ring = Ring::new(&Secret::from(KEY), &[]).unwrap();
+        let owner = Principal::Account("a".into());
+        let sealed = ring.seal(&owner, KIND, br#"{"a":"jwt","r":"r","t":7,"l":1000}"#);
+        let read = Pair::open(&ring, &owner, &sealed).unwrap();
+        assert_eq!((read.access_token.expose(), read.previous), ("jwt", None));
+        assert_eq!(read.expires_in_form, ExpiresInForm::Number);
     }
 
     #[test]

@@ -413,6 +413,36 @@ mod tests {
     }
 
     #[test]
+    fn a_mac_is_that_of_its_parts_under_its_key_and_outlives_a_rotation() {
+        let mac = ring(1).token_keys().mac(&[b"one", b"two"]);
+        let rotated = Ring::new(&key(2), &[key(3), key(1)]).unwrap().token_keys();
+        assert!(ring(1).token_keys().verify(&[b"one", b"two"], &mac));
+        assert!(rotated.verify(&[b"one", b"two"], &mac));
+        assert_ne!(rotated.mac(&[b"one", b"two"]), mac);
+        let of_the_new = rotated.mac(&[b"one", b"two"]);
+        assert!(ring(2).token_keys().verify(&[b"one", b"two"], &of_the_new));
+
+        assert!(!ring(2).token_keys().verify(&[b"one", b"two"], &mac));
+        for parts in [
+            [b"on".as_slice(), b"etwo"].as_slice(),
+            &[b"onetwo"],
+            &[b"one", b"two", b""],
+            &[],
+        ] {
+            assert!(!rotated.verify(parts, &mac), "{parts:?}");
+        }
+        for at in 0..mac.len() {
+            let mut changed = mac;
+            changed[at] ^= 1;
+            assert!(!rotated.verify(&[b"one", b"two"], &changed), "byte {at}");
+            assert!(
+                !rotated.verify(&[b"one", b"two"], &mac[..at]),
+                "cut at {at}"
+            );
+        }
+    }
+
+    #[test]
     fn processes_that_create_the_key_at_once_end_with_the_same() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("store");

@@ -1,5 +1,5 @@
-//! The Auth endpoints: what is sent to log in and to refresh, and what an answer means
-//! (damoov-api.md, "Login" and "Refresh"). Pure.
+//! The Auth endpoints: what is sent to log in and to refresh, and what an answer means, a
+//! registration's too (damoov-api.md, "Login", "Refresh", "Registration"). Pure.
 
 use std::time::Duration;
 
@@ -138,6 +138,19 @@ pub fn read_login(status: StatusCode, headers: &HeaderMap, content: &[u8]) -> An
     read(status, headers, content, |status| {
         (400..500).contains(&status)
     })
+}
+
+/// Reads a 2xx answer to a registration, in the envelope or without it. None where it carries no
+/// tokens, as it need not.
+pub fn read_registration(content: &[u8]) -> Option<Grant> {
+    match Envelope::parse(content) {
+        Some(Envelope {
+            result,
+            status: None | Some(200..300),
+        }) => grant(result?.get()),
+        Some(_) => None,
+        None => grant(std::str::from_utf8(content).ok()?),
+    }
 }
 
 fn read(
@@ -313,6 +326,46 @@ mod tests {
                 r#"{{"AccessToken":{{"Token":"a","ExpiresIn":{written}}}}}"#
             ));
             assert_eq!(grant.expires_in, read, "{written}");
+        }
+    }
+
+    #[test]
+    fn how_expires_in_is_written_is_remembered() {
+        for (written, form) in [
+            ("86400", ExpiresInForm::Number),
+            ("\"86400\"", ExpiresInForm::Text),
+            ("null", ExpiresInForm::Number),
+        ] {
+            let grant = granted(&format!(
+                r#"{{"AccessToken":{{"Token":"a","ExpiresIn":{written}}}}}"#
+            ));
+            assert_eq!(grant.expires_in_form, form, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_registrations_tokens_are_read_with_and_without_the_envelope() {
+        let bare = r#"{"DeviceToken":"6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11",
+            "AccessToken":{"Token":"a"},"RefreshToken":"r"}"#;
+        let token = |content: &str| {
+            let grant = read_registration(content.as_bytes())?;
+            assert!(grant.device_token.is_some() && grant.refresh_token.is_some());
+            Some(grant.access_token?.expose().to_owned())
+        };
+        assert_eq!(token(bare).as_deref(), Some("a"));
+        let enveloped = format!(r#"{{"Result":{bare},"Status":200}}"#);
+        assert_eq!(token(&enveloped).as_deref(), Some("a"));
+        let without_status = format!(r#"{{"Result":{bare}}}"#);
+        assert_eq!(token(&without_status).as_deref(), Some("a"));
+        for none in [
+            &format!(r#"{{"Result":{bare},"Status":400}}"#),
+            r#"{"Result":null,"Status":200}"#,
+            r#"{"Result":{"DeviceToken":"6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11"},"Status":200}"#,
+            r#"{"DeviceToken":"6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11"}"#,
+            "<html>",
+            "",
+        ] {
+            assert_eq!(token(none), None, "{none}");
         }
     }
 

@@ -180,7 +180,7 @@ async fn a_login_for_nobody_configured_is_403_or_goes_to_damoov_within_the_budge
 #[tokio::test]
 async fn a_429_to_a_forwarded_login_blocks_logins_like_any_other() {
     let damoov = damoov_with(|settings| {
-        settings.login_limit.as_mut().unwrap().logins = 0;
+        settings.login_limit.as_mut().unwrap().calls = 0;
     })
     .await;
     let proxy = proxy(&damoov)

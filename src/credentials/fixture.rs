@@ -1,0 +1,182 @@
+//! Engines for the tests of this room: processes on one store. No Damoov answers them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+use super::seal::Ring;
+use super::{Account, Background, Instance, Parts, Provider, Settings};
+use crate::clock::Clock;
+use crate::damoov::auth::{self, ExpiresInForm, Grant};
+use crate::metrics::{Metrics, StoreLabels, StoreOperation, StoreResult};
+use crate::principal::{DeviceToken, InstanceId, Principal};
+use crate::secret::Secret;
+use crate::store::contract::run;
+use crate::store::sqlite::{self, Sqlite};
+use crate::store::{LoginWindow, LoginWindows};
+use crate::upstream::{self, Hosts, Redirect, Scheme};
+
+/// The instances' keys and the account's password.
+pub(super) const MAIN_KEY: &str = "the key of main";
+pub(super) const OTHER_KEY: &str = "the key of other";
+pub(super) const PASSWORD: &str = "the password of ops";
+pub(super) const EMAIL: &str = "ops@example.com";
+
+/// Where a store lives; gone when its last process is.
+pub(super) struct Medium(Arc<TempDir>);
+
+/// One process on it.
+pub(super) struct Process {
+    pub(super) provider: Provider,
+    pub(super) background: Background,
+    pub(super) store: Arc<Sqlite>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    _medium: Arc<TempDir>,
+}
+
+impl Medium {
+    pub(super) fn new() -> Medium {
+        Medium(Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    /// One more process. Two instances, of which [`main`] is the default one, and one account; one
+    /// login an hour, for which a request waits a second.
+    pub(super) fn start(&self) -> Process {
+        let run = run();
+        let store = Arc::new(sqlite::open(self.0.path(), run).unwrap());
+        let (metrics, clock) = (Arc::new(Metrics::new()), Clock::real());
+        let nowhere = Redirect {
+            scheme: Scheme::Http,
+            authority: "127.0.0.1:9".to_owned(),
+        };
+        let upstream = upstream::Settings {
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            max_connections: 1,
+            ca_file: None,
+            redirects: HashMap::from([(auth::HOST.to_owned(), nowhere)]),
+        };
+        let key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+        let (provider, background) = Provider::start(Parts {
+            settings: settings(),
+            store: store.clone(),
+            run,
+            ring: Ring::new(&Secret::from(key), &[]).unwrap(),
+            upstream: &upstream,
+            tls: Hosts::new(&upstream).unwrap().tls().clone(),
+            clock,
+            metrics: metrics.clone(),
+            runtime: Handle::current(),
+        });
+        Process {
+            provider,
+            background,
+            store,
+            metrics,
+            clock,
+            _medium: self.0.clone(),
+        }
+    }
+}
+
+impl Process {
+    /// How often it read an entry from the store.
+    pub(super) fn loads(&self) -> u64 {
+        let loads = self.metrics.store_operations.get_or_create(&StoreLabels {
+            operation: StoreOperation::Load,
+            result: StoreResult::Ok,
+        });
+        loads.get()
+    }
+}
+
+fn settings() -> Settings {
+    let instance = |name: &str, id, key, default| Instance {
+        name: name.into(),
+        id,
+        key: Secret::from(key),
+        default,
+    };
+    Settings {
+        instances: vec![
+            instance("main", main(), MAIN_KEY, true),
+            instance("other", other(), OTHER_KEY, false),
+        ],
+        accounts: vec![Account {
+            name: "ops".into(),
+            email: EMAIL.to_owned(),
+            password: Secret::from(PASSWORD),
+            default: true,
+        }],
+        budget: windows(),
+        blocked_for: Duration::from_secs(3600),
+        ahead: 0.8,
+        wait: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        keep_refresh_tokens: None,
+        renewals_per_second: 50,
+        remember_rejected: Duration::from_secs(600),
+        contested_backoff: Duration::from_secs(600),
+        max_cached: 1 << 20,
+    }
+}
+
+/// One login an hour.
+pub(super) fn windows() -> LoginWindows {
+    LoginWindows {
+        group: "default".into(),
+        windows: vec![LoginWindow {
+            logins: 1,
+            per: Duration::from_secs(3600),
+        }],
+        reserve: 0,
+    }
+}
+
+pub(super) fn main() -> InstanceId {
+    InstanceId::parse("11111111-1111-4111-8111-111111111111").unwrap()
+}
+
+pub(super) fn other() -> InstanceId {
+    InstanceId::parse("22222222-2222-4222-8222-222222222222").unwrap()
+}
+
+/// The DeviceToken number `number`.
+pub(super) fn device(number: u32) -> DeviceToken {
+    DeviceToken::parse(&format!("{number:08x}-0000-4000-8000-000000000000")).unwrap()
+}
+
+pub(super) fn user(number: u32) -> Principal {
+    Principal::User(device(number))
+}
+
+pub(super) fn account() -> Principal {
+    Principal::Account("ops".into())
+}
+
+/// A JWT of `principal`, one of many.
+pub(super) fn jwt(principal: &Principal, serial: u32) -> String {
+    let claims = match principal {
+        Principal::User(user) => format!(r#"{{"DeviceToken":"{user}","jti":{serial}}}"#),
+        Principal::Account(_) => format!(r#"{{"jti":{serial}}}"#),
+    };
+    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+}
+
+/// What Damoov gives `principal` with [`jwt`].
+pub(super) fn grant(principal: &Principal, serial: u32) -> Grant {
+    Grant {
+        device_token: None,
+        access_token: Some(Secret::new(jwt(principal, serial))),
+        refresh_token: Some(Secret::from("refresh")),
+        expires_in: Some(86_400),
+        expires_in_form: ExpiresInForm::Text,
+    }
+}
