@@ -27,6 +27,8 @@ mod requests;
 mod replays;
 // What becomes of odd, broken and late answers of the API.
 mod upstream_answers;
+// Live tracking over WebSocket.
+mod live;
 // No secret in any output.
 mod secrets;
 // The commands as processes, and the status listener.

@@ -121,6 +121,11 @@ impl Wire {
         std::mem::take(&mut self.read)
     }
 
+    /// Says that nothing more will be written.
+    pub async fn close_half(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
     /// Closes this end.
     pub async fn close(self) {
         drop(self.stream);

@@ -1,0 +1,310 @@
+//! The first message: tokens put in, renewed, refused; its limits.
+
+use super::*;
+use crate::harness::eventually;
+use damoov_proxy::simulator::{ACCOUNT_EMAIL, Delay, INSTANCE_ID};
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+#[tokio::test]
+async fn a_token_and_the_instance_are_put_in_where_there_are_none() {
+    let scene = Scene::with(|settings| settings.live.update = Duration::from_millis(20)).await;
+    let mut session = scene.session().await;
+    session
+        .say(json!({"type": "authenticate", "client_id": "c", "units": ["km", 1.10]}))
+        .await;
+    session
+        .hears(&["authenticated", "welcome", "subscribed"])
+        .await;
+    for _ in 0..3 {
+        let update = timeout(PATIENCE, session.socket.next()).await.unwrap();
+        let update = update.unwrap().unwrap();
+        assert!(update.to_text().unwrap().contains("device_update"));
+    }
+    let [(heard, 200)] = &scene.authenticates()[..] else {
+        panic!("{:?}", scene.authenticates());
+    };
+    assert_eq!(heard["instance_id"], INSTANCE_ID);
+    assert_eq!(heard["client_id"], "c");
+    assert_eq!(heard["units"].to_string(), "[\"km\",1.1]");
+    assert_eq!(scene.count(1).authenticated, 1);
+    assert_eq!(scene.proxy.metric("live_connections", "").await, 1.0);
+    drop(session);
+    eventually("the session ends", async || {
+        scene.proxy.metric("live_connections", "").await == 0.0
+    })
+    .await;
+    scene.logs_none_of(&[heard["access_token"].as_str().unwrap()]);
+}
+
+#[tokio::test]
+async fn a_token_that_the_proxy_handed_out_names_its_user_and_is_swapped() {
+    let scene = Scene::new().await;
+    let ours = scene.handed_out(1).await;
+    let mut session = scene.connect(LIVE, &[]).await;
+    let instance = INSTANCE_ID.to_uppercase();
+    session
+        .say(json!({"type": "authenticate", "access_token": ours, "instance_id": instance}))
+        .await;
+    session.hears(&["authenticated"]).await;
+    let (heard, _) = &scene.authenticates()[0];
+    assert_ne!(heard["access_token"], *ours);
+    assert_eq!(heard["instance_id"], *instance, "what is there stays");
+    assert_eq!(scene.count(1).authenticated, 1);
+    assert!(!scene.handshakes()[0].headers.contains_key("authorization"));
+    scene.logs_none_of(&[&ours, heard["access_token"].as_str().unwrap()]);
+}
+
+#[tokio::test]
+async fn an_account_is_named_by_its_prefix() {
+    let scene = Scene::new().await;
+    let target = format!("/~account:reporting{LIVE}");
+    let mut session = scene.connect(&target, &[]).await;
+    session.authenticate().await;
+    session.hears(&["authenticated"]).await;
+    let (heard, _) = &scene.authenticates()[0];
+    assert_eq!(heard.get("instance_id"), None);
+    let recorded = scene.heard("/live").remove(0);
+    assert_eq!(recorded.principal, Some(format!("account:{ACCOUNT_EMAIL}")));
+}
+
+#[tokio::test]
+async fn a_strangers_token_is_replaced_where_somebody_is_named_and_refused_where_nobody_is() {
+    let scene = Scene::new().await;
+    let foreign = json!({"type": "authenticate", "access_token": "a.b.c"});
+    let mut named = scene.session().await;
+    named.say(foreign.clone()).await;
+    named.hears(&["authenticated"]).await;
+
+    for (message, status, code) in [
+        (foreign, 401, "token_invalid"),
+        (json!({"type": "authenticate"}), 400, "device_token_missing"),
+    ] {
+        let mut nobodys = scene.connect(LIVE, &[]).await;
+        nobodys.say(message).await;
+        let error = nobodys.json().await;
+        assert_eq!(
+            (&error["type"], &error["code"]),
+            (&json!("error"), &json!(status))
+        );
+        assert!(
+            error["message"]
+                .as_str()
+                .unwrap()
+                .starts_with(&format!("{code}: "))
+        );
+        assert_eq!(nobodys.close_code().await, 1008);
+    }
+    assert_eq!(scene.authenticates().len(), 1);
+}
+
+#[tokio::test]
+async fn a_forged_token_is_refused_and_one_that_names_somebody_else_conflicts() {
+    let scene = Scene::new().await;
+    let ours = scene.handed_out(2).await;
+    let forged = format!("{}AAAA", &ours[..ours.len() - 4]);
+    for (token, code) in [(&ours, "principal_conflict"), (&forged, "token_invalid")] {
+        let mut session = scene.session().await;
+        session
+            .say(json!({"type": "authenticate", "access_token": token}))
+            .await;
+        let error = session.json().await;
+        assert!(
+            error["message"].as_str().unwrap().starts_with(code),
+            "{error}"
+        );
+        assert_eq!(session.close_code().await, 1008);
+    }
+    assert!(scene.authenticates().is_empty());
+    scene.logs_none_of(&[&ours, &forged]);
+}
+
+#[tokio::test]
+async fn a_401_renews_once_and_the_caller_sees_none_of_it() {
+    let scene = Scene::new().await;
+    let mut session = scene.session().await;
+    scene.damoov.handle().expire(None);
+    session.authenticate().await;
+    session
+        .hears(&["authenticated", "welcome", "subscribed"])
+        .await;
+    let statuses: Vec<_> = scene
+        .authenticates()
+        .iter()
+        .map(|(_, status)| *status)
+        .collect();
+    assert_eq!(statuses, [401, 200]);
+    let count = scene.count(1);
+    assert_eq!((count.refreshes.ok, count.logins.all()), (1, 0));
+    assert_eq!(
+        scene.proxy.metric("replays_total", "result=\"ok\"").await,
+        1.0
+    );
+}
+
+#[tokio::test]
+async fn a_revoked_pair_costs_one_login_and_the_caller_sees_none_of_it() {
+    let scene = Scene::new().await;
+    let mut session = scene.session().await;
+    scene.damoov.handle().revoke(None);
+    session.authenticate().await;
+    session.hears(&["authenticated"]).await;
+    let count = scene.count(1);
+    assert_eq!((count.refreshes.rejected, count.logins.ok), (1, 1));
+}
+
+#[tokio::test]
+async fn an_api_that_always_says_401_is_asked_twice_and_heard_once() {
+    let scene = Scene::new().await;
+    let always = Fault::new(On::Path(AUTHENTICATE.into()), Action::status(401));
+    scene.damoov.handle().add_fault(always);
+    let mut session = scene.session().await;
+    session.authenticate().await;
+    let error = session.json().await;
+    assert_eq!(
+        (&error["type"], &error["code"]),
+        (&json!("error"), &json!(401))
+    );
+    session.say(json!({"type": "echo"})).await;
+    session.hears(&["echo"]).await;
+    assert_eq!(scene.authenticates().len(), 2);
+
+    // A minute's peace: the next 401 is the answer.
+    let mut next = scene.session().await;
+    next.authenticate().await;
+    assert_eq!(next.json().await["code"], 401);
+    assert_eq!(scene.authenticates().len(), 3);
+    let count = scene.count(1);
+    assert_eq!((count.refreshes.all(), count.logins.all()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_failed_renewal_is_an_error_of_the_proxy_and_not_a_401() {
+    let scene = Scene::new().await;
+    let mut session = scene.session().await;
+    scene.damoov.handle().expire(None);
+    let down = Fault::new(On::Auth, Action::status(503));
+    scene.damoov.handle().add_fault(down);
+    session.authenticate().await;
+    let error = session.json().await;
+    assert_eq!(error["code"], 502, "{error}");
+    assert_eq!(session.close_code().await, 1011);
+}
+
+#[tokio::test]
+async fn fragments_are_joined_and_pings_between_them_are_answered() {
+    let scene = Scene::new().await;
+    let mut session = scene.session().await;
+    let text = json!({"type": "authenticate", "note": "in three pieces"}).to_string();
+    let (first, rest) = text.split_at(9);
+    let (second, third) = rest.split_at(20);
+    let fragment = |text: &str, kind, last| {
+        Message::Frame(Frame::message(text.to_owned(), OpCode::Data(kind), last))
+    };
+    session.send(fragment(first, Data::Text, false)).await;
+    session.send(Message::Ping("a".into())).await;
+    assert_eq!(session.message().await, Some(Message::Pong("a".into())));
+    session.send(fragment(second, Data::Continue, false)).await;
+    session.send(Message::Ping("b".into())).await;
+    assert_eq!(session.message().await, Some(Message::Pong("b".into())));
+    session.send(fragment(third, Data::Continue, true)).await;
+    session.hears(&["authenticated"]).await;
+    assert_eq!(scene.authenticates()[0].0["note"], "in three pieces");
+}
+
+#[tokio::test]
+async fn what_is_no_authenticate_passes_untouched_with_all_that_follows() {
+    let scene = Scene::new().await;
+    for odd in [
+        "{\"type\":\"echo\" , \"n\": 1.10}",
+        "{\"type\":\"echo\",\"x\":\"\\u00e9\"}",
+    ] {
+        let mut session = scene.connect(LIVE, &[]).await;
+        let binary = Message::Binary(vec![7; 100_000].into());
+        session.send(binary.clone()).await;
+        assert_eq!(session.message().await, Some(binary));
+        session.send(Message::text(odd)).await;
+        assert_eq!(session.message().await, Some(Message::text(odd)));
+        session
+            .say(json!({"type": "authenticate", "access_token": "a.b.c"}))
+            .await;
+        assert_eq!(session.json().await["code"], 401, "it is too late for ours");
+    }
+}
+
+#[tokio::test]
+async fn a_first_message_of_64_kib_is_taken_and_a_longer_one_is_not() {
+    let scene = Scene::new().await;
+    let message = |length: usize| {
+        let shell = json!({"type": "authenticate", "x": ""}).to_string().len();
+        json!({"type": "authenticate", "x": "x".repeat(length - shell)}).to_string()
+    };
+    let mut session = scene.session().await;
+    session.send(Message::text(message(64 * 1024))).await;
+    session.hears(&["authenticated"]).await;
+    let mut session = scene.session().await;
+    session.send(Message::text(message(64 * 1024 + 1))).await;
+    assert_eq!(session.close_code().await, 1009);
+    assert_eq!(scene.authenticates().len(), 1);
+}
+
+#[tokio::test]
+async fn whoever_is_not_named_has_10_seconds_and_whoever_is_has_any_time() {
+    let scene = Scene::new().await;
+    let mut named = scene.session().await;
+    let mut nobodys = scene.connect(LIVE, &[]).await;
+    let started = tokio::time::Instant::now();
+    assert_eq!(nobodys.close_code().await, 1008);
+    assert!(started.elapsed() >= Duration::from_secs(10));
+    named.authenticate().await;
+    named.hears(&["authenticated"]).await;
+}
+
+#[tokio::test]
+async fn frames_that_no_client_may_send_end_the_session() {
+    use crate::wire::Wire;
+    let scene = Scene::new().await;
+    for frame in [
+        // Not masked; a reserved bit; a reserved opcode; a ping in fragments; a ping too long.
+        &b"\x81\x02{}"[..],
+        b"\xc1\x82\0\0\0\0{}",
+        b"\x83\x82\0\0\0\0{}",
+        b"\x09\x80\0\0\0\0",
+        b"\x89\xfe\0\x7e\0\0\0\0",
+    ] {
+        let mut wire = Wire::to(&scene.proxy).await;
+        wire.write(handshake::request(LIVE, "")).await;
+        assert_eq!(wire.head().await.status(), 101);
+        wire.write(frame).await;
+        assert_eq!(
+            wire.rest().await,
+            b"\x88\x02\x03\xea",
+            "{frame:?}: a Close, 1002"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_does_not_cancel_the_renewal() {
+    let scene = Scene::new().await;
+    let mut session = scene.session().await;
+    scene.damoov.handle().expire(None);
+    let slow = Fault::new(On::Refresh, Action::Delay(Delay::Millis(400)));
+    scene.damoov.handle().add_fault(slow.times(1));
+    session.authenticate().await;
+    eventually("a refresh is under way", async || {
+        scene.count(1).refreshes_at_once == 1
+    })
+    .await;
+    drop(session);
+    eventually("the refresh ends", async || {
+        scene
+            .proxy
+            .metric("renewals_total", "grant=\"refresh\"")
+            .await
+            == 1.0
+    })
+    .await;
+    assert_eq!(scene.proxy.get(1, SCORES).await.status, 200);
+    assert_eq!(scene.count(1).refreshes.all(), 1);
+}
