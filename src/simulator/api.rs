@@ -53,7 +53,7 @@ const ENDPOINTS: &[Endpoint] = &[
     Endpoint("/realtime/api/v1", Wants::Any, Host::Portal),
     Endpoint("/mobilesdk/stage", Wants::User, Host::Other),
     Endpoint("/api/rewarding", Wants::User, Host::Other),
-    Endpoint("/leaderboard", Wants::User, Host::Other),
+    Endpoint("/v1/Leaderboard", Wants::User, Host::Other),
 ];
 
 impl Endpoint {

@@ -24,7 +24,7 @@ if not copy.exists():
     shutil.copytree(installed, copy)
 sys.path.insert(0, FOLDER)
 
-from damoov_admin import accounts, auth, statistics, trips, users  # noqa: E402
+from damoov_admin import accounts, auth, engagement, statistics, trips, users  # noqa: E402
 
 for owner in (
     auth.TelematicsAuth,
@@ -32,6 +32,7 @@ for owner in (
     trips.BaseTrips,
     statistics.BaseStatistics,
     accounts.BaseEngament,
+    engagement.BaseEngament,
 ):
     for name, url in list(vars(owner).items()):
         if name.isupper():
@@ -121,6 +122,14 @@ def read(*_):
     return 3 + len(lists) + 1
 
 
+def leaders():
+    """Leaderboards, which the library asks for without any token."""
+    for ask in (of(engagement).get_user_leaderboard, of(engagement).get_general_leaderboard):
+        seen = good(ask(DEVICE))["Sim"]["DeviceToken"]
+        assert seen == DEVICE, seen
+    return DEVICE
+
+
 def crowd():
     """The same from many threads at once, each with clients of its own."""
 
@@ -149,7 +158,7 @@ def refresh():
     assert client.access_token and client.refresh_token, "both tokens are there"
 
 
-STEPS = (create, change, move, delete, read, crowd, shared, token, refresh)
+STEPS = (create, change, move, delete, read, leaders, crowd, shared, token, refresh)
 steps = {step.__name__: step for step in STEPS}
 for line in sys.stdin:
     name, *arguments = line.split()

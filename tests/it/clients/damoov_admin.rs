@@ -7,10 +7,12 @@ use damoov_proxy::simulator::{
 use http::Request;
 
 use super::*;
-use crate::harness::{Builder, SCORES, damoov_with, eventually};
+use crate::harness::{Builder, SCORES, damoov_with, eventually, user};
 
 const ELSEWHERE: &str = "22222222-2222-4222-8222-222222222222";
 const ELSEWHERE_KEY: &str = "another-key";
+/// A host that the proxy does not know by itself.
+const LEADERS: &str = "leaderboard.telematicssdk.com";
 
 async fn damoov_of_two() -> Simulator {
     damoov_with(|settings| {
@@ -25,8 +27,11 @@ async fn damoov_of_two() -> Simulator {
 
 fn proxy_of_two(damoov: &Simulator) -> Builder {
     troubled(damoov)
+        // The file ends within `[upstream.hosts]`.
+        .toml(&format!("\"{LEADERS}\" = \"{}\"\n", damoov.base_url()))
         .toml(&format!(
-            "[[instance]]\nname = \"elsewhere\"\nid = \"{ELSEWHERE}\"\nkey = \"{ELSEWHERE_KEY}\"\n"
+            "[[route]]\npath = \"/v1/Leaderboard\"\nhost = \"{LEADERS}\"\ncredential = \"user\"\n\
+             [[instance]]\nname = \"elsewhere\"\nid = \"{ELSEWHERE}\"\nkey = \"{ELSEWHERE_KEY}\"\n"
         ))
         .set("instance.0.default", "true")
         .set("login_budget.logins", "100")
@@ -55,8 +60,8 @@ async fn its_threads_work_through_expiry_revocation_and_restarts() {
     for trouble in TROUBLES {
         // Calls under way meet it too, where it leaves them a proxy.
         if trouble.ends_tokens_alone() {
-            admin.tell("crowd");
             let calls = damoov.handle().counts().total.data_calls;
+            admin.tell("crowd");
             eventually("the crowd is at work", async || {
                 damoov.handle().counts().total.data_calls > calls
             })
@@ -69,6 +74,8 @@ async fn its_threads_work_through_expiry_revocation_and_restarts() {
         }
         assert_eq!(admin.step("shared").await, 32, "after {trouble:?}");
         assert_eq!(admin.step("read").await, 15, "after {trouble:?}");
+        let device = user(1).to_string();
+        assert_eq!(admin.step("leaders").await, device, "after {trouble:?}");
     }
     admin.end().await;
     renewed_no_more_than_needed(&damoov, &account(), 1);
