@@ -178,15 +178,17 @@ impl AuthEndpoints {
     }
 
     /// Keeps what the answer to a registration with `instance` gives out, and puts tokens of our
-    /// own in its place. The content comes back as it was where it carries none.
-    pub async fn registered(&self, instance: InstanceId, content: Bytes) -> Bytes {
-        let Some(mut registration) = Registration::read(&content) else {
-            return content;
-        };
+    /// own in its place. None where it cannot be told what it gives out, so that real tokens might
+    /// pass.
+    pub async fn registered(&self, instance: InstanceId, content: Bytes) -> Option<Bytes> {
+        if content.is_empty() {
+            return Some(content);
+        }
+        let mut registration = Registration::read(&content)?;
         let Some(grant) = registration.grant.take() else {
-            return content;
+            return Some(content);
         };
-        let principal = Principal::User(registration.user);
+        let principal = Principal::User(registration.user?);
         let adopted = self
             .provider
             .adopt(&principal, Some(instance), grant)
@@ -203,8 +205,7 @@ impl AuthEndpoints {
             // The user is there all the same.
             Err(_) => self.handed_out.stopgap(ANYBODY, &principal),
         };
-        registration
-            .with_tokens(&tokens.access_token, &tokens.refresh_token)
-            .into()
+        let ours = registration.with_tokens(&tokens.access_token, &tokens.refresh_token);
+        Some(ours.into())
     }
 }

@@ -136,7 +136,7 @@ impl Error {
                 Api::ResponseTimeout => api(504, "upstream_timeout", "http_response_timeout"),
                 Api::Unreachable(_) => api(502, "upstream_unreachable", "destination_unavailable"),
                 Api::Broken(_) => api(502, "upstream_bad_response", "http_response_incomplete"),
-                Api::Framing | Api::TooLong | Api::Switched => {
+                Api::Framing | Api::Unreadable | Api::Switched => {
                     api(502, "upstream_bad_response", "http_protocol_error")
                 }
             },
@@ -353,7 +353,7 @@ mod tests {
                 "upstream_unreachable",
             ),
             (Api::Framing.into(), 502, "upstream_bad_response"),
-            (Api::TooLong.into(), 502, "upstream_bad_response"),
+            (Api::Unreadable.into(), 502, "upstream_bad_response"),
             (Api::Switched.into(), 502, "upstream_bad_response"),
         ]
     }

@@ -19,7 +19,8 @@
 //!
 //! [`proxy`] is that line as one function body. It runs on a worker: a thread with a runtime and
 //! upstream connections of its own ([`server`], [`upstream`]). Content is recorded while it streams
-//! ([`replay`]). Credentials come from memory, or from a renewal, which is a task on the background
+//! ([`replay`]). Callers that log in by themselves are answered, and hold tokens of the proxy's own
+//! ([`auth_endpoints`]). Credentials come from memory, or from a renewal, which is a task on the background
 //! runtime that no caller's hang-up cancels ([`credentials`]); what it learns is durable before
 //! anybody uses it ([`store`]).
 //!
@@ -32,12 +33,14 @@
 //! | [`secret`] | a string that cannot be printed | know HTTP |
 //! | [`clock`] | monotonic moments, wall-clock timestamps, the time scale of tests | |
 //! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
+//! | [`auth_endpoints`] | logins and refreshes answered, registrations kept; `handed_out`: tokens of our own | hold state of its own, send anything |
 //! | [`principal`] | whose credentials; `principal::naming`: what a request head names | see tokens |
 //! | [`credentials`] | the life of tokens: cache, renewal, login, budget, guards, keeper, seal | know requests or answers |
 //! | [`store`] | the contract of a token store, its test-suite, and the SQLite engine | call Damoov, see a token in the clear |
 //! | [`replay`] | content recorded while it streams | know status codes or tokens |
 //! | [`headers`] | pure edits of header maps | do I/O |
-//! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections | know tokens |
+//! | [`live`] | WebSocket on the one route that has it: the first message gets a token, the rest passes | look inside any other message |
+//! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections; `upstream::switch`: one for each WebSocket | know tokens |
 //! | [`proxy`] | the path; `proxy::head`: the checks before it | word an error, open a socket |
 //! | [`error`] | every error of the path and its answer, in one match | log |
 //! | [`server`] | listeners, handing out, workers, drain | look inside a request |
@@ -48,8 +51,10 @@
 //! An arrow means "may use":
 //!
 //! ```text
-//! main → cli → everything it wires      server → proxy (as a Handler)
-//! proxy → head, naming, routes, credentials, replay, headers, upstream, error, metrics
+//! main → cli → everything it wires      server → proxy (as a Handler), live (as its Session)
+//! proxy → head, naming, routes, credentials, auth_endpoints, live, replay, headers, upstream, error, metrics
+//! live → naming, credentials, auth_endpoints, headers, upstream, error, metrics
+//! auth_endpoints → credentials, damoov, clock
 //! admin → proxy::head, error, metrics, credentials (what they report), store (whether it is writable)
 //! credentials → store, damoov, upstream (settings), secret, metrics, clock
 //! ```

@@ -3,6 +3,8 @@
 //! so far; the [`Session`] that comes of it gives the caller's first message a token, and passes
 //! everything else on as it is.
 
+mod direction;
+mod end;
 mod frames;
 mod message;
 mod query;

@@ -134,9 +134,9 @@ pub enum Error {
     /// Where the content of the answer ends is not beyond doubt.
     #[error("the answer's framing is ambiguous")]
     Framing,
-    /// Longer than any answer that is to be read whole.
-    #[error("the answer is too long")]
-    TooLong,
+    /// Too long, or no JSON, where what it says must be known.
+    #[error("the answer cannot be read")]
+    Unreadable,
     /// A 101 that nobody asked for.
     #[error("the host switched protocols unasked")]
     Switched,

@@ -71,12 +71,15 @@ impl Engine {
         instance: Option<InstanceId>,
         pair: &Pair,
     ) -> Outcome {
-        self.mass_rejection.logged_in(principal);
         let mut entry = self.load(principal).await?;
         loop {
             let made = self.make_durable(principal, &entry, instance, pair, |_| {});
             match made.await? {
-                Made::Durable(credentials) => return Ok(credentials),
+                Made::Durable(credentials) => {
+                    // Its RefreshToken is as new as after a login.
+                    self.mass_rejection.logged_in(principal);
+                    return Ok(credentials);
+                }
                 Made::Superseded(now) => entry = now,
             }
         }

@@ -82,7 +82,7 @@ struct Sealed<'a> {
     received_millis: i64,
     #[serde(rename = "l")]
     lifetime_millis: u64,
-    /// Records of 0.1.0 have neither of these.
+    // Older records have neither of these two.
     #[serde(rename = "f", default)]
     expires_in_form: ExpiresInForm,
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]

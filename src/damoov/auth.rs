@@ -199,7 +199,7 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Reads `Result`; none when it carries neither token.
-pub(super) fn grant(result: &str) -> Option<Grant> {
+fn grant(result: &str) -> Option<Grant> {
     #[derive(Deserialize)]
     struct Wire {
         #[serde(rename = "DeviceToken", default)]

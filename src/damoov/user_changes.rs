@@ -4,7 +4,7 @@
 use http::Method;
 use serde_json::{Map, Value};
 
-use super::auth::{Grant, grant};
+use super::auth::{Grant, read_registration};
 use super::routes::decoded;
 use crate::principal::DeviceToken;
 
@@ -65,8 +65,8 @@ pub fn moved(content: &[u8]) -> Option<DeviceToken> {
 /// The answer to a registration.
 #[derive(Debug)]
 pub struct Registration {
-    /// The new user.
-    pub user: DeviceToken,
+    /// The new user, where the answer names it.
+    pub user: Option<DeviceToken>,
     /// Its tokens, where the answer carries some.
     pub grant: Option<Grant>,
     /// The whole answer, whose tokens are to be replaced.
@@ -74,16 +74,15 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Reads the answer to a registration, with the envelope or without it; none where it names no
-    /// user.
+    /// Reads the answer to a registration, with the envelope or without it; none where it is no JSON
+    /// object.
     pub fn read(content: &[u8]) -> Option<Registration> {
         let answer: Value = serde_json::from_slice(content).ok()?;
-        let result = result(&answer);
-        let user = DeviceToken::parse(result.get("DeviceToken")?.as_str()?).ok()?;
-        let grant = grant(&result.to_string());
+        let result = answer.as_object()?.get("Result").unwrap_or(&answer);
+        let user = result.get("DeviceToken").and_then(Value::as_str);
         Some(Registration {
-            user,
-            grant,
+            user: user.and_then(|user| DeviceToken::parse(user).ok()),
+            grant: read_registration(content),
             answer,
         })
     }
@@ -105,11 +104,6 @@ impl Registration {
         }
         self.answer.to_string().into_bytes()
     }
-}
-
-/// What the envelope holds, or, without one, the whole answer.
-fn result(answer: &Value) -> &Value {
-    answer.get("Result").unwrap_or(answer)
 }
 
 #[cfg(test)]
@@ -187,7 +181,7 @@ mod tests {
         let enveloped = format!(r#"{{"Errors":[],"Result":{bare},"Status":200,"Title":""}}"#);
         for content in [&bare, &enveloped] {
             let registration = Registration::read(content.as_bytes()).unwrap();
-            assert_eq!(registration.user, user());
+            assert_eq!(registration.user, Some(user()));
             let grant = registration.grant.as_ref().unwrap();
             assert_eq!(grant.access_token.as_ref().unwrap().expose(), "real");
             let ours = String::from_utf8(registration.with_tokens("ours", "ours too")).unwrap();
@@ -213,11 +207,13 @@ mod tests {
             assert_eq!(registration.with_tokens("a", "b"), content.as_bytes());
         }
         for content in [
-            &b""[..],
-            b"[]",
-            br#"{"Result":null,"Status":422}"#,
+            &br#"{"Result":null,"Status":422}"#[..],
             br#"{"Result":{"DeviceToken":"x"}}"#,
         ] {
+            let registration = Registration::read(content).unwrap();
+            assert!(registration.user.is_none() && registration.grant.is_none());
+        }
+        for content in [&b""[..], b"[]", b"<html>", br#"{"Result":{"Acc"#] {
             assert!(Registration::read(content).is_none());
         }
     }

@@ -1,49 +1,16 @@
-//! The wire format of WebSocket (RFC 6455 §5), as far as a session looks at it: one direction of a
-//! connection, from where it is read to where it is written. Frames are passed on byte for byte,
-//! masks included; text is collected only where somebody asks for it. Knows nothing of what the
-//! messages say.
+//! The wire format of WebSocket (RFC 6455 §5), as far as a session looks at it: heads of frames, and
+//! the few frames that the proxy sends itself. Pure.
 
-use std::cell::Cell;
-use std::io::{self, Cursor};
-use std::rc::Rc;
-use std::time::Duration;
+use std::io::Cursor;
 
-use bytes::{Buf, BufMut, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until};
+use bytes::{BufMut, BytesMut};
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 
 pub(super) use tungstenite::protocol::frame::coding::CloseCode;
 
-/// The longest text that is collected.
-pub(super) const TEXT_LIMIT: usize = 64 * 1024;
-/// Read at once. Small, because thousands of sessions keep their buffers.
-const PIECE: usize = 8 * 1024;
 /// The longest content of a control frame (RFC 6455 §5.5).
 const CONTROL_LIMIT: u64 = 125;
-
-/// One direction: reads from `R`, writes to `W`. Every future of it may be dropped at any moment
-/// and the next one goes on where it was.
-#[derive(Debug)]
-pub(super) struct Direction<R, W> {
-    from: R,
-    to: W,
-    sender: Sender,
-    /// Not yet looked at.
-    read: BytesMut,
-    /// To be written: whole heads and any part of what follows them.
-    out: BytesMut,
-    /// Of the last frame in `out`, so many bytes are still to come.
-    rest: u64,
-    /// The last data frame in `out` is not the end of its message.
-    in_message: bool,
-    /// Frames of a text message that were not passed on.
-    held: BytesMut,
-    /// What they say.
-    text: Vec<u8>,
-    movement: Movement,
-}
 
 /// Whose frames these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,68 +21,34 @@ pub(super) enum Sender {
     Upstream,
 }
 
-/// What [`Direction::next_text`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Text {
-    /// A text message is held, and [`Direction::text`] has it.
-    Whole,
-    /// One that is longer than [`TEXT_LIMIT`].
-    TooLong,
-    /// Nothing follows any more.
-    End,
-}
-
-/// Why a direction cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
-    /// The connection broke.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// What came is not WebSocket.
-    #[error("not a frame of WebSocket")]
-    Frame,
-}
-
-/// When a byte moved the last time, in either direction of a session.
-#[derive(Clone, Debug)]
-pub(super) struct Movement(Rc<Cell<Instant>>);
-
-impl Movement {
-    pub(super) fn new() -> Movement {
-        Movement(Rc::new(Cell::new(Instant::now())))
-    }
-
-    fn noted(&self) {
-        self.0.set(Instant::now());
-    }
-
-    /// Returns once nothing has moved for so long.
-    pub(super) async fn ceased(&self, silence: Duration) {
-        loop {
-            let until = self.0.get() + silence;
-            if Instant::now() >= until {
-                return;
-            }
-            sleep_until(until).await;
-        }
-    }
-}
-
 /// The head of a frame.
 #[derive(Debug)]
-struct Head {
+pub(super) struct Head {
     header: FrameHeader,
     /// Its own length.
-    size: usize,
+    pub(super) size: usize,
     /// Of the content that follows it.
-    length: u64,
+    pub(super) length: u64,
+}
+
+/// What a frame is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The first frame of a text message.
+    Text,
+    /// The first frame of another message.
+    Binary,
+    /// Another frame of either.
+    Continuation,
+    /// Close, ping or pong, which may come between those.
+    Control,
 }
 
 impl Head {
     /// The head at the beginning of `bytes`, once it is whole.
-    fn parse(bytes: &[u8]) -> Result<Option<Head>, Broken> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, NotAFrame> {
         let mut cursor = Cursor::new(bytes);
-        let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Broken::Frame)?;
+        let parsed = FrameHeader::parse(&mut cursor).map_err(|_| NotAFrame)?;
         Ok(parsed.map(|(header, length)| Head {
             header,
             size: cursor.position() as usize,
@@ -124,7 +57,7 @@ impl Head {
     }
 
     /// Whether `sender` may send it, without any extension negotiated.
-    fn is_allowed_to(&self, sender: Sender) -> bool {
+    pub(super) fn is_allowed_to(&self, sender: Sender) -> bool {
         let header = &self.header;
         let is_control = matches!(header.opcode, OpCode::Control(_));
         header.mask.is_some() == (sender == Sender::Caller)
@@ -132,234 +65,133 @@ impl Head {
             && !(is_control && (!header.is_final || self.length > CONTROL_LIMIT))
             && i64::try_from(self.length).is_ok()
     }
-}
 
-impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
-    /// `read` is what has been read from `from` already.
-    pub(super) fn new(
-        (from, read): (R, &[u8]),
-        to: W,
-        sender: Sender,
-        movement: &Movement,
-    ) -> Direction<R, W> {
-        Direction {
-            from,
-            to,
-            sender,
-            read: BytesMut::from(read),
-            out: BytesMut::new(),
-            rest: 0,
-            in_message: false,
-            held: BytesMut::new(),
-            text: Vec::new(),
-            movement: movement.clone(),
+    /// What the frame is part of.
+    pub(super) fn kind(&self) -> Kind {
+        match self.header.opcode {
+            OpCode::Data(Data::Text) => Kind::Text,
+            OpCode::Data(Data::Continue) => Kind::Continuation,
+            OpCode::Data(_) => Kind::Binary,
+            OpCode::Control(_) => Kind::Control,
         }
     }
 
-    /// Passes everything on until nothing follows, then says so to the other end.
-    pub(super) async fn relay(&mut self) -> io::Result<()> {
-        loop {
-            self.pass();
-            self.flush().await?;
-            if !self.fill().await? {
-                self.move_on(self.read.len());
-                self.flush().await?;
-                return self.to.shutdown().await;
-            }
-        }
+    /// Whether its message ends with it.
+    pub(super) fn is_final(&self) -> bool {
+        self.header.is_final
     }
 
-    /// Passes everything on but text: the first whole text message is held.
-    pub(super) async fn next_text(&mut self) -> Result<Text, Broken> {
-        loop {
-            self.finish_frame().await?;
-            let head = loop {
-                match Head::parse(&self.read)? {
-                    Some(head) => break head,
-                    None if self.fill().await? => {}
-                    None => return Ok(Text::End),
-                }
-            };
-            if !head.is_allowed_to(self.sender) {
-                return Err(Broken::Frame);
-            }
-            let is_text = match head.header.opcode {
-                // One message begins within another.
-                OpCode::Data(Data::Text | Data::Binary) if !self.held.is_empty() => {
-                    return Err(Broken::Frame);
-                }
-                OpCode::Data(Data::Text) => true,
-                OpCode::Data(Data::Continue) => !self.held.is_empty(),
-                OpCode::Data(_) | OpCode::Control(_) => false,
-            };
-            if !is_text {
-                self.pass_head(&head);
-                continue;
-            }
-            if self.text.len() as u64 + head.length > TEXT_LIMIT as u64 {
-                return Ok(Text::TooLong);
-            }
-            // Within the limit, as the line above says.
-            let end = head.size + head.length as usize;
-            while self.read.len() < end {
-                if !self.fill().await? {
-                    return Ok(Text::End);
-                }
-            }
-            self.hold(&head, end);
-            if head.header.is_final {
-                return Ok(Text::Whole);
-            }
-        }
-    }
-
-    /// What the message that is held says.
-    pub(super) fn text(&self) -> &[u8] {
-        &self.text
-    }
-
-    /// Passes on what is held.
-    pub(super) fn release(&mut self) {
-        self.out.extend_from_slice(&self.held);
-        self.discard();
-    }
-
-    /// The same where the message turned out to be too long to be held.
-    pub(super) fn release_too_long(&mut self) {
-        self.release();
-        if let Ok(Some(head)) = Head::parse(&self.read) {
-            self.pass_head(&head);
-        }
-    }
-
-    /// Drops what is held.
-    pub(super) fn discard(&mut self) {
-        self.held.clear();
-        self.text.clear();
-    }
-
-    /// Adds a text message to what is written.
-    pub(super) fn push_text(&mut self, text: Vec<u8>) {
-        self.push(Frame::message(text, OpCode::Data(Data::Text), true));
-    }
-
-    /// Writes what is there to be written.
-    pub(super) async fn flush(&mut self) -> io::Result<()> {
-        while !self.out.is_empty() {
-            if self.to.write_buf(&mut self.out).await? == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            self.movement.noted();
-        }
-        self.to.flush().await
-    }
-
-    /// Ends the direction after the frame under way: with `error`, a text message, where no other
-    /// message is under way, and `close`. Then reads on, so that nothing unread resets the
-    /// connection before the other side has read this.
-    pub(super) async fn end(
-        &mut self,
-        error: Option<Vec<u8>>,
-        close: Option<CloseCode>,
-    ) -> io::Result<()> {
-        self.finish_frame().await?;
-        if let Some(error) = error.filter(|_| !self.in_message) {
-            self.push_text(error);
-        }
-        if let Some(code) = close {
-            let reason = "".into();
-            self.push(Frame::close(Some(CloseFrame { code, reason })));
-        }
-        self.flush().await?;
-        self.to.shutdown().await?;
-        while self.fill().await? {
-            self.read.clear();
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, mut frame: Frame) {
-        if self.sender == Sender::Caller {
-            let mut mask = [0; 4];
-            getrandom::fill(&mut mask).expect("the kernel's random numbers never fail once booted");
-            frame.header_mut().mask = Some(mask);
-        }
-        frame
-            .format(&mut (&mut self.out).writer())
-            .expect("memory takes every byte");
-    }
-
-    /// Reads more. False where nothing follows.
-    async fn fill(&mut self) -> io::Result<bool> {
-        self.read.reserve(PIECE);
-        let read = self.from.read_buf(&mut self.read).await?;
-        self.movement.noted();
-        Ok(read > 0)
-    }
-
-    /// Passes on the rest of the frame under way and nothing behind it.
-    async fn finish_frame(&mut self) -> io::Result<()> {
-        loop {
-            self.pass_rest();
-            self.flush().await?;
-            if self.rest == 0 {
-                return Ok(());
-            }
-            if !self.fill().await? {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-    }
-
-    /// Passes on all that was read, but for a head that is not whole.
-    fn pass(&mut self) {
-        loop {
-            self.pass_rest();
-            if self.rest > 0 {
-                return;
-            }
-            match Head::parse(&self.read) {
-                Ok(Some(head)) => self.pass_head(&head),
-                Ok(None) => return,
-                // Whoever reads it may make of it what it likes; there is no boundary any more.
-                Err(_) => self.rest = u64::MAX,
-            }
-        }
-    }
-
-    fn pass_rest(&mut self) {
-        let read = self.read.len() as u64;
-        let passed = self.rest.min(read);
-        self.rest -= passed;
-        // Not more than was read, which is a usize.
-        self.move_on(passed as usize);
-    }
-
-    fn move_on(&mut self, length: usize) {
-        self.out.extend_from_slice(&self.read[..length]);
-        self.read.advance(length);
-    }
-
-    fn pass_head(&mut self, head: &Head) {
-        self.move_on(head.size);
-        self.rest = head.length;
-        if let OpCode::Data(_) = head.header.opcode {
-            self.in_message = !head.header.is_final;
-        }
-    }
-
-    /// Holds the frame that is the first `end` bytes of what was read.
-    fn hold(&mut self, head: &Head, end: usize) {
-        let content = self.read[head.size..end].iter();
-        match head.header.mask {
+    /// Appends what `content`, some of the frame's from its beginning on, says.
+    pub(super) fn unmask(&self, content: &[u8], text: &mut Vec<u8>) {
+        match self.header.mask {
             Some(mask) => {
                 let mask = mask.iter().cycle();
-                self.text
-                    .extend(content.zip(mask).map(|(byte, mask)| byte ^ mask));
+                text.extend(content.iter().zip(mask).map(|(byte, mask)| byte ^ mask));
             }
-            None => self.text.extend(content),
+            None => text.extend_from_slice(content),
         }
-        self.held.extend_from_slice(&self.read[..end]);
-        self.read.advance(end);
+    }
+}
+
+/// Appends a whole text message.
+pub(super) fn push_text(out: &mut BytesMut, sender: Sender, text: Vec<u8>) {
+    push(
+        out,
+        sender,
+        Frame::message(text, OpCode::Data(Data::Text), true),
+    );
+}
+
+/// Appends a Close.
+pub(super) fn push_close(out: &mut BytesMut, sender: Sender, code: CloseCode) {
+    let reason = "".into();
+    push(out, sender, Frame::close(Some(CloseFrame { code, reason })));
+}
+
+fn push(out: &mut BytesMut, sender: Sender, mut frame: Frame) {
+    if sender == Sender::Caller {
+        let mut mask = [0; 4];
+        getrandom::fill(&mut mask).expect("the kernel's random numbers never fail once booted");
+        frame.header_mut().mask = Some(mask);
+    }
+    frame
+        .format(&mut out.writer())
+        .expect("memory takes every byte");
+}
+
+/// What came is no frame of WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NotAFrame;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn head(bytes: &[u8]) -> Head {
+        Head::parse(bytes).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_head_is_read_once_it_is_whole() {
+        for (bytes, size, length) in [
+            (&b"\x81\x00"[..], 2, 0),
+            (b"\x81\x7d", 2, 125),
+            (b"\x81\x7e\x01\x00", 4, 256),
+            (b"\x81\x7f\0\0\0\x01\0\0\0\0", 10, 1 << 32),
+            (b"\x81\xfe\x01\x00abcd", 8, 256),
+        ] {
+            let whole = head(&[bytes, b"more"].concat());
+            assert_eq!((whole.size, whole.length), (size, length));
+            for end in 0..bytes.len() {
+                assert!(Head::parse(&bytes[..end]).unwrap().is_none());
+            }
+        }
+        assert_eq!(Head::parse(b"\x83\x00").err(), Some(NotAFrame));
+    }
+
+    #[test]
+    fn each_end_may_send_what_rfc_6455_allows_it() {
+        use Sender::{Caller, Upstream};
+        for (bytes, caller, upstream) in [
+            (&b"\x81\x00"[..], false, true),
+            (b"\x81\x80abcd", true, false),
+            (b"\xc1\x80abcd", false, false),
+            (b"\xa1\x80abcd", false, false),
+            (b"\x91\x80abcd", false, false),
+            (b"\x01\x80abcd", true, false),
+            (b"\x08\x80abcd", false, false),
+            (b"\x89\xfe\0\x7eabcd", false, false),
+            (b"\x89\xfdabcd", true, false),
+            (b"\x82\x7f\x80\0\0\0\0\0\0\0", false, false),
+        ] {
+            let head = head(bytes);
+            assert_eq!(head.is_allowed_to(Caller), caller, "{bytes:?}");
+            assert_eq!(head.is_allowed_to(Upstream), upstream, "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_pushed_is_read_again(text: Vec<u8>, masked: bool) {
+            let sender = if masked { Sender::Caller } else { Sender::Upstream };
+            let mut out = BytesMut::new();
+            push_text(&mut out, sender, text.clone());
+            let head = head(&out);
+            prop_assert!(head.is_allowed_to(sender) && head.is_final());
+            prop_assert_eq!(head.kind(), Kind::Text);
+            prop_assert_eq!(head.length, text.len() as u64);
+            let mut read = Vec::new();
+            head.unmask(&out[head.size..], &mut read);
+            prop_assert_eq!(read, text);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(0u8.., 0..20)) {
+            if let Ok(Some(head)) = Head::parse(&bytes) {
+                prop_assert!(head.size <= bytes.len());
+                head.is_allowed_to(Sender::Caller);
+            }
+        }
     }
 }

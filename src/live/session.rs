@@ -2,20 +2,20 @@
 //! to it is answered by a newer one, and then bytes go by in both directions.
 
 use std::future::Future;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use http::StatusCode;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
 use super::Live;
-use super::frames::{Broken, CloseCode, Direction, Movement, Sender, Text};
+use super::direction::{Direction, Movement, Text};
+use super::end::{End, Goodbye};
+use super::frames::Sender;
 use super::message::{Answer, Authenticate};
 use crate::credentials::{self, Credentials, Need, Wanted};
 use crate::error::Error;
@@ -43,42 +43,6 @@ pub struct Session {
     wanted: Option<Wanted>,
     /// The instance that the caller named, if it did.
     instance: Option<InstanceId>,
-}
-
-/// Why a session ends before both ends have said all they had to say.
-enum End {
-    /// The process is shutting down.
-    Draining,
-    /// Nothing moved for too long.
-    Silent,
-    /// One end broke off, or said what is not WebSocket.
-    Broken(Broken),
-    /// Upstream ended it.
-    Upstream,
-    /// There is no token for the caller.
-    Refused(Error),
-    /// The caller did not authenticate in time.
-    Late,
-    /// The caller's first message is too long.
-    TooLong,
-}
-
-impl From<Broken> for End {
-    fn from(broken: Broken) -> End {
-        End::Broken(broken)
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> End {
-        End::Broken(error.into())
-    }
-}
-
-impl From<Error> for End {
-    fn from(error: Error) -> End {
-        End::Refused(error)
-    }
 }
 
 impl Session {
@@ -286,17 +250,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
 
     /// Tells both ends.
     async fn end(&mut self, end: End) {
-        let (error, to_caller, to_upstream) = match &end {
-            End::Draining | End::Silent => (None, Some(CloseCode::Away), Some(CloseCode::Away)),
-            End::Broken(Broken::Io(_)) | End::Upstream => (None, None, None),
-            End::Broken(Broken::Frame) => (None, Some(CloseCode::Protocol), Some(CloseCode::Away)),
-            End::Late => (None, Some(CloseCode::Policy), Some(CloseCode::Away)),
-            End::TooLong => (None, Some(CloseCode::Size), Some(CloseCode::Away)),
-            End::Refused(error) => {
-                let (message, code) = refusal(error);
-                (Some(message), Some(code), Some(CloseCode::Away))
-            }
-        };
+        let Goodbye {
+            error,
+            to_caller,
+            to_upstream,
+        } = end.goodbye();
         // Neither end may be there to be told.
         let _ = timeout(GOODBYE, async {
             tokio::join!(
@@ -324,23 +282,6 @@ where
             Err(End::Upstream)
         }
     }
-}
-
-/// What the caller is told where a request would have got an answer: a message in the API's form,
-/// and the code that the connection is closed with.
-fn refusal(error: &Error) -> (Vec<u8>, CloseCode) {
-    let refusal = error.refusal();
-    let message = serde_json::json!({
-        "type": "error",
-        "code": refusal.status.as_u16(),
-        "message": format!("{}: {error}", refusal.code),
-    });
-    let close = match refusal.status {
-        status if status.is_client_error() => CloseCode::Policy,
-        StatusCode::SERVICE_UNAVAILABLE => CloseCode::Again,
-        _ => CloseCode::Error,
-    };
-    (message.to_string().into_bytes(), close)
 }
 
 /// Counts a session as open until it is dropped.

@@ -161,7 +161,7 @@ impl Received {
                 let broken =
                     |error: Box<dyn std::error::Error + Send + Sync>| match error.downcast() {
                         Ok(error) => Error::Broken(*error),
-                        Err(_) => Error::TooLong,
+                        Err(_) => Error::Unreadable,
                     };
                 collected.map_err(broken)?.to_bytes()
             }

@@ -139,9 +139,7 @@ impl Path {
         request.headers.remove(header::ACCEPT_ENCODING);
         let (pool, host) = (self.pool.clone(), host.to_owned());
         let (answered, answer) = oneshot::channel();
-        let mut registrations = self.registrations.borrow_mut();
-        while registrations.try_join_next().is_some() {}
-        registrations.spawn_local(async move {
+        self.see_through(async move {
             let overdue = sleep(proxy.response_timeout);
             let received = pool
                 .send(&host, &request, Content::of(content), overdue)
@@ -153,12 +151,18 @@ impl Path {
             // Refused only where the caller has left.
             let _ = answered.send(kept);
         });
-        drop(registrations);
         match answer.await {
             Ok(kept) => Ok(kept?),
             // The worker ends, and the task with it.
             Err(_) => Err(credentials::Error::Closing.into()),
         }
+    }
+
+    /// Runs `registration` to its end, or to the worker's.
+    fn see_through(&self, registration: impl Future<Output = ()> + 'static) {
+        let mut under_way = self.registrations.borrow_mut();
+        while under_way.try_join_next().is_some() {}
+        under_way.spawn_local(registration);
     }
 }
 
@@ -181,7 +185,8 @@ async fn keep(
     let received = Received::read(answer, false, within).await?;
     let (mut head, mut content) = received.whole(LONGEST, within).await?;
     if head.status.is_success() {
-        content = proxy.auth_endpoints.registered(instance, content).await;
+        let kept = proxy.auth_endpoints.registered(instance, content).await;
+        content = kept.ok_or(upstream::Error::Unreadable)?;
         head.headers.remove(header::CONTENT_LENGTH);
     }
     Ok(Received::with_content(head, content))

@@ -60,6 +60,7 @@ async fn no_secret_is_in_any_output_whatever_happens() {
         .await;
 
     let mut answers = what_can_happen(&damoov, &proxy).await;
+    let handed_out = callers_that_log_in(&damoov, &proxy, &mut answers).await;
     let mut outputs = commands(&damoov, &proxy).await;
     answers.push(shown(&proxy.status("/metrics").await));
     let everything_logged = {
@@ -88,7 +89,11 @@ async fn no_secret_is_in_any_output_whatever_happens() {
         files += 1;
     }
     assert!(files >= 2, "the store has files");
-    let from_callers: Vec<_> = FROM_CALLERS.iter().flat_map(|text| forms(text)).collect();
+    let from_callers = FROM_CALLERS.into_iter().map(str::to_owned);
+    let from_callers: Vec<_> = from_callers
+        .chain(handed_out)
+        .flat_map(|text| forms(&text))
+        .collect();
     for text in &outputs {
         absent(&from_callers, text.as_bytes(), text);
     }
@@ -172,6 +177,61 @@ async fn what_can_happen(damoov: &Simulator, proxy: &Proxy) -> Vec<String> {
         .ask(get(ECHO, &format!("{fields}{query} : x\r\n")))
         .await;
     answers
+}
+
+/// Logins, refreshes and registrations through the proxy, good and bad ones. The tokens that were
+/// handed out.
+async fn callers_that_log_in(
+    damoov: &Simulator,
+    proxy: &Proxy,
+    answers: &mut Vec<String>,
+) -> Vec<String> {
+    let mut handed_out = Vec::new();
+    let device = user(2000).to_string();
+    let login = |fields: serde_json::Value, password: &str| {
+        serde_json::json!({"LoginFields": fields.to_string(), "Password": password}).to_string()
+    };
+    let as_user = serde_json::json!({"Devicetoken": device});
+    let as_account = serde_json::json!({"email": ACCOUNT_EMAIL});
+    let new_user = serde_json::json!({"CreateAccessToken": true}).to_string();
+    for (path, content) in [
+        ("/v1/Auth/Login", login(as_user.clone(), INSTANCE_KEY)),
+        ("/v1/Auth/Login", login(as_account.clone(), PASSWORD)),
+        ("/v1/Registration/create", new_user.clone()),
+        ("/v1/Auth/Login", login(as_user.clone(), PASSWORD)),
+        ("/v1/Auth/Login", login(as_account, INSTANCE_KEY)),
+        ("/v1/Auth/Login", format!("{INSTANCE_KEY}{PASSWORD}")),
+        ("/v1/Auth/RefreshToken", format!("[{INSTANCE_KEY:?}]")),
+    ] {
+        let answer = proxy.send_with(Request::post(path), content).await;
+        answers.push(shown(&answer));
+        let envelope: serde_json::Value = serde_json::from_slice(answer.content()).unwrap();
+        let result = &envelope["Result"];
+        let Some(access) = result["AccessToken"]["Token"].as_str() else {
+            continue;
+        };
+        let refresh = result["RefreshToken"].as_str().unwrap();
+        handed_out.extend([access, refresh].map(str::to_owned));
+        for (access, refresh) in [(access, refresh), (refresh, access)] {
+            let pair = serde_json::json!({"AccessToken": access, "RefreshToken": refresh});
+            let request = Request::post("/v1/Auth/RefreshToken");
+            let answer = proxy.send_with(request, pair.to_string()).await;
+            answers.push(shown(&answer));
+            for path in [SCORES, "/v1/Management/users", "/nowhere"] {
+                let bearer = format!("Bearer {access}");
+                let request = Request::get(path).header("Authorization", bearer);
+                answers.push(shown(&proxy.send(request).await));
+            }
+        }
+    }
+    assert_eq!(handed_out.len(), 6);
+    for action in [Action::Garbage(Garbage::CutJson), Action::status(500)] {
+        let fault = Fault::new(On::Registration, action);
+        damoov.handle().add_fault(fault.times(1));
+        let request = Request::post("/v1/Registration/create");
+        answers.push(shown(&proxy.send_with(request, new_user.clone()).await));
+    }
+    handed_out
 }
 
 /// What the command line says of the same store.

@@ -2,8 +2,8 @@
 
 use damoov_proxy::principal::InstanceId;
 use damoov_proxy::simulator::{
-    Action, Delay, Fault, Instance, KnownUsers, Lost, On, Registration, RegistrationCredentials,
-    RegistrationShape,
+    Action, Delay, Fault, Garbage, Instance, KnownUsers, Lost, On, Registration,
+    RegistrationCredentials, RegistrationShape,
 };
 use http::Request;
 use serde_json::{Value, json};
@@ -120,6 +120,18 @@ async fn a_registration_is_sent_once_whatever_comes_back() {
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_read_is_not_passed_on_because_real_tokens_may_stand_in_it() {
+    for garbage in [Garbage::CutJson, Garbage::Html, Garbage::Huge] {
+        let damoov = damoov_with(|_| {}).await;
+        let proxy = proxy(&damoov).start().await;
+        let spoilt = Fault::new(On::Registration, Action::Garbage(garbage));
+        damoov.handle().add_fault(spoilt);
+        let answer = register(&proxy, 1, true).await;
+        assert_refused(&answer, 502, "upstream_bad_response");
+    }
+}
+
+#[tokio::test]
 async fn a_taken_device_token_is_answered_as_the_api_does_and_its_pair_stays() {
     let damoov = damoov_with(|settings| settings.known_users = KnownUsers::Only(Vec::new())).await;
     let proxy = proxy(&damoov).start().await;
@@ -131,19 +143,13 @@ async fn a_taken_device_token_is_answered_as_the_api_does_and_its_pair_stays() {
 }
 
 #[tokio::test]
-async fn a_registration_is_not_sent_while_its_tokens_could_not_be_kept() {
+async fn content_too_long_for_a_registration_is_refused_unsent() {
     let damoov = damoov_with(|_| {}).await;
     let proxy = proxy(&damoov).start().await;
-    let answer = register(&proxy, 1, true).await;
-    assert_eq!(answer.status, 200);
-    let too_long = proxy
-        .send_with(
-            Request::post("/v1/Registration/create"),
-            vec![b' '; 65 << 10],
-        )
-        .await;
-    assert_refused(&too_long, 413, "content_too_large");
-    assert_eq!(damoov.handle().counts().total.registrations.all(), 1);
+    let create = Request::post("/v1/Registration/create");
+    let answer = proxy.send_with(create, vec![b' '; 65 << 10]).await;
+    assert_refused(&answer, 413, "content_too_large");
+    assert_eq!(damoov.handle().counts().total.registrations.all(), 0);
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ async fn the_handshake_is_rebuilt_in_both_directions() {
         ("upgrade", Some("websocket")),
         ("sec-websocket-accept", Some("abc=")),
         ("sec-websocket-protocol", Some("a")),
-        ("proxy-status", Some("damoov-proxy")),
+        ("proxy-status", Some("damoov-proxy; details=\"renewed\"")),
         ("set-cookie", None),
         ("sec-websocket-extensions", None),
         ("server", None),

@@ -104,11 +104,6 @@ async fn who_names_nobody_is_told_how_to() {
     let scene = Scene::new().await;
     for (path, fields, code) in [
         (SCORES, "", "device_token_missing"),
-        (
-            SCORES,
-            "Authorization: Bearer somebody\r\n",
-            "device_token_missing",
-        ),
         ("/v1/Management/users", "", "device_token_missing"),
         (
             "/~account:reporting/indicators/v3/Scores/safety",
@@ -123,6 +118,10 @@ async fn who_names_nobody_is_told_how_to() {
         ("/~account:/v1/companies/current", "", "account_unknown"),
     ] {
         scene.refuses(bare(path, fields), 400, code).await;
+    }
+    for path in [SCORES, "/v1/Management/users", "/v1/companies/current"] {
+        let strangers = bare(path, "Authorization: Bearer somebody\r\n");
+        scene.refuses(strangers, 401, "token_invalid").await;
     }
     let user_on_admin = format!("/~{}/v1/companies/current", user(1));
     scene

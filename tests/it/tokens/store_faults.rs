@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use damoov_proxy::simulator::{Action, Delay, On, Simulator};
+use http::Request;
 use rusqlite::Connection;
 
 use super::shim::Shim;
@@ -102,11 +103,16 @@ async fn on_a_full_disk_no_renewal_is_started_and_fresh_tokens_are_served() {
     eventually("not ready", async || !is_ready(&proxy).await).await;
     assert!(reasons(&proxy).await.contains("bytes are free"));
     no_renewal_is_started(&damoov, &proxy).await;
+    // Nor is anybody registered whose tokens would be lost.
+    let register = || proxy.send_with(Request::post("/v1/Registration/create"), "{}");
+    refused(&register().await, 503, "store_unavailable");
+    assert_eq!(damoov.handle().counts().total.registrations.all(), 0);
 
     disk.empty();
     eventually("ready", async || is_ready(&proxy).await).await;
     served(&proxy.get(1, SCORES).await, 1);
     served(&proxy.get(3, SCORES).await, 3);
+    assert_eq!(register().await.status, 200);
     assert_eq!((calls(&damoov, 1), calls(&damoov, 3)), ((0, 1), (1, 0)));
 }
 

@@ -1,0 +1,445 @@
+//! One direction of a session, from where it is read to where it is written. Frames are passed on
+//! byte for byte, masks included; text is collected only where somebody asks for it. Knows nothing
+//! of what the messages say.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until};
+
+use super::frames::{self, CloseCode, Head, Kind, NotAFrame, Sender};
+
+/// The longest text that is collected.
+const TEXT_LIMIT: usize = 64 * 1024;
+/// Read at once. Small, because thousands of sessions keep their buffers.
+const PIECE: usize = 8 * 1024;
+
+/// One direction: reads from `R`, writes to `W`. Every future of it may be dropped at any moment
+/// and the next one goes on where it was.
+#[derive(Debug)]
+pub(super) struct Direction<R, W> {
+    from: R,
+    to: W,
+    sender: Sender,
+    /// Not yet looked at.
+    read: BytesMut,
+    /// To be written: whole heads and any part of what follows them.
+    out: BytesMut,
+    /// Of the last frame in `out`, so many bytes are still to come.
+    rest: u64,
+    /// The last data frame in `out` is not the end of its message.
+    in_message: bool,
+    /// Frames of a text message that were not passed on.
+    held: BytesMut,
+    /// What they say.
+    text: Vec<u8>,
+    movement: Movement,
+}
+
+/// What [`Direction::next_text`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Text {
+    /// A text message is held, and [`Direction::text`] has it.
+    Whole,
+    /// One that is longer than [`TEXT_LIMIT`].
+    TooLong,
+    /// Nothing follows any more.
+    End,
+}
+
+/// Why a direction cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    /// The connection broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// What came is not WebSocket.
+    #[error("not a frame of WebSocket")]
+    Frame,
+}
+
+impl From<NotAFrame> for Broken {
+    fn from(NotAFrame: NotAFrame) -> Broken {
+        Broken::Frame
+    }
+}
+
+/// When a byte moved the last time, in either direction of a session.
+#[derive(Clone, Debug)]
+pub(super) struct Movement(Rc<Cell<Instant>>);
+
+impl Movement {
+    pub(super) fn new() -> Movement {
+        Movement(Rc::new(Cell::new(Instant::now())))
+    }
+
+    fn noted(&self) {
+        self.0.set(Instant::now());
+    }
+
+    /// Returns once nothing has moved for so long.
+    pub(super) async fn ceased(&self, silence: Duration) {
+        loop {
+            let until = self.0.get() + silence;
+            if Instant::now() >= until {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
+    /// `read` is what has been read from `from` already.
+    pub(super) fn new(
+        (from, read): (R, &[u8]),
+        to: W,
+        sender: Sender,
+        movement: &Movement,
+    ) -> Direction<R, W> {
+        Direction {
+            from,
+            to,
+            sender,
+            read: BytesMut::from(read),
+            out: BytesMut::new(),
+            rest: 0,
+            in_message: false,
+            held: BytesMut::new(),
+            text: Vec::new(),
+            movement: movement.clone(),
+        }
+    }
+
+    /// Passes everything on until nothing follows, then says so to the other end.
+    pub(super) async fn relay(&mut self) -> io::Result<()> {
+        loop {
+            self.pass();
+            self.flush().await?;
+            if !self.fill().await? {
+                self.move_on(self.read.len());
+                self.flush().await?;
+                return self.to.shutdown().await;
+            }
+        }
+    }
+
+    /// Passes everything on but text: the first whole text message is held.
+    pub(super) async fn next_text(&mut self) -> Result<Text, Broken> {
+        loop {
+            self.finish_frame().await?;
+            let head = loop {
+                match Head::parse(&self.read)? {
+                    Some(head) => break head,
+                    None if self.fill().await? => {}
+                    None => return Ok(Text::End),
+                }
+            };
+            if !head.is_allowed_to(self.sender) {
+                return Err(Broken::Frame);
+            }
+            let is_text = match head.kind() {
+                // One message begins within another.
+                Kind::Text | Kind::Binary if !self.held.is_empty() => return Err(Broken::Frame),
+                Kind::Text => true,
+                Kind::Continuation => !self.held.is_empty(),
+                Kind::Binary | Kind::Control => false,
+            };
+            if !is_text {
+                self.pass_head(&head);
+                continue;
+            }
+            if self.text.len() as u64 + head.length > TEXT_LIMIT as u64 {
+                return Ok(Text::TooLong);
+            }
+            // Within the limit, as the line above says.
+            let end = head.size + head.length as usize;
+            while self.read.len() < end {
+                if !self.fill().await? {
+                    return Ok(Text::End);
+                }
+            }
+            self.hold(&head, end);
+            if head.is_final() {
+                return Ok(Text::Whole);
+            }
+        }
+    }
+
+    /// What the message that is held says.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Passes on what is held.
+    pub(super) fn release(&mut self) {
+        self.out.extend_from_slice(&self.held);
+        self.discard();
+    }
+
+    /// The same where the message turned out to be too long to be held.
+    pub(super) fn release_too_long(&mut self) {
+        self.release();
+        if let Ok(Some(head)) = Head::parse(&self.read) {
+            self.pass_head(&head);
+        }
+    }
+
+    /// Drops what is held.
+    pub(super) fn discard(&mut self) {
+        self.held.clear();
+        self.text.clear();
+    }
+
+    /// Adds a text message to what is written.
+    pub(super) fn push_text(&mut self, text: Vec<u8>) {
+        frames::push_text(&mut self.out, self.sender, text);
+    }
+
+    /// Writes what is there to be written.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        while !self.out.is_empty() {
+            if self.to.write_buf(&mut self.out).await? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.movement.noted();
+        }
+        self.to.flush().await
+    }
+
+    /// Ends the direction after the frame under way: with `error`, a text message, where no other
+    /// message is under way, and `close`. Then reads on, so that nothing unread resets the
+    /// connection before the other side has read this.
+    pub(super) async fn end(
+        &mut self,
+        error: Option<Vec<u8>>,
+        close: Option<CloseCode>,
+    ) -> io::Result<()> {
+        self.finish_frame().await?;
+        if let Some(error) = error.filter(|_| !self.in_message) {
+            self.push_text(error);
+        }
+        if let Some(code) = close {
+            frames::push_close(&mut self.out, self.sender, code);
+        }
+        self.flush().await?;
+        self.to.shutdown().await?;
+        while self.fill().await? {
+            self.read.clear();
+        }
+        Ok(())
+    }
+
+    /// Reads more. False where nothing follows.
+    async fn fill(&mut self) -> io::Result<bool> {
+        self.read.reserve(PIECE);
+        let read = self.from.read_buf(&mut self.read).await?;
+        self.movement.noted();
+        Ok(read > 0)
+    }
+
+    /// Passes on the rest of the frame under way and nothing behind it.
+    async fn finish_frame(&mut self) -> io::Result<()> {
+        loop {
+            self.pass_rest();
+            self.flush().await?;
+            if self.rest == 0 {
+                return Ok(());
+            }
+            if !self.fill().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// Passes on all that was read, but for a head that is not whole.
+    fn pass(&mut self) {
+        loop {
+            self.pass_rest();
+            if self.rest > 0 {
+                return;
+            }
+            match Head::parse(&self.read) {
+                Ok(Some(head)) => self.pass_head(&head),
+                Ok(None) => return,
+                // Whoever reads it may make of it what it likes; there is no boundary any more.
+                Err(_) => self.rest = u64::MAX,
+            }
+        }
+    }
+
+    fn pass_rest(&mut self) {
+        let read = self.read.len() as u64;
+        let passed = self.rest.min(read);
+        self.rest -= passed;
+        // Not more than was read, which is a usize.
+        self.move_on(passed as usize);
+    }
+
+    fn move_on(&mut self, length: usize) {
+        self.out.extend_from_slice(&self.read[..length]);
+        self.read.advance(length);
+    }
+
+    fn pass_head(&mut self, head: &Head) {
+        self.move_on(head.size);
+        self.rest = head.length;
+        if head.kind() != Kind::Control {
+            self.in_message = !head.is_final();
+        }
+    }
+
+    /// Holds the frame that is the first `end` bytes of what was read.
+    fn hold(&mut self, head: &Head, end: usize) {
+        head.unmask(&self.read[head.size..end], &mut self.text);
+        self.held.extend_from_slice(&self.read[..end]);
+        self.read.advance(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{DuplexStream, duplex};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// A direction, where it reads from, and where it writes to.
+    fn direction(
+        sender: Sender,
+    ) -> (
+        Direction<DuplexStream, DuplexStream>,
+        DuplexStream,
+        DuplexStream,
+    ) {
+        let ((near, from), (to, far)) = (duplex(1 << 20), duplex(1 << 20));
+        let movement = Movement::new();
+        (
+            Direction::new((from, &[]), to, sender, &movement),
+            near,
+            far,
+        )
+    }
+
+    /// What has arrived so far.
+    async fn arrived(far: &mut DuplexStream) -> Vec<u8> {
+        let mut heard = vec![0; 1 << 20];
+        let read = tokio::time::timeout(MINUTE, far.read(&mut heard)).await;
+        heard.truncate(read.map_or(0, Result::unwrap));
+        heard
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pieces_of_any_size_arrive_as_they_were_but_for_a_head_that_is_not_whole() {
+        let frames = b"\x81\x02ab\x82\x7e\0\x80".iter().copied();
+        let frames: Vec<u8> = frames.chain([7; 128]).chain(*b"\x89\0").collect();
+        for size in 1..frames.len() {
+            let (mut down, mut near, mut far) = direction(Sender::Upstream);
+            let mut sent = 0;
+            for piece in frames.chunks(size) {
+                near.write_all(piece).await.unwrap();
+                sent += piece.len();
+                assert!(tokio::time::timeout(MINUTE, down.relay()).await.is_err());
+                let whole = match sent {
+                    0..2 => 0,
+                    5..8 => 4,
+                    137 => 136,
+                    sent => sent,
+                };
+                // Cut off at any moment, it ends where a Close may stand, or in the midst of a frame.
+                assert_eq!(down.rest == 0, matches!(whole, 0 | 4 | 136 | 138), "{sent}");
+            }
+            assert_eq!(arrived(&mut far).await, frames);
+            drop(near);
+            down.relay().await.unwrap();
+            assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn text_is_held_across_interruptions_and_all_else_passes() {
+        let (mut down, mut near, mut far) = direction(Sender::Upstream);
+        let frames = b"\x82\x01x\x01\x02he\x89\x01p\x80\x03llo";
+        for byte in &frames[..frames.len() - 1] {
+            near.write_all(&[*byte]).await.unwrap();
+            assert!(
+                tokio::time::timeout(MINUTE, down.next_text())
+                    .await
+                    .is_err()
+            );
+        }
+        near.write_all(b"o\x81\x01!").await.unwrap();
+        assert_eq!(down.next_text().await.unwrap(), Text::Whole);
+        assert_eq!(down.text(), b"hello");
+        assert_eq!(arrived(&mut far).await, b"\x82\x01x\x89\x01p");
+        down.release();
+        assert_eq!(down.next_text().await.unwrap(), Text::Whole);
+        assert_eq!(down.text(), b"!");
+        assert_eq!(arrived(&mut far).await, b"\x01\x02he\x80\x03llo");
+        down.discard();
+        drop(near);
+        assert_eq!(down.next_text().await.unwrap(), Text::End);
+        assert_eq!(arrived(&mut far).await, b"");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn text_that_is_too_long_passes_whole() {
+        let (mut down, mut near, mut far) = direction(Sender::Upstream);
+        let first = [&b"\x01\x7e\xff\xff"[..], &[b'a'; 65_535]].concat();
+        near.write_all(&first).await.unwrap();
+        near.write_all(b"\x80\x02bc\x81\x01!").await.unwrap();
+        assert_eq!(down.next_text().await.unwrap(), Text::TooLong);
+        down.release_too_long();
+        assert_eq!(down.next_text().await.unwrap(), Text::Whole);
+        assert_eq!(down.text(), b"!");
+        assert_eq!(
+            arrived(&mut far).await,
+            [&first[..], b"\x80\x02bc"].concat()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_stands_between_messages_and_never_within_one() {
+        for (before, after) in [
+            (
+                &b"\x81\x01a"[..],
+                &b"\x81\x01a\x81\x01e\x88\x02\x03\xf0"[..],
+            ),
+            (b"\x01\x01a", b"\x01\x01a\x88\x02\x03\xf0"),
+        ] {
+            let (mut down, mut near, mut far) = direction(Sender::Upstream);
+            near.write_all(before).await.unwrap();
+            assert!(tokio::time::timeout(MINUTE, down.relay()).await.is_err());
+            drop(near);
+            let code = Some(CloseCode::Policy);
+            down.end(Some(b"e".to_vec()), code).await.unwrap();
+            assert_eq!(arrived(&mut far).await, after);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pings_in_one_direction_keep_both_alive() {
+        let (mut down, mut near, mut far) = direction(Sender::Upstream);
+        let movement = down.movement.clone();
+        let silence = 3 * MINUTE / 2;
+        let started = Instant::now();
+        let talking = async {
+            for _ in 0..100 {
+                near.write_all(b"\x89\0").await.unwrap();
+                assert_eq!(far.read_u16().await.unwrap(), 0x8900);
+                tokio::time::sleep(MINUTE).await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = talking => {}
+            _ = down.relay() => panic!("nothing has ended"),
+            () = movement.ceased(silence) => {}
+        }
+        assert_eq!(started.elapsed(), 99 * MINUTE + silence);
+    }
+}
