@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -96,6 +97,7 @@ pub fn principal(number: usize) -> Principal {
 /// How a proxy is to be started.
 pub struct Builder {
     folder: TempDir,
+    listen: Ipv4Addr,
     hosts: String,
     environment: Vec<(String, String)>,
     extra: String,
@@ -112,6 +114,7 @@ pub fn proxy(damoov: &Simulator) -> Builder {
         .map(|host| format!("\"{host}\" = \"{}\"\n", damoov.base_url()));
     Builder {
         folder: tempfile::tempdir().unwrap(),
+        listen: Ipv4Addr::LOCALHOST,
         hosts: hosts.collect(),
         environment: Vec::new(),
         extra: String::new(),
@@ -137,6 +140,16 @@ impl Builder {
     pub fn redirect(mut self, host: &str, url: &str) -> Builder {
         let old = self.hosts.lines().find(|line| line.contains(host)).unwrap();
         self.hosts = self.hosts.replace(old, &format!("\"{host}\" = \"{url}\""));
+        self
+    }
+
+    /// Listens on an address where nobody else's port can be the one that this proxy gives up and
+    /// takes again when it restarts.
+    pub fn apart(mut self) -> Builder {
+        static TAKEN: AtomicU8 = AtomicU8::new(0);
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let number = TAKEN.fetch_add(1, Ordering::Relaxed) + 1;
+        self.listen = Ipv4Addr::new(127, high, low, number);
         self
     }
 
@@ -174,7 +187,7 @@ impl Builder {
         let config = self.folder.path().join("damoov-proxy.toml");
         let text = format!(
             r#"
-listen = "127.0.0.1:0"
+listen = "{}:0"
 [[instance]]
 name = "main"
 id = "{INSTANCE_ID}"
@@ -190,6 +203,7 @@ listen = "127.0.0.1:0"
 [upstream.hosts]
 {}
 {}"#,
+            self.listen,
             store.display(),
             self.hosts,
             self.extra,
