@@ -75,7 +75,7 @@ impl Trouble {
 
 /// A proxy that takes trouble often.
 fn troubled(damoov: &Simulator) -> Builder {
-    proxy(damoov).apart().set("renewal.contested_backoff", "0s")
+    proxy(damoov).set("renewal.contested_backoff", "0s")
 }
 
 /// One login for the first call and one for each revocation, one refresh for each expiry; nothing

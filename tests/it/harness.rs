@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,6 +79,15 @@ pub async fn damoov_with(change: impl FnOnce(&mut Settings)) -> Simulator {
         .expect("a free port on loopback")
 }
 
+/// An address of one proxy alone: nobody else is given the port that it gives up and takes again
+/// when it restarts.
+fn address_apart() -> Ipv4Addr {
+    static TAKEN: AtomicU16 = AtomicU16::new(1);
+    let [.., process] = std::process::id().to_be_bytes();
+    let [high, low] = TAKEN.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    Ipv4Addr::new(127, process | 1, high, low)
+}
+
 /// An address on loopback.
 pub fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -114,7 +123,7 @@ pub fn proxy(damoov: &Simulator) -> Builder {
         .map(|host| format!("\"{host}\" = \"{}\"\n", damoov.base_url()));
     Builder {
         folder: tempfile::tempdir().unwrap(),
-        listen: Ipv4Addr::LOCALHOST,
+        listen: address_apart(),
         hosts: hosts.collect(),
         environment: Vec::new(),
         extra: String::new(),
@@ -140,16 +149,6 @@ impl Builder {
     pub fn redirect(mut self, host: &str, url: &str) -> Builder {
         let old = self.hosts.lines().find(|line| line.contains(host)).unwrap();
         self.hosts = self.hosts.replace(old, &format!("\"{host}\" = \"{url}\""));
-        self
-    }
-
-    /// Listens on an address where nobody else's port can be the one that this proxy gives up and
-    /// takes again when it restarts.
-    pub fn apart(mut self) -> Builder {
-        static TAKEN: AtomicU8 = AtomicU8::new(0);
-        let [_, _, high, low] = std::process::id().to_be_bytes();
-        let number = TAKEN.fetch_add(1, Ordering::Relaxed) + 1;
-        self.listen = Ipv4Addr::new(127, high, low, number);
         self
     }
 
