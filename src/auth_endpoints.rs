@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::credentials::{self, Login, Need, PasswordError, Provider};
+use crate::credentials::{self, Expected, Login, Need, PasswordError, Provider};
 use crate::damoov::auth_requests::{self, Endpoint, Granted, Unread, Who};
 use crate::damoov::user_changes::Registration;
 use crate::principal::{InstanceId, Principal};
@@ -134,7 +134,8 @@ impl AuthEndpoints {
         Ok(self.granted(wanted.principal, &got))
     }
 
-    /// Whoever asks for a newer token gets one whose life has just begun, if there is one.
+    /// Whoever asks for a newer token gets one whose life has just begun, if there is one; never the
+    /// real one that it already holds, because Damoov may have refused it to the caller itself.
     async fn refresh(&self, content: &[u8]) -> Result<Reply, Error> {
         let pair = auth_requests::read_refresh(content)?;
         let principal = self
@@ -149,7 +150,10 @@ impl AuthEndpoints {
             principal,
             instance: None,
         };
-        let got = self.provider.get(&wanted, Need::Fresh).await?;
+        let mut got = self.provider.get(&wanted, Need::Fresh).await?;
+        if pair.access_token.matches(got.credentials.token()) {
+            got = self.provider.newer(&wanted, got.credentials).await?;
+        }
         Ok(self.granted(wanted.principal, &got))
     }
 
@@ -180,7 +184,12 @@ impl AuthEndpoints {
     /// Keeps what the answer to a registration with `instance` gives out, and puts tokens of our
     /// own in its place. None where it cannot be told what it gives out, so that real tokens might
     /// pass.
-    pub async fn registered(&self, instance: InstanceId, content: Bytes) -> Option<Bytes> {
+    pub async fn registered(
+        &self,
+        instance: InstanceId,
+        expected: Expected,
+        content: Bytes,
+    ) -> Option<Bytes> {
         if content.is_empty() {
             return Some(content);
         }
@@ -191,7 +200,7 @@ impl AuthEndpoints {
         let principal = Principal::User(registration.user?);
         let adopted = self
             .provider
-            .adopt(&principal, Some(instance), grant)
+            .adopt(expected, &principal, Some(instance), grant)
             .await
             .inspect_err(|error| {
                 tracing::error!(
