@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::credentials::{self, Expected, Login, Need, PasswordError, Provider};
 use crate::damoov::auth_requests::{self, Endpoint, Granted, Unread, Who};
+use crate::damoov::jwt::Claims;
 use crate::damoov::user_changes::Registration;
 use crate::principal::{InstanceId, Principal};
 
@@ -99,17 +100,9 @@ impl AuthEndpoints {
         instance: Option<InstanceId>,
         content: &[u8],
     ) -> Result<Reply, Error> {
-        let answered = match endpoint {
+        match endpoint {
             Endpoint::Login => self.log_in(instance, content).await,
             Endpoint::RefreshToken => self.refresh(content).await,
-        };
-        match answered {
-            Err(Error::NotConfigured | Error::TokenInvalid(Invalid::Foreign))
-                if self.forwards_unknown =>
-            {
-                Ok(Reply::Forward)
-            }
-            answered => answered,
         }
     }
 
@@ -125,11 +118,17 @@ impl AuthEndpoints {
         let checked = self
             .provider
             .check_password(ANYBODY, &who, login.password.expose());
-        let wanted = checked.map_err(|error| match error {
-            PasswordError::NotConfigured => Error::NotConfigured,
-            PasswordError::Wrong => Error::PasswordWrong,
-            PasswordError::TooManyWrong { retry_after } => Error::TooManyWrong { retry_after },
-        })?;
+        let wanted = match checked {
+            Ok(wanted) => wanted,
+            Err(PasswordError::NotConfigured) if self.forwards_unknown => {
+                return Ok(Reply::Forward);
+            }
+            Err(PasswordError::NotConfigured) => return Err(Error::NotConfigured),
+            Err(PasswordError::Wrong) => return Err(Error::PasswordWrong),
+            Err(PasswordError::TooManyWrong { retry_after }) => {
+                return Err(Error::TooManyWrong { retry_after });
+            }
+        };
         let got = self.provider.get(&wanted, Need::Usable).await?;
         Ok(self.granted(wanted.principal, &got))
     }
@@ -138,23 +137,36 @@ impl AuthEndpoints {
     /// real one that it already holds, because Damoov may have refused it to the caller itself.
     async fn refresh(&self, content: &[u8]) -> Result<Reply, Error> {
         let pair = auth_requests::read_refresh(content)?;
-        let principal = self
+        let (access_token, refresh_token) =
+            (pair.access_token.expose(), pair.refresh_token.expose());
+        let named = self
             .handed_out
-            .renewable(
-                ANYBODY,
-                pair.access_token.expose(),
-                pair.refresh_token.expose(),
-            )
-            .await?;
+            .renewable(ANYBODY, access_token, refresh_token)
+            .await;
+        let principal = match named {
+            Err(Error::TokenInvalid(Invalid::Foreign))
+                if self.forwards_unknown && !self.is_configured_here(access_token) =>
+            {
+                return Ok(Reply::Forward);
+            }
+            named => named?,
+        };
         let wanted = credentials::Wanted {
             principal,
             instance: None,
         };
         let mut got = self.provider.get(&wanted, Need::Fresh).await?;
-        if pair.access_token.matches(got.credentials.token()) {
+        if got.credentials.token() == access_token {
             got = self.provider.newer(&wanted, got.credentials).await?;
         }
         Ok(self.granted(wanted.principal, &got))
+    }
+
+    /// Whether a real JWT is of a configured instance: its pair may be the one in the store, which a
+    /// refresh that passes by would end.
+    fn is_configured_here(&self, jwt: &str) -> bool {
+        let instance = Claims::read(jwt).instance;
+        instance.is_some_and(|instance| self.provider.instance(Some(instance)).is_ok())
     }
 
     fn granted(&self, principal: Principal, got: &credentials::Got) -> Reply {

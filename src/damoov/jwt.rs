@@ -6,13 +6,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::principal::DeviceToken;
+use crate::principal::{DeviceToken, InstanceId};
 
 /// The claims that matter here. Each may be missing or of another type; then it is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Whose token it is; none in an admin's.
     pub device_token: Option<DeviceToken>,
+    /// The group that its user is in.
+    pub instance: Option<InstanceId>,
     /// Seconds since the Unix epoch.
     pub issued: Option<i64>,
     /// Seconds since the Unix epoch.
@@ -26,6 +28,8 @@ impl Claims {
         struct Payload {
             #[serde(rename = "DeviceToken", default)]
             device_token: serde_json::Value,
+            #[serde(rename = "InstanceId", default)]
+            instance: serde_json::Value,
             #[serde(default)]
             iat: serde_json::Value,
             #[serde(default)]
@@ -37,6 +41,10 @@ impl Claims {
                 .device_token
                 .as_str()
                 .and_then(|t| DeviceToken::parse(t).ok()),
+            instance: payload
+                .instance
+                .as_str()
+                .and_then(|id| InstanceId::parse(id).ok()),
             issued: payload.iat.as_i64(),
             expires: payload.exp.as_i64(),
         }
