@@ -369,6 +369,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_bearer_is_that_of_the_only_authorization() {
+        let bearer_of = |lines: &[&'static str]| {
+            let headers = map(lines.iter().map(|line| ("authorization", *line)));
+            bearer(&headers).map(str::to_owned)
+        };
+        for (lines, found) in [
+            (&["Bearer a.b"][..], Some("a.b")),
+            (&["bearer  a.b "], Some("a.b")),
+            (&["BEARER "], Some("")),
+            (&["Bearer a", "Bearer a"], Some("")),
+            (&["Basic eA==", "Bearer a"], Some("")),
+            (&["Basic eA=="], None),
+            (&["Bearer"], None),
+            (&[], None),
+        ] {
+            assert_eq!(bearer_of(lines).as_deref(), found, "{lines:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_nomination_lets_a_forbidden_field_through(

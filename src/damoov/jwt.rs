@@ -74,12 +74,14 @@ mod tests {
     #[test]
     fn claims_are_read() {
         let claims = Claims::read(&jwt(
-            r#"{"DeviceToken":"6F1C0C1E5A0E4C1E9F530D3C2F8A7B11","iat":100,"exp":43300,"x":[1]}"#,
+            r#"{"DeviceToken":"6F1C0C1E5A0E4C1E9F530D3C2F8A7B11","InstanceId":"11111111111141118111111111111111","iat":100,"exp":43300,"x":[1]}"#,
         ));
         assert_eq!(
             claims.device_token.unwrap().to_string(),
             "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11"
         );
+        let instance = InstanceId::parse("11111111-1111-4111-8111-111111111111");
+        assert_eq!(claims.instance, instance.ok());
         assert_eq!(claims.lifetime(), Some(43200));
     }
 

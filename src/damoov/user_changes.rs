@@ -224,6 +224,23 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_with_tokens_that_nobody_can_take_for_the_users_is_unread() {
+        for content in [
+            r#"{"Result":{"AccessToken":{"Token":"a"}},"Status":422}"#,
+            r#"{"Result":{"AccessToken":{"Token":"a"}},"Status":"200"}"#,
+            r#"{"Result":{"AccessToken":"a"}}"#,
+            r#"{"Result":{"AccessToken":["a"]}}"#,
+            r#"{"Result":{"User":{"refreshToken":"a"}}}"#,
+            r#"{"Result":null,"token":"a"}"#,
+        ] {
+            assert!(
+                Registration::read(content.as_bytes()).is_none(),
+                "{content}"
+            );
+        }
+    }
+
+    #[test]
     fn a_registration_without_tokens_stays_without() {
         for content in [
             format!(r#"{{"Result":{{"DeviceToken":"{USER}"}},"Status":200}}"#),
