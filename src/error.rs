@@ -106,7 +106,9 @@ impl Error {
                 Name::DeviceTokenMissing => caller(400, "device_token_missing"),
                 Name::DeviceTokenInvalid => caller(400, "device_token_invalid"),
                 Name::InstanceIdInvalid => caller(400, "instance_unknown"),
-                Name::AccountUnknown | Name::AccountMissing => caller(400, "account_unknown"),
+                Name::AccountUnknown | Name::AccountMissing | Name::AccountWanted => {
+                    caller(400, "account_unknown")
+                }
                 Name::BearerForeign => caller(401, "token_invalid"),
                 Name::Conflict => caller(400, "principal_conflict"),
             },
@@ -288,6 +290,7 @@ mod tests {
             (Name::InstanceIdInvalid.into(), 400, "instance_unknown"),
             (Name::AccountUnknown.into(), 400, "account_unknown"),
             (Name::AccountMissing.into(), 400, "account_unknown"),
+            (Name::AccountWanted.into(), 400, "account_unknown"),
             (Name::BearerForeign.into(), 401, "token_invalid"),
             (Name::Conflict.into(), 400, "principal_conflict"),
             (Endpoint::Unread(Unread::Login).into(), 400, "bad_request"),

@@ -52,6 +52,9 @@
 //! - `POST /v1/Auth/Login`, `/v1/Auth/RefreshToken`, `/v1/Registration/create`.
 //! - The data endpoints of every host: 401 without a valid token, 403 with the wrong kind, 404 for
 //!   an unknown path, 422 for dates that are none.
+//! - `/v1/Management/users`: `GET …/find`, `PUT` (the user is named by `UserDeviceToken`),
+//!   `DELETE …/<DeviceToken>` and `POST …/instances/change` do what they say; the last two revoke
+//!   the user's tokens.
 //! - Every good answer says in headers whose token came with what: `X-Sim-Principal`,
 //!   `X-Sim-Device-Token`, `X-Sim-Method`, `X-Sim-Target`, `X-Sim-Content-Length`,
 //!   `X-Sim-Content-Sha256`. The same stands in `Result.Sim` where `Result` is an object.
@@ -143,6 +146,7 @@ mod handle;
 mod jwt;
 mod live;
 mod login_limit;
+mod management;
 mod requests;
 mod results;
 mod server;

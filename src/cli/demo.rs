@@ -92,6 +92,7 @@ key = {{ file = "{folder}/{key_file}" }}
 
 fn lines_to_paste(proxy: SocketAddr, damoov: &str) -> String {
     let user = "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
+    let (instance, key) = (simulator::INSTANCE_ID, simulator::INSTANCE_KEY);
     let dates = "StartDate=2026-11-01&EndDate=2026-11-07";
     let scores = format!("http://{proxy}/indicators/v3/Scores/safety?{dates}");
     let control = format!("{damoov}/_control");
@@ -113,7 +114,10 @@ curl -s -o /dev/null {control}/faults -d '{{"on":"refresh","action":{{"lose":"re
 # 4. A burst of 1,000 parallel calls on an expired token: one refresh.
 curl -s -o /dev/null -X POST {control}/expire; curl -sZ --no-progress-meter --parallel-max 200 -o /dev/null -w '%{{http_code}}\n' '{scores}&n=[1-1000]' -H 'DeviceToken: {user}' | sort | uniq -c
 
-# 5. What all of it cost, as the API counted it: see "ok" under "logins" and "refreshes".
+# 5. A service that logs in by itself: the proxy answers, no login is made, and the service's token is swapped for the real one.
+curl -s 'http://{proxy}/v1/Auth/Login' -H 'InstanceId: {instance}' -d '{{"LoginFields":"{{\"Devicetoken\":\"{user}\"}}","Password":"{key}"}}' | grep -o 'eyJ[^"]*' | xargs -I TOKEN curl -si '{scores}' -H 'Authorization: Bearer TOKEN' | grep -i -e ^HTTP -e ^proxy-status
+
+# 6. What all of it cost, as the API counted it: see "ok" under "logins" and "refreshes".
 curl -s '{control}/counts?principal={user}'
 
 Ctrl-C ends both."#

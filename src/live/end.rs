@@ -10,6 +10,7 @@ use super::frames::CloseCode;
 use crate::error::Error;
 
 /// Why it ends.
+#[derive(Debug)]
 pub(super) enum End {
     /// The process is shutting down.
     Draining,

@@ -97,6 +97,7 @@ impl Session {
             () = movement.ceased(SILENCE) => Err(End::Silent),
         };
         if let Err(end) = ended {
+            tracing::debug!(reason = ?end, "a live session ends before its ends do");
             talk.end(end).await;
         }
     }

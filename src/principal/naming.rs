@@ -64,6 +64,9 @@ pub enum Error {
     /// `account_unknown`: none is named, and none is the default.
     #[error("name the account by the path prefix /~account:<name>, or configure a default one")]
     AccountMissing,
+    /// `account_unknown`: a user is named where an account is wanted.
+    #[error("this path is for API accounts, and the request names a user")]
+    AccountWanted,
     /// `token_invalid`, 401: a bearer that is not ours is the only name.
     #[error("the bearer was not handed out by this proxy; log in through it, or name the user")]
     BearerForeign,
@@ -125,7 +128,7 @@ pub fn name(
         // The DeviceToken header is the API's own here: it says whom the account acts on.
         Admin => match one_of(by_path, by_bearer)? {
             None if is_foreign => return Err(Error::BearerForeign),
-            Some(Principal::User(_)) => return Err(Error::AccountMissing),
+            Some(Principal::User(_)) => return Err(Error::AccountWanted),
             named => Some(
                 named
                     .or_else(|| accounts.default())
@@ -339,7 +342,7 @@ mod tests {
             ),
             ("/~account:billing/x", None, Bearer::Foreign, Ok(billing)),
             ("/x", Some(A), Bearer::Foreign, Err(Error::BearerForeign)),
-            ("/x", None, ours(a()), Err(Error::AccountMissing)),
+            ("/x", None, ours(a()), Err(Error::AccountWanted)),
             (
                 "/~account:billing/x",
                 None,
@@ -422,7 +425,7 @@ mod tests {
         }
         assert_eq!(
             principal(Admin, &format!("/~{A}/x"), &[]),
-            Err(Error::AccountMissing)
+            Err(Error::AccountWanted)
         );
     }
 

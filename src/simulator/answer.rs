@@ -40,6 +40,11 @@ pub(super) fn success(result: Value) -> Value {
     json!({"Result": result, "Status": 200, "Title": "", "Errors": []})
 }
 
+/// The envelope of a success that has no `Result`.
+pub(super) fn done() -> Value {
+    json!({"Status": 200, "Title": "", "Errors": []})
+}
+
 /// The envelope of a failure; an empty `message` is the API's "no useful message".
 pub(super) fn failure(status: StatusCode, key: &str, message: &str) -> Value {
     let errors = match message {

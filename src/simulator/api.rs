@@ -53,7 +53,7 @@ const ENDPOINTS: &[Endpoint] = &[
     Endpoint("/realtime/api/v1", Wants::Any, Host::Portal),
     Endpoint("/mobilesdk/stage", Wants::User, Host::Other),
     Endpoint("/api/rewarding", Wants::User, Host::Other),
-    Endpoint("/leaderboard", Wants::User, Host::Other),
+    Endpoint("/v1/Leaderboard", Wants::User, Host::Other),
 ];
 
 impl Endpoint {
@@ -109,7 +109,7 @@ pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Result<
             let keep = if requests::wanted(&head) {
                 content::KEPT
             } else {
-                0
+                content::READ
             };
             content::receive(body, keep).await?
         }
@@ -157,11 +157,12 @@ fn usual(world: &World, head: &Parts, presented: &Presented, received: &Received
     }
     let mut answer = match large(head.uri.path()) {
         Some(answer) => answer,
-        None => match results::result(world, head, principal) {
-            Ok(result) => answer::enveloped(
+        None => match results::result(world, head, principal, &received.json()) {
+            Ok(Some(result)) => answer::enveloped(
                 answer::success(with_receipt(result, head, principal, received)),
                 endpoint.names(),
             ),
+            Ok(None) => answer::enveloped(answer::done(), endpoint.names()),
             Err(results::Refused(status, message)) => refuse(head, status, message),
         },
     };

@@ -21,9 +21,6 @@ use super::tokens::Pair;
 use super::users::Refused;
 use super::world::{World, random_device};
 
-/// The longest content that is read: 64 KiB.
-const CONTENT: usize = 64 << 10;
-
 /// Which of these endpoints `path` is, if any.
 pub(super) fn endpoint(path: &str) -> Option<Grant> {
     [
@@ -45,7 +42,7 @@ pub(super) async fn answer(
 ) -> Result<Answer, Cut> {
     let arrived = world.clock.wall();
     let (head, body) = request.into_parts();
-    let received = content::receive(body, CONTENT).await?;
+    let received = content::receive(body, content::READ).await?;
     let call = Call::read(
         grant,
         &head,

@@ -7,12 +7,16 @@ use http::Response;
 use http::header::CONTENT_LENGTH;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::answer::{Answer, Cut};
 
 /// The most of a request's content that is kept for `/_control/requests`: 4 MiB.
 pub(super) const KEPT: usize = 4 << 20;
+
+/// The most that an endpoint reads of a request's content: 64 KiB.
+pub(super) const READ: usize = 64 << 10;
 
 /// One piece of a large answer.
 static PIECE: [u8; 64 << 10] = [b'd'; 64 << 10];
@@ -45,6 +49,12 @@ impl Received {
             sha256: hex(&Sha256::digest([])),
             content: None,
         }
+    }
+
+    /// The content as JSON; null where it is none.
+    pub(super) fn json(&self) -> Value {
+        let content = self.content.as_deref().unwrap_or_default();
+        serde_json::from_slice(content).unwrap_or_default()
     }
 }
 

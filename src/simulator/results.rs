@@ -1,44 +1,58 @@
-//! What the data endpoints answer: a few realistic bodies, an echo for the rest. Pure, but for the
-//! look-up of a user's instance.
+//! What the data endpoints answer: a few realistic bodies, an echo for the rest. Users are
+//! [`management`]'s.
 
+use http::StatusCode;
 use http::request::Parts;
-use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::principal::Principal;
 
+use super::management;
+use super::settings::Instance;
 use super::world::World;
 
 /// Why there is no result.
 pub(super) struct Refused(pub(super) StatusCode, pub(super) &'static str);
 
-/// The `Result` of a call by the holder of a token of the right kind.
-pub(super) fn result(world: &World, head: &Parts, principal: &Principal) -> Result<Value, Refused> {
+/// The `Result` of a call by the holder of a token of the right kind; none where the envelope has
+/// no such field.
+pub(super) fn result(
+    world: &World,
+    head: &Parts,
+    principal: &Principal,
+    content: &Value,
+) -> Result<Option<Value>, Refused> {
     let query = head.uri.query().unwrap_or_default();
     check_dates(query)?;
     let path = head.uri.path().to_ascii_lowercase();
     let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    Ok(match segments[..] {
-        ["indicators", _, "scores", "safety"] => safety_scores(),
-        ["indicators", "admin", _, "scores", "safety"] => safety_scores(),
-        ["indicators", ..] => json!({"DriverScore": 82, "UpdatedAt": "2026-06-30T21:14:00Z"}),
-        ["trips", "get", "v1"] | ["trips", "get", "admin", "v1"] => trips(principal),
+    Ok(Some(match segments[..] {
+        ["v1", "management", "users", ref rest @ ..] => {
+            return management::result(world, head, principal, rest, content);
+        }
+        ["indicators", ref rest @ ..] => indicators(rest),
+        ["trips", "get", "v1"] => trips(&owner(principal)),
+        ["trips", "get", "admin", "v1"] => trips(&content["Identifiers"]["UserId"]),
         ["trips", "get", .., trip] if trip != "v1" => find_trip(principal, trip)?,
         ["statistics", .., "daily"] => daily_statistics(),
         ["statistics", ..] => statistics(),
-        ["v1", "management", "users"] if head.method == Method::GET => match principal {
-            Principal::User(device) => user(world, &device.to_string(), principal),
-            Principal::Account(_) => users_page(world, principal),
-        },
-        ["v1", "management", "users", "getfilteredpage"] => users_page(world, principal),
-        ["v1", "instances" | "companies" | "applications", id] if id.len() != 36 => {
+        ["v1", "instances" | "companies" | "applications", id, ..] if id.len() != 36 => {
             return Err(Refused(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The id is not a UUID",
             ));
         }
+        ["v1", "applications", _, "instances"] => {
+            world.users.instances().iter().map(instance).collect()
+        }
         // That host answers 200 without a Result where it knows no such entity.
-        ["v1", "instances" | "companies" | "applications", _] => Value::Null,
+        ["v1", "instances", id] => world
+            .users
+            .instances()
+            .iter()
+            .find(|known| known.id.to_string() == id)
+            .map_or(Value::Null, instance),
+        ["v1", "companies" | "applications", _] => Value::Null,
         ["auth", "permissions"] | ["v1", "permissions", ..] => {
             json!({"Permissions": ["Users.Read", "Trips.Read", "Statistics.Read"]})
         }
@@ -49,18 +63,20 @@ pub(super) fn result(world: &World, head: &Parts, principal: &Principal) -> Resu
             json!({"TotalCoins": 1240, "AcquiredCoins": 1310, "TimeUnit": "Day"})
         }
         _ => json!({}),
+    }))
+}
+
+/// The value of a query's parameter, as it came; names without regard to case.
+pub(super) fn parameter<'q>(query: &'q str, wanted: &str) -> Option<&'q str> {
+    query.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.eq_ignore_ascii_case(wanted).then_some(value)
     })
 }
 
 /// 422 for `StartDate` or `EndDate` that is no date, or for an end before the start.
 fn check_dates(query: &str) -> Result<(), Refused> {
-    let date = |wanted: &str| {
-        query.split('&').find_map(|pair| {
-            let (name, value) = pair.split_once('=')?;
-            name.eq_ignore_ascii_case(wanted)
-                .then(|| value.get(..10).unwrap_or_default())
-        })
-    };
+    let date = |wanted: &str| Some(parameter(query, wanted)?.get(..10).unwrap_or_default());
     let (start, end) = (date("StartDate"), date("EndDate"));
     for given in [start, end].into_iter().flatten() {
         if given.parse::<jiff::civil::Date>().is_err() {
@@ -77,6 +93,48 @@ fn check_dates(query: &str) -> Result<(), Refused> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Below `/indicators`. For accounts, what is asked of one user is a list, and what is asked of an
+/// instance, an application or a company (`consolidated`) is not.
+fn indicators(segments: &[&str]) -> Value {
+    match segments {
+        [.., "statistics", "dates"] => json!([{
+            "LatestTripDate": "2026-06-30T07:41:48+00:00",
+            "LatestScoringDate": "2026-06-30T00:00:00",
+        }]),
+        [.., "statistics", "uniquetags"] => {
+            json!({"UniqueTagsCount": 1, "UniqueTagsList": ["Business"]})
+        }
+        ["admin", .., "daily"] => daily_statistics(),
+        ["admin", .., "safety", "consolidated"] => safety_scores(),
+        ["admin", .., "eco", "consolidated"] => eco_scores(),
+        ["admin", .., "statistics", "consolidated"] => statistics(),
+        ["admin", .., "safety"] => json!([safety_scores()]),
+        ["admin", .., "eco"] => json!([eco_scores()]),
+        ["admin", .., "statistics"] => json!([statistics()]),
+        [_, "scores", "safety"] => safety_scores(),
+        _ => json!({"DriverScore": 82, "UpdatedAt": "2026-06-30T21:14:00Z"}),
+    }
+}
+
+fn eco_scores() -> Value {
+    json!({
+        "EcoScore": 71.0,
+        "EcoScoreFuel": 96.8,
+        "EcoScoreTyres": 100.0,
+        "EcoScoreBrakes": 82.9,
+        "EcoScoreDepreciation": 26.5,
+    })
+}
+
+fn instance(instance: &Instance) -> Value {
+    json!({
+        "Id": instance.id.to_string(),
+        "Name": "Simulated",
+        "Description": "Default group",
+        "Status": "Active",
+    })
 }
 
 fn safety_scores() -> Value {
@@ -97,11 +155,14 @@ const TRIP_IDS: [&str; 2] = [
     "2f0e9a64-6c1b-4b7e-8d35-1a9be2c1f002",
 ];
 
-fn trip(principal: &Principal, id: &str) -> Value {
-    let owner = match principal {
-        Principal::User(device) => device.to_string(),
-        Principal::Account(email) => email.to_string(),
-    };
+fn owner(principal: &Principal) -> Value {
+    match principal {
+        Principal::User(device) => device.to_string().into(),
+        Principal::Account(email) => email.to_string().into(),
+    }
+}
+
+fn trip(owner: &Value, id: &str) -> Value {
     json!({
         "Id": id,
         "Identifiers": {"UserId": owner},
@@ -120,10 +181,16 @@ fn trip(principal: &Principal, id: &str) -> Value {
     })
 }
 
-fn trips(principal: &Principal) -> Value {
+fn trips(owner: &Value) -> Value {
     json!({
-        "Trips": TRIP_IDS.map(|id| trip(principal, id)),
-        "Paging": {"Total": TRIP_IDS.len(), "Count": TRIP_IDS.len(), "IncludedTotal": true},
+        "Trips": TRIP_IDS.map(|id| trip(owner, id)),
+        "PagingInfo": {
+            "HasPreviousPage": false,
+            "HasNextPage": false,
+            "TotalItems": TRIP_IDS.len(),
+            "TotalPages": 1,
+            "CurrentPage": 1,
+        },
     })
 }
 
@@ -131,7 +198,7 @@ fn find_trip(principal: &Principal, id: &str) -> Result<Value, Refused> {
     if !TRIP_IDS.contains(&id) {
         return Err(Refused(StatusCode::NOT_FOUND, "There is no such trip"));
     }
-    Ok(trip(principal, id))
+    Ok(trip(&owner(principal), id))
 }
 
 fn statistics() -> Value {
@@ -151,26 +218,4 @@ fn daily_statistics() -> Value {
         .map(|day| json!({"ReportDate": day, "DriverTripsCount": 2, "MileageKm": 31.9}))
         .to_vec()
         .into()
-}
-
-fn user(world: &World, device: &str, principal: &Principal) -> Value {
-    let instance = match principal {
-        Principal::User(device) => world.users.instance_of(*device),
-        Principal::Account(_) => None,
-    };
-    json!({
-        "DeviceToken": device,
-        "InstanceId": instance.map(|instance| instance.to_string()),
-        "UserFields": {"ClientId": "simulated", "FirstName": "Ada", "LastName": "Driver"},
-        "Enabled": true,
-    })
-}
-
-fn users_page(world: &World, principal: &Principal) -> Value {
-    json!({
-        "Items": [user(world, "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11", principal)],
-        "PageNumber": 1,
-        "PageSize": 10,
-        "TotalItems": 1,
-    })
 }

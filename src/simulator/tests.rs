@@ -4,6 +4,7 @@ mod calls;
 mod client;
 mod faults;
 mod grants;
+mod management;
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::Clock;
-use crate::principal::{DeviceToken, Principal};
+use crate::principal::{DeviceToken, InstanceId, Principal};
 use client::{Answered, Client};
 
 const USER: &str = "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";

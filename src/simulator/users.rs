@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use serde_json::{Map, Value};
+
 use crate::principal::{DeviceToken, InstanceId};
 
 use super::settings::{Account, Instance, KnownUsers};
@@ -15,8 +17,26 @@ pub(super) struct Users {
     accepts_any: bool,
     /// Prefixes of canonical DeviceTokens that never log in.
     rejected: Vec<String>,
-    /// Each user's instance; none before the first login of a user known from the settings.
-    registered: Mutex<HashMap<DeviceToken, Option<InstanceId>>>,
+    /// Everybody known by name, the deleted ones too.
+    known: Mutex<HashMap<DeviceToken, User>>,
+}
+
+/// One user.
+#[derive(Debug, Default)]
+pub(super) struct User {
+    home: Home,
+    /// What updates wrote: `FirstName`, `Email`, … and the object `UserFields`.
+    pub(super) written: Map<String, Value>,
+}
+
+/// Where a user is registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Home {
+    /// Known from the settings; the first login decides.
+    #[default]
+    Undecided,
+    In(InstanceId),
+    Deleted,
 }
 
 /// Why a registration was refused.
@@ -44,7 +64,12 @@ impl Users {
             accounts,
             accepts_any,
             rejected,
-            registered: Mutex::new(listed.into_iter().map(|device| (device, None)).collect()),
+            known: Mutex::new(
+                listed
+                    .into_iter()
+                    .map(|device| (device, User::default()))
+                    .collect(),
+            ),
         }
     }
 
@@ -60,13 +85,13 @@ impl Users {
         if !self.opens(instance, key) || self.rejected.iter().any(|no| name.starts_with(no)) {
             return false;
         }
-        let mut registered = self.registered.lock().expect("no holder panics");
-        if self.accepts_any {
-            registered.entry(device).or_default();
-        }
-        registered
-            .get_mut(&device)
-            .is_some_and(|home| *home.get_or_insert(instance) == instance)
+        self.user(device, |user| {
+            if user.home == Home::Undecided {
+                user.home = Home::In(instance);
+            }
+            user.home == Home::In(instance)
+        })
+        .unwrap_or(false)
     }
 
     /// Whether this is an account's email and password.
@@ -86,28 +111,73 @@ impl Users {
         if !self.opens(instance, key) {
             return Err(Refused::Instance);
         }
-        let mut registered = self.registered.lock().expect("no holder panics");
-        if registered.contains_key(&device) {
+        let mut known = self.known.lock().expect("no holder panics");
+        let user = known.entry(device).or_insert(User {
+            home: Home::Deleted,
+            ..User::default()
+        });
+        if user.home != Home::Deleted {
             return Err(Refused::Taken);
         }
-        registered.insert(device, Some(instance));
+        user.home = Home::In(instance);
         Ok(())
     }
 
     /// Makes `device` known without a registration.
     pub(super) fn add(&self, device: DeviceToken) {
-        let mut registered = self.registered.lock().expect("no holder panics");
-        registered.entry(device).or_default();
+        let mut known = self.known.lock().expect("no holder panics");
+        let user = known.entry(device).or_default();
+        if user.home == Home::Deleted {
+            user.home = Home::Undecided;
+        }
     }
 
     /// The instance of `device`; the first one where none is decided yet.
     pub(super) fn instance_of(&self, device: DeviceToken) -> Option<InstanceId> {
-        let registered = self.registered.lock().expect("no holder panics");
-        let home = registered.get(&device).copied().flatten();
-        home.or_else(|| self.instances.first().map(|instance| instance.id))
+        match self.user(device, |user| user.home) {
+            Some(Home::In(instance)) => Some(instance),
+            Some(Home::Undecided | Home::Deleted) | None => {
+                self.instances.first().map(|instance| instance.id)
+            }
+        }
     }
 
-    fn opens(&self, id: InstanceId, key: &str) -> bool {
+    /// Registers `device` with another instance. None where there is no such user.
+    pub(super) fn move_to(&self, device: DeviceToken, instance: InstanceId) -> Option<()> {
+        self.user(device, |user| user.home = Home::In(instance))
+    }
+
+    /// Ends `device` until it is registered again. None where there is no such user.
+    pub(super) fn delete(&self, device: DeviceToken) -> Option<()> {
+        self.user(device, |user| {
+            *user = User {
+                home: Home::Deleted,
+                ..User::default()
+            }
+        })
+    }
+
+    /// Looks at or changes what was written about `device`. None where there is no such user.
+    pub(super) fn user<T>(
+        &self,
+        device: DeviceToken,
+        change: impl FnOnce(&mut User) -> T,
+    ) -> Option<T> {
+        let mut known = self.known.lock().expect("no holder panics");
+        if self.accepts_any {
+            known.entry(device).or_default();
+        }
+        let user = known.get_mut(&device)?;
+        (user.home != Home::Deleted).then(|| change(user))
+    }
+
+    /// All instances.
+    pub(super) fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    /// Whether `key` is the key of the instance `id`.
+    pub(super) fn opens(&self, id: InstanceId, key: &str) -> bool {
         self.instances
             .iter()
             .any(|instance| instance.id == id && instance.key == key)

@@ -277,7 +277,7 @@ fn the_demo_starts_in_two_seconds_and_each_of_its_lines_does_what_it_says() {
     };
     assert!(lines.iter().any(|line| line.contains("http://127.0.0.1:")));
     let curls: Vec<_> = lines.iter().filter(|l| l.starts_with("curl")).collect();
-    let [call, expired, lost, burst, cost] = curls[..] else {
+    let [call, expired, lost, burst, login, cost] = curls[..] else {
         panic!("{lines:?}");
     };
     let answer: serde_json::Value = serde_json::from_str(&sh(call)).unwrap();
@@ -290,6 +290,8 @@ fn the_demo_starts_in_two_seconds_and_each_of_its_lines_does_what_it_says() {
     let answer = sh(lost);
     assert!(answer.contains("HTTP/1.1 200"), "{answer}");
     assert_eq!(sh(burst).trim(), "1000 200");
+    let answer = sh(login);
+    assert!(answer.contains("HTTP/1.1 200"), "{answer}");
     let counts: serde_json::Value = serde_json::from_str(&sh(cost)).unwrap();
     assert_eq!(
         counts["logins"]["ok"], 2,

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -78,6 +79,15 @@ pub async fn damoov_with(change: impl FnOnce(&mut Settings)) -> Simulator {
         .expect("a free port on loopback")
 }
 
+/// An address of one proxy alone: nobody else is given the port that it gives up and takes again
+/// when it restarts.
+fn address_apart() -> Ipv4Addr {
+    static TAKEN: AtomicU16 = AtomicU16::new(1);
+    let [.., process] = std::process::id().to_be_bytes();
+    let [high, low] = TAKEN.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    Ipv4Addr::new(127, process | 1, high, low)
+}
+
 /// An address on loopback.
 pub fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -96,6 +106,7 @@ pub fn principal(number: usize) -> Principal {
 /// How a proxy is to be started.
 pub struct Builder {
     folder: TempDir,
+    listen: Ipv4Addr,
     hosts: String,
     environment: Vec<(String, String)>,
     extra: String,
@@ -112,6 +123,7 @@ pub fn proxy(damoov: &Simulator) -> Builder {
         .map(|host| format!("\"{host}\" = \"{}\"\n", damoov.base_url()));
     Builder {
         folder: tempfile::tempdir().unwrap(),
+        listen: address_apart(),
         hosts: hosts.collect(),
         environment: Vec::new(),
         extra: String::new(),
@@ -174,7 +186,7 @@ impl Builder {
         let config = self.folder.path().join("damoov-proxy.toml");
         let text = format!(
             r#"
-listen = "127.0.0.1:0"
+listen = "{}:0"
 [[instance]]
 name = "main"
 id = "{INSTANCE_ID}"
@@ -190,6 +202,7 @@ listen = "127.0.0.1:0"
 [upstream.hosts]
 {}
 {}"#,
+            self.listen,
             store.display(),
             self.hosts,
             self.extra,

@@ -35,5 +35,7 @@ mod secrets;
 mod commands;
 // How the proxy ends.
 mod signals;
+// Clients that others wrote: damoov-admin, websockets, ws, the Android library's requests.
+mod clients;
 // What is promised at scale: crowds, kills, strangers, gigabytes, a week, fleets.
 mod promises;

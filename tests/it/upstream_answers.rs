@@ -374,7 +374,7 @@ async fn who_waits_too_long_for_a_free_connection_is_told_to_come_back() {
 }
 
 /// A simulated Damoov with TLS, and the certificate that vouches for it.
-async fn with_tls(name: &str) -> (Simulator, TempDir) {
+pub async fn with_tls(name: &str) -> (Simulator, TempDir) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ServerConfig::builder_with_provider(provider)
@@ -396,7 +396,8 @@ async fn with_tls(name: &str) -> (Simulator, TempDir) {
     (damoov, folder)
 }
 
-fn trusting(proxy: Builder, folder: &TempDir) -> Builder {
+/// A proxy that trusts it.
+pub fn trusting(proxy: Builder, folder: &TempDir) -> Builder {
     let file = folder.path().join("ca.pem");
     proxy.set("upstream.ca_file", &file.display().to_string())
 }

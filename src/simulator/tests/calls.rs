@@ -66,8 +66,11 @@ async fn each_endpoint_wants_its_kind_of_token() {
         };
         assert_eq!(nobody.json()[status], expected, "{path}");
     }
+    let path = "/v1/Instances/11111111-1111-4111-8111-111111111111";
+    let known = client.get(path, &admin).await;
+    assert_eq!(known.json()["Result"]["Status"], "Active");
     let unknown = client
-        .get("/v1/Instances/11111111-1111-4111-8111-111111111111", &admin)
+        .get(&path.replace("11111111", "22222222"), &admin)
         .await;
     assert_eq!(unknown.json()["Result"], Value::Null);
     assert!(client.get("/auth/permissions", &admin).await.json()["result"].is_object());

@@ -42,7 +42,7 @@ async fn a_token_that_the_proxy_handed_out_names_its_user_and_is_swapped() {
     let scene = Scene::new().await;
     let ours = scene.handed_out(1).await;
     let mut session = scene.connect(LIVE, &[]).await;
-    let instance = INSTANCE_ID.to_uppercase();
+    let instance = INSTANCE_ID.replace('-', "");
     session
         .say(json!({"type": "authenticate", "access_token": ours, "instance_id": instance}))
         .await;
@@ -307,4 +307,19 @@ async fn a_caller_that_hangs_up_does_not_cancel_the_renewal() {
     .await;
     assert_eq!(scene.proxy.get(1, SCORES).await.status, 200);
     assert_eq!(scene.count(1).refreshes.all(), 1);
+}
+
+#[tokio::test]
+async fn fifty_sessions_of_one_user_share_one_refresh() {
+    let scene = Scene::new().await;
+    let opening = (0..50).map(|_| scene.session());
+    let sessions = futures_util::future::join_all(opening).await;
+    scene.damoov.handle().expire(None);
+    let authenticating = sessions.into_iter().map(async |mut session| {
+        session.authenticate().await;
+        session.hears(&["authenticated"]).await;
+    });
+    futures_util::future::join_all(authenticating).await;
+    let count = scene.count(1);
+    assert_eq!((count.refreshes.all(), count.logins.all()), (1, 0));
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::harness::ECHO;
+use crate::upstream_answers::{trusting, with_tls};
 use crate::wire::{Upstream, Wire};
 
 /// A handshake, written by hand; names user 1.
@@ -254,4 +255,23 @@ async fn an_upstream_that_cannot_be_reached_or_does_not_switch_gives_an_ordinary
         (answer.status(), &*answer.code()),
         (502, "upstream_unreachable")
     );
+}
+
+#[tokio::test]
+async fn a_host_that_would_speak_http_2_is_asked_for_http_1_1_behind_its_certificate() {
+    let (damoov, folder) = with_tls("127.0.0.1").await;
+    let device = user(1).to_string();
+    let named = [("DeviceToken", &*device)];
+    let trusted = trusting(proxy(&damoov), &folder).start().await;
+    let mut session = Session::open(&trusted, LIVE, &named).await.unwrap();
+    session.authenticate().await;
+    session.hears(&["authenticated"]).await;
+
+    let (elsewhere, folder) = with_tls("damoov.example").await;
+    let other_name = trusting(proxy(&damoov), &folder)
+        .redirect("portal-apis.telematicssdk.com", &elsewhere.base_url())
+        .start()
+        .await;
+    let answer = Session::open(&other_name, LIVE, &[]).await.err().unwrap();
+    assert_eq!(answer.status(), 502);
 }

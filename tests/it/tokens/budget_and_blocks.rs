@@ -50,7 +50,7 @@ async fn the_first_429_blocks_logins_but_not_refreshes_also_after_a_restart() {
 #[tokio::test]
 async fn logins_go_on_when_the_block_ends() {
     let damoov = fast_damoov(60).await;
-    let proxy = fast(&damoov, 60).set("renewal.wait", "1s").start().await;
+    let proxy = fast(&damoov, 60).set("renewal.wait", "30s").start().await;
     fault_once(&damoov, On::Login, too_many(Some(90)));
     refused(&proxy.get(1, SCORES).await, 503, "login_blocked");
     eventually("the block ends", async || {
