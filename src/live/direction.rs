@@ -4,16 +4,17 @@
 
 use std::cell::Cell;
 use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until};
 
 use super::frames::{self, CloseCode, Head, Kind, NotAFrame, Sender};
 
-/// The longest text that is collected.
+/// The longest text that is collected. The heads of its frames may come to as much again.
 const TEXT_LIMIT: usize = 64 * 1024;
 /// Read at once. Small, because thousands of sessions keep their buffers.
 const PIECE: usize = 8 * 1024;
@@ -47,7 +48,7 @@ pub(super) enum Text {
     Whole,
     /// One that is longer than [`TEXT_LIMIT`].
     TooLong,
-    /// Nothing follows any more.
+    /// Nothing follows a Close or the end of the connection. What was held is passed on.
     End,
 }
 
@@ -96,7 +97,7 @@ impl Movement {
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
     /// `read` is what has been read from `from` already.
     pub(super) fn new(
-        (from, read): (R, &[u8]),
+        (from, read): (R, Bytes),
         to: W,
         sender: Sender,
         movement: &Movement,
@@ -136,7 +137,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
                 match Head::parse(&self.read)? {
                     Some(head) => break head,
                     None if self.fill().await? => {}
-                    None => return Ok(Text::End),
+                    None => {
+                        self.release();
+                        return Ok(Text::End);
+                    }
                 }
             };
             if !head.is_allowed_to(self.sender) {
@@ -147,19 +151,28 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
                 Kind::Text | Kind::Binary if !self.held.is_empty() => return Err(Broken::Frame),
                 Kind::Text => true,
                 Kind::Continuation => !self.held.is_empty(),
+                Kind::Close => {
+                    self.release();
+                    self.pass_head(&head);
+                    self.finish_frame().await?;
+                    return Ok(Text::End);
+                }
                 Kind::Binary | Kind::Control => false,
             };
             if !is_text {
                 self.pass_head(&head);
                 continue;
             }
-            if self.text.len() as u64 + head.length > TEXT_LIMIT as u64 {
+            let heads = self.held.len() - self.text.len();
+            let length = self.text.len() as u64 + head.length;
+            if heads > TEXT_LIMIT || length > TEXT_LIMIT as u64 {
                 return Ok(Text::TooLong);
             }
             // Within the limit, as the line above says.
             let end = head.size + head.length as usize;
             while self.read.len() < end {
                 if !self.fill().await? {
+                    self.release();
                     return Ok(Text::End);
                 }
             }
@@ -177,7 +190,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
 
     /// Passes on what is held.
     pub(super) fn release(&mut self) {
-        self.out.extend_from_slice(&self.held);
+        self.out.unsplit(mem::take(&mut self.held));
         self.discard();
     }
 
@@ -189,10 +202,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         }
     }
 
-    /// Drops what is held.
+    /// Drops what is held, and the room for it.
     pub(super) fn discard(&mut self) {
-        self.held.clear();
-        self.text.clear();
+        self.held = BytesMut::new();
+        self.text = Vec::new();
     }
 
     /// Adds a text message to what is written.
@@ -208,6 +221,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
             }
             self.movement.noted();
         }
+        // Most sessions are idle most of the time: none keeps room for what it wrote.
+        self.out = BytesMut::new();
         self.to.flush().await
     }
 
@@ -281,14 +296,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
     }
 
     fn move_on(&mut self, length: usize) {
-        self.out.extend_from_slice(&self.read[..length]);
-        self.read.advance(length);
+        self.out.unsplit(self.read.split_to(length));
     }
 
     fn pass_head(&mut self, head: &Head) {
         self.move_on(head.size);
         self.rest = head.length;
-        if head.kind() != Kind::Control {
+        if !matches!(head.kind(), Kind::Close | Kind::Control) {
             self.in_message = !head.is_final();
         }
     }
@@ -296,8 +310,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
     /// Holds the frame that is the first `end` bytes of what was read.
     fn hold(&mut self, head: &Head, end: usize) {
         head.unmask(&self.read[head.size..end], &mut self.text);
-        self.held.extend_from_slice(&self.read[..end]);
-        self.read.advance(end);
+        self.held.unsplit(self.read.split_to(end));
+        if self.read.is_empty() {
+            // The room for a long text goes with it.
+            self.read = BytesMut::new();
+        }
     }
 }
 
@@ -319,7 +336,7 @@ mod tests {
         let ((near, from), (to, far)) = (duplex(1 << 20), duplex(1 << 20));
         let movement = Movement::new();
         (
-            Direction::new((from, &[]), to, sender, &movement),
+            Direction::new((from, Bytes::new()), to, sender, &movement),
             near,
             far,
         )
@@ -399,6 +416,23 @@ mod tests {
         assert_eq!(
             arrived(&mut far).await,
             [&first[..], b"\x80\x02bc"].concat()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn text_in_endless_empty_pieces_is_too_long_and_passes_whole() {
+        let (mut down, mut near, mut far) = direction(Sender::Upstream);
+        let pieces = [&b"\x01\0"[..], &b"\0\0".repeat(40_000)].concat();
+        near.write_all(&pieces).await.unwrap();
+        let text = tokio::time::timeout(MINUTE, down.next_text()).await;
+        assert_eq!(text.expect("it is collected").unwrap(), Text::TooLong);
+        down.release_too_long();
+        near.write_all(b"\x80\x01a\x81\x01!").await.unwrap();
+        assert_eq!(down.next_text().await.unwrap(), Text::Whole);
+        assert_eq!(down.text(), b"!");
+        assert_eq!(
+            arrived(&mut far).await,
+            [&pieces[..], b"\x80\x01a"].concat()
         );
     }
 
