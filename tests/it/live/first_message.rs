@@ -320,11 +320,28 @@ async fn a_first_message_of_64_kib_is_taken_and_a_longer_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_long_first_message_leaves_no_room_with_its_session() {
+    const SESSIONS: usize = 200;
+    let scene = Scene::new().await;
+    let message = json!({"type": "authenticate", "x": "x".repeat(60_000)});
+    let before = scene.proxy.resident();
+    let mut sessions = Vec::new();
+    for _ in 0..SESSIONS {
+        let mut session = scene.session().await;
+        session.say(message.clone()).await;
+        session.hears(&["authenticated"]).await;
+        sessions.push(session);
+    }
+    let each = scene.proxy.resident().saturating_sub(before) / SESSIONS;
+    assert!(each < 120_000, "{each} bytes each");
+}
+
+#[tokio::test]
 async fn whoever_is_not_named_has_10_seconds_and_whoever_is_has_any_time() {
     let scene = Scene::new().await;
     let mut named = scene.session().await;
-    let mut nobodys = scene.connect(LIVE, &[]).await;
     let started = tokio::time::Instant::now();
+    let mut nobodys = scene.connect(LIVE, &[]).await;
     assert_eq!(nobodys.close_code().await, 1008);
     assert!(started.elapsed() >= Duration::from_secs(10));
     named.authenticate().await;
