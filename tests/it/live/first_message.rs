@@ -321,7 +321,7 @@ async fn a_first_message_of_64_kib_is_taken_and_a_longer_one_is_not() {
 
 #[tokio::test]
 async fn a_long_first_message_leaves_no_room_with_its_session() {
-    const SESSIONS: usize = 200;
+    const SESSIONS: u64 = 200;
     let scene = Scene::new().await;
     let message = json!({"type": "authenticate", "x": "x".repeat(60_000)});
     let before = scene.proxy.resident();
