@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::credentials::{self, Login, Need, PasswordError, Provider};
+use crate::credentials::{self, Expected, Login, Need, PasswordError, Provider};
 use crate::damoov::auth_requests::{self, Endpoint, Granted, Unread, Who};
+use crate::damoov::jwt::Claims;
 use crate::damoov::user_changes::Registration;
 use crate::principal::{InstanceId, Principal};
 
@@ -99,17 +100,9 @@ impl AuthEndpoints {
         instance: Option<InstanceId>,
         content: &[u8],
     ) -> Result<Reply, Error> {
-        let answered = match endpoint {
+        match endpoint {
             Endpoint::Login => self.log_in(instance, content).await,
             Endpoint::RefreshToken => self.refresh(content).await,
-        };
-        match answered {
-            Err(Error::NotConfigured | Error::TokenInvalid(Invalid::Foreign))
-                if self.forwards_unknown =>
-            {
-                Ok(Reply::Forward)
-            }
-            answered => answered,
         }
     }
 
@@ -125,32 +118,55 @@ impl AuthEndpoints {
         let checked = self
             .provider
             .check_password(ANYBODY, &who, login.password.expose());
-        let wanted = checked.map_err(|error| match error {
-            PasswordError::NotConfigured => Error::NotConfigured,
-            PasswordError::Wrong => Error::PasswordWrong,
-            PasswordError::TooManyWrong { retry_after } => Error::TooManyWrong { retry_after },
-        })?;
+        let wanted = match checked {
+            Ok(wanted) => wanted,
+            Err(PasswordError::NotConfigured) if self.forwards_unknown => {
+                return Ok(Reply::Forward);
+            }
+            Err(PasswordError::NotConfigured) => return Err(Error::NotConfigured),
+            Err(PasswordError::Wrong) => return Err(Error::PasswordWrong),
+            Err(PasswordError::TooManyWrong { retry_after }) => {
+                return Err(Error::TooManyWrong { retry_after });
+            }
+        };
         let got = self.provider.get(&wanted, Need::Usable).await?;
         Ok(self.granted(wanted.principal, &got))
     }
 
-    /// Whoever asks for a newer token gets one whose life has just begun, if there is one.
+    /// Whoever asks for a newer token gets one whose life has just begun, if there is one; never the
+    /// real one that it already holds, because Damoov may have refused it to the caller itself.
     async fn refresh(&self, content: &[u8]) -> Result<Reply, Error> {
         let pair = auth_requests::read_refresh(content)?;
-        let principal = self
+        let (access_token, refresh_token) =
+            (pair.access_token.expose(), pair.refresh_token.expose());
+        let named = self
             .handed_out
-            .renewable(
-                ANYBODY,
-                pair.access_token.expose(),
-                pair.refresh_token.expose(),
-            )
-            .await?;
+            .renewable(ANYBODY, access_token, refresh_token)
+            .await;
+        let principal = match named {
+            Err(Error::TokenInvalid(Invalid::Foreign))
+                if self.forwards_unknown && !self.is_configured_here(access_token) =>
+            {
+                return Ok(Reply::Forward);
+            }
+            named => named?,
+        };
         let wanted = credentials::Wanted {
             principal,
             instance: None,
         };
-        let got = self.provider.get(&wanted, Need::Fresh).await?;
+        let mut got = self.provider.get(&wanted, Need::Fresh).await?;
+        if got.credentials.token() == access_token {
+            got = self.provider.newer(&wanted, got.credentials).await?;
+        }
         Ok(self.granted(wanted.principal, &got))
+    }
+
+    /// Whether a real JWT is of a configured instance: its pair may be the one in the store, which a
+    /// refresh that passes by would end.
+    fn is_configured_here(&self, jwt: &str) -> bool {
+        let instance = Claims::read(jwt).instance;
+        instance.is_some_and(|instance| self.provider.instance(Some(instance)).is_ok())
     }
 
     fn granted(&self, principal: Principal, got: &credentials::Got) -> Reply {
@@ -180,7 +196,12 @@ impl AuthEndpoints {
     /// Keeps what the answer to a registration with `instance` gives out, and puts tokens of our
     /// own in its place. None where it cannot be told what it gives out, so that real tokens might
     /// pass.
-    pub async fn registered(&self, instance: InstanceId, content: Bytes) -> Option<Bytes> {
+    pub async fn registered(
+        &self,
+        instance: InstanceId,
+        expected: Expected,
+        content: Bytes,
+    ) -> Option<Bytes> {
         if content.is_empty() {
             return Some(content);
         }
@@ -191,7 +212,7 @@ impl AuthEndpoints {
         let principal = Principal::User(registration.user?);
         let adopted = self
             .provider
-            .adopt(&principal, Some(instance), grant)
+            .adopt(expected, &principal, Some(instance), grant)
             .await
             .inspect_err(|error| {
                 tracing::error!(

@@ -26,6 +26,7 @@ mod renewal;
 pub mod seal;
 mod token_endpoint;
 
+pub use adoption::Expected;
 pub use cache::Credentials;
 pub use login_slot::{LoginSlot, SlotEnd};
 pub use pair::{JwtHash, NotImported, Pair};

@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 
 use crate::auth_endpoints;
 use crate::credentials;
+use crate::damoov::envelope;
 use crate::principal::naming;
 use crate::proxy::head::Rejection;
 use crate::replay;
@@ -148,13 +149,8 @@ impl Error {
     /// The answer, in the API's envelope.
     pub fn answer(&self) -> Response<Bytes> {
         let refusal = self.refusal();
-        let content = serde_json::json!({
-            "Result": null,
-            "Status": refusal.status.as_u16(),
-            "Title": refusal.status.canonical_reason().unwrap_or_default(),
-            "Errors": [{ "Key": refusal.code, "Message": self.to_string() }],
-        });
-        let mut answer = Response::new(Bytes::from(content.to_string()));
+        let content = envelope::error(refusal.status, refusal.code, &self.to_string());
+        let mut answer = Response::new(Bytes::from(content));
         *answer.status_mut() = refusal.status;
         let headers = answer.headers_mut();
         headers.insert(

@@ -133,12 +133,18 @@ pub fn attach_instance_id(headers: &mut HeaderMap, id: HeaderValue) {
     headers.insert(INSTANCE_ID, id);
 }
 
-/// The only bearer token of a request (RFC 6750 §2.1).
+/// The bearer token of a request (RFC 6750 §2.1); an empty one where there are several
+/// authorizations: nobody knows which one counts.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut lines = headers.get_all(header::AUTHORIZATION).iter();
-    let (scheme, token) = lines.next()?.to_str().ok()?.split_once(' ')?;
-    let is_only_one = lines.next().is_none();
-    (is_only_one && scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim_ascii())
+    let line = lines.next()?;
+    if lines.next().is_some() {
+        return Some("");
+    }
+    let (scheme, token) = line.to_str().ok()?.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim_ascii())
 }
 
 /// Whether nobody can read the end of the content differently (RFC 9112 §6): at most one plain
@@ -360,6 +366,26 @@ mod tests {
                     ("proxy-status", status),
                 ])
             );
+        }
+    }
+
+    #[test]
+    fn the_bearer_is_that_of_the_only_authorization() {
+        let bearer_of = |lines: &[&'static str]| {
+            let headers = map(lines.iter().map(|line| ("authorization", *line)));
+            bearer(&headers).map(str::to_owned)
+        };
+        for (lines, found) in [
+            (&["Bearer a.b"][..], Some("a.b")),
+            (&["bearer  a.b "], Some("a.b")),
+            (&["BEARER "], Some("")),
+            (&["Bearer a", "Bearer a"], Some("")),
+            (&["Basic eA==", "Bearer a"], Some("")),
+            (&["Basic eA=="], None),
+            (&["Bearer"], None),
+            (&[], None),
+        ] {
+            assert_eq!(bearer_of(lines).as_deref(), found, "{lines:?}");
         }
     }
 

@@ -38,8 +38,7 @@ pub struct HandedOut {
     clock: Clock,
 }
 
-/// What a caller is given.
-#[derive(Debug)]
+/// What a caller is given. No `Debug`.
 pub struct Tokens {
     /// Names the principal when it comes back as a bearer.
     pub access_token: String,

@@ -303,6 +303,15 @@ async fn import_line(
     )
     .map_err(|error| error.to_string())?;
     let principal = Principal::User(user);
+    lease(&*open.store, &principal).await?;
+    let entry = open
+        .store
+        .load(&principal)
+        .await
+        .map_err(|error| error.to_string())?;
+    let stands = entry.record.as_ref();
+    let before = stands.and_then(|record| Pair::open(&open.ring, &principal, &record.sealed));
+    let pair = pair.replacing(before.as_ref());
     let record = Record {
         instance: Some(instance),
         known: true,
@@ -311,12 +320,6 @@ async fn import_line(
         expires: pair.expires(),
         run: open.run,
     };
-    lease(&*open.store, &principal).await?;
-    let entry = open
-        .store
-        .load(&principal)
-        .await
-        .map_err(|error| error.to_string())?;
     let committed = open
         .store
         .commit(&principal, record, entry.generation, entry.epoch)

@@ -7,14 +7,34 @@ use super::engine::{Engine, Made};
 use super::flights::Outcome;
 use super::pair::Pair;
 use super::{Credentials, Error, Provider};
+use crate::clock::Timestamp;
 use crate::damoov::auth::Grant;
 use crate::metrics::StoreOperation;
 use crate::principal::{InstanceId, Principal};
 
+/// Tokens that a registration may bring. Asked for before it is sent, handed in with what it
+/// brought.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// Nothing of the registration's can be older.
+    since: Timestamp,
+}
+
 impl Provider {
-    /// Makes the tokens that a registration of `principal` brought its newest, whatever is there:
-    /// a login saved. Durable when it returns; goes on to its end when the caller hangs up. Waits
-    /// at most `wait`.
+    /// Before a registration is sent: that its tokens could be kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`]: they could not; do not send it.
+    pub fn expect_tokens(&self) -> Result<Expected, Error> {
+        self.writable()?;
+        let since = self.engine.wall();
+        Ok(Expected { since })
+    }
+
+    /// Makes the tokens that a registration of `principal` brought its newest: a login saved.
+    /// Where a login came meanwhile, its tokens stay. Durable when it returns; goes on to its end
+    /// when the caller hangs up. Waits at most `wait`.
     ///
     /// # Errors
     ///
@@ -22,6 +42,7 @@ impl Provider {
     /// durable; it is tried on.
     pub async fn adopt(
         &self,
+        expected: Expected,
         principal: &Principal,
         instance: Option<InstanceId>,
         grant: Grant,
@@ -33,7 +54,11 @@ impl Provider {
         let pair = Pair::from_grant(grant, None, engine.wall()).ok_or(Error::BadResponse)?;
         let adoption = engine.see_through({
             let (engine, principal) = (engine.clone(), principal.clone());
-            async move { engine.adopt_pair(&principal, instance, &pair).await }
+            async move {
+                engine
+                    .adopt_pair(expected, &principal, instance, &pair)
+                    .await
+            }
         });
         let wait = engine.clock.to_real(engine.settings.wait);
         match tokio::time::timeout(wait, adoption).await {
@@ -62,17 +87,25 @@ impl Provider {
 }
 
 impl Engine {
-    /// Commits `pair` on top of whatever stands there. Without a lease: those are the run's, not
-    /// the task's, so that giving one back here would take it from a flight of the same principal.
-    /// A renewal under way, here or elsewhere, finds itself superseded.
+    /// Commits `pair` on top of whatever is older. Without a lease: those are the run's, not the
+    /// task's, so that giving one back here would take it from a flight of the same principal. A
+    /// refresh under way, here or elsewhere, finds itself superseded.
     async fn adopt_pair(
         &self,
+        expected: Expected,
         principal: &Principal,
         instance: Option<InstanceId>,
         pair: &Pair,
     ) -> Outcome {
         let mut entry = self.load(principal).await?;
         loop {
+            // Nobody can log a user in before it is registered: such a login has revoked `pair`.
+            let stands = entry.record.as_ref();
+            if stands.is_some_and(|record| record.received > expected.since)
+                && let Some(newer) = self.open(principal, &entry)
+            {
+                return Ok(self.publish_entry(principal, &entry, &newer));
+            }
             let made = self.make_durable(principal, &entry, instance, pair, |_| {});
             match made.await? {
                 Made::Durable(credentials) => {
@@ -91,7 +124,6 @@ mod tests {
     use std::time::Duration;
 
     use futures_util::FutureExt;
-    use futures_util::future::join_all;
 
     use super::super::fixture::{Medium, Process, device, grant, jwt, main, user};
     use super::super::{Need, Wanted};
@@ -103,7 +135,10 @@ mod tests {
     /// User 1's.
     async fn adopt(process: &Process, grant: Grant) -> Result<Arc<Credentials>, Error> {
         let provider = &process.provider;
-        provider.adopt(&user(1), Some(main()), grant).await
+        let expected = provider.expect_tokens().unwrap();
+        provider
+            .adopt(expected, &user(1), Some(main()), grant)
+            .await
     }
 
     fn wanted() -> Wanted {
@@ -134,22 +169,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_adopted_pair_replaces_what_others_commit_meanwhile() {
+    async fn an_adopted_pair_replaces_what_was_there_but_not_what_came_since_it_was_expected() {
         let medium = Medium::new();
         let (one, other) = (medium.start(), medium.start());
-        let adoptions = (0..16).map(|serial| {
+        let expected = one.provider.expect_tokens().unwrap();
+        while one.clock.wall() <= expected.since {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for serial in 1..=3 {
             let process = if serial % 2 == 0 { &one } else { &other };
-            async move {
-                let grant = grant(&user(1), serial);
-                let adopted = adopt(process, grant).await.unwrap();
-                (serial, adopted)
-            }
-        });
-        for (serial, adopted) in join_all(adoptions).await {
+            let adopted = adopt(process, grant(&user(1), serial)).await.unwrap();
             assert_eq!(adopted.token(), jwt(&user(1), serial));
         }
+        let (somebody, late) = (user(1), grant(&user(1), 4));
+        let late = one.provider.adopt(expected, &somebody, None, late).await;
+        assert_eq!(late.unwrap().token(), jwt(&user(1), 3));
         let entry = one.store.load(&user(1)).await.unwrap();
-        assert_eq!(entry.generation, Generation(16));
+        assert_eq!(entry.generation, Generation(3));
     }
 
     #[tokio::test]

@@ -110,13 +110,36 @@ impl Engine {
         let principal = &flight.principal;
         let trouble = |error| flight.trouble(error);
         let made = self.make_durable(principal, entry, instance, pair, trouble);
+        Ok(self.stands(principal, made.await?))
+    }
+
+    /// As [`Engine::commit`], for the pair of a login: over one that this run has adopted
+    /// meanwhile, too. That one is a registration's, which the login has revoked.
+    pub(super) async fn commit_login(
+        &self,
+        flight: &Flight,
+        entry: &Entry,
+        instance: Option<InstanceId>,
+        pair: &Pair,
+    ) -> Outcome {
+        let principal = &flight.principal;
+        let trouble = |error| flight.trouble(error);
+        let made = self.make_durable(principal, entry, instance, pair, trouble);
         match made.await? {
-            Made::Durable(credentials) => Ok(credentials),
+            Made::Superseded(now) if now.record.as_ref().is_some_and(|r| r.run == self.run) => {
+                self.commit(flight, &now, instance, pair).await
+            }
+            made => Ok(self.stands(principal, made)),
+        }
+    }
+
+    /// The token that stands there now, published.
+    fn stands(&self, principal: &Principal, made: Made) -> Option<Arc<Credentials>> {
+        match made {
+            Made::Durable(credentials) => credentials,
             Made::Superseded(now) => {
-                let Some(pair) = self.open(principal, &now) else {
-                    return Ok(None);
-                };
-                Ok(self.publish_entry(principal, &now, &pair))
+                let pair = self.open(principal, &now)?;
+                self.publish_entry(principal, &now, &pair)
             }
         }
     }

@@ -9,12 +9,19 @@ use crate::principal::Principal;
 
 impl Provider {
     /// Whether a token that was handed out under `epoch` still counts: nobody forgot the principal
-    /// since. A forget by another process is known within a second.
+    /// since, and an account is still configured. A forget by another process is known within a
+    /// second.
     ///
     /// # Errors
     ///
     /// [`Error::StoreUnavailable`], where the store had to be asked.
     pub async fn is_current(&self, principal: &Principal, epoch: u64) -> Result<bool, Error> {
+        if let Principal::Account(name) = principal {
+            let mut accounts = self.engine.settings.accounts.iter();
+            if !accounts.any(|account| account.name == *name) {
+                return Ok(false);
+            }
+        }
         let cached = self.engine.cache.peek(principal);
         if cached.is_some_and(|cached| cached.epoch() == epoch) {
             return Ok(true);
@@ -68,7 +75,9 @@ mod tests {
 
     async fn adopt(process: &Process, principal: &Principal, serial: u32) -> u64 {
         let grant = grant(principal, serial);
-        let adopted = process.provider.adopt(principal, None, grant).await;
+        let provider = &process.provider;
+        let expected = provider.expect_tokens().unwrap();
+        let adopted = provider.adopt(expected, principal, None, grant).await;
         adopted.unwrap().epoch()
     }
 

@@ -150,7 +150,7 @@ impl Engine {
         }
         self.mass_rejection.logged_in(&flight.principal);
         self.probe_ended(flight, true);
-        let landed = self.commit(flight, entry, instance, pair).await;
+        let landed = self.commit_login(flight, entry, instance, pair).await;
         if self.is_displaced(entry)
             && let Err(error) = self
                 .note(&flight.principal, Note::Displaced(self.wall()))

@@ -122,7 +122,7 @@ impl Pair {
     }
 
     /// This pair in the place of `before`, whose JWT it goes on to recognise.
-    pub(super) fn replacing(&self, before: Option<&Pair>) -> Pair {
+    pub fn replacing(&self, before: Option<&Pair>) -> Pair {
         let previous = match before {
             Some(before) if before.access_token.matches(self.access_token.expose()) => {
                 before.previous

@@ -163,19 +163,24 @@ impl Provider {
                 }
                 found_for(wanted, found).map(Got::at_once)
             }
-            Found::Stale(found) => {
-                match self
-                    .wait_from_now(wanted, ask(wanted, Some(&found), Trigger::Ahead))
-                    .await
-                {
-                    Ok(newer) => Ok(newer),
-                    Err(_) => found_for(wanted, found).map(Got::at_once),
-                }
-            }
+            Found::Stale(found) => self.newer(wanted, found).await,
             Found::Unusable | Found::Absent => {
                 self.wait_from_now(wanted, ask(wanted, None, Trigger::Missing))
                     .await
             }
+        }
+    }
+
+    /// Newer credentials than `than`, or these where there are none to be had within `wait`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InstanceMismatch`].
+    pub async fn newer(&self, wanted: &Wanted, than: Arc<Credentials>) -> Result<Got, Error> {
+        let ask = ask(wanted, Some(&than), Trigger::Ahead);
+        match self.wait_from_now(wanted, ask).await {
+            Ok(newer) => Ok(newer),
+            Err(_) => found_for(wanted, than).map(Got::at_once),
         }
     }
 

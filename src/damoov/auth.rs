@@ -1,10 +1,11 @@
-//! The Auth endpoints: what is sent to log in and to refresh, and what an answer means, a
-//! registration's too (damoov-api.md, "Login", "Refresh", "Registration"). Pure.
+//! The Auth endpoints: what is sent to log in and to refresh, and what an answer means
+//! (damoov-api.md, "Login", "Refresh"). Pure.
 
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::envelope::Envelope;
@@ -140,19 +141,6 @@ pub fn read_login(status: StatusCode, headers: &HeaderMap, content: &[u8]) -> An
     })
 }
 
-/// Reads a 2xx answer to a registration, in the envelope or without it. None where it carries no
-/// tokens, as it need not.
-pub fn read_registration(content: &[u8]) -> Option<Grant> {
-    match Envelope::parse(content) {
-        Some(Envelope {
-            result,
-            status: None | Some(200..300),
-        }) => grant(result?.get()),
-        Some(_) => None,
-        None => grant(std::str::from_utf8(content).ok()?),
-    }
-}
-
 fn read(
     status: StatusCode,
     headers: &HeaderMap,
@@ -174,7 +162,10 @@ fn read(
         (500.., _) => Answer::Unavailable,
         (200..300, Some(Envelope { result, .. })) => match result.map(RawValue::get) {
             None | Some("{}") => Answer::Rejected,
-            Some(result) => grant(result).map_or(Answer::Unreadable, Answer::Granted),
+            Some(result) => serde_json::from_str(result)
+                .ok()
+                .and_then(|result| grant(&result))
+                .map_or(Answer::Unreadable, Answer::Granted),
         },
         (status, Some(_)) if is_rejection(status) => Answer::Rejected,
         _ => Answer::Unreadable,
@@ -198,40 +189,25 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST_BLOCK))
 }
 
+/// Where the access token stands in what [`grant`] reads.
+pub(super) const ACCESS_TOKEN: &str = "/AccessToken/Token";
+/// Where the RefreshToken stands.
+pub(super) const REFRESH_TOKEN: &str = "/RefreshToken";
+
 /// Reads `Result`; none when it carries neither token.
-fn grant(result: &str) -> Option<Grant> {
-    #[derive(Deserialize)]
-    struct Wire {
-        #[serde(rename = "DeviceToken", default)]
-        device_token: serde_json::Value,
-        #[serde(rename = "AccessToken", default)]
-        access_token: Option<WireToken>,
-        #[serde(rename = "RefreshToken", default)]
-        refresh_token: Option<String>,
-    }
-    #[derive(Deserialize)]
-    struct WireToken {
-        #[serde(rename = "Token", default)]
-        token: Option<String>,
-        #[serde(rename = "ExpiresIn", default)]
-        expires_in: serde_json::Value,
-    }
-    let wire: Wire = serde_json::from_str(result).ok()?;
-    let (access_token, expires_in) = match wire.access_token {
-        Some(WireToken { token, expires_in }) => (token, expires_in),
-        None => (None, serde_json::Value::Null),
+pub(super) fn grant(result: &Value) -> Option<Grant> {
+    let text = |place| {
+        let text = result.pointer(place).and_then(Value::as_str);
+        text.filter(|text| !text.is_empty())
     };
-    let secret = |token: Option<String>| token.filter(|t| !t.is_empty()).map(Secret::new);
+    let expires_in = result.pointer("/AccessToken/ExpiresIn");
     let grant = Grant {
-        device_token: wire
-            .device_token
-            .as_str()
-            .and_then(|t| DeviceToken::parse(t).ok()),
-        access_token: secret(access_token),
-        refresh_token: secret(wire.refresh_token),
-        expires_in: seconds(&expires_in),
+        device_token: text("/DeviceToken").and_then(|token| DeviceToken::parse(token).ok()),
+        access_token: text(ACCESS_TOKEN).map(Secret::from),
+        refresh_token: text(REFRESH_TOKEN).map(Secret::from),
+        expires_in: expires_in.and_then(seconds),
         expires_in_form: match expires_in {
-            serde_json::Value::String(_) => ExpiresInForm::Text,
+            Some(Value::String(_)) => ExpiresInForm::Text,
             _ => ExpiresInForm::Number,
         },
     };
@@ -239,9 +215,9 @@ fn grant(result: &str) -> Option<Grant> {
 }
 
 /// Whole seconds of a number or of a string that holds one.
-fn seconds(value: &serde_json::Value) -> Option<i64> {
+fn seconds(value: &Value) -> Option<i64> {
     let number = match value {
-        serde_json::Value::String(text) => text.trim().parse::<f64>().ok()?,
+        Value::String(text) => text.trim().parse::<f64>().ok()?,
         other => other.as_f64()?,
     };
     // A float cast saturates, so 1e18 and beyond stay positive.
@@ -340,32 +316,6 @@ mod tests {
                 r#"{{"AccessToken":{{"Token":"a","ExpiresIn":{written}}}}}"#
             ));
             assert_eq!(grant.expires_in_form, form, "{written}");
-        }
-    }
-
-    #[test]
-    fn a_registrations_tokens_are_read_with_and_without_the_envelope() {
-        let bare = r#"{"DeviceToken":"6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11",
-            "AccessToken":{"Token":"a"},"RefreshToken":"r"}"#;
-        let token = |content: &str| {
-            let grant = read_registration(content.as_bytes())?;
-            assert!(grant.device_token.is_some() && grant.refresh_token.is_some());
-            Some(grant.access_token?.expose().to_owned())
-        };
-        assert_eq!(token(bare).as_deref(), Some("a"));
-        let enveloped = format!(r#"{{"Result":{bare},"Status":200}}"#);
-        assert_eq!(token(&enveloped).as_deref(), Some("a"));
-        let without_status = format!(r#"{{"Result":{bare}}}"#);
-        assert_eq!(token(&without_status).as_deref(), Some("a"));
-        for none in [
-            &format!(r#"{{"Result":{bare},"Status":400}}"#),
-            r#"{"Result":null,"Status":200}"#,
-            r#"{"Result":{"DeviceToken":"6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11"},"Status":200}"#,
-            r#"{"DeviceToken":"6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11"}"#,
-            "<html>",
-            "",
-        ] {
-            assert_eq!(token(none), None, "{none}");
         }
     }
 

@@ -132,8 +132,7 @@ fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
         .filter(|text| !text.is_empty())
 }
 
-/// Tokens for a client.
-#[derive(Clone, Debug)]
+/// Tokens for a client. No `Debug`.
 pub struct Granted<'a> {
     /// Whose they are; none for an account.
     pub user: Option<DeviceToken>,

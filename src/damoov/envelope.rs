@@ -1,6 +1,7 @@
 //! The envelope that every answer of the API has: `{"Result": …, "Status": …, "Title": …,
 //! "Errors": […]}`, on one host in lower case (damoov-api.md, "Envelope"). Pure.
 
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -19,13 +20,17 @@ impl Envelope<'_> {
     /// Reads an envelope; none when `content` is not one: a JSON object with a `Status` or a
     /// `Result`.
     pub fn parse(content: &[u8]) -> Option<Envelope<'_>> {
+        // A struct would be read from an array as well.
+        if !content.trim_ascii_start().starts_with(b"{") {
+            return None;
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(content).ok()?;
         (envelope.status.is_some() || envelope.result.is_some()).then_some(envelope)
     }
 }
 
 /// The content of an error in the API's envelope: one entry in `Errors`, its `Key` being `key`.
-pub fn error(status: u16, key: &str, message: &str) -> Vec<u8> {
+pub fn error(status: StatusCode, key: &str, message: &str) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
     struct Failure<'a> {
@@ -42,8 +47,8 @@ pub fn error(status: u16, key: &str, message: &str) -> Vec<u8> {
     }
     let failure = Failure {
         result: (),
-        status,
-        title: message,
+        status: status.as_u16(),
+        title: status.canonical_reason().unwrap_or_default(),
         errors: [Entry { key, message }],
     };
     serde_json::to_vec(&failure).expect("strings and numbers always serialise")
@@ -77,6 +82,7 @@ mod tests {
             "",
             "<html>",
             "[]",
+            "[null,401]",
             "{}",
             "null",
             r#"{"Status":"#,
@@ -88,7 +94,11 @@ mod tests {
 
     #[test]
     fn an_error_is_an_envelope_of_its_own() {
-        let content = error(503, "draining", "going \"down\"");
+        let content = error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "draining",
+            "going \"down\"",
+        );
         assert_eq!(Envelope::parse(&content).unwrap().status, Some(503));
         let json: serde_json::Value = serde_json::from_slice(&content).unwrap();
         assert_eq!(json["Errors"][0]["Key"], "draining");

@@ -6,13 +6,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::principal::DeviceToken;
+use crate::principal::{DeviceToken, InstanceId};
 
 /// The claims that matter here. Each may be missing or of another type; then it is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Whose token it is; none in an admin's.
     pub device_token: Option<DeviceToken>,
+    /// The group that its user is in.
+    pub instance: Option<InstanceId>,
     /// Seconds since the Unix epoch.
     pub issued: Option<i64>,
     /// Seconds since the Unix epoch.
@@ -26,6 +28,8 @@ impl Claims {
         struct Payload {
             #[serde(rename = "DeviceToken", default)]
             device_token: serde_json::Value,
+            #[serde(rename = "InstanceId", default)]
+            instance: serde_json::Value,
             #[serde(default)]
             iat: serde_json::Value,
             #[serde(default)]
@@ -37,6 +41,10 @@ impl Claims {
                 .device_token
                 .as_str()
                 .and_then(|t| DeviceToken::parse(t).ok()),
+            instance: payload
+                .instance
+                .as_str()
+                .and_then(|id| InstanceId::parse(id).ok()),
             issued: payload.iat.as_i64(),
             expires: payload.exp.as_i64(),
         }
@@ -66,12 +74,14 @@ mod tests {
     #[test]
     fn claims_are_read() {
         let claims = Claims::read(&jwt(
-            r#"{"DeviceToken":"6F1C0C1E5A0E4C1E9F530D3C2F8A7B11","iat":100,"exp":43300,"x":[1]}"#,
+            r#"{"DeviceToken":"6F1C0C1E5A0E4C1E9F530D3C2F8A7B11","InstanceId":"11111111111141118111111111111111","iat":100,"exp":43300,"x":[1]}"#,
         ));
         assert_eq!(
             claims.device_token.unwrap().to_string(),
             "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11"
         );
+        let instance = InstanceId::parse("11111111-1111-4111-8111-111111111111");
+        assert_eq!(claims.instance, instance.ok());
         assert_eq!(claims.lifetime(), Some(43200));
     }
 

@@ -4,7 +4,8 @@
 use http::Method;
 use serde_json::{Map, Value};
 
-use super::auth::{Grant, read_registration};
+use super::auth::{ACCESS_TOKEN, Grant, REFRESH_TOKEN, grant};
+use super::jwt::Claims;
 use super::routes::decoded;
 use crate::principal::DeviceToken;
 
@@ -62,10 +63,9 @@ pub fn moved(content: &[u8]) -> Option<DeviceToken> {
     DeviceToken::parse(named?.1.as_str()?).ok()
 }
 
-/// The answer to a registration.
-#[derive(Debug)]
+/// The 2xx answer to a registration.
 pub struct Registration {
-    /// The new user, where the answer names it.
+    /// The new user, where the answer or the JWT in it names it.
     pub user: Option<DeviceToken>,
     /// Its tokens, where the answer carries some.
     pub grant: Option<Grant>,
@@ -74,35 +74,64 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Reads the answer to a registration, with the envelope or without it; none where it is no JSON
-    /// object.
+    /// Reads the answer to a registration, with the envelope or without it. None where it is no
+    /// JSON object, or where tokens stand in it that cannot be taken for the user's.
     pub fn read(content: &[u8]) -> Option<Registration> {
         let answer: Value = serde_json::from_slice(content).ok()?;
-        let result = answer.as_object()?.get("Result").unwrap_or(&answer);
-        let user = result.get("DeviceToken").and_then(Value::as_str);
+        let fields = answer.as_object()?;
+        let succeeded = match fields.get("Status") {
+            None => true,
+            Some(status) => matches!(status.as_u64(), Some(200..300)),
+        };
+        let result = fields.get("Result").unwrap_or(&answer);
+        let grant = grant(result).filter(|_| succeeded);
+        if grant.is_none() && holds_token(&answer) {
+            return None;
+        }
+        let named = result.get("DeviceToken").and_then(Value::as_str);
+        let claimed = || {
+            let jwt = grant.as_ref()?.access_token.as_ref()?;
+            Claims::read(jwt.expose()).device_token
+        };
         Some(Registration {
-            user: user.and_then(|user| DeviceToken::parse(user).ok()),
-            grant: read_registration(content),
+            user: named
+                .and_then(|user| DeviceToken::parse(user).ok())
+                .or_else(claimed),
+            grant,
             answer,
         })
     }
 
     /// The answer with these tokens in the place of those that it carries.
     pub fn with_tokens(mut self, access_token: &str, refresh_token: &str) -> Vec<u8> {
-        let enveloped = self.answer.get("Result").is_some();
-        let result = match enveloped {
+        let result = match self.answer.get("Result").is_some() {
             true => &mut self.answer["Result"],
             false => &mut self.answer,
         };
-        for (place, token) in [
-            ("/AccessToken/Token", access_token),
-            ("/RefreshToken", refresh_token),
-        ] {
+        for (place, token) in [(ACCESS_TOKEN, access_token), (REFRESH_TOKEN, refresh_token)] {
             if let Some(found) = result.pointer_mut(place).filter(|found| !found.is_null()) {
                 *found = token.into();
             }
         }
         self.answer.to_string().into_bytes()
+    }
+}
+
+/// Whether a text, or a list, stands anywhere under the name of a token, in any case.
+fn holds_token(value: &Value) -> bool {
+    let is_token = |name: &str| {
+        ["AccessToken", "RefreshToken", "Token"]
+            .iter()
+            .any(|token| name.eq_ignore_ascii_case(token))
+    };
+    match value {
+        Value::Object(fields) => fields.iter().any(|(name, value)| match value {
+            Value::String(text) => is_token(name) && !text.is_empty(),
+            Value::Array(values) if is_token(name) => !values.is_empty(),
+            value => holds_token(value),
+        }),
+        Value::Array(values) => values.iter().any(holds_token),
+        _ => false,
     }
 }
 
@@ -190,6 +219,23 @@ mod tests {
                 content
                     .replace("real too", "ours too")
                     .replace("\"real\"", "\"ours\"")
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_with_tokens_that_nobody_can_take_for_the_users_is_unread() {
+        for content in [
+            r#"{"Result":{"AccessToken":{"Token":"a"}},"Status":422}"#,
+            r#"{"Result":{"AccessToken":{"Token":"a"}},"Status":"200"}"#,
+            r#"{"Result":{"AccessToken":"a"}}"#,
+            r#"{"Result":{"AccessToken":["a"]}}"#,
+            r#"{"Result":{"User":{"refreshToken":"a"}}}"#,
+            r#"{"Result":null,"token":"a"}"#,
+        ] {
+            assert!(
+                Registration::read(content.as_bytes()).is_none(),
+                "{content}"
             );
         }
     }

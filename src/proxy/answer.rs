@@ -13,7 +13,6 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use prometheus_client::metrics::gauge::Gauge;
-use serde::Deserialize;
 
 use crate::damoov::envelope::Envelope;
 use crate::headers::{self, Passed};
@@ -259,16 +258,9 @@ fn may_hold_a_401(headers: &HeaderMap) -> bool {
     is_json && is_small && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
-/// Whether the envelope says what the status does not. Some hosts write its names in lower case.
+/// Whether the envelope says what the status does not.
 fn says_401(content: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Envelope {
-        #[serde(rename = "Status", alias = "status")]
-        status: u16,
-    }
-    // A struct would be read from an array as well.
-    content.trim_ascii_start().starts_with(b"{")
-        && serde_json::from_slice::<Envelope>(content).is_ok_and(|envelope| envelope.status == 401)
+    Envelope::parse(content).is_some_and(|envelope| envelope.status == Some(401))
 }
 
 impl Body for Content {

@@ -12,7 +12,7 @@ use super::answer::Received;
 use super::record::Record;
 use super::{Path, Proxy};
 use crate::auth_endpoints::Reply;
-use crate::credentials::{self, SlotEnd};
+use crate::credentials::{self, Expected, SlotEnd};
 use crate::damoov::auth;
 use crate::damoov::auth_requests::{Endpoint, LONGEST};
 use crate::error::Error;
@@ -21,6 +21,9 @@ use crate::principal::InstanceId;
 use crate::proxy::head::Rejection;
 use crate::replay::{self, Content, Recorder};
 use crate::upstream::{self, pool};
+
+/// Registrations under way on one worker at most: each holds its content, whoever hangs up.
+const MOST_REGISTRATIONS: usize = 256;
 
 /// A call to an Auth endpoint.
 pub(super) struct AuthCall<'a> {
@@ -130,11 +133,8 @@ impl Path {
     ) -> Result<Received, Error> {
         let content = read(content).await?;
         let proxy = self.proxy.clone();
-        // Tokens that cannot be kept are not asked for.
-        proxy
-            .provider
-            .writable()
-            .map_err(credentials::Error::from)?;
+        self.has_room_for_a_registration()?;
+        let expected = proxy.provider.expect_tokens()?;
         // What is compressed cannot be kept either.
         request.headers.remove(header::ACCEPT_ENCODING);
         let (pool, host) = (self.pool.clone(), host.to_owned());
@@ -145,7 +145,7 @@ impl Path {
                 .send(&host, &request, Content::of(content), overdue)
                 .await;
             let kept = match received {
-                Ok(received) => keep(&proxy, instance, received).await,
+                Ok(received) => keep(&proxy, instance, expected, received).await,
                 Err(error) => Err(error),
             };
             // Refused only where the caller has left.
@@ -158,11 +158,18 @@ impl Path {
         }
     }
 
-    /// Runs `registration` to its end, or to the worker's.
-    fn see_through(&self, registration: impl Future<Output = ()> + 'static) {
+    fn has_room_for_a_registration(&self) -> Result<(), upstream::Error> {
         let mut under_way = self.registrations.borrow_mut();
         while under_way.try_join_next().is_some() {}
-        under_way.spawn_local(registration);
+        match under_way.len() < MOST_REGISTRATIONS {
+            true => Ok(()),
+            false => Err(upstream::Error::Busy),
+        }
+    }
+
+    /// Runs `registration` to its end, or to the worker's.
+    fn see_through(&self, registration: impl Future<Output = ()> + 'static) {
+        self.registrations.borrow_mut().spawn_local(registration);
     }
 }
 
@@ -179,13 +186,17 @@ async fn read(content: &Recorder<Incoming>) -> Result<Bytes, Error> {
 async fn keep(
     proxy: &Proxy,
     instance: InstanceId,
+    expected: Expected,
     answer: Response<pool::Answer<Content<Incoming>>>,
 ) -> Result<Received, upstream::Error> {
     let within = proxy.response_timeout;
     let received = Received::read(answer, false, within).await?;
     let (mut head, mut content) = received.whole(LONGEST, within).await?;
     if head.status.is_success() {
-        let kept = proxy.auth_endpoints.registered(instance, content).await;
+        let kept = proxy
+            .auth_endpoints
+            .registered(instance, expected, content)
+            .await;
         content = kept.ok_or(upstream::Error::Unreadable)?;
         head.headers.remove(header::CONTENT_LENGTH);
     }

@@ -1,6 +1,8 @@
 //! Callers that log in by themselves, through the proxy.
 
+mod at_once;
 mod handed_out;
+mod hostile;
 mod logins;
 mod registrations;
 
@@ -10,6 +12,9 @@ use http::request::Builder;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Proxy, user};
+
+/// The path of a call that an account may make.
+const ADMIN: &str = "/v1/companies/6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
 
 /// What a login or a refresh gave.
 #[derive(Clone, Debug)]

@@ -5,13 +5,12 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use damoov_proxy::clock::Clock;
+use futures_util::future::join_all;
 use http::Request;
 use serde_json::Value;
 
-use super::{Tokens, assert_refused, log_in, log_in_account, refresh};
+use super::{ADMIN, Tokens, assert_refused, log_in, log_in_account, refresh};
 use crate::harness::{Proxy, SCORES, damoov, damoov_with, principal, proxy, user};
-
-const ADMIN: &str = "/v1/companies/6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
 
 fn part(token: &str, index: usize) -> Value {
     let part = token.split('.').nth(index).unwrap();
@@ -251,4 +250,69 @@ async fn real_tokens_are_handed_out_where_configured_and_name_their_user_while_t
     let stranger = damoov.handle().issue(&principal(1)).access_token;
     assert_invalid(&proxy, &stranger).await;
     assert_eq!(damoov.handle().counts_of(&principal(1)).logins.all(), 1);
+}
+
+#[tokio::test]
+async fn a_token_of_an_account_that_is_configured_no_more_is_invalid() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).start().await;
+    let tokens = Tokens::of(&log_in_account(&proxy).await);
+    assert_eq!(proxy.send(tokens.get(ADMIN)).await.status, 200);
+    proxy.kill();
+    proxy.reconfigure("account.0.name", "another");
+    proxy.start().await;
+    assert_refused(&proxy.send(tokens.get(ADMIN)).await, 401, "token_invalid");
+    let refreshed = refresh(&proxy, &tokens.access, &tokens.refresh).await;
+    assert_refused(&refreshed, 401, "token_invalid");
+}
+
+#[tokio::test]
+async fn a_real_token_names_its_user_after_an_import_replaced_it() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).set("hand_out", "real").start().await;
+    let first = Tokens::of(&log_in(&proxy, 1).await);
+    proxy.kill();
+    proxy.import(&damoov, [1]);
+    proxy.start().await;
+    let answer = proxy.send(first.get(SCORES)).await;
+    assert_eq!(answer.served_as(), user(1).to_string(), "{}", answer.text());
+    assert_eq!(damoov.handle().counts_of(&principal(1)).logins.all(), 1);
+}
+
+#[tokio::test]
+async fn whoever_refreshes_a_real_token_gets_another_one_because_damoov_may_have_refused_it() {
+    let damoov = damoov().await;
+    let proxy = proxy(&damoov).set("hand_out", "real").start().await;
+    let first = Tokens::of(&log_in(&proxy, 1).await);
+    // Damoov says so to the caller, who calls it directly; the proxy does not know.
+    damoov.handle().expire(None);
+    let refreshes = (0..50).map(|_| refresh(&proxy, &first.access, &first.refresh));
+    for answer in join_all(refreshes).await {
+        let newer = Tokens::of(&answer);
+        assert_ne!(newer.access, first.access);
+        assert_eq!(proxy.send(newer.get(SCORES)).await.status, 200);
+    }
+    let count = damoov.handle().counts_of(&principal(1));
+    assert_eq!((count.logins.all(), count.refreshes.all()), (1, 1));
+}
+
+#[tokio::test]
+async fn tokens_outlive_the_replacement_of_the_stores_key() {
+    let key = |byte: u8| base64::prelude::BASE64_STANDARD.encode([byte; 32]);
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov)
+        .set("store.key.env", "STORE_KEY")
+        .env("STORE_KEY", &key(1))
+        .env("NEW_KEY", &key(2))
+        .start()
+        .await;
+    let old = Tokens::of(&log_in(&proxy, 1).await);
+    proxy.kill();
+    proxy.reconfigure("store.key.env", "NEW_KEY");
+    proxy.reconfigure("store.old_keys", "[{ env = \"STORE_KEY\" }]");
+    proxy.start().await;
+    assert_eq!(proxy.send(old.get(SCORES)).await.status, 200);
+    let new = Tokens::of(&refresh(&proxy, &old.access, &old.refresh).await);
+    assert_eq!(proxy.send(new.get(SCORES)).await.status, 200);
+    assert_eq!(damoov.handle().counts().total.logins.all(), 1);
 }

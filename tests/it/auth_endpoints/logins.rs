@@ -178,6 +178,19 @@ async fn a_login_for_nobody_configured_is_403_or_goes_to_damoov_within_the_budge
 }
 
 #[tokio::test]
+async fn a_refresh_of_a_real_pair_of_ours_is_not_forwarded_because_it_would_end_ours() {
+    let damoov = damoov().await;
+    let proxy = proxy(&damoov)
+        .set("forward_unknown_logins", "true")
+        .start()
+        .await;
+    let pair = damoov.handle().issue(&principal(1));
+    let answer = refresh(&proxy, &pair.access_token, &pair.refresh_token).await;
+    assert_refused(&answer, 401, "token_invalid");
+    assert_eq!(damoov.handle().counts().total.refreshes.all(), 0);
+}
+
+#[tokio::test]
 async fn a_429_to_a_forwarded_login_blocks_logins_like_any_other() {
     let damoov = damoov_with(|settings| {
         settings.login_limit.as_mut().unwrap().calls = 0;

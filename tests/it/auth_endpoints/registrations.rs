@@ -97,6 +97,51 @@ async fn a_caller_that_hangs_up_during_its_registration_leaves_the_tokens_behind
 }
 
 #[tokio::test]
+async fn a_login_that_overtakes_the_tokens_of_a_registration_stays() {
+    let damoov = damoov_with(|_| {}).await;
+    let proxy = proxy(&damoov).start().await;
+    // Half of a delay passes before a call is processed, half after: the registration is, and is
+    // answered, between the login's being sent and its being processed.
+    for (on, millis) in [(On::Login, 2000), (On::Registration, 400)] {
+        let delay = Action::Delay(Delay::Millis(millis));
+        damoov.handle().add_fault(Fault::new(on, delay));
+    }
+    let calling = proxy.calling(1, SCORES);
+    let tokens = Tokens::of(&register(&proxy, 1, true).await);
+    assert_eq!(calling.await.unwrap().status, 200);
+    assert_eq!(proxy.send(tokens.get(SCORES)).await.status, 200);
+    let count = damoov.handle().counts_of(&principal(1));
+    assert_eq!((count.logins.all(), count.refreshes.all()), (1, 0));
+}
+
+#[tokio::test]
+async fn registrations_whose_callers_hang_up_are_bounded() {
+    let damoov = damoov_with(|_| {}).await;
+    let proxy = proxy(&damoov).set("workers.threads", "1").start().await;
+    let delay = Action::Delay(Delay::Millis(30_000));
+    let slow = Fault::new(On::Registration, delay).times(1000);
+    damoov.handle().add_fault(slow);
+    let arrived = || 1000 - damoov.handle().faults()[0].times.unwrap();
+    for round in 1..=4 {
+        let calling: Vec<_> = (0..64)
+            .map(|_| {
+                let request = Request::post(proxy.url("/v1/Registration/create"))
+                    .body(b"{}".to_vec().into())
+                    .unwrap();
+                let client = proxy.client();
+                tokio::spawn(async move { client.send(request).await })
+            })
+            .collect();
+        let all = async || arrived() == round * 64;
+        eventually("the registrations have reached Damoov", all).await;
+        calling.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+    let answer = register(&proxy, 1, true).await;
+    assert_refused(&answer, 503, "overloaded");
+    assert_eq!(arrived(), 256);
+}
+
+#[tokio::test]
 async fn a_registration_is_sent_once_whatever_comes_back() {
     for action in [
         Action::Reset,
