@@ -137,10 +137,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
                 match Head::parse(&self.read)? {
                     Some(head) => break head,
                     None if self.fill().await? => {}
-                    None => {
-                        self.release();
-                        return Ok(Text::End);
-                    }
+                    None => return Ok(self.ended()),
                 }
             };
             if !head.is_allowed_to(self.sender) {
@@ -172,8 +169,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
             let end = head.size + head.length as usize;
             while self.read.len() < end {
                 if !self.fill().await? {
-                    self.release();
-                    return Ok(Text::End);
+                    return Ok(self.ended());
                 }
             }
             self.hold(&head, end);
@@ -200,6 +196,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         if let Ok(Some(head)) = Head::parse(&self.read) {
             self.pass_head(&head);
         }
+    }
+
+    fn ended(&mut self) -> Text {
+        self.release();
+        Text::End
     }
 
     /// Drops what is held, and the room for it.
