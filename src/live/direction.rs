@@ -48,7 +48,7 @@ pub(super) enum Text {
     Whole,
     /// One that is longer than [`TEXT_LIMIT`].
     TooLong,
-    /// Nothing follows a Close or the end of the connection. What was held is passed on.
+    /// Nothing follows a Close or the end of the connection.
     End,
 }
 
@@ -116,8 +116,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         }
     }
 
-    /// Passes everything on until nothing follows, then says so to the other end.
+    /// Passes everything on until nothing follows, then says so to the other end. What is held goes
+    /// first, but not into the midst of another frame.
     pub(super) async fn relay(&mut self) -> io::Result<()> {
+        if !self.held.is_empty() {
+            self.finish_frame().await?;
+            self.release();
+        }
         loop {
             self.pass();
             self.flush().await?;
@@ -137,7 +142,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
                 match Head::parse(&self.read)? {
                     Some(head) => break head,
                     None if self.fill().await? => {}
-                    None => return Ok(self.ended()),
+                    None => return Ok(Text::End),
                 }
             };
             if !head.is_allowed_to(self.sender) {
@@ -169,7 +174,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
             let end = head.size + head.length as usize;
             while self.read.len() < end {
                 if !self.fill().await? {
-                    return Ok(self.ended());
+                    return Ok(Text::End);
                 }
             }
             self.hold(&head, end);
@@ -196,11 +201,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         if let Ok(Some(head)) = Head::parse(&self.read) {
             self.pass_head(&head);
         }
-    }
-
-    fn ended(&mut self) -> Text {
-        self.release();
-        Text::End
     }
 
     /// Drops what is held, and the room for it.
@@ -402,6 +402,20 @@ mod tests {
         drop(near);
         assert_eq!(down.next_text().await.unwrap(), Text::End);
         assert_eq!(arrived(&mut far).await, b"");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_when_nobody_waits_any_more_passes_after_the_frame_under_way() {
+        let (mut down, mut near, mut far) = direction(Sender::Upstream);
+        near.write_all(b"\x01\x01a\x89\x02p").await.unwrap();
+        let text = tokio::time::timeout(MINUTE, down.next_text()).await;
+        assert!(text.is_err());
+        let relaying = tokio::time::timeout(MINUTE, down.relay()).await;
+        assert!(relaying.is_err());
+        near.write_all(b"q\x80\x01b").await.unwrap();
+        let relaying = tokio::time::timeout(MINUTE, down.relay()).await;
+        assert!(relaying.is_err());
+        assert_eq!(arrived(&mut far).await, b"\x89\x02pq\x01\x01a\x80\x01b");
     }
 
     #[tokio::test(start_paused = true)]

@@ -156,7 +156,6 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
         }
         let text = self.up.text().to_vec();
         let Some(message) = Authenticate::read(&text) else {
-            self.up.release();
             return Ok(());
         };
         self.up.discard();
@@ -198,7 +197,6 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
             Some(Answer::Unauthorized) => {}
             Some(Answer::Other) => {
                 credentials.accept();
-                self.down.release();
                 return Ok(());
             }
             None => return Ok(()),
@@ -206,10 +204,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
         // Nothing is passed on meanwhile: the 401, should it be the answer, comes first.
         let newer = match live.provider.renew(wanted, &credentials).await {
             Ok(newer) => newer,
-            Err(credentials::Error::Settled) => {
-                self.down.release();
-                return Ok(());
-            }
+            Err(credentials::Error::Settled) => return Ok(()),
             Err(error) => return Err(End::Refused(error.into())),
         };
         self.down.discard();
@@ -220,7 +215,6 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
         if let Some(answer) = second {
             live.judge(wanted, &newer, answer == Answer::Unauthorized);
         }
-        self.down.release();
         Ok(())
     }
 
@@ -248,11 +242,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
                 }
             }
         };
-        let answered = timeout(ANSWER, answered).await;
-        answered.unwrap_or_else(|_| {
-            self.down.release();
-            Ok(None)
-        })
+        timeout(ANSWER, answered).await.unwrap_or(Ok(None))
     }
 
     /// Tells both ends.
