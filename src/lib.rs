@@ -53,7 +53,7 @@
 //! ```text
 //! main → cli → everything it wires      server → proxy (as a Handler), live (as its Session)
 //! proxy → head, naming, damoov, credentials, auth_endpoints, live, replay, headers, upstream, error, metrics
-//! live → naming, credentials, auth_endpoints, headers, upstream, error, metrics
+//! live → head, naming, damoov, credentials, auth_endpoints, headers, upstream, error, metrics
 //! auth_endpoints → credentials, damoov, clock
 //! admin → proxy::head, error, metrics, credentials (what they report), store (whether it is writable)
 //! credentials → store, damoov, upstream (settings), secret, metrics, clock

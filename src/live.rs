@@ -10,6 +10,7 @@ mod message;
 mod query;
 mod session;
 
+use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use crate::headers::{self, Passed};
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
 use crate::principal::InstanceId;
 use crate::principal::naming::{self, Bearer};
+use crate::proxy::head::Rejection;
 use crate::upstream::switch::{Answer, Switcher};
 use crate::upstream::{self, Target};
 
@@ -120,9 +122,9 @@ impl Live {
                 answer,
                 session: None,
             },
-            Answer::Switched(upstream) => Opened {
+            Answer::Switched(mut upstream) => Opened {
                 passed,
-                answer: switching(&upstream.headers),
+                answer: switching(mem::take(&mut upstream.headers)),
                 session: Some(Session::new(self.clone(), upstream, wanted, instance)),
             },
         })
@@ -142,7 +144,7 @@ impl Live {
             true => Passed::Renewed,
             false => Passed::AsItCame,
         };
-        attach(head, &credentials);
+        attach(head, &credentials)?;
         let first = self.switcher.ask(target, head).await?;
         if !is_unauthorized(&first) {
             credentials.accept();
@@ -153,7 +155,7 @@ impl Live {
             Err(credentials::Error::Settled) => return Ok((first, passed)),
             Err(error) => return Err(error.into()),
         };
-        attach(head, &newer);
+        attach(head, &newer)?;
         let second = self
             .switcher
             .ask(target, head)
@@ -183,11 +185,13 @@ impl Live {
 }
 
 /// Puts a token where the API looks for one in a handshake.
-fn attach(head: &mut upstream::Head, credentials: &Credentials) {
+fn attach(head: &mut upstream::Head, credentials: &Credentials) -> Result<(), Rejection> {
     headers::attach_authorization(&mut head.headers, credentials.authorization().clone());
     if query::tokens(head.target.query()).next().is_some() {
-        head.target = query::with_token(&head.target, credentials.token());
+        head.target = query::with_token(&head.target, credentials.token())
+            .map_err(|_| Rejection::TargetTooLong)?;
     }
+    Ok(())
 }
 
 fn is_unauthorized(answer: &Answer) -> bool {
@@ -195,12 +199,12 @@ fn is_unauthorized(answer: &Answer) -> bool {
 }
 
 /// The 101 for the caller: what its handshake is checked by, and nothing else.
-fn switching(upstream: &HeaderMap) -> Response<Option<Bytes>> {
+fn switching(mut upstream: HeaderMap) -> Response<Option<Bytes>> {
     let mut answer = Response::new(None);
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     for name in [header::SEC_WEBSOCKET_ACCEPT, header::SEC_WEBSOCKET_PROTOCOL] {
-        if let Some(value) = upstream.get(&name) {
-            answer.headers_mut().insert(name, value.clone());
+        if let Some(value) = upstream.remove(&name) {
+            answer.headers_mut().insert(name, value);
         }
     }
     answer

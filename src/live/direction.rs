@@ -4,16 +4,17 @@
 
 use std::cell::Cell;
 use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until};
 
 use super::frames::{self, CloseCode, Head, Kind, NotAFrame, Sender};
 
-/// The longest text that is collected.
+/// The longest text that is collected. The heads of its frames may come to as much again.
 const TEXT_LIMIT: usize = 64 * 1024;
 /// Read at once. Small, because thousands of sessions keep their buffers.
 const PIECE: usize = 8 * 1024;
@@ -47,7 +48,7 @@ pub(super) enum Text {
     Whole,
     /// One that is longer than [`TEXT_LIMIT`].
     TooLong,
-    /// Nothing follows any more.
+    /// Nothing follows a Close or the end of the connection.
     End,
 }
 
@@ -96,7 +97,7 @@ impl Movement {
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
     /// `read` is what has been read from `from` already.
     pub(super) fn new(
-        (from, read): (R, &[u8]),
+        (from, read): (R, Bytes),
         to: W,
         sender: Sender,
         movement: &Movement,
@@ -115,8 +116,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         }
     }
 
-    /// Passes everything on until nothing follows, then says so to the other end.
+    /// Passes everything on until nothing follows, then says so to the other end. What is held goes
+    /// first, but not into the midst of another frame.
     pub(super) async fn relay(&mut self) -> io::Result<()> {
+        if !self.held.is_empty() {
+            self.finish_frame().await?;
+            self.release();
+        }
         loop {
             self.pass();
             self.flush().await?;
@@ -147,13 +153,21 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
                 Kind::Text | Kind::Binary if !self.held.is_empty() => return Err(Broken::Frame),
                 Kind::Text => true,
                 Kind::Continuation => !self.held.is_empty(),
+                Kind::Close => {
+                    self.release();
+                    self.pass_head(&head);
+                    self.finish_frame().await?;
+                    return Ok(Text::End);
+                }
                 Kind::Binary | Kind::Control => false,
             };
             if !is_text {
                 self.pass_head(&head);
                 continue;
             }
-            if self.text.len() as u64 + head.length > TEXT_LIMIT as u64 {
+            let heads = self.held.len() - self.text.len();
+            let length = self.text.len() as u64 + head.length;
+            if heads > TEXT_LIMIT || length > TEXT_LIMIT as u64 {
                 return Ok(Text::TooLong);
             }
             // Within the limit, as the line above says.
@@ -177,7 +191,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
 
     /// Passes on what is held.
     pub(super) fn release(&mut self) {
-        self.out.extend_from_slice(&self.held);
+        self.out.unsplit(mem::take(&mut self.held));
         self.discard();
     }
 
@@ -189,10 +203,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         }
     }
 
-    /// Drops what is held.
+    /// Drops what is held, and the room for it.
     pub(super) fn discard(&mut self) {
-        self.held.clear();
-        self.text.clear();
+        self.held = BytesMut::new();
+        self.text = Vec::new();
     }
 
     /// Adds a text message to what is written.
@@ -208,6 +222,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
             }
             self.movement.noted();
         }
+        // Most sessions are idle most of the time: none keeps room for what it wrote.
+        self.out = BytesMut::new();
         self.to.flush().await
     }
 
@@ -281,14 +297,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
     }
 
     fn move_on(&mut self, length: usize) {
-        self.out.extend_from_slice(&self.read[..length]);
-        self.read.advance(length);
+        self.out.unsplit(self.read.split_to(length));
     }
 
     fn pass_head(&mut self, head: &Head) {
         self.move_on(head.size);
         self.rest = head.length;
-        if head.kind() != Kind::Control {
+        if !matches!(head.kind(), Kind::Close | Kind::Control) {
             self.in_message = !head.is_final();
         }
     }
@@ -296,8 +311,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
     /// Holds the frame that is the first `end` bytes of what was read.
     fn hold(&mut self, head: &Head, end: usize) {
         head.unmask(&self.read[head.size..end], &mut self.text);
-        self.held.extend_from_slice(&self.read[..end]);
-        self.read.advance(end);
+        self.held.unsplit(self.read.split_to(end));
+        if self.read.is_empty() {
+            // The room for a long text goes with it.
+            self.read = BytesMut::new();
+        }
     }
 }
 
@@ -319,7 +337,7 @@ mod tests {
         let ((near, from), (to, far)) = (duplex(1 << 20), duplex(1 << 20));
         let movement = Movement::new();
         (
-            Direction::new((from, &[]), to, sender, &movement),
+            Direction::new((from, Bytes::new()), to, sender, &movement),
             near,
             far,
         )
@@ -387,6 +405,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_held_when_nobody_waits_any_more_passes_after_the_frame_under_way() {
+        let (mut down, mut near, mut far) = direction(Sender::Upstream);
+        near.write_all(b"\x01\x01a\x89\x02p").await.unwrap();
+        let text = tokio::time::timeout(MINUTE, down.next_text()).await;
+        assert!(text.is_err());
+        let relaying = tokio::time::timeout(MINUTE, down.relay()).await;
+        assert!(relaying.is_err());
+        near.write_all(b"q\x80\x01b").await.unwrap();
+        let relaying = tokio::time::timeout(MINUTE, down.relay()).await;
+        assert!(relaying.is_err());
+        assert_eq!(arrived(&mut far).await, b"\x89\x02pq\x01\x01a\x80\x01b");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn text_that_is_too_long_passes_whole() {
         let (mut down, mut near, mut far) = direction(Sender::Upstream);
         let first = [&b"\x01\x7e\xff\xff"[..], &[b'a'; 65_535]].concat();
@@ -399,6 +431,23 @@ mod tests {
         assert_eq!(
             arrived(&mut far).await,
             [&first[..], b"\x80\x02bc"].concat()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn text_in_endless_empty_pieces_is_too_long_and_passes_whole() {
+        let (mut down, mut near, mut far) = direction(Sender::Upstream);
+        let pieces = [&b"\x01\0"[..], &b"\0\0".repeat(40_000)].concat();
+        near.write_all(&pieces).await.unwrap();
+        let text = tokio::time::timeout(MINUTE, down.next_text()).await;
+        assert_eq!(text.expect("it is collected").unwrap(), Text::TooLong);
+        down.release_too_long();
+        near.write_all(b"\x80\x01a\x81\x01!").await.unwrap();
+        assert_eq!(down.next_text().await.unwrap(), Text::Whole);
+        assert_eq!(down.text(), b"!");
+        assert_eq!(
+            arrived(&mut far).await,
+            [&pieces[..], b"\x80\x01a"].concat()
         );
     }
 

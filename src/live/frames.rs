@@ -4,7 +4,7 @@
 use std::io::Cursor;
 
 use bytes::{BufMut, BytesMut};
-use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 
 pub(super) use tungstenite::protocol::frame::coding::CloseCode;
@@ -40,7 +40,9 @@ pub(super) enum Kind {
     Binary,
     /// Another frame of either.
     Continuation,
-    /// Close, ping or pong, which may come between those.
+    /// After which nothing follows.
+    Close,
+    /// Ping or pong, which may come between those.
     Control,
 }
 
@@ -72,6 +74,7 @@ impl Head {
             OpCode::Data(Data::Text) => Kind::Text,
             OpCode::Data(Data::Continue) => Kind::Continuation,
             OpCode::Data(_) => Kind::Binary,
+            OpCode::Control(Control::Close) => Kind::Close,
             OpCode::Control(_) => Kind::Control,
         }
     }

@@ -16,10 +16,10 @@ pub(super) struct Authenticate<'m>(BTreeMap<String, &'m RawValue>);
 /// What upstream says to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The token counts.
-    Authenticated,
-    /// It does not: an `error` with the code 401.
+    /// The token does not count: an `error` with the code 401.
     Unauthorized,
+    /// It does: `authenticated`, or an `error` about something else.
+    Other,
 }
 
 impl<'m> Authenticate<'m> {
@@ -32,12 +32,17 @@ impl<'m> Authenticate<'m> {
 
     /// The token that the caller put in. One that is no string is nobody's.
     pub(super) fn access_token(&self) -> Option<String> {
-        let given = self.0.get("access_token")?;
-        let token = match given.get() {
+        self.given("access_token")
+    }
+
+    /// The value of a field, unless it is null or empty; one that is no string as it stands there.
+    fn given(&self, field: &str) -> Option<String> {
+        let given = self.0.get(field)?;
+        let value = match given.get() {
             "null" => String::new(),
             text => string(given).unwrap_or_else(|| text.to_owned()),
         };
-        (!token.is_empty()).then_some(token)
+        (!value.is_empty()).then_some(value)
     }
 
     /// The message with this token, and this instance where it names none.
@@ -47,8 +52,10 @@ impl<'m> Authenticate<'m> {
         let instance = instance.map(|instance| raw(&instance.to_string()));
         let mut fields = self.0.clone();
         fields.insert("access_token".to_owned(), &token);
-        if let Some(instance) = &instance {
-            fields.entry("instance_id".to_owned()).or_insert(instance);
+        if let Some(instance) = &instance
+            && self.given("instance_id").is_none()
+        {
+            fields.insert("instance_id".to_owned(), instance);
         }
         serde_json::to_vec(&fields).expect("a map of JSON values is JSON")
     }
@@ -68,8 +75,8 @@ impl Answer {
         let is_object = text.trim_ascii_start().starts_with(b"{");
         let message: Message<'_> = serde_json::from_slice(text).ok().filter(|_| is_object)?;
         match (&*message.r#type, message.code.map(RawValue::get)) {
-            ("authenticated", _) => Some(Answer::Authenticated),
             ("error", Some("401" | "\"401\"")) => Some(Answer::Unauthorized),
+            ("authenticated" | "error", _) => Some(Answer::Other),
             _ => None,
         }
     }
@@ -154,6 +161,10 @@ mod tests {
             ),
             json!({"type": "authenticate", "access_token": "new", "instance_id": "x"})
         );
+        for absent in ["null", "\"\""] {
+            let message = format!(r#"{{"type":"authenticate","instance_id":{absent}}}"#);
+            assert_eq!(with(&message, Some(MAIN))["instance_id"], MAIN, "{message}");
+        }
         assert_eq!(
             with(r#"{"type":"authenticate"}"#, None),
             json!({"type": "authenticate", "access_token": "new"})
@@ -175,17 +186,17 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_authenticated_or_an_error_401() {
-        use Answer::{Authenticated, Unauthorized};
+    fn an_answer_is_authenticated_or_an_error() {
+        use Answer::{Other, Unauthorized};
         for (text, answer) in [
-            (r#"{"type":"authenticated","x":1}"#, Some(Authenticated)),
+            (r#"{"type":"authenticated","x":1}"#, Some(Other)),
             (r#"{"code":401,"type":"error"}"#, Some(Unauthorized)),
             (
                 r#"{"type":"error","code":"401","message":"x"}"#,
                 Some(Unauthorized),
             ),
-            (r#"{"type":"error","code":403}"#, None),
-            (r#"{"type":"error"}"#, None),
+            (r#"{"type":"error","code":403}"#, Some(Other)),
+            (r#"{"type":"error"}"#, Some(Other)),
             (r#"{"type":"welcome","code":401}"#, None),
             (r#"["authenticated",401]"#, None),
             ("", None),

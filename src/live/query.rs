@@ -1,7 +1,7 @@
 //! The token that a handshake may have in its query, `?token=`, where a client cannot set fields.
 //! Pure; knows no other part of a query.
 
-use http::uri::PathAndQuery;
+use http::uri::{InvalidUri, PathAndQuery};
 
 use crate::damoov::routes::decoded;
 
@@ -15,8 +15,9 @@ pub(super) fn tokens(query: Option<&str>) -> impl Iterator<Item = String> {
     })
 }
 
-/// The target with `token` in the place of every token in its query; all else stays as it is.
-pub(super) fn with_token(target: &PathAndQuery, token: &str) -> PathAndQuery {
+/// The target with `token` in the place of every token in its query; all else stays as it is. An
+/// error where it becomes longer than a target can be.
+pub(super) fn with_token(target: &PathAndQuery, token: &str) -> Result<PathAndQuery, InvalidUri> {
     let query: Vec<_> = parts(target.query())
         .map(|part| match is_token(part) {
             true => format!("token={}", escaped(token)),
@@ -24,7 +25,6 @@ pub(super) fn with_token(target: &PathAndQuery, token: &str) -> PathAndQuery {
         })
         .collect();
     PathAndQuery::try_from(format!("{}?{}", target.path(), query.join("&")))
-        .expect("each character was checked or is escaped")
 }
 
 fn parts(query: Option<&str>) -> impl Iterator<Item = &str> {
@@ -88,7 +88,7 @@ mod tests {
             ("/a?x", "/a?x"),
         ] {
             assert_eq!(
-                with_token(&target(before), "n&+ "),
+                with_token(&target(before), "n&+ ").unwrap(),
                 target(after),
                 "{before}"
             );

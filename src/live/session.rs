@@ -74,17 +74,23 @@ impl Session {
             wanted,
             instance,
         } = self;
+        let Switched {
+            stream,
+            read: read_upstream,
+            place: _place,
+            ..
+        } = upstream;
         let _open = Open::new(&live.metrics.live_connections);
         let movement = Movement::new();
         let (from_caller, to_caller) = split(caller);
-        let (from_upstream, to_upstream) = split(upstream.stream);
+        let (from_upstream, to_upstream) = split(stream);
         let mut talk = Talk {
             live,
             wanted,
             instance,
-            up: Direction::new((from_caller, &read), to_upstream, Sender::Caller, &movement),
+            up: Direction::new((from_caller, read), to_upstream, Sender::Caller, &movement),
             down: Direction::new(
-                (from_upstream, &upstream.read),
+                (from_upstream, read_upstream),
                 to_caller,
                 Sender::Upstream,
                 &movement,
@@ -150,7 +156,6 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
         }
         let text = self.up.text().to_vec();
         let Some(message) = Authenticate::read(&text) else {
-            self.up.release();
             return Ok(());
         };
         self.up.discard();
@@ -189,21 +194,17 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
         let got = while_relaying(&mut self.down, getting).await?;
         let credentials = got.map_err(Error::from)?.credentials;
         match self.ask(message, &credentials).await? {
-            Some(Answer::Authenticated) => {
+            Some(Answer::Unauthorized) => {}
+            Some(Answer::Other) => {
                 credentials.accept();
-                self.down.release();
                 return Ok(());
             }
-            Some(Answer::Unauthorized) => {}
             None => return Ok(()),
         }
-        let renewing = live.provider.renew(wanted, &credentials);
-        let newer = match while_relaying(&mut self.down, renewing).await? {
+        // Nothing is passed on meanwhile: the 401, should it be the answer, comes first.
+        let newer = match live.provider.renew(wanted, &credentials).await {
             Ok(newer) => newer,
-            Err(credentials::Error::Settled) => {
-                self.down.release();
-                return Ok(());
-            }
+            Err(credentials::Error::Settled) => return Ok(()),
             Err(error) => return Err(End::Refused(error.into())),
         };
         self.down.discard();
@@ -214,12 +215,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
         if let Some(answer) = second {
             live.judge(wanted, &newer, answer == Answer::Unauthorized);
         }
-        self.down.release();
         Ok(())
     }
 
     /// Sends the message with this token and waits for the answer, which is held then. None where
-    /// it does not come in time.
+    /// it does not come in time, or not at all.
     async fn ask(
         &mut self,
         message: &Authenticate<'_>,
@@ -238,15 +238,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
                         self.down.release();
                     }
                     Text::TooLong => self.down.release_too_long(),
-                    Text::End => return Err(End::Upstream),
+                    Text::End => return Ok(None),
                 }
             }
         };
-        let answered = timeout(ANSWER, answered).await;
-        answered.unwrap_or_else(|_| {
-            self.down.release();
-            Ok(None)
-        })
+        timeout(ANSWER, answered).await.unwrap_or(Ok(None))
     }
 
     /// Tells both ends.

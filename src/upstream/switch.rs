@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{Error, Head, Hosts, Settings, Target, connect};
@@ -30,6 +31,8 @@ pub struct Switcher {
     tls: Arc<ClientConfig>,
     connect_timeout: Duration,
     response_timeout: Duration,
+    /// As many connections as the pools may have to one host.
+    free: Arc<Semaphore>,
 }
 
 /// What the host made of the request.
@@ -50,6 +53,8 @@ pub struct Switched {
     pub stream: Stream,
     /// What came right behind the 101.
     pub read: Bytes,
+    /// Its place among them all; to be kept as long as the connection.
+    pub place: OwnedSemaphorePermit,
 }
 
 impl Switcher {
@@ -61,11 +66,15 @@ impl Switcher {
             tls: Arc::new(tls),
             connect_timeout: settings.connect_timeout,
             response_timeout: settings.response_timeout,
+            free: Arc::new(Semaphore::new(settings.max_connections)),
         }
     }
 
-    /// Asks `target` to switch to WebSocket. `head` is cleaned but for what asks for that.
+    /// Asks `target` to switch to WebSocket. `head` is cleaned but for what asks for that. Nobody
+    /// waits for a free connection, because they last.
     pub async fn ask(&self, target: &Target, head: &Head) -> Result<Answer, Error> {
+        let place = self.free.clone().try_acquire_owned();
+        let place = place.map_err(|_| Error::Busy)?;
         let (stream, _) = timeout(self.connect_timeout, connect::open(target, &self.tls))
             .await
             .map_err(|_| Error::ConnectTimeout)?
@@ -93,7 +102,7 @@ impl Switcher {
             return Ok(Answer::Refused(answer));
         }
         let headers = answer.into_parts().0.headers;
-        if !headers::names_websocket(&headers) {
+        if !headers::names_websocket(&headers) || !headers::wants_upgrade(&headers) {
             return Err(Error::Switched);
         }
         let parts = ended.map_err(Error::Broken)?;
@@ -101,6 +110,7 @@ impl Switcher {
             headers,
             stream: parts.io.into_inner(),
             read: parts.read_buf,
+            place,
         }))
     }
 }

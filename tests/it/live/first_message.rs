@@ -2,9 +2,80 @@
 
 use super::*;
 use crate::harness::eventually;
+use crate::wire::{Upstream, Wire};
 use damoov_proxy::simulator::{ACCOUNT_EMAIL, Delay, INSTANCE_ID};
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+/// Sooner than the proxy stops waiting for an answer to `authenticate`.
+const SOON: Duration = Duration::from_secs(5);
+/// An `authenticate` message, masked by zeros.
+const FIRST: &[u8] = b"\x81\x97\0\0\0\0{\"type\":\"authenticate\"}";
+
+/// A text frame as upstream sends it; short.
+fn said(text: &str) -> Vec<u8> {
+    [&[0x81, text.len() as u8], text.as_bytes()].concat()
+}
+
+/// Takes what the proxy makes of [`FIRST`].
+async fn take_authenticate(api: &mut Wire) {
+    let head = api.take(8).await;
+    assert_eq!(head[..2], *b"\x81\xfe", "a text with a token");
+    let length = u16::from_be_bytes([head[2], head[3]]);
+    api.take(length.into()).await;
+}
+
+#[tokio::test]
+async fn a_401_that_is_passed_on_stands_before_what_follows_it() {
+    let damoov = crate::harness::damoov().await;
+    let upstream = Upstream::listen().await;
+    let proxy = handshake::in_front_of(&upstream, &damoov).await;
+    let error = said("{\"type\":\"error\",\"code\":401}");
+    // The second 401 settles it, the later ones are passed on.
+    for authenticates in [2, 1, 1, 1, 1, 1, 1, 1] {
+        let (mut caller, mut api) = handshake::more_bytes(&proxy, &upstream).await;
+        caller.write(FIRST).await;
+        for _ in 1..authenticates {
+            take_authenticate(&mut api).await;
+            api.write(&error).await;
+        }
+        take_authenticate(&mut api).await;
+        let all = [&error[..], b"\x02\x04ab"].concat();
+        api.write(&all).await;
+        assert_eq!(caller.take(all.len()).await, all);
+        api.write(b"cd").await;
+        assert_eq!(caller.take(2).await, b"cd");
+    }
+}
+
+#[tokio::test]
+async fn after_any_other_error_or_a_close_the_caller_is_heard_at_once() {
+    let damoov = crate::harness::damoov().await;
+    for answer in [
+        said("{\"type\":\"error\",\"code\":403}"),
+        b"\x88\x02\x0f\xa3".to_vec(),
+    ] {
+        let (_proxy, mut caller, mut api) = handshake::bytes(&damoov).await;
+        caller.write(FIRST).await;
+        take_authenticate(&mut api).await;
+        api.write(&answer).await;
+        assert_eq!(caller.take(answer.len()).await, answer);
+        let closes = b"\x88\x82\0\0\0\0\x03\xe8";
+        caller.write(closes).await;
+        let heard = timeout(SOON, api.take(closes.len())).await;
+        assert_eq!(heard.expect("nothing is passed on"), closes);
+    }
+}
+
+#[tokio::test]
+async fn what_a_caller_said_of_a_first_message_before_it_left_passes_as_it_was() {
+    let damoov = crate::harness::damoov().await;
+    let (_proxy, mut caller, mut api) = handshake::bytes(&damoov).await;
+    let pieces = b"\x01\x81\0\0\0\0[\x80\x81\0\0";
+    caller.write(pieces).await;
+    caller.close_half().await;
+    assert_eq!(api.rest().await, pieces);
+}
 
 #[tokio::test]
 async fn a_token_and_the_instance_are_put_in_where_there_are_none() {
@@ -249,11 +320,28 @@ async fn a_first_message_of_64_kib_is_taken_and_a_longer_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_long_first_message_leaves_no_room_with_its_session() {
+    const SESSIONS: u64 = 200;
+    let scene = Scene::new().await;
+    let message = json!({"type": "authenticate", "x": "x".repeat(60_000)});
+    let before = scene.proxy.resident();
+    let mut sessions = Vec::new();
+    for _ in 0..SESSIONS {
+        let mut session = scene.session().await;
+        session.say(message.clone()).await;
+        session.hears(&["authenticated"]).await;
+        sessions.push(session);
+    }
+    let each = scene.proxy.resident().saturating_sub(before) / SESSIONS;
+    assert!(each < 120_000, "{each} bytes each");
+}
+
+#[tokio::test]
 async fn whoever_is_not_named_has_10_seconds_and_whoever_is_has_any_time() {
     let scene = Scene::new().await;
     let mut named = scene.session().await;
-    let mut nobodys = scene.connect(LIVE, &[]).await;
     let started = tokio::time::Instant::now();
+    let mut nobodys = scene.connect(LIVE, &[]).await;
     assert_eq!(nobodys.close_code().await, 1008);
     assert!(started.elapsed() >= Duration::from_secs(10));
     named.authenticate().await;
@@ -262,7 +350,6 @@ async fn whoever_is_not_named_has_10_seconds_and_whoever_is_has_any_time() {
 
 #[tokio::test]
 async fn frames_that_no_client_may_send_end_the_session() {
-    use crate::wire::Wire;
     let scene = Scene::new().await;
     for frame in [
         // Not masked; a reserved bit; a reserved opcode; a ping in fragments; a ping too long.

@@ -1,7 +1,7 @@
 //! The handshake: names, refusals, renewals, odd upstreams.
 
 use super::*;
-use crate::harness::ECHO;
+use crate::harness::{ECHO, eventually};
 use crate::upstream_answers::{trusting, with_tls};
 use crate::wire::{Upstream, Wire};
 
@@ -16,11 +16,29 @@ pub(super) fn request(target: &str, fields: &str) -> String {
 }
 
 /// A proxy whose live host is this.
-async fn in_front_of(upstream: &Upstream, damoov: &Simulator) -> Proxy {
+pub(super) async fn in_front_of(upstream: &Upstream, damoov: &Simulator) -> Proxy {
     proxy(damoov)
         .redirect("portal-apis.telematicssdk.com", &upstream.url())
         .start()
         .await
+}
+
+/// A session of user 1 whose every byte the test writes, at both of its ends.
+pub(super) async fn bytes(damoov: &Simulator) -> (Proxy, Wire, Wire) {
+    let upstream = Upstream::listen().await;
+    let proxy = in_front_of(&upstream, damoov).await;
+    let (caller, api) = more_bytes(&proxy, &upstream).await;
+    (proxy, caller, api)
+}
+
+/// The same of a proxy that runs already.
+pub(super) async fn more_bytes(proxy: &Proxy, upstream: &Upstream) -> (Wire, Wire) {
+    let mut caller = Wire::to(proxy).await;
+    caller.write(request(LIVE, "")).await;
+    let switching = "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";
+    let api = upstream.answer_once(switching).await;
+    assert_eq!(caller.head().await.status(), 101);
+    (caller, api)
 }
 
 #[tokio::test]
@@ -226,6 +244,11 @@ async fn an_upstream_that_cannot_be_reached_or_does_not_switch_gives_an_ordinary
             502,
             "upstream_bad_response",
         ),
+        (
+            "HTTP/1.1 101 X\r\nUpgrade: websocket\r\n\r\n",
+            502,
+            "upstream_bad_response",
+        ),
         ("HTTP/1.1 2", 502, "upstream_bad_response"),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -274,4 +297,35 @@ async fn a_host_that_would_speak_http_2_is_asked_for_http_1_1_behind_its_certifi
         .await;
     let answer = Session::open(&other_name, LIVE, &[]).await.err().unwrap();
     assert_eq!(answer.status(), 502);
+}
+
+#[tokio::test]
+async fn a_target_that_its_tokens_make_too_long_is_a_414() {
+    let scene = Scene::new().await;
+    let target = format!("{LIVE}?{}", "token&".repeat(1000));
+    let device = user(1).to_string();
+    let (status, code) = scene.refused(&target, &[("DeviceToken", &device)]).await;
+    assert_eq!((status, &*code), (414, "target_too_long"));
+}
+
+#[tokio::test]
+async fn sessions_have_their_share_of_the_connections_to_a_host() {
+    let scene = Scene::new().await;
+    let limited = proxy(&scene.damoov)
+        .set("upstream.max_connections", "2")
+        .start()
+        .await;
+    let device = user(1).to_string();
+    let named = [("DeviceToken", &*device)];
+    let first = Session::open(&limited, LIVE, &named).await.unwrap();
+    let _second = Session::open(&limited, LIVE, &named).await.unwrap();
+    let refused = Session::open(&limited, LIVE, &named).await.err().unwrap();
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(limited.get(1, SCORES).await.status, 200);
+    drop(first);
+    eventually("its connection is free", async || {
+        Session::open(&limited, LIVE, &named).await.is_ok()
+    })
+    .await;
 }
