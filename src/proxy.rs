@@ -98,7 +98,7 @@ pub struct Proxy {
 pub struct Path {
     proxy: Arc<Proxy>,
     pool: Rc<Pool<Content<Incoming>>>,
-    /// Registrations under way, which a caller's hang-up does not end; aborted with the worker.
+    /// Registrations under way, which a caller's hang-up does not end; the worker waits for them.
     registrations: RefCell<JoinSet<()>>,
 }
 

@@ -76,6 +76,9 @@ pub trait Handler: 'static {
         &self,
         request: Request<Incoming>,
     ) -> impl Future<Output = (Response<Self::Content>, Option<Self::Session>)>;
+
+    /// Ends what goes on after its caller has left. Called once, when nothing is left to answer.
+    fn finish(&self) -> impl Future<Output = ()>;
 }
 
 /// What is spoken on a connection after HTTP.
@@ -99,6 +102,10 @@ impl Handler for proxy::Path {
         request: Request<Incoming>,
     ) -> (Response<Self::Content>, Option<live::Session>) {
         self.answer(request).await
+    }
+
+    async fn finish(&self) {
+        self.registered().await;
     }
 }
 
@@ -309,6 +316,8 @@ mod tests {
             let name = std::thread::current().name().unwrap().to_owned();
             (Response::new(Full::from(name)), None)
         }
+
+        async fn finish(&self) {}
     }
 
     /// Says everything again, and goodbye.

@@ -1,6 +1,9 @@
 //! Calls that the proxy understands rather than passes on: the Auth endpoints, which it answers,
 //! and registrations, whose answer it keeps. Their content is small and read whole.
 
+use std::future::poll_fn;
+use std::task::{Poll, ready};
+
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -156,6 +159,16 @@ impl Path {
             // The worker ends, and the task with it.
             Err(_) => Err(credentials::Error::Closing.into()),
         }
+    }
+
+    /// Returns once no registration is under way.
+    pub(crate) async fn registered(&self) {
+        poll_fn(|cx| {
+            let mut under_way = self.registrations.borrow_mut();
+            while ready!(under_way.poll_join_next(cx)).is_some() {}
+            Poll::Ready(())
+        })
+        .await;
     }
 
     fn has_room_for_a_registration(&self) -> Result<(), upstream::Error> {

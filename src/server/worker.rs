@@ -149,6 +149,7 @@ async fn run<H: Handler>(
         while let Some(ended) = serving.join_next().await {
             report(ended);
         }
+        handler.finish().await;
     };
     tokio::select! {
         () = drained => {}

@@ -3,7 +3,7 @@
 use damoov_proxy::principal::InstanceId;
 use damoov_proxy::simulator::{
     Action, Delay, Fault, Garbage, Instance, KnownUsers, Lost, On, Registration,
-    RegistrationCredentials, RegistrationShape,
+    RegistrationCredentials, RegistrationShape, Simulator,
 };
 use http::Request;
 use serde_json::{Value, json};
@@ -72,14 +72,12 @@ async fn a_registrations_tokens_outlive_a_crash_and_are_renewed_like_any_other()
     assert_eq!((count.logins.all(), count.refreshes.all()), (0, 1));
 }
 
-#[tokio::test]
-async fn a_caller_that_hangs_up_during_its_registration_leaves_the_tokens_behind() {
-    let damoov = damoov_with(|_| {}).await;
-    let proxy = proxy(&damoov).start().await;
-    damoov.handle().add_fault(Fault::new(
-        On::Registration,
-        Action::Delay(Delay::Millis(500)),
-    ));
+/// Registers user 1 and leaves once Damoov has made it, before the answer.
+async fn register_and_hang_up(damoov: &Simulator, proxy: &Proxy) {
+    let slow = Action::Delay(Delay::Millis(1000));
+    damoov
+        .handle()
+        .add_fault(Fault::new(On::Registration, slow).times(1));
     let content = json!({"CustomToken": user(1).to_string(), "CreateAccessToken": true});
     let request = Request::post(proxy.url("/v1/Registration/create"))
         .header("Content-Type", "application/json")
@@ -90,8 +88,26 @@ async fn a_caller_that_hangs_up_during_its_registration_leaves_the_tokens_behind
     let registered = async || damoov.handle().counts_of(&principal(1)).registrations.all() == 1;
     eventually("the registration has reached Damoov", registered).await;
     calling.abort();
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_during_its_registration_leaves_the_tokens_behind() {
+    let damoov = damoov_with(|_| {}).await;
+    let proxy = proxy(&damoov).start().await;
+    register_and_hang_up(&damoov, &proxy).await;
     let stored = async || proxy.metric("tokens_stored", "").await == 1.0;
     eventually("its tokens are stored", stored).await;
+    assert_eq!(proxy.get(1, SCORES).await.status, 200);
+    assert_eq!(damoov.handle().counts_of(&principal(1)).logins.all(), 0);
+}
+
+#[tokio::test]
+async fn a_registration_under_way_ends_before_the_proxy_does() {
+    let damoov = damoov_with(|_| {}).await;
+    let mut proxy = proxy(&damoov).start().await;
+    register_and_hang_up(&damoov, &proxy).await;
+    assert!(proxy.terminate().await.success());
+    proxy.start().await;
     assert_eq!(proxy.get(1, SCORES).await.status, 200);
     assert_eq!(damoov.handle().counts_of(&principal(1)).logins.all(), 0);
 }
