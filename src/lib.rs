@@ -65,8 +65,9 @@
 //!
 //! - **I1** One renewal per principal at a time, in the process and among processes on one store.
 //!   `promises::crowd::i1_…`, `promises::fleet::i1_…`
-//! - **I2** No hang-up cancels a renewal.
-//!   `tokens::renewal_faults::a_caller_that_hangs_up_does_not_cancel_the_refresh`, `…_the_login`
+//! - **I2** No hang-up cancels a renewal, nor loses what a registration brought.
+//!   `tokens::renewal_faults::a_caller_that_hangs_up_does_not_cancel_the_refresh`, `…_the_login`,
+//!   `auth_endpoints::registrations::a_caller_that_hangs_up_during_its_registration_…`
 //! - **I3** A token is durable before it is used.
 //!   `tokens::renewal_faults::a_new_token_is_used_only_once_it_is_durable`,
 //!   `promises::kills::i3_i10_…`
@@ -77,7 +78,8 @@
 //! - **I5** At most one replay, byte for byte the same method, target, headers and content.
 //!   `replays::whatever_is_kept_is_replayed_byte_for_byte`
 //! - **I6** A's token never goes out for B.
-//!   `promises::crowd::i6_…`, `tokens::damoov_misbehaves::another_users_token_is_never_attached`
+//!   `promises::crowd::i6_…`, `tokens::damoov_misbehaves::another_users_token_is_never_attached`,
+//!   `auth_endpoints::handed_out::forged_foreign_and_misused_tokens_are_invalid`
 //! - **I7** No more logins than the budget, whatever fails, restarts or races.
 //!   `promises::strangers::i7_…`, `tokens::budget_and_blocks::*`, `store::windows`
 //! - **I8** No real token, key or password in any log, answer, metric, error or panic.
