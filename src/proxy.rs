@@ -13,7 +13,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts as CallerHead;
 use http::{Request, Response};
@@ -27,12 +26,11 @@ use crate::auth_endpoints::{ANYBODY, AuthEndpoints};
 use crate::credentials::{self, Got, Need, Provider, Wanted};
 use crate::damoov::auth;
 use crate::damoov::routes::{Credential, Replay, Table};
-use crate::damoov::user_changes::{self, Change};
+use crate::damoov::user_changes::Change;
 use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
 use crate::live::{self, Live};
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
-use crate::principal::Principal;
 use crate::principal::naming::{self, Bearer};
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
 use crate::upstream::pool::{Limits, Pool};
@@ -331,34 +329,6 @@ impl Path {
         };
         let holder = self.proxy.handed_out.holder(ANYBODY, token).await?;
         Ok(holder.map_or(Bearer::Foreign, Bearer::Ours))
-    }
-
-    /// What the store believes of a user follows what the API was told about it: its credentials
-    /// are worth nothing any more. `sent` is the content of the request.
-    async fn follow(
-        &self,
-        change: Option<Change>,
-        answer: &Received,
-        sent: impl FnOnce() -> Option<Bytes>,
-    ) {
-        let user = match change {
-            Some(Change::Deleted(user)) => Some(user),
-            Some(Change::Moved) => sent().and_then(|content| user_changes::moved(&content)),
-            Some(Change::Registered) | None => None,
-        };
-        let Some(principal) = user.map(Principal::User) else {
-            return;
-        };
-        let provider = &self.proxy.provider;
-        if answer.succeeded()
-            && let Err(error) = provider.forget(&principal).await
-        {
-            tracing::warn!(
-                principal = provider.log_name(&principal),
-                %error,
-                "a user was deleted or moved, but its credentials could not be forgotten"
-            );
-        }
     }
 
     /// Sends the request once. Where the caller's content fails, that is the error.

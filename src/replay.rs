@@ -3,8 +3,10 @@
 //! answer comes before all was sent. Knows neither status codes nor tokens. Everything of one
 //! request stays on its worker's thread.
 
+mod content;
 mod memory;
 
+pub use content::{Content, Kept, View};
 pub use memory::Memory;
 
 use std::cell::RefCell;
@@ -16,7 +18,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
 use memory::Loan;
@@ -61,34 +63,6 @@ pub enum NotKept {
 pub struct Recorder<C> {
     /// `None` where the request has no content.
     recording: Option<Rc<RefCell<Recording<C>>>>,
-}
-
-/// What is sent upstream: the request's content the first time or the second.
-#[derive(Debug, Default)]
-pub enum Content<C> {
-    /// None.
-    #[default]
-    Empty,
-    /// The caller's, as it comes.
-    View(View<C>),
-    /// What was kept of it.
-    Kept(Kept),
-    /// Read by somebody else; empty once it was given out.
-    Whole(Bytes),
-}
-
-/// The content as the upstream connection sees it.
-#[derive(Debug)]
-pub struct View<C>(Rc<RefCell<Recording<C>>>);
-
-/// Content kept in memory; gives the memory back when dropped.
-#[derive(Debug)]
-pub struct Kept {
-    /// All of it; `None` where there is none, or once it was given out.
-    content: Option<Bytes>,
-    /// Whether the caller announced the length: a replay is framed like the first attempt.
-    sized: bool,
-    _loan: Loan,
 }
 
 #[derive(Debug)]
@@ -263,25 +237,6 @@ impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
     }
 }
 
-impl<C> Content<C> {
-    /// Content that is there already.
-    pub fn of(whole: Bytes) -> Content<C> {
-        match whole.is_empty() {
-            true => Content::Empty,
-            false => Content::Whole(whole),
-        }
-    }
-
-    /// All of it, where it is in memory.
-    pub fn whole(&self) -> Option<Bytes> {
-        match self {
-            Content::Kept(kept) => kept.content.clone(),
-            Content::Whole(content) => Some(content.clone()),
-            Content::Empty | Content::View(_) => None,
-        }
-    }
-}
-
 impl<C> Drop for Recorder<C> {
     fn drop(&mut self) {
         if let Some(recording) = &self.recording {
@@ -368,59 +323,10 @@ impl<C: Body<Data = Bytes> + Unpin> Recording<C> {
     }
 }
 
-impl<C: Body<Data = Bytes> + Unpin> Body for Content<C> {
-    type Data = Bytes;
-    type Error = Failure;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        match self.get_mut() {
-            Content::Empty => Poll::Ready(None),
-            Content::View(View(recording)) => {
-                let mut recording = recording.borrow_mut();
-                if matches!(recording.view, Attachment::Taken) {
-                    return Poll::Ready(Some(Err(Failure::Taken)));
-                }
-                let chunk = recording.poll_chunk(cx);
-                if chunk.is_pending() {
-                    recording.view = Attachment::Attached(Some(cx.waker().clone()));
-                }
-                chunk.map_ok(Frame::data)
-            }
-            Content::Kept(kept) => Poll::Ready(kept.content.take().map(|c| Ok(Frame::data(c)))),
-            Content::Whole(content) if content.is_empty() => Poll::Ready(None),
-            Content::Whole(content) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(content))))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Content::Empty => true,
-            // A view that was taken has not ended well, even if nothing is left to read.
-            Content::View(View(recording)) => recording.borrow().progress == Progress::Complete,
-            Content::Kept(kept) => kept.sized && kept.content.is_none(),
-            Content::Whole(content) => content.is_empty(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Content::Empty => SizeHint::with_exact(0),
-            Content::View(View(recording)) => recording.borrow().source.size_hint(),
-            Content::Kept(kept) if kept.sized => {
-                SizeHint::with_exact(kept.content.as_ref().map_or(0, |c| c.len() as u64))
-            }
-            Content::Kept(_) => SizeHint::default(),
-            Content::Whole(content) => SizeHint::with_exact(content.len() as u64),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http_body::{Frame, SizeHint};
     use http_body_util::BodyExt;
     use prometheus_client::metrics::gauge::Gauge;
     use tokio::sync::mpsc;

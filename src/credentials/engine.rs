@@ -287,26 +287,6 @@ impl Engine {
         }
     }
 
-    /// Remembers, for the metric, that a principal is contested.
-    pub(super) fn is_contested(&self, principal: &Principal, until: Timestamp) {
-        let mut contested = self
-            .contested
-            .lock()
-            .expect("no code panics under this lock");
-        contested.insert(principal.clone(), until);
-    }
-
-    /// How many principals are contested now.
-    pub(super) fn count_contested(&self) -> i64 {
-        let now = self.wall();
-        let mut contested = self
-            .contested
-            .lock()
-            .expect("no code panics under this lock");
-        contested.retain(|_, until| *until > now);
-        contested.len().try_into().unwrap_or(i64::MAX)
-    }
-
     /// Counts a call to the store by how it ended.
     pub(super) fn counted<T: Ended>(
         &self,

@@ -8,6 +8,7 @@ use super::engine::Engine;
 use super::flights::{Flight, Outcome};
 use super::pair::Pair;
 use super::token_endpoint::Reply;
+use crate::clock::Timestamp;
 use crate::damoov::auth::{self, Answer, Call};
 use crate::metrics::{Grant, RenewalResult, Trigger};
 use crate::principal::{InstanceId, Principal};
@@ -313,6 +314,26 @@ impl Engine {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Remembers, for the metric, that a principal is contested.
+    pub(super) fn is_contested(&self, principal: &Principal, until: Timestamp) {
+        let mut contested = self
+            .contested
+            .lock()
+            .expect("no code panics under this lock");
+        contested.insert(principal.clone(), until);
+    }
+
+    /// How many principals are contested now.
+    pub(super) fn count_contested(&self) -> i64 {
+        let now = self.wall();
+        let mut contested = self
+            .contested
+            .lock()
+            .expect("no code panics under this lock");
+        contested.retain(|_, until| *until > now);
+        contested.len().try_into().unwrap_or(i64::MAX)
     }
 
     /// Whether a pair that this very run committed was rejected, without a lost answer.

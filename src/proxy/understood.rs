@@ -1,5 +1,5 @@
-//! Calls that the proxy understands rather than passes on: the Auth endpoints, which it answers,
-//! and registrations, whose answer it keeps. Their content is small and read whole.
+//! Calls that the proxy understands: the Auth endpoints, which it answers; registrations, whose
+//! answer it keeps; moves and deletions of users, which end what it holds of them.
 
 use std::future::poll_fn;
 use std::task::{Poll, ready};
@@ -18,9 +18,10 @@ use crate::auth_endpoints::Reply;
 use crate::credentials::{self, Expected, SlotEnd};
 use crate::damoov::auth;
 use crate::damoov::auth_requests::{Endpoint, LONGEST};
+use crate::damoov::user_changes::{self, Change};
 use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
-use crate::principal::InstanceId;
+use crate::principal::{InstanceId, Principal};
 use crate::proxy::head::Rejection;
 use crate::replay::{self, Content, Recorder};
 use crate::upstream::{self, pool};
@@ -158,6 +159,34 @@ impl Path {
             Ok(kept) => Ok(kept?),
             // The worker ends, and the task with it.
             Err(_) => Err(credentials::Error::Closing.into()),
+        }
+    }
+
+    /// What the store believes of a user follows what the API was told about it: its credentials
+    /// are worth nothing any more. `sent` is the content of the request.
+    pub(super) async fn follow(
+        &self,
+        change: Option<Change>,
+        answer: &Received,
+        sent: impl FnOnce() -> Option<Bytes>,
+    ) {
+        let user = match change {
+            Some(Change::Deleted(user)) => Some(user),
+            Some(Change::Moved) => sent().and_then(|content| user_changes::moved(&content)),
+            Some(Change::Registered) | None => None,
+        };
+        let Some(principal) = user.map(Principal::User) else {
+            return;
+        };
+        let provider = &self.proxy.provider;
+        if answer.succeeded()
+            && let Err(error) = provider.forget(&principal).await
+        {
+            tracing::warn!(
+                principal = provider.log_name(&principal),
+                %error,
+                "a user was deleted or moved, but its credentials could not be forgotten"
+            );
         }
     }
 
