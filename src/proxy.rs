@@ -33,6 +33,7 @@ use crate::live::{self, Live};
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
 use crate::principal::naming::{self, Bearer};
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
+use crate::telemetry::access::AccessLog;
 use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::switch::Switcher;
 use crate::upstream::{self, Hosts, Target};
@@ -69,6 +70,8 @@ pub struct Parts {
     pub workers: usize,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where requests are told of.
+    pub access: AccessLog,
 }
 
 /// What all workers share.
@@ -88,6 +91,7 @@ pub struct Proxy {
     in_band_401: bool,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
+    access: AccessLog,
     /// The label of requests that no route was found for.
     no_route: Arc<str>,
 }
@@ -134,6 +138,7 @@ impl Proxy {
             in_band_401: parts.in_band_401,
             live: Arc::new(live),
             metrics: parts.metrics,
+            access: parts.access,
             no_route: "none".into(),
         })
     }

@@ -1,4 +1,7 @@
-//! Logs: the subscriber and what it lets through. Never sees a secret.
+//! Logs: the subscriber and what it lets through; requests have a log of their own, [`access`]. Never
+//! sees a secret.
+
+pub mod access;
 
 use std::env;
 

@@ -23,6 +23,7 @@ use crate::proxy::{self, Path, Proxy, head};
 use crate::server::{self, Bound, Stage};
 use crate::store::RunId;
 use crate::store::sqlite::{self, Sqlite};
+use crate::telemetry::access::{self, AccessLog};
 use crate::upstream::{self, Hosts};
 
 /// Why a proxy cannot start.
@@ -37,6 +38,9 @@ pub enum Error {
     /// Listening for callers.
     #[error(transparent)]
     Listen(#[from] server::Error),
+    /// The thread of the access log.
+    #[error("the access log cannot be started")]
+    AccessLog(#[source] io::Error),
     /// Listening for health checks.
     #[error("cannot listen on {address} for [status]")]
     Status {
@@ -124,6 +128,7 @@ pub struct Service {
     status: Option<(TcpListener, admin::Status<Provider>)>,
     proxy: Arc<Proxy>,
     background: Background,
+    access_writer: access::Writer,
     stage: watch::Receiver<Stage>,
 }
 
@@ -175,6 +180,10 @@ impl Service {
                 Some((listener, status))
             }
         };
+        let namer = provider.clone();
+        let (access, access_writer) =
+            AccessLog::start(settings.log, move |principal| namer.log_name(principal))
+                .map_err(Error::AccessLog)?;
         let own = settings.auth_endpoints;
         let handed_out = HandedOut::new(token_keys, own.hand_out, provider.clone(), clock);
         let handed_out = Arc::new(handed_out);
@@ -195,6 +204,7 @@ impl Service {
             in_band_401: settings.in_band_401,
             workers: settings.server.threads,
             metrics,
+            access,
         })?;
         let bound = server::bind(settings.server)?;
         Ok(Service {
@@ -202,6 +212,7 @@ impl Service {
             status,
             proxy: Arc::new(proxy),
             background,
+            access_writer,
             stage,
         })
     }
@@ -225,11 +236,13 @@ impl Service {
             status,
             proxy,
             background,
+            access_writer,
             stage,
         } = self;
         let status = status.map(|(listener, status)| tokio::spawn(admin::serve(listener, status)));
         let served = server::serve(bound, move || Path::new(proxy.clone()), stage).await;
         background.finish().await;
+        access_writer.finish();
         if let Some(status) = status {
             status.abort();
         }

@@ -2,6 +2,7 @@
 //! the counters and the access event. Never sees a token, a query or a path.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::{Response, StatusCode};
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use crate::headers::Passed;
 use crate::live;
 use crate::metrics::{Method, Outcome, RequestLabels, RouteLabel};
 use crate::principal::Principal;
+use crate::telemetry::access::Access;
 
 /// What the log says of a caller that left; nobody is sent it.
 const CALLER_LEFT: u16 = 499;
@@ -131,18 +133,17 @@ impl Drop for Record<'_> {
             Ending::Answered(_) | Ending::Refused(..) => "proxy",
             Ending::Abandoned | Ending::PassedOn(_) => "upstream",
         };
-        let principal = self.principal.as_ref();
-        tracing::info!(
-            target: "access",
-            route = &**route,
-            method = self.method.as_str(),
-            status = status.as_u16(),
-            outcome = outcome.as_str(),
+        self.proxy.access.tell(Access {
+            at: SystemTime::now(),
+            route: route.clone(),
+            method: self.method.as_str(),
+            status: status.as_u16(),
+            outcome: outcome.as_str(),
             source,
-            duration_ms = (duration.as_secs_f64() * 1e6).round() / 1e3,
-            renewed = self.passed != Passed::AsItCame,
-            replayed = self.passed == Passed::Replayed,
-            principal = principal.map(|p| self.proxy.provider.log_name(p)),
-        );
+            duration,
+            renewed: self.passed != Passed::AsItCame,
+            replayed: self.passed == Passed::Replayed,
+            principal: self.principal.take(),
+        });
     }
 }

@@ -319,6 +319,48 @@ fn simulate_prints_where_it_listens_and_takes_faults_by_flag_and_by_http() {
 }
 
 #[tokio::test]
+async fn each_request_is_told_of_once_in_the_log_and_by_the_name_that_tokens_show_prints() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).start().await;
+    proxy.get(1, SCORES).await;
+    damoov.handle().expire(None);
+    proxy.get(1, SCORES).await;
+    proxy.get(1, "/nowhere").await;
+    let shown = captured(proxy.command(&format!("tokens show {}", user(1)))).await;
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(proxy.terminate().await.success());
+    let log = proxy.log();
+    let events: Vec<serde_json::Value> = log
+        .lines()
+        .filter(|line| line.contains("\"target\":\"access\""))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+            (
+                text("route"),
+                event["status"].as_u64().unwrap(),
+                text("outcome"),
+            )
+        })
+        .collect();
+    let told_of =
+        |route: &str, status, outcome: &str| (route.to_owned(), status, outcome.to_owned());
+    assert_eq!(
+        told,
+        [
+            told_of("/indicators/v3", 200, "forwarded"),
+            told_of("/indicators/v3", 200, "replayed"),
+            told_of("none", 404, "caller_error"),
+        ]
+    );
+    let name = events[0]["principal"].as_str().unwrap();
+    assert!(shown.contains(name), "{name} is not in {shown}");
+}
+
+#[tokio::test]
 async fn a_unix_socket_is_served_like_a_port_and_a_dead_processs_one_is_replaced() {
     let damoov = damoov().await;
     let builder = proxy(&damoov);

@@ -1,0 +1,318 @@
+//! The access log: one line a request. Workers only tell what happened; the lines are made and
+//! written by a thread of its own, many at once, so that no caller waits for a disk.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use super::Format;
+use crate::principal::Principal;
+
+/// What a line may wait for others to be written with.
+const GATHER: Duration = Duration::from_millis(20);
+/// Lines that may wait; where the log cannot be written, further ones are lost, not memory.
+const MOST_WAITING: usize = 65_536;
+
+/// What is told of one request. Never a path, a query or a token.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// When its answer's head was known, or its caller left.
+    pub at: SystemTime,
+    /// The route's label.
+    pub route: Arc<str>,
+    /// The method.
+    pub method: &'static str,
+    /// The status of the answer; 499 where the caller left before it.
+    pub status: u16,
+    /// How it ended.
+    pub outcome: &'static str,
+    /// Who answered.
+    pub source: &'static str,
+    /// How long it took.
+    pub duration: Duration,
+    /// Whether the request saw a renewal.
+    pub renewed: bool,
+    /// Whether it was sent twice.
+    pub replayed: bool,
+    /// Whose credentials were asked for.
+    pub principal: Option<Principal>,
+}
+
+/// Where requests are told of. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    /// None where the filter wants no access events.
+    told: Option<mpsc::Sender<Told>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// The thread that writes.
+#[derive(Debug)]
+pub struct Writer {
+    told: mpsc::Sender<Told>,
+    thread: thread::JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Told {
+    Request(Access),
+    End,
+}
+
+impl AccessLog {
+    /// Starts the thread, which writes to standard error; `name` stands for a principal in a log.
+    pub fn start(
+        format: Format,
+        name: impl Fn(&Principal) -> String + Send + 'static,
+    ) -> io::Result<(AccessLog, Writer)> {
+        let wanted = tracing::enabled!(target: "access", tracing::Level::INFO);
+        AccessLog::start_on(io::stderr(), wanted, format, name)
+    }
+
+    fn start_on(
+        to: impl Write + Send + 'static,
+        wanted: bool,
+        format: Format,
+        name: impl Fn(&Principal) -> String + Send + 'static,
+    ) -> io::Result<(AccessLog, Writer)> {
+        let (told, heard) = mpsc::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let lines = Lines {
+            heard,
+            waiting: waiting.clone(),
+            format,
+            name,
+        };
+        let thread = thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || lines.write(to))?;
+        let log = AccessLog {
+            told: wanted.then(|| told.clone()),
+            waiting,
+        };
+        Ok((log, Writer { told, thread }))
+    }
+
+    /// Tells of a request. Never waits.
+    pub fn tell(&self, access: Access) {
+        let Some(told) = &self.told else {
+            return;
+        };
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING
+            || told.send(Told::Request(access)).is_err()
+        {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Writer {
+    /// Returns once all that was told is written.
+    pub fn finish(self) {
+        let Writer { told, thread } = self;
+        // Fails only where the thread has panicked, which the next line tells.
+        let _ = told.send(Told::End);
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+struct Lines<N> {
+    heard: mpsc::Receiver<Told>,
+    waiting: Arc<AtomicUsize>,
+    format: Format,
+    name: N,
+}
+
+impl<N: Fn(&Principal) -> String> Lines<N> {
+    fn write(self, mut to: impl Write) {
+        let mut lines = String::new();
+        let mut ended = false;
+        while !ended {
+            let Ok(first) = self.heard.recv() else {
+                return;
+            };
+            if let Told::Request(_) = first {
+                thread::sleep(GATHER);
+            }
+            for told in std::iter::once(first).chain(self.heard.try_iter()) {
+                match told {
+                    Told::Request(access) => {
+                        self.waiting.fetch_sub(1, Ordering::Relaxed);
+                        self.line(&access, &mut lines);
+                    }
+                    Told::End => ended = true,
+                }
+            }
+            // Where the log cannot be written, nobody can be told.
+            let _ = to.write_all(lines.as_bytes()).and_then(|()| to.flush());
+            lines.clear();
+        }
+    }
+
+    /// Every text is one of ours, and needs no escaping: routes are written plainly.
+    fn line(&self, access: &Access, lines: &mut String) {
+        let Access {
+            at,
+            route,
+            method,
+            status,
+            outcome,
+            source,
+            duration,
+            renewed,
+            replayed,
+            principal,
+        } = access;
+        let at = jiff::Timestamp::try_from(*at).unwrap_or_default();
+        let duration_ms = duration.as_micros() as f64 / 1e3;
+        let name = principal.as_ref().map(&self.name);
+        let written = match self.format {
+            Format::Json => {
+                let principal = name.map(|name| format!(r#","principal":"{name}""#));
+                let principal = principal.unwrap_or_default();
+                writeln!(
+                    lines,
+                    r#"{{"timestamp":"{at:.6}","level":"INFO","route":"{route}","method":"{method}","status":{status},"outcome":"{outcome}","source":"{source}","duration_ms":{duration_ms},"renewed":{renewed},"replayed":{replayed}{principal},"target":"access"}}"#
+                )
+            }
+            Format::Text => {
+                let principal = name.map(|name| format!(" principal={name:?}"));
+                let principal = principal.unwrap_or_default();
+                writeln!(
+                    lines,
+                    "{at:.6}  INFO access: route={route:?} method={method:?} status={status} outcome={outcome:?} source={source:?} duration_ms={duration_ms} renewed={renewed} replayed={replayed}{principal}"
+                )
+            }
+        };
+        written.expect("writing to a string never fails");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::time::UNIX_EPOCH;
+
+    /// What was written, a call a piece.
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<String>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            self.0.lock().unwrap().push(text);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn access() -> Access {
+        Access {
+            at: UNIX_EPOCH + Duration::from_micros(1_795_348_800_000_001),
+            route: "/indicators/v3".into(),
+            method: "GET",
+            status: 200,
+            outcome: "forwarded",
+            source: "upstream",
+            duration: Duration::from_micros(1_234),
+            renewed: false,
+            replayed: true,
+            principal: Some(Principal::Account("reporting".into())),
+        }
+    }
+
+    fn written(wanted: bool, format: Format, told: &[Access]) -> Vec<String> {
+        let page = Page::default();
+        let name = |_: &Principal| "0123456789abcdef".to_owned();
+        let (log, writer) = AccessLog::start_on(page.clone(), wanted, format, name).unwrap();
+        told.iter().for_each(|access| log.tell(access.clone()));
+        writer.finish();
+        page.0.lock().unwrap().clone()
+    }
+
+    #[test]
+    fn a_line_is_an_object_with_every_field() {
+        let nobody = Access {
+            principal: None,
+            ..access()
+        };
+        let pieces = written(true, Format::Json, &[access(), nobody]).concat();
+        let lines: Vec<serde_json::Value> = pieces
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let mut expected = serde_json::json!({
+            "timestamp": "2026-11-22T12:00:00.000001Z",
+            "level": "INFO",
+            "route": "/indicators/v3",
+            "method": "GET",
+            "status": 200,
+            "outcome": "forwarded",
+            "source": "upstream",
+            "duration_ms": 1.234,
+            "renewed": false,
+            "replayed": true,
+            "principal": "0123456789abcdef",
+            "target": "access",
+        });
+        assert_eq!(lines[0], expected);
+        expected.as_object_mut().unwrap().remove("principal");
+        assert_eq!(lines[1], expected);
+    }
+
+    #[test]
+    fn a_line_for_people_has_the_same() {
+        assert_eq!(
+            written(true, Format::Text, &[access()]).concat(),
+            "2026-11-22T12:00:00.000001Z  INFO access: route=\"/indicators/v3\" method=\"GET\" \
+             status=200 outcome=\"forwarded\" source=\"upstream\" duration_ms=1.234 renewed=false \
+             replayed=true principal=\"0123456789abcdef\"\n"
+        );
+    }
+
+    #[test]
+    fn all_that_was_told_is_written_before_the_end_and_many_lines_at_once() {
+        let pieces = written(true, Format::Json, &vec![access(); 10_000]);
+        assert_eq!(pieces.concat().lines().count(), 10_000);
+        assert!(pieces.len() < 1_000, "{} writes", pieces.len());
+    }
+
+    #[test]
+    fn nothing_is_written_where_the_filter_wants_none() {
+        assert_eq!(written(false, Format::Json, &[access()]).concat(), "");
+    }
+
+    #[test]
+    fn where_the_log_cannot_be_written_lines_are_lost_rather_than_memory() {
+        struct Stuck(mpsc::Receiver<()>);
+        impl Write for Stuck {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let _ = self.0.recv();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (free, stuck) = mpsc::channel();
+        let name = |_: &Principal| String::new();
+        let started = AccessLog::start_on(Stuck(stuck), true, Format::Json, name);
+        let (log, writer) = started.unwrap();
+        for _ in 0..3 * MOST_WAITING {
+            log.tell(access());
+        }
+        assert!(log.waiting.load(Ordering::Relaxed) <= MOST_WAITING);
+        drop(free);
+        writer.finish();
+        assert_eq!(log.waiting.load(Ordering::Relaxed), 0);
+    }
+}
