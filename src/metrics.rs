@@ -59,6 +59,8 @@ pub struct Metrics {
     pub upstream_connections: Gauge,
     /// Callers' connections that have switched to WebSocket.
     pub live_connections: Gauge,
+    /// Access events dropped because the log takes none.
+    pub access_events_lost: Counter,
 }
 
 impl Default for Metrics {
@@ -90,6 +92,7 @@ impl Metrics {
             replay_memory_bytes: Gauge::default(),
             upstream_connections: Gauge::default(),
             live_connections: Gauge::default(),
+            access_events_lost: Counter::default(),
         };
         all.register();
         all
@@ -182,6 +185,11 @@ impl Metrics {
             "upstream_connections",
             "Connections upstream",
             self.upstream_connections.clone(),
+        );
+        r.register(
+            "access_events_lost",
+            "Access events dropped because the log takes none",
+            self.access_events_lost.clone(),
         );
         r.register(
             "live_connections",

@@ -8,6 +8,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use prometheus_client::metrics::counter::Counter;
+
 use super::Format;
 use crate::principal::Principal;
 
@@ -47,6 +49,8 @@ pub struct AccessLog {
     /// None where the filter wants no access events.
     told: Option<mpsc::Sender<Told>>,
     waiting: Arc<AtomicUsize>,
+    /// Counts those that found no room.
+    lost: Counter,
 }
 
 /// The thread that writes.
@@ -63,19 +67,22 @@ enum Told {
 }
 
 impl AccessLog {
-    /// Starts the thread, which writes to standard error; `name` stands for a principal in a log.
+    /// Starts the thread, which writes to standard error. `lost` counts what is dropped; `name`
+    /// stands for a principal in a log.
     pub fn start(
         format: Format,
+        lost: Counter,
         name: impl Fn(&Principal) -> String + Send + 'static,
     ) -> io::Result<(AccessLog, Writer)> {
         let wanted = tracing::enabled!(target: "access", tracing::Level::INFO);
-        AccessLog::start_on(io::stderr(), wanted, format, name)
+        AccessLog::start_on(io::stderr(), wanted, format, lost, name)
     }
 
     fn start_on(
         to: impl Write + Send + 'static,
         wanted: bool,
         format: Format,
+        lost: Counter,
         name: impl Fn(&Principal) -> String + Send + 'static,
     ) -> io::Result<(AccessLog, Writer)> {
         let (told, heard) = mpsc::channel();
@@ -92,6 +99,7 @@ impl AccessLog {
         let log = AccessLog {
             told: wanted.then(|| told.clone()),
             waiting,
+            lost,
         };
         Ok((log, Writer { told, thread }))
     }
@@ -105,6 +113,7 @@ impl AccessLog {
             || told.send(Told::Request(access)).is_err()
         {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.lost.inc();
         }
     }
 }
@@ -233,7 +242,8 @@ mod tests {
     fn written(wanted: bool, format: Format, told: &[Access]) -> Vec<String> {
         let page = Page::default();
         let name = |_: &Principal| "0123456789abcdef".to_owned();
-        let (log, writer) = AccessLog::start_on(page.clone(), wanted, format, name).unwrap();
+        let (log, writer) =
+            AccessLog::start_on(page.clone(), wanted, format, Counter::default(), name).unwrap();
         told.iter().for_each(|access| log.tell(access.clone()));
         writer.finish();
         page.0.lock().unwrap().clone()
@@ -305,12 +315,14 @@ mod tests {
         }
         let (free, stuck) = mpsc::channel();
         let name = |_: &Principal| String::new();
-        let started = AccessLog::start_on(Stuck(stuck), true, Format::Json, name);
+        let started =
+            AccessLog::start_on(Stuck(stuck), true, Format::Json, Counter::default(), name);
         let (log, writer) = started.unwrap();
         for _ in 0..3 * MOST_WAITING {
             log.tell(access());
         }
         assert!(log.waiting.load(Ordering::Relaxed) <= MOST_WAITING);
+        assert!(log.lost.get() >= MOST_WAITING as u64);
         drop(free);
         writer.finish();
         assert_eq!(log.waiting.load(Ordering::Relaxed), 0);

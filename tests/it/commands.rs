@@ -417,6 +417,8 @@ async fn the_status_listener_tells_health_and_every_metric() {
         "tokens_stored 1",
         "replay_memory_bytes 0",
         "upstream_connections ",
+        "live_connections 0",
+        "access_events_lost_total 0",
         "build_info{",
     ] {
         let line = format!("\ndamoov_proxy_{name}");
