@@ -303,7 +303,7 @@ impl Path {
             Err(NotKept::Failed(failure)) => return Err(failure.into()),
         };
         drop(first);
-        let replayed = change.and_then(|_| kept.whole());
+        let sent = change.and_then(|_| kept.whole());
         headers::attach_authorization(&mut request.headers, newer.authorization().clone());
         record.passed = Passed::Replayed;
         let second = self
@@ -316,7 +316,7 @@ impl Path {
         } else {
             newer.accept();
             self.count(ReplayResult::Ok);
-            self.follow(change, &second, || replayed).await;
+            self.follow(change, &second, || sent).await;
         }
         Ok(second)
     }

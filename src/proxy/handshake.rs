@@ -16,6 +16,7 @@ use crate::principal::naming::{self, Prefix};
 use crate::upstream;
 
 impl Path {
+    /// Shakes hands with upstream for a caller that asked to switch; with a 101 comes the session.
     pub(super) async fn switch(
         &self,
         route: &Route,
@@ -31,6 +32,7 @@ impl Path {
             naming::name(credential, prefix, bearer, &caller.headers, &proxy.accounts)
         };
         let named = match name(route.credential, prefix, bearer) {
+            // The first message will name somebody; the instance is the header's all the same.
             Err(naming::Error::DeviceTokenMissing) => {
                 name(Credential::Instance, None, naming::Bearer::Absent)
             }
