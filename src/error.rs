@@ -261,7 +261,7 @@ mod tests {
 
     const AFTER: Duration = Duration::from_millis(1_001);
 
-    /// One of each, but for [`upstream::Error::Broken`], which only hyper can make.
+    /// One of each.
     fn all() -> Vec<(Error, u16, &'static str)> {
         use auth_endpoints::Error as Endpoint;
         use auth_endpoints::handed_out::Invalid;

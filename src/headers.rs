@@ -115,6 +115,11 @@ pub fn wants_upgrade(headers: &HeaderMap) -> bool {
     list(headers, &header::CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
+/// Whether `Connection` says that the connection ends after this message.
+pub fn wants_close(headers: &HeaderMap) -> bool {
+    list(headers, &header::CONNECTION).any(|option| option.eq_ignore_ascii_case(b"close"))
+}
+
 /// Sets what both halves of a WebSocket handshake say (RFC 6455 §4), on a head that was cleaned.
 pub fn attach_upgrade(headers: &mut HeaderMap) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

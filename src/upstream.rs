@@ -2,6 +2,7 @@
 //! through the [`pool`] of their worker, WebSocket through a connection of its own ([`switch`]).
 
 mod connect;
+mod http1;
 pub mod pool;
 pub mod switch;
 
@@ -130,7 +131,7 @@ pub enum Error {
     ResponseTimeout,
     /// The connection broke before an answer, or what came is not HTTP.
     #[error("no whole answer came")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Broken),
     /// Where the content of the answer ends is not beyond doubt.
     #[error("the answer's framing is ambiguous")]
     Framing,
@@ -140,6 +141,35 @@ pub enum Error {
     /// A 101 that nobody asked for.
     #[error("the host switched protocols unasked")]
     Switched,
+}
+
+/// What broke, before an answer or in the middle of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The connection ended before the answer did.
+    #[error("the connection ended early")]
+    Cut,
+    /// Reading failed.
+    #[error("reading failed")]
+    Read(#[source] io::Error),
+    /// Writing failed.
+    #[error("writing failed")]
+    Write(#[source] io::Error),
+    /// The request's own content failed, or is not as long as announced.
+    #[error("the content of the request is not whole")]
+    Content,
+    /// The head is not HTTP's.
+    #[error("the head of the answer is malformed")]
+    Head(#[source] httparse::Error),
+    /// The head is longer than 64 KiB.
+    #[error("the head of the answer is too long")]
+    HeadTooLong,
+    /// The chunks of the content are malformed, or have 16 KiB of extensions and trailers.
+    #[error("the chunks of the answer are malformed")]
+    Chunks,
+    /// What hyper says, of HTTP/2 and of handshakes.
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
 }
 
 /// How hosts are reached: made once, shared by all workers and by whoever else calls the API.

@@ -18,7 +18,7 @@ use crate::damoov::envelope::Envelope;
 use crate::headers::{self, Passed};
 use crate::live;
 use crate::replay;
-use crate::upstream::{Error, pool};
+use crate::upstream::{Broken, Error, pool};
 
 /// The longest answer that is looked into for a 401.
 const IN_BAND_LIMIT: u64 = 512;
@@ -265,12 +265,12 @@ fn says_401(content: &[u8]) -> bool {
 
 impl Body for Content {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.get_mut().source {
             Source::Api(content) => loop {
                 match std::task::ready!(Pin::new(&mut *content).poll_frame(cx)) {

@@ -1,11 +1,9 @@
 //! Opening one connection: TCP, then TLS where the target wants it, and which HTTP it speaks.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -65,45 +63,13 @@ pub(super) enum Version {
 
 /// One open connection.
 #[derive(Debug)]
-pub struct Stream {
-    transport: Transport,
-    heard: Heard,
-}
-
-/// Whether a connection has been heard from since this was last reset. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Heard(Rc<Cell<bool>>);
+pub struct Stream(Transport);
 
 #[derive(Debug)]
 enum Transport {
     Plain(TcpStream),
     // A TLS session is a kilobyte; boxed, a plain stream stays small.
     Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Heard {
-    /// From now on, nothing.
-    pub(super) fn reset(&self) {
-        self.0.set(false);
-    }
-
-    /// Any byte at all, of an answer's head or of something else.
-    pub(super) fn anything(&self) -> bool {
-        self.0.get()
-    }
-}
-
-impl Stream {
-    fn new(transport: Transport) -> Stream {
-        Stream {
-            transport,
-            heard: Heard::default(),
-        }
-    }
-
-    pub(super) fn heard(&self) -> Heard {
-        self.heard.clone()
-    }
 }
 
 /// Connects to `target`. Proxy environment variables are ignored.
@@ -119,7 +85,7 @@ pub(super) async fn open(
     let tcp = TcpStream::connect((host, port)).await?;
     tcp.set_nodelay(true)?;
     match target.scheme {
-        Scheme::Http => Ok((Stream::new(Transport::Plain(tcp)), Version::Http1)),
+        Scheme::Http => Ok((Stream(Transport::Plain(tcp)), Version::Http1)),
         Scheme::Https => {
             let tls = TlsConnector::from(tls.clone())
                 .connect(target.name.clone(), tcp)
@@ -128,7 +94,7 @@ pub(super) async fn open(
                 Some(b"h2") => Version::Http2,
                 _ => Version::Http1,
             };
-            Ok((Stream::new(Transport::Tls(Box::new(tls))), version))
+            Ok((Stream(Transport::Tls(Box::new(tls))), version))
         }
     }
 }
@@ -139,16 +105,10 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Stream { transport, heard } = self.get_mut();
-        let before = buffer.filled().len();
-        let read = match transport {
+        match &mut self.get_mut().0 {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        };
-        if buffer.filled().len() > before {
-            heard.0.set(true);
         }
-        read
     }
 }
 
@@ -158,21 +118,21 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(stream) => leave_to_reading(Pin::new(stream).poll_write(cx, bytes)),
-            Transport::Tls(stream) => leave_to_reading(Pin::new(stream).poll_write(cx, bytes)),
+        match &mut self.get_mut().0 {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(stream) => leave_to_reading(Pin::new(stream).poll_flush(cx)),
-            Transport::Tls(stream) => leave_to_reading(Pin::new(stream).poll_flush(cx)),
+        match &mut self.get_mut().0 {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
+        match &mut self.get_mut().0 {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
@@ -183,34 +143,17 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(stream) => {
-                leave_to_reading(Pin::new(stream).poll_write_vectored(cx, slices))
-            }
-            Transport::Tls(stream) => {
-                leave_to_reading(Pin::new(stream).poll_write_vectored(cx, slices))
-            }
+        match &mut self.get_mut().0 {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.transport {
+        match &self.0 {
             Transport::Plain(stream) => stream.is_write_vectored(),
             Transport::Tls(stream) => stream.is_write_vectored(),
         }
-    }
-}
-
-/// A host may answer and close without reading all content (RFC 9112 §9.5). Writing fails then
-/// while the answer is still to be read, and hyper would give up on it. So a write that finds the
-/// connection gone waits for ever: reading gives what is there, then ends, and ends everything.
-fn leave_to_reading<T>(written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset};
-    match written {
-        Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
-            Poll::Pending
-        }
-        other => other,
     }
 }
 

@@ -1,6 +1,7 @@
 //! One worker's connections to the API's hosts. HTTP/1.1: a stack of idle connections, the newest
 //! on top, because it is the least likely to be closed by the other side. HTTP/2, where the host
-//! chose it: one connection that everybody shares. hyper speaks the protocol; this is bookkeeping.
+//! chose it: one connection that everybody shares. This is bookkeeping; [`http1`](super::http1) and
+//! hyper speak the protocols.
 
 mod exchange;
 
@@ -8,17 +9,17 @@ pub use exchange::Answer;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, Uri, Version, uri};
+use http::{Method, Response};
 use http_body::Body;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::ClientConfig;
@@ -26,16 +27,15 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::connect::{self, Heard, OnThisThread};
-use super::{Error, Head, Scheme, Target};
-use exchange::{Lease, State};
+use super::connect::{self, OnThisThread};
+use super::{Error, Head, Scheme, Target, http1};
+use exchange::{Lease, Place, State};
 
 /// A connection is not used again after this, so that a change in DNS is followed.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
-/// The longest piece of content on its way. hyper reads up to 400 KiB at once, if left to itself,
-/// and lets sixteen pieces wait for a slow caller: 6 MiB for each of thousands.
-const PIECE: usize = 64 * 1024;
+/// An idle connection that the host closes is closed within a quarter of this.
+const SWEEP: Duration = Duration::from_secs(8);
 
 /// HTTP/2 flow control: enough for one fast download over a long line.
 const HTTP2_WINDOW: u32 = 1024 * 1024;
@@ -69,7 +69,7 @@ struct Host<B> {
     /// one is opened only when no idle one is left, so that all together stay within the limit.
     free: Arc<Semaphore>,
     /// The newest last.
-    idle: RefCell<Vec<Idle<B>>>,
+    idle: RefCell<Vec<Idle>>,
     protocol: RefCell<Protocol<B>>,
     /// Held while connecting, as long as the host is not known to speak HTTP/1.1: everybody else
     /// waits for what it chooses, and one HTTP/2 connection is opened, not one for each request.
@@ -87,16 +87,33 @@ enum Protocol<B> {
 }
 
 #[derive(Debug)]
-struct Http1<B> {
-    sender: http1::SendRequest<B>,
-    heard: Heard,
-    opened: Instant,
+struct Idle {
+    connection: http1::Connection,
+    opened: Opened,
+    since: Instant,
 }
 
+/// An open connection, counted until this is dropped.
 #[derive(Debug)]
-struct Idle<B> {
-    connection: Http1<B>,
-    since: Instant,
+struct Opened {
+    at: Instant,
+    gauge: Gauge,
+}
+
+impl Opened {
+    fn now(gauge: &Gauge) -> Opened {
+        gauge.inc();
+        Opened {
+            at: Instant::now(),
+            gauge: gauge.clone(),
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
 }
 
 /// Whether a connection that carried a request before will do.
@@ -139,8 +156,12 @@ where
         let swept: Vec<_> = hosts.values().cloned().collect();
         sweeper.spawn_local(async move {
             loop {
-                tokio::time::sleep(limits.idle_timeout / 4).await;
-                swept.iter().for_each(|host| host.sweep());
+                let mut pause = pin!(tokio::time::sleep(limits.idle_timeout.min(SWEEP) / 4));
+                poll_fn(|cx| {
+                    swept.iter().for_each(|host| host.sweep(cx));
+                    pause.as_mut().poll(cx)
+                })
+                .await;
             }
         });
         Pool {
@@ -169,8 +190,8 @@ where
             && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
 
         let (lease, reused) = host.lease(Accept::Any).await?;
-        let request = host.request(&lease, head, content);
-        let failed = match lease.exchange(request, overdue.as_mut()).await {
+        let first = lease.exchange(&host.target, head, content, overdue.as_mut());
+        let failed = match first.await {
             Ok(answer) => return Ok(answer),
             Err(failed) => failed,
         };
@@ -179,10 +200,9 @@ where
             State::Unanswered if reused && repeatable => B::default(),
             State::Unsent(_) | State::Unanswered | State::Final => return Err(failed.error),
         };
-        let (lease, _) = host.lease(Accept::OnlyNew).await?;
-        let request = host.request(&lease, head, content);
-        let second = lease.exchange(request, overdue).await;
-        second.map_err(|failed| failed.error)
+        let (lease, _) = Box::pin(host.lease(Accept::OnlyNew)).await?;
+        let second = Box::pin(lease.exchange(&host.target, head, content, overdue));
+        second.await.map_err(|failed| failed.error)
     }
 }
 
@@ -196,22 +216,29 @@ where
         if let Some(shared) = self.shared() {
             return Ok((shared, true));
         }
-        let deadline = Instant::now() + self.limits.connect_timeout;
-        let permit = timeout_at(deadline, self.free.clone().acquire_owned())
-            .await
-            .map_err(|_| Error::Busy)?
-            .expect("the semaphore is never closed");
+        let in_time = || Instant::now() + self.limits.connect_timeout;
+        let (permit, deadline) = match self.free.clone().try_acquire_owned() {
+            Ok(permit) => (permit, None),
+            Err(_) => {
+                let deadline = in_time();
+                let permit = timeout_at(deadline, self.free.clone().acquire_owned());
+                let permit = permit.await.map_err(|_| Error::Busy)?;
+                (
+                    permit.expect("the semaphore is never closed"),
+                    Some(deadline),
+                )
+            }
+        };
         if accept == Accept::Any
-            && let Some(idle) = self.pop()
+            && let Some(Idle {
+                connection, opened, ..
+            }) = self.pop()
         {
-            let lease = Lease::Http1 {
-                connection: idle.connection,
-                host: self.clone(),
-                _permit: permit,
-            };
-            return Ok((lease, true));
+            return Ok((self.place(connection, opened, permit), true));
         }
-        timeout_at(deadline, self.connect(permit))
+        // Boxed, because it is rare and long.
+        let connecting = Box::pin(self.connect(permit));
+        timeout_at(deadline.unwrap_or_else(in_time), connecting)
             .await
             .map_err(|_| Error::ConnectTimeout)?
     }
@@ -231,27 +258,12 @@ where
         let (stream, version) = connect::open(&self.target, &self.tls)
             .await
             .map_err(Error::Unreachable)?;
-        let heard = stream.heard();
-        let io = TokioIo::new(stream);
+        let opened = Opened::now(&self.open);
         match version {
             connect::Version::Http1 => {
-                let (sender, connection) = http1::Builder::new()
-                    .max_buf_size(PIECE)
-                    .handshake(io)
-                    .await
-                    .map_err(Error::Broken)?;
-                self.drive(connection);
                 *self.protocol.borrow_mut() = Protocol::Http1;
-                let lease = Lease::Http1 {
-                    connection: Http1 {
-                        sender,
-                        heard,
-                        opened: Instant::now(),
-                    },
-                    host: self.clone(),
-                    _permit: permit,
-                };
-                Ok((lease, false))
+                let connection = http1::Connection::new(stream);
+                Ok((self.place(connection, opened, permit), false))
             }
             connect::Version::Http2 => {
                 let (sender, connection) = http2::Builder::new(OnThisThread)
@@ -259,26 +271,29 @@ where
                     .initial_stream_window_size(HTTP2_WINDOW)
                     .initial_connection_window_size(4 * HTTP2_WINDOW)
                     .keep_alive_interval(Duration::from_secs(20))
-                    .handshake(io)
+                    .handshake(TokioIo::new(stream))
                     .await
-                    .map_err(Error::Broken)?;
-                self.drive(connection);
+                    .map_err(|error| Error::Broken(error.into()))?;
+                drive(connection, opened);
                 *self.protocol.borrow_mut() = Protocol::Http2(sender.clone());
                 Ok((Lease::Http2(sender), false))
             }
         }
     }
 
-    /// Runs a connection until it is closed, which dropping its senders does too.
-    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + 'static) {
-        let open = self.open.clone();
-        open.inc();
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an upstream connection broke");
-            }
-            open.dec();
-        });
+    fn place(
+        self: &Rc<Self>,
+        connection: http1::Connection,
+        opened: Opened,
+        permit: OwnedSemaphorePermit,
+    ) -> Lease<B> {
+        let host = self.clone();
+        let place = Place {
+            host,
+            opened,
+            _permit: permit,
+        };
+        Lease::Http1(connection, place)
     }
 
     /// The HTTP/2 connection, if there is a living one.
@@ -288,93 +303,62 @@ where
             Protocol::Http2(_) | Protocol::Http1 | Protocol::Unknown => None,
         }
     }
-
-    /// The request as this connection wants it: target, Host and framing are set anew.
-    fn request(&self, lease: &Lease<B>, head: &Head, content: B) -> Request<B> {
-        let mut headers = head.headers.clone();
-        let (version, uri) = match lease {
-            Lease::Http1 { .. } => {
-                headers.insert(header::HOST, self.target.host.clone());
-                (Version::HTTP_11, Uri::from(head.target.clone()))
-            }
-            Lease::Http2(_) => {
-                let mut parts = uri::Parts::default();
-                parts.scheme = Some(uri::Scheme::HTTPS);
-                parts.authority = Some(self.target.authority.clone());
-                parts.path_and_query = Some(head.target.clone());
-                let uri = Uri::from_parts(parts).expect("all three parts are there");
-                (Version::HTTP_2, uri)
-            }
-        };
-        frame(&mut headers, version, &head.method, &content);
-        let mut request = Request::new(content);
-        *request.method_mut() = head.method.clone();
-        *request.uri_mut() = uri;
-        *request.version_mut() = version;
-        *request.headers_mut() = headers;
-        request
-    }
 }
 
 impl<B> Host<B> {
-    /// The newest idle connection that can still be used. One that is not ready yet, because it
-    /// swallows the rest of an answer, is passed over.
-    fn pop(&self) -> Option<Idle<B>> {
-        let now = Instant::now();
+    /// The newest idle connection that can still be used. Those above it cannot, and are closed.
+    fn pop(&self) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
-        let newest = idle.iter().rposition(|idle| {
-            idle.connection.sender.is_ready() && idle.is_young(now, self.limits)
-        })?;
-        Some(idle.remove(newest))
-    }
-
-    fn push(&self, connection: Http1<B>) {
-        if !connection.sender.is_closed() {
-            let since = Instant::now();
-            self.idle.borrow_mut().push(Idle { connection, since });
+        loop {
+            let mut newest = idle.pop()?;
+            let mut nobody = Context::from_waker(Waker::noop());
+            if newest.is_usable(Instant::now(), self.limits, &mut nobody) {
+                return Some(newest);
+            }
         }
     }
 
-    /// Drops what is closed, idle for too long, or too old.
-    fn sweep(&self) {
+    fn push(&self, connection: http1::Connection, opened: Opened) {
+        let since = Instant::now();
+        self.idle.borrow_mut().push(Idle {
+            connection,
+            opened,
+            since,
+        });
+    }
+
+    /// Drops what is closed, idle for too long, or too old; `cx` is woken when another one closes.
+    fn sweep(&self, cx: &mut Context<'_>) {
         let now = Instant::now();
         self.idle
             .borrow_mut()
-            .retain(|idle| !idle.connection.sender.is_closed() && idle.is_young(now, self.limits));
+            .retain_mut(|idle| idle.is_usable(now, self.limits, cx));
     }
 }
 
-impl<B> Idle<B> {
-    fn is_young(&self, now: Instant, limits: Limits) -> bool {
-        now - self.since < limits.idle_timeout && now - self.connection.opened < MAX_AGE
+impl Idle {
+    fn is_usable(&mut self, now: Instant, limits: Limits, cx: &mut Context<'_>) -> bool {
+        now - self.since < limits.idle_timeout
+            && now - self.opened.at < MAX_AGE
+            && self.connection.is_quiet(cx)
     }
 }
 
-/// Says how the content ends (RFC 9112 §6, RFC 9110 §8.6): by the length where it is known, which
-/// includes none for the methods that promise content, else by `chunked`, for GET and HEAD too.
-fn frame(headers: &mut HeaderMap, version: Version, method: &Method, content: &impl Body) {
-    let promises_content = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
-    match content.size_hint().exact() {
-        Some(0) if !promises_content => {}
-        Some(length) => {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+/// Runs an HTTP/2 connection until it is closed, which dropping its senders does too.
+fn drive(connection: impl Future<Output = hyper::Result<()>> + 'static, opened: Opened) {
+    tokio::task::spawn_local(async move {
+        let _opened = opened;
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an upstream connection broke");
         }
-        None if version == Version::HTTP_11 => {
-            headers.insert(
-                header::TRANSFER_ENCODING,
-                HeaderValue::from_static("chunked"),
-            );
-        }
-        // HTTP/2 frames the content itself.
-        None => {}
-    }
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::upstream::{Hosts, Redirect, Settings};
-    use http_body::Frame;
+    use http::{HeaderMap, Request, Version};
     use http_body_util::{BodyExt, Full};
     use hyper::body::Incoming;
     use hyper::service::service_fn;
@@ -500,19 +484,6 @@ mod tests {
             heard,
             format!("POST /trips?a=1 HTTP/1.1\r\nhost: {authority}\r\ncontent-length: 0\r\n\r\n")
         );
-    }
-
-    #[test]
-    fn content_of_unknown_length_is_chunked_for_every_method() {
-        let unknown = http_body_util::StreamBody::new(futures_util::stream::empty::<
-            Result<Frame<Bytes>, std::convert::Infallible>,
-        >());
-        for method in [Method::GET, Method::HEAD, Method::POST, Method::DELETE] {
-            let mut headers = HeaderMap::new();
-            frame(&mut headers, Version::HTTP_11, &method, &unknown);
-            assert_eq!(headers[header::TRANSFER_ENCODING], "chunked", "{method}");
-            assert_eq!(headers.len(), 1);
-        }
     }
 
     #[tokio::test(flavor = "local")]
@@ -647,15 +618,19 @@ mod tests {
 
     #[tokio::test(flavor = "local")]
     async fn bad_answers_are_told_apart() {
-        for (answer, switched) in [
+        for (answer, expected) in [
             (
                 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
-                true,
+                "Switched",
             ),
-            ("SMTP ready\r\n\r\n", false),
+            ("SMTP ready\r\n\r\n", "Broken(Head(Version))"),
+            (
+                "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+                "Broken(Head(HeaderName))",
+            ),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-                false,
+                "Framing",
             ),
         ] {
             let (listener, authority) = listen().await;
@@ -666,11 +641,8 @@ mod tests {
                 say(&mut stream, answer).await;
             };
             let (received, ()) = tokio::join!(get(&pool), serving);
-            match received {
-                Err(Error::Switched) => assert!(switched, "{answer}"),
-                Err(Error::Broken(_)) => assert!(!switched, "{answer}"),
-                other => panic!("{answer}: {other:?}"),
-            }
+            let error = format!("{:?}", received.unwrap_err());
+            assert_eq!(error, expected, "{answer}");
         }
     }
 

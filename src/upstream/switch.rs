@@ -81,7 +81,7 @@ impl Switcher {
             .map_err(Error::Unreachable)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(Error::Broken)?;
+            .map_err(broken)?;
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = Uri::from(head.target.clone());
@@ -105,7 +105,7 @@ impl Switcher {
         if !headers::names_websocket(&headers) || !headers::wants_upgrade(&headers) {
             return Err(Error::Switched);
         }
-        let parts = ended.map_err(Error::Broken)?;
+        let parts = ended.map_err(broken)?;
         Ok(Answer::Switched(Switched {
             headers,
             stream: parts.io.into_inner(),
@@ -115,11 +115,15 @@ impl Switcher {
     }
 }
 
+fn broken(error: hyper::Error) -> Error {
+    Error::Broken(error.into())
+}
+
 async fn whole_answer(
     mut sender: http1::SendRequest<Empty<Bytes>>,
     request: Request<Empty<Bytes>>,
 ) -> Result<Response<Option<Bytes>>, Error> {
-    let answer: Response<Incoming> = sender.send_request(request).await.map_err(Error::Broken)?;
+    let answer: Response<Incoming> = sender.send_request(request).await.map_err(broken)?;
     let (mut head, content) = answer.into_parts();
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(Response::from_parts(head, None));

@@ -3,36 +3,43 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri, Version, uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http2};
+use hyper::client::conn::http2;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Host, Http1};
+use super::{Host, Opened};
 use crate::headers::framing_is_plain;
-use crate::upstream::Error;
+use crate::upstream::{Broken, Error, Head, Target, http1};
 
 /// The right to send one request.
 #[derive(Debug)]
 pub(super) enum Lease<B> {
-    Http1 {
-        connection: Http1<B>,
-        host: Rc<Host<B>>,
-        _permit: OwnedSemaphorePermit,
-    },
+    Http1(http1::Connection, Place<B>),
     Http2(http2::SendRequest<B>),
 }
 
-/// The content of an answer. Its connection returns to the pool when it is dropped.
+/// What an HTTP/1.1 connection takes up while it carries a request.
 #[derive(Debug)]
-pub struct Answer<B> {
-    incoming: Incoming,
-    /// Taken when dropped.
-    lease: Option<Lease<B>>,
+pub(super) struct Place<B> {
+    pub(super) host: Rc<Host<B>>,
+    pub(super) opened: Opened,
+    pub(super) _permit: OwnedSemaphorePermit,
+}
+
+/// The content of an answer. Its connection returns to the pool at its end.
+#[derive(Debug)]
+pub struct Answer<B>(Source<B>);
+
+#[derive(Debug)]
+enum Source<B> {
+    Http1(http1::Content<Place<B>>),
+    Http2(Incoming),
 }
 
 /// Why an exchange failed.
@@ -51,99 +58,156 @@ pub(super) enum State<B> {
     Final,
 }
 
-impl<B: Body<Data = Bytes> + Unpin + 'static> Lease<B> {
-    /// Sends the request. Whatever goes wrong, the connection is not used again.
-    pub(super) async fn exchange(
-        mut self,
-        request: Request<B>,
-        overdue: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Response<Answer<B>>, Failed<B>> {
-        let failed = |error| Failed {
+impl<B> Failed<B> {
+    fn finally(error: Error) -> Failed<B> {
+        Failed {
             error,
             state: State::Final,
+        }
+    }
+}
+
+impl<B> Lease<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync,
+{
+    /// Sends the request. Whatever goes wrong, the connection is not used again.
+    pub(super) async fn exchange(
+        self,
+        target: &Target,
+        request: &Head,
+        content: B,
+        overdue: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Response<Answer<B>>, Failed<B>> {
+        let answer = async {
+            match self {
+                Lease::Http1(connection, place) => {
+                    let answer = connection.exchange(request, &target.host, content, place);
+                    let answer = answer.await.map_err(|failed| Failed {
+                        state: match &failed.error {
+                            Error::Broken(Broken::Cut | Broken::Read(_)) if !failed.heard => {
+                                State::Unanswered
+                            }
+                            _ => State::Final,
+                        },
+                        error: failed.error,
+                    })?;
+                    Ok(answer.map(Answer::of_http1))
+                }
+                Lease::Http2(sender) => {
+                    let request = http2_request(target, request, content);
+                    Box::pin(exchange_by_http2(sender, request)).await
+                }
+            }
         };
-        let answer = tokio::select! {
+        tokio::select! {
             biased;
-            answer = self.send(request) => answer,
-            () = overdue => return Err(failed(Error::ResponseTimeout)),
-        };
-        match answer {
-            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Err(failed(Error::Switched))
-            }
-            // hyper settles such conflicts by itself and leaves both fields in place.
-            Ok(answer) if !framing_is_plain(answer.headers(), answer.version()) => {
-                Err(failed(Error::Framing))
-            }
-            Ok(answer) => Ok(answer.map(|incoming| Answer {
-                incoming,
-                lease: Some(self),
-            })),
-            Err(mut error) => {
-                let unsent = error.take_message();
-                let error = error.into_error();
-                let state = match unsent {
-                    _ if error.is_parse() || error.is_user() => State::Final,
-                    Some(request) => State::Unsent(request.into_body()),
-                    None if self.has_heard() => State::Final,
-                    None => State::Unanswered,
-                };
-                let error = Error::Broken(error);
-                Err(Failed { error, state })
-            }
+            answer = answer => answer,
+            () = overdue => Err(Failed::finally(Error::ResponseTimeout)),
         }
     }
+}
 
-    /// Whether anything came in answer. Of a shared connection that is not known: hyper tells of
-    /// whole heads alone, and what was heard may be somebody else's.
-    fn has_heard(&self) -> bool {
-        match self {
-            Lease::Http1 { connection, .. } => connection.heard.anything(),
-            Lease::Http2(_) => false,
+async fn exchange_by_http2<B>(
+    mut sender: http2::SendRequest<B>,
+    request: Request<B>,
+) -> Result<Response<Answer<B>>, Failed<B>>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync,
+{
+    match sender.try_send_request(request).await {
+        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Err(Failed::finally(Error::Switched))
+        }
+        Ok(answer) if !framing_is_plain(answer.headers(), answer.version()) => {
+            Err(Failed::finally(Error::Framing))
+        }
+        Ok(answer) => Ok(answer.map(|content| Answer(Source::Http2(content)))),
+        Err(mut error) => {
+            let unsent = error.take_message();
+            let error = error.into_error();
+            let state = match unsent {
+                _ if error.is_parse() || error.is_user() => State::Final,
+                Some(request) => State::Unsent(request.into_body()),
+                // Whether anything was heard is not known: hyper tells of whole heads alone.
+                None => State::Unanswered,
+            };
+            let error = Error::Broken(error.into());
+            Err(Failed { error, state })
         }
     }
+}
 
-    async fn send(
-        &mut self,
-        request: Request<B>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
-        match self {
-            Lease::Http1 { connection, .. } => {
-                connection.heard.reset();
-                connection.sender.try_send_request(request).await
-            }
-            Lease::Http2(sender) => sender.try_send_request(request).await,
+/// The request as HTTP/2 wants it: the authority stands in the target, the frames tell the end of
+/// the content.
+fn http2_request<B: Body>(target: &Target, head: &Head, content: B) -> Request<B> {
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(uri::Scheme::HTTPS);
+    parts.authority = Some(target.authority.clone());
+    parts.path_and_query = Some(head.target.clone());
+    let promises_content = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+    let length = content.size_hint().exact();
+    let mut request = Request::new(content);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = Uri::from_parts(parts).expect("all three parts are there");
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = head.headers.clone();
+    if let Some(length) = length.filter(|length| *length > 0 || promises_content) {
+        let length = HeaderValue::from(length);
+        request.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
+    request
+}
+
+impl<B> Answer<B> {
+    fn of_http1(content: http1::Content<Place<B>>) -> Answer<B> {
+        let mut answer = Answer(Source::Http1(content));
+        answer.give_back();
+        answer
+    }
+
+    /// Gives the connection back, if all was read.
+    fn give_back(&mut self) {
+        if let Source::Http1(content) = &mut self.0
+            && let Some((connection, place)) = content.take_connection()
+        {
+            place.host.push(connection, place.opened);
         }
     }
 }
 
 impl<B: Unpin> Body for Answer<B> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.get_mut().incoming).poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let answer = self.get_mut();
+        match &mut answer.0 {
+            Source::Http1(content) => {
+                let piece = ready!(content.poll_piece(cx));
+                answer.give_back();
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+            }
+            Source::Http2(content) => Pin::new(content).poll_frame(cx).map_err(Broken::Hyper),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.0 {
+            Source::Http1(content) => content.is_over(),
+            Source::Http2(content) => content.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
-
-impl<B> Drop for Answer<B> {
-    fn drop(&mut self) {
-        if let Some(Lease::Http1 {
-            connection, host, ..
-        }) = self.lease.take()
-        {
-            host.push(connection);
+        match &self.0 {
+            Source::Http1(content) => content.size_hint(),
+            Source::Http2(content) => content.size_hint(),
         }
     }
 }

@@ -1,0 +1,196 @@
+//! The head of an answer: found, checked, and turned into what the path works with.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
+
+use super::LONGEST_READ;
+use crate::headers::{framing_is_plain, wants_close};
+use crate::upstream::{Broken, Error};
+
+/// The most fields of an answer.
+const FIELD_LIMIT: usize = 100;
+/// Room for what the path adds.
+const FIELDS_TO_COME: usize = 4;
+
+/// Looks for the head of an answer at the front of what was read.
+#[derive(Debug, Default)]
+pub(super) struct Finder {
+    /// No head ends before this.
+    searched: usize,
+}
+
+impl Finder {
+    /// Takes the head, once it is there whole. Interim answers (RFC 9110 §15.2) before it are
+    /// dropped.
+    pub(super) fn take(&mut self, read: &mut BytesMut) -> Result<Option<Response<()>>, Error> {
+        while let Some(end) = self.end(read) {
+            let answer = parse(&read.split_to(end).freeze()).map_err(Error::Broken)?;
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Err(Error::Switched);
+            }
+            if answer.status().is_informational() {
+                continue;
+            }
+            return match framing_is_plain(answer.headers(), answer.version()) {
+                true => Ok(Some(answer)),
+                false => Err(Error::Framing),
+            };
+        }
+        match read.len() > LONGEST_READ {
+            true => Err(Error::Broken(Broken::HeadTooLong)),
+            false => Ok(None),
+        }
+    }
+
+    /// Where the head ends: behind the first empty line. Nothing is searched twice, however slowly
+    /// it comes.
+    fn end(&mut self, read: &[u8]) -> Option<usize> {
+        let new = &read[self.searched..];
+        let end = memchr::memchr_iter(b'\n', new).find_map(|line_end| match &new[line_end + 1..] {
+            [b'\n', ..] => Some(line_end + 2),
+            [b'\r', b'\n', ..] => Some(line_end + 3),
+            _ => None,
+        });
+        match end {
+            Some(end) => {
+                let end = self.searched + end;
+                self.searched = 0;
+                Some(end)
+            }
+            None => {
+                // The last two bytes may be the beginning of it.
+                self.searched = read.len().saturating_sub(2);
+                None
+            }
+        }
+    }
+}
+
+/// Whether the connection can be used again after this answer.
+pub(super) fn lasts(answer: &Response<()>) -> bool {
+    answer.version() == Version::HTTP_11 && !wants_close(answer.headers())
+}
+
+/// Reads a head; its fields share the bytes.
+fn parse(head: &Bytes) -> Result<Response<()>, Broken> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELD_LIMIT];
+    let mut parsed = httparse::Response::new(&mut []);
+    let parsing = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut parsed,
+        head,
+        &mut fields,
+    );
+    if parsing.map_err(Broken::Head)?.is_partial() {
+        return Err(Broken::Head(httparse::Error::Status));
+    }
+    let mut answer = Response::new(());
+    *answer.version_mut() = match parsed.version {
+        Some(0) => Version::HTTP_10,
+        _ => Version::HTTP_11,
+    };
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+    *answer.status_mut() = status.ok_or(Broken::Head(httparse::Error::Status))?;
+    let reason = parsed.reason.unwrap_or_default();
+    if answer.status().canonical_reason() != Some(reason)
+        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+    {
+        answer.extensions_mut().insert(reason);
+    }
+    *answer.headers_mut() = HeaderMap::with_capacity(parsed.headers.len() + FIELDS_TO_COME);
+    for field in parsed.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
+        answer.headers_mut().append(
+            name.map_err(|_| Broken::Head(httparse::Error::HeaderName))?,
+            value.map_err(|_| Broken::Head(httparse::Error::HeaderValue))?,
+        );
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(head: &str) -> Result<Option<Response<()>>, Error> {
+        Finder::default().take(&mut head.into())
+    }
+
+    #[test]
+    fn a_head_is_found_however_it_is_cut() {
+        let head = "HTTP/1.1 200 OK\r\nA: 1\r\nContent-Length: 3\r\n\r\n";
+        let whole = format!("{head}abc");
+        for cut in 0..whole.len() {
+            let mut finder = Finder::default();
+            let mut read = BytesMut::from(&whole[..cut]);
+            let first = finder.take(&mut read).unwrap();
+            assert_eq!(first.is_some(), cut >= head.len(), "{cut}");
+            if first.is_none() {
+                read.extend_from_slice(&whole.as_bytes()[cut..]);
+                let answer = finder.take(&mut read).unwrap().unwrap();
+                assert_eq!(answer.headers()["a"], "1");
+                assert_eq!(&read[..], b"abc");
+            }
+        }
+    }
+
+    #[test]
+    fn interim_answers_are_dropped_and_a_switch_is_an_error() {
+        let answer = "HTTP/1.1 204 No Content\r\n\r\n";
+        let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+        let found = taken(&format!("{interim}{answer}")).unwrap().unwrap();
+        assert_eq!(found.status(), 204);
+        assert!(found.headers().is_empty());
+        assert!(taken(interim).unwrap().is_none());
+        let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n";
+        assert!(matches!(taken(switch), Err(Error::Switched)));
+    }
+
+    #[test]
+    fn a_reason_of_its_own_is_kept_and_a_usual_one_costs_nothing() {
+        let reason = |line: &str| {
+            let answer = taken(&format!("{line}\r\n\r\n")).unwrap().unwrap();
+            let reason = answer.extensions().get::<ReasonPhrase>();
+            reason.map(|reason| reason.as_bytes().to_vec())
+        };
+        assert_eq!(reason("HTTP/1.1 200 OK"), None);
+        assert_eq!(reason("HTTP/1.1 200 Fine").unwrap(), b"Fine");
+        assert_eq!(reason("HTTP/1.1 599 Odd").unwrap(), b"Odd");
+        assert_eq!(reason("HTTP/1.1 200").unwrap(), b"");
+    }
+
+    #[test]
+    fn a_head_has_an_end() {
+        let endless = format!("HTTP/1.1 200 OK\r\nA: {}", "a".repeat(LONGEST_READ));
+        assert!(matches!(
+            taken(&endless),
+            Err(Error::Broken(Broken::HeadTooLong))
+        ));
+        let fields = |count| {
+            let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: 1\r\n".repeat(count));
+            taken(&head).map(|answer| answer.unwrap().headers().len())
+        };
+        assert_eq!(fields(FIELD_LIMIT).unwrap(), FIELD_LIMIT);
+        assert!(fields(FIELD_LIMIT + 1).is_err());
+    }
+
+    #[test]
+    fn a_connection_lasts_unless_the_answer_says_otherwise() {
+        for (head, expected) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nConnection: Close\r\n\r\n", false),
+            (
+                "HTTP/1.1 200 OK\r\nConnection: a\r\nConnection: b , close\r\n\r\n",
+                false,
+            ),
+            ("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", false),
+        ] {
+            assert_eq!(lasts(&taken(head).unwrap().unwrap()), expected, "{head}");
+        }
+    }
+}
