@@ -10,12 +10,11 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", pathlib.Path.home() / ".cache/damoov-proxy/target"))
-LUA_MODULES = pathlib.Path("/usr/lib/nginx/modules")
+LUA_MODULE = pathlib.Path("/usr/lib/nginx/modules/ngx_http_lua_module.so")
 
-# Each package, and what it brings. cmake is for pingora's zlib.
+# Each package, and a program of it. cmake is for pingora's zlib.
 PACKAGES = {
     "nginx": "nginx",
-    "libnginx-mod-http-lua": LUA_MODULES / "ngx_http_lua_module.so",
     "haproxy": "haproxy",
     "caddy": "caddy",
     "wrk": "wrk",
@@ -25,24 +24,26 @@ PACKAGES = {
 }
 
 
+# Without these nothing can be compared: the API is nginx.
+NEEDED = ["nginx", "wrk", "openssl", "taskset"]
+
+
 class Missing(Exception):
     """A peer cannot be had here; says why."""
 
 
 def packages():
-    # shutil.which also knows whole paths.
-    missing = [package for package, brings in PACKAGES.items()
-               if not shutil.which(brings) and not os.path.exists(brings)]
-    if not missing:
-        return
-    if not shutil.which("apt-get"):
-        print(f"not installed, for want of apt-get: {', '.join(missing)}", file=sys.stderr)
-        return
-    subprocess.run(["apt-get", "update", "-q"], check=False, stdout=sys.stderr)
-    # One by one: a package that there is not keeps no other from being installed.
-    for package in missing:
-        install = ["apt-get", "install", "-qy", "--no-install-recommends", package]
-        subprocess.run(install, check=False, stdout=sys.stderr)
+    missing = [package for package, brings in PACKAGES.items() if not shutil.which(brings)]
+    if not LUA_MODULE.exists():
+        missing.append("libnginx-mod-http-lua")
+    if missing and shutil.which("apt-get"):
+        subprocess.run(["apt-get", "update", "-q"], check=False, stdout=sys.stderr)
+        # One by one: a package that there is not keeps no other from being installed.
+        for package in missing:
+            install = ["apt-get", "install", "-qy", "--no-install-recommends", package]
+            subprocess.run(install, check=False, stdout=sys.stderr)
+    if lacking := [program for program in NEEDED if not shutil.which(program)]:
+        sys.exit(f"nothing can be compared without {', '.join(lacking)}")
 
 
 def program(name):

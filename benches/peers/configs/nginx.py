@@ -42,7 +42,7 @@ def large_buffers(bench, folder, port):
 
 
 def lua(bench, folder, port):
-    if not (install.LUA_MODULES / "ngx_http_lua_module.so").exists():
+    if not install.LUA_MODULE.exists():
         raise install.Missing("its Lua module is not installed")
     tokens = bench.write(folder / "tokens.lua", "return {\n" + "".join(
         f'["{user.device}"] = "Bearer {user.jwt}",\n' for user in bench.users) + "}\n")
@@ -85,7 +85,7 @@ UPSTREAM_TLS = """
             proxy_ssl_protocols TLSv1.3;
 """
 
-LUA_MODULES = "".join(f"load_module {install.LUA_MODULES}/{module}.so;\n"
+LUA_MODULES = "".join(f"load_module {install.LUA_MODULE.with_stem(module)};\n"
                       for module in ("ndk_http_module", "ngx_http_lua_module"))
 
 LUA_TABLE = """
