@@ -110,18 +110,21 @@ class Bench:
 
     def start_api(self):
         """nginx again, which is far from being what limits the peers."""
-        self.api_port = processes.free_port()
+        plain_port = processes.free_port()
         (self.folder / "large").write_bytes(self.large)
-        tls = API_TLS.format(folder=self.folder) if self.tls else ""
+        self.api_port, tls = plain_port, ""
+        if self.tls:
+            self.api_port = processes.free_port()
+            tls = API_TLS.format(folder=self.folder, port=self.api_port)
         body = json.dumps({"Result": {"x": "y" * 960}, "Status": 200, "Title": "", "Errors": []})
         config = self.write(self.folder / "api.conf", API.format(
-            folder=self.folder, port=self.api_port, ssl="ssl" if self.tls else "", tls=tls, body=body,
-            echo=ECHO, large=LARGE))
+            folder=self.folder, port=plain_port, tls=tls, body=body, echo=ECHO, large=LARGE))
         process = processes.start(str(OTHER_CORE), ["nginx", "-c", config, "-e", self.folder / "api.err"],
                                   self.folder / "api.out")
-        self.api = Running("API", process, self.api_port, self.folder)
+        # Callers who come directly come without TLS, as they come to the peers.
+        self.api = Running("API", process, plain_port, self.folder)
         self.started.append(self.api)
-        if not processes.listens(process, self.api_port):
+        if not processes.listens(process, plain_port):
             sys.exit((self.folder / "api.err").read_text())
 
     def start(self, peer):
@@ -219,7 +222,8 @@ http {{
     client_body_temp_path {folder}/api1; proxy_temp_path {folder}/api2; fastcgi_temp_path {folder}/api3;
     uwsgi_temp_path {folder}/api4; scgi_temp_path {folder}/api5;
     server {{
-        listen 127.0.0.1:{port} {ssl}; {tls}
+        listen 127.0.0.1:{port};
+        {tls}
         location / {{ return 200 '{body}'; }}
         location = {echo} {{ return 200 '$http_authorization'; }}
         location = {large} {{ alias {folder}/large; }}
@@ -228,5 +232,6 @@ http {{
 """
 
 API_TLS = """
-        ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem; ssl_protocols TLSv1.3;
+        listen 127.0.0.1:{port} ssl; ssl_protocols TLSv1.3;
+        ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;
 """

@@ -80,8 +80,7 @@ class Measure:
     def wrk(self, running, core, connections):
         command = ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", "--latency",
                    f"-d{self.bench.options.seconds}s", "-s", self.bench.wrk_script,
-                   f"{'https' if self.bench.tls and running.name == DIRECTLY else 'http'}"
-                   f"://127.0.0.1:{running.port}"]
+                   f"http://127.0.0.1:{running.port}"]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
         result = json.loads(done.stdout.rsplit("RESULT", 1)[1])
         if result["failed"] or not result["requests"]:
