@@ -181,7 +181,7 @@ async fn show(open: &OpenStore, principal: &Principal) -> Result<ExitCode, Failu
     let now = Clock::from_environment().wall();
     let mut text = format!(
         "principal      {principal}\nin logs        {}\ngeneration     {}\nepoch          {}",
-        open.ring.log_hash(principal),
+        open.ring.log_name(principal),
         entry.generation.0,
         entry.epoch,
     );

@@ -9,6 +9,7 @@ use dashmap::DashMap;
 use http::HeaderValue;
 use moka::sync::Cache as Lru;
 
+use super::LogName;
 use super::pair::JwtHash;
 use crate::clock::{Clock, Moment};
 use crate::damoov::auth::ExpiresInForm;
@@ -20,6 +21,8 @@ use crate::store::Generation;
 pub struct Credentials {
     /// The ready-made `Authorization` value, marked sensitive.
     pub(super) authorization: HeaderValue,
+    /// What stands for the principal in logs: a hash that is not worth making for every request.
+    pub(super) log_name: LogName,
     /// Which pair this token belongs to.
     pub(super) generation: Generation,
     /// The entry's epoch when it was read.
@@ -63,6 +66,11 @@ impl Credentials {
     /// Which pair this token belongs to.
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// What stands for the principal in logs.
+    pub fn log_name(&self) -> LogName {
+        self.log_name
     }
 
     /// The bare JWT.
@@ -317,6 +325,7 @@ mod tests {
         let at = |seconds| clock.now().plus(Duration::from_secs(seconds));
         Arc::new(Credentials {
             authorization: HeaderValue::from_static("Bearer x"),
+            log_name: LogName::of([1; 8]),
             generation: Generation(generation),
             epoch: 0,
             instance: None,

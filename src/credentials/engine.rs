@@ -173,7 +173,7 @@ impl Engine {
                 Ok(Commit::Committed(generation)) => {
                     // A token that cannot be used even now is not worth asking for again.
                     let mut credentials = self
-                        .credentials(generation, &pair)
+                        .credentials(principal, generation, &pair)
                         .ok_or(Error::BadResponse)?;
                     credentials.epoch = entry.epoch;
                     credentials.instance = instance;
@@ -203,7 +203,7 @@ impl Engine {
         pair: &Pair,
     ) -> Option<Arc<Credentials>> {
         let record = entry.record.as_ref()?;
-        let mut credentials = self.credentials(entry.generation, pair)?;
+        let mut credentials = self.credentials(principal, entry.generation, pair)?;
         credentials.epoch = entry.epoch;
         credentials.instance = record.instance.filter(|_| record.known);
         self.publish(principal, credentials)
@@ -218,7 +218,12 @@ impl Engine {
     }
 
     /// The token of a pair, ready to be attached; none if it has expired or fits into no header.
-    fn credentials(&self, generation: Generation, pair: &Pair) -> Option<Credentials> {
+    fn credentials(
+        &self,
+        principal: &Principal,
+        generation: Generation,
+        pair: &Pair,
+    ) -> Option<Credentials> {
         let now = self.clock.now();
         let age = self.clock.wall().since(pair.received);
         let left = pair
@@ -232,6 +237,7 @@ impl Engine {
         let share = self.settings.ahead * (1.0 - fastrand::f64() / 20.0);
         Some(Credentials {
             authorization,
+            log_name: self.ring.log_name(principal),
             generation,
             epoch: 0,
             instance: None,
@@ -372,7 +378,7 @@ impl Engine {
 
     /// A keyed hash of the principal, for logs.
     pub(super) fn log_name(&self, principal: &Principal) -> String {
-        self.ring.log_hash(principal)
+        self.ring.log_name(principal).to_string()
     }
 
     /// Now on the wall clock, for what is persisted.

@@ -16,6 +16,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::LogName;
 use crate::principal::Principal;
 use crate::secret::Secret;
 use crate::store::{self, Store};
@@ -127,10 +128,9 @@ impl Ring {
         self.open_for(&principal.to_string(), kind, sealed)
     }
 
-    /// Stands for `principal` in logs: 16 hex digits, the same as long as the key is.
-    pub fn log_hash(&self, principal: &Principal) -> String {
-        let hash = hash(&self.log, &[principal.to_string().as_bytes()]);
-        format!("{:016x}", u64::from_be_bytes(hash))
+    /// Stands for `principal` in logs.
+    pub fn log_name(&self, principal: &Principal) -> LogName {
+        LogName::of(hash(&self.log, &[principal.to_string().as_bytes()]))
     }
 
     /// Recognises `parts` (an instance and its key) without keeping them. Where one part ends and
@@ -400,12 +400,10 @@ mod tests {
     #[test]
     fn hashes_depend_on_the_key_and_on_where_parts_end() {
         let ring_1 = ring(1);
-        let hash = ring_1.log_hash(&user(1));
-        assert_eq!(hash.len(), 16);
-        assert!(hash.bytes().all(|b| b.is_ascii_hexdigit()));
-        assert_eq!(hash, ring(1).log_hash(&user(1)));
-        assert_ne!(hash, ring(2).log_hash(&user(1)));
-        assert_ne!(hash, ring_1.log_hash(&user(2)));
+        let name = ring_1.log_name(&user(1));
+        assert_eq!(name, ring(1).log_name(&user(1)));
+        assert_ne!(name, ring(2).log_name(&user(1)));
+        assert_ne!(name, ring_1.log_name(&user(2)));
         let print = ring_1.fingerprint(&[b"instance", b"key"]);
         assert_eq!(print, ring_1.fingerprint(&[b"instance", b"key"]));
         assert_ne!(print, ring_1.fingerprint(&[b"instancek", b"ey"]));

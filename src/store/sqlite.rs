@@ -12,6 +12,7 @@ mod columns;
 mod entries;
 mod files;
 mod health;
+mod integrity;
 mod lane;
 mod leases;
 mod owners;
@@ -34,8 +35,9 @@ use crate::store::{
 };
 use changes::Changes;
 pub use files::OpenError;
-use files::is_damage;
+use files::{Checked, is_damage};
 use health::Health;
+use integrity::Integrity;
 use lane::{Job, Lane};
 use leases::Leases;
 use writer::Writer;
@@ -50,32 +52,40 @@ pub struct Sqlite {
     listings: Lane<Job<Connection>>,
     leases: Lane<Job<Leases>>,
     changes: Changes,
+    /// Checks a large file; none where it was checked before it was opened.
+    integrity: Option<Integrity>,
 }
 
 /// Opens the store in the directory `path` for one process run. A directory that is new, empty or
-/// holds other files only becomes a store. Blocks for as long as it takes to check the files.
+/// holds other files only becomes a store. Blocks for as long as it takes to check the files; a
+/// large one is checked as a whole afterwards, and damage that is found then ends all renewals.
 pub fn open(path: &Path, run: RunId) -> Result<Sqlite, OpenError> {
     let refused = |error| OpenError::Refused(path.to_owned(), error);
     files::create_directory(path).map_err(refused)?;
     let opening = files::lock(path).map_err(refused)?;
-    files::prepare(path)?;
-    let sqlite = Sqlite::start(path, run).map_err(refused)?;
+    let checked = files::prepare(path)?;
+    let sqlite = Sqlite::start(path, run, checked).map_err(refused)?;
     drop(opening);
     Ok(sqlite)
 }
 
 impl Sqlite {
-    fn start(path: &Path, run: RunId) -> io::Result<Sqlite> {
+    fn start(path: &Path, run: RunId, checked: Checked) -> io::Result<Sqlite> {
         let tokens = path.join("tokens.db");
         let connect = || files::connect(&tokens, "FULL").map_err(io::Error::other);
         let leases = Leases::open(path.to_owned(), run)?;
         let health = Arc::new(Health::of(path.to_owned()));
+        let integrity = match checked {
+            Checked::Whole => None,
+            Checked::Header => Some(Integrity::start(connect()?, Arc::clone(&health))?),
+        };
         Ok(Sqlite {
             writer: Writer::start(connect()?, Arc::clone(&health))?,
             entries: Lane::owning("store-entries", connect()?)?,
             listings: Lane::owning("store-listings", connect()?)?,
             leases: Lane::owning("store-leases", leases)?,
             changes: Changes::start(connect()?)?,
+            integrity,
             health,
         })
     }
@@ -83,6 +93,9 @@ impl Sqlite {
     /// Finishes what was asked and frees this run's leases; everything asked later is answered
     /// with [`Error::Closed`]. Blocks until then.
     pub fn close(&self) {
+        if let Some(integrity) = &self.integrity {
+            integrity.close();
+        }
         self.changes.close();
         self.leases.close();
         self.entries.close();

@@ -10,10 +10,15 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
+use super::integrity;
+
 /// `DPXY`, in the header of every `tokens.db`.
 const APPLICATION_ID: i64 = 0x4450_5859;
 /// The `user_version` of a `tokens.db`; raised with each change of [`SCHEMA`].
 const VERSION: i64 = 1;
+/// Files of up to so many bytes, some ten thousand users, are checked as a whole before they are
+/// used, which takes some ten milliseconds; larger ones while they are used.
+const CHECKED_AT_ONCE: u64 = 16 * 1024 * 1024;
 /// How long one process waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -95,9 +100,18 @@ pub enum OpenError {
     Refused(PathBuf, #[source] io::Error),
 }
 
+/// How much of a `tokens.db` was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// All of it.
+    Whole,
+    /// That it is one, of this version; the rest is too much to hold up the start.
+    Header,
+}
+
 /// Creates `tokens.db` in a directory that never was a store; else checks the one that is there.
 /// Callers hold the opening [`lock`].
-pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
+pub(super) fn prepare(directory: &Path) -> Result<Checked, OpenError> {
     let path = directory.join("tokens.db");
     let refused = |error| OpenError::Refused(path.clone(), error);
     if !path.try_exists().map_err(refused)? {
@@ -105,7 +119,8 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
         if remains.iter().any(|name| directory.join(name).exists()) {
             return Err(OpenError::Missing(path));
         }
-        return create_tokens(directory, &path).map_err(refused);
+        create_tokens(directory, &path).map_err(refused)?;
+        return Ok(Checked::Whole);
     }
     check(&path)
 }
@@ -205,8 +220,9 @@ fn create_tokens(directory: &Path, path: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Refuses a file that is not a whole `tokens.db` of this version, before anything is written to it.
-fn check(path: &Path) -> Result<(), OpenError> {
+/// Refuses a file that is not a `tokens.db` of this version, or damaged, before anything is written
+/// to it.
+fn check(path: &Path) -> Result<Checked, OpenError> {
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::Foreign(path.to_owned()),
         Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged {
@@ -230,14 +246,15 @@ fn check(path: &Path) -> Result<(), OpenError> {
             found,
         });
     }
-    let finding: String = db
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(failed)?;
-    if finding != "ok" {
-        return Err(OpenError::Damaged {
-            path: path.to_owned(),
-            why: finding,
-        });
+    let size = fs::metadata(path).map_err(|e| OpenError::Refused(path.to_owned(), e))?;
+    if size.len() > CHECKED_AT_ONCE {
+        return Ok(Checked::Header);
     }
-    Ok(())
+    match integrity::finding(&db).map_err(failed)? {
+        None => Ok(Checked::Whole),
+        Some(why) => Err(OpenError::Damaged {
+            path: path.to_owned(),
+            why,
+        }),
+    }
 }

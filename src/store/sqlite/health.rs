@@ -3,7 +3,7 @@
 //! lost.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(super) struct Health {
     path: PathBuf,
     /// Why the last write failed; none once one worked again.
     failure: Mutex<Option<String>>,
+    /// What is wrong with the file; no write makes that good again.
+    damage: OnceLock<String>,
     /// What was found about free space, and when.
     space: Mutex<Option<(Instant, Result<(), Error>)>>,
     /// How many transactions became durable: what group commit saves shows against the writes.
@@ -35,6 +37,7 @@ impl Health {
         Health {
             path,
             failure: Mutex::new(None),
+            damage: OnceLock::new(),
             space: Mutex::new(None),
             transactions: AtomicU64::new(0),
         }
@@ -42,6 +45,9 @@ impl Health {
 
     /// Refuses with [`Error::Unwritable`] while a write could not be made durable.
     pub(super) fn check(&self) -> Result<(), Error> {
+        if let Some(why) = self.damage.get() {
+            return Err(Error::Unwritable(why.clone()));
+        }
         if let Some(why) = &*self.failure.lock().expect("nothing panics under this lock") {
             return Err(Error::Unwritable(why.clone()));
         }
@@ -64,6 +70,16 @@ impl Health {
         }
         *failure = Some(why.clone());
         Error::Unwritable(why)
+    }
+
+    /// The file turned out to be damaged: what is still readable is served, and nothing renewed.
+    pub(super) fn damaged(&self, why: String) {
+        let first = self.damage.set(format!(
+            "it is damaged ({why}): stop every process that uses it and restore it from a backup"
+        ));
+        if let (Ok(()), Some(why)) = (first, self.damage.get()) {
+            tracing::error!(%why, "the store cannot be trusted: no renewal is started");
+        }
     }
 
     /// A write works again.
@@ -125,5 +141,15 @@ mod tests {
         assert_eq!(health.check(), Err(error));
         health.recovered();
         assert_eq!(health.check(), Ok(()));
+    }
+
+    #[test]
+    fn damage_stands_whatever_works_again() {
+        let health = Health::of(std::env::temp_dir());
+        health.damaged("a page is not of this tree".into());
+        health.recovered();
+        let error = health.check().unwrap_err().to_string();
+        assert!(error.contains("a page is not of this tree"), "{error}");
+        assert!(error.contains("restore it from a backup"), "{error}");
     }
 }

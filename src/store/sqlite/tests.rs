@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::task::{Context, Waker};
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -265,6 +266,67 @@ async fn a_truncated_or_garbled_store_is_refused() {
         assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal:?}");
         assert!(refusal.to_string().contains("restore it from a backup"));
     }
+}
+
+/// A closed store of 20 MiB and more.
+async fn large() -> Directory {
+    let directory = Directory::default();
+    let store = directory.open(run());
+    join_all((1..=100).map(async |n| {
+        let large = Record {
+            sealed: vec![1; 256 * 1024],
+            ..record(1)
+        };
+        let committed = store.commit(&user(n), large, Generation(0), 0).await;
+        assert_eq!(committed, Ok(Commit::Committed(Generation(1))));
+    }))
+    .await;
+    drop(store);
+    assert!(fs::metadata(directory.tokens()).unwrap().len() > 20 * 1024 * 1024);
+    directory
+}
+
+#[tokio::test]
+async fn damage_in_a_large_store_ends_renewals_soon_after_the_start() {
+    let directory = large().await;
+    let file = fs::File::options().write(true).open(directory.tokens());
+    let garbage = vec![0xA5; 1024 * 1024];
+    file.unwrap()
+        .write_all_at(&garbage, 10 * 1024 * 1024)
+        .unwrap();
+    let store = directory.open(run());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let found = loop {
+        if let Err(error) = store.writable() {
+            break error.to_string();
+        }
+        assert!(Instant::now() < deadline, "nothing was found");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert!(found.contains("restore it from a backup"), "{found}");
+    let refused = store.lease(&user(1), Duration::from_secs(1)).await;
+    assert!(matches!(refused, Err(Error::Unwritable(_))), "{refused:?}");
+    // What can be read still is.
+    assert!(store.load(&user(1)).await.unwrap().record.is_some());
+}
+
+#[tokio::test]
+async fn a_large_store_that_is_whole_is_used_at_once_and_closed_at_once() {
+    let directory = large().await;
+    for _ in 0..10 {
+        let store = directory.open(run());
+        assert_eq!(store.count().await, Ok(100));
+        assert_eq!(store.writable(), Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn a_large_store_that_was_truncated_is_refused() {
+    let directory = large().await;
+    let file = fs::File::options().write(true).open(directory.tokens());
+    file.unwrap().set_len(18 * 1024 * 1024).unwrap();
+    let refusal = directory.refusal();
+    assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal:?}");
 }
 
 #[tokio::test]
