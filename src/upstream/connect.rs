@@ -12,12 +12,12 @@ use std::task::{Context, Poll};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Invalid, Scheme, Target};
+use super::{Dial, Invalid, Scheme, Target, dial};
 
 /// Trusts the platform's certificates, or Mozilla's where it has none, and those of `ca_file`.
 pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Invalid> {
@@ -79,6 +79,7 @@ enum Transport {
     Plain(TcpStream),
     // A TLS session is a kilobyte; boxed, a plain stream stays small.
     Tls(Box<TlsStream<TcpStream>>),
+    Memory(DuplexStream),
 }
 
 impl Heard {
@@ -111,6 +112,13 @@ pub(super) async fn open(
     target: &Target,
     tls: &Arc<ClientConfig>,
 ) -> io::Result<(Stream, Version)> {
+    if let Dial::Memory(listener) = &target.dial {
+        if target.scheme == Scheme::Https {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let stream = dial::in_memory(listener, target.authority.clone())?;
+        return Ok((Stream::new(Transport::Memory(stream)), Version::Http1));
+    }
     let port = target.authority.port_u16().unwrap_or(match target.scheme {
         Scheme::Http => 80,
         Scheme::Https => 443,
@@ -144,6 +152,7 @@ impl AsyncRead for Stream {
         let read = match transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Memory(stream) => Pin::new(stream).poll_read(cx, buffer),
         };
         if buffer.filled().len() > before {
             heard.0.set(true);
@@ -161,6 +170,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().transport {
             Transport::Plain(stream) => leave_to_reading(Pin::new(stream).poll_write(cx, bytes)),
             Transport::Tls(stream) => leave_to_reading(Pin::new(stream).poll_write(cx, bytes)),
+            Transport::Memory(stream) => leave_to_reading(Pin::new(stream).poll_write(cx, bytes)),
         }
     }
 
@@ -168,6 +178,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().transport {
             Transport::Plain(stream) => leave_to_reading(Pin::new(stream).poll_flush(cx)),
             Transport::Tls(stream) => leave_to_reading(Pin::new(stream).poll_flush(cx)),
+            Transport::Memory(stream) => leave_to_reading(Pin::new(stream).poll_flush(cx)),
         }
     }
 
@@ -175,6 +186,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().transport {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -190,6 +202,9 @@ impl AsyncWrite for Stream {
             Transport::Tls(stream) => {
                 leave_to_reading(Pin::new(stream).poll_write_vectored(cx, slices))
             }
+            Transport::Memory(stream) => {
+                leave_to_reading(Pin::new(stream).poll_write_vectored(cx, slices))
+            }
         }
     }
 
@@ -197,6 +212,7 @@ impl AsyncWrite for Stream {
         match &self.transport {
             Transport::Plain(stream) => stream.is_write_vectored(),
             Transport::Tls(stream) => stream.is_write_vectored(),
+            Transport::Memory(stream) => stream.is_write_vectored(),
         }
     }
 }
