@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use self::stage::{Stage, follow_signals};
+pub use self::worker::converse;
 
 use self::listen::{Acceptor, Socket};
 use self::worker::Worker;
@@ -275,6 +276,7 @@ mod tests {
     use super::*;
     use http_body_util::Full;
     use std::os::unix::fs::PermissionsExt;
+    use std::rc::Rc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpStream, UnixStream};
     use tokio::sync::Notify;
@@ -435,6 +437,26 @@ mod tests {
         names.sort();
         assert_eq!(names, ["worker-0", "worker-1"]);
         running.end(Stage::Stopping).await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_open_already_is_served_until_its_caller_leaves() {
+        let (mut caller, stream) = tokio::io::duplex(4096);
+        let (_stage, stage) = watch::channel(Stage::Serving);
+        let calling = async {
+            send(&mut caller, "/").await;
+            send(&mut caller, "/").await;
+            let mut answers = String::new();
+            while answers.matches("\r\n\r\n").count() < 2 {
+                answers.push(char::from(caller.read_u8().await.unwrap()));
+            }
+            drop(caller);
+            answers
+        };
+        let handler = Rc::new(Porter(Arc::default()));
+        let (served, answers) = tokio::join!(converse(stream, handler, stage), calling);
+        served.unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 2, "{answers}");
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //! through the [`pool`] of their worker, WebSocket through a connection of its own ([`switch`]).
 
 mod connect;
+mod dial;
 mod http1;
 pub mod pool;
 pub mod switch;
@@ -16,6 +17,9 @@ use http::uri::{Authority, InvalidUri, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method};
 use rustls::ClientConfig;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
+
+pub(crate) use self::dial::Connector;
+pub use self::dial::{Dial, Dialed};
 
 /// Part of the configuration: `[upstream]`.
 #[derive(Clone, Debug)]
@@ -73,6 +77,7 @@ pub struct Target {
     pub host: HeaderValue,
     /// Whom the certificate must name.
     name: ServerName<'static>,
+    dial: Dial,
 }
 
 /// A request as it goes upstream, but for what the connection decides: Host and framing are set
@@ -177,6 +182,7 @@ pub enum Broken {
 pub struct Hosts {
     tls: Arc<ClientConfig>,
     redirects: HashMap<String, Redirect>,
+    dial: Dial,
 }
 
 impl Hosts {
@@ -186,7 +192,13 @@ impl Hosts {
         Ok(Hosts {
             tls: Arc::new(connect::client_config(settings.ca_file.as_deref())?),
             redirects: settings.redirects.clone(),
+            dial: Dial::Network,
         })
+    }
+
+    /// The same hosts, reached another way than by TCP.
+    pub fn dialed_by(self, dial: Dial) -> Hosts {
+        Hosts { dial, ..self }
     }
 
     /// Where `host`, a public name in lower case, is reached.
@@ -205,6 +217,7 @@ impl Hosts {
             name: ServerName::try_from(bare.to_owned())
                 .map_err(|e| Invalid::Name(bare.to_owned(), e))?,
             authority,
+            dial: self.dial.clone(),
         })
     }
 
@@ -221,5 +234,10 @@ impl Hosts {
     /// The TLS settings for calls to the API: verified certificates, h2 or http/1.1 by ALPN.
     pub fn tls(&self) -> &Arc<ClientConfig> {
         &self.tls
+    }
+
+    /// How connections are opened.
+    pub fn dial(&self) -> &Dial {
+        &self.dial
     }
 }

@@ -160,7 +160,7 @@ impl Service {
             run,
             ring,
             upstream: &settings.upstream,
-            tls: hosts.tls().clone(),
+            hosts: &hosts,
             clock,
             metrics: metrics.clone(),
             runtime: Handle::current(),

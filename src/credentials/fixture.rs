@@ -70,7 +70,7 @@ impl Medium {
             run,
             ring: Ring::new(&Secret::from(key), &[]).unwrap(),
             upstream: &upstream,
-            tls: Hosts::new(&upstream).unwrap().tls().clone(),
+            hosts: &Hosts::new(&upstream).unwrap(),
             clock,
             metrics: metrics.clone(),
             runtime: Handle::current(),

@@ -23,7 +23,7 @@ use crate::clock::{Clock, Moment};
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
 use crate::principal::{InstanceId, Principal};
 use crate::store::{self, RunId, Store};
-use crate::upstream;
+use crate::upstream::{self, Hosts};
 
 /// Gives out credentials and renews them: one renewal per principal at a time, in a task that no
 /// caller's hang-up cancels. Cheap to clone.
@@ -45,7 +45,7 @@ pub struct Parts<'a> {
     /// How the Auth endpoints are reached.
     pub upstream: &'a upstream::Settings,
     /// Whom to trust there.
-    pub tls: Arc<rustls::ClientConfig>,
+    pub hosts: &'a Hosts,
     /// The one clock.
     pub clock: Clock,
     /// The one set of metrics.
@@ -98,7 +98,7 @@ impl Provider {
             run,
             ring,
             upstream,
-            tls,
+            hosts,
             clock,
             metrics,
             runtime,
@@ -119,7 +119,7 @@ impl Provider {
             breakers: Breakers::new(settings.remember_rejected, clock),
             wrong_passwords: WrongPasswords::new(clock),
             contested: std::sync::Mutex::default(),
-            endpoint: TokenEndpoint::new(upstream, tls, timeout),
+            endpoint: TokenEndpoint::new(upstream, hosts, timeout),
             closing: watch::Sender::new(false),
             settings,
             store,

@@ -1,7 +1,6 @@
 //! The connection to the Auth endpoints: a small pool of its own, so that a full upstream pool
 //! cannot starve renewals. Tells apart what was never sent from what was lost.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::Error;
 use crate::damoov::auth::{self, Answer, Call};
-use crate::upstream;
+use crate::upstream::{self, Connector, Hosts};
 
 /// Calls of one grant under way at once.
 const CONCURRENT: usize = 64;
@@ -25,7 +24,7 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 /// Calls the Auth endpoints.
 #[derive(Debug)]
 pub(super) struct TokenEndpoint {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<Connector>, Full<Bytes>>,
     /// `https://user.telematicssdk.com` or what `[upstream.hosts]` puts in its place.
     base: String,
     /// One call, connecting included, the wait for its turn not.
@@ -73,10 +72,10 @@ impl TokenEndpoint {
     /// `timeout` is in real time.
     pub(super) fn new(
         upstream: &upstream::Settings,
-        tls: Arc<rustls::ClientConfig>,
+        hosts: &Hosts,
         timeout: Duration,
     ) -> TokenEndpoint {
-        let mut tls = (*tls).clone();
+        let mut tls = rustls::ClientConfig::clone(hosts.tls());
         // The connector chooses the protocols itself and refuses a configuration that already has.
         tls.alpn_protocols.clear();
         let mut tcp = HttpConnector::new();
@@ -88,7 +87,10 @@ impl TokenEndpoint {
             .https_or_http()
             .enable_http1()
             .enable_http2()
-            .wrap_connector(tcp);
+            .wrap_connector(Connector {
+                tcp,
+                dial: hosts.dial().clone(),
+            });
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(upstream.idle_timeout)
             .pool_timer(TokioTimer::new())

@@ -187,9 +187,13 @@ async fn serve<H: Handler>(connection: Connection, handler: Rc<H>, stage: watch:
     drop(place);
 }
 
-/// Answers request after request until the caller leaves or the server drains; what follows a 101
-/// is its session's.
-async fn converse<H: Handler>(
+/// Serves one open connection, of whatever kind: answers request after request until the caller
+/// leaves or the server drains; what follows a 101 is its session's.
+///
+/// # Errors
+///
+/// The connection broke, or what came is not HTTP.
+pub async fn converse<H: Handler>(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     handler: Rc<H>,
     mut stage: watch::Receiver<Stage>,

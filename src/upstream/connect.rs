@@ -10,12 +10,12 @@ use std::task::{Context, Poll};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Invalid, Scheme, Target};
+use super::{Dial, Invalid, Scheme, Target, dial};
 
 /// Trusts the platform's certificates, or Mozilla's where it has none, and those of `ca_file`.
 pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Invalid> {
@@ -70,6 +70,7 @@ enum Transport {
     Plain(TcpStream),
     // A TLS session is a kilobyte; boxed, a plain stream stays small.
     Tls(Box<TlsStream<TcpStream>>),
+    Memory(DuplexStream),
 }
 
 /// Connects to `target`. Proxy environment variables are ignored.
@@ -77,6 +78,13 @@ pub(super) async fn open(
     target: &Target,
     tls: &Arc<ClientConfig>,
 ) -> io::Result<(Stream, Version)> {
+    if let Dial::Memory(listener) = &target.dial {
+        if target.scheme == Scheme::Https {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let stream = dial::in_memory(listener, target.authority.clone())?;
+        return Ok((Stream(Transport::Memory(stream)), Version::Http1));
+    }
     let port = target.authority.port_u16().unwrap_or(match target.scheme {
         Scheme::Http => 80,
         Scheme::Https => 443,
@@ -108,6 +116,7 @@ impl AsyncRead for Stream {
         match &mut self.get_mut().0 {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Memory(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -121,6 +130,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().0 {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Memory(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -128,6 +138,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().0 {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Memory(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -135,6 +146,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().0 {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -146,6 +158,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().0 {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -153,6 +166,7 @@ impl AsyncWrite for Stream {
         match &self.0 {
             Transport::Plain(stream) => stream.is_write_vectored(),
             Transport::Tls(stream) => stream.is_write_vectored(),
+            Transport::Memory(stream) => stream.is_write_vectored(),
         }
     }
 }
