@@ -6,30 +6,30 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// A point on the monotonic clock, in scaled time since the [`Clock`] was made. Does not advance
-/// while the machine is suspended.
+/// A point on the monotonic clock, in scaled time since the [`Clock`] was made: nanoseconds, which
+/// last for 584 years. Does not advance while the machine is suspended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(Duration);
+pub struct Moment(u64);
 
 impl Moment {
     /// The moment `after` this one.
     pub fn plus(self, after: Duration) -> Moment {
-        Moment(self.0.saturating_add(after))
+        Moment(self.0.saturating_add(nanos(after)))
     }
 
     /// How long after `earlier` this moment lies; zero if it lies before.
     pub fn since(self, earlier: Moment) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
     /// Milliseconds since the clock was made, for an atomic that holds a moment.
     pub fn as_millis(self) -> u64 {
-        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+        self.0 / NANOS_A_MILLI
     }
 
     /// The inverse of [`Moment::as_millis`].
     pub fn from_millis(millis: u64) -> Moment {
-        Moment(Duration::from_millis(millis))
+        Moment(millis.saturating_mul(NANOS_A_MILLI))
     }
 }
 
@@ -62,6 +62,12 @@ impl Timestamp {
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
+}
+
+const NANOS_A_MILLI: u64 = 1_000_000;
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn millis(duration: Duration) -> i64 {
@@ -104,7 +110,7 @@ impl Clock {
 
     /// Now, for durations.
     pub fn now(&self) -> Moment {
-        Moment(self.started.elapsed() * self.scale)
+        Moment(nanos(self.started.elapsed()).saturating_mul(u64::from(self.scale)))
     }
 
     /// Now, for what is persisted. Scaled from the Unix epoch, so that several processes with the
@@ -151,6 +157,9 @@ mod tests {
             Moment::from_millis(5).since(Moment::from_millis(9)),
             Duration::ZERO
         );
+        let end_of_time = Moment::from_millis(5).plus(Duration::MAX);
+        assert_eq!(end_of_time.plus(Duration::MAX), end_of_time);
+        assert!(Moment::from_millis(u64::MAX) <= end_of_time);
         assert_eq!(
             Timestamp::from_millis(5).since(Timestamp::from_millis(9)),
             Duration::ZERO

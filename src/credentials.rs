@@ -13,6 +13,7 @@ mod engine;
 mod fixture;
 mod flights;
 mod handed_out;
+mod hot;
 mod keeper;
 mod log_name;
 mod login;

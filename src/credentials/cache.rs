@@ -1,8 +1,8 @@
-//! Credentials in memory: what to use, what not to use again. moka decides what to forget; what is
-//! fresh is decided here.
+//! Credentials in memory: what to use, what not to use again. What to forget is decided in
+//! [`hot`](super::hot), what is fresh here.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -10,6 +10,7 @@ use http::HeaderValue;
 use moka::sync::Cache as Lru;
 
 use super::LogName;
+use super::hot::Hot;
 use super::pair::JwtHash;
 use crate::clock::{Clock, Moment};
 use crate::damoov::auth::ExpiresInForm;
@@ -19,10 +20,12 @@ use crate::store::Generation;
 /// An access token ready to be attached. The RefreshToken stays sealed in the store.
 #[derive(Debug)]
 pub struct Credentials {
+    /// Whose it is.
+    pub(super) principal: Principal,
     /// The ready-made `Authorization` value, marked sensitive.
     pub(super) authorization: HeaderValue,
     /// What stands for the principal in logs: a hash that is not worth making for every request.
-    pub(super) log_name: LogName,
+    pub(super) log_hash: [u8; 8],
     /// Which pair this token belongs to.
     pub(super) generation: Generation,
     /// The entry's epoch when it was read.
@@ -31,8 +34,8 @@ pub struct Credentials {
     pub(super) instance: Option<InstanceId>,
     /// How the API wrote `ExpiresIn` for it.
     pub(super) expires_in_form: ExpiresInForm,
-    /// The JWT before this one; none where there was none.
-    pub(super) previous: Option<JwtHash>,
+    /// The JWT before this one, once somebody has shown it.
+    pub(super) previous: OnceLock<Box<JwtHash>>,
     /// When this process renewed it; none where it was found in the store.
     pub(super) renewed: Option<Moment>,
     /// From here on it is renewed in the background.
@@ -43,6 +46,8 @@ pub struct Credentials {
     pub(super) rejected: AtomicBool,
     /// It was used: the keeper renews it ahead of time.
     pub(super) used: AtomicBool,
+    /// Somebody asked for it since it was last considered to be forgotten.
+    pub(super) asked_for: AtomicBool,
     /// No background renewal before this moment, in milliseconds.
     pub(super) not_ahead_before: AtomicU64,
     /// [`UNTRIED`], [`ACCEPTED`], or until when the first replay with it is under way, in
@@ -70,7 +75,7 @@ impl Credentials {
 
     /// What stands for the principal in logs.
     pub fn log_name(&self) -> LogName {
-        self.log_name
+        LogName::of(self.log_hash)
     }
 
     /// The bare JWT.
@@ -98,6 +103,16 @@ impl Credentials {
     /// How the API wrote `ExpiresIn` when it gave this JWT out.
     pub fn expires_in_form(&self) -> ExpiresInForm {
         self.expires_in_form
+    }
+
+    /// What it costs in memory: itself, behind an `Arc`, and the token, as the allocator rounds
+    /// it; what shares the token with a request; its places in the table.
+    pub(super) fn bytes(&self) -> usize {
+        const COUNTS: usize = 2 * size_of::<usize>();
+        const SHARED: usize = 32;
+        const PLACES: usize = 24;
+        let token = self.authorization.len();
+        size_of::<Credentials>() + COUNTS + token + token / 8 + SHARED + PLACES
     }
 
     /// An answer other than 401 came back for it.
@@ -143,8 +158,6 @@ const TRIAL: Duration = Duration::from_secs(5);
 const SETTLED: Duration = Duration::from_secs(60);
 /// Settled principals remembered at most; beyond it the oldest are forgotten.
 const MOST_SETTLED: u64 = 100_000;
-/// What an entry costs besides its token: key, struct, the map's own bookkeeping.
-const OVERHEAD: u32 = 400;
 
 /// What is in memory of a principal.
 #[derive(Debug)]
@@ -162,8 +175,7 @@ pub(super) enum Found {
 /// All credentials in memory.
 #[derive(Debug)]
 pub(super) struct Cache {
-    /// By principal; weighed in bytes.
-    credentials: Lru<Principal, Arc<Credentials>>,
+    credentials: Hot,
     /// The newest generation that got a 401, until a newer one is there: it outlives eviction.
     rejected: DashMap<Principal, Generation>,
     /// Principals whose 401s are not about expiry.
@@ -175,18 +187,7 @@ impl Cache {
     /// Keeps at most about `max_bytes`.
     pub(super) fn new(max_bytes: u64, clock: Clock) -> Cache {
         Cache {
-            credentials: Lru::builder()
-                .max_capacity(max_bytes)
-                .weigher(|_, credentials: &Arc<Credentials>| {
-                    OVERHEAD.saturating_add(
-                        credentials
-                            .authorization
-                            .len()
-                            .try_into()
-                            .unwrap_or(u32::MAX),
-                    )
-                })
-                .build(),
+            credentials: Hot::new(max_bytes),
             rejected: DashMap::new(),
             settled: Lru::builder()
                 .max_capacity(MOST_SETTLED)
@@ -226,7 +227,8 @@ impl Cache {
 
     /// Keeps `credentials` unless newer ones are there; false when they may not be used: a 401
     /// came back for them.
-    pub(super) fn publish(&self, principal: &Principal, credentials: &Arc<Credentials>) -> bool {
+    pub(super) fn publish(&self, credentials: &Arc<Credentials>) -> bool {
+        let principal = &credentials.principal;
         self.rejected
             .remove_if(principal, |_, rejected| *rejected < credentials.generation);
         let mark_if_rejected = || {
@@ -237,14 +239,9 @@ impl Cache {
             usable
         };
         mark_if_rejected();
-        self.credentials
-            .entry_by_ref(principal)
-            .and_upsert_with(|present| match present {
-                Some(entry) if entry.value().generation > credentials.generation => {
-                    entry.into_value()
-                }
-                _ => credentials.clone(),
-            });
+        self.credentials.put(credentials, |present| {
+            present.generation <= credentials.generation
+        });
         // Again, because a 401 that came back meanwhile did not find them here.
         mark_if_rejected()
     }
@@ -281,40 +278,33 @@ impl Cache {
 
     /// Drops what another process, or a forget, has overtaken.
     pub(super) fn follow(&self, principal: &Principal, generation: Generation, epoch: u64) {
-        if let Some(found) = self.credentials.get(principal)
-            && (found.generation < generation || found.epoch != epoch)
-        {
-            self.credentials.invalidate(principal);
-        }
+        self.credentials.remove_if(principal, |found| {
+            found.generation < generation || found.epoch != epoch
+        });
     }
 
     /// Drops what there is.
     pub(super) fn forget(&self, principal: &Principal) {
-        self.credentials.invalidate(principal);
+        self.credentials.remove_if(principal, |_| true);
     }
 
     /// The used, stale, unexpired ones: what the keeper renews ahead of time.
-    pub(super) fn due_ahead(&self) -> Vec<(Principal, Arc<Credentials>)> {
+    pub(super) fn due_ahead(&self) -> Vec<Arc<Credentials>> {
         let now = self.clock.now();
-        self.credentials
-            .iter()
-            .filter(|(_, found)| {
-                found.used.load(Ordering::Relaxed) && found.stale <= now && now < found.expires
-            })
-            .map(|(principal, found)| (Principal::clone(&principal), found))
-            .collect()
+        self.credentials.filter(|found| {
+            found.used.load(Ordering::Relaxed) && found.stale <= now && now < found.expires
+        })
     }
 
     /// How many are in memory.
-    pub(super) fn count(&self) -> u64 {
-        // moka counts in its housekeeping, which in a quiet cache nothing else sets off.
-        self.credentials.run_pending_tasks();
-        self.credentials.entry_count()
+    pub(super) fn count(&self) -> usize {
+        self.credentials.count()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::credentials_of;
     use super::*;
 
     fn principal() -> Principal {
@@ -323,21 +313,11 @@ mod tests {
 
     fn credentials(clock: &Clock, generation: u64, stale: u64, expires: u64) -> Arc<Credentials> {
         let at = |seconds| clock.now().plus(Duration::from_secs(seconds));
+        let made = Arc::into_inner(credentials_of(principal(), generation)).unwrap();
         Arc::new(Credentials {
-            authorization: HeaderValue::from_static("Bearer x"),
-            log_name: LogName::of([1; 8]),
-            generation: Generation(generation),
-            epoch: 0,
-            instance: None,
-            expires_in_form: ExpiresInForm::Number,
-            previous: None,
-            renewed: None,
             stale: at(stale),
             expires: at(expires),
-            rejected: AtomicBool::new(false),
-            used: AtomicBool::new(false),
-            not_ahead_before: AtomicU64::new(0),
-            trial: AtomicU64::new(UNTRIED),
+            ..made
         })
     }
 
@@ -349,7 +329,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn freshness_passes_through_its_three_states() {
         let (cache, clock) = cache();
-        cache.publish(&principal(), &credentials(&clock, 1, 80, 100));
+        cache.publish(&credentials(&clock, 1, 80, 100));
         assert!(matches!(cache.look_up(&principal()), Found::Fresh(_)));
         clock.sleep(Duration::from_secs(81)).await;
         assert!(matches!(cache.look_up(&principal()), Found::Stale(_)));
@@ -360,21 +340,21 @@ mod tests {
     #[test]
     fn a_rejected_generation_is_never_found_again_and_outlives_eviction() {
         let (cache, clock) = cache();
-        cache.publish(&principal(), &credentials(&clock, 3, 80, 100));
+        cache.publish(&credentials(&clock, 3, 80, 100));
         cache.reject(&principal(), Generation(3));
         assert!(matches!(cache.look_up(&principal()), Found::Unusable));
 
-        cache.credentials.invalidate(&principal());
-        assert!(!cache.publish(&principal(), &credentials(&clock, 3, 80, 100)));
+        cache.forget(&principal());
+        assert!(!cache.publish(&credentials(&clock, 3, 80, 100)));
         assert!(matches!(cache.look_up(&principal()), Found::Unusable));
-        assert!(cache.publish(&principal(), &credentials(&clock, 4, 80, 100)));
+        assert!(cache.publish(&credentials(&clock, 4, 80, 100)));
         assert!(matches!(cache.look_up(&principal()), Found::Fresh(_)));
     }
 
     #[test]
     fn a_late_rejection_of_an_older_generation_changes_nothing() {
         let (cache, clock) = cache();
-        cache.publish(&principal(), &credentials(&clock, 4, 80, 100));
+        cache.publish(&credentials(&clock, 4, 80, 100));
         cache.reject(&principal(), Generation(3));
         assert!(matches!(cache.look_up(&principal()), Found::Fresh(_)));
     }
@@ -382,8 +362,8 @@ mod tests {
     #[test]
     fn an_older_publication_does_not_overwrite_a_newer_one() {
         let (cache, clock) = cache();
-        cache.publish(&principal(), &credentials(&clock, 4, 80, 100));
-        cache.publish(&principal(), &credentials(&clock, 3, 80, 100));
+        cache.publish(&credentials(&clock, 4, 80, 100));
+        cache.publish(&credentials(&clock, 3, 80, 100));
         assert!(
             matches!(cache.look_up(&principal()), Found::Fresh(found) if found.generation.0 == 4)
         );
@@ -394,7 +374,7 @@ mod tests {
         let (cache, clock) = cache();
         for (generation, epoch, stays) in [(4, 0, true), (3, 0, true), (5, 0, false), (4, 1, false)]
         {
-            cache.publish(&principal(), &credentials(&clock, 4, 80, 100));
+            cache.publish(&credentials(&clock, 4, 80, 100));
             cache.follow(&principal(), Generation(generation), epoch);
             assert_eq!(!matches!(cache.look_up(&principal()), Found::Absent), stays);
         }
@@ -409,6 +389,14 @@ mod tests {
         assert_eq!(found.left(clock.now()), Duration::from_secs(60));
         clock.sleep(Duration::from_secs(70)).await;
         assert_eq!(found.left(clock.now()), Duration::ZERO);
+    }
+
+    #[test]
+    fn hot_credentials_with_a_jwt_of_700_bytes_cost_at_most_1_100_bytes() {
+        let jwt = "x".repeat(700);
+        let mut hot = Arc::into_inner(credentials_of(principal(), 1)).unwrap();
+        hot.authorization = HeaderValue::try_from([SCHEME, &jwt].concat()).unwrap();
+        assert!((1_000..=1_100).contains(&hot.bytes()), "{}", hot.bytes());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -178,7 +178,7 @@ impl Engine {
                     credentials.epoch = entry.epoch;
                     credentials.instance = instance;
                     credentials.renewed = Some(self.clock.now());
-                    return Ok(Made::Durable(self.publish(principal, credentials)));
+                    return Ok(Made::Durable(self.publish(credentials)));
                 }
                 Ok(Commit::Superseded(now)) => return Ok(Made::Superseded(now)),
                 Err(error @ store::Error::Closed) => return Err(error.into()),
@@ -206,15 +206,13 @@ impl Engine {
         let mut credentials = self.credentials(principal, entry.generation, pair)?;
         credentials.epoch = entry.epoch;
         credentials.instance = record.instance.filter(|_| record.known);
-        self.publish(principal, credentials)
+        self.publish(credentials)
     }
 
     /// Puts the token in memory; none if it may not be used, because a 401 came back for it.
-    fn publish(&self, principal: &Principal, credentials: Credentials) -> Option<Arc<Credentials>> {
+    fn publish(&self, credentials: Credentials) -> Option<Arc<Credentials>> {
         let credentials = Arc::new(credentials);
-        self.cache
-            .publish(principal, &credentials)
-            .then_some(credentials)
+        self.cache.publish(&credentials).then_some(credentials)
     }
 
     /// The token of a pair, ready to be attached; none if it has expired or fits into no header.
@@ -236,18 +234,20 @@ impl Engine {
         // Up to a twentieth early, so that what was issued together is not renewed together.
         let share = self.settings.ahead * (1.0 - fastrand::f64() / 20.0);
         Some(Credentials {
+            principal: principal.clone(),
             authorization,
-            log_name: self.ring.log_name(principal),
+            log_hash: self.ring.log_hash(principal),
             generation,
             epoch: 0,
             instance: None,
             expires_in_form: pair.expires_in_form,
-            previous: pair.previous,
+            previous: OnceLock::new(),
             renewed: None,
             stale: now.plus(pair.lifetime.mul_f64(share).saturating_sub(age)),
             expires: now.plus(left),
             rejected: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            asked_for: AtomicBool::new(false),
             not_ahead_before: AtomicU64::new(0),
             trial: AtomicU64::new(UNTRIED),
         })

@@ -1,24 +1,27 @@
 //! Engines for the tests of this room: processes on one store. No Damoov answers them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderValue;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
+use super::cache::UNTRIED;
 use super::seal::Ring;
-use super::{Account, Background, Instance, Parts, Provider, Settings};
-use crate::clock::Clock;
+use super::{Account, Background, Credentials, Instance, Parts, Provider, Settings};
+use crate::clock::{Clock, Moment};
 use crate::damoov::auth::{self, ExpiresInForm, Grant};
 use crate::metrics::{Metrics, StoreLabels, StoreOperation, StoreResult};
 use crate::principal::{DeviceToken, InstanceId, Principal};
 use crate::secret::Secret;
 use crate::store::contract::run;
 use crate::store::sqlite::{self, Sqlite};
-use crate::store::{LoginWindow, LoginWindows};
+use crate::store::{Generation, LoginWindow, LoginWindows};
 use crate::upstream::{self, Hosts, Redirect, Scheme};
 
 /// The instances' keys and the account's password.
@@ -95,6 +98,28 @@ impl Process {
         });
         loads.get()
     }
+}
+
+/// Credentials of that generation, which have expired.
+pub(super) fn credentials_of(principal: Principal, generation: u64) -> Arc<Credentials> {
+    Arc::new(Credentials {
+        principal,
+        authorization: HeaderValue::from_static("Bearer x"),
+        log_hash: [1; 8],
+        generation: Generation(generation),
+        epoch: 0,
+        instance: None,
+        expires_in_form: ExpiresInForm::Number,
+        previous: OnceLock::new(),
+        renewed: None,
+        stale: Moment::from_millis(0),
+        expires: Moment::from_millis(0),
+        rejected: AtomicBool::new(false),
+        used: AtomicBool::new(false),
+        asked_for: AtomicBool::new(false),
+        not_ahead_before: AtomicU64::new(0),
+        trial: AtomicU64::new(UNTRIED),
+    })
 }
 
 fn settings() -> Settings {

@@ -29,9 +29,9 @@ pub(super) async fn keep(engine: Arc<Engine>) {
             Some(Probe::LogIn(principal)) => log_in(&engine, &principal).await,
             None => {}
         }
-        for (principal, credentials) in engine.cache.due_ahead() {
-            if credentials.claim_ahead(engine.clock.now()) {
-                start(&engine, &principal, Trigger::Ahead, credentials.generation);
+        for due in engine.cache.due_ahead() {
+            if due.claim_ahead(engine.clock.now()) {
+                start(&engine, &due.principal, Trigger::Ahead, due.generation);
             }
         }
         if let Some(age) = engine.settings.keep_refresh_tokens {

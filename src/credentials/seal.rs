@@ -130,7 +130,12 @@ impl Ring {
 
     /// Stands for `principal` in logs.
     pub fn log_name(&self, principal: &Principal) -> LogName {
-        LogName::of(hash(&self.log, &[principal.to_string().as_bytes()]))
+        LogName::of(self.log_hash(principal))
+    }
+
+    /// What [`Ring::log_name`] writes out.
+    pub(super) fn log_hash(&self, principal: &Principal) -> [u8; 8] {
+        hash(&self.log, &[principal.to_string().as_bytes()])
     }
 
     /// Recognises `parts` (an instance and its key) without keeping them. Where one part ends and
