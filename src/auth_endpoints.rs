@@ -216,7 +216,7 @@ impl AuthEndpoints {
             .await
             .inspect_err(|error| {
                 tracing::error!(
-                    principal = self.provider.log_name(&principal),
+                    principal = self.provider.log_name(&principal).as_str(),
                     %error,
                     "the tokens of a new user are lost; its first request costs a login"
                 );

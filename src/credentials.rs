@@ -15,7 +15,6 @@ mod flights;
 mod handed_out;
 mod hot;
 mod keeper;
-mod log_name;
 mod login;
 mod login_slot;
 mod mass_rejection;
@@ -30,7 +29,6 @@ mod token_endpoint;
 
 pub use adoption::Expected;
 pub use cache::Credentials;
-pub use log_name::LogName;
 pub use login_slot::{LoginSlot, SlotEnd};
 pub use pair::{JwtHash, NotImported, Pair};
 pub use password::{Login, PasswordError};

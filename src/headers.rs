@@ -27,32 +27,38 @@ pub enum Passed {
 }
 
 /// Fields that end at each hop. Those a message's own `Connection` nominates come on top.
-static HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
 
 /// What a caller may send and the API never sees. Host, framing and Expect are set anew for each
 /// attempt, credentials are ours, and where the caller sits is nobody's business.
-static NOT_FOR_UPSTREAM: [HeaderName; 10] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::EXPECT,
-    header::COOKIE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("x-damoov-proxy-key"),
-    header::FORWARDED,
-    HeaderName::from_static("x-real-ip"),
-    INSTANCE_ID,
-    INSTANCE_KEY,
-];
+fn is_not_for_upstream(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "content-length"
+            | "expect"
+            | "cookie"
+            | "proxy-authorization"
+            | "x-damoov-proxy-key"
+            | "forwarded"
+            | "x-real-ip"
+            | "instanceid"
+            | "instancekey"
+    ) || name.starts_with("x-forwarded-")
+}
 
 const INSTANCE_ID: HeaderName = HeaderName::from_static("instanceid");
 const INSTANCE_KEY: HeaderName = HeaderName::from_static("instancekey");
@@ -62,24 +68,21 @@ const VIA: HeaderValue = HeaderValue::from_static("1.1 damoov-proxy");
 /// Makes a caller's fields fit to be sent upstream; DeviceToken and UserDeviceToken belong to the
 /// API and stay.
 pub fn clean_request(headers: &mut HeaderMap, authorization: Authorization) {
-    remove_hop_by_hop(headers);
-    for name in &NOT_FOR_UPSTREAM {
-        headers.remove(name);
-    }
-    if authorization == Authorization::Dropped {
-        headers.remove(header::AUTHORIZATION);
-    }
-    while let Some(name) = first_forwarded(headers) {
-        headers.remove(name);
-    }
+    remove_nominated(headers);
+    let drops_authorization = authorization == Authorization::Dropped;
+    remove_where(headers, |name| {
+        is_hop_by_hop(name)
+            || is_not_for_upstream(name)
+            || (drops_authorization && name == "authorization")
+    });
     headers.append(header::VIA, VIA);
 }
 
 /// Makes the fields of an upstream answer fit for the caller. Content-Length stays: it is all that
 /// an answer to HEAD says about its content.
 pub fn clean_answer(headers: &mut HeaderMap, passed: Passed) {
-    remove_hop_by_hop(headers);
-    headers.remove(header::SET_COOKIE);
+    remove_nominated(headers);
+    remove_where(headers, |name| is_hop_by_hop(name) || name == "set-cookie");
     headers.append(header::VIA, VIA);
     tell(headers, passed);
 }
@@ -186,8 +189,20 @@ fn is_length(text: &[u8]) -> bool {
     digits && str::from_utf8(text).is_ok_and(|text| text.parse::<i64>().is_ok())
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // `Connection` itself goes last, whatever it says: its later lines are still to be read.
+/// Removes every field whose name `unwanted` says so of: one look at each name, not one look-up for
+/// each name that might be there.
+fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let find = |headers: &HeaderMap| {
+        let mut names = headers.keys();
+        names.find(|name| unwanted(name.as_str())).cloned()
+    };
+    while let Some(name) = find(headers) {
+        headers.remove(name);
+    }
+}
+
+/// `Connection` itself stays, whatever it says: its later lines are still to be read.
+fn remove_nominated(headers: &mut HeaderMap) {
     let mut lines = 0;
     while let Some(line) = headers.get_all(header::CONNECTION).iter().nth(lines) {
         // A clone shares the bytes; it lets the map change while the line is read.
@@ -197,9 +212,6 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         }
         lines += 1;
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
 }
 
 /// The fields that one line of `Connection` nominates. What is no field name finds no field.
@@ -208,13 +220,6 @@ fn nominated(line: &HeaderValue) -> impl Iterator<Item = &str> {
         .split(|byte| *byte == b',')
         .filter_map(|name| str::from_utf8(name.trim_ascii()).ok())
         .filter(|name| !name.eq_ignore_ascii_case("connection"))
-}
-
-fn first_forwarded(headers: &HeaderMap) -> Option<HeaderName> {
-    headers
-        .keys()
-        .find(|name| name.as_str().starts_with("x-forwarded-"))
-        .cloned()
 }
 
 #[cfg(test)]

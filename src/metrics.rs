@@ -2,12 +2,15 @@
 //! bounded. Made once in `main` and handed to the components; not global. Never sees a secret.
 
 mod labels;
+mod tally;
 
 pub use labels::{
     Freshness, Grant, GrantLabel, LookupLabels, Method, Outcome, RenewalLabels, RenewalResult,
     ReplayLabels, ReplayResult, RequestLabels, RouteLabel, StatusClass, StoreLabels,
     StoreOperation, StoreResult, Trigger,
 };
+
+pub use tally::Tally;
 
 use std::sync::atomic::AtomicI64;
 

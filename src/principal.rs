@@ -2,7 +2,10 @@
 //! once parsed; nothing else reaches a key, a header or a body. Pure; never sees a token.
 //! [`naming`] holds the rules by which a request head names a principal.
 
+mod log_name;
 pub mod naming;
+
+pub use log_name::LogName;
 
 use std::fmt;
 use std::sync::Arc;

@@ -30,7 +30,7 @@ use crate::damoov::user_changes::Change;
 use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
 use crate::live::{self, Live};
-use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
+use crate::metrics::{Metrics, ReplayLabels, ReplayResult, Tally};
 use crate::principal::naming::{self, Bearer};
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
 use crate::telemetry::access::AccessLog;
@@ -100,6 +100,7 @@ pub struct Proxy {
 pub struct Path {
     proxy: Arc<Proxy>,
     pool: Rc<Pool<Content<Incoming>>>,
+    tally: Tally,
     /// Registrations under way, which a caller's hang-up does not end; the worker waits for them.
     registrations: RefCell<JoinSet<()>>,
 }
@@ -153,9 +154,11 @@ impl Path {
             proxy.limits,
             &proxy.metrics.upstream_connections,
         );
+        let tally = Tally::new(proxy.metrics.clone());
         Path {
             proxy,
             pool: Rc::new(pool),
+            tally,
             registrations: RefCell::default(),
         }
     }
@@ -166,7 +169,7 @@ impl Path {
         &self,
         request: Request<Incoming>,
     ) -> (Response<answer::Content>, Option<live::Session>) {
-        let mut record = Record::new(&self.proxy, request.method());
+        let mut record = Record::new(self, request.method());
         let (head, content) = request.into_parts();
         let waits_for_100 = head.headers.contains_key(header::EXPECT);
         let content = Recorder::new(content, &self.proxy.memory);
@@ -267,6 +270,7 @@ impl Path {
             credentials,
             renewed,
         } = proxy.provider.get(&wanted, need).await?;
+        record.log_name = Some(credentials.log_name());
         if renewed {
             record.passed = Passed::Renewed;
         }

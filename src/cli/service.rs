@@ -180,13 +180,9 @@ impl Service {
                 Some((listener, status))
             }
         };
-        let namer = provider.clone();
-        let (access, access_writer) = AccessLog::start(
-            settings.log,
-            metrics.access_events_lost.clone(),
-            move |principal| namer.log_name(principal),
-        )
-        .map_err(Error::AccessLog)?;
+        let (access, access_writer) =
+            AccessLog::start(settings.log, metrics.access_events_lost.clone())
+                .map_err(Error::AccessLog)?;
         let own = settings.auth_endpoints;
         let handed_out = HandedOut::new(token_keys, own.hand_out, provider.clone(), clock);
         let handed_out = Arc::new(handed_out);

@@ -161,7 +161,7 @@ mod tests {
             assert_eq!(credentials.token(), jwt(&user(1), 7));
             assert_eq!(credentials.instance(), Some(main()));
             let name = one.provider.log_name(&user(1));
-            assert_eq!(credentials.log_name().as_str(), name);
+            assert_eq!(credentials.log_name(), name);
             assert_eq!(credentials.expires_in_form(), ExpiresInForm::Text);
             let left = credentials.left(one.clock.now()).as_secs();
             assert!((86_390..=86_400).contains(&left), "{left}");

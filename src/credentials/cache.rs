@@ -9,12 +9,11 @@ use dashmap::DashMap;
 use http::HeaderValue;
 use moka::sync::Cache as Lru;
 
-use super::LogName;
 use super::hot::Hot;
 use super::pair::JwtHash;
 use crate::clock::{Clock, Moment};
 use crate::damoov::auth::ExpiresInForm;
-use crate::principal::{InstanceId, Principal};
+use crate::principal::{InstanceId, LogName, Principal};
 use crate::store::Generation;
 
 /// An access token ready to be attached. The RefreshToken stays sealed in the store.

@@ -31,7 +31,7 @@ use crate::metrics::{
     Grant, GrantLabel, Metrics, RenewalLabels, RenewalResult, StoreLabels, StoreOperation,
     StoreResult,
 };
-use crate::principal::{InstanceId, Principal};
+use crate::principal::{InstanceId, LogName, Principal};
 use crate::store::{self, Commit, Entry, Generation, Note, Record, RunId, Store};
 
 /// While a commit cannot be made durable it is tried again this often.
@@ -91,7 +91,7 @@ impl Engine {
                 })
                 .inc();
             tracing::error!(
-                principal = self.log_name(principal),
+                principal = self.log_name(principal).as_str(),
                 "a stored pair is damaged"
             );
         }
@@ -185,7 +185,7 @@ impl Engine {
                 Err(error) => error,
             };
             tracing::error!(
-                principal = self.log_name(principal),
+                principal = self.log_name(principal).as_str(),
                 %error,
                 "a new pair cannot be made durable; it is kept and tried again"
             );
@@ -339,7 +339,7 @@ impl Engine {
             .any(|named| named != *user);
         if foreign {
             tracing::error!(
-                principal = self.log_name(principal),
+                principal = self.log_name(principal).as_str(),
                 "Damoov answered with another user's token; it is not used"
             );
         }
@@ -377,8 +377,8 @@ impl Engine {
     }
 
     /// A keyed hash of the principal, for logs.
-    pub(super) fn log_name(&self, principal: &Principal) -> String {
-        self.ring.log_name(principal).to_string()
+    pub(super) fn log_name(&self, principal: &Principal) -> LogName {
+        self.ring.log_name(principal)
     }
 
     /// Now on the wall clock, for what is persisted.

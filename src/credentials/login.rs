@@ -292,7 +292,7 @@ impl Engine {
             return Ok(());
         }
         tracing::warn!(
-            principal = self.log_name(&flight.principal),
+            principal = self.log_name(&flight.principal).as_str(),
             "somebody else logs this principal in too; one login in `contested_backoff` from here on"
         );
         self.note(&flight.principal, Note::ContestedUntil(until))

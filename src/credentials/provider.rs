@@ -21,7 +21,7 @@ use super::token_endpoint::TokenEndpoint;
 use super::{Error, Instance, Need, Settings, Wanted};
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
-use crate::principal::{InstanceId, Principal};
+use crate::principal::{InstanceId, LogName, Principal};
 use crate::store::{self, RunId, Store};
 use crate::upstream::{self, Hosts};
 
@@ -226,7 +226,7 @@ impl Provider {
     }
 
     /// A keyed hash of the principal, for logs.
-    pub fn log_name(&self, principal: &Principal) -> String {
+    pub fn log_name(&self, principal: &Principal) -> LogName {
         self.engine.log_name(principal)
     }
 

@@ -16,8 +16,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::LogName;
-use crate::principal::Principal;
+use crate::principal::{LogName, Principal};
 use crate::secret::Secret;
 use crate::store::{self, Store};
 

@@ -7,14 +7,14 @@ use std::time::SystemTime;
 use http::{Response, StatusCode};
 use tokio::time::Instant;
 
-use super::Proxy;
+use super::Path;
 use super::answer::{Content, InFlight, Origin, Received};
 use crate::damoov::routes::Route;
 use crate::error::{Error, Source};
 use crate::headers::Passed;
 use crate::live;
-use crate::metrics::{Method, Outcome, RequestLabels, RouteLabel};
-use crate::principal::Principal;
+use crate::metrics::{Method, Outcome};
+use crate::principal::{LogName, Principal};
 use crate::telemetry::access::Access;
 
 /// What the log says of a caller that left; nobody is sent it.
@@ -22,7 +22,7 @@ const CALLER_LEFT: u16 = 499;
 
 /// The record of one request. Dropped without an answer, it tells of a caller that left.
 pub(super) struct Record<'a> {
-    proxy: &'a Proxy,
+    path: &'a Path,
     started: Instant,
     method: Method,
     /// Moves into the answer's content.
@@ -31,6 +31,8 @@ pub(super) struct Record<'a> {
     pub(super) route: Option<&'a Arc<Route>>,
     /// Whose credentials were asked for, if any were.
     pub(super) principal: Option<Principal>,
+    /// What stands for them in logs, where that is known already.
+    pub(super) log_name: Option<LogName>,
     /// What the credentials went through, as far as the request saw it.
     pub(super) passed: Passed,
     ending: Ending,
@@ -46,14 +48,15 @@ enum Ending {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn new(proxy: &'a Proxy, method: &http::Method) -> Record<'a> {
+    pub(super) fn new(path: &'a Path, method: &http::Method) -> Record<'a> {
         Record {
-            proxy,
+            path,
             started: Instant::now(),
             method: Method::from(method),
-            in_flight: Some(InFlight::new(&proxy.metrics.requests_in_flight)),
+            in_flight: Some(InFlight::new(&path.proxy.metrics.requests_in_flight)),
             route: None,
             principal: None,
+            log_name: None,
             passed: Passed::AsItCame,
             ending: Ending::Abandoned,
         }
@@ -108,32 +111,23 @@ impl<'a> Record<'a> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         let (status, outcome, duration) = (self.status(), self.outcome(), self.started.elapsed());
+        let proxy = &*self.path.proxy;
         let route = match self.route {
             Some(route) => route.label(),
-            None => &self.proxy.no_route,
+            None => &proxy.no_route,
         };
-        let metrics = &self.proxy.metrics;
-        metrics
-            .requests
-            .get_or_create(&RequestLabels {
-                route: route.clone(),
-                method: self.method,
-                status_class: status.into(),
-                outcome,
-            })
-            .inc();
-        metrics
-            .request_duration
-            .get_or_create(&RouteLabel {
-                route: route.clone(),
-            })
-            .observe(duration.as_secs_f64());
+        let tally = &self.path.tally;
+        tally.count(route, self.method, status.into(), outcome, duration);
+        let principal = self.log_name.or_else(|| {
+            let principal = self.principal.as_ref()?;
+            Some(proxy.provider.log_name(principal))
+        });
         // The event names its source where the proxy answered itself.
         let source = match self.ending {
             Ending::Answered(_) | Ending::Refused(..) => "proxy",
             Ending::Abandoned | Ending::PassedOn(_) => "upstream",
         };
-        self.proxy.access.tell(Access {
+        proxy.access.tell(Access {
             at: SystemTime::now(),
             route: route.clone(),
             method: self.method.as_str(),
@@ -143,7 +137,7 @@ impl Drop for Record<'_> {
             duration,
             renewed: self.passed != Passed::AsItCame,
             replayed: self.passed == Passed::Replayed,
-            principal: self.principal.take(),
+            principal,
         });
     }
 }

@@ -183,7 +183,7 @@ impl Path {
             && let Err(error) = provider.forget(&principal).await
         {
             tracing::warn!(
-                principal = provider.log_name(&principal),
+                principal = provider.log_name(&principal).as_str(),
                 %error,
                 "a user was deleted or moved, but its credentials could not be forgotten"
             );

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use prometheus_client::metrics::counter::Counter;
 
 use super::Format;
-use crate::principal::Principal;
+use crate::principal::LogName;
 
 /// What a line may wait for others to be written with.
 const GATHER: Duration = Duration::from_millis(20);
@@ -39,8 +39,8 @@ pub struct Access {
     pub renewed: bool,
     /// Whether it was sent twice.
     pub replayed: bool,
-    /// Whose credentials were asked for.
-    pub principal: Option<Principal>,
+    /// What stands for whose credentials were asked for.
+    pub principal: Option<LogName>,
 }
 
 /// Where requests are told of. Cheap to clone.
@@ -67,15 +67,10 @@ enum Told {
 }
 
 impl AccessLog {
-    /// Starts the thread, which writes to standard error. `lost` counts what is dropped; `name`
-    /// stands for a principal in a log.
-    pub fn start(
-        format: Format,
-        lost: Counter,
-        name: impl Fn(&Principal) -> String + Send + 'static,
-    ) -> io::Result<(AccessLog, Writer)> {
+    /// Starts the thread, which writes to standard error. `lost` counts what is dropped.
+    pub fn start(format: Format, lost: Counter) -> io::Result<(AccessLog, Writer)> {
         let wanted = tracing::enabled!(target: "access", tracing::Level::INFO);
-        AccessLog::start_on(io::stderr(), wanted, format, lost, name)
+        AccessLog::start_on(io::stderr(), wanted, format, lost)
     }
 
     fn start_on(
@@ -83,7 +78,6 @@ impl AccessLog {
         wanted: bool,
         format: Format,
         lost: Counter,
-        name: impl Fn(&Principal) -> String + Send + 'static,
     ) -> io::Result<(AccessLog, Writer)> {
         let (told, heard) = mpsc::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -91,7 +85,6 @@ impl AccessLog {
             heard,
             waiting: waiting.clone(),
             format,
-            name,
         };
         let thread = thread::Builder::new()
             .name("access-log".to_owned())
@@ -130,14 +123,13 @@ impl Writer {
     }
 }
 
-struct Lines<N> {
+struct Lines {
     heard: mpsc::Receiver<Told>,
     waiting: Arc<AtomicUsize>,
     format: Format,
-    name: N,
 }
 
-impl<N: Fn(&Principal) -> String> Lines<N> {
+impl Lines {
     fn write(self, mut to: impl Write) {
         let mut lines = String::new();
         let mut ended = false;
@@ -179,10 +171,9 @@ impl<N: Fn(&Principal) -> String> Lines<N> {
         } = access;
         let at = jiff::Timestamp::try_from(*at).unwrap_or_default();
         let duration_ms = duration.as_micros() as f64 / 1e3;
-        let name = principal.as_ref().map(&self.name);
         let written = match self.format {
             Format::Json => {
-                let principal = name.map(|name| format!(r#","principal":"{name}""#));
+                let principal = principal.map(|name| format!(r#","principal":"{name}""#));
                 let principal = principal.unwrap_or_default();
                 writeln!(
                     lines,
@@ -190,7 +181,7 @@ impl<N: Fn(&Principal) -> String> Lines<N> {
                 )
             }
             Format::Text => {
-                let principal = name.map(|name| format!(" principal={name:?}"));
+                let principal = principal.map(|name| format!(" principal={name:?}"));
                 let principal = principal.unwrap_or_default();
                 writeln!(
                     lines,
@@ -235,15 +226,16 @@ mod tests {
             duration: Duration::from_micros(1_234),
             renewed: false,
             replayed: true,
-            principal: Some(Principal::Account("reporting".into())),
+            principal: Some(LogName::of([
+                0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
+            ])),
         }
     }
 
     fn written(wanted: bool, format: Format, told: &[Access]) -> Vec<String> {
         let page = Page::default();
-        let name = |_: &Principal| "0123456789abcdef".to_owned();
         let (log, writer) =
-            AccessLog::start_on(page.clone(), wanted, format, Counter::default(), name).unwrap();
+            AccessLog::start_on(page.clone(), wanted, format, Counter::default()).unwrap();
         told.iter().for_each(|access| log.tell(access.clone()));
         writer.finish();
         page.0.lock().unwrap().clone()
@@ -314,9 +306,7 @@ mod tests {
             }
         }
         let (free, stuck) = mpsc::channel();
-        let name = |_: &Principal| String::new();
-        let started =
-            AccessLog::start_on(Stuck(stuck), true, Format::Json, Counter::default(), name);
+        let started = AccessLog::start_on(Stuck(stuck), true, Format::Json, Counter::default());
         let (log, writer) = started.unwrap();
         for _ in 0..3 * MOST_WAITING {
             log.tell(access());

@@ -4,13 +4,13 @@
 use std::fmt;
 
 /// 16 lower case hex digits, the same for a principal as long as the store's key is. Made by
-/// [`Ring::log_name`](super::seal::Ring::log_name).
+/// [`Ring::log_name`](crate::credentials::seal::Ring::log_name).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LogName([u8; 16]);
 
 impl LogName {
     /// Writes a hash out.
-    pub(super) fn of(hash: [u8; 8]) -> LogName {
+    pub(crate) fn of(hash: [u8; 8]) -> LogName {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; 16];
         for (two, byte) in digits.chunks_exact_mut(2).zip(hash) {
