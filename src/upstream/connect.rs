@@ -73,6 +73,13 @@ enum Transport {
     Memory(DuplexStream),
 }
 
+#[cfg(test)]
+impl From<DuplexStream> for Stream {
+    fn from(stream: DuplexStream) -> Stream {
+        Stream(Transport::Memory(stream))
+    }
+}
+
 /// Connects to `target`. Proxy environment variables are ignored.
 pub(super) async fn open(
     target: &Target,

@@ -5,6 +5,8 @@
 mod content;
 mod head;
 mod outgoing;
+#[cfg(test)]
+mod tests;
 
 use std::future::{Future, poll_fn};
 use std::io;
