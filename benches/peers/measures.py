@@ -13,7 +13,7 @@ import typing
 
 import load
 import processes
-from bench import LARGE, LARGE_BYTES, OTHER_CORE, PROXY_CORE, SCORES
+from bench import LARGE, OTHER_CORE, PROXY_CORE, SCORES
 
 DIRECTLY = "the API directly"
 
