@@ -13,7 +13,7 @@ import typing
 
 import load
 import processes
-from bench import LARGE, LARGE_BYTES, OTHER_CORE, PROXY_CORE, SCORES
+from bench import LARGE, OTHER_CORE, PROXY_CORE, SCORES
 
 DIRECTLY = "the API directly"
 
@@ -66,7 +66,8 @@ class Measure:
             for each in running[turn:] + running[:turn]:
                 try:
                     round[each.name] = self.take(each)
-                except Failed as failed:
+                # An OSError: its process has ended.
+                except (Failed, OSError) as failed:
                     print(f"{self.name}: {each.name} is left out: {failed}", file=sys.stderr)
                     running.remove(each)
                 self.bench.empty_logs(each)
@@ -81,7 +82,9 @@ class Measure:
         command = ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", "--latency",
                    f"-d{self.bench.options.seconds}s", "-s", self.bench.wrk_script,
                    f"http://127.0.0.1:{running.port}"]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        if done.returncode:
+            raise Failed(done.stderr)
         result = json.loads(done.stdout.rsplit("RESULT", 1)[1])
         if result["failed"] or not result["requests"]:
             raise Failed(done.stdout)

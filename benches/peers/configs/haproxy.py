@@ -1,4 +1,4 @@
-"""HAProxy with a map."""
+"""HAProxy with a map, and the same with buffers tuned for large answers."""
 
 import subprocess
 
@@ -8,7 +8,10 @@ from bench import Peer
 
 
 def peers():
-    return [Peer("haproxy", version, start)]
+    return [
+        Peer("haproxy", version, start),
+        Peer("haproxy tuned", version, large_buffers, measures=["large"]),
+    ]
 
 
 def version():
@@ -16,13 +19,17 @@ def version():
     return said.splitlines()[0]
 
 
-def start(bench, folder, port):
+def large_buffers(bench, folder, port):
+    return start(bench, folder, port, more="tune.bufsize 65536")
+
+
+def start(bench, folder, port, more=""):
     binary = install.program("haproxy")
     table = bench.write(folder / "haproxy.map", "".join(
         f"{user.device} Bearer {user.jwt}\n" for user in bench.users))
     tls = TLS.format(ca=bench.folder / "ca.pem") if bench.tls else ""
     config = bench.write(folder / "haproxy.cfg", CONFIG.format(
-        port=port, threads=bench.workers, table=table, api=bench.api_port, tls=tls))
+        port=port, threads=bench.workers, table=table, api=bench.api_port, tls=tls, more=more))
     return processes.start(bench.proxy_cores, [binary, "-db", "-f", config], folder / "access.log")
 
 
@@ -30,7 +37,8 @@ CONFIG = """
 global
     nbthread {threads}
     log stdout format raw local0
-    maxconn 8192
+    maxconn 1024
+    {more}
 defaults
     mode http
     log global

@@ -53,8 +53,7 @@ def start(bench, folder, port, table, attach, log, modules=""):
     tls = UPSTREAM_TLS.format(ca=bench.folder / "ca.pem") if bench.tls else ""
     config = bench.write(folder / "nginx.conf", CONFIG.format(
         folder=folder, port=port, workers=bench.workers, modules=modules, log=log, table=table,
-        attach=attach, scheme=bench.scheme, api=bench.api_port, tls=tls,
-        reuseport="reuseport" if bench.workers > 1 else ""))
+        attach=attach, scheme=bench.scheme, api=bench.api_port, tls=tls))
     command = [install.program("nginx"), "-c", config, "-e", folder / "nginx.err"]
     return processes.start(bench.proxy_cores, command, folder / "nginx.out")
 
@@ -70,7 +69,7 @@ http {{
     {table}
     upstream api {{ server localhost:{api}; keepalive 256; keepalive_requests 1000000000; }}
     server {{
-        listen 127.0.0.1:{port} {reuseport};
+        listen 127.0.0.1:{port};
         location / {{
             proxy_pass {scheme}://api; proxy_http_version 1.1; proxy_set_header Connection "";
             {tls}

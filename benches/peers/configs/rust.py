@@ -11,7 +11,8 @@ def peers():
     return [
         Peer("pingora", lambda: locked("pingora"), starter("pingora")),
         Peer("bare hyper", lambda: locked("hyper"), starter("bare-hyper")),
-        Peer("no parsing at all", lambda: locked("tokio"), starter("floor"), attaches_tokens=False),
+        Peer("no parsing at all", lambda: locked("tokio"), starter("floor"),
+             measures=["rate", "latency", "large"], attaches_tokens=False),
     ]
 
 

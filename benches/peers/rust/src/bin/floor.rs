@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const BUFFER: usize = 64 << 10;
+const BUFFER: usize = 256 << 10;
 
 fn main() -> std::io::Result<()> {
     peers::serve(&Setup::parse(), Api::new, forward)
