@@ -203,6 +203,15 @@ fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
 
 /// `Connection` itself stays, whatever it says: its later lines are still to be read.
 fn remove_nominated(headers: &mut HeaderMap) {
+    // What a connection says of itself names no field that would stay otherwise.
+    let is_usual = |option: &[u8]| {
+        [&b"keep-alive"[..], b"close"]
+            .iter()
+            .any(|usual| option.eq_ignore_ascii_case(usual))
+    };
+    if list(headers, &header::CONNECTION).all(is_usual) {
+        return;
+    }
     let mut lines = 0;
     while let Some(line) = headers.get_all(header::CONNECTION).iter().nth(lines) {
         // A clone shares the bytes; it lets the map change while the line is read.

@@ -120,8 +120,12 @@ impl Table {
     /// has this path and method. Case, a slash at the end, and escapes of plain characters do not
     /// matter: the API takes all of these spellings for the same path. Allocates nothing.
     pub fn find(&self, path: &str, method: &Method) -> Option<&Arc<Route>> {
+        // Escapes and empty segments may hide the first segment; where there are none, comparing it
+        // rules out nearly every entry.
+        let shows_first = !path.contains('%') && !path.starts_with("//");
         self.entries
             .iter()
+            .filter(|entry| !shows_first || entry.may_begin(path))
             .find(|entry| entry.matches(path, method))
             .map(|entry| &entry.route)
     }
@@ -216,6 +220,17 @@ impl Entry {
     fn precedence(&self) -> (usize, bool, bool) {
         let literals = self.segments.iter().filter(|s| &***s != "*").count();
         (literals, self.exact, !self.route.methods.is_empty())
+    }
+
+    /// Whether the first segment of a path that shows it is this entry's.
+    fn may_begin(&self, path: &str) -> bool {
+        let Some(first) = self.segments.first().filter(|first| &***first != "*") else {
+            return true;
+        };
+        let path = path.as_bytes();
+        path.get(1..=first.len())
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(first.as_bytes()))
+            && matches!(path.get(first.len() + 1), None | Some(b'/'))
     }
 
     fn matches(&self, path: &str, method: &Method) -> bool {

@@ -4,9 +4,13 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
+use http::header::HeaderName;
 
 use super::{DeviceToken, InstanceId, NotAUuid, Principal};
 use crate::damoov::routes::Credential;
+
+const DEVICE_TOKEN: HeaderName = HeaderName::from_static("devicetoken");
+const INSTANCE_ID: HeaderName = HeaderName::from_static("instanceid");
 
 /// What a request named, for its kind of route.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,17 +173,17 @@ fn one_of(a: Option<Principal>, b: Option<Principal>) -> Result<Option<Principal
 }
 
 fn device_token(headers: &HeaderMap) -> Result<Option<DeviceToken>, Error> {
-    only(headers, "devicetoken", DeviceToken::parse).map_err(|NotAUuid| Error::DeviceTokenInvalid)
+    only(headers, &DEVICE_TOKEN, DeviceToken::parse).map_err(|NotAUuid| Error::DeviceTokenInvalid)
 }
 
 fn instance_id(headers: &HeaderMap) -> Result<Option<InstanceId>, Error> {
-    only(headers, "instanceid", InstanceId::parse).map_err(|NotAUuid| Error::InstanceIdInvalid)
+    only(headers, &INSTANCE_ID, InstanceId::parse).map_err(|NotAUuid| Error::InstanceIdInvalid)
 }
 
 /// The only field of this name. Two are an error even where they agree: the API might read either.
 fn only<T>(
     headers: &HeaderMap,
-    name: &str,
+    name: &HeaderName,
     parse: fn(&str) -> Result<T, NotAUuid>,
 ) -> Result<Option<T>, NotAUuid> {
     let mut lines = headers.get_all(name).iter();
@@ -194,7 +198,7 @@ fn only<T>(
 mod tests {
     use super::*;
     use Credential::{Admin, Answer, Instance, Passthrough, User, UserOrAdmin};
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderValue;
 
     const A: &str = "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
     const A_BARE: &str = "6F1C0C1E5A0E4C1E9F530D3C2F8A7B11";

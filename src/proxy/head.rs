@@ -23,6 +23,7 @@ use crate::headers;
 
 /// The longest path and query, in bytes.
 const TARGET_LIMIT: usize = 8 * 1024;
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// The most field lines of a head.
 const FIELD_LIMIT: usize = 64;
 
@@ -165,9 +166,9 @@ fn check_host(head: &Parts, settings: &Settings) -> Result<(), Rejection> {
 }
 
 fn check_authority(authority: &str, settings: &Settings) -> Result<(), Rejection> {
-    let host = host_of(authority).ok_or(Rejection::Host)?;
+    let (host, is_ip_address) = host_of(authority).ok_or(Rejection::Host)?;
     let is = |served: &str| served.eq_ignore_ascii_case(host);
-    let served = is_ip_address(host)
+    let served = is_ip_address
         || is("localhost")
         || is_subdomain(host, ".telematicssdk.com")
         || settings
@@ -177,8 +178,9 @@ fn check_authority(authority: &str, settings: &Settings) -> Result<(), Rejection
     require(served, Rejection::Misdirected)
 }
 
-/// The host of `host[:port]`; `None` where it is malformed, or where something precedes it.
-fn host_of(authority: &str) -> Option<&str> {
+/// The host of `host[:port]`, and whether it is an IP address; `None` where it is malformed, or
+/// where something precedes it.
+fn host_of(authority: &str) -> Option<(&str, bool)> {
     // The colons of an IPv6 address stand within brackets.
     let host_end = match authority.rfind(']') {
         Some(bracket) => bracket + 1,
@@ -190,8 +192,9 @@ fn host_of(authority: &str) -> Option<&str> {
         None => port.is_empty(),
     };
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    let host_is_good = is_ip_address(host) || (!host.is_empty() && host.bytes().all(is_name));
-    (port_is_good && host_is_good).then_some(host)
+    let is_ip_address = is_ip_address(host);
+    let host_is_good = is_ip_address || (!host.is_empty() && host.bytes().all(is_name));
+    (port_is_good && host_is_good).then_some((host, is_ip_address))
 }
 
 fn is_ip_address(host: &str) -> bool {
@@ -218,7 +221,7 @@ fn check_origin(headers: &HeaderMap, settings: &Settings) -> Result<(), Rejectio
     let allowed = if origins.peek().is_some() {
         origins.all(|origin| is_allowed(origin.as_bytes()))
     } else {
-        let mut sites = headers.get_all("sec-fetch-site").iter();
+        let mut sites = headers.get_all(SEC_FETCH_SITE).iter();
         sites.all(|site| site == "none")
     };
     require(allowed, Rejection::Origin)
@@ -317,15 +320,19 @@ fn is_plain_path(path: &str) -> bool {
 
 fn is_plain_segment(segment: &str) -> bool {
     let is_literal = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@%".contains(&b);
-    let escapes_are_whole = || {
-        let mut pieces = segment.split('%').skip(1);
-        pieces.all(|piece| {
-            let digits = piece.as_bytes();
-            digits.len() >= 2 && digits[..2].iter().all(u8::is_ascii_hexdigit)
-        })
-    };
     segment.bytes().all(is_literal)
-        && escapes_are_whole()
+        && !matches!(segment, "." | "..")
+        && (!segment.contains('%') || has_plain_escapes(segment))
+}
+
+/// Whether the escapes of a segment are whole, and hide nothing that is not plain.
+fn has_plain_escapes(segment: &str) -> bool {
+    let mut pieces = segment.split('%').skip(1);
+    let are_whole = pieces.all(|piece| {
+        let digits = piece.as_bytes();
+        digits.len() >= 2 && digits[..2].iter().all(u8::is_ascii_hexdigit)
+    });
+    are_whole
         && !decoded(segment).any(|byte| byte.is_ascii_control() || b"/\\".contains(&byte))
         && !decoded(segment).eq(*b".")
         && !decoded(segment).eq(*b"..")

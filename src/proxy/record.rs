@@ -2,7 +2,6 @@
 //! the counters and the access event. Never sees a token, a query or a path.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::{Response, StatusCode};
 use tokio::time::Instant;
@@ -110,7 +109,8 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let (status, outcome, duration) = (self.status(), self.outcome(), self.started.elapsed());
+        let (status, outcome, now) = (self.status(), self.outcome(), Instant::now());
+        let duration = now - self.started;
         let proxy = &*self.path.proxy;
         let route = match self.route {
             Some(route) => route.label(),
@@ -128,7 +128,7 @@ impl Drop for Record<'_> {
             Ending::Abandoned | Ending::PassedOn(_) => "upstream",
         };
         proxy.access.tell(Access {
-            at: SystemTime::now(),
+            at: now.into_std(),
             route: route.clone(),
             method: self.method.as_str(),
             status: status.as_u16(),

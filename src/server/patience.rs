@@ -21,18 +21,33 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// A head is on its way, or the very first one is awaited.
-    Head { until: Instant },
+    /// A head is on its way, or the very first one is awaited; since when is noted once it keeps
+    /// somebody waiting.
+    Head { until: Option<Instant> },
     /// A request is being answered.
     Busy,
-    /// Nothing, since an answer ended.
-    Idle { until: Instant },
+    /// Nothing, since an answer ended; noted likewise.
+    Idle { until: Option<Instant> },
 }
 
 impl Phase {
+    /// The phase of somebody who waits now.
+    fn waiting(self) -> Phase {
+        let from_now = |limit| Some(Instant::now() + limit);
+        match self {
+            Phase::Head { until: None } => Phase::Head {
+                until: from_now(HEAD_TIMEOUT),
+            },
+            Phase::Idle { until: None } => Phase::Idle {
+                until: from_now(IDLE_TIMEOUT),
+            },
+            known => known,
+        }
+    }
+
     fn deadline(self) -> Option<Instant> {
         match self {
-            Phase::Head { until } | Phase::Idle { until } => Some(until),
+            Phase::Head { until } | Phase::Idle { until } => until,
             Phase::Busy => None,
         }
     }
@@ -45,9 +60,7 @@ pub(super) struct Patience(Rc<Cell<Phase>>);
 impl Patience {
     /// With a connection that was just accepted.
     pub(super) fn new() -> Patience {
-        Patience(Rc::new(Cell::new(Phase::Head {
-            until: Instant::now() + HEAD_TIMEOUT,
-        })))
+        Patience(Rc::new(Cell::new(Phase::Head { until: None })))
     }
 
     /// A head is complete; what this returns is to be dropped when its answer has ended.
@@ -63,9 +76,7 @@ pub(super) struct Busy(Patience);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.0.set(Phase::Idle {
-            until: Instant::now() + IDLE_TIMEOUT,
-        });
+        self.0.0.set(Phase::Idle { until: None });
     }
 }
 
@@ -73,7 +84,8 @@ impl Drop for Busy {
 pub(super) struct Patient<S> {
     stream: S,
     patience: Patience,
-    /// Armed only while a read waits.
+    /// Armed only while a read waits, and then perhaps too early: to move it for every request would
+    /// cost more than to look again now and then.
     timer: Pin<Box<Sleep>>,
 }
 
@@ -102,20 +114,25 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         let phase = self.patience.0.get();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
             if let Phase::Idle { .. } = phase {
-                self.patience.0.set(Phase::Head {
-                    until: Instant::now() + HEAD_TIMEOUT,
-                });
+                self.patience.0.set(Phase::Head { until: None });
             }
             return Poll::Ready(read);
         }
+        let phase = phase.waiting();
+        self.patience.0.set(phase);
         let Some(deadline) = phase.deadline() else {
             return Poll::Pending;
         };
-        if self.timer.deadline() != deadline {
+        if self.timer.deadline() > deadline {
             self.timer.as_mut().reset(deadline);
         }
-        ready!(self.timer.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        loop {
+            ready!(self.timer.as_mut().poll(context));
+            if self.timer.deadline() >= deadline {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.timer.as_mut().reset(deadline);
+        }
     }
 }
 

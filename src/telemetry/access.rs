@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
 
@@ -22,7 +22,7 @@ const MOST_WAITING: usize = 65_536;
 #[derive(Clone, Debug)]
 pub struct Access {
     /// When its answer's head was known, or its caller left.
-    pub at: SystemTime,
+    pub at: Instant,
     /// The route's label.
     pub route: Arc<str>,
     /// The method.
@@ -140,11 +140,12 @@ impl Lines {
             if let Told::Request(_) = first {
                 thread::sleep(GATHER);
             }
+            let mut stamp = Stamp::new(Instant::now(), SystemTime::now());
             for told in std::iter::once(first).chain(self.heard.try_iter()) {
                 match told {
                     Told::Request(access) => {
                         self.waiting.fetch_sub(1, Ordering::Relaxed);
-                        self.line(&access, &mut lines);
+                        line(self.format, &mut stamp, &access, &mut lines);
                     }
                     Told::End => ended = true,
                 }
@@ -154,42 +155,85 @@ impl Lines {
             lines.clear();
         }
     }
+}
 
-    /// Every text is one of ours, and needs no escaping: routes are written plainly.
-    fn line(&self, access: &Access, lines: &mut String) {
-        let Access {
-            at,
-            route,
-            method,
-            status,
-            outcome,
-            source,
-            duration,
-            renewed,
-            replayed,
-            principal,
-        } = access;
-        let at = jiff::Timestamp::try_from(*at).unwrap_or_default();
-        let duration_ms = duration.as_micros() as f64 / 1e3;
-        let written = match self.format {
-            Format::Json => {
-                let principal = principal.map(|name| format!(r#","principal":"{name}""#));
-                let principal = principal.unwrap_or_default();
-                writeln!(
-                    lines,
-                    r#"{{"timestamp":"{at:.6}","level":"INFO","route":"{route}","method":"{method}","status":{status},"outcome":"{outcome}","source":"{source}","duration_ms":{duration_ms},"renewed":{renewed},"replayed":{replayed}{principal},"target":"access"}}"#
-                )
-            }
-            Format::Text => {
-                let principal = principal.map(|name| format!(" principal={name:?}"));
-                let principal = principal.unwrap_or_default();
-                writeln!(
-                    lines,
-                    "{at:.6}  INFO access: route={route:?} method={method:?} status={status} outcome={outcome:?} source={source:?} duration_ms={duration_ms} renewed={renewed} replayed={replayed}{principal}"
-                )
-            }
-        };
-        written.expect("writing to a string never fails");
+/// Every text is one of ours, and needs no escaping: routes are written plainly.
+fn line(format: Format, stamp: &mut Stamp, access: &Access, lines: &mut String) {
+    let Access {
+        at,
+        route,
+        method,
+        status,
+        outcome,
+        source,
+        duration,
+        renewed,
+        replayed,
+        principal,
+    } = access;
+    let micros = duration.as_micros();
+    let (millis, thousandths) = (micros / 1000, micros % 1000);
+    if format == Format::Json {
+        lines.push_str(r#"{"timestamp":""#);
+    }
+    stamp.write(*at, lines);
+    let written = match format {
+        Format::Json => write!(
+            lines,
+            r#"","level":"INFO","route":"{route}","method":"{method}","status":{status},"outcome":"{outcome}","source":"{source}","duration_ms":{millis}.{thousandths:03},"renewed":{renewed},"replayed":{replayed}"#
+        ),
+        Format::Text => write!(
+            lines,
+            "  INFO access: route={route:?} method={method:?} status={status} outcome={outcome:?} source={source:?} duration_ms={millis}.{thousandths:03} renewed={renewed} replayed={replayed}"
+        ),
+    };
+    written.expect(INFALLIBLE);
+    let (before, after, end) = match format {
+        Format::Json => (r#","principal":""#, "\"", ",\"target\":\"access\"}\n"),
+        Format::Text => (" principal=\"", "\"", "\n"),
+    };
+    if let Some(principal) = principal {
+        lines.push_str(before);
+        lines.push_str(principal.as_str());
+        lines.push_str(after);
+    }
+    lines.push_str(end);
+}
+
+const INFALLIBLE: &str = "writing to a string never fails";
+
+/// Writes when something happened. Workers read the monotonic clock alone; what the wall clock says
+/// is found out once for many lines, and each second is written out once.
+struct Stamp {
+    monotonic: Instant,
+    wall: SystemTime,
+    /// Seconds since 1970, and how they are written.
+    second: (u64, String),
+}
+
+impl Stamp {
+    /// Both clocks, read at once.
+    fn new(monotonic: Instant, wall: SystemTime) -> Stamp {
+        Stamp {
+            monotonic,
+            wall,
+            second: (u64::MAX, String::new()),
+        }
+    }
+
+    fn write(&mut self, at: Instant, lines: &mut String) {
+        let ago = self.monotonic.saturating_duration_since(at);
+        let wall = self.wall.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
+        let since = wall.duration_since(SystemTime::UNIX_EPOCH);
+        let since = since.unwrap_or_default();
+        if self.second.0 != since.as_secs() {
+            let second = Duration::from_secs(since.as_secs());
+            let second = jiff::Timestamp::try_from(SystemTime::UNIX_EPOCH + second);
+            let text = second.unwrap_or_default().to_string();
+            self.second = (since.as_secs(), text.trim_end_matches('Z').to_owned());
+        }
+        let (_, second) = &self.second;
+        write!(lines, "{second}.{:06}Z", since.subsec_micros()).expect(INFALLIBLE);
     }
 }
 
@@ -217,7 +261,7 @@ mod tests {
 
     fn access() -> Access {
         Access {
-            at: UNIX_EPOCH + Duration::from_micros(1_795_348_800_000_001),
+            at: Instant::now(),
             route: "/indicators/v3".into(),
             method: "GET",
             status: 200,
@@ -230,6 +274,16 @@ mod tests {
                 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
             ])),
         }
+    }
+
+    /// One line, of something that happened 1 µs into a second.
+    fn line_of(format: Format, access: &Access) -> String {
+        let wall = UNIX_EPOCH + Duration::from_micros(1_795_348_800_000_001);
+        let later = Duration::from_millis(1_500);
+        let mut stamp = Stamp::new(access.at + later, wall + later);
+        let mut lines = String::new();
+        line(format, &mut stamp, access, &mut lines);
+        lines
     }
 
     fn written(wanted: bool, format: Format, told: &[Access]) -> Vec<String> {
@@ -247,11 +301,11 @@ mod tests {
             principal: None,
             ..access()
         };
-        let pieces = written(true, Format::Json, &[access(), nobody]).concat();
-        let lines: Vec<serde_json::Value> = pieces
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let [somebody, nobody] = [access(), nobody].map(|access| {
+            let line = line_of(Format::Json, &access);
+            assert!(line.ends_with('\n'));
+            serde_json::from_str::<serde_json::Value>(&line).unwrap()
+        });
         let mut expected = serde_json::json!({
             "timestamp": "2026-11-22T12:00:00.000001Z",
             "level": "INFO",
@@ -266,19 +320,35 @@ mod tests {
             "principal": "0123456789abcdef",
             "target": "access",
         });
-        assert_eq!(lines[0], expected);
+        assert_eq!(somebody, expected);
         expected.as_object_mut().unwrap().remove("principal");
-        assert_eq!(lines[1], expected);
+        assert_eq!(nobody, expected);
     }
 
     #[test]
     fn a_line_for_people_has_the_same() {
         assert_eq!(
-            written(true, Format::Text, &[access()]).concat(),
+            line_of(Format::Text, &access()),
             "2026-11-22T12:00:00.000001Z  INFO access: route=\"/indicators/v3\" method=\"GET\" \
              status=200 outcome=\"forwarded\" source=\"upstream\" duration_ms=1.234 renewed=false \
              replayed=true principal=\"0123456789abcdef\"\n"
         );
+    }
+
+    #[test]
+    fn stamps_follow_the_clock_from_second_to_second() {
+        let now = Instant::now();
+        let wall = UNIX_EPOCH + Duration::from_millis(1_795_348_800_250);
+        let mut stamp = Stamp::new(now, wall);
+        let mut stamped = |ago| {
+            let mut text = String::new();
+            stamp.write(now - Duration::from_millis(ago), &mut text);
+            text
+        };
+        assert_eq!(stamped(251), "2026-11-22T11:59:59.999000Z");
+        assert_eq!(stamped(250), "2026-11-22T12:00:00.000000Z");
+        assert_eq!(stamped(0), "2026-11-22T12:00:00.250000Z");
+        assert_eq!(stamped(300), "2026-11-22T11:59:59.950000Z");
     }
 
     #[test]

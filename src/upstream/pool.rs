@@ -90,7 +90,8 @@ enum Protocol<B> {
 struct Idle {
     connection: http1::Connection,
     opened: Opened,
-    since: Instant,
+    /// Since when it is known to be idle: the sweeper notes it.
+    since: Option<Instant>,
 }
 
 /// An open connection, counted until this is dropped.
@@ -308,39 +309,33 @@ where
 impl<B> Host<B> {
     /// The newest idle connection that can still be used. Those above it cannot, and are closed.
     fn pop(&self) -> Option<Idle> {
+        let mut nobody = Context::from_waker(Waker::noop());
         let mut idle = self.idle.borrow_mut();
         loop {
             let mut newest = idle.pop()?;
-            let mut nobody = Context::from_waker(Waker::noop());
-            if newest.is_usable(Instant::now(), self.limits, &mut nobody) {
+            if newest.connection.is_quiet(&mut nobody) {
                 return Some(newest);
             }
         }
     }
 
     fn push(&self, connection: http1::Connection, opened: Opened) {
-        let since = Instant::now();
         self.idle.borrow_mut().push(Idle {
             connection,
             opened,
-            since,
+            since: None,
         });
     }
 
     /// Drops what is closed, idle for too long, or too old; `cx` is woken when another one closes.
     fn sweep(&self, cx: &mut Context<'_>) {
         let now = Instant::now();
-        self.idle
-            .borrow_mut()
-            .retain_mut(|idle| idle.is_usable(now, self.limits, cx));
-    }
-}
-
-impl Idle {
-    fn is_usable(&mut self, now: Instant, limits: Limits, cx: &mut Context<'_>) -> bool {
-        now - self.since < limits.idle_timeout
-            && now - self.opened.at < MAX_AGE
-            && self.connection.is_quiet(cx)
+        self.idle.borrow_mut().retain_mut(|idle| {
+            let since = *idle.since.get_or_insert(now);
+            now - since < self.limits.idle_timeout
+                && now - idle.opened.at < MAX_AGE
+                && idle.connection.is_quiet(cx)
+        });
     }
 }
 
