@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -139,7 +139,12 @@ fn settings(folder: &TempDir) -> config::Settings {
 async fn put(open: &OpenStore, user: DeviceToken, clock: Clock) {
     let principal = Principal::User(user);
     let (jwt, refresh) = (jwt(user, 0), refresh_token(user, 0));
-    let pair = Pair::imported(user, Secret::new(jwt), Some(Secret::new(refresh)), clock.wall());
+    let pair = Pair::imported(
+        user,
+        Secret::new(jwt),
+        Some(Secret::new(refresh)),
+        clock.wall(),
+    );
     let pair = pair.expect("a JWT of this user");
     let record = Record {
         instance: Some(InstanceId::parse(INSTANCE).expect("a UUID")),
@@ -158,9 +163,11 @@ pub(crate) fn user(number: usize) -> DeviceToken {
     DeviceToken::parse(&format!("{number:08x}-0000-4000-8000-000000000000")).expect("a UUID")
 }
 
-/// A JWT of 700 bytes, with the claims that the proxy reads; another one for each generation.
+/// A JWT of 700 bytes, with the claims that the proxy reads; another one for each generation,
+/// the same whenever it is asked for.
 pub(crate) fn jwt(user: DeviceToken, generation: usize) -> String {
-    let issued = Clock::real().wall().as_millis() / 1000;
+    static ISSUED: LazyLock<i64> = LazyLock::new(|| Clock::real().wall().as_millis() / 1000);
+    let issued = *ISSUED;
     let payload = format!(
         r#"{{"DeviceToken":"{user}","iat":{issued},"exp":{},"jti":"{generation:08}"}}"#,
         issued + LIFE,
