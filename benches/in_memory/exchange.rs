@@ -228,7 +228,8 @@ impl Api {
                 }
             }
             let head = str::from_utf8(&request).expect("visible ASCII");
-            let is_right = head.contains(self.right.borrow().as_str());
+            let (_, token) = head.split_once(": Bearer ").expect("it has a token");
+            let is_right = token.starts_with(self.right.borrow().as_str());
             let answer = if is_right { &self.answer } else { UNAUTHORIZED };
             stream.write_all(answer).await.expect("it is read");
         }

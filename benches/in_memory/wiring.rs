@@ -2,7 +2,10 @@
 //! process, and nothing listens. The store is the real one, in a folder that is gone afterwards.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, LazyLock};
 
 use base64::Engine;
@@ -12,13 +15,11 @@ use damoov_proxy::auth_endpoints::handed_out::HandedOut;
 use damoov_proxy::cli::service::{OpenStore, open_store};
 use damoov_proxy::clock::Clock;
 use damoov_proxy::config::{self, Environment, Secrets};
-use damoov_proxy::credentials::{self, Background, Pair, Provider};
+use damoov_proxy::credentials::{self, Background, Provider};
 use damoov_proxy::damoov::routes::Table;
 use damoov_proxy::metrics::Metrics;
-use damoov_proxy::principal::{DeviceToken, InstanceId, Principal, naming};
+use damoov_proxy::principal::{DeviceToken, naming};
 use damoov_proxy::proxy::{self, Proxy, head};
-use damoov_proxy::secret::Secret;
-use damoov_proxy::store::{Generation, Record, Store};
 use damoov_proxy::telemetry::access::{self, AccessLog};
 use damoov_proxy::upstream::{Dial, Dialed, Hosts};
 use tempfile::TempDir;
@@ -53,12 +54,10 @@ pub(crate) async fn wire(users: usize) -> Wired {
     let (dial, dialed) = mpsc::unbounded_channel();
     let hosts = Hosts::new(&settings.upstream).expect("hosts that can be reached");
     let hosts = hosts.dialed_by(Dial::Memory(dial));
-    let open = open_store(&settings.store).await.expect("a new store");
+    import(&folder, users);
+    let opened = open_store(&settings.store).await;
+    let OpenStore { store, ring, run } = opened.expect("the store that the import made");
     let clock = Clock::real();
-    for number in 0..users {
-        put(&open, user(number), clock).await;
-    }
-    let OpenStore { store, ring, run } = open;
     let token_keys = ring.token_keys();
     let (provider, background) = Provider::start(credentials::Parts {
         settings: settings.credentials,
@@ -129,33 +128,38 @@ fn settings(folder: &TempDir) -> config::Settings {
          key = \"the key of main\"\n[store]\npath = \"{}\"\n[upstream.hosts]\n{hosts}",
         folder.path().join("store").display(),
     );
-    let file = folder.path().join("damoov-proxy.toml");
+    let file = config_file(folder);
     std::fs::write(&file, text).expect("a file");
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("its mode");
     let loaded = config::load(&file, &Environment::default(), Secrets::Resolve);
     loaded.expect("a configuration").settings
 }
 
-async fn put(open: &OpenStore, user: DeviceToken, clock: Clock) {
-    let principal = Principal::User(user);
-    let (jwt, refresh) = (jwt(user, 0), refresh_token(user, 0));
-    let pair = Pair::imported(
-        user,
-        Secret::new(jwt),
-        Some(Secret::new(refresh)),
-        clock.wall(),
-    );
-    let pair = pair.expect("a JWT of this user");
-    let record = Record {
-        instance: Some(InstanceId::parse(INSTANCE).expect("a UUID")),
-        known: true,
-        sealed: pair.seal(&open.ring, &principal),
-        received: pair.received,
-        expires: pair.expires(),
-        run: open.run,
-    };
-    let committed = open.store.commit(&principal, record, Generation(0), 0);
-    committed.await.expect("a store that can be written");
+fn config_file(folder: &TempDir) -> PathBuf {
+    folder.path().join("damoov-proxy.toml")
+}
+
+/// By another process, so that none of it is counted here.
+fn import(folder: &TempDir, users: usize) {
+    let mut importing = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"))
+        .args(["tokens", "import", "--from", "-", "--config"])
+        .arg(config_file(folder))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary");
+    let mut lines = importing.stdin.take().expect("a pipe");
+    for user in (0..users).map(user) {
+        let (jwt, refresh) = (jwt(user, 0), refresh_token(user, 0));
+        writeln!(
+            lines,
+            r#"{{"DeviceToken":"{user}","AccessToken":"{jwt}","RefreshToken":"{refresh}"}}"#
+        )
+        .expect("it reads");
+    }
+    drop(lines);
+    assert!(importing.wait().expect("it ends").success());
 }
 
 /// User number `number`.
