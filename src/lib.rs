@@ -56,7 +56,7 @@
 //! live → head, naming, damoov, credentials, auth_endpoints, headers, upstream, error, metrics
 //! auth_endpoints → credentials, damoov, clock
 //! admin → proxy::head, error, metrics, credentials (what they report), store (whether it is writable)
-//! credentials → store, damoov, upstream (settings), secret, metrics, clock
+//! credentials → store, damoov, upstream (settings, how hosts are dialed), secret, metrics, clock
 //! ```
 //!
 //! # Invariants

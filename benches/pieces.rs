@@ -1,0 +1,240 @@
+//! What the pieces of a request's path cost, each alone, through the crate's public interface.
+//!
+//! ```sh
+//! cargo bench --bench pieces
+//! cargo bench --bench pieces -- seal
+//! ```
+
+#[allow(dead_code, reason = "the other bench uses the rest")]
+#[path = "in_memory/wiring.rs"]
+mod wiring;
+
+use std::fs::OpenOptions;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion};
+use damoov_proxy::auth_endpoints::ANYBODY;
+use damoov_proxy::clock::Clock;
+use damoov_proxy::credentials::seal::Ring;
+use damoov_proxy::credentials::{Need, Pair, Wanted};
+use damoov_proxy::damoov::routes::{Credential, Table};
+use damoov_proxy::headers::{self, Authorization, Passed};
+use damoov_proxy::principal::Principal;
+use damoov_proxy::principal::naming::{self, Accounts, Bearer};
+use damoov_proxy::proxy::head;
+use damoov_proxy::replay::{self, Memory, Recorder};
+use damoov_proxy::secret::Secret;
+use damoov_proxy::telemetry::access::{Access, AccessLog};
+use damoov_proxy::telemetry::{self, Format};
+use futures_util::FutureExt;
+use http::header::HeaderMap;
+use http::{Method, Request, Response, request};
+use http_body_util::{BodyExt, Full};
+use prometheus_client::metrics::counter::Counter;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
+
+use wiring::{Wired, jwt, refresh_token, user, wire};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const PATH: &str = "/indicators/v3/Scores/safety";
+/// Events told before the log is waited for: fewer than may wait.
+const EVENTS: u64 = 50_000;
+
+fn main() {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let mut criterion = Criterion::default().configure_from_args();
+    of_the_head(&mut criterion);
+    of_credentials(&mut criterion, &runtime);
+    of_content(&mut criterion, &runtime);
+    of_the_log(&mut criterion);
+    criterion.final_summary();
+}
+
+/// As a service's HTTP client sends it.
+fn request() -> request::Parts {
+    let request = Request::get(format!("{PATH}?StartDate=2026-11-01&EndDate=2026-11-07"))
+        .header("host", "127.0.0.1:8080")
+        .header("user-agent", "bench/1.0")
+        .header("accept", "application/json")
+        .header("accept-encoding", "gzip, deflate")
+        .header("connection", "keep-alive")
+        .header("devicetoken", user(0).to_string())
+        .header("x-request-id", "0c0e7f2b5d7a4a5c");
+    request.body(()).expect("a request").into_parts().0
+}
+
+/// As the API answers it.
+fn answer() -> HeaderMap {
+    let answer = Response::builder()
+        .header("date", "Sun, 22 Nov 2026 12:00:00 GMT")
+        .header("content-type", "application/json; charset=utf-8")
+        .header("content-length", "1024")
+        .header("connection", "keep-alive")
+        .header("server", "Kestrel")
+        .header("strict-transport-security", "max-age=31536000");
+    answer.body(()).expect("an answer").into_parts().0.headers
+}
+
+fn of_the_head(criterion: &mut Criterion) {
+    let (request, answer) = (request(), answer());
+    let settings = head::Settings::default();
+    criterion.bench_function("check a head", |b| {
+        b.iter(|| head::check(black_box(&request), &settings).expect("a good one"));
+    });
+    let accounts = Accounts::default();
+    criterion.bench_function("name a principal", |b| {
+        b.iter(|| {
+            let (prefix, _) = naming::cut_prefix(black_box(PATH)).expect("a good path");
+            naming::name(
+                Credential::User,
+                prefix,
+                Bearer::Absent,
+                black_box(&request.headers),
+                &accounts,
+            )
+            .expect("a user")
+        });
+    });
+    let table = Table::new(Vec::new(), None);
+    criterion.bench_function("find a route", |b| {
+        b.iter(|| {
+            table
+                .find(black_box(PATH), &Method::GET)
+                .expect("a known one");
+        });
+    });
+    criterion.bench_function("clean a request's fields", |b| {
+        b.iter_batched_ref(
+            || request.headers.clone(),
+            |fields| headers::clean_request(fields, Authorization::Dropped),
+            BatchSize::SmallInput,
+        );
+    });
+    criterion.bench_function("clean an answer's fields", |b| {
+        b.iter_batched_ref(
+            || answer.clone(),
+            |fields| headers::clean_answer(fields, Passed::AsItCame),
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+fn of_credentials(criterion: &mut Criterion, runtime: &Runtime) {
+    let key = Secret::from("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=");
+    let ring = Ring::new(&key, &[]).expect("a key");
+    let principal = Principal::User(user(0));
+    let pair = Pair::imported(
+        user(0),
+        Secret::new(jwt(user(0), 0)),
+        Some(Secret::new(refresh_token(user(0), 0))),
+        Clock::real().wall(),
+    )
+    .expect("a JWT of this user");
+    criterion.bench_function("seal a pair", |b| {
+        b.iter(|| pair.seal(&ring, black_box(&principal)));
+    });
+    let sealed = pair.seal(&ring, &principal);
+    criterion.bench_function("open a pair", |b| {
+        b.iter(|| Pair::open(&ring, &principal, black_box(&sealed)).expect("its own"));
+    });
+
+    let Wired {
+        provider,
+        handed_out,
+        background,
+        ..
+    } = runtime.block_on(wire(1));
+    let wanted = Wanted {
+        principal,
+        instance: None,
+    };
+    // From the store; the further ones come from memory, at once.
+    let got = runtime.block_on(provider.get(&wanted, Need::Usable));
+    let credentials = got.expect("a stored pair").credentials;
+    criterion.bench_function("get credentials from memory", |b| {
+        b.iter(|| {
+            let got = provider.get(black_box(&wanted), Need::Usable);
+            got.now_or_never().expect("nobody waits").expect("a token")
+        });
+    });
+    let token = handed_out
+        .tokens(ANYBODY, &wanted.principal, &credentials)
+        .access_token;
+    criterion.bench_function("check a handed-out token", |b| {
+        b.iter(|| {
+            let holder = handed_out.holder(ANYBODY, black_box(&token));
+            let holder = holder.now_or_never().expect("nobody waits");
+            holder.expect("one that counts").expect("one of ours")
+        });
+    });
+    runtime.block_on(background.finish());
+}
+
+fn of_content(criterion: &mut Criterion, runtime: &Runtime) {
+    let settings = replay::Settings {
+        limit: 1024 * 1024,
+        memory: 256 * 1024 * 1024,
+    };
+    let memory = Arc::new(Memory::new(settings, Default::default()));
+    let content = Bytes::from(vec![b'x'; 4096]);
+    let _timers = runtime.enter();
+    criterion.bench_function("record 4 KiB of content", |b| {
+        b.iter(|| {
+            let recorder = Recorder::new(Full::new(black_box(content.clone())), &memory);
+            let sent = recorder.view().collect().now_or_never();
+            sent.expect("nobody waits").expect("whole content");
+            assert!(recorder.is_complete() && recorder.keeps());
+            recorder
+        });
+    });
+}
+
+/// What telling costs the worker; the line itself is another thread's work.
+fn of_the_log(criterion: &mut Criterion) {
+    telemetry::start(Format::Json).expect("a log");
+    let event = Access {
+        at: SystemTime::now(),
+        route: "/indicators/v3".into(),
+        method: "GET",
+        status: 200,
+        outcome: "ok",
+        source: "upstream",
+        duration: Duration::from_micros(250),
+        renewed: false,
+        replayed: false,
+        principal: Some(Principal::User(user(0))),
+    };
+    let terminal = rustix::io::dup(rustix::stdio::stderr()).expect("a descriptor");
+    let nowhere = OpenOptions::new().write(true).open("/dev/null");
+    let nowhere = nowhere.expect("/dev/null");
+    criterion.bench_function("tell an access event", |b| {
+        b.iter_custom(|mut events| {
+            rustix::stdio::dup2_stderr(&nowhere).expect("a descriptor");
+            let mut took = Duration::ZERO;
+            while events > 0 {
+                let lost = Counter::default();
+                let (log, writer) =
+                    AccessLog::start(Format::Json, lost.clone(), Principal::to_string)
+                        .expect("a thread");
+                let now = events.min(EVENTS);
+                let started = Instant::now();
+                for _ in 0..now {
+                    log.tell(black_box(event.clone()));
+                }
+                took += started.elapsed();
+                writer.finish();
+                assert_eq!(lost.get(), 0);
+                events -= now;
+            }
+            rustix::stdio::dup2_stderr(&terminal).expect("a descriptor");
+            took
+        });
+    });
+}
