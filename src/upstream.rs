@@ -166,7 +166,7 @@ pub enum Broken {
     /// The head is not HTTP's.
     #[error("the head of the answer is malformed")]
     Head(#[source] httparse::Error),
-    /// The head is longer than 64 KiB.
+    /// The head, or all interim answers before it, are longer than 64 KiB.
     #[error("the head of the answer is too long")]
     HeadTooLong,
     /// The chunks of the content are malformed, or have 16 KiB of extensions and trailers.

@@ -13,12 +13,15 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::{Body, SizeHint};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf, ReadHalf};
-use tokio::task::AbortHandle;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
+use tokio::sync::oneshot;
+use tokio::task::coop::unconstrained;
+use tokio::time::timeout;
 
 use self::content::Decoder;
 use self::outgoing::Outgoing;
@@ -31,6 +34,9 @@ const FIRST_READ: usize = 8 * 1024;
 const LONGEST_READ: usize = 64 * 1024;
 /// Buffers that have grown beyond this are not kept with an idle connection.
 const KEPT: usize = 16 * 1024;
+/// An API that has answered and then takes nothing more of the request for so long does not want
+/// the rest. Longer than a caller may pause.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection that nobody waits for an answer on.
 #[derive(Debug)]
@@ -55,6 +61,8 @@ pub(super) struct Failed {
 pub(super) struct Content<P> {
     decoder: Decoder,
     read: BytesMut,
+    /// The largest that `read` has been, in bytes: what is left of it may not tell.
+    largest: usize,
     /// None once the connection has ended or was taken.
     source: Option<Source<P>>,
     /// What is still to be told.
@@ -72,11 +80,12 @@ enum Source<P> {
         lasts: bool,
         place: P,
     },
-    /// The answer began before all of the request was sent, which a task goes on with. Such a
-    /// connection is not used again.
+    /// The answer began before all of the request was sent, which a task goes on with until this
+    /// is dropped, or to its end if that was told that the answer is whole. Such a connection is
+    /// not used again.
     Half {
         stream: ReadHalf<Stream>,
-        sending: AbortHandle,
+        answered: oneshot::Sender<()>,
         _place: Rc<P>,
     },
 }
@@ -95,8 +104,10 @@ impl Connection {
     /// woken.
     pub(super) fn is_quiet(&mut self, cx: &mut Context<'_>) -> bool {
         let mut byte = [0];
-        let news = Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut byte));
-        news.is_pending()
+        let reading =
+            poll_fn(|cx| Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut byte)));
+        // Whoever asks may have used up its share of reads for now, which looks like quiet.
+        pin!(unconstrained(reading)).poll(cx).is_pending()
     }
 
     /// Sends a request and waits for the head of its answer. `host` is the Host to send; `place` is
@@ -154,30 +165,57 @@ impl Connection {
                 place,
             }
         } else {
-            let (stream, mut rest) = tokio::io::split(stream);
+            let (stream, rest) = tokio::io::split(stream);
             let place = Rc::new(place);
             let shared = place.clone();
-            let sending = tokio::task::spawn_local(async move {
+            let (answered, told) = oneshot::channel();
+            tokio::task::spawn_local(async move {
                 let _place = shared;
-                let sent = poll_fn(|cx| outgoing.poll(&mut rest, cx)).await;
-                if sent.is_err() {
-                    // The API must not take what it has got for all. It may be gone already.
-                    let _ = rest.shutdown().await;
-                }
+                send_rest(outgoing, rest, told).await;
             });
             Source::Half {
                 stream,
-                sending: sending.abort_handle(),
+                answered,
                 _place: place,
             }
         };
         let content = Content {
             decoder,
+            largest: read.capacity(),
             read,
             source: Some(source),
             failure: None,
         };
         Ok(answer.map(|()| content))
+    }
+}
+
+/// Goes on with a request whose answer has begun: until the answer is given up, or, after a whole
+/// one, as long as the API takes it.
+async fn send_rest<B: Body<Data = Bytes> + Unpin>(
+    mut outgoing: Outgoing<B>,
+    mut stream: WriteHalf<Stream>,
+    mut answered: oneshot::Receiver<()>,
+) {
+    let mut sent = tokio::select! {
+        biased;
+        sent = poll_fn(|cx| outgoing.poll(&mut stream, cx)) => Some(sent),
+        answered = &mut answered => match answered {
+            Ok(()) => None,
+            Err(_) => return,
+        },
+    };
+    while sent.is_none() {
+        let before = outgoing.total();
+        let sending = poll_fn(|cx| outgoing.poll(&mut stream, cx));
+        sent = timeout(PATIENCE, sending).await.ok();
+        if sent.is_none() && outgoing.total() == before {
+            return;
+        }
+    }
+    if let Some(Err(_)) = sent {
+        // The API must not take what it has got for all. It may be gone already.
+        let _ = timeout(PATIENCE, stream.shutdown()).await;
     }
 }
 
@@ -218,10 +256,11 @@ impl<P> Content<P> {
                 }
                 None => return Poll::Ready(None),
             };
+            self.largest = self.largest.max(self.read.capacity());
             match filled {
                 Ok(0) if self.decoder.ends_with_the_connection() => {
-                    self.source = None;
                     self.decoder = Decoder::none();
+                    self.let_go();
                 }
                 Ok(0) => return self.fail(Broken::Cut, cx),
                 Ok(_) => {}
@@ -256,10 +295,10 @@ impl<P> Content<P> {
         };
         framing.clear();
         framing.shrink_to(KEPT);
-        let mut read = std::mem::take(&mut self.read);
-        if read.capacity() > KEPT {
-            read = BytesMut::new();
-        }
+        let read = match self.largest > KEPT {
+            true => BytesMut::new(),
+            false => std::mem::take(&mut self.read),
+        };
         let connection = Connection {
             stream,
             read,
@@ -271,21 +310,26 @@ impl<P> Content<P> {
     /// Tells of the failure the next time: an error makes hyper drop what it has not yet written to
     /// the caller, who is to get all that came before.
     fn fail<T>(&mut self, failure: Broken, cx: &mut Context<'_>) -> Poll<T> {
-        self.source = None;
+        self.let_go();
         self.failure = Some(failure);
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Closes the connection, but for a request that still goes out: after a whole answer the API
+    /// may want the rest of it.
+    fn let_go(&mut self) {
+        if let Some(Source::Half { answered, .. }) = self.source.take()
+            && self.decoder.is_over()
+        {
+            let _ = answered.send(());
+        }
     }
 }
 
 impl<P> Drop for Content<P> {
     fn drop(&mut self) {
-        // After a whole answer the API may still want the rest of the request.
-        if let Some(Source::Half { sending, .. }) = &self.source
-            && !self.decoder.is_over()
-        {
-            sending.abort();
-        }
+        self.let_go();
     }
 }
 

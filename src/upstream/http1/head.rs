@@ -21,6 +21,8 @@ const FIELDS_TO_COME: usize = 4;
 pub(super) struct Finder {
     /// No head ends before this.
     searched: usize,
+    /// Bytes of interim answers so far: however many come, they end within the limit of a head.
+    interim: usize,
 }
 
 impl Finder {
@@ -33,6 +35,10 @@ impl Finder {
                 return Err(Error::Switched);
             }
             if answer.status().is_informational() {
+                self.interim += end;
+                if self.interim > LONGEST_READ {
+                    return Err(Error::Broken(Broken::HeadTooLong));
+                }
                 continue;
             }
             return match framing_is_plain(answer.headers(), answer.version()) {
@@ -84,7 +90,7 @@ fn parse(head: &Bytes) -> Result<Response<()>, Broken> {
         head,
         &mut fields,
     );
-    if parsing.map_err(Broken::Head)?.is_partial() {
+    if parsing.map_err(Broken::Head)? != httparse::Status::Complete(head.len()) {
         return Err(Broken::Head(httparse::Error::Status));
     }
     let mut answer = Response::new(());
@@ -166,6 +172,13 @@ mod tests {
     #[test]
     fn a_head_has_an_end() {
         let endless = format!("HTTP/1.1 200 OK\r\nA: {}", "a".repeat(LONGEST_READ));
+        assert!(matches!(
+            taken(&endless),
+            Err(Error::Broken(Broken::HeadTooLong))
+        ));
+        let interim = "HTTP/1.1 100 Continue\r\n\r\n";
+        let endless = interim.repeat(LONGEST_READ / interim.len() + 1);
+        assert!(taken(&endless[interim.len()..]).unwrap().is_none());
         assert!(matches!(
             taken(&endless),
             Err(Error::Broken(Broken::HeadTooLong))

@@ -28,6 +28,8 @@ pub(super) struct Outgoing<B> {
     rest: Rest,
     /// Whether everything written was flushed, too.
     flushed: bool,
+    /// Bytes written so far.
+    total: u64,
 }
 
 /// What is still to come of the content.
@@ -65,6 +67,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
             content,
             rest,
             flushed: false,
+            total: 0,
         }
     }
 
@@ -105,6 +108,11 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     /// The buffer, to be used again.
     pub(super) fn into_framing(self) -> Vec<u8> {
         self.framing
+    }
+
+    /// Bytes written so far, framing included.
+    pub(super) fn total(&self) -> u64 {
+        self.total
     }
 
     fn is_written(&self) -> bool {
@@ -174,6 +182,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         self.piece.advance(of_piece);
         self.line_end = &self.line_end[count - of_framing - of_piece..];
         self.flushed = false;
+        self.total += count as u64;
         Poll::Ready(Ok(()))
     }
 }
