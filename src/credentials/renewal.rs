@@ -31,17 +31,19 @@ enum Turn {
 impl Engine {
     /// Flies `flight` to its outcome.
     pub(super) async fn fly(&self, flight: &Flight) -> Outcome {
-        let entry = self.load(&flight.principal).await?;
-        self.check_instance(flight, &entry)?;
-        if let Some(found) = self.adopt(flight, &entry) {
-            return Ok(Some(found));
-        }
-        self.check_refused(flight, &entry)?;
-        if matches!(
-            flight.ask.trigger,
-            Trigger::Ahead | Trigger::Keep | Trigger::Rejected
-        ) {
-            self.unless_closing(self.pace.turn(&flight.needed)).await?;
+        match flight.ask.trigger {
+            // Whoever asked knows what stands in the store: it is read under the lease, not before.
+            Trigger::Ahead | Trigger::Keep | Trigger::Rejected => {
+                self.check_not_waiting(flight)?;
+                self.unless_closing(self.pace.turn(&flight.needed)).await?;
+            }
+            Trigger::Missing | Trigger::Asked => {
+                let entry = self.load(&flight.principal).await?;
+                if let Some(found) = self.adopt(flight, &entry)? {
+                    return Ok(Some(found));
+                }
+                self.check_refused(flight, &entry)?;
+            }
         }
         let orphaned = match self.unless_closing(self.lease(flight)).await?? {
             Some(Turn::Ours { orphaned }) => orphaned,
@@ -59,9 +61,10 @@ impl Engine {
     /// Renews under the lease.
     async fn renew(&self, flight: &Flight, orphaned: bool) -> Outcome {
         let mut entry = self.load(&flight.principal).await?;
-        if let Some(found) = self.adopt(flight, &entry) {
+        if let Some(found) = self.adopt(flight, &entry)? {
             return Ok(Some(found));
         }
+        self.check_refused(flight, &entry)?;
         if orphaned {
             entry.notes.answer_lost = Some(entry.generation);
         }
@@ -82,7 +85,12 @@ impl Engine {
     }
 
     /// The token that stands in the entry, where it is what the flight wants.
-    fn adopt(&self, flight: &Flight, entry: &Entry) -> Option<Arc<Credentials>> {
+    fn adopt(&self, flight: &Flight, entry: &Entry) -> Outcome {
+        self.check_instance(flight, entry)?;
+        Ok(self.usable(flight, entry))
+    }
+
+    fn usable(&self, flight: &Flight, entry: &Entry) -> Option<Arc<Credentials>> {
         let generation = entry.generation;
         if flight.ask.newer_than.is_some_and(|old| generation <= old)
             || !self.cache.may_use(&flight.principal, generation)
@@ -115,7 +123,7 @@ impl Engine {
                 Lease::Held if self.clock.now() >= flight.patience() => return Ok(None),
                 Lease::Held => tokio::time::sleep(LEASE_AGAIN).await,
             }
-            if let Some(found) = self.adopt(flight, &self.load(&flight.principal).await?) {
+            if let Some(found) = self.adopt(flight, &self.load(&flight.principal).await?)? {
                 return Ok(Some(Turn::Adopted(found)));
             }
         }
