@@ -71,6 +71,12 @@ pub fn open(path: &Path, run: RunId) -> Result<Sqlite, OpenError> {
     Ok(sqlite)
 }
 
+/// Checks all of the store in the directory `path`, which [`open`] has opened before. Reads the
+/// whole file.
+pub fn check_whole(path: &Path) -> Result<(), OpenError> {
+    files::check_whole(path)
+}
+
 impl Sqlite {
     fn start(path: &Path, run: RunId, checked: Checked) -> io::Result<Sqlite> {
         let tokens = path.join("tokens.db");

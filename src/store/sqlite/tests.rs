@@ -295,6 +295,9 @@ async fn damage_in_a_large_store_ends_renewals_soon_after_the_start() {
         .write_all_at(&garbage, 10 * 1024 * 1024)
         .unwrap();
     let store = directory.open(run());
+    let checked = check_whole(directory.path());
+    let damaged = matches!(checked, Err(OpenError::Damaged { .. }));
+    assert!(damaged, "{checked:?}");
     let deadline = Instant::now() + Duration::from_secs(60);
     let found = loop {
         if let Err(error) = store.writable() {
@@ -317,6 +320,7 @@ async fn a_large_store_that_is_whole_is_used_at_once_and_closed_at_once() {
         let store = directory.open(run());
         assert_eq!(store.count().await, Ok(100));
         assert_eq!(store.writable(), Ok(()));
+        check_whole(directory.path()).unwrap();
     }
 }
 

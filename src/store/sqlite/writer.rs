@@ -189,6 +189,28 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_lone_write_that_fails_leaves_nothing_behind_and_the_next_one_works() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("CREATE TABLE written (n)").unwrap();
+        let writer = Writer::start(db, Arc::new(Health::of(directory.path().to_owned()))).unwrap();
+        let failed = writer.ask(None, |db| {
+            db.execute("INSERT INTO written VALUES (1)", [])?;
+            Err::<(), _>(rusqlite::Error::InvalidQuery)
+        });
+        let failed = failed.await;
+        assert!(matches!(failed, Err(Error::Unwritable(_))), "{failed:?}");
+        let next = writer.ask(None, |db| db.execute("INSERT INTO written VALUES (2)", []));
+        assert_eq!(next.await, Ok(1));
+        let written: i64 = Connection::open(&path)
+            .unwrap()
+            .query_row("SELECT sum(n) FROM written", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(written, 2);
+    }
+
+    #[tokio::test]
     async fn a_group_that_sqlite_undid_is_acknowledged_to_nobody() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
