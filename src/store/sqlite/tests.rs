@@ -344,6 +344,30 @@ async fn a_newer_format_is_refused() {
 }
 
 #[tokio::test]
+async fn leases_that_were_given_back_are_soon_free_though_nothing_else_happens() {
+    let directory = Directory::default();
+    let (one, other) = (directory.open(run()), directory.open(run()));
+    let ttl = Duration::from_secs(600);
+    for given_back in [1, 2] {
+        for number in 0..given_back {
+            one.lease(&user(number), ttl).await.unwrap();
+        }
+        (0..given_back).for_each(|number| one.release(&user(number)));
+        let freed = async {
+            for number in 0..given_back {
+                while other.lease(&user(number), ttl).await == Ok(Lease::Held) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                other.release(&user(number));
+            }
+            other.lease(&user(1_000), ttl).await.unwrap();
+        };
+        let freed = tokio::time::timeout(Duration::from_secs(10), freed).await;
+        assert!(freed.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn damaged_leases_are_replaced_under_running_processes() {
     let directory = Directory::default();
     let (one, other) = (directory.open(run()), directory.open(run()));
