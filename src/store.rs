@@ -229,6 +229,14 @@ pub trait Store: Send + Sync + 'static {
     /// Refused with [`Error::Unwritable`] while a commit could not be made durable.
     async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error>;
 
+    /// [`Store::lease`] and, once that has its answer, [`Store::load`] at one go. Where the lease
+    /// was granted, nobody else commits on top of this entry until it ends.
+    async fn lease_and_load(
+        &self,
+        principal: &Principal,
+        ttl: Duration,
+    ) -> Result<(Lease, Result<Entry, Error>), Error>;
+
     /// Gives the lease back, if this run holds it, before any later [`Store::lease`] of this
     /// handle. Does not wait for it. Best effort: the ttl ends it otherwise.
     fn release(&self, principal: &Principal);

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use super::service::{self, open_store};
+use super::service;
 use super::{ConfigFile, Failure, background_runtime, print};
 use crate::config::{self, Secrets, Settings};
 use crate::server::Listener;
@@ -24,7 +24,7 @@ pub fn run(config: ConfigFile, offline: bool) -> Result<ExitCode, Failure> {
     }
     if !offline {
         service::check(&loaded.settings)?;
-        background_runtime()?.block_on(open_store(&loaded.settings.store))?;
+        background_runtime()?.block_on(service::check_store(&loaded.settings.store))?;
     }
     let summary = Summary(&loaded.settings);
     print(&format!("config ok: {}\n{summary}", path.display()));

@@ -114,6 +114,12 @@ pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreErro
     Ok(OpenStore { store, ring, run })
 }
 
+/// Refuses a store that a proxy would refuse, or whose damage it would find once it serves.
+pub async fn check_store(settings: &config::Store) -> Result<(), StoreError> {
+    let _open = open_store(settings).await?;
+    Ok(sqlite::check_whole(&settings.path)?)
+}
+
 /// Refuses what a proxy with these settings would refuse before it listens, the store apart.
 pub fn check(settings: &Settings) -> Result<(), Error> {
     let routes = Table::new(settings.routes.clone(), settings.default_host.clone());

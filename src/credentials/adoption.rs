@@ -56,7 +56,7 @@ impl Provider {
             let (engine, principal) = (engine.clone(), principal.clone());
             async move {
                 engine
-                    .adopt_pair(expected, &principal, instance, &pair)
+                    .adopt_pair(expected, &principal, instance, pair)
                     .await
             }
         });
@@ -95,18 +95,20 @@ impl Engine {
         expected: Expected,
         principal: &Principal,
         instance: Option<InstanceId>,
-        pair: &Pair,
+        mut pair: Pair,
     ) -> Outcome {
         let mut entry = self.load(principal).await?;
         loop {
             // Nobody can log a user in before it is registered: such a login has revoked `pair`.
-            let stands = entry.record.as_ref();
-            if stands.is_some_and(|record| record.received > expected.since)
-                && let Some(newer) = self.open(principal, &entry)
+            let stands = self.open(principal, &entry);
+            let received = entry.record.as_ref().map(|record| record.received);
+            if received.is_some_and(|received| received > expected.since)
+                && let Some(newer) = &stands
             {
-                return Ok(self.publish_entry(principal, &entry, &newer));
+                return Ok(self.publish_entry(principal, &entry, newer));
             }
-            let made = self.make_durable(principal, &entry, instance, pair, |_| {});
+            pair = pair.replacing(stands.as_ref());
+            let made = self.make_durable(principal, &entry, instance, &pair, |_| {});
             match made.await? {
                 Made::Durable(credentials) => {
                     // Its RefreshToken is as new as after a login.

@@ -45,6 +45,13 @@ impl Ended for Commit {
     }
 }
 
+/// As the lease; the entry is counted by itself.
+impl Ended for (Lease, Result<Entry, Error>) {
+    fn how(&self) -> StoreResult {
+        self.0.how()
+    }
+}
+
 impl Ended for Lease {
     fn how(&self) -> StoreResult {
         match self {

@@ -98,8 +98,8 @@ impl Engine {
         pair
     }
 
-    /// Makes `pair` durable on top of `entry` and publishes it. Where somebody else was first, what
-    /// they committed.
+    /// Makes `pair`, which replaces that of `entry`, durable and publishes it. Where somebody else
+    /// was first, what they committed.
     pub(super) async fn commit(
         &self,
         flight: &Flight,
@@ -120,14 +120,16 @@ impl Engine {
         flight: &Flight,
         entry: &Entry,
         instance: Option<InstanceId>,
-        pair: &Pair,
+        pair: Pair,
     ) -> Outcome {
         let principal = &flight.principal;
         let trouble = |error| flight.trouble(error);
-        let made = self.make_durable(principal, entry, instance, pair, trouble);
+        let pair = pair.replacing(self.open(principal, entry).as_ref());
+        let made = self.make_durable(principal, entry, instance, &pair, trouble);
         match made.await? {
             Made::Superseded(now) if now.record.as_ref().is_some_and(|r| r.run == self.run) => {
-                self.commit(flight, &now, instance, pair).await
+                let pair = pair.replacing(self.open(principal, &now).as_ref());
+                self.commit(flight, &now, instance, &pair).await
             }
             made => Ok(self.stands(principal, made)),
         }
@@ -144,7 +146,7 @@ impl Engine {
         }
     }
 
-    /// Makes `pair` durable on top of `entry` and publishes it. Where the medium fails, says so to
+    /// Makes `pair`, which replaces that of `entry`, durable and publishes it. Where the medium fails, says so to
     /// `trouble` and tries until it does not, or the process ends: the old pair is worth nothing
     /// any more.
     pub(super) async fn make_durable(
@@ -155,7 +157,6 @@ impl Engine {
         pair: &Pair,
         trouble: impl Fn(Error),
     ) -> Result<Made, Error> {
-        let pair = pair.replacing(self.open(principal, entry).as_ref());
         let record = Record {
             instance,
             known: true,
@@ -173,7 +174,7 @@ impl Engine {
                 Ok(Commit::Committed(generation)) => {
                     // A token that cannot be used even now is not worth asking for again.
                     let mut credentials = self
-                        .credentials(principal, generation, &pair)
+                        .credentials(principal, generation, pair)
                         .ok_or(Error::BadResponse)?;
                     credentials.epoch = entry.epoch;
                     credentials.instance = instance;

@@ -33,15 +33,21 @@ struct Identity {
 impl Engine {
     /// Refuses early, before pace and lease, what could only end in a refused login.
     pub(super) fn check_refused(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
-        if flight.ask.trigger != Trigger::Asked && self.mass_rejection.is_waiting(&flight.principal)
-        {
-            return Err(self.suspended());
-        }
+        self.check_not_waiting(flight)?;
         if self.may_refresh(flight, entry) {
             return Ok(());
         }
         self.check_remembered(entry, &self.identity(flight, entry)?)?;
         self.check_known_contested(entry)
+    }
+
+    /// While refreshes are rejected by the mass nobody else's turn is taken.
+    pub(super) fn check_not_waiting(&self, flight: &Flight) -> Result<(), Error> {
+        let asked = flight.ask.trigger == Trigger::Asked;
+        match !asked && self.mass_rejection.is_waiting(&flight.principal) {
+            true => Err(self.suspended()),
+            false => Ok(()),
+        }
     }
 
     /// Logs the flight's principal in and commits the pair.
@@ -90,9 +96,7 @@ impl Engine {
                     self.backoff.succeeded();
                     let pair =
                         Pair::from_grant(grant, None, self.wall()).ok_or(Error::BadResponse)?;
-                    return self
-                        .logged_in(flight, entry, identity.instance, &pair)
-                        .await;
+                    return self.logged_in(flight, entry, identity.instance, pair).await;
                 }
                 Reply::Answered(Answer::Rejected) => {
                     count(RenewalResult::Rejected);
@@ -144,7 +148,7 @@ impl Engine {
         flight: &Flight,
         entry: &Entry,
         instance: Option<InstanceId>,
-        pair: &Pair,
+        pair: Pair,
     ) -> Outcome {
         if let Some(instance) = instance {
             self.breakers.accepted(instance);

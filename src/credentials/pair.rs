@@ -122,17 +122,14 @@ impl Pair {
     }
 
     /// This pair in the place of `before`, whose JWT it goes on to recognise.
-    pub fn replacing(&self, before: Option<&Pair>) -> Pair {
-        let previous = match before {
+    pub fn replacing(mut self, before: Option<&Pair>) -> Pair {
+        self.previous = match before {
             Some(before) if before.access_token.matches(self.access_token.expose()) => {
                 before.previous
             }
             before => before.map(|before| JwtHash::of(before.access_token.expose())),
         };
-        Pair {
-            previous,
-            ..self.clone()
-        }
+        self
     }
 
     /// A pair of `user` that was issued elsewhere, an unknown time ago: its JWT lives until `exp`.
@@ -275,7 +272,10 @@ mod tests {
             assert_eq!(known, is_known, "{jwt}");
         }
         // A RefreshToken that rotated alone: the JWT is the same, and so is the one before it.
-        assert_eq!(third.replacing(Some(&third)).previous, third.previous);
+        assert_eq!(
+            third.clone().replacing(Some(&third)).previous,
+            third.previous
+        );
         assert_eq!(pair("a").replacing(None).previous, None);
     }
 

@@ -57,9 +57,9 @@ impl Engine {
                 Reply::Answered(Answer::Granted(grant)) if self.is_of(&principal, &grant) => {
                     self.backoff.succeeded();
                     let whole = grant.access_token.is_some();
-                    let Some(next) = Pair::from_grant(grant, Some(&pair), self.wall()) else {
-                        return Err(Error::BadResponse);
-                    };
+                    let next = Pair::from_grant(grant, Some(&pair), self.wall())
+                        .ok_or(Error::BadResponse)?
+                        .replacing(Some(&pair));
                     count(if whole {
                         RenewalResult::Ok
                     } else {

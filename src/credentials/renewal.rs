@@ -23,6 +23,8 @@ const LEASE_AGAIN: Duration = Duration::from_millis(50);
 enum Turn {
     Ours {
         orphaned: bool,
+        /// The entry, read under the lease.
+        entry: Result<Entry, Error>,
     },
     /// Another process renewed meanwhile.
     Adopted(Arc<Credentials>),
@@ -31,25 +33,27 @@ enum Turn {
 impl Engine {
     /// Flies `flight` to its outcome.
     pub(super) async fn fly(&self, flight: &Flight) -> Outcome {
-        let entry = self.load(&flight.principal).await?;
-        self.check_instance(flight, &entry)?;
-        if let Some(found) = self.adopt(flight, &entry) {
-            return Ok(Some(found));
+        match flight.ask.trigger {
+            // Whoever asked knows what stands in the store: it is read under the lease, not before.
+            Trigger::Ahead | Trigger::Keep | Trigger::Rejected => {
+                self.check_not_waiting(flight)?;
+                self.unless_closing(self.pace.turn(&flight.needed)).await?;
+            }
+            Trigger::Missing | Trigger::Asked => {
+                let entry = self.load(&flight.principal).await?;
+                if let Some(found) = self.adopt(flight, &entry)? {
+                    return Ok(Some(found));
+                }
+                self.check_refused(flight, &entry)?;
+            }
         }
-        self.check_refused(flight, &entry)?;
-        if matches!(
-            flight.ask.trigger,
-            Trigger::Ahead | Trigger::Keep | Trigger::Rejected
-        ) {
-            self.unless_closing(self.pace.turn(&flight.needed)).await?;
-        }
-        let orphaned = match self.unless_closing(self.lease(flight)).await?? {
-            Some(Turn::Ours { orphaned }) => orphaned,
+        let (orphaned, entry) = match self.unless_closing(self.lease(flight)).await?? {
+            Some(Turn::Ours { orphaned, entry }) => (orphaned, entry),
             Some(Turn::Adopted(found)) => return Ok(Some(found)),
             None => return Ok(None),
         };
         let outcome = tokio::select! {
-            outcome = self.renew(flight, orphaned) => outcome,
+            outcome = self.renew(flight, orphaned, entry) => outcome,
             never = self.heartbeat(&flight.principal) => match never {},
         };
         self.store.release(&flight.principal);
@@ -57,11 +61,12 @@ impl Engine {
     }
 
     /// Renews under the lease.
-    async fn renew(&self, flight: &Flight, orphaned: bool) -> Outcome {
-        let mut entry = self.load(&flight.principal).await?;
-        if let Some(found) = self.adopt(flight, &entry) {
+    async fn renew(&self, flight: &Flight, orphaned: bool, entry: Result<Entry, Error>) -> Outcome {
+        let mut entry = entry?;
+        if let Some(found) = self.adopt(flight, &entry)? {
             return Ok(Some(found));
         }
+        self.check_refused(flight, &entry)?;
         if orphaned {
             entry.notes.answer_lost = Some(entry.generation);
         }
@@ -82,7 +87,12 @@ impl Engine {
     }
 
     /// The token that stands in the entry, where it is what the flight wants.
-    fn adopt(&self, flight: &Flight, entry: &Entry) -> Option<Arc<Credentials>> {
+    fn adopt(&self, flight: &Flight, entry: &Entry) -> Outcome {
+        self.check_instance(flight, entry)?;
+        Ok(self.usable(flight, entry))
+    }
+
+    fn usable(&self, flight: &Flight, entry: &Entry) -> Option<Arc<Credentials>> {
         let generation = entry.generation;
         if flight.ask.newer_than.is_some_and(|old| generation <= old)
             || !self.cache.may_use(&flight.principal, generation)
@@ -109,15 +119,21 @@ impl Engine {
     /// Takes the lease, or adopts what its holder commits, or gives up when nobody waits.
     async fn lease(&self, flight: &Flight) -> Result<Option<Turn>, Error> {
         loop {
-            let leased = self.store.lease(&flight.principal, LEASE).await;
-            match self.counted(StoreOperation::Lease, leased)? {
-                Lease::Granted { orphaned } => return Ok(Some(Turn::Ours { orphaned })),
-                Lease::Held if self.clock.now() >= flight.patience() => return Ok(None),
-                Lease::Held => tokio::time::sleep(LEASE_AGAIN).await,
+            let leased = self.store.lease_and_load(&flight.principal, LEASE).await;
+            let (lease, entry) = self.counted(StoreOperation::Lease, leased)?;
+            let entry = self
+                .counted(StoreOperation::Load, entry)
+                .map_err(Error::from);
+            if let Lease::Granted { orphaned } = lease {
+                return Ok(Some(Turn::Ours { orphaned, entry }));
             }
-            if let Some(found) = self.adopt(flight, &self.load(&flight.principal).await?) {
+            if let Some(found) = self.adopt(flight, &entry?)? {
                 return Ok(Some(Turn::Adopted(found)));
             }
+            if self.clock.now() >= flight.patience() {
+                return Ok(None);
+            }
+            tokio::time::sleep(LEASE_AGAIN).await;
         }
     }
 

@@ -41,6 +41,7 @@ macro_rules! contract {
             a_rejected_login_ends_being_known
             a_forgotten_principal_keeps_its_generation_and_no_flight_brings_the_pair_back
             only_one_process_holds_a_lease_and_a_release_frees_it
+            a_lease_comes_with_the_entry_that_stands_once_it_is_taken
             nobody_releases_the_lease_of_another
             a_lease_that_ran_out_is_granted_as_orphaned
             the_leases_of_a_closed_process_are_orphaned_at_once
@@ -275,6 +276,28 @@ async fn release(store: &impl Store, number: u64) {
     store.release(&user(number));
     store.lease(&user(1_000_000), LONG).await.unwrap();
     store.release(&user(1_000_000));
+}
+
+pub(crate) async fn a_lease_comes_with_the_entry_that_stands_once_it_is_taken(
+    medium: &impl Medium,
+) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    let taken = async |store, expected, generation| {
+        let (lease, entry) = Store::lease_and_load(store, &user(1), LONG).await.unwrap();
+        assert_eq!(
+            (Ok(lease), entry.unwrap().generation),
+            (expected, generation)
+        );
+    };
+    taken(&one, granted(false), Generation(0)).await;
+    first(&one, &user(1), record(1)).await;
+    taken(&other, Ok(Lease::Held), Generation(1)).await;
+    taken(&one, granted(false), Generation(1)).await;
+    release(&one, 1).await;
+    taken(&other, granted(false), Generation(1)).await;
+    let next = other.commit(&user(1), record(2), Generation(1), 0).await;
+    assert_eq!(next, Ok(Commit::Committed(Generation(2))));
+    taken(&one, Ok(Lease::Held), Generation(2)).await;
 }
 
 pub(crate) async fn nobody_releases_the_lease_of_another(medium: &impl Medium) {

@@ -3,8 +3,8 @@
 //! the locks by which processes know each other alive.
 //!
 //! SQLite blocks, so it runs on threads of its own: a writer with group commit, one that reads
-//! single entries, one for listings, one for leases, one that looks for changes. The engine's
-//! methods ask them by channel.
+//! single entries, one for listings, one for leases and what is read under them, one that looks for
+//! changes, and for a while one that checks a large file. The engine's methods ask them by channel.
 
 mod budget;
 mod changes;
@@ -16,6 +16,7 @@ mod integrity;
 mod lane;
 mod leases;
 mod owners;
+mod turns;
 mod writer;
 
 use std::io;
@@ -40,6 +41,7 @@ use health::Health;
 use integrity::Integrity;
 use lane::{Job, Lane};
 use leases::Leases;
+use turns::Turns;
 use writer::Writer;
 
 /// A token store in a directory. Dropping it finishes what was asked and frees its leases.
@@ -50,7 +52,7 @@ pub struct Sqlite {
     entries: Lane<Job<Connection>>,
     /// Reads all the rest: a long listing must not hold up a request.
     listings: Lane<Job<Connection>>,
-    leases: Lane<Job<Leases>>,
+    turns: Turns,
     changes: Changes,
     /// Checks a large file; none where it was checked before it was opened.
     integrity: Option<Integrity>,
@@ -69,6 +71,12 @@ pub fn open(path: &Path, run: RunId) -> Result<Sqlite, OpenError> {
     Ok(sqlite)
 }
 
+/// Checks all of the store in the directory `path`, which [`open`] has opened before. Reads the
+/// whole file.
+pub fn check_whole(path: &Path) -> Result<(), OpenError> {
+    files::check_whole(path)
+}
+
 impl Sqlite {
     fn start(path: &Path, run: RunId, checked: Checked) -> io::Result<Sqlite> {
         let tokens = path.join("tokens.db");
@@ -83,7 +91,7 @@ impl Sqlite {
             writer: Writer::start(connect()?, Arc::clone(&health))?,
             entries: Lane::owning("store-entries", connect()?)?,
             listings: Lane::owning("store-listings", connect()?)?,
-            leases: Lane::owning("store-leases", leases)?,
+            turns: Turns::start(leases, connect()?)?,
             changes: Changes::start(connect()?)?,
             integrity,
             health,
@@ -97,7 +105,7 @@ impl Sqlite {
             integrity.close();
         }
         self.changes.close();
-        self.leases.close();
+        self.turns.close();
         self.entries.close();
         self.listings.close();
         self.writer.close();
@@ -132,29 +140,28 @@ impl Store for Sqlite {
         self.entries
             .ask(move |db| entries::load(db, &whose))
             .await?
-            .map_err(|error| match is_damage(&error) {
-                true => Error::Damaged(principal.clone()),
-                false => unreadable(error),
-            })
+            .map_err(|error| unloaded(principal, error))
     }
 
     async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error> {
         self.health.check()?;
-        let principal = principal.clone();
-        self.leases
-            .ask(move |leases| leases.lease(&principal, ttl))
-            .await?
-            .map_err(|e| Error::Unwritable(e.to_string()))
+        let leased = self.turns.lease(principal, ttl).await?;
+        leased.map_err(|e| Error::Unwritable(e.to_string()))
+    }
+
+    async fn lease_and_load(
+        &self,
+        principal: &Principal,
+        ttl: Duration,
+    ) -> Result<(Lease, Result<Entry, Error>), Error> {
+        self.health.check()?;
+        let leased = self.turns.lease_and_load(principal, ttl).await?;
+        let (lease, entry) = leased.map_err(|e| Error::Unwritable(e.to_string()))?;
+        Ok((lease, entry.map_err(|error| unloaded(principal, error))))
     }
 
     fn release(&self, principal: &Principal) {
-        let principal = principal.clone();
-        // A store that is closed has freed its leases.
-        let _ = self.leases.send(Box::new(move |leases| {
-            if let Err(error) = leases.release(&principal) {
-                tracing::warn!(%error, "a lease was not released: its ttl ends it");
-            }
-        }));
+        self.turns.give_back(principal);
     }
 
     async fn commit(
@@ -295,6 +302,13 @@ impl Store for Sqlite {
 
     fn writable(&self) -> Result<(), Error> {
         self.health.check()
+    }
+}
+
+fn unloaded(principal: &Principal, error: rusqlite::Error) -> Error {
+    match is_damage(&error) {
+        true => Error::Damaged(principal.clone()),
+        false => unreadable(error),
     }
 }
 

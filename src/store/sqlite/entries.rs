@@ -185,7 +185,7 @@ pub(super) fn list(
         while listed.len() < limit
             && let Some(row) = rows.next()?
         {
-            let one = || Ok((row.get("principal")?, entry(row)?));
+            let one = || Ok((row.get(14)?, entry(row)?));
             keep_readable(one(), &mut listed)?;
         }
     }
@@ -207,36 +207,36 @@ fn versions(db: &Connection, principal: &Principal) -> rusqlite::Result<(Generat
     Ok(found.unwrap_or_default())
 }
 
-/// Reads [`COLUMNS`].
+/// Reads [`COLUMNS`], by their places: a name would be looked for among all of them.
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    let sealed: Option<Vec<u8>> = row.get("sealed")?;
+    let sealed: Option<Vec<u8>> = row.get(4)?;
     let record = |sealed| {
         Ok::<_, rusqlite::Error>(Record {
-            instance: row.get("instance")?,
-            known: row.get("known")?,
+            instance: row.get(2)?,
+            known: row.get(3)?,
             sealed,
-            received: row.get("received")?,
-            expires: row.get("expires")?,
-            run: row.get("run")?,
+            received: row.get(5)?,
+            expires: row.get(6)?,
+            run: row.get(7)?,
         })
     };
     let rejected = |until| {
         Ok::<_, rusqlite::Error>(Rejected {
             until,
-            with: row.get("rejected_with")?,
+            with: row.get(11)?,
         })
     };
-    let rejected_until: Option<Timestamp> = row.get("rejected_until")?;
+    let rejected_until: Option<Timestamp> = row.get(10)?;
     Ok(Entry {
-        generation: row.get("generation")?,
+        generation: row.get(0)?,
         epoch: unsigned(row, 1)?,
         record: sealed.map(record).transpose()?,
         notes: Notes {
-            refresh_dead: row.get("refresh_dead")?,
-            answer_lost: row.get("answer_lost")?,
+            refresh_dead: row.get(8)?,
+            answer_lost: row.get(9)?,
             rejected: rejected_until.map(rejected).transpose()?,
-            displaced: row.get("displaced")?,
-            contested_until: row.get("contested_until")?,
+            displaced: row.get(12)?,
+            contested_until: row.get(13)?,
         },
     })
 }

@@ -250,11 +250,26 @@ fn check(path: &Path) -> Result<Checked, OpenError> {
     if size.len() > CHECKED_AT_ONCE {
         return Ok(Checked::Header);
     }
-    match integrity::finding(&db).map_err(failed)? {
-        None => Ok(Checked::Whole),
-        Some(why) => Err(OpenError::Damaged {
-            path: path.to_owned(),
-            why,
-        }),
-    }
+    refuse_damage(path, &db)?;
+    Ok(Checked::Whole)
+}
+
+/// Checks all of the `tokens.db` in a directory, however large it is.
+pub(super) fn check_whole(directory: &Path) -> Result<(), OpenError> {
+    let path = directory.join("tokens.db");
+    let refused = |error| OpenError::Refused(path.clone(), io::Error::other(error));
+    refuse_damage(&path, &open(&path).map_err(refused)?)
+}
+
+fn refuse_damage(path: &Path, db: &Connection) -> Result<(), OpenError> {
+    let why = match integrity::finding(db) {
+        Ok(None) => return Ok(()),
+        Ok(Some(why)) => why,
+        Err(error) if is_damage(&error) => error.to_string(),
+        Err(error) => return Err(OpenError::Refused(path.to_owned(), io::Error::other(error))),
+    };
+    Err(OpenError::Damaged {
+        path: path.to_owned(),
+        why,
+    })
 }

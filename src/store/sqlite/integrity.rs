@@ -3,6 +3,7 @@
 //! read.
 
 use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -14,38 +15,42 @@ use super::is_damage;
 
 /// The lowest priority there is: requests come first.
 const NICE: i32 = 19;
+/// When the check begins: after the first answers.
+const BEGINS_AFTER: Duration = Duration::from_secs(1);
 /// How often a check that is to end is told so.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(1);
 
 /// The thread that checks.
 pub(super) struct Integrity {
     interrupt: InterruptHandle,
-    /// None once closed.
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The thread, and what ends its wait when it is dropped; none once closed.
+    open: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Integrity {
-    /// Starts to read all that `db` sees now, and reports to `health` what it finds. Meanwhile the
-    /// write-ahead log cannot start over.
+    /// Reads all that `db` sees a second from now, and reports to `health` what it finds. While it
+    /// reads, the write-ahead log cannot start over.
     pub(super) fn start(db: Connection, health: Arc<Health>) -> io::Result<Integrity> {
         let interrupt = db.get_interrupt_handle();
+        let (open, closed) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("store-check".to_owned())
-            .spawn(move || check(&db, &health))?;
+            .spawn(move || check(&db, &health, &closed))?;
         Ok(Integrity {
             interrupt,
-            thread: Mutex::new(Some(thread)),
+            open: Mutex::new(Some((open, thread))),
         })
     }
 
     /// Ends the check where it stands. Does nothing the second time.
     pub(super) fn close(&self) {
-        let thread = self
-            .thread
+        let open = self
+            .open
             .lock()
             .expect("nothing panics under this lock")
             .take();
-        let Some(thread) = thread else { return };
+        let Some((open, thread)) = open else { return };
+        drop(open);
         while !thread.is_finished() {
             // Not heard before the statement runs: hence again.
             self.interrupt.interrupt();
@@ -56,7 +61,10 @@ impl Integrity {
     }
 }
 
-fn check(db: &Connection, health: &Health) {
+fn check(db: &Connection, health: &Health, closed: &Receiver<()>) {
+    if closed.recv_timeout(BEGINS_AFTER) == Err(RecvTimeoutError::Disconnected) {
+        return;
+    }
     // On Linux this is the calling thread's own priority. Without it the check is only less kind.
     let _ = rustix::process::setpriority_process(None, NICE);
     match finding(db) {

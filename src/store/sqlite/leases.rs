@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, ffi, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, ffi, params};
 use rustix::time::ClockId;
 
 use super::files;
@@ -22,7 +22,8 @@ pub(super) struct Leases {
     file: (u64, u64),
     directory: PathBuf,
     owners: Owners,
-    run: RunId,
+    /// This process run, as it stands in the rows.
+    owner: String,
     /// This boot: CLOCK_BOOTTIME of another one means nothing.
     boot: String,
     /// Ends this run's leases when dropped.
@@ -48,33 +49,58 @@ impl Leases {
             _alive: owners.enter(run)?,
             directory,
             owners,
-            run,
+            owner: run.to_string(),
             boot: boot.trim().to_owned(),
         })
     }
 
-    /// Takes or extends this run's lease on `principal`.
-    pub(super) fn lease(&mut self, principal: &Principal, ttl: Duration) -> io::Result<Lease> {
-        self.healed(|leases| leases.try_lease(principal, ttl))
-    }
-
-    /// Gives the lease back if this run holds it.
-    pub(super) fn release(&mut self, principal: &Principal) -> io::Result<()> {
+    /// Gives back those of `given_back` that this run holds, then takes or extends its lease on
+    /// `principal`.
+    pub(super) fn lease(
+        &mut self,
+        given_back: &[Principal],
+        principal: &Principal,
+        ttl: Duration,
+    ) -> io::Result<Lease> {
         self.healed(|leases| {
-            leases
-                .db
-                .prepare_cached("DELETE FROM leases WHERE principal = ?1 AND owner = ?2")?
-                .execute(params![principal, leases.run])?;
-            Ok(())
+            let until = since_boot().saturating_add(ttl.as_millis().try_into().unwrap_or(i64::MAX));
+            if given_back.is_empty() {
+                // One statement is a transaction by itself.
+                if insert(&leases.db, principal, &leases.owner, &leases.boot, until)? {
+                    return Ok(Lease::Granted { orphaned: false });
+                }
+            }
+            let transaction = leases.begin()?;
+            delete(&transaction, given_back, &leases.owner)?;
+            let lease = match insert(&transaction, principal, &leases.owner, &leases.boot, until)? {
+                true => Lease::Granted { orphaned: false },
+                false => leases.judge(&transaction, principal, until)?,
+            };
+            transaction.commit()?;
+            Ok(lease)
         })
     }
 
-    fn try_lease(&mut self, principal: &Principal, ttl: Duration) -> rusqlite::Result<Lease> {
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let now = since_boot();
-        let held = transaction
+    /// Gives back those of these leases that this run holds.
+    pub(super) fn release(&mut self, given_back: &[Principal]) -> io::Result<()> {
+        self.healed(|leases| {
+            if given_back.len() == 1 {
+                return delete(&leases.db, given_back, &leases.owner);
+            }
+            let transaction = leases.begin()?;
+            delete(&transaction, given_back, &leases.owner)?;
+            transaction.commit()
+        })
+    }
+
+    /// No other transaction of this connection is open: each ends where it begins.
+    fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
+        Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)
+    }
+
+    /// Where there is a row: takes it if its lease no longer holds, or is this run's own.
+    fn judge(&self, db: &Connection, principal: &Principal, until: i64) -> rusqlite::Result<Lease> {
+        let held = db
             .prepare_cached("SELECT owner, boot, until FROM leases WHERE principal = ?1")?
             .query_row([principal], |row| {
                 Ok(Held {
@@ -82,23 +108,20 @@ impl Leases {
                     boot: row.get(1)?,
                     until: row.get(2)?,
                 })
-            })
-            .optional()?;
-        let orphaned = match held {
-            None => false,
-            Some(held) if held.boot != self.boot || held.until <= now => true,
-            Some(held) if held.owner == self.run.to_string() => false,
-            Some(held) if self.owners.is_alive(&held.owner) => return Ok(Lease::Held),
-            Some(_) => true,
+            })?;
+        let orphaned = if held.boot != self.boot || held.until <= since_boot() {
+            true
+        } else if held.owner == self.owner {
+            false
+        } else if self.owners.is_alive(&held.owner) {
+            return Ok(Lease::Held);
+        } else {
+            true
         };
-        let until = now.saturating_add(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
-        transaction
-            .prepare_cached(
-                "INSERT OR REPLACE INTO leases (principal, owner, boot, until)
-                 VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute(params![principal, self.run, self.boot, until])?;
-        transaction.commit()?;
+        db.prepare_cached(
+            "UPDATE leases SET owner = ?2, boot = ?3, until = ?4 WHERE principal = ?1",
+        )?
+        .execute(params![principal, self.owner, self.boot, until])?;
         Ok(Lease::Granted { orphaned })
     }
 
@@ -161,6 +184,32 @@ fn connect(directory: &Path) -> rusqlite::Result<Connection> {
 fn identity(directory: &Path) -> io::Result<(u64, u64)> {
     let found = std::fs::metadata(directory.join("leases.db"))?;
     Ok((found.dev(), found.ino()))
+}
+
+/// Takes a lease of which there is no row, as of nearly every one; false where there is.
+fn insert(
+    db: &Connection,
+    principal: &Principal,
+    owner: &str,
+    boot: &str,
+    until: i64,
+) -> rusqlite::Result<bool> {
+    let rows = db
+        .prepare_cached(
+            "INSERT INTO leases (principal, owner, boot, until) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![principal, owner, boot, until])?;
+    Ok(rows == 1)
+}
+
+fn delete(db: &Connection, given_back: &[Principal], owner: &str) -> rusqlite::Result<()> {
+    let mut statement =
+        db.prepare_cached("DELETE FROM leases WHERE principal = ?1 AND owner = ?2")?;
+    for principal in given_back {
+        statement.execute(params![principal, owner])?;
+    }
+    Ok(())
 }
 
 /// Milliseconds since the machine booted, suspended ones too.

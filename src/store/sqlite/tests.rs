@@ -7,7 +7,6 @@ use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::task::{Context, Waker};
-use std::time::Instant;
 
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -295,14 +294,19 @@ async fn damage_in_a_large_store_ends_renewals_soon_after_the_start() {
         .write_all_at(&garbage, 10 * 1024 * 1024)
         .unwrap();
     let store = directory.open(run());
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let found = loop {
-        if let Err(error) = store.writable() {
-            break error.to_string();
+    let checked = check_whole(directory.path());
+    let damaged = matches!(checked, Err(OpenError::Damaged { .. }));
+    assert!(damaged, "{checked:?}");
+    let found = async {
+        loop {
+            if let Err(error) = store.writable() {
+                return error.to_string();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(Instant::now() < deadline, "nothing was found");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     };
+    let found = tokio::time::timeout(Duration::from_secs(60), found).await;
+    let found = found.expect("the damage is found");
     assert!(found.contains("restore it from a backup"), "{found}");
     let refused = store.lease(&user(1), Duration::from_secs(1)).await;
     assert!(matches!(refused, Err(Error::Unwritable(_))), "{refused:?}");
@@ -317,6 +321,7 @@ async fn a_large_store_that_is_whole_is_used_at_once_and_closed_at_once() {
         let store = directory.open(run());
         assert_eq!(store.count().await, Ok(100));
         assert_eq!(store.writable(), Ok(()));
+        check_whole(directory.path()).unwrap();
     }
 }
 
@@ -337,6 +342,30 @@ async fn a_newer_format_is_refused() {
     let newer = matches!(refusal, OpenError::Newer { found: 2, .. });
     assert!(newer, "{refusal:?}");
     assert!(refusal.to_string().contains("start the newer version"));
+}
+
+#[tokio::test]
+async fn leases_that_were_given_back_are_soon_free_though_nothing_else_happens() {
+    let directory = Directory::default();
+    let (one, other) = (directory.open(run()), directory.open(run()));
+    let ttl = Duration::from_secs(600);
+    for given_back in [1, 2] {
+        for number in 0..given_back {
+            one.lease(&user(number), ttl).await.unwrap();
+        }
+        (0..given_back).for_each(|number| one.release(&user(number)));
+        let freed = async {
+            for number in 0..given_back {
+                while other.lease(&user(number), ttl).await == Ok(Lease::Held) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                other.release(&user(number));
+            }
+            other.lease(&user(1_000), ttl).await.unwrap();
+        };
+        let freed = tokio::time::timeout(Duration::from_secs(10), freed).await;
+        assert!(freed.is_ok());
+    }
 }
 
 #[tokio::test]

@@ -26,11 +26,19 @@ pub(super) struct Writer {
 
 /// One write of a group: does its statements, and tells whoever asked once they are durable.
 trait Write: Send {
-    /// Does the statements in a savepoint. An error undid them and concerns no other write.
-    fn run(&mut self, group: &mut Transaction<'_>, health: &Health);
+    /// Does the statements, among others in a savepoint: an error undid them and concerns no other
+    /// write. False where a lone write failed and its transaction is to be undone.
+    fn run(&mut self, group: &mut Transaction<'_>, company: Company, health: &Health) -> bool;
 
     /// Tells what came of it. `group` says whether the transaction became durable.
     fn finish(self: Box<Self>, group: Result<(), Error>);
+}
+
+/// How many writes a group has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Company {
+    Alone,
+    Several,
 }
 
 /// A write that answers a `T`.
@@ -79,9 +87,14 @@ where
     T: Send,
     F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
 {
-    fn run(&mut self, group: &mut Transaction<'_>, health: &Health) {
-        let Some(work) = self.work.take() else { return };
+    fn run(&mut self, group: &mut Transaction<'_>, company: Company, health: &Health) -> bool {
+        let Some(work) = self.work.take() else {
+            return true;
+        };
         let one = || {
+            if company == Company::Alone {
+                return work(group);
+            }
             let savepoint = group.savepoint()?;
             let result = work(&savepoint)?;
             savepoint.commit()?;
@@ -92,6 +105,7 @@ where
             None if is_damage(&e) => Error::Unreadable(e.to_string()),
             _ => health.failed(e.to_string()),
         });
+        company == Company::Several || self.result.is_ok()
     }
 
     fn finish(self: Box<Self>, group: Result<(), Error>) {
@@ -139,11 +153,19 @@ fn commit(db: &mut Connection, group: &mut [Box<dyn Write>], health: &Health) ->
     let mut transaction = db
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(failed)?;
+    let company = match group {
+        [_] => Company::Alone,
+        _ => Company::Several,
+    };
     for write in group {
-        write.run(&mut transaction, health);
+        let goes_on = write.run(&mut transaction, company, health);
         if transaction.is_autocommit() {
             // SQLite undid the whole transaction; a savepoint would now start, and commit, its own.
             return Err(health.failed("the transaction was undone".into()));
+        }
+        if !goes_on {
+            // The write has its error; that it was undone is all there is to wait for.
+            return transaction.rollback().map_err(failed);
         }
     }
     transaction.commit().map_err(failed)?;
@@ -165,6 +187,28 @@ fn probe(db: &mut Connection) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_lone_write_that_fails_leaves_nothing_behind_and_the_next_one_works() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("CREATE TABLE written (n)").unwrap();
+        let writer = Writer::start(db, Arc::new(Health::of(directory.path().to_owned()))).unwrap();
+        let failed = writer.ask(None, |db| {
+            db.execute("INSERT INTO written VALUES (1)", [])?;
+            Err::<(), _>(rusqlite::Error::InvalidQuery)
+        });
+        let failed = failed.await;
+        assert!(matches!(failed, Err(Error::Unwritable(_))), "{failed:?}");
+        let next = writer.ask(None, |db| db.execute("INSERT INTO written VALUES (2)", []));
+        assert_eq!(next.await, Ok(1));
+        let written: i64 = Connection::open(&path)
+            .unwrap()
+            .query_row("SELECT sum(n) FROM written", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(written, 2);
+    }
 
     #[tokio::test]
     async fn a_group_that_sqlite_undid_is_acknowledged_to_nobody() {
