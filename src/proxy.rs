@@ -178,7 +178,7 @@ impl Path {
             Err(error) => {
                 // Reading would tell a caller that waits for a 100 to go ahead.
                 if !waits_for_100 {
-                    content.drain(DRAIN, DRAIN_TIME).await;
+                    Box::pin(content.drain(DRAIN, DRAIN_TIME)).await;
                 }
                 let mut answer = record.refused(&error);
                 if !content.is_complete() {
@@ -191,6 +191,9 @@ impl Path {
     }
 
     /// The path itself. There is no loop: a request is sent at most twice.
+    ///
+    /// Whatever is rare is boxed: every connection would have room for it, and every request would
+    /// move it about.
     async fn pass<'a>(
         &'a self,
         caller: CallerHead,
@@ -207,7 +210,7 @@ impl Path {
         record.route = Some(route);
         if head::asks_for_websocket(&caller, route.is_live())? {
             let target = target.forwarded(path);
-            return self.switch(route, prefix, caller, target, record).await;
+            return Box::pin(self.switch(route, prefix, caller, target, record)).await;
         }
         let bearer = self.bearer(route.credential, &caller.headers).await?;
         let named = naming::name(
@@ -230,7 +233,7 @@ impl Path {
         match route.credential {
             Credential::Answer => {
                 let call = understood::AuthCall::new(path, &route.host, named.instance, request)?;
-                return self.answer_auth(call, content, record).await;
+                return Box::pin(self.answer_auth(call, content, record)).await;
             }
             Credential::Passthrough => {
                 headers::clean_request(&mut request.headers, Authorization::Kept);
@@ -242,7 +245,8 @@ impl Path {
                 headers::attach_instance(&mut request.headers, id, key);
                 if change == Some(Change::Registered) {
                     let instance = instance.id;
-                    return self.register(&route.host, request, instance, content).await;
+                    let registering = self.register(&route.host, request, instance, content);
+                    return Box::pin(registering).await;
                 }
             }
             Credential::User | Credential::Admin | Credential::UserOrAdmin => {
@@ -280,7 +284,9 @@ impl Path {
             .await?;
         if !first.is_unauthorized() {
             credentials.accept();
-            self.follow(change, &first, || content.recorded()).await;
+            if change.is_some() {
+                Box::pin(self.follow(change, &first, || content.recorded())).await;
+            }
             return Ok(first);
         }
 
@@ -291,14 +297,14 @@ impl Path {
         }
         // Those who need no renewal must not wait for a connection that waits for one; and reading
         // on closes it.
-        let first = first.detached().await;
-        let newer = match proxy.provider.renew(&wanted, &credentials).await {
+        let first = Box::pin(first.detached()).await;
+        let newer = match Box::pin(proxy.provider.renew(&wanted, &credentials)).await {
             Ok(newer) => newer,
             Err(credentials::Error::Settled) => return Ok(first),
             Err(error) => return Err(error.into()),
         };
         record.passed = Passed::Renewed;
-        let kept = match content.kept().await {
+        let kept = match Box::pin(content.kept()).await {
             Ok(kept) => kept,
             Err(NotKept::Overflowed) => {
                 self.count(ReplayResult::Impossible);
@@ -310,8 +316,7 @@ impl Path {
         let sent = change.and_then(|_| kept.whole());
         headers::attach_authorization(&mut request.headers, newer.authorization().clone());
         record.passed = Passed::Replayed;
-        let second = self
-            .send(&route.host, &request, content, kept)
+        let second = Box::pin(self.send(&route.host, &request, content, kept))
             .await
             .inspect_err(|_| self.count(ReplayResult::Failed))?;
         if second.is_unauthorized() {
@@ -320,7 +325,7 @@ impl Path {
         } else {
             newer.accept();
             self.count(ReplayResult::Ok);
-            self.follow(change, &second, || sent).await;
+            Box::pin(self.follow(change, &second, || sent)).await;
         }
         Ok(second)
     }
@@ -336,7 +341,7 @@ impl Path {
         let Some(token) = headers::bearer(headers) else {
             return Ok(Bearer::Absent);
         };
-        let holder = self.proxy.handed_out.holder(ANYBODY, token).await?;
+        let holder = Box::pin(self.proxy.handed_out.holder(ANYBODY, token)).await?;
         Ok(holder.map_or(Bearer::Foreign, Bearer::Ours))
     }
 

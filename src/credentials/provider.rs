@@ -163,10 +163,10 @@ impl Provider {
                 }
                 found_for(wanted, found).map(Got::at_once)
             }
-            Found::Stale(found) => self.newer(wanted, found).await,
+            Found::Stale(found) => Box::pin(self.newer(wanted, found)).await,
             Found::Unusable | Found::Absent => {
-                self.wait_from_now(wanted, ask(wanted, None, Trigger::Missing))
-                    .await
+                let missing = ask(wanted, None, Trigger::Missing);
+                Box::pin(self.wait_from_now(wanted, missing)).await
             }
         }
     }

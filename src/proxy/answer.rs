@@ -86,7 +86,7 @@ impl Received {
         // HEAD and 204 may announce content that never comes.
         let has_content = !content.is_end_stream();
         if in_band && has_content && head.status.is_success() && may_hold_a_401(&head.headers) {
-            let whole = tokio::time::timeout(within, content.collect())
+            let whole = Box::pin(tokio::time::timeout(within, content.collect()))
                 .await
                 .map_err(|_| Error::ResponseTimeout)?
                 .map_err(Error::Broken)?

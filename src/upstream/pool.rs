@@ -217,29 +217,55 @@ where
         if let Some(shared) = self.shared() {
             return Ok((shared, true));
         }
-        let in_time = || Instant::now() + self.limits.connect_timeout;
-        let (permit, deadline) = match self.free.clone().try_acquire_owned() {
-            Ok(permit) => (permit, None),
-            Err(_) => {
-                let deadline = in_time();
-                let permit = timeout_at(deadline, self.free.clone().acquire_owned());
-                let permit = permit.await.map_err(|_| Error::Busy)?;
-                (
-                    permit.expect("the semaphore is never closed"),
-                    Some(deadline),
-                )
-            }
-        };
-        if accept == Accept::Any
-            && let Some(Idle {
-                connection, opened, ..
-            }) = self.pop()
-        {
-            return Ok((self.place(connection, opened, permit), true));
+        match self.free.clone().try_acquire_owned() {
+            Ok(permit) => match self.idle(accept, permit) {
+                Ok(lease) => Ok((lease, true)),
+                // Boxed, because it is rare and long.
+                Err(permit) => Box::pin(self.connect_until(self.in_time(), permit)).await,
+            },
+            Err(_) => Box::pin(self.wait_for_lease(accept)).await,
         }
-        // Boxed, because it is rare and long.
-        let connecting = Box::pin(self.connect(permit));
-        timeout_at(deadline.unwrap_or_else(in_time), connecting)
+    }
+
+    /// The same, once it is known that all connections are in use.
+    async fn wait_for_lease(self: &Rc<Self>, accept: Accept) -> Result<(Lease<B>, bool), Error> {
+        let deadline = self.in_time();
+        let permit = timeout_at(deadline, self.free.clone().acquire_owned())
+            .await
+            .map_err(|_| Error::Busy)?
+            .expect("the semaphore is never closed");
+        match self.idle(accept, permit) {
+            Ok(lease) => Ok((lease, true)),
+            Err(permit) => self.connect_until(deadline, permit).await,
+        }
+    }
+
+    fn in_time(&self) -> Instant {
+        Instant::now() + self.limits.connect_timeout
+    }
+
+    /// A connection that was used before, or the permit again.
+    fn idle(
+        self: &Rc<Self>,
+        accept: Accept,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Lease<B>, OwnedSemaphorePermit> {
+        let idle = match accept {
+            Accept::Any => self.pop(),
+            Accept::OnlyNew => None,
+        };
+        match idle {
+            Some(idle) => Ok(self.place(idle.connection, idle.opened, permit)),
+            None => Err(permit),
+        }
+    }
+
+    async fn connect_until(
+        self: &Rc<Self>,
+        deadline: Instant,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(Lease<B>, bool), Error> {
+        timeout_at(deadline, self.connect(permit))
             .await
             .map_err(|_| Error::ConnectTimeout)?
     }
