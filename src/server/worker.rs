@@ -204,7 +204,9 @@ pub async fn converse<H: Handler>(
     let service = service_fn(|request| {
         let (handler, switched) = (handler.clone(), switched.clone());
         let busy = patience.busy();
-        async move {
+        // Boxed: it is kilobytes, which hyper would move several times for each request and keep room
+        // for on idle connections.
+        Box::pin(async move {
             let (answer, session) = handler.handle(request).await;
             if session.is_some() {
                 switched.set(session);
@@ -213,7 +215,7 @@ pub async fn converse<H: Handler>(
                 content,
                 _busy: busy,
             }))
-        }
+        })
     });
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
