@@ -192,13 +192,15 @@ async fn api(
     let second = async {
         let mut second = dialed.recv().await.expect("a second connection").stream;
         hear(&mut second).await.expect("a second request");
-        second.write_all(GOOD).await.expect("it waits for the answer");
+        second
+            .write_all(GOOD)
+            .await
+            .expect("it waits for the answer");
     };
-    let again = tokio::select! {
+    tokio::select! {
         () = first => true,
         () = second => false,
-    };
-    again
+    }
 }
 
 /// Reads a head.
