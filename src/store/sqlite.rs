@@ -81,18 +81,19 @@ impl Sqlite {
     fn start(path: &Path, run: RunId, checked: Checked) -> io::Result<Sqlite> {
         let tokens = path.join("tokens.db");
         let connect = || files::connect(&tokens, "FULL").map_err(io::Error::other);
+        let connect_to_read = || files::connect_to_read(&tokens).map_err(io::Error::other);
         let leases = Leases::open(path.to_owned(), run)?;
         let health = Arc::new(Health::of(path.to_owned()));
         let integrity = match checked {
             Checked::Whole => None,
-            Checked::Header => Some(Integrity::start(connect()?, Arc::clone(&health))?),
+            Checked::Header => Some(Integrity::start(connect_to_read()?, Arc::clone(&health))?),
         };
         Ok(Sqlite {
             writer: Writer::start(connect()?, Arc::clone(&health))?,
-            entries: Lane::owning("store-entries", connect()?)?,
-            listings: Lane::owning("store-listings", connect()?)?,
+            entries: Lane::owning("store-entries", connect_to_read()?)?,
+            listings: Lane::owning("store-listings", connect_to_read()?)?,
             turns: Turns::start(leases, connect()?)?,
-            changes: Changes::start(connect()?)?,
+            changes: Changes::start(connect_to_read()?)?,
             integrity,
             health,
         })

@@ -19,6 +19,8 @@ const VERSION: i64 = 1;
 /// Files of up to so many bytes, some ten thousand users, are checked as a whole before they are
 /// used, which takes some ten milliseconds; larger ones while they are used.
 const CHECKED_AT_ONCE: u64 = 16 * 1024 * 1024;
+/// The pages that a connection which only reads keeps in memory.
+const READ_CACHE_KIB: i64 = 256;
 /// How long one process waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -140,6 +142,19 @@ pub(super) fn connect(path: &Path, synchronous: &str) -> rusqlite::Result<Connec
     Ok(db)
 }
 
+/// A connection that only reads. It keeps few pages: the system has the file in memory, too, and
+/// what a principal's entry says is remembered elsewhere.
+pub(super) fn connect_to_read(path: &Path) -> rusqlite::Result<Connection> {
+    let db = connect(path, "FULL")?;
+    keep_few_pages(&db)?;
+    Ok(db)
+}
+
+fn keep_few_pages(db: &Connection) -> rusqlite::Result<()> {
+    // Negative: KiB, not pages.
+    db.pragma_update(None, "cache_size", -READ_CACHE_KIB)
+}
+
 /// Held while a store's files are made, checked or replaced: one process at a time.
 pub(super) fn lock(directory: &Path) -> io::Result<File> {
     let file = create(&directory.join("open.lock"))?;
@@ -250,6 +265,7 @@ fn check(path: &Path) -> Result<Checked, OpenError> {
     if size.len() > CHECKED_AT_ONCE {
         return Ok(Checked::Header);
     }
+    keep_few_pages(&db).map_err(failed)?;
     refuse_damage(path, &db)?;
     Ok(Checked::Whole)
 }
