@@ -1,5 +1,7 @@
 //! Connections to the API's hosts: names, TLS, deadlines. Knows no tokens. Callers' requests go
 //! through the [`pool`] of their worker, WebSocket through a connection of its own ([`switch`]).
+//! HTTP/1.1 is spoken in `http1`, because a client with tasks of its own costs each request two more
+//! hops; HTTP/2 and WebSocket handshakes are hyper's.
 
 mod connect;
 mod dial;
