@@ -769,6 +769,62 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local")]
+    async fn over_tls_long_content_goes_both_ways_and_the_connection_is_used_again() {
+        let (listener, authority) = listen().await;
+        let port = authority.rsplit(':').next().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, made.cert.pem()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![made.cert.der().clone()],
+                made.signing_key.serialize_der().try_into().unwrap(),
+            )
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let hosts = hosts(Scheme::Https, format!("localhost:{port}"), Some(ca_file));
+        let (pool, _) = pool(&hosts, limits(1));
+        let serving = async {
+            // One connection alone; its session tickets come after the handshake.
+            let (stream, _) = listener.accept().await.unwrap();
+            let stream = acceptor.accept(stream).await.unwrap();
+            let echo = service_fn(|request: Request<Incoming>| async move {
+                Ok::<_, std::convert::Infallible>(Response::new(request.into_body()))
+            });
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), echo)
+                .await
+                .unwrap();
+            std::future::pending().await
+        };
+        let calling = async {
+            // The last one is answered while it is sent.
+            for length in [0, 10, 1, 4 * 1024 * 1024] {
+                let content = vec![b'x'; length];
+                let post = head(Method::POST);
+                let sent = pool.send(
+                    HOST,
+                    &post,
+                    Full::from(content.clone()),
+                    std::future::pending(),
+                );
+                let answer = sent.await.unwrap();
+                assert_eq!(answer.version(), Version::HTTP_11);
+                assert!(text(answer).await.as_bytes() == content, "{length}");
+            }
+        };
+        tokio::select! {
+            () = serving => unreachable!(),
+            () = calling => {}
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
     async fn a_certificate_nobody_vouches_for_is_refused() {
         let (listener, authority) = listen().await;
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
