@@ -12,7 +12,7 @@ mod wiring;
 use std::fs::OpenOptions;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion};
@@ -22,8 +22,8 @@ use damoov_proxy::credentials::seal::Ring;
 use damoov_proxy::credentials::{Need, Pair, Wanted};
 use damoov_proxy::damoov::routes::{Credential, Table};
 use damoov_proxy::headers::{self, Authorization, Passed};
-use damoov_proxy::principal::Principal;
 use damoov_proxy::principal::naming::{self, Accounts, Bearer};
+use damoov_proxy::principal::{LogName, Principal};
 use damoov_proxy::proxy::head;
 use damoov_proxy::replay::{self, Memory, Recorder};
 use damoov_proxy::secret::Secret;
@@ -200,7 +200,7 @@ fn of_content(criterion: &mut Criterion, runtime: &Runtime) {
 fn of_the_log(criterion: &mut Criterion) {
     telemetry::start(Format::Json).expect("a log");
     let event = Access {
-        at: SystemTime::now(),
+        at: Instant::now(),
         route: "/indicators/v3".into(),
         method: "GET",
         status: 200,
@@ -209,7 +209,7 @@ fn of_the_log(criterion: &mut Criterion) {
         duration: Duration::from_micros(250),
         renewed: false,
         replayed: false,
-        principal: Some(Principal::User(user(0))),
+        principal: Some(LogName::of([0; 8])),
     };
     let terminal = rustix::io::dup(rustix::stdio::stderr()).expect("a descriptor");
     let nowhere = OpenOptions::new().write(true).open("/dev/null");
@@ -220,9 +220,7 @@ fn of_the_log(criterion: &mut Criterion) {
             let mut took = Duration::ZERO;
             while events > 0 {
                 let lost = Counter::default();
-                let (log, writer) =
-                    AccessLog::start(Format::Json, lost.clone(), Principal::to_string)
-                        .expect("a thread");
+                let (log, writer) = AccessLog::start(Format::Json, lost.clone()).expect("a thread");
                 let now = events.min(EVENTS);
                 let started = Instant::now();
                 for _ in 0..now {

@@ -70,13 +70,8 @@ pub(crate) async fn wire(users: usize) -> Wired {
         metrics: metrics.clone(),
         runtime: Handle::current(),
     });
-    let namer = provider.clone();
-    let (access, access_writer) = AccessLog::start(
-        settings.log,
-        metrics.access_events_lost.clone(),
-        move |principal| namer.log_name(principal),
-    )
-    .expect("a thread");
+    let (access, access_writer) =
+        AccessLog::start(settings.log, metrics.access_events_lost.clone()).expect("a thread");
     let own = settings.auth_endpoints;
     let handed_out = HandedOut::new(token_keys, own.hand_out, provider.clone(), clock);
     let handed_out = Arc::new(handed_out);

@@ -10,7 +10,7 @@ pub struct LogName([u8; 16]);
 
 impl LogName {
     /// Writes a hash out.
-    pub(crate) fn of(hash: [u8; 8]) -> LogName {
+    pub fn of(hash: [u8; 8]) -> LogName {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; 16];
         for (two, byte) in digits.chunks_exact_mut(2).zip(hash) {

@@ -128,7 +128,7 @@ impl Drop for Record<'_> {
             Ending::Abandoned | Ending::PassedOn(_) => "upstream",
         };
         proxy.access.tell(Access {
-            at: now.into_std(),
+            at: now,
             route: route.clone(),
             method: self.method.as_str(),
             status: status.as_u16(),

@@ -6,9 +6,10 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
 
 use super::Format;
 use crate::principal::LogName;
