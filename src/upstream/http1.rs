@@ -30,8 +30,11 @@ use super::{Broken, Error, Head};
 
 /// What is read at once, to begin with: room for the head and content of most answers.
 const FIRST_READ: usize = 8 * 1024;
-/// What is read at once of long content, and the longest head of an answer.
-const LONGEST_READ: usize = 64 * 1024;
+/// The longest head of an answer, and what is read at once of long content, to begin with.
+const LONGEST_HEAD: usize = 64 * 1024;
+/// What is read at once of long content that comes faster than that: fewer and larger writes to the
+/// caller are worth half of the time that the system spends on them.
+const LONGEST_READ: usize = 256 * 1024;
 /// Buffers that have grown beyond this are not kept with an idle connection.
 const KEPT: usize = 16 * 1024;
 /// An API that has answered and then takes nothing more of the request for so long does not want
@@ -61,6 +64,8 @@ pub(super) struct Failed {
 pub(super) struct Content<P> {
     decoder: Decoder,
     read: BytesMut,
+    /// How much to read at once.
+    wanted: usize,
     /// The largest that `read` has been, in bytes: what is left of it may not tell.
     largest: usize,
     /// None once the connection has ended or was taken.
@@ -181,6 +186,7 @@ impl Connection {
         };
         let content = Content {
             decoder,
+            wanted: LONGEST_HEAD,
             largest: read.capacity(),
             read,
             source: Some(source),
@@ -246,7 +252,7 @@ impl<P> Content<P> {
                 Ok(None) => {}
                 Err(error) => return self.fail(error, cx),
             }
-            let wanted = self.decoder.wanted(LONGEST_READ);
+            let wanted = self.decoder.wanted(self.wanted);
             let filled = match &mut self.source {
                 Some(Source::Stream { stream, .. }) => {
                     ready!(poll_fill(stream, &mut self.read, wanted, cx))
@@ -263,6 +269,9 @@ impl<P> Content<P> {
                     self.let_go();
                 }
                 Ok(0) => return self.fail(Broken::Cut, cx),
+                Ok(count) if count >= self.wanted => {
+                    self.wanted = (2 * self.wanted).min(LONGEST_READ);
+                }
                 Ok(_) => {}
                 Err(error) => return self.fail(Broken::Read(error), cx),
             }

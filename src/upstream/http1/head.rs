@@ -7,7 +7,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
-use super::LONGEST_READ;
+use super::LONGEST_HEAD;
 use crate::headers::{framing_is_plain, wants_close};
 use crate::upstream::{Broken, Error};
 
@@ -36,7 +36,7 @@ impl Finder {
             }
             if answer.status().is_informational() {
                 self.interim += end;
-                if self.interim > LONGEST_READ {
+                if self.interim > LONGEST_HEAD {
                     return Err(Error::Broken(Broken::HeadTooLong));
                 }
                 continue;
@@ -46,7 +46,7 @@ impl Finder {
                 false => Err(Error::Framing),
             };
         }
-        match read.len() > LONGEST_READ {
+        match read.len() > LONGEST_HEAD {
             true => Err(Error::Broken(Broken::HeadTooLong)),
             false => Ok(None),
         }
@@ -171,13 +171,13 @@ mod tests {
 
     #[test]
     fn a_head_has_an_end() {
-        let endless = format!("HTTP/1.1 200 OK\r\nA: {}", "a".repeat(LONGEST_READ));
+        let endless = format!("HTTP/1.1 200 OK\r\nA: {}", "a".repeat(LONGEST_HEAD));
         assert!(matches!(
             taken(&endless),
             Err(Error::Broken(Broken::HeadTooLong))
         ));
         let interim = "HTTP/1.1 100 Continue\r\n\r\n";
-        let endless = interim.repeat(LONGEST_READ / interim.len() + 1);
+        let endless = interim.repeat(LONGEST_HEAD / interim.len() + 1);
         assert!(taken(&endless[interim.len()..]).unwrap().is_none());
         assert!(matches!(
             taken(&endless),
