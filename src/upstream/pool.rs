@@ -1,6 +1,6 @@
 //! One worker's connections to the API's hosts. HTTP/1.1: a stack of idle connections, the newest
 //! on top, because it is the least likely to be closed by the other side. HTTP/2, where the host
-//! chose it: one connection that everybody shares. This is bookkeeping; [`http1`](super::http1) and
+//! chose it: one connection that everybody shares. This is bookkeeping; `http1` beside it and
 //! hyper speak the protocols.
 
 mod exchange;
