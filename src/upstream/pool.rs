@@ -416,6 +416,25 @@ mod tests {
         .unwrap()
     }
 
+    /// Speaks TLS as `name`, and a folder with the certificate, `ca.pem`.
+    fn tls(name: &str, alpn: &[&[u8]]) -> (tokio_rustls::TlsAcceptor, tempfile::TempDir) {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![made.cert.der().clone()],
+                made.signing_key.serialize_der().try_into().unwrap(),
+            )
+            .unwrap();
+        tls.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        (Arc::new(tls).into(), folder)
+    }
+
     fn pool(hosts: &Hosts, limits: Limits) -> (Pool<Full<Bytes>>, Gauge) {
         let open = Gauge::default();
         let targets = [(HOST.into(), hosts.target(HOST).unwrap())].into();
@@ -720,22 +739,8 @@ mod tests {
     async fn http2_is_opened_once_and_shared() {
         let (listener, authority) = listen().await;
         let port = authority.rsplit(':').next().unwrap();
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let (acceptor, folder) = tls("localhost", &[b"h2"]);
         let ca_file = folder.path().join("ca.pem");
-        std::fs::write(&ca_file, made.cert.pem()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![made.cert.der().clone()],
-                made.signing_key.serialize_der().try_into().unwrap(),
-            )
-            .unwrap();
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
 
         let hosts = hosts(Scheme::Https, format!("localhost:{port}"), Some(ca_file));
         let (pool, open) = pool(&hosts, limits(8));
@@ -772,21 +777,8 @@ mod tests {
     async fn over_tls_long_content_goes_both_ways_and_the_connection_is_used_again() {
         let (listener, authority) = listen().await;
         let port = authority.rsplit(':').next().unwrap();
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let (acceptor, folder) = tls("localhost", &[]);
         let ca_file = folder.path().join("ca.pem");
-        std::fs::write(&ca_file, made.cert.pem()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![made.cert.der().clone()],
-                made.signing_key.serialize_der().try_into().unwrap(),
-            )
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
         let hosts = hosts(Scheme::Https, format!("localhost:{port}"), Some(ca_file));
         let (pool, _) = pool(&hosts, limits(1));
         let serving = async {
@@ -827,18 +819,7 @@ mod tests {
     #[tokio::test(flavor = "local")]
     async fn a_certificate_nobody_vouches_for_is_refused() {
         let (listener, authority) = listen().await;
-        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![made.cert.der().clone()],
-                made.signing_key.serialize_der().try_into().unwrap(),
-            )
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let (acceptor, _) = tls("127.0.0.1", &[]);
         let (pool, _) = pool(&hosts(Scheme::Https, authority, None), limits(1));
         let serving = async {
             let (stream, _) = listener.accept().await.unwrap();
