@@ -284,7 +284,7 @@ impl Path {
             .await?;
         if !first.is_unauthorized() {
             credentials.accept();
-            if change.is_some() {
+            if let Some(change) = change {
                 Box::pin(self.follow(change, &first, || content.recorded())).await;
             }
             return Ok(first);
@@ -325,7 +325,9 @@ impl Path {
         } else {
             newer.accept();
             self.count(ReplayResult::Ok);
-            Box::pin(self.follow(change, &second, || sent)).await;
+            if let Some(change) = change {
+                Box::pin(self.follow(change, &second, || sent)).await;
+            }
         }
         Ok(second)
     }

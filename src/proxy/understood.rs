@@ -166,14 +166,14 @@ impl Path {
     /// are worth nothing any more. `sent` is the content of the request.
     pub(super) async fn follow(
         &self,
-        change: Option<Change>,
+        change: Change,
         answer: &Received,
         sent: impl FnOnce() -> Option<Bytes>,
     ) {
         let user = match change {
-            Some(Change::Deleted(user)) => Some(user),
-            Some(Change::Moved) => sent().and_then(|content| user_changes::moved(&content)),
-            Some(Change::Registered) | None => None,
+            Change::Deleted(user) => Some(user),
+            Change::Moved => sent().and_then(|content| user_changes::moved(&content)),
+            Change::Registered => None,
         };
         let Some(principal) = user.map(Principal::User) else {
             return;

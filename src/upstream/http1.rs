@@ -30,8 +30,8 @@ use super::{Broken, Error, Head};
 
 /// What is read at once, to begin with: room for the head and content of most answers.
 const FIRST_READ: usize = 8 * 1024;
-/// The longest head of an answer, and what is read at once of long content, to begin with.
-const LONGEST_HEAD: usize = 64 * 1024;
+/// What is read at once of long content, to begin with.
+const LONG_READ: usize = 64 * 1024;
 /// What is read at once of long content that comes faster than that: fewer and larger writes to the
 /// caller are worth half of the time that the system spends on them.
 const LONGEST_READ: usize = 256 * 1024;
@@ -186,7 +186,7 @@ impl Connection {
         };
         let content = Content {
             decoder,
-            wanted: LONGEST_HEAD,
+            wanted: LONG_READ,
             largest: read.capacity(),
             read,
             source: Some(source),

@@ -83,7 +83,7 @@ impl Decoder {
         match &mut self.0 {
             Ending::Length(left) => Ok(split(read, left)),
             Ending::Chunks(chunks) => chunks.take(read),
-            Ending::Close => Ok(split(read, &mut u64::MAX.clone())),
+            Ending::Close => Ok((!read.is_empty()).then(|| read.split().freeze())),
         }
     }
 

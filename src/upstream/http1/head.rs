@@ -7,10 +7,11 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
-use super::LONGEST_HEAD;
 use crate::headers::{framing_is_plain, wants_close};
 use crate::upstream::{Broken, Error};
 
+/// The longest head of an answer, in bytes, and the most of interim answers before it.
+const LONGEST_HEAD: usize = 64 * 1024;
 /// The most fields of an answer.
 const FIELD_LIMIT: usize = 100;
 /// Room for what the path adds.
