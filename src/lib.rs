@@ -32,6 +32,7 @@
 //! | [`config`] | TOML as written → settings as meant; errors with line and column | open sockets |
 //! | [`secret`] | a string that cannot be printed | know HTTP |
 //! | [`clock`] | monotonic moments, wall-clock timestamps, the time scale of tests | |
+//! | [`alarm`] | timers that are not moved for every request | |
 //! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
 //! | [`auth_endpoints`] | logins and refreshes answered, registrations kept; `handed_out`: tokens of our own | hold state of its own, send anything |
 //! | [`principal`] | whose credentials; `principal::naming`: what a request head names | see tokens |
@@ -90,6 +91,7 @@
 //!   `promises::kills::i3_i10_…`, `promises::week::*`, `promises::import::*`
 
 pub mod admin;
+pub mod alarm;
 pub mod auth_endpoints;
 pub mod cli;
 pub mod clock;

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
+use crate::alarm::{Alarms, Lent};
 use memory::Loan;
 
 /// A caller that sends no content for so long is not waited for.
@@ -63,6 +64,16 @@ pub enum NotKept {
 pub struct Recorder<C> {
     /// `None` where the request has no content.
     recording: Option<Rc<RefCell<Recording<C>>>>,
+}
+
+/// Ends once nothing was heard of upstream for long enough.
+#[derive(Debug)]
+pub struct Silence<'a, C> {
+    recording: Option<&'a RefCell<Recording<C>>>,
+    silence: Duration,
+    /// Not before this.
+    until: Instant,
+    alarm: Lent<'a>,
 }
 
 #[derive(Debug)]
@@ -212,26 +223,37 @@ impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
 
     /// Ends when the upstream connection has had all content, or leaves content lying, for
     /// `silence`. Time spent waiting for the caller does not count.
-    pub fn silent_for(&self, silence: Duration) -> impl Future<Output = ()> + use<C> {
-        let recording = self.recording.clone();
-        async move {
-            let mut until = Instant::now() + silence;
-            loop {
-                tokio::time::sleep_until(until).await;
-                let Some(recording) = &recording else {
-                    return;
-                };
-                let recording = recording.borrow();
-                let now = Instant::now();
-                until = match recording.progress {
-                    Progress::AwaitingCaller => now + silence,
-                    Progress::Streaming | Progress::Complete | Progress::Failed(_) => {
-                        recording.handed_over + silence
-                    }
-                };
-                if until <= now {
-                    return;
+    pub fn silent_for<'a>(&'a self, silence: Duration, alarms: &'a Alarms) -> Silence<'a, C> {
+        let until = Instant::now() + silence;
+        Silence {
+            recording: self.recording.as_deref(),
+            silence,
+            until,
+            alarm: alarms.lend(until),
+        }
+    }
+}
+
+impl<C> Future for Silence<'_, C> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        loop {
+            ready!(this.alarm.poll(this.until, cx));
+            let Some(recording) = this.recording else {
+                return Poll::Ready(());
+            };
+            let recording = recording.borrow();
+            let now = Instant::now();
+            this.until = match recording.progress {
+                Progress::AwaitingCaller => now + this.silence,
+                Progress::Streaming | Progress::Complete | Progress::Failed(_) => {
+                    recording.handed_over + this.silence
                 }
+            };
+            if this.until <= now {
+                return Poll::Ready(());
             }
         }
     }
@@ -584,6 +606,7 @@ mod tests {
         let recorder = Recorder::new(source, &memory(10, 10));
         let mut view = recorder.view();
         let started = Instant::now();
+        let alarms = Alarms::default();
         let sending = async {
             tokio::time::sleep(Duration::from_secs(8)).await;
             drop(sender);
@@ -592,7 +615,7 @@ mod tests {
         tokio::join!(
             sending,
             reading,
-            recorder.silent_for(Duration::from_secs(3))
+            recorder.silent_for(Duration::from_secs(3), &alarms)
         );
         // Never before 8 + 3; looking only every 3 s may make it a little later.
         assert!((11..=14).contains(&started.elapsed().as_secs()));

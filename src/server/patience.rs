@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
+
+use crate::alarm::Alarm;
 
 /// From the first byte that could come to the last one of a head.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,18 +86,16 @@ impl Drop for Busy {
 pub(super) struct Patient<S> {
     stream: S,
     patience: Patience,
-    /// Armed only while a read waits, and then perhaps too early: to move it for every request would
-    /// cost more than to look again now and then.
-    timer: Pin<Box<Sleep>>,
+    /// Looked at only while a read waits.
+    timer: Alarm,
 }
 
 impl<S> Patient<S> {
     pub(super) fn new(stream: S, patience: Patience) -> Patient<S> {
-        let timer = Box::pin(sleep_until(Instant::now() + HEAD_TIMEOUT));
         Patient {
             stream,
             patience,
-            timer,
+            timer: Alarm::new(Instant::now() + HEAD_TIMEOUT),
         }
     }
 
@@ -123,16 +123,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         let Some(deadline) = phase.deadline() else {
             return Poll::Pending;
         };
-        if self.timer.deadline() > deadline {
-            self.timer.as_mut().reset(deadline);
-        }
-        loop {
-            ready!(self.timer.as_mut().poll(context));
-            if self.timer.deadline() >= deadline {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            self.timer.as_mut().reset(deadline);
-        }
+        ready!(self.timer.poll(deadline, context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

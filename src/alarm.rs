@@ -1,0 +1,111 @@
+//! Timers that are armed once and then looked at, not moved for every request: to arm and disarm one
+//! takes a lock and a walk through a wheel, and nearly every request is answered long before its time
+//! is over.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A timer that may go off too early, and then looks again.
+#[derive(Debug)]
+pub struct Alarm(Pin<Box<Sleep>>);
+
+/// Timers of one worker that nobody waits for now; still armed, as they were.
+#[derive(Debug, Default)]
+pub struct Alarms(RefCell<Vec<Alarm>>);
+
+/// A timer that goes back when it is dropped.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    alarm: Option<Alarm>,
+    to: &'a Alarms,
+}
+
+impl Alarm {
+    /// Goes off at `at` for the first time, or earlier if asked to.
+    pub fn new(at: Instant) -> Alarm {
+        Alarm(Box::pin(sleep_until(at)))
+    }
+
+    /// Ready once `deadline` has passed; it may be another one each time.
+    pub fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if self.0.deadline() > deadline {
+            self.0.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(self.0.as_mut().poll(cx));
+            if self.0.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            self.0.as_mut().reset(deadline);
+        }
+    }
+}
+
+impl Alarms {
+    /// One for somebody who waits until `deadline` to begin with.
+    pub fn lend(&self, deadline: Instant) -> Lent<'_> {
+        let known = self.0.borrow_mut().pop();
+        Lent {
+            alarm: Some(known.unwrap_or_else(|| Alarm::new(deadline))),
+            to: self,
+        }
+    }
+}
+
+impl Lent<'_> {
+    /// As [`Alarm::poll`].
+    pub fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.alarm {
+            Some(alarm) => alarm.poll(deadline, cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.to.0.borrow_mut().extend(self.alarm.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn it_goes_off_at_the_deadline_it_is_asked_for_last() {
+        let start = Instant::now();
+        let mut alarm = Alarm::new(start + SECOND);
+        for seconds in [3, 2, 7] {
+            let deadline = Instant::now() + seconds * SECOND;
+            poll_fn(|cx| alarm.poll(deadline, cx)).await;
+            assert_eq!(Instant::now(), deadline);
+        }
+        assert_eq!(start.elapsed(), 12 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_was_lent_before_waits_for_its_new_deadline() {
+        let alarms = Alarms::default();
+        for _ in 0..3 {
+            let deadline = Instant::now() + 5 * SECOND;
+            let mut alarm = alarms.lend(deadline);
+            let early = poll_fn(|cx| alarm.poll(deadline, cx));
+            assert!(tokio::time::timeout(4 * SECOND, early).await.is_err());
+            drop(alarm);
+            assert_eq!(alarms.0.borrow().len(), 1);
+
+            let deadline = Instant::now() + 5 * SECOND;
+            let mut alarm = alarms.lend(deadline);
+            poll_fn(|cx| alarm.poll(deadline, cx)).await;
+            assert_eq!(Instant::now(), deadline);
+        }
+    }
+}
