@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -30,6 +31,8 @@ use crate::upstream::{self, Hosts};
 #[derive(Clone)]
 pub struct Provider {
     pub(super) engine: Arc<Engine>,
+    /// Looked up once: this is how nearly every request finds its credentials.
+    fresh_lookups: Counter,
 }
 
 /// What a [`Provider`] is made of.
@@ -135,6 +138,7 @@ impl Provider {
         ];
         (
             Provider {
+                fresh_lookups: lookups(&engine.metrics, Freshness::Fresh),
                 engine: engine.clone(),
             },
             Background { engine, tasks },
@@ -150,10 +154,10 @@ impl Provider {
             return Err(Error::InstanceUnknown);
         }
         let found = engine.cache.look_up(&wanted.principal);
-        let lookup = LookupLabels {
-            freshness: freshness(&found),
+        match freshness(&found) {
+            Freshness::Fresh => self.fresh_lookups.inc(),
+            other => lookups(&engine.metrics, other).inc(),
         };
-        engine.metrics.token_lookups.get_or_create(&lookup).inc();
         match found {
             Found::Fresh(found) => found_for(wanted, found).map(Got::at_once),
             Found::Stale(found) if need == Need::Usable => {
@@ -363,6 +367,11 @@ fn found_for(wanted: &Wanted, found: Arc<Credentials>) -> Result<Arc<Credentials
         (Some(asked), Some(known)) if asked != known => Err(Error::InstanceMismatch),
         _ => Ok(found),
     }
+}
+
+fn lookups(metrics: &Metrics, freshness: Freshness) -> Counter {
+    let labels = LookupLabels { freshness };
+    metrics.token_lookups.get_or_create(&labels).clone()
 }
 
 fn freshness(found: &Found) -> Freshness {

@@ -54,8 +54,8 @@ pub struct Limits {
 /// The connections of one worker. `B` is the content that its requests carry; its default is none.
 #[derive(Debug)]
 pub struct Pool<B> {
-    /// By public name.
-    hosts: HashMap<Box<str>, Rc<Host<B>>>,
+    /// With their public names; a handful.
+    hosts: Vec<(Box<str>, Rc<Host<B>>)>,
     /// Closes idle connections; aborted when the pool is dropped.
     _sweeper: JoinSet<()>,
 }
@@ -149,12 +149,12 @@ where
             choosing: Mutex::default(),
             open: open.clone(),
         };
-        let hosts: HashMap<_, _> = targets
+        let hosts: Vec<_> = targets
             .iter()
             .map(|(name, target)| (name.clone(), Rc::new(host(target))))
             .collect();
         let mut sweeper = JoinSet::new();
-        let swept: Vec<_> = hosts.values().cloned().collect();
+        let swept: Vec<_> = hosts.iter().map(|(_, host)| host.clone()).collect();
         sweeper.spawn_local(async move {
             loop {
                 let mut pause = pin!(tokio::time::sleep(limits.idle_timeout.min(SWEEP) / 4));
@@ -182,10 +182,8 @@ where
         content: B,
         overdue: impl Future<Output = ()>,
     ) -> Result<Response<Answer<B>>, Error> {
-        let host = self
-            .hosts
-            .get(host)
-            .expect("the pool was made with the host of every route");
+        let named = self.hosts.iter().find(|(name, _)| **name == *host);
+        let (_, host) = named.expect("the pool was made with the host of every route");
         let mut overdue = pin!(overdue);
         let repeatable = content.is_end_stream()
             && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
