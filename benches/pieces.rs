@@ -86,7 +86,11 @@ fn of_the_head(criterion: &mut Criterion) {
     let (request, answer) = (request(), answer());
     let settings = head::Settings::default();
     criterion.bench_function("check a head", |b| {
-        b.iter(|| head::check(black_box(&request), &settings).expect("a good one"));
+        b.iter(|| {
+            let request = black_box(&request);
+            let seen = head::Seen::of(&request.headers);
+            head::check(request, seen, &settings).expect("a good one")
+        });
     });
     let accounts = Accounts::default();
     criterion.bench_function("name a principal", |b| {

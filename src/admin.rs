@@ -133,7 +133,7 @@ impl<E: Engine> Status<E> {
             refusal.headers_mut().insert(header::ALLOW, get);
             return refusal;
         }
-        let target = match head::check(head, &self.head) {
+        let target = match head::check(head, head::Seen::of(&head.headers), &self.head) {
             Ok(target) => target,
             Err(rejection) => return Error::from(rejection).answer(),
         };

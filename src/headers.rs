@@ -15,6 +15,17 @@ pub enum Authorization {
     Kept,
 }
 
+/// What the fields of a message say of where its content ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Nothing.
+    Unsaid,
+    /// After so many bytes.
+    Length(u64),
+    /// After the last chunk.
+    Chunked,
+}
+
 /// What `Proxy-Status` (RFC 9209) tells about an answer of the API that is passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passed {
@@ -155,21 +166,27 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
         .then(|| token.trim_ascii())
 }
 
-/// Whether nobody can read the end of the content differently (RFC 9112 §6): at most one plain
-/// Content-Length, or `chunked` once, never both.
-pub fn framing_is_plain(headers: &HeaderMap, version: Version) -> bool {
+/// What the fields say of where the content ends; none where somebody could read it differently
+/// (RFC 9112 §6): at most one plain Content-Length, or `chunked` once, never both.
+pub fn framing(headers: &HeaderMap, version: Version) -> Option<Framing> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (lengths.next(), codings.next()) {
-        (None, None) => true,
-        (Some(length), None) => lengths.next().is_none() && is_length(length.as_bytes()),
+    let framing = match (lengths.next(), codings.next()) {
+        (None, None) => Framing::Unsaid,
+        (Some(length), None) => Framing::Length(plain_length(length.as_bytes())?),
         (None, Some(coding)) => {
-            codings.next().is_none()
-                && version == Version::HTTP_11
-                && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+            let is_plain =
+                version == Version::HTTP_11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            is_plain.then_some(Framing::Chunked)?
         }
-        (Some(_), Some(_)) => false,
-    }
+        (Some(_), Some(_)) => return None,
+    };
+    (lengths.next().is_none() && codings.next().is_none()).then_some(framing)
+}
+
+/// Whether nobody can read the end of the content differently.
+pub fn framing_is_plain(headers: &HeaderMap, version: Version) -> bool {
+    framing(headers, version).is_some()
 }
 
 /// The elements of a field that is a list, on however many lines.
@@ -183,10 +200,14 @@ fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &
 }
 
 /// Digits without a leading zero, below 2^63.
-fn is_length(text: &[u8]) -> bool {
-    let digits =
-        text.iter().all(u8::is_ascii_digit) && (text == b"0" || text.first() != Some(&b'0'));
-    digits && str::from_utf8(text).is_ok_and(|text| text.parse::<i64>().is_ok())
+fn plain_length(text: &[u8]) -> Option<u64> {
+    let is_plain = matches!(text, [b'0'] | [b'1'..=b'9', ..]);
+    let mut digits = text.iter();
+    let length = digits.try_fold(0_i64, |length, digit| match digit {
+        b'0'..=b'9' => length.checked_mul(10)?.checked_add(i64::from(digit - b'0')),
+        _ => None,
+    });
+    length.filter(|_| is_plain)?.try_into().ok()
 }
 
 /// Removes every field whose name `unwanted` says so of: one look at each name, not one look-up for

@@ -9,6 +9,7 @@ mod understood;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 
 use self::answer::Received;
 use self::record::Record;
+use crate::alarm::Alarms;
 use crate::auth_endpoints::handed_out::HandedOut;
 use crate::auth_endpoints::{ANYBODY, AuthEndpoints};
 use crate::credentials::{self, Got, Need, Provider, Wanted};
@@ -101,6 +103,7 @@ pub struct Path {
     proxy: Arc<Proxy>,
     pool: Rc<Pool<Content<Incoming>>>,
     tally: Tally,
+    alarms: Alarms,
     /// Registrations under way, which a caller's hang-up does not end; the worker waits for them.
     registrations: RefCell<JoinSet<()>>,
 }
@@ -159,33 +162,37 @@ impl Path {
             proxy,
             pool: Rc::new(pool),
             tally,
+            alarms: Alarms::default(),
             registrations: RefCell::default(),
         }
     }
 
     /// Answers a request, whatever happens; counts and logs it once. With a 101 comes the session
     /// that takes the connection over.
-    pub async fn answer(
-        &self,
+    pub fn answer(
+        self: Rc<Self>,
         request: Request<Incoming>,
-    ) -> (Response<answer::Content>, Option<live::Session>) {
-        let mut record = Record::new(self, request.method());
-        let (head, content) = request.into_parts();
-        let waits_for_100 = head.headers.contains_key(header::EXPECT);
+    ) -> impl Future<Output = (Response<answer::Content>, Option<Box<live::Session>>)> + 'static
+    {
+        let (mut head, content) = request.into_parts();
         let content = Recorder::new(content, &self.proxy.memory);
-        match self.pass(head, &content, &mut record).await {
-            Ok(answer) => record.answered(answer),
-            Err(error) => {
-                // Reading would tell a caller that waits for a 100 to go ahead.
-                if !waits_for_100 {
-                    Box::pin(content.drain(DRAIN, DRAIN_TIME)).await;
+        let seen = head::Seen::of(&head.headers);
+        async move {
+            let mut record = Record::new(&self, &head.method);
+            match self.pass(&mut head, seen, &content, &mut record).await {
+                Ok(answer) => record.answered(answer),
+                Err(error) => {
+                    // Reading would tell a caller that waits for a 100 to go ahead.
+                    if !seen.expectation {
+                        Box::pin(content.drain(DRAIN, DRAIN_TIME)).await;
+                    }
+                    let mut answer = record.refused(&error);
+                    if !content.is_complete() {
+                        let close = HeaderValue::from_static("close");
+                        answer.headers_mut().insert(header::CONNECTION, close);
+                    }
+                    (answer, None)
                 }
-                let mut answer = record.refused(&error);
-                if !content.is_complete() {
-                    let close = HeaderValue::from_static("close");
-                    answer.headers_mut().insert(header::CONNECTION, close);
-                }
-                (answer, None)
             }
         }
     }
@@ -196,23 +203,27 @@ impl Path {
     /// move it about.
     async fn pass<'a>(
         &'a self,
-        caller: CallerHead,
+        caller: &mut CallerHead,
+        seen: head::Seen,
         content: &Recorder<Incoming>,
         record: &mut Record<'a>,
     ) -> Result<Received, Error> {
         let proxy = &*self.proxy;
-        let target = head::check(&caller, &proxy.head)?;
+        let target = head::check(caller, seen, &proxy.head)?;
         let (prefix, path) = naming::cut_prefix(target.path())?;
         let route = proxy
             .routes
             .find(path, &caller.method)
             .ok_or(Error::RouteUnknown)?;
         record.route = Some(route);
-        if head::asks_for_websocket(&caller, route.is_live())? {
+        if head::asks_for_websocket(caller, seen, route.is_live())? {
             let target = target.forwarded(path);
             return Box::pin(self.switch(route, prefix, caller, target, record)).await;
         }
-        let bearer = self.bearer(route.credential, &caller.headers).await?;
+        let bearer = match seen.authorization {
+            true => Box::pin(self.bearer(route.credential, &caller.headers)).await?,
+            false => Bearer::Absent,
+        };
         let named = naming::name(
             route.credential,
             prefix,
@@ -226,9 +237,9 @@ impl Path {
         };
 
         let mut request = upstream::Head {
-            method: caller.method,
+            method: caller.method.clone(),
             target: target.forwarded(path),
-            headers: caller.headers,
+            headers: std::mem::take(&mut caller.headers),
         };
         match route.credential {
             Credential::Answer => {
@@ -254,9 +265,8 @@ impl Path {
             }
         }
         let Some(principal) = named.principal else {
-            return self
-                .send(&route.host, &request, content, content.view())
-                .await;
+            let sent = self.send(&route.host, &request, content, content.view());
+            return Box::pin(sent).await;
         };
         let wanted = Wanted {
             principal,
@@ -343,7 +353,7 @@ impl Path {
         let Some(token) = headers::bearer(headers) else {
             return Ok(Bearer::Absent);
         };
-        let holder = Box::pin(self.proxy.handed_out.holder(ANYBODY, token)).await?;
+        let holder = self.proxy.handed_out.holder(ANYBODY, token).await?;
         Ok(holder.map_or(Bearer::Foreign, Bearer::Ours))
     }
 
@@ -356,7 +366,7 @@ impl Path {
         content: Content<Incoming>,
     ) -> Result<Received, Error> {
         let proxy = &*self.proxy;
-        let overdue = recorder.silent_for(proxy.response_timeout);
+        let overdue = recorder.silent_for(proxy.response_timeout, &self.alarms);
         let received = async {
             let answer = self.pool.send(host, request, content, overdue).await?;
             Received::read(answer, proxy.in_band_401, proxy.response_timeout).await

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,9 +75,9 @@ pub trait Handler: 'static {
     /// Answers one request. Dropped where the caller leaves before the answer. A session comes with
     /// a 101, and takes the connection over once that is written.
     fn handle(
-        &self,
+        self: Rc<Self>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = (Response<Self::Content>, Option<Self::Session>)>;
+    ) -> impl Future<Output = (Response<Self::Content>, Option<Self::Session>)> + 'static;
 
     /// Ends what goes on after its caller has left. Called once, when nothing is left to answer.
     fn finish(&self) -> impl Future<Output = ()>;
@@ -96,13 +97,13 @@ pub trait Session: 'static {
 
 impl Handler for proxy::Path {
     type Content = proxy::answer::Content;
-    type Session = live::Session;
+    type Session = Box<live::Session>;
 
-    async fn handle(
-        &self,
+    fn handle(
+        self: Rc<Self>,
         request: Request<Incoming>,
-    ) -> (Response<Self::Content>, Option<live::Session>) {
-        self.answer(request).await
+    ) -> impl Future<Output = (Response<Self::Content>, Option<Self::Session>)> {
+        self.answer(request)
     }
 
     async fn finish(&self) {
@@ -110,7 +111,7 @@ impl Handler for proxy::Path {
     }
 }
 
-impl Session for live::Session {
+impl Session for Box<live::Session> {
     async fn run(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin,
@@ -297,7 +298,7 @@ mod tests {
         type Session = Echo;
 
         async fn handle(
-            &self,
+            self: Rc<Self>,
             request: Request<Incoming>,
         ) -> (Response<Full<Bytes>>, Option<Echo>) {
             match request.uri().path() {

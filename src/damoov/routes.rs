@@ -120,13 +120,14 @@ impl Table {
     /// has this path and method. Case, a slash at the end, and escapes of plain characters do not
     /// matter: the API takes all of these spellings for the same path. Allocates nothing.
     pub fn find(&self, path: &str, method: &Method) -> Option<&Arc<Route>> {
-        // Escapes and empty segments may hide the first segment; where there are none, comparing it
-        // rules out nearly every entry.
-        let shows_first = !path.contains('%') && !path.starts_with("//");
+        // A checked path has no empty segments; without escapes it is compared as it stands.
+        let is_literal = memchr::memchr(b'%', path.as_bytes()).is_none();
         self.entries
             .iter()
-            .filter(|entry| !shows_first || entry.may_begin(path))
-            .find(|entry| entry.matches(path, method))
+            .find(|entry| match &entry.literal {
+                Some(literal) if is_literal => entry.begins(path, literal) && entry.takes(method),
+                Some(_) | None => entry.matches(path) && entry.takes(method),
+            })
             .map(|entry| &entry.route)
     }
 }
@@ -200,6 +201,8 @@ fn is_plain(byte: u8) -> bool {
 struct Entry {
     /// In lower case; `*` matches any.
     segments: Vec<Box<str>>,
+    /// The path in lower case, without a slash at the end, where no `*` is in it.
+    literal: Option<Box<str>>,
     /// Whether nothing may follow.
     exact: bool,
     route: Arc<Route>,
@@ -211,6 +214,7 @@ impl Entry {
         let path = route.path.trim_end_matches('$').to_ascii_lowercase();
         Entry {
             segments: segments(&path).map(Box::from).collect(),
+            literal: (!path.contains('*')).then(|| path.trim_end_matches('/').into()),
             exact,
             route: Arc::new(route),
         }
@@ -222,18 +226,26 @@ impl Entry {
         (literals, self.exact, !self.route.methods.is_empty())
     }
 
-    /// Whether the first segment of a path that shows it is this entry's.
-    fn may_begin(&self, path: &str) -> bool {
-        let Some(first) = self.segments.first().filter(|first| &***first != "*") else {
-            return true;
+    /// Whether a path without escapes begins with the segments of `literal`, and ends there if it
+    /// must.
+    fn begins(&self, path: &str, literal: &str) -> bool {
+        let Some((begin, rest)) = path.as_bytes().split_at_checked(literal.len()) else {
+            return false;
         };
-        let path = path.as_bytes();
-        path.get(1..=first.len())
-            .is_some_and(|begin| begin.eq_ignore_ascii_case(first.as_bytes()))
-            && matches!(path.get(first.len() + 1), None | Some(b'/'))
+        let ends_well = match rest {
+            [] | [b'/'] => true,
+            [b'/', ..] => !self.exact,
+            _ => false,
+        };
+        ends_well && begin.eq_ignore_ascii_case(literal.as_bytes())
     }
 
-    fn matches(&self, path: &str, method: &Method) -> bool {
+    fn takes(&self, method: &Method) -> bool {
+        self.route.methods.is_empty() || self.route.methods.contains(method)
+    }
+
+    /// Whether a path shows the segments, however they are escaped.
+    fn matches(&self, path: &str) -> bool {
         let mut actual = segments(path);
         let prefix = self.segments.iter().all(|wanted| {
             actual.next().is_some_and(|segment| {
@@ -243,9 +255,7 @@ impl Entry {
                         .eq(wanted.bytes())
             })
         });
-        prefix
-            && (!self.exact || actual.next().is_none())
-            && (self.route.methods.is_empty() || self.route.methods.contains(method))
+        prefix && (!self.exact || actual.next().is_none())
     }
 }
 

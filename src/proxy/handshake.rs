@@ -21,7 +21,7 @@ impl Path {
         &self,
         route: &Route,
         prefix: Option<Prefix<'_>>,
-        mut caller: CallerHead,
+        caller: &mut CallerHead,
         target: PathAndQuery,
         record: &mut Record<'_>,
     ) -> Result<Received, Error> {
@@ -43,9 +43,9 @@ impl Path {
         let handshake = live::Handshake {
             target: &proxy.targets[&*route.host],
             head: upstream::Head {
-                method: caller.method,
+                method: caller.method.clone(),
                 target,
-                headers: caller.headers,
+                headers: std::mem::take(&mut caller.headers),
             },
             wanted: named.principal.map(|principal| Wanted {
                 principal,
@@ -55,6 +55,9 @@ impl Path {
         };
         let opened = proxy.live.open(handshake).await?;
         record.passed = opened.passed;
-        Ok(Received::handshake(opened.answer, opened.session))
+        Ok(Received::handshake(
+            opened.answer,
+            opened.session.map(Box::new),
+        ))
     }
 }

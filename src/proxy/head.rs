@@ -87,17 +87,57 @@ pub enum Rejection {
     TooManyFields,
 }
 
-/// Checks a request head. Allocates nothing. Framing comes first: where it is in doubt, nothing
-/// that follows on the connection may be read as a request.
-pub fn check(head: &Parts, settings: &Settings) -> Result<Target, Rejection> {
-    let framing_is_plain = headers::framing_is_plain(&head.headers, head.version);
-    require(framing_is_plain, Rejection::Framing)?;
+/// Which of the fields that the path asks about a request has: most have none of them, and a look at
+/// each name there is costs less than a look-up of each that might be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Content-Length or Transfer-Encoding.
+    pub framing: bool,
+    /// Origin or Sec-Fetch-Site.
+    pub origin: bool,
+    /// Expect.
+    pub expectation: bool,
+    /// Upgrade.
+    pub upgrade: bool,
+    /// Authorization.
+    pub authorization: bool,
+    /// A name that reads like one that the proxy sets or checks.
+    pub disguise: bool,
+}
+
+impl Seen {
+    /// Looks once at each name.
+    pub fn of(headers: &HeaderMap) -> Seen {
+        let mut seen = Seen::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "content-length" | "transfer-encoding" => seen.framing = true,
+                "origin" | "sec-fetch-site" => seen.origin = true,
+                "expect" => seen.expectation = true,
+                "upgrade" => seen.upgrade = true,
+                "authorization" => seen.authorization = true,
+                other => seen.disguise |= reads_like_ours(other),
+            }
+        }
+        seen
+    }
+}
+
+/// Checks a request head that has `seen`. Allocates nothing. Framing comes first: where it is in
+/// doubt, nothing that follows on the connection may be read as a request.
+pub fn check(head: &Parts, seen: Seen, settings: &Settings) -> Result<Target, Rejection> {
+    let framing_is_plain = || headers::framing_is_plain(&head.headers, head.version);
+    require(!seen.framing || framing_is_plain(), Rejection::Framing)?;
     require(head.headers.len() <= FIELD_LIMIT, Rejection::TooManyFields)?;
     check_method(&head.method)?;
     check_host(head, settings)?;
-    check_origin(&head.headers, settings)?;
-    check_field_names(&head.headers)?;
-    check_expectation(&head.headers)?;
+    if seen.origin {
+        check_origin(&head.headers, settings)?;
+    }
+    require(!seen.disguise, Rejection::FieldName)?;
+    if seen.expectation {
+        check_expectation(&head.headers)?;
+    }
     // Absent in the authority-form, which only CONNECT may use.
     let target = head.uri.path_and_query().ok_or(Rejection::Path)?;
     check_target(target)?;
@@ -182,13 +222,17 @@ fn check_authority(authority: &str, settings: &Settings) -> Result<(), Rejection
 /// where something precedes it.
 fn host_of(authority: &str) -> Option<(&str, bool)> {
     // The colons of an IPv6 address stand within brackets.
-    let host_end = match authority.rfind(']') {
-        Some(bracket) => bracket + 1,
-        None => authority.find(':').unwrap_or(authority.len()),
+    let host_end = match authority.as_bytes() {
+        [b'[', ..] => authority.rfind(']')? + 1,
+        name => name
+            .iter()
+            .position(|byte| *byte == b':')
+            .unwrap_or(name.len()),
     };
     let (host, port) = authority.split_at(host_end);
     let port_is_good = match port.strip_prefix(':') {
-        Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
+        // `parse` would take a sign.
+        Some(digits) => !digits.starts_with('+') && digits.parse::<u16>().is_ok(),
         None => port.is_empty(),
     };
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
@@ -229,7 +273,7 @@ fn check_origin(headers: &HeaderMap, settings: &Settings) -> Result<(), Rejectio
 
 /// Servers behind CGI-like interfaces read `_` as `-`, others drop it: such a name could pass our
 /// checks as a stranger and arrive as one of these.
-fn check_field_names(headers: &HeaderMap) -> Result<(), Rejection> {
+fn reads_like_ours(name: &str) -> bool {
     const GUARDED: [&str; 20] = [
         "authorization",
         "connection",
@@ -254,15 +298,12 @@ fn check_field_names(headers: &HeaderMap) -> Result<(), Rejection> {
     ];
     // X-Forwarded-* is a family, and X-Real-IP travels with it.
     const GUARDED_FAMILIES: [&str; 2] = ["xforwarded", "xrealip"];
-    let reads_like_ours = |name: &HeaderName| {
-        let bare = || name.as_str().bytes().filter(|b| !b"-_".contains(b));
-        name.as_str().contains('_')
-            && (GUARDED.iter().any(|ours| bare().eq(ours.bytes()))
-                || GUARDED_FAMILIES
-                    .iter()
-                    .any(|ours| bare().take(ours.len()).eq(ours.bytes())))
-    };
-    require(!headers.keys().any(reads_like_ours), Rejection::FieldName)
+    let bare = || name.bytes().filter(|b| !b"-_".contains(b));
+    name.contains('_')
+        && (GUARDED.iter().any(|ours| bare().eq(ours.bytes()))
+            || GUARDED_FAMILIES
+                .iter()
+                .any(|ours| bare().take(ours.len()).eq(ours.bytes())))
 }
 
 fn check_expectation(headers: &HeaderMap) -> Result<(), Rejection> {
@@ -274,8 +315,8 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Rejection> {
 /// Whether the request is a good WebSocket handshake (RFC 6455 §4.2.1). A caller that offers another
 /// protocol is content with HTTP/1.1 and gets it; one that asks for WebSocket is not, and gets it
 /// where `is_live` says that its route has it. Asked once the route is known.
-pub fn asks_for_websocket(head: &Parts, is_live: bool) -> Result<bool, Rejection> {
-    if !headers::names_websocket(&head.headers) {
+pub fn asks_for_websocket(head: &Parts, seen: Seen, is_live: bool) -> Result<bool, Rejection> {
+    if !seen.upgrade || !headers::names_websocket(&head.headers) {
         return Ok(false);
     }
     require(is_live, Rejection::Upgrade)?;
@@ -315,14 +356,50 @@ fn is_plain_path(path: &str) -> bool {
     let Some(segments) = path.strip_prefix('/') else {
         return false;
     };
-    !path.contains("//") && segments.split('/').all(is_plain_segment)
+    let (mut before, mut is_good, mut has_oddities) = (b'/', true, false);
+    for byte in segments.bytes() {
+        let kind = KINDS[usize::from(byte)];
+        is_good &= kind != Kind::Bad && (byte, before) != (b'/', b'/');
+        has_oddities |= kind == Kind::Odd;
+        before = byte;
+    }
+    // `/` alone has one segment, which is empty.
+    is_good && (!has_oddities || segments.split('/').all(is_plain_segment))
 }
 
+/// What a byte of a path tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing good.
+    Bad,
+    /// A character of a segment, or what ends one.
+    Plain,
+    /// It depends on its neighbours.
+    Odd,
+}
+
+const KINDS: [Kind; 256] = {
+    let mut kinds = [Kind::Bad; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        if (byte as u8).is_ascii_alphanumeric() {
+            kinds[byte] = Kind::Plain;
+        }
+        byte += 1;
+    }
+    let mut others = b"/-_~!$&'()*+,=:@".as_slice();
+    while let [other, rest @ ..] = others {
+        kinds[*other as usize] = Kind::Plain;
+        others = rest;
+    }
+    kinds[b'.' as usize] = Kind::Odd;
+    kinds[b'%' as usize] = Kind::Odd;
+    kinds
+};
+
+/// Whether the dots and escapes of a segment hide nothing.
 fn is_plain_segment(segment: &str) -> bool {
-    let is_literal = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@%".contains(&b);
-    segment.bytes().all(is_literal)
-        && !matches!(segment, "." | "..")
-        && (!segment.contains('%') || has_plain_escapes(segment))
+    !matches!(segment, "." | "..") && (!segment.contains('%') || has_plain_escapes(segment))
 }
 
 /// Whether the escapes of a segment are whole, and hide nothing that is not plain.
@@ -363,7 +440,11 @@ mod tests {
             hosts: vec!["Proxy.Internal".to_owned(), "gateway:8080".to_owned()],
             allowed_origins: vec!["https://app.example".to_owned()],
         };
-        check(head, &settings)
+        check(head, Seen::of(&head.headers), &settings)
+    }
+
+    fn asks_for(head: &Parts, is_live: bool) -> Result<bool, Rejection> {
+        asks_for_websocket(head, Seen::of(&head.headers), is_live)
     }
 
     /// The verdict on a good request with these fields added.
@@ -658,23 +739,22 @@ mod tests {
     fn an_upgrade_is_ignored_unless_it_asks_for_websocket_which_one_route_has() {
         for value in ["h2c", "TLS/1.0", "websockets"] {
             let head = handshake(&[("upgrade", value)]);
-            assert_eq!(asks_for_websocket(&head, true), Ok(false), "{value}");
-            assert_eq!(asks_for_websocket(&head, false), Ok(false), "{value}");
+            assert_eq!(asks_for(&head, true), Ok(false), "{value}");
+            assert_eq!(asks_for(&head, false), Ok(false), "{value}");
         }
         for value in ["websocket", "WebSocket", "h2c, websocket/13"] {
             let head = handshake(&[("upgrade", value)]);
-            assert_eq!(asks_for_websocket(&head, true), Ok(true), "{value}");
-            let elsewhere = asks_for_websocket(&head, false);
+            assert_eq!(asks_for(&head, true), Ok(true), "{value}");
+            let elsewhere = asks_for(&head, false);
             assert_eq!(elsewhere, Err(Rejection::Upgrade), "{value}");
         }
         let lines = handshake(&[("upgrade", "h2c"), ("upgrade", "websocket")]);
-        assert_eq!(asks_for_websocket(&lines, true), Ok(true));
+        assert_eq!(asks_for(&lines, true), Ok(true));
     }
 
     #[test]
     fn a_handshake_that_is_not_rfc_6455s_is_refused() {
-        let bad =
-            |head: &Parts| assert_eq!(asks_for_websocket(head, true), Err(Rejection::Handshake));
+        let bad = |head: &Parts| assert_eq!(asks_for(head, true), Err(Rejection::Handshake));
         for instead in [
             &[("connection", "")][..],
             &[("connection", "close")],
@@ -703,7 +783,7 @@ mod tests {
         old.version = Version::HTTP_10;
         bad(&old);
         assert_eq!(
-            asks_for_websocket(&handshake(&[("content-length", "0")]), true),
+            asks_for(&handshake(&[("content-length", "0")]), true),
             Ok(true)
         );
     }

@@ -65,7 +65,7 @@ impl<'a> Record<'a> {
     pub(super) fn answered(
         mut self,
         answer: Received,
-    ) -> (Response<Content>, Option<live::Session>) {
+    ) -> (Response<Content>, Option<Box<live::Session>>) {
         self.ending = match answer.origin {
             Origin::Api => Ending::PassedOn(answer.status()),
             Origin::Proxy => Ending::Answered(answer.status()),

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -202,12 +203,12 @@ pub async fn converse<H: Handler>(
     let stream = Patient::new(stream, patience.clone());
     let switched: Rc<Cell<Option<H::Session>>> = Rc::default();
     let service = service_fn(|request| {
-        let (handler, switched) = (handler.clone(), switched.clone());
+        let switched = switched.clone();
         let busy = patience.busy();
+        let answering = handler.clone().handle(request);
         // Boxed: it is kilobytes, which hyper would move several times for each request and keep room
         // for on idle connections.
-        Box::pin(async move {
-            let (answer, session) = handler.handle(request).await;
+        Box::pin(answering.map(move |(answer, session)| {
             if session.is_some() {
                 switched.set(session);
             }
@@ -215,7 +216,7 @@ pub async fn converse<H: Handler>(
                 content,
                 _busy: busy,
             }))
-        })
+        }))
     });
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)

@@ -27,6 +27,7 @@ use self::content::Decoder;
 use self::outgoing::Outgoing;
 use super::connect::Stream;
 use super::{Broken, Error, Head};
+use crate::headers::Framing;
 
 /// What is read at once, to begin with: room for the head and content of most answers.
 const FIRST_READ: usize = 8 * 1024;
@@ -41,13 +42,17 @@ const KEPT: usize = 16 * 1024;
 /// the rest. Longer than a caller may pause.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection that nobody waits for an answer on.
+/// A connection that nobody waits for an answer on. Boxed once, because it is handed on several
+/// times for each request.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct Connection(Box<Wire>);
+
+#[derive(Debug)]
+struct Wire {
     stream: Stream,
     /// What was read and not yet taken; empty between exchanges.
     read: BytesMut,
-    /// Kept for the next request.
+    /// The buffer for heads and framing, empty between exchanges.
     framing: Vec<u8>,
 }
 
@@ -63,10 +68,9 @@ pub(super) struct Failed {
 #[derive(Debug)]
 pub(super) struct Content<P> {
     decoder: Decoder,
-    read: BytesMut,
     /// How much to read at once.
     wanted: usize,
-    /// The largest that `read` has been, in bytes: what is left of it may not tell.
+    /// The largest that the buffer has been, in bytes: what is left of it may not tell.
     largest: usize,
     /// None once the connection has ended or was taken.
     source: Option<Source<P>>,
@@ -78,9 +82,8 @@ pub(super) struct Content<P> {
 #[derive(Debug)]
 enum Source<P> {
     /// The request was sent whole.
-    Stream {
-        stream: Stream,
-        framing: Vec<u8>,
+    Whole {
+        connection: Connection,
         /// Whether the API means to keep the connection.
         lasts: bool,
         place: P,
@@ -90,6 +93,7 @@ enum Source<P> {
     /// not used again.
     Half {
         stream: ReadHalf<Stream>,
+        read: BytesMut,
         answered: oneshot::Sender<()>,
         _place: Rc<P>,
     },
@@ -97,11 +101,11 @@ enum Source<P> {
 
 impl Connection {
     pub(super) fn new(stream: Stream) -> Connection {
-        Connection {
+        Connection(Box::new(Wire {
             stream,
             read: BytesMut::new(),
             framing: Vec::new(),
-        }
+        }))
     }
 
     /// Whether it can carry another request, as far as this end knows: nothing has come since the
@@ -110,7 +114,7 @@ impl Connection {
     pub(super) fn is_quiet(&mut self, cx: &mut Context<'_>) -> bool {
         let mut byte = [0];
         let reading =
-            poll_fn(|cx| Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut byte)));
+            poll_fn(|cx| Pin::new(&mut self.0.stream).poll_read(cx, &mut ReadBuf::new(&mut byte)));
         // Whoever asks may have used up its share of reads for now, which looks like quiet.
         pin!(unconstrained(reading)).poll(cx).is_pending()
     }
@@ -119,80 +123,92 @@ impl Connection {
     /// held until the connection is closed or taken back.
     ///
     /// Whatever goes wrong, and if this is dropped, the connection is closed.
-    pub(super) async fn exchange<B, P>(
+    pub(super) fn exchange<B, P>(
         mut self,
         request: &Head,
         host: &HeaderValue,
         content: B,
         place: P,
-    ) -> Result<Response<Content<P>>, Failed>
+    ) -> impl Future<Output = Result<Response<Content<P>>, Failed>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
         P: 'static,
     {
-        let framing = std::mem::take(&mut self.framing);
+        let framing = std::mem::take(&mut self.0.framing);
         let mut outgoing = Outgoing::new(framing, request, host, content);
-        let mut finder = head::Finder::default();
-        let mut heard = false;
-        let mut writes = true;
-        let mut sent = false;
-        let answer = poll_fn(|cx| {
-            if writes && !sent {
-                match outgoing.poll(&mut self.stream, cx) {
-                    Poll::Ready(Ok(())) => sent = true,
-                    // The API may answer and close without reading everything (RFC 9112 §9.5).
-                    Poll::Ready(Err(Broken::Write(_))) => writes = false,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Broken(error))),
-                    Poll::Pending => {}
+        let is_to_head = request.method == Method::HEAD;
+        async move {
+            let mut finder = head::Finder::default();
+            let mut heard = false;
+            let mut writes = true;
+            let mut sent = false;
+            let answer = poll_fn(|cx| {
+                let Wire { stream, read, .. } = &mut *self.0;
+                if writes && !sent {
+                    match outgoing.poll(stream, cx) {
+                        Poll::Ready(Ok(())) => sent = true,
+                        // The API may answer and close without reading everything (RFC 9112 §9.5).
+                        Poll::Ready(Err(Broken::Write(_))) => writes = false,
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Broken(error))),
+                        Poll::Pending => {}
+                    }
                 }
-            }
-            loop {
-                match ready!(poll_fill(&mut self.stream, &mut self.read, FIRST_READ, cx)) {
-                    Ok(0) => return Poll::Ready(Err(Error::Broken(Broken::Cut))),
-                    Ok(_) => heard = true,
-                    Err(error) => return Poll::Ready(Err(Error::Broken(Broken::Read(error)))),
+                loop {
+                    match ready!(poll_fill(stream, read, FIRST_READ, cx)) {
+                        Ok(0) => return Poll::Ready(Err(Error::Broken(Broken::Cut))),
+                        Ok(_) => heard = true,
+                        Err(error) => return Poll::Ready(Err(Error::Broken(Broken::Read(error)))),
+                    }
+                    match finder.take(read) {
+                        Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
+                        Ok(None) => {}
+                        Err(error) => return Poll::Ready(Err(error)),
+                    }
                 }
-                match finder.take(&mut self.read) {
-                    Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
-                    Ok(None) => {}
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
-            }
-        });
-        let answer = answer.await.map_err(|error| Failed { error, heard })?;
-        let decoder = decoder(&request.method, &answer);
-        let Connection { stream, read, .. } = self;
-        let source = if sent {
-            Source::Stream {
-                stream,
-                framing: outgoing.into_framing(),
-                lasts: head::lasts(&answer),
-                place,
-            }
-        } else {
-            let (stream, rest) = tokio::io::split(stream);
-            let place = Rc::new(place);
-            let shared = place.clone();
-            let (answered, told) = oneshot::channel();
-            tokio::task::spawn_local(async move {
-                let _place = shared;
-                send_rest(outgoing, rest, told).await;
             });
-            Source::Half {
-                stream,
-                answered,
-                _place: place,
-            }
-        };
-        let content = Content {
-            decoder,
-            wanted: LONG_READ,
-            largest: read.capacity(),
+            let (answer, framing) = answer.await.map_err(|error| Failed { error, heard })?;
+            let content = Content {
+                decoder: decoder(is_to_head, answer.status(), framing),
+                wanted: LONG_READ,
+                largest: self.0.read.capacity(),
+                source: Some(match sent {
+                    true => {
+                        self.0.framing = outgoing.into_framing();
+                        Source::Whole {
+                            connection: self,
+                            lasts: head::lasts(&answer),
+                            place,
+                        }
+                    }
+                    false => self.read_on(outgoing, place),
+                }),
+                failure: None,
+            };
+            Ok(answer.map(|()| content))
+        }
+    }
+
+    /// Leaves it to a task to send the rest of a request whose answer has begun.
+    fn read_on<B, P>(self, outgoing: Outgoing<B>, place: P) -> Source<P>
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+        P: 'static,
+    {
+        let Wire { stream, read, .. } = *self.0;
+        let (stream, rest) = tokio::io::split(stream);
+        let place = Rc::new(place);
+        let shared = place.clone();
+        let (answered, told) = oneshot::channel();
+        tokio::task::spawn_local(async move {
+            let _place = shared;
+            send_rest(outgoing, rest, told).await;
+        });
+        Source::Half {
+            stream,
             read,
-            source: Some(source),
-            failure: None,
-        };
-        Ok(answer.map(|()| content))
+            answered,
+            _place: place,
+        }
     }
 }
 
@@ -226,13 +242,31 @@ async fn send_rest<B: Body<Data = Bytes> + Unpin>(
 }
 
 /// How the content of an answer with plain framing ends (RFC 9112 §6.3).
-fn decoder(method: &Method, answer: &Response<()>) -> Decoder {
-    let has_none = *method == Method::HEAD
-        || answer.status() == StatusCode::NO_CONTENT
-        || answer.status() == StatusCode::NOT_MODIFIED;
-    match has_none {
-        true => Decoder::none(),
-        false => Decoder::of(answer.headers()),
+fn decoder(is_to_head: bool, status: StatusCode, framing: Framing) -> Decoder {
+    match status {
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Decoder::none(),
+        _ if is_to_head => Decoder::none(),
+        _ => Decoder::of(framing),
+    }
+}
+
+impl<P> Source<P> {
+    /// What was read and not yet taken.
+    fn buffer(&mut self) -> &mut BytesMut {
+        match self {
+            Source::Whole { connection, .. } => &mut connection.0.read,
+            Source::Half { read, .. } => read,
+        }
+    }
+
+    fn poll_fill(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self {
+            Source::Whole { connection, .. } => {
+                let Wire { stream, read, .. } = &mut *connection.0;
+                poll_fill(stream, read, wanted, cx)
+            }
+            Source::Half { stream, read, .. } => poll_fill(stream, read, wanted, cx),
+        }
     }
 }
 
@@ -246,23 +280,17 @@ impl<P> Content<P> {
             return Poll::Ready(Some(Err(failure)));
         }
         loop {
-            match self.decoder.take(&mut self.read) {
+            let Some(source) = &mut self.source else {
+                return Poll::Ready(None);
+            };
+            match self.decoder.take(source.buffer()) {
                 Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
                 Ok(None) if self.decoder.is_over() => return Poll::Ready(None),
                 Ok(None) => {}
                 Err(error) => return self.fail(error, cx),
             }
-            let wanted = self.decoder.wanted(self.wanted);
-            let filled = match &mut self.source {
-                Some(Source::Stream { stream, .. }) => {
-                    ready!(poll_fill(stream, &mut self.read, wanted, cx))
-                }
-                Some(Source::Half { stream, .. }) => {
-                    ready!(poll_fill(stream, &mut self.read, wanted, cx))
-                }
-                None => return Poll::Ready(None),
-            };
-            self.largest = self.largest.max(self.read.capacity());
+            let filled = ready!(source.poll_fill(self.decoder.wanted(self.wanted), cx));
+            self.largest = self.largest.max(source.buffer().capacity());
             match filled {
                 Ok(0) if self.decoder.ends_with_the_connection() => {
                     self.decoder = Decoder::none();
@@ -290,29 +318,27 @@ impl<P> Content<P> {
 
     /// Once it is over: the connection, if it can be used again, and what it takes up.
     pub(super) fn take_connection(&mut self) -> Option<(Connection, P)> {
-        let is_used_up = self.is_over() && self.read.is_empty();
-        let Source::Stream {
-            stream,
-            mut framing,
-            lasts: true,
+        let is_over = self.is_over();
+        let is_used_up = |source: &mut Source<P>| match source {
+            Source::Whole {
+                connection, lasts, ..
+            } => *lasts && is_over && connection.0.read.is_empty(),
+            Source::Half { .. } => false,
+        };
+        let Source::Whole {
+            mut connection,
             place,
-        } = self
-            .source
-            .take_if(|source| is_used_up && matches!(source, Source::Stream { lasts: true, .. }))?
+            ..
+        } = self.source.take_if(is_used_up)?
         else {
             return None;
         };
+        let Wire { read, framing, .. } = &mut *connection.0;
         framing.clear();
         framing.shrink_to(KEPT);
-        let read = match self.largest > KEPT {
-            true => BytesMut::new(),
-            false => std::mem::take(&mut self.read),
-        };
-        let connection = Connection {
-            stream,
-            read,
-            framing,
-        };
+        if self.largest > KEPT {
+            *read = BytesMut::new();
+        }
         Some((connection, place))
     }
 

@@ -3,9 +3,9 @@
 //! readers see different ends.
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap};
 use http_body::SizeHint;
 
+use crate::headers::Framing;
 use crate::upstream::Broken;
 
 /// Chunk extensions and trailers of one answer, in bytes, together; they are dropped.
@@ -64,18 +64,17 @@ impl Decoder {
         Decoder(Ending::Length(0))
     }
 
-    /// As the fields say, which are plain.
-    pub(super) fn of(headers: &HeaderMap) -> Decoder {
-        if headers.contains_key(header::TRANSFER_ENCODING) {
-            return Decoder(Ending::Chunks(Chunks {
+    /// As the fields of the head say.
+    pub(super) fn of(framing: Framing) -> Decoder {
+        Decoder(match framing {
+            Framing::Unsaid => Ending::Close,
+            Framing::Length(length) => Ending::Length(length),
+            Framing::Chunked => Ending::Chunks(Chunks {
                 state: State::Size(0),
                 left: 0,
                 oddments: 0,
-            }));
-        }
-        let length = headers.get(header::CONTENT_LENGTH);
-        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        Decoder(length.map_or(Ending::Close, Ending::Length))
+            }),
+        })
     }
 
     /// The next piece of content; none where more must be read first, or it is over.
@@ -197,8 +196,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn chunked() -> Decoder {
-        let chunked = (header::TRANSFER_ENCODING, "chunked".parse().unwrap());
-        Decoder::of(&HeaderMap::from_iter([chunked]))
+        Decoder::of(Framing::Chunked)
     }
 
     /// The content of `text`, given to the decoder in pieces of this size, and what is left.
@@ -298,8 +296,7 @@ mod tests {
 
     #[test]
     fn a_length_is_kept_to_and_a_close_takes_all() {
-        let length = (header::CONTENT_LENGTH, "5".parse().unwrap());
-        let mut decoder = Decoder::of(&HeaderMap::from_iter([length]));
+        let mut decoder = Decoder::of(Framing::Length(5));
         assert_eq!(decoder.size_hint().exact(), Some(5));
         let mut read = BytesMut::from("abc");
         assert_eq!(decoder.take(&mut read).unwrap().unwrap(), "abc");
@@ -310,7 +307,7 @@ mod tests {
         assert_eq!(&read[..], b"fg");
         assert!(decoder.take(&mut read).unwrap().is_none());
 
-        let mut decoder = Decoder::of(&HeaderMap::new());
+        let mut decoder = Decoder::of(Framing::Unsaid);
         assert!(decoder.ends_with_the_connection() && !decoder.is_over());
         assert_eq!(decoder.take(&mut read).unwrap().unwrap(), "fg");
         assert!(!decoder.is_over());

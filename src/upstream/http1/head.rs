@@ -7,7 +7,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
-use crate::headers::{framing_is_plain, wants_close};
+use crate::headers::{Framing, framing, wants_close};
 use crate::upstream::{Broken, Error};
 
 /// The longest head of an answer, in bytes, and the most of interim answers before it.
@@ -29,7 +29,10 @@ pub(super) struct Finder {
 impl Finder {
     /// Takes the head, once it is there whole. Interim answers (RFC 9110 §15.2) before it are
     /// dropped.
-    pub(super) fn take(&mut self, read: &mut BytesMut) -> Result<Option<Response<()>>, Error> {
+    pub(super) fn take(
+        &mut self,
+        read: &mut BytesMut,
+    ) -> Result<Option<(Response<()>, Framing)>, Error> {
         while let Some(end) = self.end(read) {
             let answer = parse(&read.split_to(end).freeze()).map_err(Error::Broken)?;
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -42,9 +45,9 @@ impl Finder {
                 }
                 continue;
             }
-            return match framing_is_plain(answer.headers(), answer.version()) {
-                true => Ok(Some(answer)),
-                false => Err(Error::Framing),
+            return match framing(answer.headers(), answer.version()) {
+                Some(framing) => Ok(Some((answer, framing))),
+                None => Err(Error::Framing),
             };
         }
         match read.len() > LONGEST_HEAD {
@@ -124,7 +127,8 @@ mod tests {
     use super::*;
 
     fn taken(head: &str) -> Result<Option<Response<()>>, Error> {
-        Finder::default().take(&mut head.into())
+        let taken = Finder::default().take(&mut head.into())?;
+        Ok(taken.map(|(answer, _)| answer))
     }
 
     #[test]
@@ -138,7 +142,8 @@ mod tests {
             assert_eq!(first.is_some(), cut >= head.len(), "{cut}");
             if first.is_none() {
                 read.extend_from_slice(&whole.as_bytes()[cut..]);
-                let answer = finder.take(&mut read).unwrap().unwrap();
+                let (answer, framing) = finder.take(&mut read).unwrap().unwrap();
+                assert_eq!(framing, Framing::Length(3));
                 assert_eq!(answer.headers()["a"], "1");
                 assert_eq!(&read[..], b"abc");
             }

@@ -199,7 +199,7 @@ async fn a_connection_keeps_no_buffer_of_a_long_answer() {
         far.write_all(&vec![0; length]).await.unwrap();
         let (got, connection) = whole(get(connection).await.unwrap()).await.unwrap();
         assert_eq!(got.len(), length);
-        assert_eq!(connection.unwrap().read.capacity(), 0, "{length}");
+        assert_eq!(connection.unwrap().0.read.capacity(), 0, "{length}");
     }
 }
 

@@ -67,6 +67,19 @@ impl<B> Failed<B> {
     }
 }
 
+impl<B> From<http1::Failed> for Failed<B> {
+    fn from(failed: http1::Failed) -> Failed<B> {
+        let state = match &failed.error {
+            Error::Broken(Broken::Cut | Broken::Read(_)) if !failed.heard => State::Unanswered,
+            _ => State::Final,
+        };
+        Failed {
+            error: failed.error,
+            state,
+        }
+    }
+}
+
 impl<B> Lease<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -80,31 +93,23 @@ where
         content: B,
         overdue: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Response<Answer<B>>, Failed<B>> {
-        let answer = async {
-            match self {
-                Lease::Http1(connection, place) => {
-                    let answer = connection.exchange(request, &target.host, content, place);
-                    let answer = answer.await.map_err(|failed| Failed {
-                        state: match &failed.error {
-                            Error::Broken(Broken::Cut | Broken::Read(_)) if !failed.heard => {
-                                State::Unanswered
-                            }
-                            _ => State::Final,
-                        },
-                        error: failed.error,
-                    })?;
-                    Ok(answer.map(Answer::of_http1))
+        let late = || Err(Failed::finally(Error::ResponseTimeout));
+        match self {
+            Lease::Http1(connection, place) => tokio::select! {
+                biased;
+                answer = connection.exchange(request, &target.host, content, place) => match answer {
+                    Ok(answer) => Ok(answer.map(Answer::of_http1)),
+                    Err(failed) => Err(failed.into()),
+                },
+                () = overdue => late(),
+            },
+            Lease::Http2(sender) => tokio::select! {
+                biased;
+                answer = Box::pin(exchange_by_http2(sender, http2_request(target, request, content))) => {
+                    answer
                 }
-                Lease::Http2(sender) => {
-                    let request = http2_request(target, request, content);
-                    Box::pin(exchange_by_http2(sender, request)).await
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            answer = answer => answer,
-            () = overdue => Err(Failed::finally(Error::ResponseTimeout)),
+                () = overdue => late(),
+            },
         }
     }
 }
