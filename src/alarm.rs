@@ -3,7 +3,8 @@
 //! is over.
 
 use std::cell::RefCell;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -53,6 +54,17 @@ impl Alarms {
             to: self,
         }
     }
+
+    /// What `future` comes to, or none where that is not before `deadline`.
+    pub async fn until<F: Future>(&self, deadline: Instant, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut alarm = self.lend(deadline);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => alarm.poll(deadline, cx).map(|()| None),
+        })
+        .await
+    }
 }
 
 impl Lent<'_> {
@@ -74,7 +86,7 @@ impl Drop for Lent<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
+    use std::future::pending;
     use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -96,15 +108,12 @@ mod tests {
         let alarms = Alarms::default();
         for _ in 0..3 {
             let deadline = Instant::now() + 5 * SECOND;
-            let mut alarm = alarms.lend(deadline);
-            let early = poll_fn(|cx| alarm.poll(deadline, cx));
-            assert!(tokio::time::timeout(4 * SECOND, early).await.is_err());
-            drop(alarm);
+            let answer = alarms.until(deadline, tokio::time::sleep(4 * SECOND));
+            assert_eq!(answer.await, Some(()));
             assert_eq!(alarms.0.borrow().len(), 1);
 
             let deadline = Instant::now() + 5 * SECOND;
-            let mut alarm = alarms.lend(deadline);
-            poll_fn(|cx| alarm.poll(deadline, cx)).await;
+            assert_eq!(alarms.until(deadline, pending::<()>()).await, None);
             assert_eq!(Instant::now(), deadline);
         }
     }

@@ -367,11 +367,13 @@ impl Path {
     ) -> Result<Received, Error> {
         let proxy = &*self.proxy;
         let overdue = recorder.silent_for(proxy.response_timeout, &self.alarms);
-        let received = async {
-            let answer = self.pool.send(host, request, content, overdue).await?;
-            Received::read(answer, proxy.in_band_401, proxy.response_timeout).await
+        let received = match self.pool.send(host, request, content, overdue).await {
+            Ok(answer) if proxy.in_band_401 && answer::may_hold_a_401(&answer) => {
+                Box::pin(Received::read(answer, proxy.response_timeout)).await
+            }
+            sent => sent.map(Received::unread),
         };
-        received.await.map_err(|error| match recorder.failure() {
+        received.map_err(|error| match recorder.failure() {
             Some(failure) => Error::Content(failure),
             None => Error::Upstream(error),
         })

@@ -7,11 +7,11 @@ use std::env;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
-use tracing_subscriber::filter::{FilterExt, FilterFn};
+use tracing_subscriber::filter::{FilterExt, FilterFn, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{Layer, Registry};
 
 /// Crates whose debug and trace events may show header fields or key material.
 const CAPPED: [&str; 8] = [
@@ -51,7 +51,7 @@ pub enum Error {
 }
 
 /// Logs to standard error from here on, filtered by `DAMOOV_PROXY_LOG`, else `RUST_LOG`, else at
-/// info.
+/// info. A filter names levels, for all targets or one: `info,damoov_proxy::store=debug,access=off`.
 pub fn start(format: Format) -> Result<(), Error> {
     start_at(format, "info")
 }
@@ -61,17 +61,15 @@ pub fn start_at(format: Format, level: &str) -> Result<(), Error> {
     let asked = ["DAMOOV_PROXY_LOG", "RUST_LOG"]
         .into_iter()
         .find_map(|variable| Some((variable, env::var(variable).ok()?)));
-    let filter = match asked {
-        Some((variable, text)) => {
-            EnvFilter::try_new(text).map_err(|source| Error::Filter { variable, source })?
-        }
-        None => EnvFilter::new(level),
-    };
+    let (variable, text) = asked.unwrap_or(("", level.to_owned()));
+    let filter = text
+        .parse()
+        .map_err(|source| Error::Filter { variable, source })?;
     subscriber(format, filter, std::io::stderr).try_init()?;
     Ok(())
 }
 
-fn subscriber<W>(format: Format, filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+fn subscriber<W>(format: Format, filter: Targets, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -112,7 +110,7 @@ mod tests {
     fn logged(format: Format, filter: &str, events: impl FnOnce()) -> String {
         let page = Page::default();
         let writer = page.clone();
-        let filter = EnvFilter::new(filter);
+        let filter = filter.parse().unwrap();
         let subscriber = subscriber(format, filter, move || writer.clone());
         tracing::subscriber::with_default(subscriber, events);
         let page = page.0.lock().unwrap().clone();

@@ -27,6 +27,9 @@ const DETACHED_LIMIT: usize = 64 * 1024;
 /// How long is waited for that.
 const DETACHED_TIME: Duration = Duration::from_secs(1);
 
+/// An answer as the pool gives it out.
+pub(super) type FromApi = Response<pool::Answer<replay::Content<Incoming>>>;
+
 /// An answer of the API, before it is known what becomes of it.
 pub(super) struct Received {
     head: Parts,
@@ -76,40 +79,29 @@ impl Drop for InFlight {
 }
 
 impl Received {
-    /// Looks at an answer; with `in_band`, into a small one too, for at most `within`.
-    pub(super) async fn read(
-        answer: Response<pool::Answer<replay::Content<Incoming>>>,
-        in_band: bool,
-        within: Duration,
-    ) -> Result<Received, Error> {
+    /// An answer that says what it is in its status.
+    pub(super) fn unread(answer: FromApi) -> Received {
         let (head, content) = answer.into_parts();
-        // HEAD and 204 may announce content that never comes.
-        let has_content = !content.is_end_stream();
-        let length = content.size_hint().exact();
-        if in_band
-            && has_content
-            && head.status.is_success()
-            && may_hold_a_401(length, &head.headers)
-        {
-            let whole = Box::pin(tokio::time::timeout(within, content.collect()))
-                .await
-                .map_err(|_| Error::ResponseTimeout)?
-                .map_err(Error::Broken)?
-                .to_bytes();
-            return Ok(Received {
-                unauthorized: says_401(&whole),
-                head,
-                source: Source::Whole(Some(whole)),
-                origin: Origin::Api,
-                session: None,
-            });
-        }
-        Ok(Received {
+        Received {
             unauthorized: head.status == StatusCode::UNAUTHORIZED,
             head,
             source: Source::Api(content),
             origin: Origin::Api,
             session: None,
+        }
+    }
+
+    /// An answer that is small enough to be looked into, for at most `within`.
+    pub(super) async fn read(answer: FromApi, within: Duration) -> Result<Received, Error> {
+        let (head, content) = answer.into_parts();
+        let whole = tokio::time::timeout(within, content.collect())
+            .await
+            .map_err(|_| Error::ResponseTimeout)?
+            .map_err(Error::Broken)?
+            .to_bytes();
+        Ok(Received {
+            unauthorized: says_401(&whole),
+            ..Received::with_content(head, whole)
         })
     }
 
@@ -251,16 +243,20 @@ impl Content {
     }
 }
 
-/// JSON without a coding, of a known and small length.
-fn may_hold_a_401(length: Option<u64>, headers: &HeaderMap) -> bool {
-    if !length.is_some_and(|length| (1..=IN_BAND_LIMIT).contains(&length)) {
+/// Whether a 401 may stand inside a success: in JSON without a coding, of a known and small length.
+/// HEAD and 204 may announce content that never comes.
+pub(super) fn may_hold_a_401<C: Body>(answer: &Response<C>) -> bool {
+    let length = answer.body().size_hint().exact();
+    if !answer.status().is_success()
+        || !length.is_some_and(|length| (1..=IN_BAND_LIMIT).contains(&length))
+    {
         return false;
     }
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let is_json = text(header::CONTENT_TYPE)
-        .and_then(|kind| kind.split(';').next())
+    let kind = answer.headers().get(header::CONTENT_TYPE);
+    let is_json = kind
+        .and_then(|kind| kind.to_str().ok()?.split(';').next())
         .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-    is_json && !headers.contains_key(header::CONTENT_ENCODING)
+    is_json && !answer.headers().contains_key(header::CONTENT_ENCODING)
 }
 
 /// Whether the envelope says what the status does not.
@@ -308,32 +304,51 @@ impl Body for Content {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::convert::Infallible;
 
-    fn fields(fields: &[(header::HeaderName, &str)]) -> HeaderMap {
-        fields
-            .iter()
-            .map(|(name, value)| (name.clone(), value.parse().unwrap()))
-            .collect()
+    use http_body_util::Full;
+
+    /// Content of no known length.
+    struct Endless;
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
     }
 
     #[test]
     fn only_small_plain_json_of_known_length_is_looked_into() {
-        use header::{CONTENT_ENCODING, CONTENT_TYPE};
-        let json = fields(&[(CONTENT_TYPE, "application/json; charset=utf-8")]);
-        assert!(may_hold_a_401(Some(512), &json));
-        for length in [None, Some(513), Some(0)] {
-            assert!(!may_hold_a_401(length, &json), "{length:?}");
-        }
-        for others in [
-            fields(&[]),
-            fields(&[(CONTENT_TYPE, "text/html")]),
-            fields(&[
-                (CONTENT_TYPE, "application/json"),
-                (CONTENT_ENCODING, "gzip"),
-            ]),
+        let answer = |status: u16, length: usize, fields: &[(&str, &str)]| {
+            let mut answer = Response::new(Full::<Bytes>::from(vec![b' '; length]));
+            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+            for (name, value) in fields {
+                let name = header::HeaderName::from_bytes(name.as_bytes()).unwrap();
+                answer.headers_mut().insert(name, value.parse().unwrap());
+            }
+            answer
+        };
+        let json = ("content-type", "application/json; charset=utf-8");
+        assert!(may_hold_a_401(&answer(200, 512, &[json])));
+        assert!(may_hold_a_401(&answer(207, 1, &[json])));
+        for other in [
+            answer(200, 513, &[json]),
+            answer(200, 0, &[json]),
+            answer(401, 20, &[json]),
+            answer(200, 20, &[]),
+            answer(200, 20, &[("content-type", "text/html")]),
+            answer(200, 20, &[json, ("content-encoding", "gzip")]),
         ] {
-            assert!(!may_hold_a_401(Some(20), &others), "{others:?}");
+            assert!(!may_hold_a_401(&other), "{other:?}");
         }
+        let chunked = answer(200, 20, &[json]).map(|_| Endless);
+        assert!(!may_hold_a_401(&chunked));
     }
 
     #[test]

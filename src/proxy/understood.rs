@@ -232,7 +232,7 @@ async fn keep(
     answer: Response<pool::Answer<Content<Incoming>>>,
 ) -> Result<Received, upstream::Error> {
     let within = proxy.response_timeout;
-    let received = Received::read(answer, false, within).await?;
+    let received = Received::unread(answer);
     let (mut head, mut content) = received.whole(LONGEST, within).await?;
     if head.status.is_success() {
         let kept = proxy

@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -224,13 +226,21 @@ pub async fn converse<H: Handler>(
         .max_headers(FIELD_LIMIT)
         .max_buf_size(PIECE)
         .serve_connection(TokioIo::new(stream), service);
-    let ended = tokio::select! {
-        // The stage first, so that an answer ready at the same time says `Connection: close`.
-        biased;
-        // An error means that nobody can say anything any more: drain, too.
-        _ = stage.wait_for(|stage| *stage > Stage::Serving) => None,
-        ended = &mut connection => Some(ended),
-    };
+    let mut watched = stage.clone();
+    let mut draining = pin!(watched.wait_for(|stage| *stage > Stage::Serving));
+    let mut will_be_woken = false;
+    let ended = poll_fn(|cx| {
+        // The stage first, so that an answer ready at the same time says `Connection: close`. Once it
+        // is waited for, a look at whether it has changed is enough. An error means that nobody can
+        // say anything any more: drain, too.
+        let may_drain = !will_be_woken || stage.has_changed().unwrap_or(true);
+        will_be_woken = true;
+        if may_drain && draining.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut connection).poll(cx).map(Some)
+    })
+    .await;
     match ended {
         Some(ended) => ended?,
         None => {

@@ -2,6 +2,7 @@
 //! stands between a request and its connection. httparse reads heads; what is here is when to write,
 //! when to read, and where an answer ends (RFC 9112). Knows neither pools nor deadlines.
 
+mod buffers;
 mod content;
 mod head;
 mod outgoing;
@@ -23,6 +24,8 @@ use tokio::sync::oneshot;
 use tokio::task::coop::unconstrained;
 use tokio::time::timeout;
 
+pub(super) use self::buffers::Buffers;
+
 use self::content::Decoder;
 use self::outgoing::Outgoing;
 use super::connect::Stream;
@@ -36,8 +39,6 @@ const LONG_READ: usize = 64 * 1024;
 /// What is read at once of long content that comes faster than that: fewer and larger writes to the
 /// caller are worth half of the time that the system spends on them.
 const LONGEST_READ: usize = 256 * 1024;
-/// Buffers that have grown beyond this are not kept with an idle connection.
-const KEPT: usize = 16 * 1024;
 /// An API that has answered and then takes nothing more of the request for so long does not want
 /// the rest. Longer than a caller may pause.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,10 +51,10 @@ pub(super) struct Connection(Box<Wire>);
 #[derive(Debug)]
 struct Wire {
     stream: Stream,
-    /// What was read and not yet taken; empty between exchanges.
+    /// What was read and not yet taken; without room between exchanges.
     read: BytesMut,
-    /// The buffer for heads and framing, empty between exchanges.
-    framing: Vec<u8>,
+    /// Where to get a buffer, and give it back.
+    buffers: Rc<Buffers>,
 }
 
 /// Why an exchange failed.
@@ -100,11 +101,11 @@ enum Source<P> {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream) -> Connection {
+    pub(super) fn new(stream: Stream, buffers: Rc<Buffers>) -> Connection {
         Connection(Box::new(Wire {
             stream,
             read: BytesMut::new(),
-            framing: Vec::new(),
+            buffers,
         }))
     }
 
@@ -134,7 +135,7 @@ impl Connection {
         B: Body<Data = Bytes> + Unpin + 'static,
         P: 'static,
     {
-        let framing = std::mem::take(&mut self.0.framing);
+        let framing = self.0.buffers.to_write();
         let mut outgoing = Outgoing::new(framing, request, host, content);
         let is_to_head = request.method == Method::HEAD;
         async move {
@@ -143,10 +144,13 @@ impl Connection {
             let mut writes = true;
             let mut sent = false;
             let answer = poll_fn(|cx| {
-                let Wire { stream, read, .. } = &mut *self.0;
+                let wire = &mut *self.0;
                 if writes && !sent {
-                    match outgoing.poll(stream, cx) {
-                        Poll::Ready(Ok(())) => sent = true,
+                    match outgoing.poll(&mut wire.stream, cx) {
+                        Poll::Ready(Ok(())) => {
+                            sent = true;
+                            wire.buffers.was_written(outgoing.take_framing());
+                        }
                         // The API may answer and close without reading everything (RFC 9112 §9.5).
                         Poll::Ready(Err(Broken::Write(_))) => writes = false,
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Broken(error))),
@@ -154,12 +158,12 @@ impl Connection {
                     }
                 }
                 loop {
-                    match ready!(poll_fill(stream, read, FIRST_READ, cx)) {
+                    match ready!(wire.poll_head(cx)) {
                         Ok(0) => return Poll::Ready(Err(Error::Broken(Broken::Cut))),
                         Ok(_) => heard = true,
                         Err(error) => return Poll::Ready(Err(Error::Broken(Broken::Read(error)))),
                     }
-                    match finder.take(read) {
+                    match finder.take(&mut wire.read) {
                         Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
                         Ok(None) => {}
                         Err(error) => return Poll::Ready(Err(error)),
@@ -172,14 +176,11 @@ impl Connection {
                 wanted: LONG_READ,
                 largest: self.0.read.capacity(),
                 source: Some(match sent {
-                    true => {
-                        self.0.framing = outgoing.into_framing();
-                        Source::Whole {
-                            connection: self,
-                            lasts: head::lasts(&answer),
-                            place,
-                        }
-                    }
+                    true => Source::Whole {
+                        connection: self,
+                        lasts: head::lasts(&answer),
+                        place,
+                    },
                     false => self.read_on(outgoing, place),
                 }),
                 failure: None,
@@ -209,6 +210,20 @@ impl Connection {
             answered,
             _place: place,
         }
+    }
+}
+
+impl Wire {
+    /// Reads on for a head, into a buffer that is held only once something has come.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.read.is_empty() {
+            self.read = self.buffers.to_read();
+        }
+        let filled = poll_fill(&mut self.stream, &mut self.read, FIRST_READ, cx);
+        if self.read.is_empty() {
+            self.buffers.was_read(std::mem::take(&mut self.read));
+        }
+        filled
     }
 }
 
@@ -333,11 +348,9 @@ impl<P> Content<P> {
         else {
             return None;
         };
-        let Wire { read, framing, .. } = &mut *connection.0;
-        framing.clear();
-        framing.shrink_to(KEPT);
-        if self.largest > KEPT {
-            *read = BytesMut::new();
+        let read = std::mem::take(&mut connection.0.read);
+        if self.largest <= buffers::LARGEST {
+            connection.0.buffers.was_read(read);
         }
         Some((connection, place))
     }

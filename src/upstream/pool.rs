@@ -28,7 +28,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::connect::{self, OnThisThread};
-use super::{Error, Head, Scheme, Target, http1};
+use super::http1::{self, Buffers};
+use super::{Error, Head, Scheme, Target};
+use crate::alarm::Alarms;
 use exchange::{Lease, Place, State};
 
 /// A connection is not used again after this, so that a change in DNS is followed.
@@ -76,6 +78,10 @@ struct Host<B> {
     choosing: Mutex<()>,
     /// `upstream_connections`
     open: Gauge,
+    /// Shared by all hosts.
+    buffers: Rc<Buffers>,
+    /// For those who wait for a connection.
+    alarms: Alarms,
 }
 
 /// What the host chose the last time.
@@ -136,6 +142,7 @@ where
         limits: Limits,
         open: &Gauge,
     ) -> Pool<B> {
+        let buffers = Rc::<Buffers>::default();
         let host = |target: &Target| Host {
             target: target.clone(),
             tls: tls.clone(),
@@ -148,6 +155,8 @@ where
             }),
             choosing: Mutex::default(),
             open: open.clone(),
+            buffers: buffers.clone(),
+            alarms: Alarms::default(),
         };
         let hosts: Vec<_> = targets
             .iter()
@@ -188,7 +197,11 @@ where
         let repeatable = content.is_end_stream()
             && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
 
-        let (lease, reused) = host.lease(Accept::Any).await?;
+        let (lease, reused) = match host.at_once() {
+            Some(lease) => (lease, true),
+            // Boxed, because it is rare and long.
+            None => Box::pin(host.lease(Accept::Any)).await?,
+        };
         let first = lease.exchange(&host.target, head, content, overdue.as_mut());
         let failed = match first.await {
             Ok(answer) => return Ok(answer),
@@ -210,27 +223,26 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync,
 {
+    /// The right to send one request on a connection that has been used before, where one is free.
+    fn at_once(self: &Rc<Self>) -> Option<Lease<B>> {
+        self.shared().or_else(|| {
+            let permit = self.free.clone().try_acquire_owned().ok()?;
+            self.idle(Accept::Any, permit).ok()
+        })
+    }
+
     /// The right to send one request, and whether its connection has been used before.
     async fn lease(self: &Rc<Self>, accept: Accept) -> Result<(Lease<B>, bool), Error> {
         if let Some(shared) = self.shared() {
             return Ok((shared, true));
         }
-        match self.free.clone().try_acquire_owned() {
-            Ok(permit) => match self.idle(accept, permit) {
-                Ok(lease) => Ok((lease, true)),
-                // Boxed, because it is rare and long.
-                Err(permit) => Box::pin(self.connect_until(self.in_time(), permit)).await,
-            },
-            Err(_) => Box::pin(self.wait_for_lease(accept)).await,
-        }
-    }
-
-    /// The same, once it is known that all connections are in use.
-    async fn wait_for_lease(self: &Rc<Self>, accept: Accept) -> Result<(Lease<B>, bool), Error> {
         let deadline = self.in_time();
-        let permit = timeout_at(deadline, self.free.clone().acquire_owned())
+        let permit = self
+            .alarms
+            .until(deadline, self.free.clone().acquire_owned());
+        let permit = permit
             .await
-            .map_err(|_| Error::Busy)?
+            .ok_or(Error::Busy)?
             .expect("the semaphore is never closed");
         match self.idle(accept, permit) {
             Ok(lease) => Ok((lease, true)),
@@ -287,7 +299,7 @@ where
         match version {
             connect::Version::Http1 => {
                 *self.protocol.borrow_mut() = Protocol::Http1;
-                let connection = http1::Connection::new(stream);
+                let connection = http1::Connection::new(stream, self.buffers.clone());
                 Ok((self.place(connection, opened, permit), false))
             }
             connect::Version::Http2 => {

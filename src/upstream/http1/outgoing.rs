@@ -105,9 +105,10 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         }
     }
 
-    /// The buffer, to be used again.
-    pub(super) fn into_framing(self) -> Vec<u8> {
-        self.framing
+    /// The buffer, to be used again: everything is sent.
+    pub(super) fn take_framing(&mut self) -> Vec<u8> {
+        self.written = 0;
+        std::mem::take(&mut self.framing)
     }
 
     /// Bytes written so far, framing included.
