@@ -28,9 +28,6 @@ use tempfile::TempDir;
 use exchange::{Call, Exchanges};
 use wiring::user;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Exchanges of one count.
 const EXCHANGES: usize = 1000;
 /// Exchanges before the count starts: connections are open, memory is allocated, statements are

@@ -39,9 +39,6 @@ use tokio::time::Instant;
 
 use wiring::{Wired, jwt, refresh_token, user, wire};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const PATH: &str = "/indicators/v3/Scores/safety";
 /// Events told before the log is waited for: fewer than may wait.
 const EVENTS: u64 = 50_000;

@@ -5,12 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use damoov_proxy::cli::Cli;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // A huge page is resident as a whole, 2 MiB, however little of it is in use; the process is small.
-    // The allocator asks for none, but some systems give them to everybody. Older kernels cannot refuse.
+    // Nobody asks for any, but some systems give them to everybody. Older kernels cannot refuse.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
