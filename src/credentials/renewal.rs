@@ -79,7 +79,8 @@ impl Engine {
         if !flight.needed.is_raised() && flight.ask.trigger != Trigger::Asked {
             return Ok(None);
         }
-        self.log_in(flight, &entry).await
+        // Seldom, and larger than all the rest of a flight.
+        Box::pin(self.log_in(flight, &entry)).await
     }
 
     /// The token that stands in the entry, where it is what the flight wants.
