@@ -294,10 +294,7 @@ impl Store for Sqlite {
     async fn replace_canary(&self, fresh: Vec<u8>) -> Result<(), Error> {
         self.writer
             .ask(None, move |db| {
-                db.execute(
-                    "UPDATE meta SET value = ?1 WHERE key = 'canary'",
-                    [&fresh],
-                )?;
+                db.execute("UPDATE meta SET value = ?1 WHERE key = 'canary'", [&fresh])?;
                 Ok(())
             })
             .await
