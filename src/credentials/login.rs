@@ -31,14 +31,20 @@ struct Identity {
 }
 
 impl Engine {
-    /// Refuses early, before pace and lease, what could only end in a refused login.
-    pub(super) fn check_refused(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
+    /// Refuses early, before pace and lease, what could only end in a refused login. Else the pair to
+    /// refresh with; none where only a login helps.
+    pub(super) fn check_refused(
+        &self,
+        flight: &Flight,
+        entry: &Entry,
+    ) -> Result<Option<Pair>, Error> {
         self.check_not_waiting(flight)?;
-        if self.may_refresh(flight, entry) {
-            return Ok(());
+        if let Some(pair) = self.refreshable(flight, entry) {
+            return Ok(Some(pair));
         }
         self.check_remembered(entry, &self.identity(flight, entry)?)?;
-        self.check_known_contested(entry)
+        self.check_known_contested(entry)?;
+        Ok(None)
     }
 
     /// While refreshes are rejected by the mass nobody else's turn is taken.
@@ -238,12 +244,13 @@ impl Engine {
         }
     }
 
-    /// Whether a refresh comes before a login.
-    fn may_refresh(&self, flight: &Flight, entry: &Entry) -> bool {
-        entry.notes.refresh_dead != Some(entry.generation)
-            && self
-                .open(&flight.principal, entry)
-                .is_some_and(|pair| pair.refresh_token.is_some())
+    /// The pair in `entry`, where a refresh with it comes before a login.
+    fn refreshable(&self, flight: &Flight, entry: &Entry) -> Option<Pair> {
+        if entry.notes.refresh_dead == Some(entry.generation) {
+            return None;
+        }
+        self.open(&flight.principal, entry)
+            .filter(|pair| pair.refresh_token.is_some())
     }
 
     fn check_remembered(&self, entry: &Entry, identity: &Identity) -> Result<(), Error> {

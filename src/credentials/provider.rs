@@ -78,7 +78,7 @@ impl Got {
 /// The tasks that a provider runs besides renewals; ended by [`Background::finish`].
 pub struct Background {
     engine: Arc<Engine>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl Background {
@@ -135,6 +135,7 @@ impl Provider {
         let tasks = [
             runtime.spawn(keeper::keep(engine.clone())),
             runtime.spawn(keeper::follow(engine.clone())),
+            runtime.spawn(keeper::tick()),
         ];
         (
             Provider {

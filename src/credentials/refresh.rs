@@ -25,7 +25,8 @@ pub(super) enum Refreshed {
 }
 
 impl Engine {
-    /// Redeems the RefreshToken. Leaves in `entry.notes` what it learnt.
+    /// Redeems the RefreshToken. Leaves in `entry.notes` what it learnt. What seldom happens is boxed:
+    /// many flights fly at once, and each has room for all that it may ever do.
     pub(super) async fn refresh(
         &self,
         flight: &Flight,
@@ -65,12 +66,12 @@ impl Engine {
                     } else {
                         RenewalResult::Failed
                     });
+                    let landed = self.commit(flight, entry, instance, &next).await;
                     if whole {
-                        let landed = self.commit(flight, entry, instance, &next).await;
                         self.mass_rejection_may_end();
                         return Ok(Refreshed::Landed(landed));
                     }
-                    match self.commit(flight, entry, instance, &next).await {
+                    match landed {
                         // The rotated RefreshToken is durable; the token is an expired one.
                         Err(Error::BadResponse) => {}
                         overtaken_or_failed => {
@@ -85,10 +86,10 @@ impl Engine {
                 Reply::Answered(Answer::Rejected) => {
                     self.backoff.succeeded();
                     count(RenewalResult::Rejected);
-                    if self.is_overtaken(&principal, entry).await? {
+                    if Box::pin(self.is_overtaken(&principal, entry)).await? {
                         return Ok(Refreshed::Landed(Ok(None)));
                     }
-                    return self.dead(flight, entry).await;
+                    return Box::pin(self.dead(flight, entry)).await;
                 }
                 Reply::Answered(Answer::Limited { retry_after }) => {
                     count(RenewalResult::Limited);
@@ -105,7 +106,7 @@ impl Engine {
                 Reply::Answered(Answer::Granted(_) | Answer::Unreadable) | Reply::Lost(_) => {
                     count(RenewalResult::Failed);
                     lost += 1;
-                    self.note_lost(&principal, entry).await;
+                    Box::pin(self.note_lost(&principal, entry)).await;
                     reply.error()
                 }
             };

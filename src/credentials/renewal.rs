@@ -66,15 +66,11 @@ impl Engine {
         if let Some(found) = self.adopt(flight, &entry)? {
             return Ok(Some(found));
         }
-        self.check_refused(flight, &entry)?;
+        let refreshable = self.check_refused(flight, &entry)?;
         if orphaned {
             entry.notes.answer_lost = Some(entry.generation);
         }
-        let pair = self.open(&flight.principal, &entry);
-        let is_dead = entry.notes.refresh_dead == Some(entry.generation);
-        if let Some(pair) = pair.filter(|_| !is_dead)
-            && pair.refresh_token.is_some()
-        {
+        if let Some(pair) = refreshable {
             match self.refresh(flight, &mut entry, pair).await? {
                 Refreshed::Landed(outcome) => return outcome,
                 Refreshed::Dead => {}
@@ -83,7 +79,8 @@ impl Engine {
         if !flight.needed.is_raised() && flight.ask.trigger != Trigger::Asked {
             return Ok(None);
         }
-        self.log_in(flight, &entry).await
+        // Seldom, and larger than all the rest of a flight.
+        Box::pin(self.log_in(flight, &entry)).await
     }
 
     /// The token that stands in the entry, where it is what the flight wants.

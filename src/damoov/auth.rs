@@ -196,11 +196,16 @@ pub(super) const REFRESH_TOKEN: &str = "/RefreshToken";
 
 /// Reads `Result`; none when it carries neither token.
 pub(super) fn grant(result: &Value) -> Option<Grant> {
+    // Each place is a constant without escapes, which `Value::pointer` would look for.
+    let at = |place: &str| {
+        let mut names = place.split('/').skip(1);
+        names.try_fold(result, |value, name| value.get(name))
+    };
     let text = |place| {
-        let text = result.pointer(place).and_then(Value::as_str);
+        let text = at(place).and_then(Value::as_str);
         text.filter(|text| !text.is_empty())
     };
-    let expires_in = result.pointer("/AccessToken/ExpiresIn");
+    let expires_in = at("/AccessToken/ExpiresIn");
     let grant = Grant {
         device_token: text("/DeviceToken").and_then(|token| DeviceToken::parse(token).ok()),
         access_token: text(ACCESS_TOKEN).map(Secret::from),

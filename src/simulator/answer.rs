@@ -71,7 +71,9 @@ pub(super) fn enveloped(envelope: Value, names: Names) -> Answer {
 
 /// Any JSON with any status.
 pub(super) fn json_answer(status: StatusCode, content: &Value) -> Answer {
-    fixed(status, "application/json", content.to_string())
+    // Not by its Display, which writes it piece by piece through a formatter.
+    let content = serde_json::to_vec(content).expect("a Value always serialises");
+    fixed(status, "application/json", content)
 }
 
 /// Any content with any status.

@@ -1,13 +1,13 @@
 //! Access tokens that look like the API's: RS256 in shape, about 1 kB, with the claims of
 //! damoov-api.md ("What is in a JWT"). The signature is noise; tokens are looked up, not verified.
 
+use crate::clock::Timestamp;
+use crate::principal::{InstanceId, Principal};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use crate::clock::Timestamp;
-use crate::principal::{InstanceId, Principal};
+use super::world::random_id;
 
 /// A new token of `principal`, valid from `issued` to `expires`. `instance` is a user's.
 pub(super) fn mint(
@@ -22,7 +22,7 @@ pub(super) fn mint(
         "typ": "JWT",
     });
     let mut claims = json!({
-        "jti": Uuid::new_v4().to_string(),
+        "jti": random_id().to_string(),
         "iat": issued.as_millis() / 1000,
         "nbf": issued.as_millis() / 1000,
         "exp": expires.as_millis() / 1000,
@@ -47,13 +47,11 @@ pub(super) fn mint(
     }
     let mut signature = [0; 256];
     fastrand::fill(&mut signature);
-    [
-        header.to_string().as_bytes(),
-        claims.to_string().as_bytes(),
-        &signature,
-    ]
-    .map(|part| URL_SAFE_NO_PAD.encode(part))
-    .join(".")
+    let [header, claims] =
+        [header, claims].map(|part| serde_json::to_vec(&part).expect("a Value always serialises"));
+    [header.as_slice(), &claims, &signature]
+        .map(|part| URL_SAFE_NO_PAD.encode(part))
+        .join(".")
 }
 
 fn without_dashes(id: &impl ToString) -> Value {

@@ -5,13 +5,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use crate::clock::{Clock, Timestamp};
 use crate::principal::{InstanceId, Principal};
 
 use super::jwt;
 use super::settings::{Lifetimes, PreviousToken, Refresh};
+use super::world::random_id;
 
 /// Access tokens remembered per principal. Older ones are unknown: 401, and no refresh with them.
 const REMEMBERED: usize = 16;
@@ -252,7 +251,7 @@ fn mint_pair(
 ) -> Pair {
     Pair {
         access_token: jwt::mint(principal, instance, now, now.plus(lifetime)),
-        refresh_token: format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()),
+        refresh_token: format!("{}{}", random_id().simple(), random_id().simple()),
         expires_in: lifetime.as_secs(),
     }
 }

@@ -16,6 +16,7 @@ mod integrity;
 mod lane;
 mod leases;
 mod owners;
+mod transaction;
 mod turns;
 mod writer;
 
@@ -146,8 +147,7 @@ impl Store for Sqlite {
 
     async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error> {
         self.health.check()?;
-        let leased = self.turns.lease(principal, ttl).await?;
-        leased.map_err(|e| Error::Unwritable(e.to_string()))
+        self.turns.lease(principal, ttl).await
     }
 
     async fn lease_and_load(
@@ -156,8 +156,7 @@ impl Store for Sqlite {
         ttl: Duration,
     ) -> Result<(Lease, Result<Entry, Error>), Error> {
         self.health.check()?;
-        let leased = self.turns.lease_and_load(principal, ttl).await?;
-        let (lease, entry) = leased.map_err(|e| Error::Unwritable(e.to_string()))?;
+        let (lease, entry) = self.turns.lease_and_load(principal, ttl).await?;
         Ok((lease, entry.map_err(|error| unloaded(principal, error))))
     }
 
@@ -283,7 +282,7 @@ impl Store for Sqlite {
             .ask(None, move |db| {
                 db.execute(
                     "INSERT INTO meta (key, value) VALUES ('canary', ?1) ON CONFLICT DO NOTHING",
-                    [fresh],
+                    [&fresh],
                 )?;
                 db.query_row("SELECT value FROM meta WHERE key = 'canary'", [], |row| {
                     row.get(0)
@@ -295,7 +294,7 @@ impl Store for Sqlite {
     async fn replace_canary(&self, fresh: Vec<u8>) -> Result<(), Error> {
         self.writer
             .ask(None, move |db| {
-                db.execute("UPDATE meta SET value = ?1 WHERE key = 'canary'", [fresh])?;
+                db.execute("UPDATE meta SET value = ?1 WHERE key = 'canary'", [&fresh])?;
                 Ok(())
             })
             .await

@@ -1,17 +1,47 @@
 //! The statements on entries. Every write gives its row the next change number, so that
 //! [`changed_since`] finds what any process wrote.
 
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use crate::clock::Timestamp;
 use crate::principal::Principal;
 use crate::store::{Change, Commit, Entry, Generation, Note, Notes, Record, Rejected};
 
 /// What [`entry`] reads.
-const COLUMNS: &str = "generation, epoch, instance, known, sealed, received, expires, run, \
-     refresh_dead, answer_lost, rejected_until, rejected_with, displaced, contested_until";
+macro_rules! columns {
+    () => {
+        "generation, epoch, instance, known, sealed, received, expires, run, \
+         refresh_dead, answer_lost, rejected_until, rejected_with, displaced, contested_until"
+    };
+}
 /// The change number that a write gives its row. Rows are never deleted, so it only grows.
-const NEXT_SEQ: &str = "(SELECT coalesce(max(seq), 0) + 1 FROM entries)";
+macro_rules! next_seq {
+    () => {
+        "(SELECT coalesce(max(seq), 0) + 1 FROM entries)"
+    };
+}
+const LOAD: &str = concat!("SELECT ", columns!(), " FROM entries WHERE principal = ?1");
+/// A commit on top of an earlier one, as nearly every one is.
+const REPLACE: &str = concat!(
+    "UPDATE entries SET seq = ",
+    next_seq!(),
+    ", generation = ?4, instance = ?5, known = ?6, sealed = ?7, received = ?8, expires = ?9,
+         run = ?10, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
+         rejected_with = NULL
+     WHERE principal = ?1 AND generation = ?2 AND epoch = ?3"
+);
+/// A commit of a principal that nothing was known of.
+const INSERT: &str = concat!(
+    "INSERT INTO entries (principal, seq, generation, instance, known, sealed, received, expires, run)
+     VALUES (?1, ",
+    next_seq!(),
+    ", ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (principal) DO NOTHING"
+);
+const TOUCH: &str = concat!(
+    "INSERT INTO entries (principal, seq) VALUES (?1, ",
+    next_seq!(),
+    ") ON CONFLICT DO UPDATE SET seq = excluded.seq"
+);
 /// Whether a row is more than a tombstone.
 const HOLDS_SOMETHING: &str = "coalesce(sealed, refresh_dead, answer_lost, rejected_until, \
      displaced, contested_until) IS NOT NULL";
@@ -28,15 +58,14 @@ const KINDS: [(&str, &str); 2] = [("user:", "user;"), ("account:", "account;")];
 /// What is known of `principal`.
 pub(super) fn load(db: &Connection, principal: &Principal) -> rusqlite::Result<Entry> {
     let found = db
-        .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM entries WHERE principal = ?1"
-        ))?
+        .prepare_cached(LOAD)?
         .query_row([principal], entry)
         .optional()?;
     Ok(found.unwrap_or_default())
 }
 
-/// Writes `record` if generation and epoch are the expected ones.
+/// Writes `record` if generation and epoch are the expected ones. Reads nothing else of the row: a
+/// damaged record must not stand in the way of a new one.
 pub(super) fn commit(
     db: &Connection,
     principal: &Principal,
@@ -44,39 +73,34 @@ pub(super) fn commit(
     expected: Generation,
     epoch: u64,
 ) -> rusqlite::Result<Commit> {
-    if versions(db, principal)? != (expected, epoch) {
-        return load(db, principal).map(Commit::Superseded);
+    let next = expected.next();
+    let epoch = i64::try_from(epoch)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let Record {
+        instance,
+        known,
+        sealed,
+        received,
+        expires,
+        run,
+    } = record;
+    let mut rows = db.prepare_cached(REPLACE)?.execute(params![
+        principal, expected, epoch, next, instance, known, sealed, received, expires, run
+    ])?;
+    if rows == 0 && (expected, epoch) == Default::default() {
+        rows = db.prepare_cached(INSERT)?.execute(params![
+            principal, next, instance, known, sealed, received, expires, run
+        ])?;
     }
-    db.prepare_cached(&format!(
-        "INSERT INTO entries (principal, seq, generation, instance, known, sealed, received,
-             expires, run)
-         VALUES (:principal, {NEXT_SEQ}, :generation, :instance, :known, :sealed, :received,
-             :expires, :run)
-         ON CONFLICT DO UPDATE SET seq = excluded.seq, generation = excluded.generation,
-             instance = excluded.instance, known = excluded.known, sealed = excluded.sealed,
-             received = excluded.received, expires = excluded.expires, run = excluded.run,
-             refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL, rejected_with = NULL"
-    ))?
-    .execute(named_params! {
-        ":principal": principal,
-        ":generation": expected.next(),
-        ":instance": record.instance,
-        ":known": record.known,
-        ":sealed": record.sealed,
-        ":received": record.received,
-        ":expires": record.expires,
-        ":run": record.run,
-    })?;
-    Ok(Commit::Committed(expected.next()))
+    match rows {
+        0 => load(db, principal).map(Commit::Superseded),
+        _ => Ok(Commit::Committed(next)),
+    }
 }
 
 /// Remembers one fact.
 pub(super) fn note(db: &Connection, principal: &Principal, note: &Note) -> rusqlite::Result<()> {
-    db.prepare_cached(&format!(
-        "INSERT INTO entries (principal, seq) VALUES (?1, {NEXT_SEQ})
-         ON CONFLICT DO UPDATE SET seq = excluded.seq"
-    ))?
-    .execute([principal])?;
+    db.prepare_cached(TOUCH)?.execute([principal])?;
     let set = |assignments: &str, values: &[&dyn ToSql]| {
         db.prepare_cached(&format!(
             "UPDATE entries SET {assignments} WHERE principal = ?1"
@@ -101,11 +125,12 @@ pub(super) fn note(db: &Connection, principal: &Principal, note: &Note) -> rusql
 pub(super) fn forget(db: &Connection, principal: &Principal) -> rusqlite::Result<bool> {
     let rows = db
         .prepare_cached(&format!(
-            "UPDATE entries SET seq = {NEXT_SEQ}, epoch = epoch + 1,
+            "UPDATE entries SET seq = {}, epoch = epoch + 1,
                  instance = NULL, known = 0, sealed = NULL, received = NULL, expires = NULL,
                  run = NULL, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
                  rejected_with = NULL, displaced = NULL, contested_until = NULL
-             WHERE principal = ?1 AND {HOLDS_SOMETHING}"
+             WHERE principal = ?1 AND {HOLDS_SOMETHING}",
+            next_seq!()
         ))?
         .execute([principal])?;
     Ok(rows > 0)
@@ -169,9 +194,10 @@ pub(super) fn list(
     let mut after = after.map(Principal::to_string);
     let mut listed = Vec::new();
     let mut statement = db.prepare_cached(&format!(
-        "SELECT {COLUMNS}, principal FROM entries
+        "SELECT {}, principal FROM entries
          WHERE principal > ?1 AND principal < ?2 AND {HOLDS_SOMETHING}
-         ORDER BY principal"
+         ORDER BY principal",
+        columns!()
     ))?;
     for (first, end) in KINDS {
         if after
@@ -198,16 +224,7 @@ pub(super) fn count(db: &Connection) -> rusqlite::Result<u64> {
         .query_row([], |row| unsigned(row, 0))
 }
 
-/// Generation and epoch alone: a damaged record must not stand in the way of a new one.
-fn versions(db: &Connection, principal: &Principal) -> rusqlite::Result<(Generation, u64)> {
-    let found = db
-        .prepare_cached("SELECT generation, epoch FROM entries WHERE principal = ?1")?
-        .query_row([principal], |row| Ok((row.get(0)?, unsigned(row, 1)?)))
-        .optional()?;
-    Ok(found.unwrap_or_default())
-}
-
-/// Reads [`COLUMNS`], by their places: a name would be looked for among all of them.
+/// Reads `columns!()`, by their places: a name would be looked for among all of them.
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let sealed: Option<Vec<u8>> = row.get(4)?;
     let record = |sealed| {

@@ -76,18 +76,4 @@ impl<T: Send + 'static> Lane<Job<T>> {
         }))?;
         answered.await.map_err(|_| Error::Closed)
     }
-
-    /// The same, unless whoever asks has gone when its turn comes.
-    pub(super) async fn ask_while_wanted<R: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut T) -> R + Send + 'static,
-    ) -> Result<R, Error> {
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        self.send(Box::new(move |state| {
-            if !answer.is_closed() {
-                let _ = answer.send(work(state));
-            }
-        }))?;
-        answered.await.map_err(|_| Error::Closed)
-    }
 }

@@ -6,13 +6,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, ffi, params};
+use rusqlite::{Connection, ffi, params};
 use rustix::time::ClockId;
 
 use super::files;
 use super::owners::{Alive, Owners};
+use super::transaction::Transaction;
 use crate::principal::Principal;
 use crate::store::{Lease, RunId};
+
+/// Pages in the write-ahead log after which it starts over. It holds the same few pages again and
+/// again, and SQLite steps over all copies of a page to add one; starting over costs no fsync here.
+const CHECKPOINT_AFTER: u32 = 200;
 
 /// The leases of one process run, and its view on those of others.
 #[derive(Debug)]
@@ -54,30 +59,28 @@ impl Leases {
         })
     }
 
-    /// Gives back those of `given_back` that this run holds, then takes or extends its lease on
-    /// `principal`.
+    /// Gives back those of `given_back` that this run holds, then takes or extends its lease on each
+    /// of `wanted`, in order; all in one transaction.
     pub(super) fn lease(
         &mut self,
         given_back: &[Principal],
-        principal: &Principal,
-        ttl: Duration,
-    ) -> io::Result<Lease> {
+        wanted: &[(&Principal, Duration)],
+    ) -> io::Result<Vec<Lease>> {
         self.healed(|leases| {
-            let until = since_boot().saturating_add(ttl.as_millis().try_into().unwrap_or(i64::MAX));
-            if given_back.is_empty() {
+            if let ([], [(principal, ttl)]) = (given_back, wanted)
                 // One statement is a transaction by itself.
-                if insert(&leases.db, principal, &leases.owner, &leases.boot, until)? {
-                    return Ok(Lease::Granted { orphaned: false });
-                }
+                && leases.insert(principal, until(*ttl))?
+            {
+                return Ok(vec![Lease::Granted { orphaned: false }]);
             }
-            let transaction = leases.begin()?;
-            delete(&transaction, given_back, &leases.owner)?;
-            let lease = match insert(&transaction, principal, &leases.owner, &leases.boot, until)? {
-                true => Lease::Granted { orphaned: false },
-                false => leases.judge(&transaction, principal, until)?,
-            };
+            let transaction = Transaction::writing(&leases.db)?;
+            leases.delete(given_back)?;
+            let leased = wanted
+                .iter()
+                .map(|(principal, ttl)| leases.take(principal, until(*ttl)))
+                .collect::<rusqlite::Result<_>>()?;
             transaction.commit()?;
-            Ok(lease)
+            Ok(leased)
         })
     }
 
@@ -85,22 +88,47 @@ impl Leases {
     pub(super) fn release(&mut self, given_back: &[Principal]) -> io::Result<()> {
         self.healed(|leases| {
             if given_back.len() == 1 {
-                return delete(&leases.db, given_back, &leases.owner);
+                return leases.delete(given_back);
             }
-            let transaction = leases.begin()?;
-            delete(&transaction, given_back, &leases.owner)?;
+            let transaction = Transaction::writing(&leases.db)?;
+            leases.delete(given_back)?;
             transaction.commit()
         })
     }
 
-    /// No other transaction of this connection is open: each ends where it begins.
-    fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
-        Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)
+    fn take(&self, principal: &Principal, until: i64) -> rusqlite::Result<Lease> {
+        match self.insert(principal, until)? {
+            true => Ok(Lease::Granted { orphaned: false }),
+            false => self.judge(principal, until),
+        }
+    }
+
+    /// Takes a lease of which there is no row, as of nearly every one; false where there is.
+    fn insert(&self, principal: &Principal, until: i64) -> rusqlite::Result<bool> {
+        let rows = self
+            .db
+            .prepare_cached(
+                "INSERT INTO leases (principal, owner, boot, until) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO NOTHING",
+            )?
+            .execute(params![principal, self.owner, self.boot, until])?;
+        Ok(rows == 1)
+    }
+
+    fn delete(&self, given_back: &[Principal]) -> rusqlite::Result<()> {
+        let mut statement = self
+            .db
+            .prepare_cached("DELETE FROM leases WHERE principal = ?1 AND owner = ?2")?;
+        for principal in given_back {
+            statement.execute(params![principal, self.owner])?;
+        }
+        Ok(())
     }
 
     /// Where there is a row: takes it if its lease no longer holds, or is this run's own.
-    fn judge(&self, db: &Connection, principal: &Principal, until: i64) -> rusqlite::Result<Lease> {
-        let held = db
+    fn judge(&self, principal: &Principal, until: i64) -> rusqlite::Result<Lease> {
+        let held = self
+            .db
             .prepare_cached("SELECT owner, boot, until FROM leases WHERE principal = ?1")?
             .query_row([principal], |row| {
                 Ok(Held {
@@ -118,10 +146,11 @@ impl Leases {
         } else {
             true
         };
-        db.prepare_cached(
-            "UPDATE leases SET owner = ?2, boot = ?3, until = ?4 WHERE principal = ?1",
-        )?
-        .execute(params![principal, self.owner, self.boot, until])?;
+        self.db
+            .prepare_cached(
+                "UPDATE leases SET owner = ?2, boot = ?3, until = ?4 WHERE principal = ?1",
+            )?
+            .execute(params![principal, self.owner, self.boot, until])?;
         Ok(Lease::Granted { orphaned })
     }
 
@@ -166,6 +195,7 @@ fn connect(directory: &Path) -> rusqlite::Result<Connection> {
     let path = directory.join("leases.db");
     files::create_new(&path).map_err(|e| files::failure(ffi::SQLITE_CANTOPEN, e.to_string()))?;
     let db = files::connect(&path, "OFF")?;
+    db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_AFTER)?;
     let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if check != "ok" {
         return Err(files::failure(ffi::SQLITE_CORRUPT, check));
@@ -186,30 +216,9 @@ fn identity(directory: &Path) -> io::Result<(u64, u64)> {
     Ok((found.dev(), found.ino()))
 }
 
-/// Takes a lease of which there is no row, as of nearly every one; false where there is.
-fn insert(
-    db: &Connection,
-    principal: &Principal,
-    owner: &str,
-    boot: &str,
-    until: i64,
-) -> rusqlite::Result<bool> {
-    let rows = db
-        .prepare_cached(
-            "INSERT INTO leases (principal, owner, boot, until) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![principal, owner, boot, until])?;
-    Ok(rows == 1)
-}
-
-fn delete(db: &Connection, given_back: &[Principal], owner: &str) -> rusqlite::Result<()> {
-    let mut statement =
-        db.prepare_cached("DELETE FROM leases WHERE principal = ?1 AND owner = ?2")?;
-    for principal in given_back {
-        statement.execute(params![principal, owner])?;
-    }
-    Ok(())
+/// When a lease of `ttl` ends that is given now.
+fn until(ttl: Duration) -> i64 {
+    since_boot().saturating_add(ttl.as_millis().try_into().unwrap_or(i64::MAX))
 }
 
 /// Milliseconds since the machine booted, suspended ones too.

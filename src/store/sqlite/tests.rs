@@ -369,6 +369,39 @@ async fn leases_that_were_given_back_are_soon_free_though_nothing_else_happens()
 }
 
 #[tokio::test]
+async fn leases_asked_for_at_once_are_each_judged_alone_and_given_back_at_once() {
+    const HELD: u64 = 2;
+    const KNOWN: u64 = 3;
+    let directory = Directory::default();
+    let (one, other) = (directory.open(run()), directory.open(run()));
+    let ttl = Duration::from_secs(600);
+    commit(&one, KNOWN).await;
+    other.lease(&user(HELD), ttl).await.unwrap();
+    for _first_then_extended in 0..2 {
+        let one = &one;
+        let all = (1..=200).map(|n| async move { one.lease_and_load(&user(n), ttl).await });
+        for (n, leased) in (1..).zip(join_all(all).await) {
+            let (lease, entry) = leased.unwrap();
+            let expected = match n {
+                HELD => Lease::Held,
+                _ => Lease::Granted { orphaned: false },
+            };
+            assert_eq!(lease, expected, "{n}");
+            let generation = entry.unwrap().generation;
+            assert_eq!(generation, Generation(u64::from(n == KNOWN)), "{n}");
+        }
+    }
+    (1..=200).for_each(|n| one.release(&user(n)));
+    // It gives back before it takes.
+    one.lease(&user(1_000), ttl).await.unwrap();
+    let other = &other;
+    let all = (1..=200).map(|n| async move { other.lease(&user(n), ttl).await });
+    for (n, lease) in (1..).zip(join_all(all).await) {
+        assert_eq!(lease, Ok(Lease::Granted { orphaned: false }), "{n}");
+    }
+}
+
+#[tokio::test]
 async fn damaged_leases_are_replaced_under_running_processes() {
     let directory = Directory::default();
     let (one, other) = (directory.open(run()), directory.open(run()));

@@ -1,6 +1,6 @@
 //! The thread that gives out turns: it takes a lease and reads, once that is taken, the entry that it
-//! is for. Leases that are given back wait a little for others, so that nobody's renewal waits for
-//! them.
+//! is for. It drains its queue, so that many leases at once are one transaction. Leases that are given
+//! back wait a little for others, so that nobody's renewal waits for them.
 
 use std::collections::HashSet;
 use std::io;
@@ -9,27 +9,47 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio::sync::oneshot;
 
 use super::entries;
-use super::lane::{Job, Lane};
+use super::lane::Lane;
 use super::leases::Leases;
+use super::transaction::Transaction;
 use crate::principal::Principal;
 use crate::store::{Entry, Error, Lease};
 
 /// Within this time a lease that was given back is free for other processes, which look every
 /// 50 ms.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_millis(10);
+/// Leases of one transaction: those who wait for the first wait for the last, too.
+const AT_ONCE: usize = 64;
 
 /// The thread, and what it is to do when it comes to it.
 pub(super) struct Turns {
-    lane: Lane<Job<Desk>>,
+    lane: Lane<Ask>,
     given_back: GivenBack,
 }
 
 type GivenBack = Arc<Mutex<Vec<Principal>>>;
 
+/// A lease that somebody wants.
+struct Ask {
+    principal: Principal,
+    ttl: Duration,
+    answer: Answer,
+}
+
+/// What is answered.
+enum Answer {
+    Lease(oneshot::Sender<Result<Lease, Error>>),
+    /// The entry as it stands once the lease is taken, too.
+    WithEntry(oneshot::Sender<Result<LeaseAndEntry, Error>>),
+}
+
+type LeaseAndEntry = (Lease, rusqlite::Result<Entry>);
+
 /// What the thread owns.
-pub(super) struct Desk {
+struct Desk {
     leases: Leases,
     /// Of `tokens.db`, for reading.
     tokens: Connection,
@@ -47,40 +67,23 @@ impl Turns {
             held: HashSet::new(),
             given_back: given_back.clone(),
         };
-        let lane = Lane::start("store-leases", move |jobs| desk.work(&jobs))?;
+        let lane = Lane::start("store-leases", move |asks| desk.work(&asks))?;
         Ok(Turns { lane, given_back })
     }
 
     /// Takes or extends this run's lease on `principal`. Not for somebody who has gone: such a
     /// lease might be taken after it was given back.
-    pub(super) async fn lease(
-        &self,
-        principal: &Principal,
-        ttl: Duration,
-    ) -> Result<io::Result<Lease>, Error> {
-        let principal = principal.clone();
-        self.lane
-            .ask_while_wanted(move |desk| desk.lease(&principal, ttl))
-            .await
+    pub(super) async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error> {
+        self.ask(principal, ttl, Answer::Lease).await
     }
 
     /// The same, and the entry as it stands afterwards.
-    #[allow(
-        clippy::type_complexity,
-        reason = "two outcomes, either of which may fail"
-    )]
     pub(super) async fn lease_and_load(
         &self,
         principal: &Principal,
         ttl: Duration,
-    ) -> Result<io::Result<(Lease, rusqlite::Result<Entry>)>, Error> {
-        let principal = principal.clone();
-        self.lane
-            .ask_while_wanted(move |desk| {
-                let lease = desk.lease(&principal, ttl)?;
-                Ok((lease, entries::load(&desk.tokens, &principal)))
-            })
-            .await
+    ) -> Result<LeaseAndEntry, Error> {
+        self.ask(principal, ttl, Answer::WithEntry).await
     }
 
     /// Gives a lease back, before any later one is taken. Wakes nobody up.
@@ -92,38 +95,117 @@ impl Turns {
     pub(super) fn close(&self) {
         self.lane.close();
     }
+
+    async fn ask<T>(
+        &self,
+        principal: &Principal,
+        ttl: Duration,
+        answer: fn(oneshot::Sender<Result<T, Error>>) -> Answer,
+    ) -> Result<T, Error> {
+        let (sender, answered) = oneshot::channel();
+        self.lane.send(Ask {
+            principal: principal.clone(),
+            ttl,
+            answer: answer(sender),
+        })?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
 }
 
 fn locked(given_back: &GivenBack) -> MutexGuard<'_, Vec<Principal>> {
     given_back.lock().expect("nothing panics under this lock")
 }
 
+impl Answer {
+    /// Whether whoever asked is still there.
+    fn is_wanted(&self) -> bool {
+        match self {
+            Answer::Lease(answer) => !answer.is_closed(),
+            Answer::WithEntry(answer) => !answer.is_closed(),
+        }
+    }
+}
+
 impl Desk {
-    fn work(&mut self, jobs: &Receiver<Job<Desk>>) {
+    fn work(&mut self, asks: &Receiver<Ask>) {
         loop {
-            // While it holds any, some will be given back; else nothing happens without a job.
-            let job = match self.held.is_empty() {
-                true => jobs.recv().map_err(RecvTimeoutError::from),
-                false => jobs.recv_timeout(GIVEN_BACK_WITHIN),
+            // While it holds any, some will be given back; else nothing happens without an ask.
+            let first = match self.held.is_empty() {
+                true => asks.recv().map_err(RecvTimeoutError::from),
+                false => asks.recv_timeout(GIVEN_BACK_WITHIN),
             };
-            match job {
-                Ok(job) => job(self),
+            match first {
+                Ok(first) => {
+                    let more = asks.try_iter().take(AT_ONCE - 1);
+                    self.serve(std::iter::once(first).chain(more).collect());
+                }
                 Err(RecvTimeoutError::Timeout) => self.free(),
                 Err(RecvTimeoutError::Disconnected) => return self.free(),
             }
         }
     }
 
-    fn lease(&mut self, principal: &Principal, ttl: Duration) -> io::Result<Lease> {
+    fn serve(&mut self, mut asks: Vec<Ask>) {
+        // In this order: whoever gave a lease back has gone by then, and is not given it again.
         let given_back = std::mem::take(&mut *locked(&self.given_back));
-        for principal in &given_back {
+        asks.retain(|ask| ask.answer.is_wanted());
+        match self.lease(&given_back, &asks) {
+            Ok(leased) => self.answer(asks, leased),
+            Err(error) if asks.len() > 1 => {
+                tracing::debug!(%error, "leases are taken one by one");
+                locked(&self.given_back).extend(given_back);
+                for ask in asks {
+                    self.serve(vec![ask]);
+                }
+            }
+            Err(error) => {
+                for ask in asks {
+                    let refused = Error::Unwritable(error.to_string());
+                    // Whoever asked may have gone.
+                    match ask.answer {
+                        Answer::Lease(answer) => drop(answer.send(Err(refused))),
+                        Answer::WithEntry(answer) => drop(answer.send(Err(refused))),
+                    }
+                }
+            }
+        }
+    }
+
+    fn lease(&mut self, given_back: &[Principal], asks: &[Ask]) -> io::Result<Vec<Lease>> {
+        for principal in given_back {
             self.held.remove(principal);
         }
-        let lease = self.leases.lease(&given_back, principal, ttl)?;
-        if lease != Lease::Held && !self.held.contains(principal) {
-            self.held.insert(principal.clone());
+        if given_back.is_empty() && asks.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(lease)
+        let wanted: Vec<_> = asks.iter().map(|ask| (&ask.principal, ask.ttl)).collect();
+        let leased = self.leases.lease(given_back, &wanted)?;
+        for (ask, lease) in asks.iter().zip(&leased) {
+            if *lease != Lease::Held && !self.held.contains(&ask.principal) {
+                self.held.insert(ask.principal.clone());
+            }
+        }
+        Ok(leased)
+    }
+
+    /// Reads the entries that are wanted, now that the leases are taken, and answers.
+    fn answer(&self, asks: Vec<Ask>, leased: Vec<Lease>) {
+        // One moment is as good as another for all of them, and one transaction is less work. Where
+        // none can begin, the reading says so.
+        let _together = match asks.len() {
+            0 | 1 => None,
+            _ => Transaction::reading(&self.tokens).ok(),
+        };
+        for (ask, lease) in asks.into_iter().zip(leased) {
+            // Whoever asked may have gone; the lease is given back, or ends by itself.
+            match ask.answer {
+                Answer::Lease(answer) => drop(answer.send(Ok(lease))),
+                Answer::WithEntry(answer) => {
+                    let entry = entries::load(&self.tokens, &ask.principal);
+                    drop(answer.send(Ok((lease, entry))));
+                }
+            }
+        }
     }
 
     fn free(&mut self) {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::health::Health;
 use super::is_damage;
 use super::lane::Lane;
+use super::transaction::Transaction;
 use crate::principal::Principal;
 use crate::store::Error;
 
@@ -26,27 +27,20 @@ pub(super) struct Writer {
 
 /// One write of a group: does its statements, and tells whoever asked once they are durable.
 trait Write: Send {
-    /// Does the statements, among others in a savepoint: an error undid them and concerns no other
-    /// write. False where a lone write failed and its transaction is to be undone.
-    fn run(&mut self, group: &mut Transaction<'_>, company: Company, health: &Health) -> bool;
+    /// Does the statements, which are undone where they fail: false. May be called again once they
+    /// were undone.
+    fn run(&mut self, db: &Connection, health: &Health) -> bool;
 
     /// Tells what came of it. `group` says whether the transaction became durable.
     fn finish(self: Box<Self>, group: Result<(), Error>);
-}
-
-/// How many writes a group has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Company {
-    Alone,
-    Several,
 }
 
 /// A write that answers a `T`.
 struct Ask<T, F> {
     /// The only principal concerned, if there is one.
     principal: Option<Principal>,
-    /// The statements; taken when they are run.
-    work: Option<F>,
+    /// The statements.
+    work: F,
     /// What they answered; closed is what a group answers that ended before this write was run.
     result: Result<T, Error>,
     answer: oneshot::Sender<Result<T, Error>>,
@@ -59,17 +53,18 @@ impl Writer {
         Ok(Writer { lane })
     }
 
-    /// Does `work` in a transaction; durable on return. A row that cannot be understood is an
+    /// Does `work` in a transaction; durable on return. What was undone because another write of the
+    /// same transaction failed is done again. A row that cannot be understood is an
     /// [`Error::Damaged`] where `principal` is given.
     pub(super) async fn ask<T, F>(&self, principal: Option<&Principal>, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         self.lane.send(Box::new(Ask {
             principal: principal.cloned(),
-            work: Some(work),
+            work,
             result: Err(Error::Closed),
             answer,
         }))?;
@@ -85,27 +80,15 @@ impl Writer {
 impl<T, F> Write for Ask<T, F>
 where
     T: Send,
-    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+    F: FnMut(&Connection) -> rusqlite::Result<T> + Send,
 {
-    fn run(&mut self, group: &mut Transaction<'_>, company: Company, health: &Health) -> bool {
-        let Some(work) = self.work.take() else {
-            return true;
-        };
-        let one = || {
-            if company == Company::Alone {
-                return work(group);
-            }
-            let savepoint = group.savepoint()?;
-            let result = work(&savepoint)?;
-            savepoint.commit()?;
-            Ok(result)
-        };
-        self.result = one().map_err(|e| match &self.principal {
+    fn run(&mut self, db: &Connection, health: &Health) -> bool {
+        self.result = (self.work)(db).map_err(|e| match &self.principal {
             Some(principal) if is_damage(&e) => Error::Damaged(principal.clone()),
             None if is_damage(&e) => Error::Unreadable(e.to_string()),
             _ => health.failed(e.to_string()),
         });
-        company == Company::Several || self.result.is_ok()
+        self.result.is_ok()
     }
 
     fn finish(self: Box<Self>, group: Result<(), Error>) {
@@ -115,7 +98,7 @@ where
 }
 
 /// The thread: one group after the other, and a probe now and then while the medium fails.
-fn write(mut db: Connection, queue: &Receiver<Box<dyn Write>>, health: &Health) {
+fn write(db: Connection, queue: &Receiver<Box<dyn Write>>, health: &Health) {
     let mut probed = Instant::now();
     loop {
         let first = if health.is_failing() {
@@ -126,7 +109,7 @@ fn write(mut db: Connection, queue: &Receiver<Box<dyn Write>>, health: &Health) 
         match first {
             Ok(first) => {
                 let mut group: Vec<_> = std::iter::once(first).chain(queue.try_iter()).collect();
-                let durable = commit(&mut db, &mut group, health);
+                let durable = commit(&db, &mut group, health);
                 for write in group {
                     write.finish(durable.clone());
                 }
@@ -136,7 +119,7 @@ fn write(mut db: Connection, queue: &Receiver<Box<dyn Write>>, health: &Health) 
         }
         if health.is_failing() && probed.elapsed() >= PROBE_EVERY {
             probed = Instant::now();
-            if probe(&mut db).is_ok() {
+            if probe(&db).is_ok() {
                 health.recovered();
             }
         }
@@ -148,24 +131,36 @@ fn write(mut db: Connection, queue: &Receiver<Box<dyn Write>>, health: &Health) 
 }
 
 /// Runs a group in one transaction.
-fn commit(db: &mut Connection, group: &mut [Box<dyn Write>], health: &Health) -> Result<(), Error> {
+fn commit(db: &Connection, group: &mut [Box<dyn Write>], health: &Health) -> Result<(), Error> {
     let failed = |e: rusqlite::Error| health.failed(e.to_string());
-    let mut transaction = db
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(failed)?;
-    let company = match group {
-        [_] => Company::Alone,
-        _ => Company::Several,
-    };
+    // SQLite undid the whole transaction; what is written next would be durable by itself.
+    let undone = || Err(health.failed("the transaction was undone".into()));
+    let transaction = Transaction::writing(db).map_err(failed)?;
+    // Nearly always all succeed, and a savepoint for each would cost as much as the write.
+    let all = group.iter_mut().all(|write| {
+        let done = write.run(&transaction, health);
+        done && !transaction.is_autocommit()
+    });
+    if transaction.is_autocommit() {
+        return undone();
+    }
+    if all {
+        transaction.commit().map_err(failed)?;
+        health.committed();
+        return Ok(());
+    }
+    transaction.rollback().map_err(failed)?;
+    if let [_] = group {
+        // The write has its error; that it was undone is all there is to wait for.
+        return Ok(());
+    }
+    let transaction = Transaction::writing(db).map_err(failed)?;
     for write in group {
-        let goes_on = write.run(&mut transaction, company, health);
+        transaction
+            .part(|db| write.run(db, health))
+            .map_err(failed)?;
         if transaction.is_autocommit() {
-            // SQLite undid the whole transaction; a savepoint would now start, and commit, its own.
-            return Err(health.failed("the transaction was undone".into()));
-        }
-        if !goes_on {
-            // The write has its error; that it was undone is all there is to wait for.
-            return transaction.rollback().map_err(failed);
+            return undone();
         }
     }
     transaction.commit().map_err(failed)?;
@@ -174,8 +169,8 @@ fn commit(db: &mut Connection, group: &mut [Box<dyn Write>], health: &Health) ->
 }
 
 /// A small write that is durable when it works.
-fn probe(db: &mut Connection) -> rusqlite::Result<()> {
-    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+fn probe(db: &Connection) -> rusqlite::Result<()> {
+    let transaction = Transaction::writing(db)?;
     transaction.execute(
         "INSERT INTO meta (key, value) VALUES ('probe', randomblob(8))
          ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -210,6 +205,54 @@ mod tests {
         assert_eq!(written, 2);
     }
 
+    /// Asks for `others` while the writer is busy, so that they are one group.
+    async fn at_once<T>(writer: &Writer, others: impl Future<Output = T>) -> T {
+        let (started, busy) = oneshot::channel();
+        let mut started = Some(started);
+        let (all_queued, wait) = std::sync::mpsc::channel();
+        let first = writer.ask(None, move |_| {
+            let _ = started.take().map(|started| started.send(()));
+            wait.recv().map_err(|_| rusqlite::Error::InvalidQuery)
+        });
+        let others = async {
+            busy.await.unwrap();
+            tokio::join!(others, async { all_queued.send(()).unwrap() }).0
+        };
+        let (first, others) = tokio::join!(first, others);
+        assert_eq!(first, Ok(()));
+        others
+    }
+
+    #[tokio::test]
+    async fn a_write_of_a_group_that_fails_is_undone_alone_and_the_others_are_durable() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("CREATE TABLE written (n)").unwrap();
+        let health = Arc::new(Health::of(directory.path().to_owned()));
+        let writer = Writer::start(db, health.clone()).unwrap();
+        let insert = |n: i64| {
+            writer.ask(None, move |db| {
+                db.execute("INSERT INTO written VALUES (?1)", [n])
+            })
+        };
+        let fails = writer.ask(None, |db| {
+            db.execute("INSERT INTO written VALUES (10)", [])?;
+            Err::<(), _>(rusqlite::Error::InvalidQuery)
+        });
+        let group = async { tokio::join!(insert(1), fails, insert(2)) };
+        let (before, failed, after) = at_once(&writer, group).await;
+        assert_eq!((before, after), (Ok(1), Ok(1)));
+        assert!(matches!(failed, Err(Error::Unwritable(_))), "{failed:?}");
+        // The busy one, and all that succeeded of the group.
+        assert_eq!(health.transactions(), 2);
+        let written: i64 = Connection::open(&path)
+            .unwrap()
+            .query_row("SELECT sum(n) FROM written", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(written, 3);
+    }
+
     #[tokio::test]
     async fn a_group_that_sqlite_undid_is_acknowledged_to_nobody() {
         let directory = tempfile::tempdir().unwrap();
@@ -223,24 +266,14 @@ mod tests {
                 db.execute("INSERT INTO written VALUES (?1)", [n])
             })
         };
-        // Keeps the writer busy while the others are queued, so that they are one group.
-        let (started, busy) = oneshot::channel();
-        let (all_queued, wait) = std::sync::mpsc::channel();
-        let first = writer.ask(None, move |_| {
-            let _ = started.send(());
-            wait.recv().map_err(|_| rusqlite::Error::InvalidQuery)
-        });
-        let others = async {
-            busy.await.unwrap();
+        let group = async {
             tokio::join!(
                 insert(1),
                 writer.ask(None, |db| db.execute_batch("ROLLBACK")),
                 insert(2),
-                async { all_queued.send(()) },
             )
         };
-        let (first, (before, undone, after, _)) = tokio::join!(first, others);
-        assert_eq!(first, Ok(()));
+        let (before, undone, after) = at_once(&writer, group).await;
         assert!(matches!(before, Err(Error::Unwritable(_))), "{before:?}");
         assert!(matches!(undone, Err(Error::Unwritable(_))), "{undone:?}");
         assert!(matches!(after, Err(Error::Unwritable(_))), "{after:?}");
