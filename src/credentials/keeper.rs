@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
-
 use super::engine::Engine;
 use super::flights::Ask;
 use super::login::PROBE_EVERY;
@@ -41,17 +39,6 @@ pub(super) async fn keep(engine: Arc<Engine>) {
             let now = started.0.plus(engine.clock.now().since(started.1));
             idle_seen = renew_idle(&engine, now.minus(age), idle_seen).await;
         }
-    }
-}
-
-/// Has a timer that ends within a second, for as long as the engine lives. A timer that is set to end
-/// before all others wakes its runtime through the kernel, even while that runs; those of a renewal,
-/// which end seconds from then, are never the first one beside this.
-pub(super) async fn tick() {
-    let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
     }
 }
 

@@ -78,7 +78,7 @@ impl Got {
 /// The tasks that a provider runs besides renewals; ended by [`Background::finish`].
 pub struct Background {
     engine: Arc<Engine>,
-    tasks: [JoinHandle<()>; 3],
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Background {
@@ -135,7 +135,6 @@ impl Provider {
         let tasks = [
             runtime.spawn(keeper::keep(engine.clone())),
             runtime.spawn(keeper::follow(engine.clone())),
-            runtime.spawn(keeper::tick()),
         ];
         (
             Provider {
