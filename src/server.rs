@@ -1,5 +1,6 @@
 //! Listeners, handing connections to workers, limits, drain. Never looks inside a request.
 
+mod joined;
 mod listen;
 mod patience;
 mod stage;

@@ -22,6 +22,7 @@ use tokio::runtime::{Builder, LocalRuntime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::joined::Joined;
 use super::listen::Stream;
 use super::patience::{Answering, Patience, Patient};
 use super::{Handler, Session, Stage};
@@ -202,7 +203,7 @@ pub async fn converse<H: Handler>(
     mut stage: watch::Receiver<Stage>,
 ) -> hyper::Result<()> {
     let patience = Patience::new();
-    let stream = Patient::new(stream, patience.clone());
+    let stream = Patient::new(Joined(stream), patience.clone());
     let switched: Rc<Cell<Option<H::Session>>> = Rc::default();
     let service = service_fn(|request| {
         let switched = switched.clone();
@@ -250,7 +251,7 @@ pub async fn converse<H: Handler>(
     }
     if let Some(session) = switched.take() {
         let parts = connection.into_parts();
-        let stream = parts.io.into_inner().into_inner();
+        let Joined(stream) = parts.io.into_inner().into_inner();
         let draining = async {
             let _ = stage.wait_for(|stage| *stage > Stage::Serving).await;
         };
