@@ -14,9 +14,7 @@ use super::Format;
 use crate::principal::LogName;
 
 /// What a line may wait for others to be written with.
-const GATHER: Duration = Duration::from_millis(5);
-/// Bytes that are written at once, about: more would push what the workers need out of the cache.
-const PAGE: usize = 32 * 1024;
+const GATHER: Duration = Duration::from_millis(20);
 /// Lines that may wait; where the log cannot be written, further ones are lost, not memory.
 const MOST_WAITING: usize = 65_536;
 
@@ -148,22 +146,15 @@ impl Lines {
                     Told::Request(access) => {
                         self.waiting.fetch_sub(1, Ordering::Relaxed);
                         line(self.format, &mut stamp, &access, &mut lines);
-                        if lines.len() >= PAGE {
-                            put(&mut to, &mut lines);
-                        }
                     }
                     Told::End => ended = true,
                 }
             }
-            put(&mut to, &mut lines);
+            // Where the log cannot be written, nobody can be told.
+            let _ = to.write_all(lines.as_bytes()).and_then(|()| to.flush());
+            lines.clear();
         }
     }
-}
-
-/// Writes the lines and forgets them: where the log cannot be written, nobody can be told.
-fn put(to: &mut impl Write, lines: &mut String) {
-    let _ = to.write_all(lines.as_bytes()).and_then(|()| to.flush());
-    lines.clear();
 }
 
 /// Every text is one of ours, and needs no escaping: routes are written plainly. Joined
