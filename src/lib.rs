@@ -57,6 +57,7 @@
 //! live → head, naming, damoov, credentials, auth_endpoints, headers, upstream, error, metrics
 //! auth_endpoints → credentials, damoov, clock
 //! admin → proxy::head, error, metrics, credentials (what they report), store (whether it is writable)
+//! server, proxy, replay, upstream → alarm
 //! credentials → store, damoov, upstream (settings, how hosts are dialed), secret, metrics, clock
 //! ```
 //!

@@ -9,6 +9,10 @@
 //! connection will be closed, a fragment is cut off the target. Left to us is everything below;
 //! what hyper refuses too is checked again where that costs nothing.
 
+mod seen;
+
+pub use seen::Seen;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use base64::Engine;
@@ -85,42 +89,6 @@ pub enum Rejection {
     /// `head_too_large`, 431.
     #[error("a request may have 64 header fields")]
     TooManyFields,
-}
-
-/// Which of the fields that the path asks about a request has: most have none of them, and a look at
-/// each name there is costs less than a look-up of each that might be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Content-Length or Transfer-Encoding.
-    pub framing: bool,
-    /// Origin or Sec-Fetch-Site.
-    pub origin: bool,
-    /// Expect.
-    pub expectation: bool,
-    /// Upgrade.
-    pub upgrade: bool,
-    /// Authorization.
-    pub authorization: bool,
-    /// A name that reads like one that the proxy sets or checks.
-    pub disguise: bool,
-}
-
-impl Seen {
-    /// Looks once at each name.
-    pub fn of(headers: &HeaderMap) -> Seen {
-        let mut seen = Seen::default();
-        for name in headers.keys() {
-            match name.as_str() {
-                "content-length" | "transfer-encoding" => seen.framing = true,
-                "origin" | "sec-fetch-site" => seen.origin = true,
-                "expect" => seen.expectation = true,
-                "upgrade" => seen.upgrade = true,
-                "authorization" => seen.authorization = true,
-                other => seen.disguise |= reads_like_ours(other),
-            }
-        }
-        seen
-    }
 }
 
 /// Checks a request head that has `seen`. Allocates nothing. Framing comes first: where it is in
@@ -269,41 +237,6 @@ fn check_origin(headers: &HeaderMap, settings: &Settings) -> Result<(), Rejectio
         sites.all(|site| site == "none")
     };
     require(allowed, Rejection::Origin)
-}
-
-/// Servers behind CGI-like interfaces read `_` as `-`, others drop it: such a name could pass our
-/// checks as a stranger and arrive as one of these.
-fn reads_like_ours(name: &str) -> bool {
-    const GUARDED: [&str; 20] = [
-        "authorization",
-        "connection",
-        "contentlength",
-        "cookie",
-        "devicetoken",
-        "expect",
-        "forwarded",
-        "host",
-        "http2settings",
-        "instanceid",
-        "instancekey",
-        "keepalive",
-        "proxyauthorization",
-        "proxyconnection",
-        "te",
-        "trailer",
-        "transferencoding",
-        "upgrade",
-        "userdevicetoken",
-        "xdamoovproxykey",
-    ];
-    // X-Forwarded-* is a family, and X-Real-IP travels with it.
-    const GUARDED_FAMILIES: [&str; 2] = ["xforwarded", "xrealip"];
-    let bare = || name.bytes().filter(|b| !b"-_".contains(b));
-    name.contains('_')
-        && (GUARDED.iter().any(|ours| bare().eq(ours.bytes()))
-            || GUARDED_FAMILIES
-                .iter()
-                .any(|ours| bare().take(ours.len()).eq(ours.bytes())))
 }
 
 fn check_expectation(headers: &HeaderMap) -> Result<(), Rejection> {
