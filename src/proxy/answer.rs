@@ -248,6 +248,7 @@ impl Content {
 pub(super) fn may_hold_a_401<C: Body>(answer: &Response<C>) -> bool {
     let length = answer.body().size_hint().exact();
     if !answer.status().is_success()
+        || answer.body().is_end_stream()
         || !length.is_some_and(|length| (1..=IN_BAND_LIMIT).contains(&length))
     {
         return false;
@@ -308,10 +309,13 @@ mod tests {
 
     use http_body_util::Full;
 
-    /// Content of no known length.
-    struct Endless;
+    /// Content that says this of itself.
+    struct Said {
+        length: Option<u64>,
+        ended: bool,
+    }
 
-    impl Body for Endless {
+    impl Body for Said {
         type Data = Bytes;
         type Error = Infallible;
 
@@ -320,6 +324,15 @@ mod tests {
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
             Poll::Pending
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.ended
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.length
+                .map_or_else(SizeHint::default, SizeHint::with_exact)
         }
     }
 
@@ -347,8 +360,15 @@ mod tests {
         ] {
             assert!(!may_hold_a_401(&other), "{other:?}");
         }
-        let chunked = answer(200, 20, &[json]).map(|_| Endless);
-        assert!(!may_hold_a_401(&chunked));
+        for (length, ended, expected) in [
+            (Some(20), false, true),
+            (None, false, false),
+            // To HEAD, by HTTP/2: its length is announced, and nothing follows.
+            (Some(20), true, false),
+        ] {
+            let other = answer(200, 20, &[json]).map(|_| Said { length, ended });
+            assert_eq!(may_hold_a_401(&other), expected, "{length:?}, {ended}");
+        }
     }
 
     #[test]
