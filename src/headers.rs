@@ -155,7 +155,7 @@ pub fn attach_instance_id(headers: &mut HeaderMap, id: HeaderValue) {
 /// The bearer token of a request (RFC 6750 §2.1); an empty one where there are several
 /// authorizations: nobody knows which one counts.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let mut lines = headers.get_all(header::AUTHORIZATION).iter();
+    let mut lines = lines(headers, &header::AUTHORIZATION);
     let line = lines.next()?;
     if lines.next().is_some() {
         return Some("");
@@ -169,8 +169,8 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// What the fields say of where the content ends; none where somebody could read it differently
 /// (RFC 9112 §6): at most one plain Content-Length, or `chunked` once, never both.
 pub fn framing(headers: &HeaderMap, version: Version) -> Option<Framing> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let mut lengths = lines(headers, &header::CONTENT_LENGTH);
+    let mut codings = lines(headers, &header::TRANSFER_ENCODING);
     let framing = match (lengths.next(), codings.next()) {
         (None, None) => Framing::Unsaid,
         (Some(length), None) => Framing::Length(plain_length(length.as_bytes())?),
@@ -189,10 +189,19 @@ pub fn framing_is_plain(headers: &HeaderMap, version: Version) -> bool {
     framing(headers, version).is_some()
 }
 
+/// The values of all lines of a field. A head has few: to look at each name takes less than to hash
+/// the one.
+pub fn lines<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'h HeaderValue> {
+    let named = headers.iter().filter(move |(known, _)| *known == name);
+    named.map(|(_, value)| value)
+}
+
 /// The elements of a field that is a list, on however many lines.
 fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
-    let lines = headers.get_all(name).into_iter();
-    lines.flat_map(|line| {
+    lines(headers, name).flat_map(|line| {
         line.as_bytes()
             .split(|byte| *byte == b',')
             .map(<[u8]>::trim_ascii)

@@ -55,6 +55,7 @@
 //! main → cli → everything it wires      server → proxy (as a Handler), live (as its Session)
 //! proxy → head, naming, damoov, credentials, auth_endpoints, live, replay, headers, upstream, error, metrics, telemetry::access
 //! live → head, naming, damoov, credentials, auth_endpoints, headers, upstream, error, metrics
+//! naming, upstream → headers
 //! auth_endpoints → credentials, damoov, clock
 //! admin → proxy::head, error, metrics, credentials (what they report), store (whether it is writable)
 //! server, proxy, replay, upstream → alarm

@@ -35,7 +35,7 @@ use crate::live::{self, Live};
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult, Tally};
 use crate::principal::naming::{self, Bearer};
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
-use crate::telemetry::access::AccessLog;
+use crate::telemetry::access::{AccessLog, Teller};
 use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::switch::Switcher;
 use crate::upstream::{self, Hosts, Target};
@@ -103,6 +103,7 @@ pub struct Path {
     proxy: Arc<Proxy>,
     pool: Rc<Pool<Content<Incoming>>>,
     tally: Tally,
+    teller: Teller,
     alarms: Alarms,
     /// Registrations under way, which a caller's hang-up does not end; the worker waits for them.
     registrations: RefCell<JoinSet<()>>,
@@ -158,10 +159,12 @@ impl Path {
             &proxy.metrics.upstream_connections,
         );
         let tally = Tally::new(proxy.metrics.clone());
+        let teller = proxy.access.teller();
         Path {
             proxy,
             pool: Rc::new(pool),
             tally,
+            teller,
             alarms: Alarms::default(),
             registrations: RefCell::default(),
         }

@@ -1,5 +1,6 @@
 //! Listeners, handing connections to workers, limits, drain. Never looks inside a request.
 
+mod answers;
 mod joined;
 mod listen;
 mod patience;
@@ -23,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+pub use self::answers::{Answers, answers};
 pub use self::stage::{Stage, follow_signals};
 pub use self::worker::converse;
 
@@ -455,8 +457,8 @@ mod tests {
             drop(caller);
             answers
         };
-        let handler = Rc::new(Porter(Arc::default()));
-        let (served, answers) = tokio::join!(converse(stream, handler, stage), calling);
+        let porter = Rc::new(super::answers(Porter(Arc::default())));
+        let (served, answers) = tokio::join!(converse(stream, porter, stage), calling);
         served.unwrap();
         assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 2, "{answers}");
     }

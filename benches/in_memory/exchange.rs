@@ -121,11 +121,11 @@ impl Exchanges {
                 }
             });
             proxy.dialed = tokio::sync::mpsc::unbounded_channel().1;
-            let handler = Rc::new(Path::new(proxy.proxy.clone()));
+            let answers = Rc::new(server::answers(Path::new(proxy.proxy.clone())));
             let (caller, stream) = tokio::io::duplex(64 * 1024);
             let (stage, watched) = watch::channel(Stage::Serving);
             tokio::task::spawn_local(async move {
-                let served = server::converse(stream, handler, watched).await;
+                let served = server::converse(stream, answers, watched).await;
                 drop(stage);
                 served.expect("the caller stays");
             });

@@ -121,14 +121,17 @@ impl Table {
     /// matter: the API takes all of these spellings for the same path. Allocates nothing.
     pub fn find(&self, path: &str, method: &Method) -> Option<&Arc<Route>> {
         // A checked path has no empty segments; without escapes it is compared as it stands.
-        let is_literal = memchr::memchr(b'%', path.as_bytes()).is_none();
-        self.entries
-            .iter()
-            .find(|entry| match &entry.literal {
-                Some(literal) if is_literal => entry.begins(path, literal) && entry.takes(method),
-                Some(_) | None => entry.matches(path) && entry.takes(method),
-            })
-            .map(|entry| &entry.route)
+        let is_plain = memchr::memchr(b'%', path.as_bytes()).is_none();
+        let mut entries = self.entries.iter();
+        let found = entries.find(|entry| {
+            let matches = match (is_plain, &entry.beginning) {
+                (false, _) => entry.matches(path),
+                (true, Beginning::Whole(all)) => entry.begins_with(path, all),
+                (true, Beginning::ToWildcard(some)) => begins(path, some) && entry.matches(path),
+            };
+            matches && entry.takes(method)
+        });
+        found.map(|entry| &entry.route)
     }
 }
 
@@ -201,11 +204,19 @@ fn is_plain(byte: u8) -> bool {
 struct Entry {
     /// In lower case; `*` matches any.
     segments: Vec<Box<str>>,
-    /// The path in lower case, without a slash at the end, where no `*` is in it.
-    literal: Option<Box<str>>,
+    beginning: Beginning,
     /// Whether nothing may follow.
     exact: bool,
     route: Arc<Route>,
+}
+
+/// How a plain path that matches begins, in lower case.
+#[derive(Debug)]
+enum Beginning {
+    /// With the route's whole path, which has no `*` in it; without a slash at the end.
+    Whole(Box<str>),
+    /// With what stands before the first `*`.
+    ToWildcard(Box<str>),
 }
 
 impl Entry {
@@ -214,7 +225,10 @@ impl Entry {
         let path = route.path.trim_end_matches('$').to_ascii_lowercase();
         Entry {
             segments: segments(&path).map(Box::from).collect(),
-            literal: (!path.contains('*')).then(|| path.trim_end_matches('/').into()),
+            beginning: match path.split_once('*') {
+                None => Beginning::Whole(path.trim_end_matches('/').into()),
+                Some((literal, _)) => Beginning::ToWildcard(literal.into()),
+            },
             exact,
             route: Arc::new(route),
         }
@@ -226,18 +240,14 @@ impl Entry {
         (literals, self.exact, !self.route.methods.is_empty())
     }
 
-    /// Whether a path without escapes begins with the segments of `literal`, and ends there if it
-    /// must.
-    fn begins(&self, path: &str, literal: &str) -> bool {
-        let Some((begin, rest)) = path.as_bytes().split_at_checked(literal.len()) else {
-            return false;
+    /// Whether a plain path begins with the segments of `literal`, and ends there if it must.
+    fn begins_with(&self, path: &str, literal: &str) -> bool {
+        let ends_well = match path.as_bytes().get(literal.len()..) {
+            Some([] | [b'/']) => true,
+            Some([b'/', ..]) => !self.exact,
+            Some(_) | None => false,
         };
-        let ends_well = match rest {
-            [] | [b'/'] => true,
-            [b'/', ..] => !self.exact,
-            _ => false,
-        };
-        ends_well && begin.eq_ignore_ascii_case(literal.as_bytes())
+        ends_well && begins(path, literal)
     }
 
     fn takes(&self, method: &Method) -> bool {
@@ -257,6 +267,11 @@ impl Entry {
         });
         prefix && (!self.exact || actual.next().is_none())
     }
+}
+
+fn begins(path: &str, literal: &str) -> bool {
+    let beginning = path.as_bytes().get(..literal.len());
+    beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(literal.as_bytes()))
 }
 
 fn segments(path: &str) -> impl Iterator<Item = &str> {

@@ -8,6 +8,7 @@ use http::header::HeaderName;
 
 use super::{DeviceToken, InstanceId, NotAUuid, Principal};
 use crate::damoov::routes::Credential;
+use crate::headers;
 
 const DEVICE_TOKEN: HeaderName = HeaderName::from_static("devicetoken");
 const INSTANCE_ID: HeaderName = HeaderName::from_static("instanceid");
@@ -186,7 +187,7 @@ fn only<T>(
     name: &HeaderName,
     parse: fn(&str) -> Result<T, NotAUuid>,
 ) -> Result<Option<T>, NotAUuid> {
-    let mut lines = headers.get_all(name).iter();
+    let mut lines = headers::lines(headers, name);
     match (lines.next(), lines.next()) {
         (None, _) => Ok(None),
         (Some(line), None) => parse(line.to_str().map_err(|_| NotAUuid)?).map(Some),

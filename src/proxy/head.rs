@@ -157,7 +157,7 @@ fn check_method(method: &Method) -> Result<(), Rejection> {
 /// Against DNS rebinding: a name that an attacker points at the loopback is not served. The same
 /// holds for an authority in the target, although the upstream never comes from either.
 fn check_host(head: &Parts, settings: &Settings) -> Result<(), Rejection> {
-    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let mut hosts = headers::lines(&head.headers, &header::HOST);
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => {
             check_authority(host.to_str().map_err(|_| Rejection::Host)?, settings)?;

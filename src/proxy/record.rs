@@ -127,9 +127,9 @@ impl Drop for Record<'_> {
             Ending::Answered(_) | Ending::Refused(..) => "proxy",
             Ending::Abandoned | Ending::PassedOn(_) => "upstream",
         };
-        proxy.access.tell(Access {
+        self.path.teller.tell(&Access {
             at: now,
-            route: route.clone(),
+            route,
             method: self.method.as_str(),
             status: status.as_u16(),
             outcome: outcome.as_str(),

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use http::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -22,6 +23,7 @@ use tokio::runtime::{Builder, LocalRuntime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::answers::{Answers, answers};
 use super::joined::Joined;
 use super::listen::Stream;
 use super::patience::{Answering, Patience, Patient};
@@ -136,13 +138,13 @@ async fn run<H: Handler>(
     mut stage: watch::Receiver<Stage>,
     drain_timeout: Duration,
 ) {
-    let handler = Rc::new(new_handler());
+    let answers = Rc::new(answers(new_handler()));
     let mut serving = JoinSet::new();
     loop {
         tokio::select! {
             connection = handed.recv() => match connection {
                 Some(connection) => {
-                    serving.spawn_local(serve(connection, handler.clone(), stage.clone()));
+                    serving.spawn_local(serve(connection, answers.clone(), stage.clone()));
                 }
                 None => break,
             },
@@ -153,7 +155,7 @@ async fn run<H: Handler>(
         while let Some(ended) = serving.join_next().await {
             report(ended);
         }
-        handler.finish().await;
+        answers.handler().finish().await;
     };
     tokio::select! {
         () = drained => {}
@@ -172,16 +174,23 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn serve<H: Handler>(connection: Connection, handler: Rc<H>, stage: watch::Receiver<Stage>) {
+async fn serve<H, F>(
+    connection: Connection,
+    answers: Rc<Answers<H, F>>,
+    stage: watch::Receiver<Stage>,
+) where
+    H: Handler,
+    F: Future<Output = (Response<H::Content>, Option<H::Session>)> + 'static,
+{
     let Connection { stream, place } = connection;
     // The descriptor is registered with this thread's runtime from here on.
     let ended = match stream {
         Stream::Tcp(stream) => match TcpStream::from_std(stream) {
-            Ok(stream) => converse(stream, handler, stage).await,
+            Ok(stream) => converse(stream, answers, stage).await,
             Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
         },
         Stream::Unix(stream) => match UnixStream::from_std(stream) {
-            Ok(stream) => converse(stream, handler, stage).await,
+            Ok(stream) => converse(stream, answers, stage).await,
             Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
         },
     };
@@ -197,21 +206,22 @@ async fn serve<H: Handler>(connection: Connection, handler: Rc<H>, stage: watch:
 /// # Errors
 ///
 /// The connection broke, or what came is not HTTP.
-pub async fn converse<H: Handler>(
+pub async fn converse<H, F>(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    handler: Rc<H>,
+    answers: Rc<Answers<H, F>>,
     mut stage: watch::Receiver<Stage>,
-) -> hyper::Result<()> {
+) -> hyper::Result<()>
+where
+    H: Handler,
+    F: Future<Output = (Response<H::Content>, Option<H::Session>)> + 'static,
+{
     let patience = Patience::new();
     let stream = Patient::new(Joined(stream), patience.clone());
     let switched: Rc<Cell<Option<H::Session>>> = Rc::default();
     let service = service_fn(|request| {
         let switched = switched.clone();
         let busy = patience.busy();
-        let answering = handler.clone().handle(request);
-        // Boxed: it is kilobytes, which hyper would move several times for each request and keep room
-        // for on idle connections.
-        Box::pin(answering.map(move |(answer, session)| {
+        answers.begin(request).map(move |(answer, session)| {
             if session.is_some() {
                 switched.set(session);
             }
@@ -219,7 +229,7 @@ pub async fn converse<H: Handler>(
                 content,
                 _busy: busy,
             }))
-        }))
+        })
     });
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)

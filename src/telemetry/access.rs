@@ -1,9 +1,9 @@
-//! The access log: one line a request. Workers only tell what happened; the lines are made and
-//! written by a thread of its own, many at once, so that no caller waits for a disk.
+//! The access log: one line a request. A worker appends it to a page of its own; a thread takes the
+//! pages and writes them, many lines at once, so that no caller waits for a disk.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -15,16 +15,17 @@ use crate::principal::LogName;
 
 /// What a line may wait for others to be written with.
 const GATHER: Duration = Duration::from_millis(20);
-/// Lines that may wait; where the log cannot be written, further ones are lost, not memory.
-const MOST_WAITING: usize = 65_536;
+/// Bytes that may wait on a worker's page; where the log cannot be written, further lines are lost,
+/// not memory.
+const PAGE_LIMIT: usize = 8 << 20;
 
 /// What is told of one request. Never a path, a query or a token.
-#[derive(Clone, Debug)]
-pub struct Access {
+#[derive(Clone, Copy, Debug)]
+pub struct Access<'a> {
     /// When its answer's head was known, or its caller left.
     pub at: Instant,
     /// The route's label.
-    pub route: Arc<str>,
+    pub route: &'a str,
     /// The method.
     pub method: &'static str,
     /// The status of the answer; 499 where the caller left before it.
@@ -43,14 +44,31 @@ pub struct Access {
     pub principal: Option<LogName>,
 }
 
-/// Where requests are told of. Cheap to clone.
+/// Gives every worker its page. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     /// None where the filter wants no access events.
     told: Option<mpsc::Sender<Told>>,
-    waiting: Arc<AtomicUsize>,
+    format: Format,
     /// Counts those that found no room.
     lost: Counter,
+}
+
+/// Where one worker tells of its requests.
+#[derive(Debug)]
+pub struct Teller {
+    page: Arc<Page>,
+    log: AccessLog,
+}
+
+/// Lines that wait to be written. While there are any, the writer has been told.
+#[derive(Debug, Default)]
+struct Page(Mutex<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    text: String,
+    stamp: Stamp,
 }
 
 /// The thread that writes.
@@ -62,7 +80,7 @@ pub struct Writer {
 
 #[derive(Debug)]
 enum Told {
-    Request(Access),
+    Lines(Arc<Page>),
     End,
 }
 
@@ -80,34 +98,54 @@ impl AccessLog {
         lost: Counter,
     ) -> io::Result<(AccessLog, Writer)> {
         let (told, heard) = mpsc::channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let lines = Lines {
-            heard,
-            waiting: waiting.clone(),
-            format,
-        };
         let thread = thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || lines.write(to))?;
+            .spawn(move || write(&heard, to))?;
         let log = AccessLog {
             told: wanted.then(|| told.clone()),
-            waiting,
+            format,
             lost,
         };
         Ok((log, Writer { told, thread }))
     }
 
+    /// For one worker.
+    pub fn teller(&self) -> Teller {
+        Teller {
+            page: Arc::default(),
+            log: self.clone(),
+        }
+    }
+}
+
+impl Teller {
     /// Tells of a request. Never waits.
-    pub fn tell(&self, access: Access) {
-        let Some(told) = &self.told else {
+    pub fn tell(&self, access: &Access<'_>) {
+        let Some(told) = &self.log.told else {
             return;
         };
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING
-            || told.send(Told::Request(access)).is_err()
-        {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.lost.inc();
+        let mut lines = self.page.lines();
+        if lines.text.len() >= PAGE_LIMIT {
+            self.log.lost.inc();
+            return;
         }
+        let is_first = lines.text.is_empty();
+        if is_first {
+            lines.stamp.set(access.at, SystemTime::now());
+        }
+        let Lines { text, stamp } = &mut *lines;
+        line(self.log.format, stamp, access, text);
+        drop(lines);
+        if is_first {
+            // Fails only where the thread has panicked: what is told then waits, and is lost.
+            let _ = told.send(Told::Lines(self.page.clone()));
+        }
+    }
+}
+
+impl Page {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().expect("no code panics under this lock")
     }
 }
 
@@ -123,43 +161,30 @@ impl Writer {
     }
 }
 
-struct Lines {
-    heard: mpsc::Receiver<Told>,
-    waiting: Arc<AtomicUsize>,
-    format: Format,
-}
-
-impl Lines {
-    fn write(self, mut to: impl Write) {
-        let mut lines = String::new();
-        let mut ended = false;
-        while !ended {
-            let Ok(first) = self.heard.recv() else {
-                return;
-            };
-            if let Told::Request(_) = first {
-                thread::sleep(GATHER);
-            }
-            let mut stamp = Stamp::new(Instant::now(), SystemTime::now());
-            for told in std::iter::once(first).chain(self.heard.try_iter()) {
-                match told {
-                    Told::Request(access) => {
-                        self.waiting.fetch_sub(1, Ordering::Relaxed);
-                        line(self.format, &mut stamp, &access, &mut lines);
-                    }
-                    Told::End => ended = true,
-                }
-            }
+/// Writes page after page until told to end.
+fn write(heard: &mpsc::Receiver<Told>, mut to: impl Write) {
+    let mut text = String::new();
+    while let Ok(Told::Lines(first)) = heard.recv() {
+        thread::sleep(GATHER);
+        let mut next = Some(first);
+        while let Some(page) = next {
+            // Its worker goes on with the empty one.
+            mem::swap(&mut text, &mut page.lines().text);
             // Where the log cannot be written, nobody can be told.
-            let _ = to.write_all(lines.as_bytes()).and_then(|()| to.flush());
-            lines.clear();
+            let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+            text.clear();
+            next = match heard.try_recv() {
+                Ok(Told::Lines(page)) => Some(page),
+                Ok(Told::End) => return,
+                Err(_) => None,
+            };
         }
     }
 }
 
 /// Every text is one of ours, and needs no escaping: routes are written plainly. Joined
 /// rather than formatted: it is done for every request.
-fn line(format: Format, stamp: &mut Stamp, access: &Access, lines: &mut String) {
+fn line(format: Format, stamp: &mut Stamp, access: &Access<'_>, lines: &mut String) {
     let Access {
         at,
         route,
@@ -239,31 +264,26 @@ fn line(format: Format, stamp: &mut Stamp, access: &Access, lines: &mut String) 
     lines.push_str(end);
 }
 
-/// Writes when something happened. Workers read the monotonic clock alone; what the wall clock says
-/// is found out once for many lines, and each second is written out once.
+/// Writes when something happened. For each request the monotonic clock alone is read; what the wall
+/// clock says is found out once for many lines, and each second is written out once.
+#[derive(Debug, Default)]
 struct Stamp {
-    monotonic: Instant,
-    wall: SystemTime,
+    /// One moment, on both clocks.
+    known: Option<(Instant, SystemTime)>,
     /// Seconds since 1970, and how they are written.
     second: (u64, String),
 }
 
 impl Stamp {
-    /// Both clocks, read at once.
-    fn new(monotonic: Instant, wall: SystemTime) -> Stamp {
-        Stamp {
-            monotonic,
-            wall,
-            second: (u64::MAX, String::new()),
-        }
+    fn set(&mut self, monotonic: Instant, wall: SystemTime) {
+        self.known = Some((monotonic, wall));
     }
 
     fn write(&mut self, at: Instant, lines: &mut String) {
-        let ago = self.monotonic.saturating_duration_since(at);
-        let wall = self.wall.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
+        let (monotonic, wall) = self.known.expect("set before the first line of a page");
         let since = wall.duration_since(SystemTime::UNIX_EPOCH);
-        let since = since.unwrap_or_default();
-        if self.second.0 != since.as_secs() {
+        let since = since.unwrap_or_default() + at.saturating_duration_since(monotonic);
+        if self.second.0 != since.as_secs() || self.second.1.is_empty() {
             let second = Duration::from_secs(since.as_secs());
             let second = jiff::Timestamp::try_from(SystemTime::UNIX_EPOCH + second);
             let text = second.unwrap_or_default().to_string();
@@ -284,9 +304,9 @@ mod tests {
 
     /// What was written, a call a piece.
     #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<String>>>);
+    struct Paper(Arc<Mutex<Vec<String>>>);
 
-    impl Write for Page {
+    impl Write for Paper {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let text = String::from_utf8(bytes.to_vec()).unwrap();
             self.0.lock().unwrap().push(text);
@@ -298,10 +318,10 @@ mod tests {
         }
     }
 
-    fn access() -> Access {
+    fn access() -> Access<'static> {
         Access {
             at: Instant::now(),
-            route: "/indicators/v3".into(),
+            route: "/indicators/v3",
             method: "GET",
             status: 200,
             outcome: "forwarded",
@@ -316,22 +336,24 @@ mod tests {
     }
 
     /// One line, of something that happened 1 µs into a second.
-    fn line_of(format: Format, access: &Access) -> String {
+    fn line_of(format: Format, access: &Access<'_>) -> String {
         let wall = UNIX_EPOCH + Duration::from_micros(1_795_348_800_000_001);
-        let later = Duration::from_millis(1_500);
-        let mut stamp = Stamp::new(access.at + later, wall + later);
+        let before = Duration::from_millis(1_500);
+        let mut stamp = Stamp::default();
+        stamp.set(access.at - before, wall - before);
         let mut lines = String::new();
         line(format, &mut stamp, access, &mut lines);
         lines
     }
 
-    fn written(wanted: bool, format: Format, told: &[Access]) -> Vec<String> {
-        let page = Page::default();
+    fn written(wanted: bool, format: Format, told: &[Access<'_>]) -> Vec<String> {
+        let paper = Paper::default();
         let (log, writer) =
-            AccessLog::start_on(page.clone(), wanted, format, Counter::default()).unwrap();
-        told.iter().for_each(|access| log.tell(access.clone()));
+            AccessLog::start_on(paper.clone(), wanted, format, Counter::default()).unwrap();
+        let teller = log.teller();
+        told.iter().for_each(|access| teller.tell(access));
         writer.finish();
-        page.0.lock().unwrap().clone()
+        paper.0.lock().unwrap().clone()
     }
 
     #[test]
@@ -378,16 +400,22 @@ mod tests {
     fn stamps_follow_the_clock_from_second_to_second() {
         let now = Instant::now();
         let wall = UNIX_EPOCH + Duration::from_millis(1_795_348_800_250);
-        let mut stamp = Stamp::new(now, wall);
-        let mut stamped = |ago| {
+        let mut stamp = Stamp::default();
+        stamp.set(now, wall);
+        let mut stamped = |later| {
             let mut text = String::new();
-            stamp.write(now - Duration::from_millis(ago), &mut text);
+            stamp.write(now + Duration::from_millis(later), &mut text);
             text
         };
-        assert_eq!(stamped(251), "2026-11-22T11:59:59.999000Z");
-        assert_eq!(stamped(250), "2026-11-22T12:00:00.000000Z");
         assert_eq!(stamped(0), "2026-11-22T12:00:00.250000Z");
-        assert_eq!(stamped(300), "2026-11-22T11:59:59.950000Z");
+        assert_eq!(stamped(749), "2026-11-22T12:00:00.999000Z");
+        assert_eq!(stamped(750), "2026-11-22T12:00:01.000000Z");
+        assert_eq!(stamped(1), "2026-11-22T12:00:00.251000Z");
+        // The wall clock was set back.
+        stamp.set(now, UNIX_EPOCH + Duration::from_millis(250));
+        let mut text = String::new();
+        stamp.write(now, &mut text);
+        assert_eq!(text, "1970-01-01T00:00:00.250000Z");
     }
 
     #[test]
@@ -417,13 +445,40 @@ mod tests {
         let (free, stuck) = mpsc::channel();
         let started = AccessLog::start_on(Stuck(stuck), true, Format::Json, Counter::default());
         let (log, writer) = started.unwrap();
-        for _ in 0..3 * MOST_WAITING {
-            log.tell(access());
+        let teller = log.teller();
+        let line = line_of(Format::Json, &access()).len();
+        for _ in 0..3 * PAGE_LIMIT / line {
+            teller.tell(&access());
         }
-        assert!(log.waiting.load(Ordering::Relaxed) <= MOST_WAITING);
-        assert!(log.lost.get() >= MOST_WAITING as u64);
+        assert!(teller.page.lines().text.len() < PAGE_LIMIT + line);
+        assert!(log.lost.get() >= (PAGE_LIMIT / line) as u64 - 1);
         drop(free);
         writer.finish();
-        assert_eq!(log.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(teller.page.lines().text.len(), 0);
+    }
+
+    #[test]
+    fn no_line_is_torn_or_lost_while_workers_tell_and_the_thread_writes() {
+        let paper = Paper::default();
+        let started = AccessLog::start_on(paper.clone(), true, Format::Json, Counter::default());
+        let (log, writer) = started.unwrap();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                let teller = log.teller();
+                scope.spawn(move || {
+                    for told in 0..5_000 {
+                        teller.tell(&access());
+                        if told % 1_000 == 0 {
+                            thread::sleep(GATHER);
+                        }
+                    }
+                });
+            }
+        });
+        writer.finish();
+        let text = paper.0.lock().unwrap().concat();
+        let is_whole = |line: &str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+        assert_eq!(text.lines().filter(|line| is_whole(line)).count(), 20_000);
+        assert_eq!(text.lines().count(), 20_000);
     }
 }
