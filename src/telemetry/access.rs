@@ -164,20 +164,26 @@ impl Writer {
 /// Writes page after page until told to end.
 fn write(heard: &mpsc::Receiver<Told>, mut to: impl Write) {
     let mut text = String::new();
-    while let Ok(Told::Lines(first)) = heard.recv() {
-        thread::sleep(GATHER);
-        let mut next = Some(first);
-        while let Some(page) = next {
+    let mut ended = false;
+    while !ended {
+        let Ok(first) = heard.recv() else {
+            return;
+        };
+        if let Told::Lines(_) = first {
+            thread::sleep(GATHER);
+        }
+        // All that is told by now, and only that: a worker tells again as soon as its page was taken.
+        let told: Vec<_> = std::iter::once(first).chain(heard.try_iter()).collect();
+        for told in told {
+            let Told::Lines(page) = told else {
+                ended = true;
+                continue;
+            };
             // Its worker goes on with the empty one.
             mem::swap(&mut text, &mut page.lines().text);
             // Where the log cannot be written, nobody can be told.
             let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
             text.clear();
-            next = match heard.try_recv() {
-                Ok(Told::Lines(page)) => Some(page),
-                Ok(Told::End) => return,
-                Err(_) => None,
-            };
         }
     }
 }
@@ -455,6 +461,22 @@ mod tests {
         drop(free);
         writer.finish();
         assert_eq!(teller.page.lines().text.len(), 0);
+    }
+
+    #[test]
+    fn lines_are_gathered_while_they_keep_coming() {
+        let paper = Paper::default();
+        let started = AccessLog::start_on(paper.clone(), true, Format::Json, Counter::default());
+        let (log, writer) = started.unwrap();
+        let teller = log.teller();
+        let began = Instant::now();
+        while began.elapsed() < 10 * GATHER {
+            teller.tell(&access());
+        }
+        writer.finish();
+        let most = began.elapsed().as_millis() / GATHER.as_millis() + 2;
+        let pieces = paper.0.lock().unwrap().len();
+        assert!(pieces as u128 <= most, "{pieces} writes, {most} are enough");
     }
 
     #[test]
