@@ -67,20 +67,26 @@ pub enum Listener {
     },
 }
 
+/// An answer, and with a 101 the session that takes its connection over.
+pub type Answered<H> = (
+    Response<<H as Handler>::Content>,
+    Option<<H as Handler>::Session>,
+);
+
 /// Answers requests. Each worker makes its own, on its own thread.
-pub trait Handler: 'static {
+pub trait Handler: Sized + 'static {
     /// What takes over connections that switch to another protocol.
     type Session: Session;
 
     /// The content of its answers.
     type Content: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Unpin + 'static;
 
-    /// Answers one request. Dropped where the caller leaves before the answer. A session comes with
-    /// a 101, and takes the connection over once that is written.
+    /// Answers one request. Dropped where the caller leaves before the answer. The session begins
+    /// once its 101 is written.
     fn handle(
         self: Rc<Self>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = (Response<Self::Content>, Option<Self::Session>)> + 'static;
+    ) -> impl Future<Output = Answered<Self>> + 'static;
 
     /// Ends what goes on after its caller has left. Called once, when nothing is left to answer.
     fn finish(&self) -> impl Future<Output = ()>;

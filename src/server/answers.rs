@@ -7,10 +7,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 
-use super::Handler;
+use super::{Answered, Handler};
 
 /// How many places are kept that nobody needs now.
 const KEPT: usize = 64;
@@ -32,9 +32,7 @@ pub(super) struct UnderWay<F> {
 }
 
 /// The answers of `handler`.
-pub fn answers<H: Handler>(
-    handler: H,
-) -> Answers<H, impl Future<Output = (Response<H::Content>, Option<H::Session>)> + 'static> {
+pub fn answers<H: Handler>(handler: H) -> Answers<H, impl Future<Output = Answered<H>> + 'static> {
     Answers {
         handler: Rc::new(handler),
         begin: H::handle,

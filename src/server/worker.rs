@@ -13,7 +13,6 @@ use std::thread;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -27,7 +26,7 @@ use super::answers::{Answers, answers};
 use super::joined::Joined;
 use super::listen::Stream;
 use super::patience::{Answering, Patience, Patient};
-use super::{Handler, Session, Stage};
+use super::{Answered, Handler, Session, Stage};
 
 /// Of a request's head, request line included; more is a 431.
 const HEAD_LIMIT: usize = 16 * 1024;
@@ -180,7 +179,7 @@ async fn serve<H, F>(
     stage: watch::Receiver<Stage>,
 ) where
     H: Handler,
-    F: Future<Output = (Response<H::Content>, Option<H::Session>)> + 'static,
+    F: Future<Output = Answered<H>> + 'static,
 {
     let Connection { stream, place } = connection;
     // The descriptor is registered with this thread's runtime from here on.
@@ -213,7 +212,7 @@ pub async fn converse<H, F>(
 ) -> hyper::Result<()>
 where
     H: Handler,
-    F: Future<Output = (Response<H::Content>, Option<H::Session>)> + 'static,
+    F: Future<Output = Answered<H>> + 'static,
 {
     let patience = Patience::new();
     let stream = Patient::new(Joined(stream), patience.clone());
