@@ -152,20 +152,17 @@ impl Proxy {
 impl Path {
     /// The path for the current thread, which must run a local runtime.
     pub fn new(proxy: Arc<Proxy>) -> Path {
-        let pool = Pool::new(
-            &proxy.targets,
-            proxy.hosts.tls(),
-            proxy.limits,
-            &proxy.metrics.upstream_connections,
-        );
-        let tally = Tally::new(proxy.metrics.clone());
-        let teller = proxy.access.teller();
         Path {
-            proxy,
-            pool: Rc::new(pool),
-            tally,
-            teller,
+            pool: Rc::new(Pool::new(
+                &proxy.targets,
+                proxy.hosts.tls(),
+                proxy.limits,
+                &proxy.metrics.upstream_connections,
+            )),
+            tally: Tally::new(proxy.metrics.clone()),
+            teller: proxy.access.teller(),
             alarms: Alarms::default(),
+            proxy,
             registrations: RefCell::default(),
         }
     }
