@@ -121,13 +121,13 @@ impl Table {
     /// matter: the API takes all of these spellings for the same path. Allocates nothing.
     pub fn find(&self, path: &str, method: &Method) -> Option<&Arc<Route>> {
         // A checked path has no empty segments; without escapes it is compared as it stands.
-        let is_plain = memchr::memchr(b'%', path.as_bytes()).is_none();
+        let has_escapes = memchr::memchr(b'%', path.as_bytes()).is_some();
         let mut entries = self.entries.iter();
         let found = entries.find(|entry| {
-            let matches = match (is_plain, &entry.beginning) {
-                (false, _) => entry.matches(path),
-                (true, Beginning::Whole(all)) => entry.begins_with(path, all),
-                (true, Beginning::ToWildcard(some)) => begins(path, some) && entry.matches(path),
+            let matches = match (has_escapes, &entry.beginning) {
+                (true, _) => entry.matches(path),
+                (false, Beginning::Whole(all)) => entry.matches_literally(path, all),
+                (false, Beginning::ToWildcard(some)) => begins(path, some) && entry.matches(path),
             };
             matches && entry.takes(method)
         });
@@ -210,7 +210,7 @@ struct Entry {
     route: Arc<Route>,
 }
 
-/// How a plain path that matches begins, in lower case.
+/// How a path without escapes that matches begins, in lower case.
 #[derive(Debug)]
 enum Beginning {
     /// With the route's whole path, which has no `*` in it; without a slash at the end.
@@ -240,8 +240,9 @@ impl Entry {
         (literals, self.exact, !self.route.methods.is_empty())
     }
 
-    /// Whether a plain path begins with the segments of `literal`, and ends there if it must.
-    fn begins_with(&self, path: &str, literal: &str) -> bool {
+    /// Whether a path without escapes begins with the segments of `literal`, and ends there if it
+    /// must.
+    fn matches_literally(&self, path: &str, literal: &str) -> bool {
         let ends_well = match path.as_bytes().get(literal.len()..) {
             Some([] | [b'/']) => true,
             Some([b'/', ..]) => !self.exact,
