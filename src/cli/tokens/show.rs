@@ -1,0 +1,56 @@
+//! `tokens show`: all that is known of one principal.
+
+use std::process::ExitCode;
+
+use super::{NOT_FOUND, notes, rough};
+use crate::cli::service::OpenStore;
+use crate::cli::{Failure, print};
+use crate::clock::Clock;
+use crate::credentials::Pair;
+use crate::principal::Principal;
+use crate::store::{Entry, Store};
+
+/// Prints what the store knows of the principal.
+pub(super) async fn show(open: &OpenStore, principal: &Principal) -> Result<ExitCode, Failure> {
+    let entry = open.store.load(principal).await.map_err(Failure::other)?;
+    if entry == Entry::default() {
+        eprintln!("nothing is known of {principal}");
+        return Ok(ExitCode::from(NOT_FOUND));
+    }
+    let now = Clock::from_environment().wall();
+    let mut text = format!(
+        "principal      {principal}\nin logs        {}\ngeneration     {}\nepoch          {}",
+        open.ring.log_name(principal),
+        entry.generation.0,
+        entry.epoch,
+    );
+    let mut say = |name: &str, value: String| text.push_str(&format!("\n{name:<14} {value}"));
+    match &entry.record {
+        None => say("pair", "none".into()),
+        Some(record) => {
+            let pair = Pair::open(&open.ring, principal, &record.sealed);
+            say(
+                "instance",
+                record.instance.map_or("none".into(), |i| i.to_string()),
+            );
+            say(
+                "received",
+                format!("{} ago", rough(now.since(record.received))),
+            );
+            say("token left", rough(record.expires.since(now)));
+            say(
+                "RefreshToken",
+                match pair {
+                    None => "the record is damaged".into(),
+                    Some(pair) if pair.refresh_token.is_some() => "present".into(),
+                    Some(_) => "none".into(),
+                },
+            );
+        }
+    }
+    for note in notes(&entry, now) {
+        say("note", note);
+    }
+    print(&text);
+    Ok(ExitCode::SUCCESS)
+}
