@@ -40,6 +40,17 @@ impl fmt::Display for RunId {
     }
 }
 
+/// Tells the keys that records are sealed with apart; says nothing about the key itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub [u8; 4]);
+
+/// Lower case hex.
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", u32::from_be_bytes(self.0))
+    }
+}
+
 /// All that a store remembers of one principal. The default: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
@@ -62,6 +73,8 @@ pub struct Record {
     pub known: bool,
     /// Tokens and lifetime, sealed.
     pub sealed: Vec<u8>,
+    /// The key that opens `sealed`.
+    pub key: KeyId,
     /// When the pair was received: the age of its RefreshToken.
     pub received: Timestamp,
     /// When the access token expires.
@@ -132,6 +145,24 @@ pub enum Commit {
     Committed(Generation),
     /// Another commit (or a forget) came first; nothing was written. What stands there now.
     Superseded(Entry),
+}
+
+/// A small row that all processes share, such as the count of a guard. The default: never written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// How often it was written.
+    pub version: u64,
+    /// What its writers agreed upon.
+    pub value: Vec<u8>,
+}
+
+/// The answer to [`Store::set_guard`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guarded {
+    /// Durable, as this version.
+    Set(u64),
+    /// Another write came first; nothing was written. What stands there now.
+    Superseded(Guard),
 }
 
 /// A principal whose entry changed, by whomever.
@@ -310,6 +341,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many principals hold a pair.
     async fn count(&self) -> Result<u64, Error>;
+
+    /// The guard called `name`; the default one where there is none.
+    async fn guard(&self, name: &str) -> Result<Guard, Error>;
+
+    /// Writes `value` if the guard called `name` still has the version `expected`. Durable on
+    /// return.
+    async fn set_guard(&self, name: &str, expected: u64, value: Vec<u8>) -> Result<Guarded, Error>;
 
     /// Keeps `fresh` if the store has no canary yet; answers the one that stands. Opening it
     /// proves that the configured seal key is this store's. Durable.

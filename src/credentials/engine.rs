@@ -161,6 +161,7 @@ impl Engine {
             instance,
             known: true,
             sealed: pair.seal(&self.ring, principal),
+            key: self.ring.key_id(),
             received: pair.received,
             expires: pair.expires(),
             run: self.run,

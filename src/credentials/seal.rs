@@ -18,11 +18,11 @@ use zeroize::Zeroizing;
 
 use crate::principal::{LogName, Principal};
 use crate::secret::Secret;
-use crate::store::{self, Store};
+use crate::store::{self, KeyId, Store};
 
 /// The first byte of a sealed text.
 const VERSION: u8 = 1;
-const KEY_ID: usize = 4;
+const KEY_ID: usize = size_of::<KeyId>();
 const NONCE: usize = 24;
 /// Version, key id, nonce.
 const HEADER: usize = 1 + KEY_ID + NONCE;
@@ -86,7 +86,7 @@ pub enum Unverified {
 /// What one master key seals with.
 struct SealKey {
     /// Tells the keys of a ring apart; says nothing about the key.
-    id: [u8; KEY_ID],
+    id: KeyId,
     cipher: XChaCha20Poly1305,
 }
 
@@ -105,6 +105,11 @@ impl Ring {
                 old: old.iter().map(|master| subkey(master, TOKENS)).collect(),
             },
         })
+    }
+
+    /// The key that [`Ring::seal`] seals with.
+    pub fn key_id(&self) -> KeyId {
+        self.current.id
     }
 
     /// The keys for tokens of the proxy's own.
@@ -157,7 +162,7 @@ impl Ring {
             .expect("only texts of 256 GiB cannot be sealed");
         [
             &[VERSION][..],
-            self.current.id.as_slice(),
+            self.current.id.0.as_slice(),
             nonce.as_slice(),
             ciphertext.as_slice(),
         ]
@@ -178,7 +183,7 @@ impl Ring {
         let nonce: [u8; NONCE] = nonce.try_into().expect("the header ends with the nonce");
         let key = std::iter::once(&self.current)
             .chain(&self.old)
-            .find(|key| key.id == id)
+            .find(|key| key.id.0 == id)
             .ok_or(Unopened::UnknownKey)?;
         let payload = Payload {
             msg: ciphertext,
@@ -194,7 +199,7 @@ impl Ring {
 impl Ring {
     /// Whether a sealed text was sealed with the current key.
     fn is_current(&self, sealed: &[u8]) -> bool {
-        sealed.get(1..=KEY_ID) == Some(self.current.id.as_slice())
+        sealed.get(1..=KEY_ID) == Some(self.current.id.0.as_slice())
     }
 }
 
@@ -226,7 +231,7 @@ impl SealKey {
         id.copy_from_slice(&subkey(master, b"key id")[..KEY_ID]);
         let key = subkey(master, b"seal");
         SealKey {
-            id,
+            id: KeyId(id),
             cipher: XChaCha20Poly1305::new((&*key).into()),
         }
     }

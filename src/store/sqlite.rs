@@ -11,11 +11,13 @@ mod changes;
 mod columns;
 mod entries;
 mod files;
+mod guards;
 mod health;
 mod integrity;
 mod lane;
 mod leases;
 mod owners;
+mod schema;
 mod transaction;
 mod turns;
 mod writer;
@@ -32,8 +34,8 @@ use tokio::sync::mpsc;
 use crate::clock::Timestamp;
 use crate::principal::Principal;
 use crate::store::{
-    Change, Class, Commit, Entry, Error, Generation, Lease, LoginBudget, LoginWindows, Note,
-    Record, RunId, Slot, Store,
+    Change, Class, Commit, Entry, Error, Generation, Guard, Guarded, Lease, LoginBudget,
+    LoginWindows, Note, Record, RunId, Slot, Store,
 };
 use changes::Changes;
 pub use files::OpenError;
@@ -275,6 +277,18 @@ impl Store for Sqlite {
 
     async fn count(&self) -> Result<u64, Error> {
         self.list_with(entries::count).await
+    }
+
+    async fn guard(&self, name: &str) -> Result<Guard, Error> {
+        let name = name.to_owned();
+        self.list_with(move |db| guards::load(db, &name)).await
+    }
+
+    async fn set_guard(&self, name: &str, expected: u64, value: Vec<u8>) -> Result<Guarded, Error> {
+        let name = name.to_owned();
+        self.writer
+            .ask(None, move |db| guards::set(db, &name, expected, &value))
+            .await
     }
 
     async fn canary(&self, fresh: Vec<u8>) -> Result<Vec<u8>, Error> {

@@ -119,6 +119,7 @@ async fn import_line(
         instance: Some(instance),
         known: true,
         sealed: pair.seal(&open.ring, &principal),
+        key: open.ring.key_id(),
         received: pair.received,
         expires: pair.expires(),
         run: open.run,

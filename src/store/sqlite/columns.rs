@@ -4,7 +4,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 
 use crate::clock::Timestamp;
 use crate::principal::{InstanceId, Principal};
-use crate::store::{Generation, RunId};
+use crate::store::{Generation, KeyId, RunId};
 
 /// Milliseconds since the Unix epoch.
 impl ToSql for Timestamp {
@@ -33,6 +33,23 @@ impl FromSql for Generation {
         u64::try_from(count)
             .map(Generation)
             .map_err(|_| FromSqlError::OutOfRange(count))
+    }
+}
+
+impl ToSql for KeyId {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.as_slice().into())
+    }
+}
+
+impl FromSql for KeyId {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<KeyId> {
+        // What is too short to be a sealed text does not open, whatever its key is called.
+        let mut id = [0; 4];
+        for (to, byte) in id.iter_mut().zip(value.as_blob()?) {
+            *to = *byte;
+        }
+        Ok(KeyId(id))
     }
 }
 

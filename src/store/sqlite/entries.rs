@@ -7,11 +7,12 @@ use crate::clock::Timestamp;
 use crate::principal::Principal;
 use crate::store::{Change, Commit, Entry, Generation, Note, Notes, Record, Rejected};
 
-/// What [`entry`] reads.
+/// What [`entry`] reads. A process of format 1, which may run beside this one, writes no key id.
 macro_rules! columns {
     () => {
         "generation, epoch, instance, known, sealed, received, expires, run, \
-         refresh_dead, answer_lost, rejected_until, rejected_with, displaced, contested_until"
+         refresh_dead, answer_lost, rejected_until, rejected_with, displaced, contested_until, \
+         coalesce(key_id, substr(sealed, 2, 4))"
     };
 }
 /// The change number that a write gives its row. Rows are never deleted, so it only grows.
@@ -26,16 +27,17 @@ const REPLACE: &str = concat!(
     "UPDATE entries SET seq = ",
     next_seq!(),
     ", generation = ?4, instance = ?5, known = ?6, sealed = ?7, received = ?8, expires = ?9,
-         run = ?10, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
+         run = ?10, key_id = ?11, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
          rejected_with = NULL
      WHERE principal = ?1 AND generation = ?2 AND epoch = ?3"
 );
 /// A commit of a principal that nothing was known of.
 const INSERT: &str = concat!(
-    "INSERT INTO entries (principal, seq, generation, instance, known, sealed, received, expires, run)
+    "INSERT INTO entries (principal, seq, generation, instance, known, sealed, received, expires, run,
+         key_id)
      VALUES (?1, ",
     next_seq!(),
-    ", ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (principal) DO NOTHING"
+    ", ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (principal) DO NOTHING"
 );
 const TOUCH: &str = concat!(
     "INSERT INTO entries (principal, seq) VALUES (?1, ",
@@ -80,16 +82,17 @@ pub(super) fn commit(
         instance,
         known,
         sealed,
+        key,
         received,
         expires,
         run,
     } = record;
     let mut rows = db.prepare_cached(REPLACE)?.execute(params![
-        principal, expected, epoch, next, instance, known, sealed, received, expires, run
+        principal, expected, epoch, next, instance, known, sealed, received, expires, run, key
     ])?;
     if rows == 0 && (expected, epoch) == Default::default() {
         rows = db.prepare_cached(INSERT)?.execute(params![
-            principal, next, instance, known, sealed, received, expires, run
+            principal, next, instance, known, sealed, received, expires, run, key
         ])?;
     }
     match rows {
@@ -127,7 +130,7 @@ pub(super) fn forget(db: &Connection, principal: &Principal) -> rusqlite::Result
         .prepare_cached(&format!(
             "UPDATE entries SET seq = {}, epoch = epoch + 1,
                  instance = NULL, known = 0, sealed = NULL, received = NULL, expires = NULL,
-                 run = NULL, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
+                 run = NULL, key_id = NULL, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
                  rejected_with = NULL, displaced = NULL, contested_until = NULL
              WHERE principal = ?1 AND {HOLDS_SOMETHING}",
             next_seq!()
@@ -211,7 +214,7 @@ pub(super) fn list(
         while listed.len() < limit
             && let Some(row) = rows.next()?
         {
-            let one = || Ok((row.get(14)?, entry(row)?));
+            let one = || Ok((row.get(15)?, entry(row)?));
             keep_readable(one(), &mut listed)?;
         }
     }
@@ -232,6 +235,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
             instance: row.get(2)?,
             known: row.get(3)?,
             sealed,
+            key: row.get(14)?,
             received: row.get(5)?,
             expires: row.get(6)?,
             run: row.get(7)?,
@@ -269,7 +273,7 @@ fn keep_readable<T>(row: rusqlite::Result<T>, rows: &mut Vec<T>) -> rusqlite::Re
 }
 
 /// SQLite has no unsigned integers; a negative count is damage.
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let count: i64 = row.get(column)?;
     u64::try_from(count).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, count))
 }

@@ -11,11 +11,8 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::integrity;
+use super::schema::{self, APPLICATION_ID, FORMAT};
 
-/// `DPXY`, in the header of every `tokens.db`.
-const APPLICATION_ID: i64 = 0x4450_5859;
-/// The `user_version` of a `tokens.db`; raised with each change of [`SCHEMA`].
-const VERSION: i64 = 1;
 /// Files of up to so many bytes, some ten thousand users, are checked as a whole before they are
 /// used, which takes some ten milliseconds; larger ones while they are used.
 const CHECKED_AT_ONCE: u64 = 16 * 1024 * 1024;
@@ -23,39 +20,6 @@ const CHECKED_AT_ONCE: u64 = 16 * 1024 * 1024;
 const READ_CACHE_KIB: i64 = 256;
 /// How long one process waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Read and written by [`super::entries`] and [`super::budget`]. Times are milliseconds since the Unix
-/// epoch. No checks: they would make one damaged row a damaged store.
-const SCHEMA: &str = "
-    CREATE TABLE entries (
-        principal TEXT PRIMARY KEY,
-        seq INTEGER NOT NULL UNIQUE, -- which change of the store was this row's last
-        generation INTEGER NOT NULL DEFAULT 0,
-        epoch INTEGER NOT NULL DEFAULT 0,
-        instance TEXT,
-        known INTEGER NOT NULL DEFAULT 0,
-        sealed BLOB, -- a row without is a tombstone, or notes alone
-        received INTEGER,
-        expires INTEGER,
-        run TEXT,
-        refresh_dead INTEGER,
-        answer_lost INTEGER,
-        rejected_until INTEGER,
-        rejected_with BLOB,
-        displaced INTEGER,
-        contested_until INTEGER
-    ) STRICT;
-    CREATE INDEX due ON entries (received) WHERE sealed IS NOT NULL
-        AND (refresh_dead IS NULL OR refresh_dead <> generation);
-    CREATE INDEX held ON entries (sealed IS NOT NULL);
-    CREATE TABLE budgets (
-        login_group TEXT PRIMARY KEY,
-        taken TEXT NOT NULL, -- a JSON list, ascending
-        blocked_until INTEGER,
-        halved_until INTEGER
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
-";
 
 /// Why a store was not opened. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +51,7 @@ pub enum OpenError {
     },
     /// Written by a newer version of this program.
     #[error(
-        "{} has format {found}, this version knows {VERSION}: start the newer version, or restore \
+        "{} has format {found}, this version knows {FORMAT}: start the newer version, or restore \
          a backup from before the upgrade",
         path.display()
     )]
@@ -96,6 +60,21 @@ pub enum OpenError {
         path: PathBuf,
         /// Its format.
         found: i64,
+    },
+    /// An earlier format, which could not be brought to this one. Nothing was changed.
+    #[error(
+        "{} has format {found} and could not be brought to format {FORMAT} ({why}); it was left as \
+         it was: see that the disk is writable and has as much space free as the file takes, and \
+         start again",
+        path.display()
+    )]
+    Unmigrated {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// SQLite's finding.
+        why: String,
     },
     /// The medium refused.
     #[error("{} cannot be opened: check that it is on a local filesystem, writable and not full", .0.display())]
@@ -124,7 +103,27 @@ pub(super) fn prepare(directory: &Path) -> Result<Checked, OpenError> {
         create_tokens(directory, &path).map_err(refused)?;
         return Ok(Checked::Whole);
     }
-    check(&path)
+    let (found, checked) = check(&path)?;
+    if found < FORMAT {
+        migrate(&path, found)?;
+    }
+    Ok(checked)
+}
+
+/// Brings an earlier format to this one. Other processes may use the file meanwhile.
+fn migrate(path: &Path, found: i64) -> Result<(), OpenError> {
+    let migrated = connect(path, "FULL").and_then(|db| schema::migrate(&db));
+    match migrated {
+        Ok(found) => {
+            tracing::info!(path = %path.display(), from = found, to = FORMAT, "the store was migrated");
+            Ok(())
+        }
+        Err(error) => Err(OpenError::Unmigrated {
+            path: path.to_owned(),
+            found,
+            why: error.to_string(),
+        }),
+    }
 }
 
 /// A connection in WAL mode. `synchronous` is SQLite's word.
@@ -224,20 +223,16 @@ fn create_tokens(directory: &Path, path: &Path) -> io::Result<()> {
     remove_if_there(&unfinished)?;
     create_new(&unfinished)?;
     let db = open(&unfinished).map_err(io::Error::other)?;
-    db.execute_batch(&format!(
-        "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};
-         PRAGMA user_version = {VERSION}; COMMIT;"
-    ))
-    .map_err(io::Error::other)?;
+    schema::create(&db).map_err(io::Error::other)?;
     db.close().map_err(|(_, error)| io::Error::other(error))?;
     File::open(&unfinished)?.sync_all()?;
     fs::rename(&unfinished, path)?;
     File::open(directory)?.sync_all()
 }
 
-/// Refuses a file that is not a `tokens.db` of this version, or damaged, before anything is written
-/// to it.
-fn check(path: &Path) -> Result<Checked, OpenError> {
+/// Refuses a file that is not a `tokens.db` of this version or an earlier one, or damaged, before
+/// anything is written to it. Answers its format, too.
+fn check(path: &Path) -> Result<(i64, Checked), OpenError> {
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::Foreign(path.to_owned()),
         Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged {
@@ -255,7 +250,7 @@ fn check(path: &Path) -> Result<Checked, OpenError> {
         return Err(OpenError::Foreign(path.to_owned()));
     }
     let found = number("PRAGMA user_version")?;
-    if found > VERSION {
+    if found > FORMAT {
         return Err(OpenError::Newer {
             path: path.to_owned(),
             found,
@@ -263,11 +258,11 @@ fn check(path: &Path) -> Result<Checked, OpenError> {
     }
     let size = fs::metadata(path).map_err(|e| OpenError::Refused(path.to_owned(), e))?;
     if size.len() > CHECKED_AT_ONCE {
-        return Ok(Checked::Header);
+        return Ok((found, Checked::Header));
     }
     keep_few_pages(&db).map_err(failed)?;
     refuse_damage(path, &db)?;
-    Ok(Checked::Whole)
+    Ok((found, Checked::Whole))
 }
 
 /// Checks all of the `tokens.db` in a directory, however large it is.

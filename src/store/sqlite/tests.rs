@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::credentials::seal::Ring;
 use crate::secret::Secret;
+use crate::store::KeyId;
 use crate::store::contract::{Medium, contract, record, run, user};
 
 /// A directory that becomes a store.
@@ -337,9 +338,9 @@ async fn a_large_store_that_was_truncated_is_refused() {
 #[tokio::test]
 async fn a_newer_format_is_refused() {
     let directory = Directory::with_a_pair().await;
-    directory.execute("PRAGMA user_version = 2");
+    directory.execute("PRAGMA user_version = 9");
     let refusal = directory.refusal();
-    let newer = matches!(refusal, OpenError::Newer { found: 2, .. });
+    let newer = matches!(refusal, OpenError::Newer { found: 9, .. });
     assert!(newer, "{refusal:?}");
     assert!(refusal.to_string().contains("start the newer version"));
 }
@@ -466,4 +467,80 @@ async fn the_keeper_and_the_count_read_an_index() {
     assert!(due.contains("USING INDEX due"), "{due}");
     let count = plan(entries::COUNT);
     assert!(count.contains("USING COVERING INDEX held"), "{count}");
+}
+
+/// A store of format 1 with user 1's pair, as that version left it.
+fn format_1() -> Directory {
+    let directory = Directory::default();
+    directory.execute(
+        "CREATE TABLE entries (
+             principal TEXT PRIMARY KEY, seq INTEGER NOT NULL UNIQUE,
+             generation INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0,
+             instance TEXT, known INTEGER NOT NULL DEFAULT 0, sealed BLOB, received INTEGER,
+             expires INTEGER, run TEXT, refresh_dead INTEGER, answer_lost INTEGER,
+             rejected_until INTEGER, rejected_with BLOB, displaced INTEGER, contested_until INTEGER
+         ) STRICT;
+         CREATE INDEX due ON entries (received) WHERE sealed IS NOT NULL
+             AND (refresh_dead IS NULL OR refresh_dead <> generation);
+         CREATE INDEX held ON entries (sealed IS NOT NULL);
+         CREATE TABLE budgets (
+             login_group TEXT PRIMARY KEY, taken TEXT NOT NULL, blocked_until INTEGER,
+             halved_until INTEGER
+         ) STRICT, WITHOUT ROWID;
+         CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+         INSERT INTO entries (principal, seq, generation, known, sealed, received, expires, run)
+         VALUES ('user:00000000-0000-0000-0000-000000000001', 1, 3, 1,
+                 x'010a0b0c0dffffffff', 1000, 2000,
+                 '00000000-0000-0002-0000-000000000001');
+         PRAGMA application_id = 1146116185;
+         PRAGMA user_version = 1;",
+    );
+    directory
+}
+
+#[tokio::test]
+async fn a_store_of_format_1_is_migrated_and_a_process_of_it_can_go_on() {
+    let directory = format_1();
+    let before = Connection::open(directory.tokens()).unwrap();
+    let store = directory.open(run());
+    let entry = store.load(&user(1)).await.unwrap();
+    assert_eq!(entry.generation, Generation(3));
+    assert_eq!(entry.record.unwrap().key, KeyId([10, 11, 12, 13]));
+    assert_eq!(store.count().await, Ok(1));
+    let committed = store.commit(&user(1), record(4), Generation(3), 0).await;
+    assert_eq!(committed, Ok(Commit::Committed(Generation(4))));
+    before
+        .execute_batch(
+            "INSERT INTO entries (principal, seq, generation, sealed, received, expires, run)
+             SELECT 'user:00000000-0000-0000-0000-000000000002', 9, 1, x'010102030405', received,
+                 expires, run FROM entries",
+        )
+        .unwrap();
+    let entry = store.load(&user(2)).await.unwrap();
+    assert_eq!(entry.record.unwrap().key, KeyId([1, 2, 3, 4]));
+    assert_eq!(store.count().await, Ok(2));
+}
+
+#[tokio::test]
+async fn a_process_of_this_format_stops_writing_beside_a_newer_one() {
+    let directory = Directory::with_a_pair().await;
+    let store = directory.open(run());
+    directory.execute("PRAGMA user_version = 3");
+    let ttl = Duration::from_secs(9);
+    for refused in [
+        store.lease(&user(1), ttl).await.map(drop),
+        store
+            .commit(&user(1), record(2), Generation(1), 0)
+            .await
+            .map(drop),
+        store.note(&user(1), Note::RefreshAlive).await,
+        store.writable(),
+    ] {
+        let Err(Error::Unwritable(why)) = refused else {
+            panic!("not refused: {refused:?}")
+        };
+        assert!(why.contains("format 3"), "{why}");
+    }
+    let entry = store.load(&user(1)).await.unwrap();
+    assert_eq!(entry.generation, Generation(1));
 }

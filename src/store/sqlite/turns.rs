@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::entries;
 use super::lane::Lane;
 use super::leases::Leases;
+use super::schema;
 use super::transaction::Transaction;
 use crate::principal::Principal;
 use crate::store::{Entry, Error, Lease};
@@ -178,6 +179,8 @@ impl Desk {
         if given_back.is_empty() && asks.is_empty() {
             return Ok(Vec::new());
         }
+        // No renewal is started whose pair could not be written.
+        schema::expect_current(&self.tokens).map_err(io::Error::other)?;
         let wanted: Vec<_> = asks.iter().map(|ask| (&ask.principal, ask.ttl)).collect();
         let leased = self.leases.lease(given_back, &wanted)?;
         for (ask, lease) in asks.iter().zip(&leased) {

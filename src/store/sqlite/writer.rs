@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::health::Health;
 use super::is_damage;
 use super::lane::Lane;
+use super::schema;
 use super::transaction::Transaction;
 use crate::principal::Principal;
 use crate::store::Error;
@@ -135,7 +136,7 @@ fn commit(db: &Connection, group: &mut [Box<dyn Write>], health: &Health) -> Res
     let failed = |e: rusqlite::Error| health.failed(e.to_string());
     // SQLite undid the whole transaction; what is written next would be durable by itself.
     let undone = || Err(health.failed("the transaction was undone".into()));
-    let transaction = Transaction::writing(db).map_err(failed)?;
+    let transaction = begin(db).map_err(failed)?;
     // Nearly always all succeed, and a savepoint for each would cost as much as the write.
     let all = group.iter_mut().all(|write| {
         let done = write.run(&transaction, health);
@@ -154,7 +155,7 @@ fn commit(db: &Connection, group: &mut [Box<dyn Write>], health: &Health) -> Res
         // The write has its error; that it was undone is all there is to wait for.
         return Ok(());
     }
-    let transaction = Transaction::writing(db).map_err(failed)?;
+    let transaction = begin(db).map_err(failed)?;
     for write in group {
         transaction
             .part(|db| write.run(db, health))
@@ -168,9 +169,17 @@ fn commit(db: &Connection, group: &mut [Box<dyn Write>], health: &Health) -> Res
     Ok(())
 }
 
+/// Begins a transaction, unless a newer version has migrated the tables: this one would not know what
+/// it writes to.
+fn begin(db: &Connection) -> rusqlite::Result<Transaction<'_>> {
+    let transaction = Transaction::writing(db)?;
+    schema::expect_current(&transaction)?;
+    Ok(transaction)
+}
+
 /// A small write that is durable when it works.
 fn probe(db: &Connection) -> rusqlite::Result<()> {
-    let transaction = Transaction::writing(db)?;
+    let transaction = begin(db)?;
     transaction.execute(
         "INSERT INTO meta (key, value) VALUES ('probe', randomblob(8))
          ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -183,12 +192,20 @@ fn probe(db: &Connection) -> rusqlite::Result<()> {
 mod tests {
     use super::*;
 
+    /// A database of this format with one table, which is none of a store's.
+    fn written(path: &std::path::Path) -> Connection {
+        let db = Connection::open(path).unwrap();
+        db.execute_batch("CREATE TABLE written (n)").unwrap();
+        db.pragma_update(None, "user_version", schema::FORMAT)
+            .unwrap();
+        db
+    }
+
     #[tokio::test]
     async fn a_lone_write_that_fails_leaves_nothing_behind_and_the_next_one_works() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
-        let db = Connection::open(&path).unwrap();
-        db.execute_batch("CREATE TABLE written (n)").unwrap();
+        let db = written(&path);
         let writer = Writer::start(db, Arc::new(Health::of(directory.path().to_owned()))).unwrap();
         let failed = writer.ask(None, |db| {
             db.execute("INSERT INTO written VALUES (1)", [])?;
@@ -227,8 +244,7 @@ mod tests {
     async fn a_write_of_a_group_that_fails_is_undone_alone_and_the_others_are_durable() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
-        let db = Connection::open(&path).unwrap();
-        db.execute_batch("CREATE TABLE written (n)").unwrap();
+        let db = written(&path);
         let health = Arc::new(Health::of(directory.path().to_owned()));
         let writer = Writer::start(db, health.clone()).unwrap();
         let insert = |n: i64| {
@@ -257,8 +273,7 @@ mod tests {
     async fn a_group_that_sqlite_undid_is_acknowledged_to_nobody() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
-        let db = Connection::open(&path).unwrap();
-        db.execute_batch("CREATE TABLE written (n)").unwrap();
+        let db = written(&path);
         let health = Arc::new(Health::of(directory.path().to_owned()));
         let writer = Writer::start(db, health).unwrap();
         let insert = |n: i64| {

@@ -1,0 +1,115 @@
+//! What stands in a `tokens.db`: the tables of this version, and the way there from every earlier
+//! one. Knows statements alone; which file is opened, and by whom, is the business of [`files`].
+//!
+//! [`files`]: super::files
+
+use rusqlite::Connection;
+
+use super::files::failure;
+use super::transaction::Transaction;
+
+/// `DPXY`, in the header of every `tokens.db`.
+pub(super) const APPLICATION_ID: i64 = 0x4450_5859;
+/// The `user_version` of a `tokens.db`; raised with each change of [`TABLES`], to which
+/// [`MIGRATIONS`] gets one step more.
+pub(super) const FORMAT: i64 = 2;
+
+/// Read and written by [`super::entries`], [`super::budget`] and [`super::guards`]. Times are
+/// milliseconds since the Unix epoch. No checks: they would make one damaged row a damaged store.
+const TABLES: &str = "
+    CREATE TABLE entries (
+        principal TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL UNIQUE, -- which change of the store was this row's last
+        generation INTEGER NOT NULL DEFAULT 0,
+        epoch INTEGER NOT NULL DEFAULT 0,
+        instance TEXT,
+        known INTEGER NOT NULL DEFAULT 0,
+        sealed BLOB, -- a row without is a tombstone, or notes alone
+        received INTEGER,
+        expires INTEGER,
+        run TEXT,
+        refresh_dead INTEGER,
+        answer_lost INTEGER,
+        rejected_until INTEGER,
+        rejected_with BLOB,
+        displaced INTEGER,
+        contested_until INTEGER,
+        key_id BLOB -- of the key that opens `sealed`, as that says itself
+    ) STRICT;
+    CREATE INDEX due ON entries (received) WHERE sealed IS NOT NULL
+        AND (refresh_dead IS NULL OR refresh_dead <> generation);
+    CREATE INDEX held ON entries (sealed IS NOT NULL, key_id);
+    CREATE TABLE budgets (
+        login_group TEXT PRIMARY KEY,
+        taken TEXT NOT NULL, -- a JSON list, ascending
+        blocked_until INTEGER,
+        halved_until INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE guards (
+        name TEXT PRIMARY KEY,
+        version INTEGER NOT NULL, -- counts the writes of this row
+        value BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// The step from each format to the next one, the first from format 1, whose sealed texts begin with
+/// the byte 1 and the id of their key. A process of the earlier
+/// format that still runs goes on to use what it knows of these tables.
+const MIGRATIONS: [&str; 1] = ["
+    ALTER TABLE entries ADD COLUMN key_id BLOB;
+    UPDATE entries SET key_id = substr(sealed, 2, 4) WHERE substr(sealed, 1, 1) = x'01';
+    DROP INDEX held;
+    CREATE INDEX held ON entries (sealed IS NOT NULL, key_id);
+    CREATE TABLE guards (
+        name TEXT PRIMARY KEY,
+        version INTEGER NOT NULL,
+        value BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+"];
+const _: () = assert!(MIGRATIONS.len() as i64 + 1 == FORMAT);
+
+/// Makes the tables of an empty store, in one transaction.
+pub(super) fn create(db: &Connection) -> rusqlite::Result<()> {
+    let transaction = Transaction::writing(db)?;
+    transaction.execute_batch(TABLES)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
+}
+
+/// Brings the tables of an earlier format to this one, in one transaction: where it fails, or the
+/// process ends, the earlier format stands. Answers the format that was found.
+pub(super) fn migrate(db: &Connection) -> rusqlite::Result<i64> {
+    let transaction = Transaction::writing(db)?;
+    let found = format(&transaction)?;
+    let done = usize::try_from(found - 1).unwrap_or(usize::MAX);
+    for step in MIGRATIONS.iter().skip(done) {
+        transaction.execute_batch(step)?;
+    }
+    if found < FORMAT {
+        transaction.pragma_update(None, "user_version", FORMAT)?;
+    }
+    transaction.commit()?;
+    Ok(found)
+}
+
+/// The format of the tables that `db` sees now.
+pub(super) fn format(db: &Connection) -> rusqlite::Result<i64> {
+    db.prepare_cached("PRAGMA user_version")?
+        .query_row([], |row| row.get(0))
+}
+
+/// Refuses tables of another format: a newer version of this program has migrated them meanwhile.
+pub(super) fn expect_current(db: &Connection) -> rusqlite::Result<()> {
+    match format(db)? {
+        FORMAT => Ok(()),
+        found => Err(failure(
+            rusqlite::ffi::SQLITE_SCHEMA,
+            format!(
+                "it has format {found} now, this process knows {FORMAT}: replace this process by \
+                 the newer version"
+            ),
+        )),
+    }
+}
