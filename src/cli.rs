@@ -3,12 +3,14 @@
 pub mod check;
 #[cfg(feature = "simulator")]
 pub mod demo;
+pub mod output;
 pub mod run;
 pub mod service;
 #[cfg(feature = "simulator")]
 pub mod simulate;
 pub mod tokens;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,32 +18,31 @@ use clap::{Args, Parser, Subcommand};
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{self, Runtime};
 
+use self::output::{print, say};
 use crate::config::{self, Environment, Loaded, Secrets};
 use crate::server;
+use crate::store;
 
 /// damoov-proxy stands in front of the Damoov telematics APIs: callers name a user, it attaches
 /// the token, renews it, and replays the request.
 #[derive(Debug, Parser)]
-#[command(name = "damoov-proxy", version, args_conflicts_with_subcommands = true)]
+#[command(name = "damoov-proxy", version)]
 pub struct Cli {
     /// What to do; `run` when it is not said.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// The arguments of `run`, which needs not be named.
+    /// Where the settings are.
     #[command(flatten)]
-    pub run: ConfigFile,
+    pub config: ConfigFile,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve callers (the default)
-    Run(ConfigFile),
+    Run,
     /// Validate everything that `run` would refuse; exit code 64 for the configuration, 78 for the store
     Check {
-        /// Where the settings are.
-        #[command(flatten)]
-        config: ConfigFile,
         /// Resolve no secret and open no store
         #[arg(long)]
         offline: bool,
@@ -57,25 +58,54 @@ pub enum Command {
     Tokens(tokens::Command),
 }
 
+/// Does what the arguments of this process ask for.
+pub fn main() -> ExitCode {
+    match Cli::try_parse().and_then(Cli::without_useless_config) {
+        Ok(cli) => cli.run(),
+        Err(error) => shown(&error),
+    }
+}
+
+/// Prints help, the version or what is wrong with the arguments.
+fn shown(error: &clap::Error) -> ExitCode {
+    let printed = error.print().and_then(|()| io::stdout().flush());
+    match printed {
+        Err(failed) if !error.use_stderr() => Failure::Output(failed).report(),
+        Err(_) | Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE)),
+    }
+}
+
 impl Cli {
+    /// Refuses `--config` for commands that have their settings elsewhere.
+    fn without_useless_config(self) -> Result<Cli, clap::Error> {
+        #[cfg(feature = "simulator")]
+        if self.config.config.is_some()
+            && matches!(self.command, Some(Command::Demo | Command::Simulate(_)))
+        {
+            return Err(<Cli as clap::CommandFactory>::command().error(
+                clap::error::ErrorKind::ArgumentConflict,
+                "`demo` and `simulate` read no configuration: leave out --config",
+            ));
+        }
+        Ok(self)
+    }
+
     /// Does what the arguments ask for; errors go to standard error.
     pub fn run(self) -> ExitCode {
+        let config = self.config;
         let done = match self.command {
-            None => run::run(self.run),
-            Some(Command::Run(config)) => run::run(config),
-            Some(Command::Check { config, offline }) => check::run(config, offline),
+            None | Some(Command::Run) => run::run(config),
+            Some(Command::Check { offline }) => check::run(config, offline),
             #[cfg(feature = "simulator")]
             Some(Command::Demo) => demo::run(),
             #[cfg(feature = "simulator")]
             Some(Command::Simulate(args)) => background_runtime().and_then(|runtime| {
-                runtime
-                    .block_on(simulate::run(*args))
-                    .map_err(Failure::other)?;
+                runtime.block_on(simulate::run(*args))?;
                 Ok(ExitCode::SUCCESS)
             }),
-            Some(Command::Tokens(command)) => tokens::run(command),
+            Some(Command::Tokens(command)) => tokens::run(config, command),
         };
-        done.unwrap_or_else(|failure| failure.report())
+        done.unwrap_or_else(Failure::report)
     }
 }
 
@@ -86,6 +116,10 @@ pub enum Failure {
     Config(String),
     /// The service cannot start.
     Service(service::Error),
+    /// The store does not do what the command asks of it.
+    Store(store::Error),
+    /// The answer cannot be printed.
+    Output(io::Error),
     /// Anything else.
     Other(anyhow::Error),
 }
@@ -99,23 +133,37 @@ impl Failure {
     fn report(self) -> ExitCode {
         match self {
             Failure::Config(report) => {
-                eprintln!("{report}");
+                say(&report);
                 ExitCode::from(exit::CONFIG)
             }
             Failure::Service(error @ service::Error::Store(_)) => {
-                eprintln!("error: {:#}", anyhow::Error::new(error));
+                say(&format!("error: {:#}", anyhow::Error::new(error)));
                 ExitCode::from(exit::STORE)
             }
             Failure::Service(
                 error @ (service::Error::Upstream(_)
                 | service::Error::Listen(server::Error::GroupUnknown(_))),
             ) => {
-                eprintln!("error: {:#}", anyhow::Error::new(error));
+                say(&format!("error: {:#}", anyhow::Error::new(error)));
                 ExitCode::from(exit::CONFIG)
             }
             Failure::Service(error) => Failure::other(error).report(),
+            Failure::Store(error) => {
+                say(&format!("error: {error}"));
+                ExitCode::from(exit::STORE)
+            }
+            // Whoever reads has read enough.
+            Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                ExitCode::SUCCESS
+            }
+            Failure::Output(error) => {
+                say(&format!(
+                    "error: standard output cannot be written: {error}"
+                ));
+                ExitCode::FAILURE
+            }
             Failure::Other(error) => {
-                eprintln!("error: {error:#}");
+                say(&format!("error: {error:#}"));
                 ExitCode::FAILURE
             }
         }
@@ -134,6 +182,12 @@ impl From<service::StoreError> for Failure {
     }
 }
 
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Failure {
+        Failure::Store(error)
+    }
+}
+
 /// The runtime for all that is not a caller's: renewals, the status listener, signals.
 fn background_runtime() -> Result<Runtime, Failure> {
     runtime::Builder::new_current_thread()
@@ -142,19 +196,11 @@ fn background_runtime() -> Result<Runtime, Failure> {
         .map_err(Failure::other)
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "a command's answer goes to standard output"
-)]
-fn print(text: &str) {
-    println!("{text}");
-}
-
 /// Where the settings are.
 #[derive(Clone, Debug, Args)]
 pub struct ConfigFile {
     /// The configuration [default: $DAMOOV_PROXY_CONFIG, ./damoov-proxy.toml, /etc/damoov-proxy/config.toml]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
@@ -186,10 +232,17 @@ fn explain(error: config::Error) -> String {
     }
 }
 
-/// The exit codes of sysexits.h that every command uses.
+/// The exit codes of all commands; 0: done, 1: a failure of the moment. Those from 64 on have their
+/// names in sysexits.h.
 pub mod exit {
-    /// `EX_USAGE`: the command line or the configuration is wrong.
+    /// The command line is wrong.
+    pub const USAGE: u8 = 2;
+    /// `EX_USAGE`: the configuration is wrong.
     pub const CONFIG: u8 = 64;
+    /// `EX_DATAERR`: some lines of the input are no good.
+    pub const INPUT: u8 = 65;
+    /// `EX_TEMPFAIL`: interrupted; what is done stays done.
+    pub const INTERRUPTED: u8 = 75;
     /// `EX_CONFIG`: the store cannot be used as it is.
     pub const STORE: u8 = 78;
 }
@@ -206,14 +259,38 @@ mod tests {
     }
 
     #[test]
-    fn run_need_not_be_named() {
-        let bare = Cli::try_parse_from(["damoov-proxy", "--config", "a.toml"]).unwrap();
-        assert!(bare.command.is_none());
-        assert_eq!(bare.run.config, Some("a.toml".into()));
-        let named = Cli::try_parse_from(["damoov-proxy", "run", "--config", "b.toml"]).unwrap();
-        assert!(matches!(
-            named.command,
-            Some(Command::Run(ConfigFile { config: Some(path) })) if path.ends_with("b.toml")
-        ));
+    fn run_need_not_be_named_and_the_config_is_named_before_or_after_the_command() {
+        for arguments in [
+            "--config a.toml",
+            "run --config a.toml",
+            "--config a.toml run",
+        ] {
+            let cli = parsed(arguments).unwrap();
+            assert!(matches!(cli.command, None | Some(Command::Run)));
+            assert_eq!(cli.config.config, Some("a.toml".into()));
+        }
+        for arguments in [
+            "--config a.toml tokens list",
+            "tokens --config a.toml list",
+            "tokens list --config a.toml",
+        ] {
+            let cli = parsed(arguments).unwrap();
+            assert!(matches!(cli.command, Some(Command::Tokens(_))));
+            assert_eq!(cli.config.config, Some("a.toml".into()));
+        }
+    }
+
+    #[cfg(feature = "simulator")]
+    #[test]
+    fn commands_that_read_no_configuration_take_none() {
+        assert!(parsed("demo").is_ok());
+        for arguments in ["demo --config a.toml", "--config a.toml simulate"] {
+            assert_eq!(parsed(arguments).unwrap_err().exit_code(), 2);
+        }
+    }
+
+    fn parsed(arguments: &str) -> Result<Cli, clap::Error> {
+        let words = ["damoov-proxy"].into_iter().chain(arguments.split(' '));
+        Cli::try_parse_from(words).and_then(Cli::without_useless_config)
     }
 }

@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use damoov_proxy::cli::Cli;
+use damoov_proxy::cli;
 
 fn main() -> ExitCode {
     // A huge page is resident as a whole, 2 MiB, however little of it is in use; the process is small.
@@ -12,5 +11,5 @@ fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .expect("nothing else installs a provider before main");
-    Cli::parse().run()
+    cli::main()
 }

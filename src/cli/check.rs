@@ -5,7 +5,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use super::service;
-use super::{ConfigFile, Failure, background_runtime, print};
+use super::{ConfigFile, Failure, background_runtime, print, say};
 use crate::config::{self, Secrets, Settings};
 use crate::server::Listener;
 
@@ -20,14 +20,14 @@ pub fn run(config: ConfigFile, offline: bool) -> Result<ExitCode, Failure> {
     };
     let (path, loaded) = config.load(secrets).map_err(Failure::Config)?;
     for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
+        say(&format!("warning: {warning}"));
     }
     if !offline {
         service::check(&loaded.settings)?;
         background_runtime()?.block_on(service::check_store(&loaded.settings.store))?;
     }
     let summary = Summary(&loaded.settings);
-    print(&format!("config ok: {}\n{summary}", path.display()));
+    print(&format!("config ok: {}\n{summary}", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

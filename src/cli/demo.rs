@@ -40,11 +40,11 @@ async fn serve(folder: &Path) -> Result<ExitCode, Failure> {
     let stage = until_signalled();
     let service = Service::open(loaded.settings, stage).await?;
     for address in service.local_addrs() {
-        print(&lines_to_paste(address, &damoov.base_url()));
+        print(&lines_to_paste(address, &damoov.base_url()))?;
     }
     service.serve().await.map_err(Failure::other)?;
     damoov.shutdown().await;
-    print("\nended");
+    print("\nended")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ValueEnum;
 
+use super::{Failure, print};
 use crate::clock::Clock;
 use crate::principal::{DeviceToken, InstanceId};
 use crate::simulator::{
@@ -89,22 +90,21 @@ enum DeadStatus {
 }
 
 /// Serves until SIGINT; prints the base URL on one line once it listens.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub async fn run(args: Args) -> Result<(), Failure> {
     let faults = args.faults();
     let address = args.listen;
     let simulator = Simulator::start(args.settings())
         .await
-        .with_context(|| format!("cannot listen on {address}"))?;
+        .with_context(|| format!("cannot listen on {address}"))
+        .map_err(Failure::other)?;
     for fault in faults {
         simulator.handle().add_fault(fault);
     }
-    #[allow(clippy::print_stdout, reason = "the command's output")]
-    {
-        println!("simulated Damoov: {}", simulator.base_url());
-    }
+    print(&format!("simulated Damoov: {}", simulator.base_url()))?;
     tokio::signal::ctrl_c()
         .await
-        .context("cannot wait for Ctrl-C")?;
+        .context("cannot wait for Ctrl-C")
+        .map_err(Failure::other)?;
     simulator.shutdown().await;
     Ok(())
 }

@@ -27,7 +27,7 @@ use crate::store::Entry;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// One line for each principal: instance, generation, age, what is left, notes
-    List(ConfigFile),
+    List,
     /// All that is known of one principal
     Show(One),
     /// Drop a principal's tokens: its next request logs in anew
@@ -37,9 +37,6 @@ pub enum Command {
         /// JSON lines {"DeviceToken", "InstanceId", "AccessToken", "RefreshToken"}; - for standard input
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
-        /// Where the settings are.
-        #[command(flatten)]
-        config: ConfigFile,
     },
 }
 
@@ -49,9 +46,6 @@ pub struct One {
     /// A DeviceToken, or account:NAME
     #[arg(value_parser = principal)]
     principal: Principal,
-    /// Where the settings are.
-    #[command(flatten)]
-    config: ConfigFile,
 }
 
 fn principal(text: &str) -> Result<Principal, String> {
@@ -65,22 +59,15 @@ fn principal(text: &str) -> Result<Principal, String> {
 const NOT_FOUND: u8 = 1;
 
 /// Runs the command.
-pub fn run(command: Command) -> Result<ExitCode, Failure> {
-    let config = match &command {
-        Command::List(config) | Command::Import { config, .. } => config,
-        Command::Show(one) | Command::Forget(one) => &one.config,
-    };
-    let (_, loaded) = config
-        .clone()
-        .load(Secrets::Resolve)
-        .map_err(Failure::Config)?;
+pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
+    let (_, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
     super::background_runtime()?.block_on(async {
         let open = open_store(&loaded.settings.store).await?;
         match command {
-            Command::List(_) => list(&*open.store).await,
+            Command::List => list(&*open.store).await,
             Command::Show(one) => show(&open, &one.principal).await,
             Command::Forget(one) => forget(&*open.store, &one.principal).await,
-            Command::Import { from, .. } => import(&open, &loaded.settings, &from).await,
+            Command::Import { from } => import(&open, &loaded.settings, &from).await,
         }
     })
 }

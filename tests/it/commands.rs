@@ -1,6 +1,8 @@
 //! The commands as processes: exit codes, what they print, where they listen, and the status
 //! listener.
 
+mod output;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -305,6 +305,11 @@ impl Proxy {
         self.status
     }
 
+    /// The configuration's file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     /// The store's folder.
     pub fn store(&self) -> &Path {
         &self.store

@@ -3,16 +3,16 @@
 use std::process::ExitCode;
 
 use super::NOT_FOUND;
-use crate::cli::{Failure, print};
+use crate::cli::{Failure, print, say};
 use crate::principal::Principal;
 use crate::store::Store;
 
 /// Drops the principal's tokens.
 pub(super) async fn forget(store: &dyn Store, principal: &Principal) -> Result<ExitCode, Failure> {
-    if store.forget(principal).await.map_err(Failure::other)? {
-        print(&format!("forgot {principal}"));
+    if store.forget(principal).await? {
+        print(&format!("forgot {principal}"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("nothing is known of {principal}");
+    say(&format!("nothing is known of {principal}"));
     Ok(ExitCode::from(NOT_FOUND))
 }

@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 
 use crate::cli::service::OpenStore;
-use crate::cli::{Failure, print};
+use crate::cli::{Failure, print, say};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::credentials::Pair;
@@ -69,11 +69,11 @@ pub(super) async fn import(
             Ok(()) => imported += 1,
             Err(reason) => {
                 failed += 1;
-                eprintln!("line {number}: {reason}");
+                say(&format!("line {number}: {reason}"));
             }
         }
     }
-    print(&format!("imported {imported}, failed {failed}"));
+    print(&format!("imported {imported}, failed {failed}"))?;
     Ok(if failed == 0 {
         ExitCode::SUCCESS
     } else {

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use super::{notes, rough};
-use crate::cli::{Failure, print};
+use crate::cli::Failure;
+use crate::cli::output::write;
 use crate::clock::{Clock, Timestamp};
 use crate::principal::Principal;
 use crate::store::{Entry, Store};
@@ -15,18 +16,18 @@ const PAGE: usize = 1000;
 pub(super) async fn list(store: &dyn Store) -> Result<ExitCode, Failure> {
     let now = Clock::from_environment().wall();
     let mut after: Option<Principal> = None;
-    print(&format!(
-        "{:<42} {:<36} {:>10} {:>10} {:>10}  NOTES",
+    let mut text = format!(
+        "{:<42} {:<36} {:>10} {:>10} {:>10}  NOTES\n",
         "PRINCIPAL", "INSTANCE", "GENERATION", "AGE", "LEFT"
-    ));
+    );
     loop {
-        let page = store
-            .list(after.as_ref(), PAGE)
-            .await
-            .map_err(Failure::other)?;
+        let page = store.list(after.as_ref(), PAGE).await?;
         for (principal, entry) in &page {
-            print(&line(principal, entry, now));
+            text.push_str(&line(principal, entry, now));
+            text.push('\n');
         }
+        write(text.as_bytes())?;
+        text.clear();
         match page.into_iter().next_back() {
             None => return Ok(ExitCode::SUCCESS),
             Some((last, _)) => after = Some(last),

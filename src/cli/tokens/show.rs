@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{NOT_FOUND, notes, rough};
 use crate::cli::service::OpenStore;
-use crate::cli::{Failure, print};
+use crate::cli::{Failure, print, say};
 use crate::clock::Clock;
 use crate::credentials::Pair;
 use crate::principal::Principal;
@@ -12,9 +12,9 @@ use crate::store::{Entry, Store};
 
 /// Prints what the store knows of the principal.
 pub(super) async fn show(open: &OpenStore, principal: &Principal) -> Result<ExitCode, Failure> {
-    let entry = open.store.load(principal).await.map_err(Failure::other)?;
+    let entry = open.store.load(principal).await?;
     if entry == Entry::default() {
-        eprintln!("nothing is known of {principal}");
+        say(&format!("nothing is known of {principal}"));
         return Ok(ExitCode::from(NOT_FOUND));
     }
     let now = Clock::from_environment().wall();
@@ -24,21 +24,21 @@ pub(super) async fn show(open: &OpenStore, principal: &Principal) -> Result<Exit
         entry.generation.0,
         entry.epoch,
     );
-    let mut say = |name: &str, value: String| text.push_str(&format!("\n{name:<14} {value}"));
+    let mut row = |name: &str, value: String| text.push_str(&format!("\n{name:<14} {value}"));
     match &entry.record {
-        None => say("pair", "none".into()),
+        None => row("pair", "none".into()),
         Some(record) => {
             let pair = Pair::open(&open.ring, principal, &record.sealed);
-            say(
+            row(
                 "instance",
                 record.instance.map_or("none".into(), |i| i.to_string()),
             );
-            say(
+            row(
                 "received",
                 format!("{} ago", rough(now.since(record.received))),
             );
-            say("token left", rough(record.expires.since(now)));
-            say(
+            row("token left", rough(record.expires.since(now)));
+            row(
                 "RefreshToken",
                 match pair {
                     None => "the record is damaged".into(),
@@ -49,8 +49,8 @@ pub(super) async fn show(open: &OpenStore, principal: &Principal) -> Result<Exit
         }
     }
     for note in notes(&entry, now) {
-        say("note", note);
+        row("note", note);
     }
-    print(&text);
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
