@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::credentials::Provider;
 use crate::error::Error;
-use crate::metrics::Metrics;
+use crate::metrics::{Format, Metrics};
 use crate::proxy::head;
 use crate::server::Stage;
 use crate::store;
@@ -108,6 +108,10 @@ async fn converse(stream: TcpStream, status: Arc<Status<impl Engine>>) {
         async move {
             if head.uri.path() == "/metrics" {
                 status.engine.report().await;
+                status
+                    .metrics
+                    .ready
+                    .set(i64::from(status.not_ready().is_empty()));
             }
             Ok::<_, Infallible>(status.answer(&head).map(Full::new))
         }
@@ -140,11 +144,11 @@ impl<E: Engine> Status<E> {
         match target.path() {
             "/livez" | "/startupz" => probe(Vec::new()),
             "/readyz" => probe(self.not_ready()),
-            "/metrics" => answer(
-                StatusCode::OK,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                self.metrics.encode(),
-            ),
+            "/metrics" => {
+                let format = Format::asked_for(&head.headers);
+                let content = self.metrics.encode(format);
+                answer(StatusCode::OK, format.content_type(), content)
+            }
             _ => Error::RouteUnknown.answer(),
         }
     }

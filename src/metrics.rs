@@ -1,69 +1,87 @@
 //! Every metric in one struct; labels are enums (or routes of the table), so that they stay
 //! bounded. Made once in `main` and handed to the components; not global. Never sees a secret.
 
+mod exposition;
+mod histogram;
 mod labels;
+mod process;
+mod registrar;
 mod tally;
 
+pub use exposition::Format;
+pub use histogram::Histogram;
 pub use labels::{
-    Freshness, Grant, GrantLabel, LookupLabels, Method, Outcome, RenewalLabels, RenewalResult,
-    ReplayLabels, ReplayResult, RequestLabels, RouteLabel, StatusClass, StoreLabels,
-    StoreOperation, StoreResult, Trigger,
+    Freshness, Grant, GrantLabel, HostLabel, LogLabels, LogTarget, LookupLabels, Method, Outcome,
+    RenewalLabels, RenewalResult, ReplayLabels, ReplayResult, RequestLabels, RouteLabel,
+    StatusClass, StoreLabels, StoreOperation, StoreResult, Trigger,
 };
-
+pub use registrar::Registered;
 pub use tally::Tally;
 
-use std::sync::atomic::AtomicI64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
+
+use registrar::{Registrar, complete};
 
 /// All metrics. Cheap to share: every field is an `Arc` inside.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
     /// Requests answered.
-    pub requests: Family<RequestLabels, Counter>,
+    pub requests: Registered<Family<RequestLabels, Counter>>,
     /// From a request's head to the end of its answer's head.
-    pub request_duration: Family<RouteLabel, Histogram, fn() -> Histogram>,
+    pub request_duration: Registered<Family<RouteLabel, Histogram>>,
     /// Requests whose answer has not ended.
-    pub requests_in_flight: Gauge,
+    pub requests_in_flight: Registered<Gauge>,
+    /// From the moment a request is sent to a host to its answer's head, each attempt.
+    pub upstream_duration: Registered<Family<HostLabel, Histogram>>,
     /// How a request found its credentials in memory.
-    pub token_lookups: Family<LookupLabels, Counter>,
+    pub token_lookups: Registered<Family<LookupLabels, Counter>>,
     /// Renewals that ended.
-    pub renewals: Family<RenewalLabels, Counter>,
+    pub renewals: Registered<Family<RenewalLabels, Counter>>,
     /// From the start of a renewal to its end, waiting included.
-    pub renewal_duration: Family<GrantLabel, Histogram, fn() -> Histogram>,
+    pub renewal_duration: Registered<Family<GrantLabel, Histogram>>,
     /// Requests that waited on a renewal somebody else had started.
-    pub renewals_joined: Counter,
+    pub renewals_joined: Registered<Counter>,
     /// Requests sent again after a 401.
-    pub replays: Family<ReplayLabels, Counter>,
+    pub replays: Registered<Family<ReplayLabels, Counter>>,
     /// Logins that the budget allows now.
-    pub login_budget_remaining: Gauge,
+    pub login_budget_remaining: Registered<Gauge>,
+    /// Logins that the budget allows in its tightest window when none has been made.
+    pub login_budget_limit: Registered<Gauge>,
+    /// Seconds until a principal seen before can log in.
+    pub login_budget_next: Registered<Gauge<f64, AtomicU64>>,
     /// Seconds for which no login may happen.
-    pub login_blocked_seconds: Gauge,
+    pub login_blocked_seconds: Registered<Gauge<f64, AtomicU64>>,
     /// Principals that somebody else logs in too.
-    pub principals_contested: Gauge,
+    pub principals_contested: Registered<Gauge>,
     /// 1 while a mass rejection of RefreshTokens suspends logins.
-    pub logins_suspended: Gauge,
+    pub logins_suspended: Registered<Gauge>,
     /// Calls to the store.
-    pub store_operations: Family<StoreLabels, Counter>,
+    pub store_operations: Registered<Family<StoreLabels, Counter>>,
     /// Credentials in memory.
-    pub tokens_cached: Gauge,
+    pub tokens_cached: Registered<Gauge>,
     /// Principals with a pair in the store.
-    pub tokens_stored: Gauge,
+    pub tokens_stored: Registered<Gauge>,
     /// Content kept for replays.
-    pub replay_memory_bytes: Gauge<i64, AtomicI64>,
+    pub replay_memory_bytes: Registered<Gauge<i64, AtomicI64>>,
     /// Connections to the upstream hosts.
-    pub upstream_connections: Gauge,
+    pub upstream_connections: Registered<Gauge>,
     /// Callers' connections that have switched to WebSocket.
-    pub live_connections: Gauge,
+    pub live_connections: Registered<Gauge>,
     /// Access events dropped because the log takes none.
-    pub access_events_lost: Counter,
+    pub access_events_lost: Registered<Counter>,
+    /// Lines of the log that could not be written, those of requests included.
+    pub log_lines_lost: Registered<Family<LogLabels, Counter>>,
+    /// 1 while `/readyz` answers 200.
+    pub ready: Registered<Gauge>,
+    registry: Registry,
 }
 
 impl Default for Metrics {
@@ -73,149 +91,163 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers everything under the prefix `damoov_proxy_`.
+    /// Makes and registers everything. The names get the prefix `damoov_proxy_`; those of counters
+    /// end in `_total`.
     pub fn new() -> Metrics {
-        let mut all = Metrics {
-            registry: Registry::with_prefix("damoov_proxy"),
-            requests: Family::default(),
-            request_duration: Family::new_with_constructor(seconds),
-            requests_in_flight: Gauge::default(),
-            token_lookups: Family::default(),
-            renewals: Family::default(),
-            renewal_duration: Family::new_with_constructor(seconds),
-            renewals_joined: Counter::default(),
-            replays: Family::default(),
-            login_budget_remaining: Gauge::default(),
-            login_blocked_seconds: Gauge::default(),
-            principals_contested: Gauge::default(),
-            logins_suspended: Gauge::default(),
-            store_operations: Family::default(),
-            tokens_cached: Gauge::default(),
-            tokens_stored: Gauge::default(),
-            replay_memory_bytes: Gauge::default(),
-            upstream_connections: Gauge::default(),
-            live_connections: Gauge::default(),
-            access_events_lost: Counter::default(),
-        };
-        all.register();
-        all
+        let mut r = Registrar::new();
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        r.add_constant("build", "The version that runs", version);
+        Metrics {
+            requests: r.add("requests", "Requests answered", Family::default()),
+            request_duration: r.add_seconds(
+                "request_duration",
+                "Time from a request's head to its answer's head",
+                Family::default(),
+            ),
+            requests_in_flight: r.add(
+                "requests_in_flight",
+                "Requests whose answer has not ended",
+                Gauge::default(),
+            ),
+            upstream_duration: r.add_seconds(
+                "upstream_duration",
+                "Time from sending a request to a host of the API to its answer's head, each attempt",
+                Family::default(),
+            ),
+            token_lookups: r.add(
+                "token_lookups",
+                "Requests by the state of the token found in memory",
+                complete(Family::default()),
+            ),
+            renewals: r.add(
+                "renewals",
+                "Refreshes and logins that ended, by what asked for them and how they ended",
+                complete(Family::default()),
+            ),
+            renewal_duration: r.add_seconds(
+                "renewal_duration",
+                "Time that a refresh or a login took, waiting included",
+                complete(Family::default()),
+            ),
+            renewals_joined: r.add(
+                "renewals_joined",
+                "Requests that waited for a renewal which another request had started",
+                Counter::default(),
+            ),
+            replays: r.add(
+                "replays",
+                "Requests that got a 401 from the API, by what became of them",
+                complete(Family::default()),
+            ),
+            login_budget_remaining: r.add(
+                "login_budget_remaining",
+                "Logins that the budget allows now",
+                Gauge::default(),
+            ),
+            login_budget_limit: r.add(
+                "login_budget_limit",
+                "Logins that the budget allows when none has been made, in its tightest window",
+                Gauge::default(),
+            ),
+            login_budget_next: r.add_seconds(
+                "login_budget_next",
+                "Time until a user seen before can log in, 0 if one can now",
+                Gauge::default(),
+            ),
+            login_blocked_seconds: r.add(
+                "login_blocked_seconds",
+                "Time for which no login is made after Damoov's 429, 0 if logins are made",
+                Gauge::default(),
+            ),
+            principals_contested: r.add(
+                "principals_contested",
+                "Users that another program logs in as well",
+                Gauge::default(),
+            ),
+            logins_suspended: r.add(
+                "logins_suspended",
+                "1 while logins are suspended because Damoov rejects every RefreshToken",
+                Gauge::default(),
+            ),
+            store_operations: r.add(
+                "store_operations",
+                "Calls to the store, by how they ended",
+                complete(Family::default()),
+            ),
+            tokens_cached: r.add(
+                "tokens_cached",
+                "Users and accounts whose token is in memory",
+                Gauge::default(),
+            ),
+            tokens_stored: r.add(
+                "tokens_stored",
+                "Users and accounts with tokens in the store, at most a minute old",
+                Gauge::default(),
+            ),
+            replay_memory_bytes: r.add(
+                "replay_memory_bytes",
+                "Request content that is kept for replays",
+                Gauge::default(),
+            ),
+            upstream_connections: r.add(
+                "upstream_connections",
+                "Open connections to the hosts of the API",
+                Gauge::default(),
+            ),
+            live_connections: r.add(
+                "live_connections",
+                "Connections of callers that are WebSockets",
+                Gauge::default(),
+            ),
+            access_events_lost: r.add(
+                "access_events_lost",
+                "Lines about requests that the log did not take",
+                Counter::default(),
+            ),
+            log_lines_lost: r.add(
+                "log_lines_lost",
+                "Lines that the log did not take",
+                complete(Family::default()),
+            ),
+            ready: r.add("ready", "1 while /readyz answers 200", Gauge::default()),
+            registry: r.into_registry(),
+        }
     }
 
-    /// All metrics in Prometheus' text format.
-    pub fn encode(&self) -> String {
+    /// Shows the series of these routes, at 0, before the first request to them.
+    pub fn expect<'a>(&self, routes: impl IntoIterator<Item = &'a Arc<str>>) {
+        for route in routes {
+            for labels in RequestLabels::expected(route) {
+                drop(self.requests.get_or_create(&labels));
+            }
+            let route = route.clone();
+            drop(self.request_duration.get_or_create(&RouteLabel { route }));
+        }
+    }
+
+    /// The durations of one host.
+    pub fn upstream_duration_of(&self, host: &str) -> Histogram {
+        let host = host.into();
+        self.upstream_duration
+            .get_or_create(&HostLabel { host })
+            .clone()
+    }
+
+    /// All metrics as text.
+    pub fn encode(&self, format: Format) -> String {
         let mut out = String::new();
         text::encode(&mut out, &self.registry).expect("writing into a String cannot fail");
-        out
+        match format {
+            Format::OpenMetrics => out,
+            Format::Classic => exposition::classic(&out),
+        }
     }
-
-    fn register(&mut self) {
-        let r = &mut self.registry;
-        r.register("requests", "Requests answered", self.requests.clone());
-        r.register_with_unit(
-            "request_duration",
-            "From a request's head to its answer's head",
-            Unit::Seconds,
-            self.request_duration.clone(),
-        );
-        r.register(
-            "requests_in_flight",
-            "Requests being served",
-            self.requests_in_flight.clone(),
-        );
-        r.register(
-            "token_lookups",
-            "How requests found credentials",
-            self.token_lookups.clone(),
-        );
-        r.register(
-            "renewals",
-            "Renewals that ended, by grant",
-            self.renewals.clone(),
-        );
-        r.register_with_unit(
-            "renewal_duration",
-            "Duration of one grant",
-            Unit::Seconds,
-            self.renewal_duration.clone(),
-        );
-        r.register(
-            "renewals_joined",
-            "Waits on a running renewal",
-            self.renewals_joined.clone(),
-        );
-        r.register("replays", "Requests that got a 401", self.replays.clone());
-        r.register(
-            "login_budget_remaining",
-            "Logins free now",
-            self.login_budget_remaining.clone(),
-        );
-        r.register(
-            "login_blocked_seconds",
-            "No login for so long",
-            self.login_blocked_seconds.clone(),
-        );
-        r.register(
-            "principals_contested",
-            "Logged in by others too",
-            self.principals_contested.clone(),
-        );
-        r.register(
-            "logins_suspended",
-            "1 during a mass rejection",
-            self.logins_suspended.clone(),
-        );
-        r.register(
-            "store_operations",
-            "Calls to the store",
-            self.store_operations.clone(),
-        );
-        r.register(
-            "tokens_cached",
-            "Credentials in memory",
-            self.tokens_cached.clone(),
-        );
-        r.register(
-            "tokens_stored",
-            "Pairs in the store",
-            self.tokens_stored.clone(),
-        );
-        r.register(
-            "replay_memory_bytes",
-            "Content kept for replays",
-            self.replay_memory_bytes.clone(),
-        );
-        r.register(
-            "upstream_connections",
-            "Connections upstream",
-            self.upstream_connections.clone(),
-        );
-        r.register(
-            "access_events_lost",
-            "Access events dropped because the log takes none",
-            self.access_events_lost.clone(),
-        );
-        r.register(
-            "live_connections",
-            "Callers on WebSocket",
-            self.live_connections.clone(),
-        );
-        r.register(
-            "build",
-            "The version that runs",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
-    }
-}
-
-fn seconds() -> Histogram {
-    Histogram::new([
-        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-    ])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn names_and_labels_are_those_of_the_documentation() {
@@ -233,8 +265,8 @@ mod tests {
             .get_or_create(&RouteLabel {
                 route: "/trips".into(),
             })
-            .observe(0.1);
-        let text = metrics.encode();
+            .observe(Duration::from_millis(100));
+        let text = metrics.encode(Format::OpenMetrics);
         for line in [
             "damoov_proxy_renewals_total{grant=\"login\",trigger=\"missing\",result=\"ok\"} 1",
             "damoov_proxy_request_duration_seconds_count{route=\"/trips\"} 1",

@@ -121,6 +121,9 @@ impl Proxy {
             switcher,
             parts.metrics.clone(),
         );
+        let no_route: Arc<str> = "none".into();
+        let labels = parts.routes.routes().map(|route| route.label());
+        parts.metrics.expect(labels.chain([&no_route]));
         Ok(Proxy {
             head: parts.head,
             routes: parts.routes,
@@ -144,7 +147,7 @@ impl Proxy {
             live: Arc::new(live),
             metrics: parts.metrics,
             access: parts.access,
-            no_route: "none".into(),
+            no_route,
         })
     }
 }
@@ -157,7 +160,7 @@ impl Path {
                 &proxy.targets,
                 proxy.hosts.tls(),
                 proxy.limits,
-                &proxy.metrics.upstream_connections,
+                &proxy.metrics,
             )),
             tally: Tally::new(proxy.metrics.clone()),
             teller: proxy.access.teller(),

@@ -222,6 +222,10 @@ pub enum Slot {
 /// The state of a group's login budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoginBudget {
+    /// Slots of the tightest window, halved while the windows are.
+    pub limit: u32,
+    /// When a known principal can take a slot; `None` if it can now.
+    pub next: Option<Timestamp>,
     /// Slots that a known principal could take now, one after the other.
     pub remaining: u32,
     /// No login at all before this.

@@ -193,16 +193,17 @@ impl Budget {
         self.metrics
             .login_budget_remaining
             .set(state.remaining.into());
-        let blocked = state
-            .blocked_until
-            .map_or(Duration::ZERO, |until| until.since(now));
-        self.metrics.login_blocked_seconds.set(
-            self.clock
-                .to_real(blocked)
-                .as_secs()
-                .try_into()
-                .unwrap_or(i64::MAX),
-        );
+        self.metrics.login_budget_limit.set(state.limit.into());
+        let seconds_until = |at: Option<Timestamp>| {
+            let left = at.map_or(Duration::ZERO, |at| at.since(now));
+            self.clock.to_real(left).as_secs_f64()
+        };
+        self.metrics
+            .login_budget_next
+            .set(seconds_until(state.next));
+        self.metrics
+            .login_blocked_seconds
+            .set(seconds_until(state.blocked_until));
         Ok(())
     }
 }

@@ -371,7 +371,7 @@ impl Engine {
                 result,
             })
             .inc();
-        let took = self.clock.to_real(took).as_secs_f64();
+        let took = self.clock.to_real(took);
         self.metrics
             .renewal_duration
             .get_or_create(&GrantLabel { grant })

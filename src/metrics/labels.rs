@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 
+use super::registrar::Bounded;
+
 /// Labels of `requests_total`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
@@ -24,6 +26,13 @@ pub struct RouteLabel {
     pub route: Arc<str>,
 }
 
+/// The public name of one of the API's hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HostLabel {
+    /// From the table of routes, never from a caller.
+    pub host: Arc<str>,
+}
+
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -31,6 +40,9 @@ macro_rules! label {
         pub enum $name { $($(#[$variant_doc])* $variant),+ }
 
         impl $name {
+            /// Each value.
+            pub const ALL: &[$name] = &[$($name::$variant),+];
+
             /// As it stands in labels and logs.
             pub fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text),+ }
@@ -279,3 +291,101 @@ label!(
         Failed = "failed",
     }
 );
+
+/// Labels of `log_lines_lost_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LogLabels {
+    /// Which part of the log.
+    pub target: LogTarget,
+}
+
+label!(
+    /// The parts of the log.
+    LogTarget {
+        /// One line for each request.
+        Access = "access",
+        /// What operators did.
+        Audit = "audit",
+        /// Everything else.
+        Other = "other",
+    }
+);
+
+/// One label: each of its values.
+macro_rules! bounded {
+    ($($labels:ident { $field:ident: $label:ident }),+ $(,)?) => {
+        $(impl Bounded for $labels {
+            fn all() -> Vec<$labels> {
+                $label::ALL.iter().map(|value| $labels { $field: *value }).collect()
+            }
+        })+
+    };
+}
+
+bounded!(
+    LookupLabels {
+        freshness: Freshness
+    },
+    GrantLabel { grant: Grant },
+    ReplayLabels {
+        result: ReplayResult
+    },
+    LogLabels { target: LogTarget },
+);
+
+impl Bounded for RenewalLabels {
+    fn all() -> Vec<RenewalLabels> {
+        let mut all = Vec::new();
+        for &grant in Grant::ALL {
+            for &trigger in Trigger::ALL {
+                all.extend(RenewalResult::ALL.iter().map(|&result| RenewalLabels {
+                    grant,
+                    trigger,
+                    result,
+                }));
+            }
+        }
+        all
+    }
+}
+
+impl Bounded for StoreLabels {
+    fn all() -> Vec<StoreLabels> {
+        let of = |&operation| {
+            StoreResult::ALL
+                .iter()
+                .map(move |&result| StoreLabels { operation, result })
+        };
+        StoreOperation::ALL.iter().flat_map(of).collect()
+    }
+}
+
+/// How requests end: the answers that are usual, and each kind that an alert may watch.
+const ENDINGS: [(StatusClass, Outcome); 9] = [
+    (StatusClass::Success, Outcome::Forwarded),
+    (StatusClass::ServerError, Outcome::Forwarded),
+    (StatusClass::Success, Outcome::Replayed),
+    (StatusClass::ClientError, Outcome::Caller),
+    (StatusClass::ServerError, Outcome::Upstream),
+    (StatusClass::ServerError, Outcome::Auth),
+    (StatusClass::ServerError, Outcome::Store),
+    (StatusClass::ServerError, Outcome::Proxy),
+    (StatusClass::ClientError, Outcome::Abandoned),
+];
+
+impl RequestLabels {
+    /// The series of `route` that are shown before its first request. All that can occur are too
+    /// many: others appear with their first request.
+    pub(super) fn expected(route: &Arc<str>) -> impl Iterator<Item = RequestLabels> {
+        let with = move |method| {
+            let labels = move |(status_class, outcome)| RequestLabels {
+                route: route.clone(),
+                method,
+                status_class,
+                outcome,
+            };
+            ENDINGS.into_iter().map(labels)
+        };
+        [Method::Get, Method::Post].into_iter().flat_map(with)
+    }
+}

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::histogram::Histogram;
 
-use super::{Method, Metrics, Outcome, RequestLabels, RouteLabel, StatusClass};
+use super::{Histogram, Method, Metrics, Outcome, RequestLabels, RouteLabel, StatusClass};
 
 /// Counts the requests of one worker, in the metrics that all share.
 #[derive(Debug)]
@@ -63,7 +62,7 @@ impl Tally {
             found.len() - 1
         });
         found[place].requests.inc();
-        found[place].duration.observe(duration.as_secs_f64());
+        found[place].duration.observe(duration);
     }
 
     fn find(&self, labels: RequestLabels) -> Found {
@@ -85,6 +84,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Format;
 
     #[test]
     fn two_workers_count_into_the_same_metrics() {
@@ -105,7 +105,7 @@ mod tests {
                 }
             }
         }
-        let text = metrics.encode();
+        let text = metrics.encode(Format::Classic);
         let counted = text
             .lines()
             .filter(|line| line.starts_with("damoov_proxy_requests_total"));

@@ -57,7 +57,14 @@ impl History {
             Some(_) => 0,
             None => remaining.min().unwrap_or(0),
         };
+        let limits = windows.windows.iter();
+        let limits = limits.map(|window| limit(window, halved_until.is_some()));
         LoginBudget {
+            limit: u32::try_from(limits.min().unwrap_or(0)).unwrap_or(u32::MAX),
+            next: match settled.slot(Class::Known, windows, now) {
+                Slot::Taken => None,
+                Slot::Wait { until, .. } => Some(until),
+            },
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
             blocked_until,
             halved_until,

@@ -106,6 +106,7 @@ impl Service<Uri> for Connector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
     use crate::upstream::pool::{Limits, Pool};
     use crate::upstream::{self, Head, Hosts, Redirect, Scheme, Settings};
     use bytes::Bytes;
@@ -113,7 +114,6 @@ mod tests {
     use http_body_util::{BodyExt, Full};
     use hyper_util::client::legacy::Client;
     use hyper_util::rt::TokioExecutor;
-    use prometheus_client::metrics::gauge::Gauge;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -155,7 +155,7 @@ mod tests {
             max_connections: 1,
         };
         let targets = hosts.targets([HOST].into_iter()).unwrap();
-        let pool: Pool<Full<Bytes>> = Pool::new(&targets, hosts.tls(), limits, &Gauge::default());
+        let pool: Pool<Full<Bytes>> = Pool::new(&targets, hosts.tls(), limits, &Metrics::new());
         let head = Head {
             method: Method::GET,
             target: "/".parse().unwrap(),

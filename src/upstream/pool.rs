@@ -31,6 +31,7 @@ use super::connect::{self, OnThisThread};
 use super::http1::{self, Buffers};
 use super::{Error, Head, Scheme, Target};
 use crate::alarm::Alarms;
+use crate::metrics::{Histogram, Metrics};
 use exchange::{Lease, Place, State};
 
 /// A connection is not used again after this, so that a change in DNS is followed.
@@ -78,6 +79,8 @@ struct Host<B> {
     choosing: Mutex<()>,
     /// `upstream_connections`
     open: Gauge,
+    /// `upstream_duration_seconds` of this host.
+    duration: Histogram,
     /// Shared by all hosts.
     buffers: Rc<Buffers>,
     /// For those who wait for a connection.
@@ -140,10 +143,10 @@ where
         targets: &HashMap<Box<str>, Target>,
         tls: &Arc<ClientConfig>,
         limits: Limits,
-        open: &Gauge,
+        metrics: &Metrics,
     ) -> Pool<B> {
         let buffers = Rc::<Buffers>::default();
-        let host = |target: &Target| Host {
+        let host = |name: &str, target: &Target| Host {
             target: target.clone(),
             tls: tls.clone(),
             limits,
@@ -154,13 +157,14 @@ where
                 Scheme::Https => Protocol::Unknown,
             }),
             choosing: Mutex::default(),
-            open: open.clone(),
+            open: metrics.upstream_connections.clone(),
+            duration: metrics.upstream_duration_of(name),
             buffers: buffers.clone(),
             alarms: Alarms::default(),
         };
         let hosts: Vec<_> = targets
             .iter()
-            .map(|(name, target)| (name.clone(), Rc::new(host(target))))
+            .map(|(name, target)| (name.clone(), Rc::new(host(name, target))))
             .collect();
         let mut sweeper = JoinSet::new();
         let swept: Vec<_> = hosts.iter().map(|(_, host)| host.clone()).collect();
@@ -202,9 +206,13 @@ where
             // Boxed, because it is rare and long.
             None => Box::pin(host.lease(Accept::Any)).await?,
         };
+        let sent = Instant::now();
         let first = lease.exchange(&host.target, head, content, overdue.as_mut());
         let failed = match first.await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => {
+                host.duration.observe(sent.elapsed());
+                return Ok(answer);
+            }
             Err(failed) => failed,
         };
         let content = match failed.state {
@@ -213,8 +221,11 @@ where
             State::Unsent(_) | State::Unanswered | State::Final => return Err(failed.error),
         };
         let (lease, _) = Box::pin(host.lease(Accept::OnlyNew)).await?;
+        let sent = Instant::now();
         let second = Box::pin(lease.exchange(&host.target, head, content, overdue));
-        second.await.map_err(|failed| failed.error)
+        let answer = second.await.map_err(|failed| failed.error)?;
+        host.duration.observe(sent.elapsed());
+        Ok(answer)
     }
 }
 
@@ -446,9 +457,10 @@ mod tests {
     }
 
     fn pool(hosts: &Hosts, limits: Limits) -> (Pool<Full<Bytes>>, Gauge) {
-        let open = Gauge::default();
+        let metrics = Metrics::new();
         let targets = [(HOST.into(), hosts.target(HOST).unwrap())].into();
-        (Pool::new(&targets, hosts.tls(), limits, &open), open)
+        let open = metrics.upstream_connections.clone();
+        (Pool::new(&targets, hosts.tls(), limits, &metrics), open)
     }
 
     fn plain(authority: String, limits: Limits) -> (Pool<Full<Bytes>>, Gauge) {

@@ -11,13 +11,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
+use damoov_proxy::metrics::Metrics;
 use damoov_proxy::upstream::pool::{Limits, Pool};
 use damoov_proxy::upstream::{Dial, Dialed, Head, Hosts, Redirect, Scheme, Settings};
 use http::{HeaderMap, Method};
 use http_body_util::{BodyExt, Full};
 use httparse::Status;
 use libfuzzer_sys::fuzz_target;
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, split};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
@@ -113,9 +113,9 @@ async fn play(scene: Scene, said: &[u8]) {
         idle_timeout: AGES,
         max_connections: 1,
     };
-    let open = Gauge::default();
+    let metrics = metrics();
     let targets = hosts.targets([HOST].into_iter()).expect("a good name");
-    let pool: Pool<Full<Bytes>> = Pool::new(&targets, hosts.tls(), limits, &open);
+    let pool: Pool<Full<Bytes>> = Pool::new(&targets, hosts.tls(), limits, metrics);
     let (all_said, said_all) = oneshot::channel();
     let api = spawn_local(api(scene, said.to_vec(), dialed, all_said));
 
@@ -142,7 +142,8 @@ async fn play(scene: Scene, said: &[u8]) {
 
     drop(pool);
     sleep(AGES).await;
-    assert_eq!(open.get(), 0, "every connection is closed");
+    let open = metrics.upstream_connections.get();
+    assert_eq!(open, 0, "every connection is closed");
 }
 
 /// Plays the API, and tells whether both requests came on one connection.
@@ -310,6 +311,11 @@ async fn bounded<F: Future>(most: usize, future: F) -> F::Output {
 }
 
 /// Made once: it reads certificates.
+fn metrics() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(Metrics::new)
+}
+
 fn hosts() -> &'static Hosts {
     static HOSTS: OnceLock<Hosts> = OnceLock::new();
     HOSTS.get_or_init(|| {

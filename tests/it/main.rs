@@ -33,6 +33,8 @@ mod live;
 mod secrets;
 // The commands as processes, and the status listener.
 mod commands;
+// `/metrics`, as the tools of others read it.
+mod metrics;
 // How the proxy ends.
 mod signals;
 // Clients that others wrote: damoov-admin, websockets, ws, the Android library's requests.

@@ -1,0 +1,97 @@
+//! Registering metrics where they are made. A field of [`Metrics`](super::Metrics) has a type that
+//! only a [`Registrar`] makes, so that a metric which nobody registered does not compile.
+
+use std::hash::Hash;
+use std::ops::Deref;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+use super::process::Process;
+
+/// The prefix of every metric but those of the process.
+const PREFIX: &str = "damoov_proxy";
+
+/// A metric that `/metrics` shows.
+#[derive(Debug)]
+pub struct Registered<M>(M);
+
+impl<M> Deref for Registered<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        &self.0
+    }
+}
+
+/// Label sets whose values are all known beforehand.
+pub(super) trait Bounded: Sized {
+    /// Every set that can occur.
+    fn all() -> Vec<Self>;
+}
+
+/// Registers metrics, one after the other, in the order in which `/metrics` shows them.
+#[derive(Debug)]
+pub(super) struct Registrar {
+    registry: Registry,
+}
+
+impl Registrar {
+    /// With the metrics of the process.
+    pub(super) fn new() -> Registrar {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process));
+        Registrar { registry }
+    }
+
+    /// A single metric, or a family whose labels become known later.
+    pub(super) fn add<M: Metric + Clone>(
+        &mut self,
+        name: &str,
+        help: &str,
+        metric: M,
+    ) -> Registered<M> {
+        self.registry.register(prefixed(name), help, metric.clone());
+        Registered(metric)
+    }
+
+    /// As [`Registrar::add`]; `_seconds` is appended to the name.
+    pub(super) fn add_seconds<M: Metric + Clone>(
+        &mut self,
+        name: &str,
+        help: &str,
+        metric: M,
+    ) -> Registered<M> {
+        let name = prefixed(name);
+        self.registry
+            .register_with_unit(name, help, Unit::Seconds, metric.clone());
+        Registered(metric)
+    }
+
+    /// What never changes.
+    pub(super) fn add_constant(&mut self, name: &str, help: &str, metric: impl Metric) {
+        self.registry.register(prefixed(name), help, metric);
+    }
+
+    pub(super) fn into_registry(self) -> Registry {
+        self.registry
+    }
+}
+
+fn prefixed(name: &str) -> String {
+    format!("{PREFIX}_{name}")
+}
+
+/// A family that shows each of its series, at 0, from the first scrape: an alert on the rate of a
+/// series that appears with its first event misses that event.
+pub(super) fn complete<L, M, C>(family: Family<L, M, C>) -> Family<L, M, C>
+where
+    L: Bounded + Clone + Eq + Hash + EncodeLabelSet,
+    C: MetricConstructor<M>,
+{
+    for labels in L::all() {
+        drop(family.get_or_create(&labels));
+    }
+    family
+}
