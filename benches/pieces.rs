@@ -28,12 +28,11 @@ use damoov_proxy::proxy::head;
 use damoov_proxy::replay::{self, Memory, Recorder};
 use damoov_proxy::secret::Secret;
 use damoov_proxy::telemetry::access::{Access, AccessLog};
-use damoov_proxy::telemetry::{self, Format};
+use damoov_proxy::telemetry::{Format, Log, Lost};
 use futures_util::FutureExt;
 use http::header::HeaderMap;
 use http::{Method, Request, Response, request};
 use http_body_util::{BodyExt, Full};
-use prometheus_client::metrics::counter::Counter;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
@@ -199,7 +198,8 @@ fn of_content(criterion: &mut Criterion, runtime: &Runtime) {
 
 /// What a line costs the worker; to write it is another thread's work.
 fn of_the_log(criterion: &mut Criterion) {
-    telemetry::start(Format::Json).expect("a log");
+    // The log of the other benches may be followed already.
+    let _ = Log::open(Format::Json).expect("a thread").follow(None);
     let event = Access {
         at: Instant::now(),
         route: "/indicators/v3",
@@ -210,6 +210,7 @@ fn of_the_log(criterion: &mut Criterion) {
         duration: Duration::from_micros(250),
         renewed: false,
         replayed: false,
+        code: None,
         principal: Some(LogName::of([0; 8])),
     };
     let terminal = rustix::io::dup(rustix::stdio::stderr()).expect("a descriptor");
@@ -220,17 +221,18 @@ fn of_the_log(criterion: &mut Criterion) {
             rustix::stdio::dup2_stderr(&nowhere).expect("a descriptor");
             let mut took = Duration::ZERO;
             while events > 0 {
-                let lost = Counter::default();
-                let (log, writer) = AccessLog::start(Format::Json, lost.clone()).expect("a thread");
-                let teller = log.teller();
+                let log = Log::open(Format::Json).expect("a thread");
+                let lost = Lost::default();
+                log.lines().count_into(lost.clone());
+                let writer = AccessLog::new(log.lines()).writer();
                 let now = events.min(EVENTS);
                 let started = Instant::now();
                 for _ in 0..now {
-                    teller.tell(black_box(&event));
+                    writer.record(black_box(&event));
                 }
                 took += started.elapsed();
-                writer.finish();
-                assert_eq!(lost.get(), 0);
+                drop(log);
+                assert_eq!(lost.access.get(), 0);
                 events -= now;
             }
             rustix::stdio::dup2_stderr(&terminal).expect("a descriptor");

@@ -10,6 +10,7 @@ pub mod service;
 pub mod simulate;
 pub mod tokens;
 
+use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ use self::output::{print, say};
 use crate::config::{self, Environment, Loaded, Secrets};
 use crate::server;
 use crate::store;
+use crate::telemetry::episode::Chain;
 
 /// damoov-proxy stands in front of the Damoov telematics APIs: callers name a user, it attaches
 /// the token, renews it, and replays the request.
@@ -131,41 +133,45 @@ impl Failure {
     }
 
     fn report(self) -> ExitCode {
+        match &self {
+            Failure::Config(report) => say(report),
+            // Whoever reads has read enough.
+            Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Failure::Service(_) | Failure::Store(_) | Failure::Output(_) | Failure::Other(_) => {
+                say(&format!("error: {self}"));
+            }
+        }
+        self.exit_code()
+    }
+
+    fn exit_code(&self) -> ExitCode {
         match self {
-            Failure::Config(report) => {
-                say(&report);
-                ExitCode::from(exit::CONFIG)
-            }
-            Failure::Service(error @ service::Error::Store(_)) => {
-                say(&format!("error: {:#}", anyhow::Error::new(error)));
+            Failure::Service(service::Error::Store(_)) | Failure::Store(_) => {
                 ExitCode::from(exit::STORE)
             }
-            Failure::Service(
-                error @ (service::Error::Upstream(_)
-                | service::Error::Listen(server::Error::GroupUnknown(_))),
-            ) => {
-                say(&format!("error: {:#}", anyhow::Error::new(error)));
-                ExitCode::from(exit::CONFIG)
-            }
-            Failure::Service(error) => Failure::other(error).report(),
-            Failure::Store(error) => {
-                say(&format!("error: {error}"));
-                ExitCode::from(exit::STORE)
-            }
+            Failure::Config(_)
+            | Failure::Service(
+                service::Error::Upstream(_)
+                | service::Error::Listen(server::Error::GroupUnknown(_)),
+            ) => ExitCode::from(exit::CONFIG),
             // Whoever reads has read enough.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 ExitCode::SUCCESS
             }
-            Failure::Output(error) => {
-                say(&format!(
-                    "error: standard output cannot be written: {error}"
-                ));
-                ExitCode::FAILURE
-            }
-            Failure::Other(error) => {
-                say(&format!("error: {error:#}"));
-                ExitCode::FAILURE
-            }
+            Failure::Service(_) | Failure::Output(_) | Failure::Other(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// The sentence, with all its causes.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Config(report) => f.write_str(report),
+            Failure::Service(error) => write!(f, "{}", Chain(error)),
+            Failure::Store(error) => write!(f, "{error}"),
+            Failure::Output(error) => write!(f, "standard output cannot be written: {error}"),
+            Failure::Other(error) => write!(f, "{error:#}"),
         }
     }
 }

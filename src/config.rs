@@ -55,7 +55,7 @@ pub struct Settings {
     /// Where health and metrics are served; none: nowhere.
     pub status: Option<SocketAddr>,
     /// `[log]`
-    pub log: telemetry::Format,
+    pub log: telemetry::Settings,
 }
 
 /// Where pairs are kept, and under which seal.

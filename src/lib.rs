@@ -53,7 +53,7 @@
 //!
 //! ```text
 //! main → cli → everything it wires      server → proxy (as a Handler), live (as its Session)
-//! proxy → head, naming, damoov, credentials, auth_endpoints, live, replay, headers, upstream, error, metrics, telemetry::access
+//! proxy → head, naming, damoov, credentials, auth_endpoints, live, replay, headers, upstream, error, metrics, telemetry::{access, episode}
 //! live → head, naming, damoov, credentials, auth_endpoints, headers, upstream, error, metrics
 //! naming, upstream → headers
 //! auth_endpoints → credentials, damoov, clock

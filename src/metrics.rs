@@ -28,6 +28,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::telemetry;
 use registrar::{Registrar, complete};
 
 /// All metrics. Cheap to share: every field is an `Arc` inside.
@@ -231,6 +232,20 @@ impl Metrics {
         self.upstream_duration
             .get_or_create(&HostLabel { host })
             .clone()
+    }
+
+    /// What counts the lines that the log loses.
+    pub fn lost_lines(&self) -> telemetry::Lost {
+        let of = |target| {
+            let labels = LogLabels { target };
+            self.log_lines_lost.get_or_create(&labels).clone()
+        };
+        telemetry::Lost {
+            access_events: self.access_events_lost.clone(),
+            access: of(LogTarget::Access),
+            audit: of(LogTarget::Audit),
+            other: of(LogTarget::Other),
+        }
     }
 
     /// All metrics as text.

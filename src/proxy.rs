@@ -35,7 +35,7 @@ use crate::live::{self, Live};
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult, Tally};
 use crate::principal::naming::{self, Bearer};
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
-use crate::telemetry::access::{AccessLog, Teller};
+use crate::telemetry::access::{AccessLog, AccessWriter};
 use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::switch::Switcher;
 use crate::upstream::{self, Hosts, Target};
@@ -72,7 +72,7 @@ pub struct Parts {
     pub workers: usize,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Where requests are told of.
+    /// Where requests are recorded.
     pub access: AccessLog,
 }
 
@@ -103,7 +103,7 @@ pub struct Path {
     proxy: Arc<Proxy>,
     pool: Rc<Pool<Content<Incoming>>>,
     tally: Tally,
-    teller: Teller,
+    access: AccessWriter,
     alarms: Alarms,
     /// Registrations under way, which a caller's hang-up does not end; the worker waits for them.
     registrations: RefCell<JoinSet<()>>,
@@ -163,7 +163,7 @@ impl Path {
                 &proxy.metrics,
             )),
             tally: Tally::new(proxy.metrics.clone()),
-            teller: proxy.access.teller(),
+            access: proxy.access.writer(),
             alarms: Alarms::default(),
             proxy,
             registrations: RefCell::default(),

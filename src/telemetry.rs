@@ -1,9 +1,14 @@
-//! Logs: the subscriber and what it lets through; requests have a log of their own, [`access`]. Never
-//! sees a secret.
+//! Logs: the subscriber and what it lets through, and the thread that writes ([`Log`]). Requests have a
+//! log of their own, [`access`]; what lasts is told once, by an [`episode`]. Never sees a secret.
 
 pub mod access;
+pub mod episode;
+mod line;
+mod output;
+mod writer;
 
 use std::env;
+use std::io;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
@@ -12,6 +17,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
+
+pub use writer::{Health, Lines, Log, Lost, Unwritable};
 
 /// Crates whose debug and trace events may show header fields or key material.
 const CAPPED: [&str; 8] = [
@@ -27,11 +34,31 @@ const CAPPED: [&str; 8] = [
 
 /// Part of the configuration: `[log]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How a line is written.
+    pub format: Format,
+    /// What is logged if the environment does not say; `None`: info, or what `RUST_LOG` says.
+    pub level: Option<LevelFilter>,
+}
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object a line.
     Json,
     /// For people.
     Text,
+}
+
+/// Whose lines are lost together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// One line a request.
+    Access,
+    /// Events of the target `audit`.
+    Audit,
+    /// All others.
+    Other,
 }
 
 /// Why there are no logs.
@@ -50,30 +77,109 @@ pub enum Error {
     Twice(#[from] TryInitError),
 }
 
-/// Logs to standard error from here on, filtered by `DAMOOV_PROXY_LOG`, else `RUST_LOG`, else at
-/// info. A filter names levels, for all targets or one: `info,damoov_proxy::store=debug,access=off`.
-pub fn start(format: Format) -> Result<(), Error> {
-    start_at(format, "info")
+impl Log {
+    /// Starts the thread that writes to standard error; [`Log::follow`] gives it events.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
+    pub fn open(format: Format) -> io::Result<Log> {
+        Log::start(format)
+    }
+
+    /// Logs events and panics from here on. What is logged says `DAMOOV_PROXY_LOG`, else `level`, else
+    /// `RUST_LOG`; else it is info. A filter names levels, for all targets or one:
+    /// `info,damoov_proxy::store=debug,access=off`.
+    pub fn follow(&self, level: Option<LevelFilter>) -> Result<(), Error> {
+        let set = |variable| Some((variable, env::var(variable).ok()?));
+        let asked = set("DAMOOV_PROXY_LOG").or_else(|| match level {
+            Some(level) => Some(("[log] level", level.to_string())),
+            None => set("RUST_LOG"),
+        });
+        let (variable, text) = asked.unwrap_or(("", "info".to_owned()));
+        let filter = text
+            .parse()
+            .map_err(|source| Error::Filter { variable, source })?;
+        let lines = self.lines();
+        subscriber(lines.format(), filter, Events(lines.clone())).try_init()?;
+        line::log_panics(lines.clone());
+        Ok(())
+    }
+
+    /// Says why the process ends, whatever the filter lets through.
+    pub fn fatal(&self, message: &str) {
+        let line = line::Line {
+            target: "damoov_proxy",
+            message,
+            fields: &[],
+        };
+        self.lines().say(line::Level::Error, &line);
+    }
 }
 
-/// The same, at another level where the environment names none.
-pub fn start_at(format: Format, level: &str) -> Result<(), Error> {
-    let asked = ["DAMOOV_PROXY_LOG", "RUST_LOG"]
-        .into_iter()
-        .find_map(|variable| Some((variable, env::var(variable).ok()?)));
-    let (variable, text) = asked.unwrap_or(("", level.to_owned()));
-    let filter = text
-        .parse()
-        .map_err(|source| Error::Filter { variable, source })?;
-    subscriber(format, filter, std::io::stderr).try_init()?;
-    Ok(())
+/// Logs events of at least `level`, if the environment does not say otherwise.
+///
+/// # Errors
+///
+/// [`Log::open`], [`Log::follow`].
+pub fn start(settings: Settings) -> io::Result<Log> {
+    let log = Log::open(settings.format)?;
+    log.follow(settings.level).map_err(io::Error::other)?;
+    Ok(log)
+}
+
+/// Leaves each event for the thread that writes.
+struct Events(Lines);
+
+/// One event, which comes as a whole.
+struct Event<'e> {
+    lines: &'e Lines,
+    target: Target,
+}
+
+impl<'w> MakeWriter<'w> for Events {
+    type Writer = Event<'w>;
+
+    fn make_writer(&'w self) -> Event<'w> {
+        Event {
+            lines: &self.0,
+            target: Target::Other,
+        }
+    }
+
+    fn make_writer_for(&'w self, event: &Metadata<'_>) -> Event<'w> {
+        let target = match event.target() {
+            "access" => Target::Access,
+            "audit" => Target::Audit,
+            _ => Target::Other,
+        };
+        Event {
+            target,
+            ..self.make_writer()
+        }
+    }
+}
+
+impl io::Write for Event<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.lines
+            .leave(self.target, &String::from_utf8_lossy(line));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn subscriber<W>(format: Format, filter: Targets, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    // Its own complaints would go to standard error directly, and wait for it.
+    let lines = tracing_subscriber::fmt::layer()
+        .log_internal_errors(false)
+        .with_writer(writer);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         Format::Json => lines.json().flatten_event(true).boxed(),
         Format::Text => lines.with_ansi(false).boxed(),

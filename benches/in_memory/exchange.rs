@@ -105,7 +105,6 @@ impl Exchanges {
         warm: Vec<Call>,
         calls: Vec<Call>,
     ) -> Exchanges {
-        damoov_proxy::telemetry::start(damoov_proxy::telemetry::Format::Json).expect("a log");
         let runtime = runtime();
         let api = Api::new(refreshed, warm.len() + calls.len());
         let (caller, proxy) = runtime.block_on(async {
@@ -171,7 +170,7 @@ impl Exchanges {
         let proxy = self.proxy.take();
         std::mem::forget(self);
         proxy.map(|proxy| {
-            proxy.access_writer.finish();
+            drop(proxy.log);
             std::mem::forget((proxy.proxy, proxy.provider, proxy.background));
             std::mem::forget(proxy.handed_out);
             proxy.folder

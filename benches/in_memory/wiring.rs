@@ -20,7 +20,8 @@ use damoov_proxy::damoov::routes::Table;
 use damoov_proxy::metrics::Metrics;
 use damoov_proxy::principal::{DeviceToken, naming};
 use damoov_proxy::proxy::{self, Proxy, head};
-use damoov_proxy::telemetry::access::{self, AccessLog};
+use damoov_proxy::telemetry::Log;
+use damoov_proxy::telemetry::access::AccessLog;
 use damoov_proxy::upstream::{Dial, Dialed, Hosts};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -38,7 +39,7 @@ pub(crate) struct Wired {
     pub(crate) handed_out: Arc<HandedOut>,
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) access: AccessLog,
-    pub(crate) access_writer: access::Writer,
+    pub(crate) log: Log,
     /// Whom the proxy connects to.
     pub(crate) dialed: mpsc::UnboundedReceiver<Dialed>,
     pub(crate) background: Background,
@@ -70,8 +71,10 @@ pub(crate) async fn wire(users: usize) -> Wired {
         metrics: metrics.clone(),
         runtime: Handle::current(),
     });
-    let (access, access_writer) =
-        AccessLog::start(settings.log, metrics.access_events_lost.clone()).expect("a thread");
+    let log = Log::open(settings.log.format).expect("a thread");
+    // Another log of this process may be followed already: then access events are wanted, too.
+    let _ = log.follow(settings.log.level);
+    let access = AccessLog::new(log.lines());
     let own = settings.auth_endpoints;
     let handed_out = HandedOut::new(token_keys, own.hand_out, provider.clone(), clock);
     let handed_out = Arc::new(handed_out);
@@ -103,7 +106,7 @@ pub(crate) async fn wire(users: usize) -> Wired {
         handed_out,
         proxy: Arc::new(proxy),
         access,
-        access_writer,
+        log,
         dialed,
         background,
         folder,

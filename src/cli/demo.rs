@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 
+use tracing::level_filters::LevelFilter;
+
 use super::run::until_signalled;
 use super::service::Service;
 use super::{Failure, print};
@@ -18,12 +20,16 @@ const PORT: u16 = 8080;
 
 /// Serves until Ctrl-C. Keeps its store in a temporary folder, which goes with it.
 pub fn run() -> Result<ExitCode, Failure> {
-    telemetry::start_at(telemetry::Format::Text, "warn").map_err(Failure::other)?;
+    let log = telemetry::start(telemetry::Settings {
+        format: telemetry::Format::Text,
+        level: Some(LevelFilter::WARN),
+    });
+    let log = log.map_err(Failure::other)?;
     let folder = tempfile::tempdir().map_err(Failure::other)?;
-    super::background_runtime()?.block_on(serve(folder.path()))
+    super::background_runtime()?.block_on(serve(folder.path(), log.lines()))
 }
 
-async fn serve(folder: &Path) -> Result<ExitCode, Failure> {
+async fn serve(folder: &Path, log: &telemetry::Lines) -> Result<ExitCode, Failure> {
     let damoov = simulator::Settings {
         listen: loopback(0),
         ..simulator::Settings::default()
@@ -38,7 +44,7 @@ async fn serve(folder: &Path) -> Result<ExitCode, Failure> {
     let loaded = config::load(&file, &nothing, Secrets::Resolve)
         .map_err(|error| Failure::Config(error.to_string()))?;
     let stage = until_signalled();
-    let service = Service::open(loaded.settings, stage).await?;
+    let service = Service::open(loaded.settings, stage, log).await?;
     for address in service.local_addrs() {
         print(&lines_to_paste(address, &damoov.base_url()))?;
     }

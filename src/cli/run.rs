@@ -1,30 +1,43 @@
 //! `run`: serves callers until a signal ends it.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::sync::watch;
 
 use super::service::Service;
 use super::{ConfigFile, Failure};
-use crate::config::{Secrets, Settings};
+use crate::config::{Loaded, Secrets, Settings};
 use crate::server::{self, Stage};
-use crate::telemetry;
+use crate::telemetry::{Lines, Log};
 
 /// Loads the configuration and serves until SIGTERM or SIGINT; a second one hurries the answers.
 pub fn run(config: ConfigFile) -> Result<ExitCode, Failure> {
     let (path, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
-    telemetry::start(loaded.settings.log).map_err(Failure::other)?;
+    let log = Log::open(loaded.settings.log.format).map_err(Failure::other)?;
+    let ended = log
+        .follow(loaded.settings.log.level)
+        .map_err(Failure::other)
+        .and_then(|()| begin(&path, loaded, log.lines()));
+    // Whoever reads the log reads why it ends in the form of all other lines.
+    Ok(ended.unwrap_or_else(|failure| {
+        log.fatal(&failure.to_string());
+        failure.exit_code()
+    }))
+}
+
+fn begin(path: &Path, loaded: Loaded, log: &Lines) -> Result<ExitCode, Failure> {
     harden();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     tracing::info!(config = %path.display(), version = env!("CARGO_PKG_VERSION"), "starting");
-    super::background_runtime()?.block_on(serve(loaded.settings))
+    super::background_runtime()?.block_on(serve(loaded.settings, log))
 }
 
-async fn serve(settings: Settings) -> Result<ExitCode, Failure> {
+async fn serve(settings: Settings, log: &Lines) -> Result<ExitCode, Failure> {
     let stage = until_signalled();
-    let service = Service::open(settings, stage).await?;
+    let service = Service::open(settings, stage, log).await?;
     for address in service.local_addrs() {
         tracing::info!(%address, "listening");
     }

@@ -23,7 +23,8 @@ use crate::proxy::{self, Path, Proxy, head};
 use crate::server::{self, Bound, Stage};
 use crate::store::RunId;
 use crate::store::sqlite::{self, Sqlite};
-use crate::telemetry::access::{self, AccessLog};
+use crate::telemetry;
+use crate::telemetry::access::AccessLog;
 use crate::upstream::{self, Hosts};
 
 /// Why a proxy cannot start.
@@ -38,9 +39,6 @@ pub enum Error {
     /// Listening for callers.
     #[error(transparent)]
     Listen(#[from] server::Error),
-    /// The thread of the access log.
-    #[error("the access log cannot be started")]
-    AccessLog(#[source] io::Error),
     /// Listening for health checks.
     #[error("cannot listen on {address} for [status]")]
     Status {
@@ -134,15 +132,19 @@ pub struct Service {
     status: Option<(TcpListener, admin::Status<Provider>)>,
     proxy: Arc<Proxy>,
     background: Background,
-    access_writer: access::Writer,
     stage: watch::Receiver<Stage>,
 }
 
 impl Service {
     /// Opens the store, starts the engine on the current runtime, and listens. `stage` will say
-    /// when to stop.
-    pub async fn open(settings: Settings, stage: watch::Receiver<Stage>) -> Result<Service, Error> {
+    /// when to stop; `log` gets a line for each request.
+    pub async fn open(
+        settings: Settings,
+        stage: watch::Receiver<Stage>,
+        log: &telemetry::Lines,
+    ) -> Result<Service, Error> {
         let metrics = Arc::new(Metrics::new());
+        log.count_into(metrics.lost_lines());
         let hosts = Hosts::new(&settings.upstream)?;
         let OpenStore { store, ring, run } = open_store(&settings.store).await?;
         let head = head::Settings {
@@ -186,9 +188,6 @@ impl Service {
                 Some((listener, status))
             }
         };
-        let (access, access_writer) =
-            AccessLog::start(settings.log, metrics.access_events_lost.clone())
-                .map_err(Error::AccessLog)?;
         let own = settings.auth_endpoints;
         let handed_out = HandedOut::new(token_keys, own.hand_out, provider.clone(), clock);
         let handed_out = Arc::new(handed_out);
@@ -209,7 +208,7 @@ impl Service {
             in_band_401: settings.in_band_401,
             workers: settings.server.threads,
             metrics,
-            access,
+            access: AccessLog::new(log),
         })?;
         let bound = server::bind(settings.server)?;
         Ok(Service {
@@ -217,7 +216,6 @@ impl Service {
             status,
             proxy: Arc::new(proxy),
             background,
-            access_writer,
             stage,
         })
     }
@@ -241,13 +239,11 @@ impl Service {
             status,
             proxy,
             background,
-            access_writer,
             stage,
         } = self;
         let status = status.map(|(listener, status)| tokio::spawn(admin::serve(listener, status)));
         let served = server::serve(bound, move || Path::new(proxy.clone()), stage).await;
         background.finish().await;
-        access_writer.finish();
         if let Some(status) = status {
             status.abort();
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
+use tracing::level_filters::LevelFilter;
 
 use super::quantity::{
     DAY, HOUR, MIB, MILLISECOND, MINUTE, SECOND, TIB, YEAR, duration, integer, share, size,
@@ -24,7 +25,7 @@ use crate::damoov::routes::{Credential, Replay, Route};
 use crate::secret::Secret;
 use crate::server::Listener;
 use crate::store::{LoginWindow, LoginWindows};
-use crate::telemetry::Format;
+use crate::telemetry::{self, Format};
 use crate::{auth_endpoints, credentials, replay, server, upstream};
 
 /// The whole file.
@@ -69,11 +70,7 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
         upstream: upstream.settings,
         routes: routes(top),
         status: top.optional_table("status", status).flatten(),
-        log: top.table("log", |log| {
-            let formats = [("json", Format::Json), ("text", Format::Text)];
-            log.get("format", shape::word(&formats))
-                .unwrap_or(Format::Json)
-        }),
+        log: top.table("log", log),
         server,
     }
 }
@@ -94,6 +91,24 @@ fn server(top: &mut Section<'_>) -> server::Settings {
                 .get("threads", integer(1..=1024))
                 .unwrap_or_else(cores)
         }),
+    }
+}
+
+fn log(log: &mut Section<'_>) -> telemetry::Settings {
+    let formats = [("json", Format::Json), ("text", Format::Text)];
+    let levels = [
+        ("off", LevelFilter::OFF),
+        ("error", LevelFilter::ERROR),
+        ("warn", LevelFilter::WARN),
+        ("info", LevelFilter::INFO),
+        ("debug", LevelFilter::DEBUG),
+        ("trace", LevelFilter::TRACE),
+    ];
+    telemetry::Settings {
+        format: log
+            .get("format", shape::word(&formats))
+            .unwrap_or(Format::Json),
+        level: log.get("level", shape::word(&levels)),
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Path;
 use super::answer::{Content, InFlight, Origin, Received};
 use crate::damoov::routes::Route;
-use crate::error::{Error, Source};
+use crate::error::{Error, Refusal, Source};
 use crate::headers::Passed;
 use crate::live;
 use crate::metrics::{Method, Outcome};
@@ -43,7 +43,7 @@ enum Ending {
     Abandoned,
     Answered(StatusCode),
     PassedOn(StatusCode),
-    Refused(StatusCode, Source),
+    Refused(Refusal),
 }
 
 impl<'a> Record<'a> {
@@ -76,7 +76,7 @@ impl<'a> Record<'a> {
     /// The request is refused.
     pub(super) fn refused(mut self, error: &Error) -> Response<Content> {
         let answer = error.answer();
-        self.ending = Ending::Refused(answer.status(), error.refusal().source);
+        self.ending = Ending::Refused(error.refusal());
         let in_flight = self.in_flight.take();
         answer.map(|content| Content::own(content, in_flight))
     }
@@ -87,7 +87,7 @@ impl<'a> Record<'a> {
             Ending::Answered(_) => Outcome::Answered,
             Ending::PassedOn(_) if self.passed == Passed::Replayed => Outcome::Replayed,
             Ending::PassedOn(_) => Outcome::Forwarded,
-            Ending::Refused(_, source) => match source {
+            Ending::Refused(refusal) => match refusal.source {
                 Source::Caller => Outcome::Caller,
                 Source::Upstream => Outcome::Upstream,
                 Source::Auth => Outcome::Auth,
@@ -100,9 +100,8 @@ impl<'a> Record<'a> {
     fn status(&self) -> StatusCode {
         match self.ending {
             Ending::Abandoned => StatusCode::from_u16(CALLER_LEFT).expect("499 is a status"),
-            Ending::Answered(status) | Ending::PassedOn(status) | Ending::Refused(status, _) => {
-                status
-            }
+            Ending::Answered(status) | Ending::PassedOn(status) => status,
+            Ending::Refused(refusal) => refusal.status,
         }
     }
 }
@@ -124,10 +123,14 @@ impl Drop for Record<'_> {
         });
         // The event names its source where the proxy answered itself.
         let source = match self.ending {
-            Ending::Answered(_) | Ending::Refused(..) => "proxy",
+            Ending::Answered(_) | Ending::Refused(_) => "proxy",
             Ending::Abandoned | Ending::PassedOn(_) => "upstream",
         };
-        self.path.teller.tell(&Access {
+        let code = match self.ending {
+            Ending::Refused(refusal) => Some(refusal.code),
+            Ending::Abandoned | Ending::Answered(_) | Ending::PassedOn(_) => None,
+        };
+        self.path.access.record(&Access {
             at: now,
             route,
             method: self.method.as_str(),
@@ -137,6 +140,7 @@ impl Drop for Record<'_> {
             duration,
             renewed: self.passed != Passed::AsItCame,
             replayed: self.passed == Passed::Replayed,
+            code,
             principal,
         });
     }

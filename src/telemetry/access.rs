@@ -1,25 +1,17 @@
-//! The access log: one line a request. A worker appends it to a page of its own; a thread takes the
-//! pages and writes them, many lines at once, so that no caller waits for a disk.
+//! The access log: one line a request. A worker appends it to a buffer of its own, without `tracing`,
+//! which costs more; the thread of the log writes it with many others.
 
-use std::io::{self, Write};
-use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, mpsc};
-use std::thread;
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
-use super::Format;
+use super::writer::{Buffer, Lines};
+use super::{Format, Target};
 use crate::principal::LogName;
 
-/// What a line may wait for others to be written with.
-const GATHER: Duration = Duration::from_millis(20);
-/// Bytes that may wait on a worker's page; where the log cannot be written, further lines are lost,
-/// not memory.
-const PAGE_LIMIT: usize = 8 << 20;
-
-/// What is told of one request. Never a path, a query or a token.
+/// What is recorded of one request. Never a path, a query or a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Access<'a> {
     /// When its answer's head was known, or its caller left.
@@ -40,151 +32,65 @@ pub struct Access<'a> {
     pub renewed: bool,
     /// Whether it was sent twice.
     pub replayed: bool,
+    /// The code word of the error that the proxy answered with, if it did.
+    pub code: Option<&'static str>,
     /// What stands for whose credentials were asked for.
     pub principal: Option<LogName>,
 }
 
-/// Gives every worker its page. Cheap to clone.
+/// Gives every worker its buffer. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    /// None where the filter wants no access events.
-    told: Option<mpsc::Sender<Told>>,
-    format: Format,
-    /// Counts those that found no room.
-    lost: Counter,
+    /// `None` if the filter wants no access events.
+    lines: Option<Lines>,
 }
 
-/// Where one worker tells of its requests.
+/// Where one worker records its requests.
 #[derive(Debug)]
-pub struct Teller {
-    page: Arc<Page>,
-    log: AccessLog,
-}
-
-/// Lines that wait to be written. While there are any, the writer has been told.
-#[derive(Debug, Default)]
-struct Page(Mutex<Lines>);
-
-#[derive(Debug, Default)]
-struct Lines {
-    text: String,
-    stamp: Stamp,
-}
-
-/// The thread that writes.
-#[derive(Debug)]
-pub struct Writer {
-    told: mpsc::Sender<Told>,
-    thread: thread::JoinHandle<()>,
-}
-
-#[derive(Debug)]
-enum Told {
-    Lines(Arc<Page>),
-    End,
+pub struct AccessWriter {
+    lines: Option<Lines>,
+    buffer: Arc<Buffer>,
+    stamp: RefCell<Stamp>,
 }
 
 impl AccessLog {
-    /// Starts the thread, which writes to standard error. `lost` counts what is dropped.
-    pub fn start(format: Format, lost: Counter) -> io::Result<(AccessLog, Writer)> {
-        let wanted = tracing::enabled!(target: "access", tracing::Level::INFO);
-        AccessLog::start_on(io::stderr(), wanted, format, lost)
+    /// Writes to `lines`, if the filter wants access events.
+    pub fn new(lines: &Lines) -> AccessLog {
+        AccessLog::wanted(
+            tracing::enabled!(target: "access", tracing::Level::INFO),
+            lines,
+        )
     }
 
-    fn start_on(
-        to: impl Write + Send + 'static,
-        wanted: bool,
-        format: Format,
-        lost: Counter,
-    ) -> io::Result<(AccessLog, Writer)> {
-        let (told, heard) = mpsc::channel();
-        let thread = thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || write(&heard, to))?;
-        let log = AccessLog {
-            told: wanted.then(|| told.clone()),
-            format,
-            lost,
-        };
-        Ok((log, Writer { told, thread }))
+    fn wanted(wanted: bool, lines: &Lines) -> AccessLog {
+        AccessLog {
+            lines: wanted.then(|| lines.clone()),
+        }
     }
 
     /// For one worker.
-    pub fn teller(&self) -> Teller {
-        Teller {
-            page: Arc::default(),
-            log: self.clone(),
+    pub fn writer(&self) -> AccessWriter {
+        AccessWriter {
+            lines: self.lines.clone(),
+            buffer: Buffer::of(Target::Access),
+            stamp: RefCell::default(),
         }
     }
 }
 
-impl Teller {
-    /// Tells of a request. Never waits.
-    pub fn tell(&self, access: &Access<'_>) {
-        let Some(told) = &self.log.told else {
+impl AccessWriter {
+    /// Records a request. Never waits.
+    pub fn record(&self, access: &Access<'_>) {
+        let Some(lines) = &self.lines else {
             return;
         };
-        let mut lines = self.page.lines();
-        if lines.text.len() >= PAGE_LIMIT {
-            self.log.lost.inc();
-            return;
-        }
-        let is_first = lines.text.is_empty();
-        if is_first {
-            lines.stamp.set(access.at, SystemTime::now());
-        }
-        let Lines { text, stamp } = &mut *lines;
-        line(self.log.format, stamp, access, text);
-        drop(lines);
-        if is_first {
-            // Fails only where the thread has panicked: what is told then waits, and is lost.
-            let _ = told.send(Told::Lines(self.page.clone()));
-        }
-    }
-}
-
-impl Page {
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.0.lock().expect("no code panics under this lock")
-    }
-}
-
-impl Writer {
-    /// Returns once all that was told is written.
-    pub fn finish(self) {
-        let Writer { told, thread } = self;
-        // Fails only where the thread has panicked, which the next line tells.
-        let _ = told.send(Told::End);
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
-
-/// Writes page after page until told to end.
-fn write(heard: &mpsc::Receiver<Told>, mut to: impl Write) {
-    let mut text = String::new();
-    let mut ended = false;
-    while !ended {
-        let Ok(first) = heard.recv() else {
-            return;
-        };
-        if let Told::Lines(_) = first {
-            thread::sleep(GATHER);
-        }
-        // All that is told by now, and only that: a worker tells again as soon as its page was taken.
-        let told: Vec<_> = std::iter::once(first).chain(heard.try_iter()).collect();
-        for told in told {
-            let Told::Lines(page) = told else {
-                ended = true;
-                continue;
-            };
-            // Its worker goes on with the empty one.
-            mem::swap(&mut text, &mut page.lines().text);
-            // Where the log cannot be written, nobody can be told.
-            let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
-            text.clear();
-        }
+        lines.write(&self.buffer, |is_first, text| {
+            let stamp = &mut *self.stamp.borrow_mut();
+            if is_first {
+                stamp.set(access.at, SystemTime::now());
+            }
+            line(lines.format(), stamp, access, text);
+        });
     }
 }
 
@@ -201,6 +107,7 @@ fn line(format: Format, stamp: &mut Stamp, access: &Access<'_>, lines: &mut Stri
         duration,
         renewed,
         replayed,
+        code,
         principal,
     } = access;
     let micros = duration.as_micros();
@@ -260,10 +167,18 @@ fn line(format: Format, stamp: &mut Stamp, access: &Access<'_>, lines: &mut Stri
             replayed,
         ]),
     }
-    let (before, after, end) = match format {
-        Format::Json => (r#","principal":""#, "\"", ",\"target\":\"access\"}\n"),
-        Format::Text => (" principal=\"", "\"", "\n"),
+    let (code_before, before, after, end) = match format {
+        Format::Json => (
+            r#","code":""#,
+            r#","principal":""#,
+            "\"",
+            ",\"target\":\"access\"}\n",
+        ),
+        Format::Text => (" code=\"", " principal=\"", "\"", "\n"),
     };
+    if let Some(code) = code {
+        lines.extend([code_before, code, after]);
+    }
     if let Some(principal) = principal {
         lines.extend([before, principal.as_str(), after]);
     }
@@ -286,7 +201,7 @@ impl Stamp {
     }
 
     fn write(&mut self, at: Instant, lines: &mut String) {
-        let (monotonic, wall) = self.known.expect("set before the first line of a page");
+        let (monotonic, wall) = self.known.expect("set before the first line of a buffer");
         let since = wall.duration_since(SystemTime::UNIX_EPOCH);
         let since = since.unwrap_or_default() + at.saturating_duration_since(monotonic);
         if self.second.0 != since.as_secs() || self.second.1.is_empty() {
@@ -305,24 +220,8 @@ impl Stamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+    use crate::telemetry::writer::tests::{Paper, log_on};
     use std::time::UNIX_EPOCH;
-
-    /// What was written, a call a piece.
-    #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<Vec<String>>>);
-
-    impl Write for Paper {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let text = String::from_utf8(bytes.to_vec()).unwrap();
-            self.0.lock().unwrap().push(text);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     fn access() -> Access<'static> {
         Access {
@@ -335,6 +234,7 @@ mod tests {
             duration: Duration::from_micros(1_234),
             renewed: false,
             replayed: true,
+            code: None,
             principal: Some(LogName::of([
                 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
             ])),
@@ -352,14 +252,13 @@ mod tests {
         lines
     }
 
-    fn written(wanted: bool, format: Format, told: &[Access<'_>]) -> Vec<String> {
+    fn written(wanted: bool, format: Format, events: &[Access<'_>]) -> Vec<String> {
         let paper = Paper::default();
-        let (log, writer) =
-            AccessLog::start_on(paper.clone(), wanted, format, Counter::default()).unwrap();
-        let teller = log.teller();
-        told.iter().for_each(|access| teller.tell(access));
-        writer.finish();
-        paper.0.lock().unwrap().clone()
+        let log = log_on(paper.clone(), format);
+        let writer = AccessLog::wanted(wanted, log.lines()).writer();
+        events.iter().for_each(|access| writer.record(access));
+        drop(log);
+        paper.pieces()
     }
 
     #[test]
@@ -390,6 +289,26 @@ mod tests {
         assert_eq!(somebody, expected);
         expected.as_object_mut().unwrap().remove("principal");
         assert_eq!(nobody, expected);
+    }
+
+    #[test]
+    fn an_error_of_the_proxy_is_told_with_its_code() {
+        let refused = Access {
+            status: 503,
+            code: Some("login_blocked"),
+            ..access()
+        };
+        let line = line_of(Format::Json, &refused);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (&line["status"], &line["code"]),
+            (&503.into(), &"login_blocked".into())
+        );
+        let line = line_of(Format::Text, &refused);
+        assert!(
+            line.contains(" code=\"login_blocked\" principal="),
+            "{line}"
+        );
     }
 
     #[test]
@@ -437,68 +356,25 @@ mod tests {
     }
 
     #[test]
-    fn where_the_log_cannot_be_written_lines_are_lost_rather_than_memory() {
-        struct Stuck(mpsc::Receiver<()>);
-        impl Write for Stuck {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                let _ = self.0.recv();
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let (free, stuck) = mpsc::channel();
-        let started = AccessLog::start_on(Stuck(stuck), true, Format::Json, Counter::default());
-        let (log, writer) = started.unwrap();
-        let teller = log.teller();
-        let line = line_of(Format::Json, &access()).len();
-        for _ in 0..3 * PAGE_LIMIT / line {
-            teller.tell(&access());
-        }
-        assert!(teller.page.lines().text.len() < PAGE_LIMIT + line);
-        assert!(log.lost.get() >= (PAGE_LIMIT / line) as u64 - 1);
-        drop(free);
-        writer.finish();
-        assert_eq!(teller.page.lines().text.len(), 0);
-    }
-
-    #[test]
-    fn lines_are_gathered_while_they_keep_coming() {
+    fn no_line_is_torn_or_lost_while_workers_record_and_the_thread_writes() {
         let paper = Paper::default();
-        let started = AccessLog::start_on(paper.clone(), true, Format::Json, Counter::default());
-        let (log, writer) = started.unwrap();
-        let teller = log.teller();
-        let began = Instant::now();
-        while began.elapsed() < 10 * GATHER {
-            teller.tell(&access());
-        }
-        writer.finish();
-        let most = began.elapsed().as_millis() / GATHER.as_millis() + 2;
-        let pieces = paper.0.lock().unwrap().len();
-        assert!(pieces as u128 <= most, "{pieces} writes, {most} are enough");
-    }
-
-    #[test]
-    fn no_line_is_torn_or_lost_while_workers_tell_and_the_thread_writes() {
-        let paper = Paper::default();
-        let started = AccessLog::start_on(paper.clone(), true, Format::Json, Counter::default());
-        let (log, writer) = started.unwrap();
-        thread::scope(|scope| {
+        let log = log_on(paper.clone(), Format::Json);
+        let access_log = AccessLog::wanted(true, log.lines());
+        std::thread::scope(|scope| {
             for _ in 0..4 {
-                let teller = log.teller();
+                let writer = access_log.writer();
                 scope.spawn(move || {
                     for told in 0..5_000 {
-                        teller.tell(&access());
+                        writer.record(&access());
                         if told % 1_000 == 0 {
-                            thread::sleep(GATHER);
+                            std::thread::sleep(Duration::from_millis(20));
                         }
                     }
                 });
             }
         });
-        writer.finish();
-        let text = paper.0.lock().unwrap().concat();
+        drop(log);
+        let text = paper.pieces().concat();
         let is_whole = |line: &str| serde_json::from_str::<serde_json::Value>(line).is_ok();
         assert_eq!(text.lines().filter(|line| is_whole(line)).count(), 20_000);
         assert_eq!(text.lines().count(), 20_000);

@@ -1,0 +1,216 @@
+//! What lasts is told twice: when it begins, and when it is over. Between the two are a thousand
+//! requests that it hurts, and no line for any of them.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What begins again sooner than this is not told again: who flaps, flaps in silence.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// One thing that may fail, work again, and fail again. The lines are its owner's.
+#[derive(Debug)]
+pub struct Episode {
+    /// So that a success costs one look.
+    failing: AtomicBool,
+    /// A success ends the episode only this long after the last failure.
+    quiet: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// When it began, and when it was last seen.
+    seen: Option<(Instant, Instant)>,
+    hurt: u64,
+    told: bool,
+    /// When a beginning was last told.
+    last_told: Option<Instant>,
+}
+
+/// An episode that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// From its first failure to its end.
+    pub lasted: Duration,
+    /// How many requests, renewals or calls failed meanwhile.
+    pub hurt: u64,
+}
+
+impl Over {
+    /// How long it lasted, for a line.
+    pub fn seconds(&self) -> f64 {
+        // A tenth is enough for people.
+        (self.lasted.as_secs_f64() * 10.0).round() / 10.0
+    }
+}
+
+impl Episode {
+    /// For what either works or does not: its first success is its end.
+    pub const fn new() -> Episode {
+        Episode::ending_after(Duration::ZERO)
+    }
+
+    /// For what fails here and there: it is over with the first success that comes at least `quiet`
+    /// after the last failure.
+    pub const fn ending_after(quiet: Duration) -> Episode {
+        Episode {
+            failing: AtomicBool::new(false),
+            quiet,
+            state: Mutex::new(State {
+                seen: None,
+                hurt: 0,
+                told: false,
+                last_told: None,
+            }),
+        }
+    }
+
+    /// It failed, and hurt somebody. True if that is to be told: the episode begins.
+    #[must_use = "a beginning is told"]
+    pub fn failed(&self) -> bool {
+        self.note(1)
+    }
+
+    /// It was found failing, but nobody was hurt by it. True if that is to be told.
+    #[must_use = "a beginning is told"]
+    pub fn found_failing(&self) -> bool {
+        self.note(0)
+    }
+
+    fn note(&self, hurt: u64) -> bool {
+        let now = Instant::now();
+        let mut state = self.state.lock().expect("no code panics under this lock");
+        self.failing.store(true, Ordering::Release);
+        let began = state.seen.map_or(now, |(began, _)| began);
+        state.seen = Some((began, now));
+        state.hurt += hurt;
+        let is_due = !state.told && state.last_told.is_none_or(|last| now - last >= PAUSE);
+        if is_due {
+            state.told = true;
+            state.last_told = Some(now);
+        }
+        is_due
+    }
+
+    /// Whether it fails, as far as is known.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// It worked. What is over by that, if it is to be told.
+    #[must_use = "an end is told"]
+    pub fn worked(&self) -> Option<Over> {
+        if !self.is_failing() {
+            return None;
+        }
+        self.end()
+    }
+
+    #[cold]
+    fn end(&self) -> Option<Over> {
+        let mut state = self.state.lock().expect("no code panics under this lock");
+        let (began, last) = state.seen?;
+        if last.elapsed() < self.quiet {
+            return None;
+        }
+        let over = Over {
+            lasted: began.elapsed(),
+            hurt: state.hurt,
+        };
+        let told = state.told;
+        *state = State {
+            last_told: state.last_told,
+            ..State::default()
+        };
+        self.failing.store(false, Ordering::Release);
+        told.then_some(over)
+    }
+}
+
+impl Default for Episode {
+    fn default() -> Episode {
+        Episode::new()
+    }
+}
+
+/// An error with all its causes, in one line.
+pub struct Chain<'e>(pub &'e (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
+        let mut error = self.0;
+        while let Some(cause) = error.source() {
+            let says = cause.to_string();
+            // Some errors say what their cause says.
+            if !said.ends_with(&says) {
+                write!(f, ": {says}")?;
+            }
+            (said, error) = (says, cause);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_beginning_and_one_end_however_many_are_hurt() {
+        let episode = Episode::new();
+        assert_eq!(episode.worked(), None);
+        assert!(episode.failed());
+        for _ in 0..99 {
+            tokio::time::advance(Duration::from_millis(10)).await;
+            assert!(!episode.failed());
+        }
+        assert!(!episode.found_failing());
+        let over = episode.worked().unwrap();
+        assert_eq!((over.hurt, over.seconds()), (100, 1.0));
+        assert_eq!(episode.worked(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_flaps_is_not_told_each_time_and_what_stays_is() {
+        let episode = Episode::new();
+        let mut told = 0;
+        for _ in 0..100 {
+            told += usize::from(episode.failed());
+            tokio::time::advance(Duration::from_millis(100)).await;
+            told += usize::from(episode.worked().is_some());
+        }
+        assert_eq!(told, 2);
+        assert!(episode.failed(), "10 s later it is told again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_here_and_there_is_over_once_it_is_quiet() {
+        let episode = Episode::ending_after(Duration::from_secs(5));
+        assert!(episode.failed());
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(episode.worked(), None);
+            assert!(!episode.failed());
+        }
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(episode.worked().unwrap().hurt, 11);
+    }
+
+    #[test]
+    fn a_chain_says_each_cause_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("it failed")]
+        struct Outer(#[source] std::io::Error);
+        let inner = std::io::Error::other("no route");
+        assert_eq!(Chain(&Outer(inner)).to_string(), "it failed: no route");
+        let alone = std::io::Error::other(std::fmt::Error);
+        assert_eq!(Chain(&alone).to_string(), std::fmt::Error.to_string());
+    }
+}

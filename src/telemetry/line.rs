@@ -1,0 +1,128 @@
+//! Lines that are written whatever the filter says, and without `tracing`: why the process ends,
+//! panics, and what becomes of the log itself. They look like all the others.
+
+use std::fmt::Write;
+use std::panic::PanicHookInfo;
+
+use super::Format;
+use super::writer::Lines;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Level {
+    Error,
+    Warn,
+}
+
+/// One line.
+#[derive(Debug)]
+pub(super) struct Line<'l> {
+    pub(super) target: &'l str,
+    pub(super) message: &'l str,
+    pub(super) fields: &'l [(&'l str, &'l str)],
+}
+
+impl Line<'_> {
+    /// The line as of now, its end included.
+    pub(super) fn write(&self, format: Format, level: Level) -> String {
+        let now = jiff::Timestamp::now();
+        let level = match level {
+            Level::Error => "ERROR",
+            Level::Warn => "WARN",
+        };
+        let Line {
+            target,
+            message,
+            fields,
+        } = self;
+        let mut line = String::new();
+        match format {
+            Format::Json => {
+                // Written piece by piece, so that the fields stand in the order of all other lines.
+                let _ = write!(
+                    line,
+                    r#"{{"timestamp":"{now:.6}","level":"{level}","message":{}"#,
+                    quoted(message)
+                );
+                for (name, value) in *fields {
+                    let _ = write!(line, ",{}:{}", quoted(name), quoted(value));
+                }
+                let _ = writeln!(line, r#","target":{}}}"#, quoted(target));
+            }
+            Format::Text => {
+                let _ = write!(line, "{now:.6} {level:>5} {target}: {message}");
+                for (name, value) in *fields {
+                    let _ = write!(line, " {name}={value}");
+                }
+                line.push('\n');
+            }
+        }
+        line
+    }
+}
+
+fn quoted(text: &str) -> serde_json::Value {
+    text.into()
+}
+
+/// Panics go through the log from here on: its thread may be the only one that can be kept waiting
+/// by standard error. Only what the code itself says is repeated, for a message that was put together
+/// while the process ran might hold a caller's text.
+pub(super) fn log_panics(lines: Lines) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let location = panic.location().map(ToString::to_string);
+        let mut fields = vec![
+            ("thread", thread.name().unwrap_or("unnamed")),
+            ("location", location.as_deref().unwrap_or("unknown")),
+        ];
+        fields.extend(static_message(panic).map(|message| ("says", message)));
+        let line = Line {
+            target: "panic",
+            message: "a thread panicked",
+            fields: &fields,
+        };
+        lines.say(Level::Error, &line);
+    }));
+}
+
+/// The message, if it stands in the code as it is.
+fn static_message<'p>(panic: &'p PanicHookInfo<'_>) -> Option<&'p str> {
+    panic.payload().downcast_ref::<&'static str>().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: Line<'static> = Line {
+        target: "panic",
+        message: "a \"thread\"\npanicked",
+        fields: &[("thread", "worker-0")],
+    };
+
+    #[test]
+    fn a_line_in_json_is_one_object_whatever_it_says() {
+        let line = LINE.write(Format::Json, Level::Error);
+        assert_eq!(line.matches('\n').count(), 1);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["message"], "a \"thread\"\npanicked");
+        assert_eq!(
+            (&line["level"], &line["target"]),
+            (&"ERROR".into(), &"panic".into())
+        );
+        assert_eq!(line["thread"], "worker-0");
+        let timestamp = line["timestamp"].as_str().unwrap();
+        assert_eq!(timestamp.len(), "2026-11-22T12:00:00.000001Z".len());
+    }
+
+    #[test]
+    fn a_line_for_people_has_the_same() {
+        let line = LINE.write(Format::Text, Level::Warn);
+        let (_, line) = line.split_once("Z ").unwrap();
+        assert_eq!(
+            line,
+            " WARN panic: a \"thread\"\npanicked thread=worker-0\n"
+        );
+    }
+}

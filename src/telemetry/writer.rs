@@ -1,0 +1,583 @@
+//! The one thread that writes the log. Every line waits in bounded memory until the thread has
+//! written it: nothing that serves, and nothing that ends the process, ever waits for standard
+//! error, which may be a pipe that nobody reads. Lines that cannot be written are counted. Knows
+//! nothing of what a line says.
+
+use std::io;
+use std::mem;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
+
+use super::line::{Level, Line};
+use super::output::{Output, Taken};
+use super::{Format, Target};
+
+/// How long an access line waits, so that many are written at once.
+const GATHER: Duration = Duration::from_millis(20);
+/// Bytes that may wait in one buffer; further lines are lost, not memory.
+pub(super) const BUFFER_LIMIT: usize = 8 << 20;
+/// A write that takes longer than this counts as stalled.
+const STALLED: Duration = Duration::from_secs(1);
+/// How often a log that cannot be written is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for what was said before it.
+const AT_THE_END: Duration = Duration::from_secs(1);
+
+/// Owns the thread. When it is dropped, what was said until then has one second to be written; a
+/// standard error that takes nothing keeps no process alive.
+#[derive(Debug)]
+pub struct Log {
+    lines: Lines,
+    ended: mpsc::Receiver<()>,
+}
+
+/// Where lines are left for the thread. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Lines(Arc<Shared>);
+
+/// Says whether lines can be written. Cheap to clone and to ask.
+#[derive(Clone, Debug)]
+pub struct Health(Lines);
+
+/// Why lines cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwritable {
+    /// Since when.
+    pub since: SystemTime,
+    /// What standard error does.
+    pub why: String,
+}
+
+/// What counts the lines that were lost.
+#[derive(Clone, Debug, Default)]
+pub struct Lost {
+    /// `access_events_lost_total`: the same as `access`, under its older name.
+    pub access_events: Counter,
+    /// `log_lines_lost_total{target="access"}`
+    pub access: Counter,
+    /// `log_lines_lost_total{target="audit"}`
+    pub audit: Counter,
+    /// `log_lines_lost_total{target="other"}`
+    pub other: Counter,
+}
+
+#[derive(Debug)]
+struct Shared {
+    format: Format,
+    messages: mpsc::Sender<Message>,
+    audit: Arc<Buffer>,
+    other: Arc<Buffer>,
+    state: Mutex<State>,
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Message {
+    /// There are lines in this buffer, which was empty before.
+    Lines(Arc<Buffer>),
+    End,
+}
+
+/// Lines of one target that wait to be written. While there are any, the thread knows of it.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    target: Target,
+    text: Mutex<String>,
+}
+
+/// How the thread fares.
+#[derive(Debug, Default)]
+struct State {
+    /// When the write began that is under way.
+    writing: Option<(Instant, SystemTime)>,
+    failing: Option<Failing>,
+    lost: u64,
+    counters: Lost,
+}
+
+#[derive(Debug)]
+struct Failing {
+    began: (Instant, SystemTime),
+    why: String,
+    /// How many lines were lost before.
+    lost_before: u64,
+}
+
+impl Log {
+    /// Starts the thread, which writes to standard error.
+    pub(super) fn start(format: Format) -> io::Result<Log> {
+        Log::start_on(Output::standard_error(), format)
+    }
+
+    pub(super) fn start_on(to: Output, format: Format) -> io::Result<Log> {
+        let (messages, received) = mpsc::channel();
+        let (end, ended) = mpsc::channel();
+        let lines = Lines(Arc::new(Shared {
+            format,
+            messages,
+            audit: Buffer::of(Target::Audit),
+            other: Buffer::of(Target::Other),
+            state: Mutex::default(),
+        }));
+        let mut writer = Writer {
+            lines: lines.clone(),
+            to,
+            tried: Instant::now(),
+        };
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || {
+                writer.run(&received);
+                drop(end);
+            })?;
+        Ok(Log { lines, ended })
+    }
+
+    /// Where lines are left for the thread.
+    pub fn lines(&self) -> &Lines {
+        &self.lines
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // Refused only if the thread has panicked, which the next line notices at once.
+        let _ = self.lines.0.messages.send(Message::End);
+        let _ = self.ended.recv_timeout(AT_THE_END);
+    }
+}
+
+impl Lines {
+    /// How lines are written.
+    pub fn format(&self) -> Format {
+        self.0.format
+    }
+
+    /// Says whether lines can be written.
+    pub fn health(&self) -> Health {
+        Health(self.clone())
+    }
+
+    /// Counts lost lines here from now on, those of the past too.
+    pub fn count_into(&self, counters: Lost) {
+        let mut state = self.0.state();
+        let past = mem::replace(&mut state.counters, counters);
+        for (from, to) in state.counters.pairs(&past) {
+            to.inc_by(from.get());
+        }
+    }
+
+    /// Leaves a line, whatever the filter says. Never waits.
+    pub(super) fn say(&self, level: Level, line: &Line<'_>) {
+        let text = line.write(self.0.format, level);
+        self.leave(Target::Other, &text);
+    }
+
+    /// Leaves a finished line, its end included. Never waits.
+    pub(super) fn leave(&self, target: Target, line: &str) {
+        let buffer = match target {
+            Target::Audit => &self.0.audit,
+            Target::Access | Target::Other => &self.0.other,
+        };
+        self.write(buffer, |_, text| text.push_str(line));
+    }
+
+    /// Lets `write` add one line to the text of `buffer`, and tells it whether that is the first one.
+    pub(super) fn write(&self, buffer: &Arc<Buffer>, write: impl FnOnce(bool, &mut String)) {
+        let mut text = buffer.text();
+        if text.len() >= BUFFER_LIMIT {
+            drop(text);
+            self.lose(buffer.target, 1);
+            return;
+        }
+        let is_first = text.is_empty();
+        write(is_first, &mut text);
+        drop(text);
+        if is_first && let Err(refused) = self.0.messages.send(Message::Lines(buffer.clone())) {
+            // The thread has ended.
+            drop(refused);
+            let lines = mem::take(&mut *buffer.text());
+            self.lose(buffer.target, count(&lines));
+        }
+    }
+
+    fn lose(&self, target: Target, lines: u64) {
+        let mut state = self.0.state();
+        state.lost += lines;
+        let counters = &state.counters;
+        match target {
+            Target::Access => {
+                counters.access_events.inc_by(lines);
+                counters.access.inc_by(lines);
+            }
+            Target::Audit => drop(counters.audit.inc_by(lines)),
+            Target::Other => drop(counters.other.inc_by(lines)),
+        }
+    }
+}
+
+impl Health {
+    /// Since when lines cannot be written, and why; `None` if they can.
+    pub fn unwritable(&self) -> Option<Unwritable> {
+        let state = self.0.0.state();
+        if let Some(failing) = &state.failing {
+            return Some(Unwritable {
+                since: failing.began.1,
+                why: failing.why.clone(),
+            });
+        }
+        let (began, since) = state.writing?;
+        (began.elapsed() >= STALLED).then(|| Unwritable {
+            since,
+            why: "standard error takes no lines: who reads it has stopped reading".to_owned(),
+        })
+    }
+}
+
+impl Lost {
+    fn pairs<'a>(&'a self, other: &'a Lost) -> [(&'a Counter, &'a Counter); 4] {
+        [
+            (&other.access_events, &self.access_events),
+            (&other.access, &self.access),
+            (&other.audit, &self.audit),
+            (&other.other, &self.other),
+        ]
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Buffer {
+    pub(super) fn of(target: Target) -> Arc<Buffer> {
+        Arc::new(Buffer {
+            target,
+            text: Mutex::default(),
+        })
+    }
+
+    /// Also of use to a panic hook, hence after a panic under the lock, too.
+    fn text(&self) -> MutexGuard<'_, String> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.text().len()
+    }
+}
+
+/// The thread.
+struct Writer {
+    lines: Lines,
+    to: Output,
+    /// When a failing log was last tried.
+    tried: Instant,
+}
+
+impl Writer {
+    /// Writes buffer after buffer until told to end.
+    fn run(&mut self, received: &mpsc::Receiver<Message>) {
+        let mut text = String::new();
+        let mut ended = false;
+        while !ended {
+            let first = match self.is_failing() {
+                true => received.recv_timeout(TRY_AGAIN),
+                false => received.recv().map_err(RecvTimeoutError::from),
+            };
+            let first = match first {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.try_again();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Message::Lines(buffer) = &first
+                && buffer.target == Target::Access
+            {
+                thread::sleep(GATHER);
+            }
+            // All that was said by now, and only that: who finds its buffer empty sends a message.
+            let all: Vec<_> = std::iter::once(first).chain(received.try_iter()).collect();
+            for message in all {
+                let Message::Lines(buffer) = message else {
+                    ended = true;
+                    continue;
+                };
+                // Lines go on in the empty one.
+                mem::swap(&mut text, &mut buffer.text());
+                self.write(buffer.target, &text);
+                text.clear();
+            }
+        }
+    }
+
+    fn is_failing(&self) -> bool {
+        self.lines.0.state().failing.is_some()
+    }
+
+    /// Writes lines of one target; counts those that are lost.
+    fn write(&mut self, target: Target, text: &str) {
+        let is_due = self.tried.elapsed() >= TRY_AGAIN;
+        if self.is_failing() && !(is_due && self.try_again()) {
+            self.lines.lose(target, count(text));
+            return;
+        }
+        let began = (Instant::now(), SystemTime::now());
+        let lost_before = {
+            let mut state = self.lines.0.state();
+            state.writing = Some(began);
+            state.lost
+        };
+        let written = self.to.write(text);
+        let mut state = self.lines.0.state();
+        state.writing = None;
+        match written {
+            Taken::All => {
+                let lost = state.lost - lost_before;
+                drop(state);
+                if began.0.elapsed() >= STALLED {
+                    let message = "standard error took no lines for a while";
+                    self.recovered(message, began.0, lost);
+                }
+            }
+            Taken::Part { left, error } => {
+                let lost = count(left);
+                let since = state.failing.take().map_or(began, |failing| failing.began);
+                state.failing = Some(Failing {
+                    began: since,
+                    why: format!("standard error cannot be written: {error}"),
+                    lost_before,
+                });
+                drop(state);
+                self.tried = Instant::now();
+                self.lines.lose(target, lost);
+            }
+        }
+    }
+
+    /// Tries a log that failed with the line that says so. Answers whether it works again.
+    fn try_again(&mut self) -> bool {
+        self.tried = Instant::now();
+        let ended = {
+            let state = self.lines.0.state();
+            let failing = state.failing.as_ref();
+            failing.map(|failing| (failing.began.0, state.lost - failing.lost_before))
+        };
+        let Some((began, lost)) = ended else {
+            return true;
+        };
+        let works = self.recovered("the log can be written again", began, lost);
+        if works {
+            self.lines.0.state().failing = None;
+        }
+        works
+    }
+
+    /// Writes at once that an episode is over. Answers whether that worked.
+    fn recovered(&mut self, message: &str, began: Instant, lost: u64) -> bool {
+        let seconds = format!("{:.1}", began.elapsed().as_secs_f64());
+        let line = Line {
+            target: "damoov_proxy::telemetry",
+            message,
+            fields: &[("seconds", &seconds), ("lines_lost", &lost.to_string())],
+        };
+        let text = line.write(self.lines.format(), Level::Warn);
+        matches!(self.to.write(&text), Taken::All)
+    }
+}
+
+/// Lines in a text, one that is cut short included.
+fn count(text: &str) -> u64 {
+    text.lines().count() as u64
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// What was written, a call a piece.
+    #[derive(Clone, Default)]
+    pub(in crate::telemetry) struct Paper {
+        pieces: Arc<Mutex<Vec<String>>>,
+        /// Takes only this many bytes of each further piece, and then none.
+        full: Arc<AtomicBool>,
+    }
+
+    impl Paper {
+        pub(in crate::telemetry) fn pieces(&self) -> Vec<String> {
+            self.pieces.lock().unwrap().clone()
+        }
+    }
+
+    impl io::Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut pieces = self.pieces.lock().unwrap();
+            let is_full = self.full.load(Ordering::SeqCst);
+            let taken = match (is_full, bytes.len()) {
+                (true, 0..10) => return Err(io::ErrorKind::StorageFull.into()),
+                (true, length) => length - 9,
+                (false, length) => length,
+            };
+            pieces.push(String::from_utf8(bytes[..taken].to_vec()).unwrap());
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Takes nothing until it is let go.
+    struct Stuck(mpsc::Receiver<()>);
+
+    impl io::Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    pub(in crate::telemetry) fn log_on(to: impl io::Write + Send + 'static, format: Format) -> Log {
+        Log::start_on(Output::test(to), format).unwrap()
+    }
+
+    fn eventually(condition: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !condition() {
+            assert!(started.elapsed() < Duration::from_secs(20), "never");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_taken_lines_are_lost_rather_than_memory() {
+        let (free, stuck) = mpsc::channel();
+        let log = log_on(Stuck(stuck), Format::Json);
+        let lost = Lost::default();
+        log.lines().count_into(lost.clone());
+        let line = "x".repeat(1023) + "\n";
+        for _ in 0..3 * BUFFER_LIMIT / line.len() {
+            log.lines().leave(Target::Other, &line);
+        }
+        assert!(log.lines().0.other.waiting() < BUFFER_LIMIT + line.len());
+        assert!(lost.other.get() >= (BUFFER_LIMIT / line.len()) as u64 - 1);
+        assert_eq!((lost.access.get(), lost.audit.get()), (0, 0));
+        eventually(|| log.lines().health().unwritable().is_some());
+        drop(free);
+        eventually(|| log.lines().health().unwritable().is_none());
+        drop(log);
+    }
+
+    #[test]
+    fn the_end_waits_one_second_for_a_log_that_takes_nothing() {
+        let (free, stuck) = mpsc::channel();
+        let log = log_on(Stuck(stuck), Format::Json);
+        log.lines().leave(Target::Other, "line\n");
+        let began = Instant::now();
+        drop(log);
+        let waited = began.elapsed();
+        assert!(
+            waited >= AT_THE_END && waited < 3 * AT_THE_END,
+            "{waited:?}"
+        );
+        drop(free);
+    }
+
+    #[test]
+    fn a_full_disk_is_counted_line_by_line_and_its_end_is_told() {
+        let paper = Paper::default();
+        let log = log_on(paper.clone(), Format::Text);
+        // What was lost before anybody counted is counted, too.
+        paper.full.store(true, Ordering::SeqCst);
+        log.lines()
+            .leave(Target::Audit, "a line that is cut short\n");
+        eventually(|| log.lines().health().unwritable().is_some());
+        let lost = Lost::default();
+        log.lines().count_into(lost.clone());
+        assert_eq!(lost.audit.get(), 1);
+        for _ in 0..3 {
+            log.lines().leave(Target::Other, "lost\n");
+        }
+        eventually(|| lost.other.get() == 3);
+        let unwritable = log.lines().health().unwritable().unwrap();
+        assert!(
+            unwritable.why.contains("cannot be written: "),
+            "{unwritable:?}"
+        );
+        paper.full.store(false, Ordering::SeqCst);
+        eventually(|| log.lines().health().unwritable().is_none());
+        log.lines().leave(Target::Other, "whole again\n");
+        drop(log);
+        let text = paper.pieces().concat();
+        let lines: Vec<_> = text.lines().collect();
+        let [cut, .., recovered, whole] = &lines[..] else {
+            panic!("{text}")
+        };
+        assert!("a line that is cut short".starts_with(cut), "{text}");
+        assert!(recovered.contains("can be written again"), "{text}");
+        assert!(recovered.ends_with("lines_lost=4"), "{text}");
+        assert_eq!(*whole, "whole again");
+    }
+
+    #[test]
+    fn all_that_was_said_is_written_before_the_end_and_many_lines_at_once() {
+        let paper = Paper::default();
+        let log = log_on(paper.clone(), Format::Json);
+        let buffer = Buffer::of(Target::Access);
+        for _ in 0..10_000 {
+            log.lines()
+                .write(&buffer, |_, text| text.push_str("line\n"));
+        }
+        drop(log);
+        assert_eq!(paper.pieces().concat().lines().count(), 10_000);
+        assert!(
+            paper.pieces().len() < 1_000,
+            "{} writes",
+            paper.pieces().len()
+        );
+    }
+
+    #[test]
+    fn access_lines_are_gathered_while_they_keep_coming() {
+        let paper = Paper::default();
+        let log = log_on(paper.clone(), Format::Json);
+        let buffer = Buffer::of(Target::Access);
+        let began = Instant::now();
+        while began.elapsed() < 10 * GATHER {
+            log.lines()
+                .write(&buffer, |_, text| text.push_str("line\n"));
+        }
+        drop(log);
+        let most = began.elapsed().as_millis() / GATHER.as_millis() + 2;
+        let pieces = paper.pieces().len();
+        assert!(pieces as u128 <= most, "{pieces} writes, {most} are enough");
+    }
+
+    #[test]
+    fn lines_after_the_end_are_counted() {
+        let paper = Paper::default();
+        let log = log_on(paper.clone(), Format::Json);
+        let (lines, lost) = (log.lines().clone(), Lost::default());
+        lines.count_into(lost.clone());
+        drop(log);
+        eventually(|| {
+            lines.leave(Target::Other, "late\n");
+            lost.other.get() > 0
+        });
+    }
+}
