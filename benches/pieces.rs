@@ -22,7 +22,7 @@ use damoov_proxy::credentials::seal::Ring;
 use damoov_proxy::credentials::{Need, Pair, Wanted};
 use damoov_proxy::damoov::routes::{Credential, Table};
 use damoov_proxy::headers::{self, Authorization, Passed};
-use damoov_proxy::principal::naming::{self, Accounts, Bearer};
+use damoov_proxy::principal::naming::{self, Bearer, Names};
 use damoov_proxy::principal::{LogName, Principal};
 use damoov_proxy::proxy::head;
 use damoov_proxy::replay::{self, Memory, Recorder};
@@ -88,7 +88,7 @@ fn of_the_head(criterion: &mut Criterion) {
             head::check(request, seen, &settings).expect("a good one")
         });
     });
-    let accounts = Accounts::default();
+    let names = Names::default();
     criterion.bench_function("name a principal", |b| {
         b.iter(|| {
             let (prefix, _) = naming::cut_prefix(black_box(PATH)).expect("a good path");
@@ -97,7 +97,7 @@ fn of_the_head(criterion: &mut Criterion) {
                 prefix,
                 Bearer::Absent,
                 black_box(&request.headers),
-                &accounts,
+                &names,
             )
             .expect("a user")
         });

@@ -72,6 +72,11 @@ pub enum Principal {
 }
 
 impl Principal {
+    /// Whether it is an app user.
+    pub fn is_user(&self) -> bool {
+        matches!(self, Principal::User(_))
+    }
+
     /// Reads what `Display` wrote: `user:<uuid>` or `account:<name>`.
     pub fn parse(text: &str) -> Option<Principal> {
         match text.split_once(':')? {

@@ -52,8 +52,8 @@ pub struct Parts {
     pub head: head::Settings,
     /// Which path goes where.
     pub routes: Table,
-    /// The configured accounts, for naming.
-    pub accounts: naming::Accounts,
+    /// What the configuration calls accounts and instances.
+    pub names: naming::Names,
     /// Gives out credentials.
     pub provider: Provider,
     /// Answers callers that log in by themselves.
@@ -80,7 +80,7 @@ pub struct Parts {
 pub struct Proxy {
     head: head::Settings,
     routes: Table,
-    accounts: naming::Accounts,
+    names: naming::Names,
     provider: Provider,
     auth_endpoints: AuthEndpoints,
     handed_out: Arc<HandedOut>,
@@ -127,7 +127,7 @@ impl Proxy {
         Ok(Proxy {
             head: parts.head,
             routes: parts.routes,
-            accounts: parts.accounts,
+            names: parts.names,
             provider: parts.provider,
             auth_endpoints: parts.auth_endpoints,
             handed_out: parts.handed_out,
@@ -232,7 +232,7 @@ impl Path {
             prefix,
             bearer,
             &caller.headers,
-            &proxy.accounts,
+            &proxy.names,
         )?;
         let change = match &*route.host {
             auth::HOST => Change::of(&caller.method, path),
@@ -298,7 +298,8 @@ impl Path {
         if !first.is_unauthorized() {
             credentials.accept();
             if let Some(change) = change {
-                Box::pin(self.follow(change, &first, || content.recorded())).await;
+                Box::pin(self.follow(change, &wanted.principal, &first, || content.recorded()))
+                    .await;
             }
             return Ok(first);
         }
@@ -339,7 +340,7 @@ impl Path {
             newer.accept();
             self.count(ReplayResult::Ok);
             if let Some(change) = change {
-                Box::pin(self.follow(change, &second, || sent)).await;
+                Box::pin(self.follow(change, &wanted.principal, &second, || sent)).await;
             }
         }
         Ok(second)

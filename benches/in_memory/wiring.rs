@@ -90,7 +90,7 @@ pub(crate) async fn wire(users: usize) -> Wired {
             allowed_origins: settings.allowed_origins,
         },
         routes: Table::new(settings.routes, settings.default_host),
-        accounts: naming::Accounts::default(),
+        names: naming::Names::default(),
         provider: provider.clone(),
         hosts,
         upstream: settings.upstream,

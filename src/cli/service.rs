@@ -155,15 +155,7 @@ impl Service {
             hosts: settings.hosts,
             allowed_origins: settings.allowed_origins,
         };
-        let accounts = naming::Accounts {
-            names: settings
-                .credentials
-                .accounts
-                .iter()
-                .map(|a| a.name.clone())
-                .collect(),
-            default: default_account(&settings.credentials),
-        };
+        let names = names(&settings.credentials);
         let clock = Clock::from_environment();
         let token_keys = ring.token_keys();
         let (provider, background) = Provider::start(credentials::Parts {
@@ -204,7 +196,7 @@ impl Service {
             handed_out,
             head,
             routes: Table::new(settings.routes, settings.default_host),
-            accounts,
+            names,
             provider,
             hosts,
             upstream: settings.upstream,
@@ -255,12 +247,13 @@ impl Service {
     }
 }
 
-fn default_account(settings: &credentials::Settings) -> Option<Arc<str>> {
-    match settings.accounts.as_slice() {
-        [only] => Some(only.name.clone()),
-        several => several
-            .iter()
-            .find(|account| account.default)
-            .map(|a| a.name.clone()),
+fn names(settings: &credentials::Settings) -> naming::Names {
+    let accounts = &settings.accounts;
+    let default = accounts.iter().find(|account| account.default);
+    let instances = settings.instances.iter();
+    naming::Names {
+        accounts: accounts.iter().map(|a| a.name.clone()).collect(),
+        default_account: default.map(|account| account.name.clone()),
+        instances: instances.map(|i| (i.name.clone(), i.id)).collect(),
     }
 }

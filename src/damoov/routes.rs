@@ -50,6 +50,20 @@ pub enum Credential {
     Answer,
 }
 
+/// As a `[[route]]` writes it.
+impl std::fmt::Display for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Credential::User => "user",
+            Credential::Admin => "admin",
+            Credential::UserOrAdmin => "user_or_admin",
+            Credential::Instance => "instance",
+            Credential::Passthrough => "passthrough",
+            Credential::Answer => "answer",
+        })
+    }
+}
+
 /// What happens after a 401.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Replay {
@@ -122,10 +136,12 @@ impl Table {
     pub fn find(&self, path: &str, method: &Method) -> Option<&Arc<Route>> {
         // A checked path has no empty segments; without escapes it is compared as it stands.
         let has_escapes = memchr::memchr(b'%', path.as_bytes()).is_some();
+        let initial = path.as_bytes().get(1).map(u8::to_ascii_lowercase);
         let mut entries = self.entries.iter();
         let found = entries.find(|entry| {
             let matches = match (has_escapes, &entry.beginning) {
                 (true, _) => entry.matches(path),
+                (false, _) if entry.initial.is_some() && entry.initial != initial => false,
                 (false, Beginning::Whole(all)) => entry.matches_literally(path, all),
                 (false, Beginning::ToWildcard(some)) => begins(path, some) && entry.matches(path),
             };
@@ -204,6 +220,9 @@ fn is_plain(byte: u8) -> bool {
 struct Entry {
     /// In lower case; `*` matches any.
     segments: Vec<Box<str>>,
+    /// The first letter after the slash, in lower case; `None` if any may stand there. Most entries
+    /// are ruled out by it.
+    initial: Option<u8>,
     beginning: Beginning,
     /// Whether nothing may follow.
     exact: bool,
@@ -225,6 +244,7 @@ impl Entry {
         let path = route.path.trim_end_matches('$').to_ascii_lowercase();
         Entry {
             segments: segments(&path).map(Box::from).collect(),
+            initial: path.bytes().nth(1).filter(|letter| *letter != b'*'),
             beginning: match path.split_once('*') {
                 None => Beginning::Whole(path.trim_end_matches('/').into()),
                 Some((literal, _)) => Beginning::ToWildcard(literal.into()),
@@ -284,50 +304,65 @@ fn built_in() -> impl Iterator<Item = Route> {
     use Credential::{Admin, Answer, Instance, User, UserOrAdmin};
     const ACCOUNTS: &str = "accounts.telematicssdk.com";
     const API: &str = "api.telematicssdk.com";
+    const LEADERBOARD: &str = "leaderboard.telematicssdk.com";
     const MOBILE: &str = "mobilesdk.telematicssdk.com";
     const PORTAL: &str = "portal-apis.telematicssdk.com";
     const USER: &str = "user.telematicssdk.com";
+    const ALL: &[Method] = &[];
+    const GET: &[Method] = &[Method::GET];
+    const POST: &[Method] = &[Method::POST];
+    const PROFILE: &[Method] = &[Method::GET, Method::PUT];
     [
-        ("/v1/Auth", USER, Answer),
-        ("/v1/Registration/create$", USER, Instance),
-        ("/v1/Management/users", USER, Admin),
-        ("/indicators/v3", API, User),
-        ("/indicators/admin/v3", API, Admin),
-        ("/indicators/admin/v2", API, Admin),
-        ("/trips/get/v1", API, User),
-        ("/trips/get/admin/v1", API, Admin),
-        ("/statistics/v1/*/individual", API, User),
-        ("/statistics/v1/*/consolidated", API, Admin),
-        ("/v1/Applications", ACCOUNTS, Admin),
-        ("/v1/companies", ACCOUNTS, Admin),
-        ("/v1/Instances", ACCOUNTS, Admin),
-        ("/auth/permissions", PORTAL, Admin),
-        ("/v1/Permissions", PORTAL, Admin),
-        ("/realtime/api/v1", PORTAL, UserOrAdmin),
-        (LIVE, PORTAL, UserOrAdmin),
-        ("/mobilesdk/stage", MOBILE, User),
-        ("/api/rewarding", MOBILE, User),
+        ("/v1/Auth", ALL, USER, Answer),
+        ("/v1/Registration/create$", ALL, USER, Instance),
+        ("/v1/Check/UserExists$", GET, USER, Instance),
+        ("/v1/Management/users", ALL, USER, Admin),
+        // What users do to themselves; an account may do it for them.
+        ("/v1/Management/users$", PROFILE, USER, UserOrAdmin),
+        (
+            "/v1/Management/users/images/upload$",
+            POST,
+            USER,
+            UserOrAdmin,
+        ),
+        (
+            "/v1/Management/users/instances/change/*$",
+            POST,
+            USER,
+            UserOrAdmin,
+        ),
+        ("/indicators/v1", ALL, API, User),
+        ("/indicators/v2", ALL, API, User),
+        ("/indicators/v3", ALL, API, User),
+        ("/indicators/admin/v2", ALL, API, Admin),
+        ("/indicators/admin/v3", ALL, API, Admin),
+        ("/trips/get/v1", ALL, API, User),
+        ("/trips/get/admin/v1", ALL, API, Admin),
+        ("/statistics/v1/*/individual", ALL, API, User),
+        ("/statistics/v1/*/consolidated", ALL, API, Admin),
+        ("/v1/Applications", ALL, ACCOUNTS, Admin),
+        ("/v1/companies", ALL, ACCOUNTS, Admin),
+        ("/v1/Instances", ALL, ACCOUNTS, Admin),
+        ("/auth/permissions", ALL, PORTAL, Admin),
+        ("/v1/Permissions", ALL, PORTAL, Admin),
+        ("/realtime/api/v1", ALL, PORTAL, UserOrAdmin),
+        (LIVE, ALL, PORTAL, UserOrAdmin),
+        ("/mobilesdk/stage", ALL, MOBILE, User),
+        ("/api/rewarding", ALL, MOBILE, User),
+        ("/v1/Leaderboard", ALL, LEADERBOARD, UserOrAdmin),
     ]
     .into_iter()
-    .map(|(path, host, credential)| Route {
+    .map(|(path, methods, host, credential)| Route {
         path: path.into(),
         host: host.to_owned(),
         credential,
-        methods: Vec::new(),
+        methods: methods.to_vec(),
         // A registration that is sent twice makes two users.
         replay: match credential {
             Instance => Replay::Never,
             _ => Replay::On401,
         },
     })
-    // A user's own profile; every other method there acts on a user that UserDeviceToken names.
-    .chain([Route {
-        path: "/v1/Management/users$".into(),
-        host: USER.to_owned(),
-        credential: UserOrAdmin,
-        methods: vec![Method::GET],
-        replay: Replay::On401,
-    }])
 }
 
 #[cfg(test)]
@@ -357,15 +392,32 @@ mod tests {
             ("POST", "/v1/Auth/RefreshToken", "user", Answer),
             ("POST", "/v1/Registration/create", "user", Instance),
             ("POST", "/v1/Registration/Create", "user", Instance),
+            ("GET", "/v1/Check/UserExists", "user", Instance),
             ("GET", "/v1/Management/users", "user", UserOrAdmin),
-            ("PUT", "/v1/Management/users", "user", Admin),
+            ("PUT", "/v1/Management/Users", "user", UserOrAdmin),
+            ("DELETE", "/v1/Management/users", "user", Admin),
             ("GET", "/v1/Management/users/find", "user", Admin),
+            ("PUT", "/v1/Management/users/x", "user", Admin),
             (
                 "PUT",
                 "/v1/Management/users/instances/change",
                 "user",
                 Admin,
             ),
+            (
+                "POST",
+                "/v1/Management/users/instances/change/CODE",
+                "user",
+                UserOrAdmin,
+            ),
+            (
+                "POST",
+                "/v1/Management/users/images/upload",
+                "user",
+                UserOrAdmin,
+            ),
+            ("GET", "/indicators/v1/Scores", "api", User),
+            ("GET", "/indicators/v2/Scores", "api", User),
             ("GET", "/indicators/v3/Scores/safety", "api", User),
             ("GET", "/indicators/admin/v3/Scores/safety", "api", Admin),
             ("GET", "/indicators/admin/v2/Scores", "api", Admin),
@@ -398,6 +450,8 @@ mod tests {
             ),
             ("GET", "/mobilesdk/stage/x", "mobilesdk", User),
             ("GET", "/api/rewarding/x", "mobilesdk", User),
+            ("GET", "/v1/Leaderboard", "leaderboard", UserOrAdmin),
+            ("GET", "/v1/Leaderboard/user", "leaderboard", UserOrAdmin),
         ] {
             let route = found(&table, &method.parse().unwrap(), path).expect(path);
             assert_eq!(route.host, format!("{host}.telematicssdk.com"), "{path}");
@@ -417,6 +471,7 @@ mod tests {
             "/indicators",
             "/indicators/v33",
             "/v1/registration/create/x",
+            "/v1/check/userexists/x",
             "/trips",
         ];
         let strict = Table::new(Vec::new(), None);

@@ -7,15 +7,17 @@ use serde_json::{Map, Value};
 use super::auth::{ACCESS_TOKEN, Grant, REFRESH_TOKEN, grant};
 use super::jwt::Claims;
 use super::routes::decoded;
-use crate::principal::DeviceToken;
+use crate::principal::{DeviceToken, InstanceId};
 
 /// What a call does to a user, if it succeeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Makes one; the answer names it and may carry tokens.
     Registered,
-    /// Moves one to another instance; the content names it.
+    /// Moves one to another instance; the content names both.
     Moved,
+    /// Moves the user that calls to the company that a code in the path stands for.
+    Joined,
     /// Ends one.
     Deleted(DeviceToken),
 }
@@ -26,8 +28,17 @@ impl Change {
     pub fn of(method: &Method, path: &str) -> Option<Change> {
         let mut segments = path.split('/').filter(|segment| !segment.is_empty());
         let mut next = || segments.next();
-        let call = [next(), next(), next(), next(), next(), next()];
-        let [Some(version), Some(area), Some(third), fourth, fifth, None] = call else {
+        let call = [next(), next(), next(), next(), next(), next(), next()];
+        let [
+            Some(version),
+            Some(area),
+            Some(third),
+            fourth,
+            fifth,
+            sixth,
+            None,
+        ] = call
+        else {
             return None;
         };
         let is = |segment: &str, name: &str| {
@@ -47,20 +58,27 @@ impl Change {
                 DeviceToken::parse(token).ok().map(Change::Deleted)
             }
             (Some(fourth), Some(fifth)) if is(fourth, "instances") && is(fifth, "change") => {
-                Some(Change::Moved)
+                match sixth {
+                    None => Some(Change::Moved),
+                    Some(_) => (method == Method::POST).then_some(Change::Joined),
+                }
             }
             _ => None,
         }
     }
 }
 
-/// Whom the content of a move names.
-pub fn moved(content: &[u8]) -> Option<DeviceToken> {
+/// Whom the content of a move names, and the instance it moves to, where that can be told.
+pub fn moved(content: &[u8]) -> Option<(DeviceToken, Option<InstanceId>)> {
     let content: Map<String, Value> = serde_json::from_slice(content).ok()?;
-    let named = content
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("DeviceToken"));
-    DeviceToken::parse(named?.1.as_str()?).ok()
+    let text = |wanted: &str| {
+        let mut fields = content.iter();
+        let named = fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        named?.1.as_str()
+    };
+    let user = DeviceToken::parse(text("DeviceToken")?).ok()?;
+    let to = text("ToInstanceId").and_then(|id| InstanceId::parse(id).ok());
+    Some((user, to))
 }
 
 /// The 2xx answer to a registration.
@@ -161,6 +179,11 @@ mod tests {
                 "/v1/Management/Users/Instances/Change",
                 Change::Moved,
             ),
+            (
+                "POST",
+                "/v1/Management/users/instances/change/CODE",
+                Change::Joined,
+            ),
             ("DELETE", &delete, Change::Deleted(user())),
         ] {
             let method = method.parse().unwrap();
@@ -182,7 +205,8 @@ mod tests {
                 "/v2/Management/users/6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11",
             ),
             ("POST", "/v1/Management/users/instances"),
-            ("POST", "/v1/Management/users/instances/change/now"),
+            ("GET", "/v1/Management/users/instances/change/CODE"),
+            ("POST", "/v1/Management/users/instances/change/CODE/x"),
             (
                 "DELETE",
                 "/v1/Instances/6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11",
@@ -195,9 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn a_move_names_its_user() {
-        let content = format!(r#"{{"DeviceToken":"{USER}","ToInstanceId":"x"}}"#);
-        assert_eq!(moved(content.as_bytes()), Some(user()));
+    fn a_move_names_its_user_and_its_new_instance() {
+        let content = |to: &str| format!(r#"{{"DeviceToken":"{USER}","ToInstanceId":"{to}"}}"#);
+        assert_eq!(moved(content("x").as_bytes()), Some((user(), None)));
+        let to = "22222222-2222-4222-8222-222222222222";
+        let instance = InstanceId::parse(to).ok();
+        assert_eq!(moved(content(to).as_bytes()), Some((user(), instance)));
         assert_eq!(moved(b"{}"), None);
         assert_eq!(moved(b""), None);
     }

@@ -12,6 +12,7 @@ use crate::headers;
 
 const DEVICE_TOKEN: HeaderName = HeaderName::from_static("devicetoken");
 const INSTANCE_ID: HeaderName = HeaderName::from_static("instanceid");
+const USER_DEVICE_TOKEN: HeaderName = HeaderName::from_static("userdevicetoken");
 
 /// What a request named, for its kind of route.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +23,15 @@ pub struct Named {
     pub instance: Option<InstanceId>,
 }
 
-/// The configured accounts, as far as naming goes.
+/// What the configuration calls accounts and instances.
 #[derive(Clone, Debug, Default)]
-pub struct Accounts {
+pub struct Names {
     /// Every configured account.
-    pub names: Vec<Arc<str>>,
-    /// The one that requests mean which name none: the only one, or the one marked as default.
-    pub default: Option<Arc<str>>,
+    pub accounts: Vec<Arc<str>>,
+    /// The account of requests that name none: the only one, or the one marked as default.
+    pub default_account: Option<Arc<str>>,
+    /// Every configured instance; callers may use its name in the place of its id.
+    pub instances: Vec<(Arc<str>, InstanceId)>,
 }
 
 /// The first segment of a path, where it is one that names a principal.
@@ -61,7 +64,7 @@ pub enum Error {
     #[error("the DeviceToken must be one UUID: 32 hex digits, with or without dashes")]
     DeviceTokenInvalid,
     /// `instance_unknown`: it cannot be one that is configured.
-    #[error("the InstanceId must be one UUID: 32 hex digits, with or without dashes")]
+    #[error("the InstanceId must be one UUID, or the name of one configured instance")]
     InstanceIdInvalid,
     /// `account_unknown`: named, but not configured.
     #[error("no account of this name is configured")]
@@ -105,12 +108,12 @@ pub fn name(
     prefix: Option<Prefix<'_>>,
     bearer: Bearer,
     headers: &HeaderMap,
-    accounts: &Accounts,
+    names: &Names,
 ) -> Result<Named, Error> {
     use Credential::{Admin, Answer, Instance, Passthrough, User, UserOrAdmin};
     let by_path = match prefix {
         Some(Prefix::User(token)) => Some(Principal::User(token)),
-        Some(Prefix::Account(name)) => Some(accounts.find(name)?),
+        Some(Prefix::Account(name)) => Some(names.account(name)?),
         None => None,
     };
     let is_foreign = bearer == Bearer::Foreign;
@@ -120,8 +123,15 @@ pub fn name(
     };
     let principal = match credential {
         User | UserOrAdmin => {
-            let by_header = device_token(headers)?.map(Principal::User);
+            // An account acts on the user whom this field of the API's names, as on admin routes.
+            let acts_on_a_user =
+                credential == UserOrAdmin && headers.contains_key(USER_DEVICE_TOKEN);
+            let by_header = match acts_on_a_user && names.default_account.is_some() {
+                true => None,
+                false => device_token(headers)?.map(Principal::User),
+            };
             match one_of(one_of(by_path, by_header)?, by_bearer)? {
+                None if acts_on_a_user => Some(names.default_account(is_foreign)?),
                 None if is_foreign => return Err(Error::BearerForeign),
                 None => return Err(Error::DeviceTokenMissing),
                 Some(Principal::Account(_)) if credential == User => {
@@ -132,18 +142,14 @@ pub fn name(
         }
         // The DeviceToken header is the API's own here: it says whom the account acts on.
         Admin => match one_of(by_path, by_bearer)? {
-            None if is_foreign => return Err(Error::BearerForeign),
+            None => Some(names.default_account(is_foreign)?),
             Some(Principal::User(_)) => return Err(Error::AccountWanted),
-            named => Some(
-                named
-                    .or_else(|| accounts.default())
-                    .ok_or(Error::AccountMissing)?,
-            ),
+            named => named,
         },
         Instance | Passthrough | Answer => None,
     };
     let instance = match credential {
-        User | UserOrAdmin | Instance | Answer => instance_id(headers)?,
+        User | UserOrAdmin | Instance | Answer => names.instance(headers)?,
         Admin | Passthrough => None,
     };
     Ok(Named {
@@ -152,16 +158,33 @@ pub fn name(
     })
 }
 
-impl Accounts {
-    fn find(&self, name: &str) -> Result<Principal, Error> {
-        let known = self.names.iter().find(|known| &***known == name);
+impl Names {
+    fn account(&self, name: &str) -> Result<Principal, Error> {
+        let known = self.accounts.iter().find(|known| &***known == name);
         known
             .map(|known| Principal::Account(known.clone()))
             .ok_or(Error::AccountUnknown)
     }
 
-    fn default(&self) -> Option<Principal> {
-        self.default.clone().map(Principal::Account)
+    /// The account of a request that names none; a caller with a stranger's token means somebody.
+    fn default_account(&self, is_foreign: bool) -> Result<Principal, Error> {
+        match &self.default_account {
+            _ if is_foreign => Err(Error::BearerForeign),
+            Some(default) => Ok(Principal::Account(default.clone())),
+            None => Err(Error::AccountMissing),
+        }
+    }
+
+    /// The instance that the header names, by id or by name.
+    fn instance(&self, headers: &HeaderMap) -> Result<Option<InstanceId>, Error> {
+        let read = |text: &str| {
+            InstanceId::parse(text).or_else(|not_a_uuid| {
+                let mut instances = self.instances.iter();
+                let named = instances.find(|(name, _)| &**name == text);
+                named.map(|(_, id)| *id).ok_or(not_a_uuid)
+            })
+        };
+        only(headers, &INSTANCE_ID, read).map_err(|NotAUuid| Error::InstanceIdInvalid)
     }
 }
 
@@ -177,15 +200,11 @@ fn device_token(headers: &HeaderMap) -> Result<Option<DeviceToken>, Error> {
     only(headers, &DEVICE_TOKEN, DeviceToken::parse).map_err(|NotAUuid| Error::DeviceTokenInvalid)
 }
 
-fn instance_id(headers: &HeaderMap) -> Result<Option<InstanceId>, Error> {
-    only(headers, &INSTANCE_ID, InstanceId::parse).map_err(|NotAUuid| Error::InstanceIdInvalid)
-}
-
 /// The only field of this name. Two are an error even where they agree: the API might read either.
 fn only<T>(
     headers: &HeaderMap,
     name: &HeaderName,
-    parse: fn(&str) -> Result<T, NotAUuid>,
+    parse: impl FnOnce(&str) -> Result<T, NotAUuid>,
 ) -> Result<Option<T>, NotAUuid> {
     let mut lines = headers::lines(headers, name);
     match (lines.next(), lines.next()) {
@@ -213,10 +232,11 @@ mod tests {
         Some(Principal::Account(name.into()))
     }
 
-    fn accounts(default: Option<&str>) -> Accounts {
-        Accounts {
-            names: vec!["reporting".into(), "billing".into()],
-            default: default.map(Arc::from),
+    fn names(default: Option<&str>) -> Names {
+        Names {
+            accounts: vec!["reporting".into(), "billing".into()],
+            default_account: default.map(Arc::from),
+            instances: vec![("main".into(), InstanceId::parse(B).unwrap())],
         }
     }
 
@@ -239,7 +259,7 @@ mod tests {
             prefix,
             Bearer::Absent,
             &headers,
-            &accounts(Some("billing")),
+            &names(Some("billing")),
         )
     }
 
@@ -315,8 +335,8 @@ mod tests {
                 headers.insert("devicetoken", token.parse().unwrap());
             }
             let (prefix, _) = cut_prefix(path).unwrap();
-            let accounts = accounts(Some("billing"));
-            name(credential, prefix, bearer, &headers, &accounts).map(|named| named.principal)
+            let names = names(Some("billing"));
+            name(credential, prefix, bearer, &headers, &names).map(|named| named.principal)
         };
         for credential in [User, UserOrAdmin] {
             for (path, header, bearer, named) in [
@@ -406,13 +426,7 @@ mod tests {
         }
         assert_eq!(principal(Admin, "/x", &[]), Ok(account("billing")));
         assert_eq!(
-            name(
-                Admin,
-                None,
-                Bearer::Absent,
-                &HeaderMap::new(),
-                &accounts(None)
-            ),
+            name(Admin, None, Bearer::Absent, &HeaderMap::new(), &names(None)),
             Err(Error::AccountMissing)
         );
     }
@@ -432,6 +446,33 @@ mod tests {
             principal(Admin, &format!("/~{A}/x"), &[]),
             Err(Error::AccountWanted)
         );
+    }
+
+    #[test]
+    fn a_call_on_a_user_is_the_default_accounts_unless_path_or_bearer_name_somebody() {
+        let on = ("userdevicetoken", B);
+        for fields in [&[on][..], &[on, ("devicetoken", A)]] {
+            let named = principal(UserOrAdmin, "/x", fields);
+            assert_eq!(named, Ok(account("billing")));
+        }
+        let by_path = principal(UserOrAdmin, &format!("/~{A}/x"), &[on]);
+        assert_eq!(by_path, Ok(user(A)));
+        assert_eq!(principal(User, "/x", &[on]), Err(Error::DeviceTokenMissing));
+        let mut headers = HeaderMap::from_iter([(USER_DEVICE_TOKEN, B.parse().unwrap())]);
+        let of = |headers: &_, bearer, default| {
+            let named = name(UserOrAdmin, None, bearer, headers, &names(default));
+            named.map(|named| named.principal)
+        };
+        assert_eq!(
+            of(&headers, Bearer::Absent, None),
+            Err(Error::AccountMissing)
+        );
+        assert_eq!(
+            of(&headers, Bearer::Foreign, Some("billing")),
+            Err(Error::BearerForeign)
+        );
+        headers.insert(DEVICE_TOKEN, A.parse().unwrap());
+        assert_eq!(of(&headers, Bearer::Absent, None), Ok(user(A)));
     }
 
     #[test]
@@ -464,9 +505,13 @@ mod tests {
                 picked(&[("instanceid", B)]),
                 Ok(Some(InstanceId::parse(B).unwrap()))
             );
+            assert_eq!(
+                picked(&[("instanceid", "main")]),
+                picked(&[("instanceid", B)])
+            );
             for fields in [
                 &[("instanceid", "")][..],
-                &[("instanceid", "main")],
+                &[("instanceid", "Main")],
                 &[("instanceid", B), ("instanceid", B)],
             ] {
                 assert_eq!(picked(fields), Err(Error::InstanceIdInvalid));

@@ -163,19 +163,23 @@ impl Path {
     }
 
     /// What the store believes of a user follows what the API was told about it: its credentials
-    /// are worth nothing any more. `sent` is the content of the request.
+    /// are worth nothing any more. `sent` is the content of the request, which went out as `caller`.
     pub(super) async fn follow(
         &self,
         change: Change,
+        caller: &Principal,
         answer: &Received,
         sent: impl FnOnce() -> Option<Bytes>,
     ) {
-        let user = match change {
-            Change::Deleted(user) => Some(user),
-            Change::Moved => sent().and_then(|content| user_changes::moved(&content)),
+        let principal = match change {
+            Change::Deleted(user) => Some(Principal::User(user)),
+            Change::Moved => sent()
+                .and_then(|content| user_changes::moved(&content))
+                .map(|(user, _)| Principal::User(user)),
+            Change::Joined => Some(caller.clone()).filter(Principal::is_user),
             Change::Registered => None,
         };
-        let Some(principal) = user.map(Principal::User) else {
+        let Some(principal) = principal else {
             return;
         };
         let provider = &self.proxy.provider;

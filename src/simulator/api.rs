@@ -12,16 +12,21 @@ use super::answer::{self, Answer, Cut, Names};
 use super::content::{self, Received};
 use super::fault::{Action, Early, On};
 use super::requests::{self, target};
-use super::results;
+use super::results::{self, Refused};
 use super::tokens::Presented;
 use super::world::World;
 
-/// Which JWT an endpoint wants.
+/// What an endpoint wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wants {
+    /// A user's JWT.
     User,
+    /// An account's.
     Admin,
+    /// Either.
     Any,
+    /// InstanceId and InstanceKey.
+    Key,
 }
 
 /// A prefix of whole segments; `*` matches one. Without regard to case, but on the accounts host.
@@ -37,6 +42,17 @@ enum Host {
 
 /// The first that matches counts.
 const ENDPOINTS: &[Endpoint] = &[
+    Endpoint("/v1/Check/UserExists", Wants::Key, Host::Other),
+    Endpoint(
+        "/v1/Management/users/images/upload",
+        Wants::Any,
+        Host::Other,
+    ),
+    Endpoint(
+        "/v1/Management/users/instances/change/*",
+        Wants::Any,
+        Host::Other,
+    ),
     Endpoint("/v1/Management/users", Wants::Admin, Host::Other),
     Endpoint("/indicators/admin", Wants::Admin, Host::Other),
     Endpoint("/indicators", Wants::User, Host::Other),
@@ -53,7 +69,7 @@ const ENDPOINTS: &[Endpoint] = &[
     Endpoint("/realtime/api/v1", Wants::Any, Host::Portal),
     Endpoint("/mobilesdk/stage", Wants::User, Host::Other),
     Endpoint("/api/rewarding", Wants::User, Host::Other),
-    Endpoint("/v1/Leaderboard", Wants::User, Host::Other),
+    Endpoint("/v1/Leaderboard", Wants::Any, Host::Other),
 ];
 
 impl Endpoint {
@@ -81,7 +97,7 @@ impl Endpoint {
 
     /// A user's own profile is the one exception in the table.
     fn wants(&self, head: &Parts) -> Wants {
-        let own_profile = head.method == Method::GET
+        let own_profile = matches!(head.method, Method::GET | Method::PUT)
             && head.uri.path().eq_ignore_ascii_case("/v1/Management/users");
         if own_profile { Wants::Any } else { self.1 }
     }
@@ -144,6 +160,12 @@ fn usual(world: &World, head: &Parts, presented: &Presented, received: &Received
     let Some(endpoint) = Endpoint::of(head) else {
         return refuse(head, StatusCode::NOT_FOUND, "There is no such endpoint");
     };
+    if endpoint.wants(head) == Wants::Key {
+        return match results::user_exists(world, head) {
+            Ok(result) => answer::enveloped(answer::success(result), endpoint.names()),
+            Err(Refused(status, message)) => refuse(head, status, message),
+        };
+    }
     let principal = match presented {
         Presented::Valid(principal) => principal,
         Presented::Dead(_) => return refuse(head, StatusCode::UNAUTHORIZED, "Token is expired"),
@@ -153,7 +175,7 @@ fn usual(world: &World, head: &Parts, presented: &Presented, received: &Received
         (Wants::User, Principal::Account(_)) | (Wants::Admin, Principal::User(_)) => {
             return refuse(head, StatusCode::FORBIDDEN, "The wrong kind of token");
         }
-        (Wants::User | Wants::Admin | Wants::Any, _) => {}
+        (Wants::User | Wants::Admin | Wants::Any | Wants::Key, _) => {}
     }
     let mut answer = match large(head.uri.path()) {
         Some(answer) => answer,
@@ -163,7 +185,7 @@ fn usual(world: &World, head: &Parts, presented: &Presented, received: &Received
                 endpoint.names(),
             ),
             Ok(None) => answer::enveloped(answer::done(), endpoint.names()),
-            Err(results::Refused(status, message)) => refuse(head, status, message),
+            Err(Refused(status, message)) => refuse(head, status, message),
         },
     };
     receipt_headers(answer.headers_mut(), head, principal, received);

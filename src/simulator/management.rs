@@ -35,15 +35,14 @@ pub(super) fn result(
             Ok(Some(found.into_iter().collect()))
         }
         (_, ["getfilteredpage"]) => Ok(Some(page(world))),
-        (&Method::PUT, []) => {
-            let target = head.headers.get("UserDeviceToken");
-            update(
-                world,
-                target.and_then(|target| target.to_str().ok()),
-                content,
-            )
-        }
+        (&Method::PUT, []) => update(world, target(head, principal)?, content),
         (&Method::POST, ["instances", "change"]) => change_instance(world, content),
+        (&Method::POST, ["instances", "change", code]) => {
+            let device = own(principal)?;
+            let instance = InstanceId::parse(code).map_err(|_| NO_SUCH_CODE)?;
+            world.users.known_instance(instance).ok_or(NO_SUCH_CODE)?;
+            move_user(world, device, instance)
+        }
         (&Method::DELETE, [text]) => {
             let device = known_device(Some(text))?;
             world.users.delete(device).ok_or(NO_SUCH_USER)?;
@@ -55,6 +54,31 @@ pub(super) fn result(
 }
 
 const NO_SUCH_USER: Refused = Refused(StatusCode::NOT_FOUND, "There is no such user");
+const NO_SUCH_CODE: Refused = Refused(StatusCode::NOT_FOUND, "There is no such company");
+
+/// The user itself, where only users may call.
+fn own(principal: &Principal) -> Result<DeviceToken, Refused> {
+    match principal {
+        Principal::User(device) => Ok(*device),
+        Principal::Account(_) => Err(Refused(StatusCode::FORBIDDEN, "The wrong kind of token")),
+    }
+}
+
+/// Whose profile is written: a user's own, or the one that an account names.
+fn target(head: &Parts, principal: &Principal) -> Result<DeviceToken, Refused> {
+    let named = head.headers.get("UserDeviceToken");
+    let named = named.map(|named| known_device(named.to_str().ok()));
+    match principal {
+        Principal::Account(_) => named.unwrap_or_else(|| known_device(None)),
+        Principal::User(own) => match named.transpose()? {
+            Some(other) if other != *own => Err(Refused(
+                StatusCode::FORBIDDEN,
+                "A user may change its own profile alone",
+            )),
+            _ => Ok(*own),
+        },
+    }
+}
 
 fn known_device(text: Option<&str>) -> Result<DeviceToken, Refused> {
     text.and_then(|text| DeviceToken::parse(text).ok())
@@ -65,8 +89,7 @@ fn known_device(text: Option<&str>) -> Result<DeviceToken, Refused> {
 }
 
 /// Writes what `content` says over what was written before; `UserFields` field by field.
-fn update(world: &World, target: Option<&str>, content: &Value) -> Result<Option<Value>, Refused> {
-    let device = known_device(target)?;
+fn update(world: &World, device: DeviceToken, content: &Value) -> Result<Option<Value>, Refused> {
     let mut changes = content.as_object().cloned().unwrap_or_default();
     let changed = world.users.user(device, |user| {
         let mut fields = user_fields(&user.written);
@@ -77,7 +100,6 @@ fn update(world: &World, target: Option<&str>, content: &Value) -> Result<Option
     changed.map(|()| None).ok_or(NO_SUCH_USER)
 }
 
-/// Everything issued to the user under its old instance ends.
 fn change_instance(world: &World, content: &Value) -> Result<Option<Value>, Refused> {
     let text = |name: &str| content[name].as_str();
     let device = known_device(text("DeviceToken"))?;
@@ -92,6 +114,15 @@ fn change_instance(world: &World, content: &Value) -> Result<Option<Value>, Refu
             StatusCode::UNPROCESSABLE_ENTITY,
             "ToInstanceId and ToInstanceKey are not those of an instance",
         ))?;
+    move_user(world, device, instance)
+}
+
+/// Everything issued to the user under its old instance ends.
+fn move_user(
+    world: &World,
+    device: DeviceToken,
+    instance: InstanceId,
+) -> Result<Option<Value>, Refused> {
     world.users.move_to(device, instance).ok_or(NO_SUCH_USER)?;
     world.tokens.revoke(Some(&Principal::User(device)));
     Ok(None)

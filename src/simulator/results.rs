@@ -5,7 +5,7 @@ use http::StatusCode;
 use http::request::Parts;
 use serde_json::{Value, json};
 
-use crate::principal::Principal;
+use crate::principal::{InstanceId, Principal};
 
 use super::management;
 use super::settings::Instance;
@@ -64,6 +64,21 @@ pub(super) fn result(
         }
         _ => json!({}),
     }))
+}
+
+/// Whether somebody has the ClientId, email or phone that is asked for: nobody has. Any app may ask
+/// that knows the key of an instance.
+pub(super) fn user_exists(world: &World, head: &Parts) -> Result<Value, Refused> {
+    let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let instance = text("InstanceId").and_then(|id| InstanceId::parse(id).ok());
+    let key = text("InstanceKey").unwrap_or_default();
+    match instance.is_some_and(|id| world.users.opens(id, key)) {
+        true => Ok(json!({"Exists": false})),
+        false => Err(Refused(
+            StatusCode::UNAUTHORIZED,
+            "InstanceId and InstanceKey are not those of an instance",
+        )),
+    }
 }
 
 /// The value of a query's parameter, as it came; names without regard to case.

@@ -176,10 +176,14 @@ impl Users {
         &self.instances
     }
 
+    /// The instance `id`, if there is one.
+    pub(super) fn known_instance(&self, id: InstanceId) -> Option<&Instance> {
+        self.instances.iter().find(|instance| instance.id == id)
+    }
+
     /// Whether `key` is the key of the instance `id`.
     pub(super) fn opens(&self, id: InstanceId, key: &str) -> bool {
-        self.instances
-            .iter()
-            .any(|instance| instance.id == id && instance.key == key)
+        self.known_instance(id)
+            .is_some_and(|instance| instance.key == key)
     }
 }

@@ -217,13 +217,17 @@ async fn content_too_long_for_a_registration_is_refused_unsent() {
 async fn a_user_that_is_deleted_or_moved_through_the_proxy_is_forgotten() {
     const OTHER: &str = "22222222-2222-4222-8222-222222222222";
     let damoov = damoov_with(|settings| {
+        settings.login_limit = None;
         settings.instances.push(Instance {
             id: InstanceId::parse(OTHER).unwrap(),
             key: "other".to_owned(),
         });
     })
     .await;
-    let proxy = proxy(&damoov).start().await;
+    let proxy = proxy(&damoov)
+        .set("login_budget.logins", "10")
+        .start()
+        .await;
     Tokens::of(&log_in_account(&proxy).await);
     let moved = json!({"DeviceToken": user(2).to_string(), "ToInstanceId": OTHER, "ToInstanceKey": "other"});
     for (number, method, path, content) in [
@@ -238,6 +242,12 @@ async fn a_user_that_is_deleted_or_moved_through_the_proxy_is_forgotten() {
             "POST",
             "/v1/Management/users/instances/change".to_owned(),
             moved.to_string(),
+        ),
+        (
+            3,
+            "POST",
+            format!("/~{}/v1/Management/users/instances/change/{OTHER}", user(3)),
+            String::new(),
         ),
     ] {
         let tokens = Tokens::of(&log_in(&proxy, number).await);

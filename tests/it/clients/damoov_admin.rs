@@ -11,8 +11,6 @@ use crate::harness::{Builder, SCORES, damoov_with, eventually, user};
 
 const ELSEWHERE: &str = "22222222-2222-4222-8222-222222222222";
 const ELSEWHERE_KEY: &str = "another-key";
-/// A host that the proxy does not know by itself.
-const LEADERS: &str = "leaderboard.telematicssdk.com";
 
 async fn damoov_of_two() -> Simulator {
     damoov_with(|settings| {
@@ -27,11 +25,8 @@ async fn damoov_of_two() -> Simulator {
 
 fn proxy_of_two(damoov: &Simulator) -> Builder {
     troubled(damoov)
-        // The file ends within `[upstream.hosts]`.
-        .toml(&format!("\"{LEADERS}\" = \"{}\"\n", damoov.base_url()))
         .toml(&format!(
-            "[[route]]\npath = \"/v1/Leaderboard\"\nhost = \"{LEADERS}\"\ncredential = \"user\"\n\
-             [[instance]]\nname = \"elsewhere\"\nid = \"{ELSEWHERE}\"\nkey = \"{ELSEWHERE_KEY}\"\n"
+            "[[instance]]\nname = \"elsewhere\"\nid = \"{ELSEWHERE}\"\nkey = \"{ELSEWHERE_KEY}\"\n"
         ))
         .set("instance.0.default", "true")
         .set("login_budget.logins", "100")

@@ -1,7 +1,7 @@
 //! Naming the principal and the instance.
 
 use damoov_proxy::principal::InstanceId;
-use damoov_proxy::simulator::Instance;
+use damoov_proxy::simulator::{INSTANCE_KEY, Instance};
 
 use super::{Scene, get, request};
 use crate::harness::{ECHO, SCORES, damoov_with, principal, proxy, user};
@@ -144,6 +144,45 @@ async fn on_user_or_admin_routes_the_one_who_is_named_is_meant() {
 }
 
 #[tokio::test]
+async fn what_users_do_to_themselves_goes_out_as_the_user_or_as_an_account() {
+    let scene = Scene::new().await;
+    let device = user(1).to_string();
+    for (method, path) in [
+        ("PUT", "/v1/Management/Users"),
+        ("POST", "/v1/Management/users/images/upload"),
+        ("GET", "/v1/Leaderboard"),
+    ] {
+        let about = format!("Content-Length: 2\r\nUserDeviceToken: {device}\r\n");
+        let of_the_user = request(method, path, "Content-Length: 2\r\n") + "{}";
+        let answer = scene.ask(of_the_user).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        assert_eq!(answer.field("x-sim-device-token"), Some(&*device), "{path}");
+        let head = format!("{method} /~account:reporting{path} HTTP/1.1\r\nHost: localhost\r\n");
+        let answer = scene.ask(format!("{head}{about}\r\n{{}}")).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        let principal = answer.field("x-sim-principal").unwrap();
+        assert!(principal.starts_with("account:"), "{path}: {principal}");
+    }
+    for path in ["/indicators/v1/Scores", "/indicators/v2/Scores"] {
+        let answer = scene.ask(get(path, "")).await;
+        assert_eq!(answer.field("x-sim-device-token"), Some(&*device), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn whether_a_user_exists_is_asked_with_the_instances_key_and_no_login() {
+    let scene = Scene::new().await;
+    let path = "/v1/Check/UserExists?Phone=%2B371000";
+    let answer = scene.ask(bare(path, "X-Test-Id: 1\r\n")).await;
+    assert_eq!(answer.status(), 200, "{:?}", answer.code());
+    let heard = scene.heard();
+    assert_eq!(heard.target, path);
+    assert_eq!(heard.headers["instancekey"], INSTANCE_KEY);
+    assert!(!heard.headers.contains_key("authorization"));
+    assert_eq!(scene.damoov.handle().counts().total.logins.all(), 0);
+}
+
+#[tokio::test]
 async fn on_admin_routes_a_device_token_is_no_name_but_the_apis_own() {
     let scene = Scene::new().await;
     for value in [user(7).to_string(), "not-a-uuid".to_owned()] {
@@ -216,11 +255,21 @@ async fn the_instance_is_the_one_named_else_the_one_the_user_is_known_under() {
         200,
         "known under the other instance"
     );
-    let main = "InstanceId: 11111111-1111-4111-8111-111111111111\r\n";
-    let answer = scene.ask(get(ECHO, main)).await;
-    assert_eq!(
-        (answer.status(), &*answer.code()),
-        (403, "instance_mismatch")
-    );
+    // An instance may be called what the configuration calls it.
+    let answer = scene.ask(get(ECHO, "InstanceId: other\r\n")).await;
+    assert_eq!(answer.status(), 200, "{:?}", answer.code());
+    for main in ["11111111-1111-4111-8111-111111111111", "main"] {
+        let answer = scene
+            .ask(get(ECHO, &format!("InstanceId: {main}\r\n")))
+            .await;
+        assert_eq!(
+            (answer.status(), &*answer.code()),
+            (403, "instance_mismatch")
+        );
+    }
     assert_eq!(scene.damoov.handle().counts().total.logins.all(), 1);
+    let path = "/v1/Check/UserExists";
+    let fields = "InstanceId: other\r\nX-Test-Id: 2\r\n";
+    assert_eq!(scene.ask(bare(path, fields)).await.status(), 200);
+    assert_eq!(scene.heard().headers["instanceid"], OTHER_INSTANCE);
 }
