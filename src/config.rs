@@ -135,7 +135,7 @@ pub fn find(explicit: Option<PathBuf>, environment: &Environment) -> Result<Path
 }
 
 /// Reads and validates the file at `path` with the environment's overrides
-/// (`DAMOOV_PROXY__SECTION__KEY`).
+/// (`DAMOOV_PROXY__SECTION__KEY`). Relative paths in either are relative to the file's folder.
 ///
 /// # Errors
 ///
@@ -157,6 +157,7 @@ pub fn load(path: &Path, environment: &Environment, secrets: Secrets) -> Result<
 
     let sources = SecretSources {
         environment,
+        folder: path.parent().unwrap_or(Path::new("")),
         secrets,
         file_is_private: !secret_source::others_can_read(&metadata),
         warnings: RefCell::default(),
@@ -232,6 +233,7 @@ key = "canary"
 
     fn private(environment: &Environment, secrets: Secrets) -> SecretSources<'_> {
         SecretSources {
+            folder: Path::new(""),
             environment,
             secrets,
             file_is_private: true,
@@ -273,7 +275,14 @@ key = "canary"
 
     #[test]
     fn the_full_example_sets_every_default() {
-        let minimal = read(&example("minimal.toml"), &[], Secrets::Leave).unwrap();
+        // What everybody sets, set alike.
+        let minimal = example("minimal.toml")
+            .replace(
+                "{ env = \"DAMOOV_INSTANCE_ID\" }",
+                "\"11111111-1111-4111-8111-111111111111\"",
+            )
+            .replace("\"store\"", "\"/var/lib/damoov-proxy\"");
+        let minimal = read(&minimal, &[], Secrets::Leave).unwrap();
         let full = read(&example("damoov-proxy.toml"), &[], Secrets::Leave).unwrap();
         assert_eq!(format!("{full:#?}"), format!("{minimal:#?}"));
     }
@@ -312,6 +321,8 @@ more = [{{ logins = 40, per = "1h" }}]
 keep_refresh_tokens = "off"
 replay_limit = 4096
 contested_backoff = "0s"
+[upstream]
+all_hosts = "https://gateway.internal"
 [upstream.hosts]
 "User.telematicssdk.com" = "http://127.0.0.1:19090/"
 [[route]]
@@ -347,7 +358,9 @@ listen = "0.0.0.0:9091"
             authority: "127.0.0.1:19090".to_owned(),
         };
         let redirects = &settings.upstream.redirects;
-        assert_eq!(redirects["user.telematicssdk.com"], redirect);
+        assert_eq!(redirects.of("user.telematicssdk.com"), Some(&redirect));
+        let gateway = redirects.of("api.telematicssdk.com").unwrap();
+        assert_eq!(gateway.authority, "gateway.internal");
         let route = Route {
             path: "/custom/*/data$".into(),
             host: "api.telematicssdk.com".to_owned(),
@@ -413,6 +426,56 @@ listen = "0.0.0.0:9091"
         let explicit = Some(PathBuf::from("explicit.toml"));
         assert_eq!(find(explicit, &named).unwrap(), Path::new("explicit.toml"));
         assert_eq!(find(None, &named).unwrap(), Path::new("named.toml"));
+    }
+
+    #[test]
+    fn relative_paths_are_relative_to_the_files_folder_and_an_id_may_come_from_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("damoov-proxy.toml");
+        let text = r#"
+listen = { unix = "run/proxy.sock" }
+[[instance]]
+name = "main"
+id = { env = "ID" }
+key = { file = "key" }
+[[account]]
+name = "reporting"
+email = { file = "email" }
+password = { env = "ID" }
+[store]
+path = "store"
+[upstream]
+ca_file = "../ca.pem"
+"#;
+        for (name, text) in [
+            ("damoov-proxy.toml", text),
+            ("key", "k\n"),
+            ("email", "a@b\n"),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let id = "22222222-2222-4222-8222-222222222222";
+        let settings = load(&file, &environment(&[("ID", id)]), Secrets::Resolve).unwrap();
+        let settings = settings.settings;
+        assert_eq!(settings.credentials.instances[0].id.to_string(), id);
+        assert_eq!(settings.credentials.instances[0].key.expose(), "k");
+        assert_eq!(settings.credentials.accounts[0].email, "a@b");
+        assert_eq!(settings.store.path, folder.path().join("store"));
+        let ca_file = settings.upstream.ca_file.unwrap();
+        assert_eq!(ca_file, folder.path().join("../ca.pem"));
+        assert!(matches!(
+            &settings.server.listeners[..],
+            [Listener::Unix { path, .. }] if *path == folder.path().join("run/proxy.sock")
+        ));
+        // Offline nothing is resolved; with nothing set the variable is named.
+        assert!(load(&file, &environment(&[]), Secrets::Leave).is_ok());
+        let error = load(&file, &environment(&[]), Secrets::Resolve).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("invalid `instance.id`"), "{message}");
+        assert!(
+            message.contains("the environment variable ID is not set"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -49,6 +49,9 @@ impl fmt::Display for DeviceToken {
 pub struct InstanceId(Uuid);
 
 impl InstanceId {
+    /// No instance's.
+    pub const NIL: InstanceId = InstanceId(Uuid::nil());
+
     /// Parses 32 hex digits, with or without dashes, in any case.
     pub fn parse(text: &str) -> Result<InstanceId, NotAUuid> {
         parse_uuid(text).map(InstanceId)

@@ -36,8 +36,34 @@ pub struct Settings {
     pub max_connections: usize,
     /// PEM certificates trusted besides the platform's.
     pub ca_file: Option<PathBuf>,
-    /// Where a host is really reached: tests, private gateways. Keyed by lower-case public name.
-    pub redirects: HashMap<String, Redirect>,
+    /// Where hosts are really reached: tests, private gateways.
+    pub redirects: Redirects,
+}
+
+/// Which hosts are reached elsewhere. By default none.
+#[derive(Clone, Debug, Default)]
+pub struct Redirects {
+    /// Keyed by lower-case public name.
+    pub hosts: HashMap<String, Redirect>,
+    /// Every host that is not among these.
+    pub all_others: Option<Redirect>,
+}
+
+impl Redirects {
+    /// Where `host`, a public name in lower case, is reached instead; `None` if it is not redirected.
+    pub fn of(&self, host: &str) -> Option<&Redirect> {
+        self.hosts.get(host).or(self.all_others.as_ref())
+    }
+}
+
+/// Redirects of these hosts alone.
+impl<const N: usize> From<[(String, Redirect); N]> for Redirects {
+    fn from(hosts: [(String, Redirect); N]) -> Redirects {
+        Redirects {
+            hosts: hosts.into(),
+            all_others: None,
+        }
+    }
 }
 
 /// Where a host is reached instead.
@@ -52,7 +78,7 @@ pub struct Redirect {
 /// Plain text or TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Only where `[upstream.hosts]` says so.
+    /// Only where `[upstream]` says so.
     Http,
     /// With verified certificates, always.
     Https,
@@ -183,7 +209,7 @@ pub enum Broken {
 #[derive(Clone, Debug)]
 pub struct Hosts {
     tls: Arc<ClientConfig>,
-    redirects: HashMap<String, Redirect>,
+    redirects: Redirects,
     dial: Dial,
 }
 
@@ -205,7 +231,7 @@ impl Hosts {
 
     /// Where `host`, a public name in lower case, is reached.
     pub fn target(&self, host: &str) -> Result<Target, Invalid> {
-        let (scheme, authority) = match self.redirects.get(host) {
+        let (scheme, authority) = match self.redirects.of(host) {
             Some(redirect) => (redirect.scheme, redirect.authority.as_str()),
             None => (Scheme::Https, host),
         };

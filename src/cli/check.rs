@@ -1,12 +1,14 @@
 //! `check`: validates everything that `run` would refuse, and says what a good configuration sets
 //! up. Never shows a secret.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::process::ExitCode;
 
 use super::service;
 use super::{ConfigFile, Failure, background_runtime, print, say};
 use crate::config::{self, Secrets, Settings};
+use crate::damoov::routes::Table;
 use crate::server::Listener;
 
 /// Checks what `run` would start with. `offline`: no secret is resolved, no store
@@ -40,7 +42,6 @@ impl fmt::Display for Summary<'_> {
             server,
             credentials,
             store,
-            upstream,
             routes,
             status,
             ..
@@ -74,12 +75,12 @@ impl fmt::Display for Summary<'_> {
             windows.join(", "),
             credentials.budget.reserve,
         )?;
-        writeln!(
-            f,
-            "  upstream   {} hosts redirected, {} routes added",
-            upstream.redirects.len(),
-            routes.len(),
-        )?;
+        let added = match routes.len() {
+            0 => String::new(),
+            1 => "; 1 route added".to_owned(),
+            several => format!("; {several} routes added"),
+        };
+        writeln!(f, "  upstream   {}{added}", reached(self.0))?;
         let status = status.map_or("not served".to_owned(), |address| address.to_string());
         write!(f, "  status     {status}")
     }
@@ -89,6 +90,23 @@ fn shown(listener: &Listener) -> String {
     match listener {
         Listener::Tcp(address) => address.to_string(),
         Listener::Unix { path, .. } => path.display().to_string(),
+    }
+}
+
+/// Which hosts are the real ones: a test that forgets one calls it.
+fn reached(settings: &Settings) -> String {
+    let table = Table::new(settings.routes.clone(), settings.default_host.clone());
+    let hosts: BTreeSet<_> = table.hosts().collect();
+    let redirects = &settings.upstream.redirects;
+    let is_real = |host: &&&str| redirects.of(host).is_none();
+    let real: Vec<_> = hosts.iter().filter(is_real).copied().collect();
+    match (real.len(), hosts.len()) {
+        (0, all) => format!("all {all} hosts are redirected"),
+        (some, all) if some == all => format!("all {all} hosts are the real Damoov"),
+        (some, all) => format!(
+            "{some} of {all} hosts are the real Damoov: {}",
+            real.join(", ")
+        ),
     }
 }
 

@@ -10,14 +10,18 @@ use super::{Failure, print};
 use crate::clock::Clock;
 use crate::principal::{DeviceToken, InstanceId};
 use crate::simulator::{
-    Account, Action, DeadRefreshToken, Delay, ExpiresIn, Fault, Instance, KnownUsers, Lifetimes,
-    LoginLimit, On, PreviousToken, Refresh, Registration, RegistrationCredentials,
+    self, Account, Action, DeadRefreshToken, Delay, ExpiresIn, Fault, Instance, KnownUsers,
+    Lifetimes, LoginLimit, On, PreviousToken, Refresh, Registration, RegistrationCredentials,
     RegistrationShape, RetryAfter, Settings, Simulator,
 };
 
 /// Only the simulated Damoov, for your own tests. Durations are written like `90s`, `5m`, `1h 30m`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    topic: Option<Topic>,
     /// Where to listen; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:19090")]
     listen: SocketAddr,
@@ -80,6 +84,13 @@ pub struct Args {
     faults: Vec<Fault>,
 }
 
+/// What there is besides serving.
+#[derive(Clone, Copy, Debug, clap::Subcommand)]
+enum Topic {
+    /// Print what it answers, and how faults are made
+    Manual,
+}
+
 /// As [`DeadRefreshToken`].
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum DeadStatus {
@@ -89,24 +100,102 @@ enum DeadStatus {
     Unauthorized,
 }
 
-/// Serves until SIGINT; prints the base URL on one line once it listens.
+/// Serves until SIGINT; prints the base URL on one line once it listens, then what it knows and how
+/// a proxy reaches it.
 pub async fn run(args: Args) -> Result<(), Failure> {
+    if let Some(Topic::Manual) = args.topic {
+        return print(simulator::MANUAL.trim_end());
+    }
     let faults = args.faults();
     let address = args.listen;
-    let simulator = Simulator::start(args.settings())
+    let settings = args.settings();
+    let known = known(&settings);
+    let instances_and_accounts = configured(&settings);
+    let simulator = Simulator::start(settings)
         .await
         .with_context(|| format!("cannot listen on {address}"))
         .map_err(Failure::other)?;
     for fault in faults {
         simulator.handle().add_fault(fault);
     }
-    print(&format!("simulated Damoov: {}", simulator.base_url()))?;
+    let url = simulator.base_url();
+    let file = configuration(&instances_and_accounts, &url);
+    print(&format!(
+        "simulated Damoov: {url}\n\n{known}\nmanual     damoov-proxy simulate manual\n\n\
+         A proxy takes it for Damoov with this damoov-proxy.toml (chmod 600, because keys stand in it):\n\n\
+         {file}"
+    ))?;
     tokio::signal::ctrl_c()
         .await
         .context("cannot wait for Ctrl-C")
         .map_err(Failure::other)?;
     simulator.shutdown().await;
     Ok(())
+}
+
+/// Who may log in, one line each.
+fn known(settings: &Settings) -> String {
+    let instances = settings
+        .instances
+        .iter()
+        .map(|Instance { id, key }| format!("instance   {id}\nkey        {key}\n"));
+    let accounts = settings
+        .accounts
+        .iter()
+        .map(|Account { email, password }| format!("account    {email}\npassword   {password}\n"));
+    instances
+        .chain(accounts)
+        .collect::<String>()
+        .trim_end()
+        .to_owned()
+}
+
+/// The same as a proxy's configuration has it; the first ones are the default.
+fn configured(settings: &Settings) -> String {
+    let instances = settings.instances.iter().enumerate();
+    let instances = instances.map(|(number, Instance { id, key })| {
+        let name = numbered("main", number);
+        let key = toml_string(key);
+        format!("[[instance]]\nname = \"{name}\"\nid = \"{id}\"\nkey = {key}\n")
+            + default(number, settings.instances.len())
+            + "\n"
+    });
+    let accounts = settings.accounts.iter().enumerate();
+    let accounts = accounts.map(|(number, Account { email, password })| {
+        let name = numbered("reporting", number);
+        let (email, password) = (toml_string(email), toml_string(password));
+        format!("[[account]]\nname = \"{name}\"\nemail = {email}\npassword = {password}\n")
+            + default(number, settings.accounts.len())
+            + "\n"
+    });
+    instances.chain(accounts).collect()
+}
+
+fn numbered(name: &str, number: usize) -> String {
+    match number {
+        0 => name.to_owned(),
+        more => format!("{name}-{}", more + 1),
+    }
+}
+
+fn default(number: usize, count: usize) -> &'static str {
+    match number == 0 && count > 1 {
+        true => "default = true\n",
+        false => "",
+    }
+}
+
+/// Any text between quotes.
+fn toml_string(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// A file for a proxy that takes the simulator at `url` for Damoov.
+fn configuration(instances_and_accounts: &str, url: &str) -> String {
+    format!(
+        "listen = \"127.0.0.1:8080\"\n\n{instances_and_accounts}[store]\npath = \"simulated-store\"\n\n\
+         [upstream]\nall_hosts = \"{url}\""
+    )
 }
 
 impl Args {
@@ -230,6 +319,15 @@ mod tests {
         assert_eq!(settings.lifetimes, defaults.lifetimes);
         assert_eq!(settings.refresh, defaults.refresh);
         assert_eq!(settings.registration, defaults.registration);
+    }
+
+    #[test]
+    fn the_manual_shows_the_file_that_is_printed() {
+        let args = parsed(&[]);
+        let url = format!("http://{}", args.listen);
+        let file = configuration(&configured(&args.settings()), &url);
+        let manual = crate::simulator::MANUAL;
+        assert!(manual.contains(&format!("```toml\n{file}\n```")), "{file}");
     }
 
     #[test]

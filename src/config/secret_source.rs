@@ -1,5 +1,6 @@
 //! Where secrets come from: `{ env = "NAME" }`, `{ file = "PATH" }`, or inline where only the
-//! owner can read the file. Knows what a mode must be, and no secret's meaning.
+//! owner can read the file; other texts may come from the same sources. Knows what a mode must be,
+//! and no secret's meaning.
 
 use std::cell::RefCell;
 use std::fs::{File, Metadata};
@@ -22,6 +23,8 @@ const EXPECTED: &str = "expected { env = \"NAME\" } or { file = \"PATH\" }";
 /// Reads secrets, or only how they are written.
 pub(super) struct SecretSources<'e> {
     pub(super) environment: &'e Environment,
+    /// What relative paths are relative to.
+    pub(super) folder: &'e Path,
     pub(super) secrets: Secrets,
     /// Nobody but its owner can read the configuration file.
     pub(super) file_is_private: bool,
@@ -42,6 +45,19 @@ impl SecretSources<'_> {
         }
     }
 
+    /// A text that is no secret but may come from where secrets do; `None` if it does, under
+    /// [`Secrets::Leave`].
+    pub(super) fn read_text(&self, node: &Node) -> Result<Option<String>, String> {
+        match (&node.value, self.secrets) {
+            (Value::Table(source), Secrets::Leave) => self.read_from(source).map(|_| None),
+            (Value::Table(source), Secrets::Resolve) => {
+                let text = self.read_from(source)?;
+                Ok(Some(text.expose().to_owned()))
+            }
+            _ => Ok(node.text().map(str::to_owned)),
+        }
+    }
+
     fn read_from(&self, source: &Table) -> Result<Secret, String> {
         let mut entries = source.iter();
         let (Some((kind, entry)), None) = (entries.next(), entries.next()) else {
@@ -53,7 +69,7 @@ impl SecretSources<'_> {
                 Ok(Secret::from(""))
             }
             ("env", Some(name), Secrets::Resolve) => self.read_variable(name),
-            ("file", Some(path), Secrets::Resolve) => self.read_file(Path::new(path)),
+            ("file", Some(path), Secrets::Resolve) => self.read_file(&self.folder.join(path)),
             _ => Err(EXPECTED.to_owned()),
         }
     }
@@ -152,6 +168,7 @@ mod tests {
     fn read(path: &Path) -> (Result<String, String>, Vec<String>) {
         let sources = SecretSources {
             environment: &Environment::default(),
+            folder: Path::new(""),
             secrets: Secrets::Resolve,
             file_is_private: true,
             warnings: RefCell::default(),

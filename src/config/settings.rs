@@ -18,20 +18,22 @@ use super::quantity::{
 use super::secret_source::SecretSources;
 use super::section::Section;
 use super::shape;
-use super::tree::Node;
+use super::tree::{Node, Value};
 use super::{Secrets, Settings, Store};
 use crate::auth_endpoints::handed_out::HandOut;
 use crate::damoov::routes::{Credential, Replay, Route};
+use crate::principal::InstanceId;
 use crate::secret::Secret;
 use crate::server::Listener;
 use crate::store::{LoginWindow, LoginWindows};
 use crate::telemetry::{self, Format};
+use crate::upstream::Redirects;
 use crate::{auth_endpoints, credentials, replay, server, upstream};
 
 /// The whole file.
 pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settings {
     top.refuse_later(&["caller", "tls", "admin", "drain_delay"]);
-    let server = server(top);
+    let server = server(top, sources);
     if top.count("instance") + top.count("account") == 0 {
         top.refuse_missing(
             "an [[instance]] or [[account]]",
@@ -43,7 +45,7 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
     let budget = top.table("login_budget", login_budget);
     let renewal = top.table("renewal", renewal);
     let upstream = top.table("upstream", |upstream| {
-        self::upstream(upstream, server.threads)
+        self::upstream(upstream, sources, server.threads)
     });
     Settings {
         hosts: top.list("hosts", shape::host),
@@ -75,7 +77,8 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
     }
 }
 
-fn server(top: &mut Section<'_>) -> server::Settings {
+fn server(top: &mut Section<'_>, sources: &SecretSources<'_>) -> server::Settings {
+    let unix_socket = |socket: &mut Section<'_>| unix_socket(socket, sources);
     let listeners = top.one_or_many("listen", unix_socket, loopback);
     server::Settings {
         listeners: listeners.unwrap_or_else(|| vec![Listener::Tcp(([127, 0, 0, 1], 8080).into())]),
@@ -135,8 +138,8 @@ fn loopback(node: &Node) -> Result<Listener, String> {
     }
 }
 
-fn unix_socket(socket: &mut Section<'_>) -> Option<Listener> {
-    let path = socket.require("unix", shape::file_path);
+fn unix_socket(socket: &mut Section<'_>, sources: &SecretSources<'_>) -> Option<Listener> {
+    let path = socket.require("unix", |node| file_path(sources, node));
     let mode = socket.get("mode", shape::mode).unwrap_or(0o660);
     let group = socket.get("group", shape::text);
     Some(Listener::Unix {
@@ -158,13 +161,23 @@ fn instances(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<credenti
     let (mut names, mut ids, mut defaults) = (HashSet::new(), HashSet::new(), 0);
     let mut instances = top.tables("instance", |instance| {
         let name = instance.require("name", shape::name);
-        let id = instance.require("id", shape::instance_id);
+        let id = instance.require("id", |node| instance_id(sources, node));
         let key = instance.require_secret("key", |node| header_secret(sources, node));
         let default = read_default(instance, &mut defaults);
         if name.clone().is_some_and(|name| !names.insert(name)) {
             instance.refuse("name", "another instance has this name");
         }
-        if id.is_some_and(|id| !ids.insert(id)) {
+        // Callers may name an instance by either.
+        let named_as = name
+            .as_deref()
+            .and_then(|name| InstanceId::parse(name).ok());
+        if named_as.is_some() && named_as != id {
+            instance.refuse(
+                "name",
+                "the name is a UUID, but not the id of this instance",
+            );
+        }
+        if id.is_some_and(|id| id != InstanceId::NIL && !ids.insert(id)) {
             instance.refuse("id", "another instance has this id");
         }
         Some(credentials::Instance {
@@ -184,7 +197,7 @@ fn accounts(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<credentia
     let (mut names, mut defaults) = (HashSet::new(), 0);
     let mut accounts = top.tables("account", |account| {
         let name = account.require("name", shape::name);
-        let email = account.require("email", shape::email);
+        let email = account.require("email", |node| email(sources, node));
         let password = account.require_secret("password", |node| sources.read(node));
         let default = read_default(account, &mut defaults);
         if name.clone().is_some_and(|name| !names.insert(name)) {
@@ -201,6 +214,24 @@ fn accounts(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<credentia
         single.default = true;
     }
     accounts
+}
+
+/// An InstanceId; [`InstanceId::NIL`] if it is kept elsewhere and left alone.
+fn instance_id(sources: &SecretSources<'_>, node: &Node) -> Result<InstanceId, String> {
+    match sources.read_text(node)? {
+        Some(text) => shape::instance_id(&text),
+        None if matches!(node.value, Value::Table(_)) => Ok(InstanceId::NIL),
+        None => shape::instance_id(""),
+    }
+}
+
+/// An e-mail address; empty if it is kept elsewhere and left alone.
+fn email(sources: &SecretSources<'_>, node: &Node) -> Result<String, String> {
+    match sources.read_text(node)? {
+        Some(text) => shape::email(&text),
+        None if matches!(node.value, Value::Table(_)) => Ok(String::new()),
+        None => shape::email(""),
+    }
 }
 
 /// `default`, refused when another table of the list has it: `defaults` counts them.
@@ -227,11 +258,16 @@ fn store(store: &mut Section<'_>, sources: &SecretSources<'_>) -> Store {
     let seal_key = |node: &Node| seal_key(sources, node);
     Store {
         path: store
-            .get("path", shape::file_path)
+            .get("path", |node| file_path(sources, node))
             .unwrap_or_else(|| PathBuf::from("/var/lib/damoov-proxy")),
         key: store.secret("key", seal_key),
         old_keys: store.secrets("old_keys", seal_key),
     }
+}
+
+/// A path of the file system, relative to the file's folder.
+fn file_path(sources: &SecretSources<'_>, node: &Node) -> Result<PathBuf, String> {
+    Ok(sources.folder.join(shape::text(node)?))
 }
 
 fn seal_key(sources: &SecretSources<'_>, node: &Node) -> Result<Secret, String> {
@@ -349,7 +385,7 @@ struct Upstream {
     default_host: Option<String>,
 }
 
-fn upstream(upstream: &mut Section<'_>, threads: usize) -> Upstream {
+fn upstream(upstream: &mut Section<'_>, sources: &SecretSources<'_>, threads: usize) -> Upstream {
     let timeout = || duration(MILLISECOND..=HOUR);
     Upstream {
         settings: upstream::Settings {
@@ -366,13 +402,16 @@ fn upstream(upstream: &mut Section<'_>, threads: usize) -> Upstream {
             max_connections: upstream
                 .get("max_connections", integer(threads..=65_536))
                 .unwrap_or(1024.max(threads)),
-            ca_file: upstream.get("ca_file", shape::file_path),
-            redirects: upstream.table("hosts", |hosts| {
-                hosts
-                    .rest(shape::host_name, shape::redirect)
-                    .into_iter()
-                    .collect()
-            }),
+            ca_file: upstream.get("ca_file", |node| file_path(sources, node)),
+            redirects: Redirects {
+                all_others: upstream.get("all_hosts", shape::redirect),
+                hosts: upstream.table("hosts", |hosts| {
+                    hosts
+                        .rest(shape::host_name, shape::redirect)
+                        .into_iter()
+                        .collect()
+                }),
+            },
         },
         default_host: upstream.get("default_host", shape::host),
     }

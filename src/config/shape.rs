@@ -2,7 +2,6 @@
 //! text is not.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use http::{Method, Uri};
 
@@ -30,11 +29,6 @@ pub(super) fn flag(node: &Node) -> Result<bool, String> {
     }
 }
 
-/// A path of the file system.
-pub(super) fn file_path(node: &Node) -> Result<PathBuf, String> {
-    text(node).map(PathBuf::from)
-}
-
 /// One of a few words.
 pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node) -> Result<T, String> {
     move |node| {
@@ -59,20 +53,17 @@ pub(super) fn name(node: &Node) -> Result<String, String> {
 }
 
 /// An InstanceId.
-pub(super) fn instance_id(node: &Node) -> Result<InstanceId, String> {
-    let parsed = node.text().and_then(|text| InstanceId::parse(text).ok());
-    parsed.ok_or_else(|| {
-        "expected a UUID, such as \"11111111-1111-4111-8111-111111111111\"".to_owned()
-    })
+pub(super) fn instance_id(text: &str) -> Result<InstanceId, String> {
+    InstanceId::parse(text)
+        .map_err(|_| "expected a UUID, such as \"11111111-1111-4111-8111-111111111111\"".to_owned())
 }
 
 /// The e-mail address of an account, roughly.
-pub(super) fn email(node: &Node) -> Result<String, String> {
-    let valid = |text: &&str| {
-        text.split_once('@')
-            .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty())
-    };
-    let email = node.text().filter(valid).map(str::to_owned);
+pub(super) fn email(text: &str) -> Result<String, String> {
+    let valid = text
+        .split_once('@')
+        .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
+    let email = valid.then(|| text.to_owned());
     email.ok_or_else(|| "expected an e-mail address, such as \"ops@example.com\"".to_owned())
 }
 

@@ -1,6 +1,5 @@
 //! Engines for the tests of this room: processes on one store. No Damoov answers them.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -64,7 +63,7 @@ impl Medium {
             idle_timeout: Duration::from_secs(1),
             max_connections: 1,
             ca_file: None,
-            redirects: HashMap::from([(auth::HOST.to_owned(), nowhere)]),
+            redirects: [(auth::HOST.to_owned(), nowhere)].into(),
         };
         let key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
         let (provider, background) = Provider::start(Parts {

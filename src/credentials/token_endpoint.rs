@@ -95,7 +95,7 @@ impl TokenEndpoint {
             .pool_idle_timeout(upstream.idle_timeout)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        let base = match upstream.redirects.get(auth::HOST) {
+        let base = match upstream.redirects.of(auth::HOST) {
             None => format!("https://{}", auth::HOST),
             Some(redirect) => format!("{}://{}", redirect.scheme, redirect.authority),
         };

@@ -3,7 +3,6 @@
 
 #![no_main]
 
-use std::collections::HashMap;
 use std::future::{Future, pending, poll_fn};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -329,7 +328,7 @@ fn hosts() -> &'static Hosts {
             idle_timeout: AGES,
             max_connections: 1,
             ca_file: None::<PathBuf>,
-            redirects: HashMap::from([(HOST.to_owned(), redirect)]),
+            redirects: [(HOST.to_owned(), redirect)].into(),
         };
         Hosts::new(&settings).expect("good settings")
     })

@@ -294,12 +294,10 @@ fn the_demo_starts_in_two_seconds_and_each_of_its_lines_does_what_it_says() {
     assert_eq!(sh(burst).trim(), "1000 200");
     let answer = sh(login);
     assert!(answer.contains("HTTP/1.1 200"), "{answer}");
-    let counts: serde_json::Value = serde_json::from_str(&sh(cost)).unwrap();
     assert_eq!(
-        counts["logins"]["ok"], 2,
-        "the first, and one for the lost answer: {counts}"
+        sh(cost).trim(),
+        "logins: expected 2, counted 2; refreshes: expected 2, counted 2"
     );
-    assert_eq!(counts["refreshes"]["ok"], 2, "{counts}");
 
     assert!(demo.child.try_wait().unwrap().is_none(), "it still runs");
     let (rest, code) = demo.interrupt();

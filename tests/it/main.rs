@@ -10,6 +10,7 @@
 )]
 
 // What all of them share: processes and clients; bytes on a socket.
+
 mod harness;
 mod wire;
 
@@ -31,6 +32,10 @@ mod upstream_answers;
 mod live;
 // No secret in any output.
 mod secrets;
+// A new user's first day: the examples as they stand, the simulator as it prints itself.
+mod first_day;
+// What the README lists is what there is.
+mod readme;
 // The commands as processes, and the status listener.
 mod commands;
 // `/metrics`, as the tools of others read it.
