@@ -244,7 +244,11 @@ impl Entry {
         let path = route.path.trim_end_matches('$').to_ascii_lowercase();
         Entry {
             segments: segments(&path).map(Box::from).collect(),
-            initial: path.bytes().nth(1).filter(|letter| *letter != b'*'),
+            initial: path
+                .as_bytes()
+                .get(1)
+                .copied()
+                .filter(|letter| *letter != b'*'),
             beginning: match path.split_once('*') {
                 None => Beginning::Whole(path.trim_end_matches('/').into()),
                 Some((literal, _)) => Beginning::ToWildcard(literal.into()),
