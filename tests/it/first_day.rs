@@ -22,9 +22,9 @@ fn file(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// A proxy that listens. Killed when dropped.
+/// A proxy that listens.
 struct Running {
-    child: Child,
+    child: Killed,
     address: SocketAddr,
     /// Kept open for what it logs later on.
     _log: BufReader<ChildStderr>,
@@ -33,8 +33,8 @@ struct Running {
 impl Running {
     /// Starts it, and waits until its log says where it listens.
     fn start(mut command: Command) -> Running {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut child = Killed(command.stderr(Stdio::piped()).spawn().unwrap());
+        let mut log = BufReader::new(child.0.stderr.take().expect("piped"));
         let mut said = String::new();
         loop {
             let before = said.len();
@@ -51,13 +51,6 @@ impl Running {
                 };
             }
         }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -126,8 +119,8 @@ async fn the_minimal_file_runs_as_it_stands_for_somebody_who_is_not_root() {
     let answer = scores(running.address).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(folder.path().join("store/tokens.db").exists());
-    kill_process(Pid::from_child(&running.child), Signal::TERM).unwrap();
-    let ended = tokio::task::spawn_blocking(move || running.child.wait().unwrap());
+    kill_process(Pid::from_child(&running.child.0), Signal::TERM).unwrap();
+    let ended = tokio::task::spawn_blocking(move || running.child.0.wait().unwrap());
     assert!(ended.await.unwrap().success());
     let check = captured(start(&["check"])).await;
     assert!(check.status.success(), "{check:?}");
