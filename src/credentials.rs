@@ -21,10 +21,12 @@ mod mass_rejection;
 mod pace;
 mod pair;
 mod password;
+mod probes;
 mod provider;
 mod refresh;
 mod renewal;
 pub mod seal;
+mod shared;
 mod token_endpoint;
 
 pub use adoption::Expected;
@@ -60,7 +62,7 @@ pub struct Settings {
     pub timeout: Duration,
     /// Idle pairs are renewed at this age; `None`: never.
     pub keep_refresh_tokens: Option<Duration>,
-    /// The pace of renewals that a mass expiry causes; at least 1.
+    /// The pace of renewals that no request waits for; at least 1.
     pub renewals_per_second: u32,
     /// How long a rejected login is remembered.
     pub remember_rejected: Duration,

@@ -64,6 +64,8 @@ pub struct Metrics {
     pub principals_contested: Registered<Gauge>,
     /// 1 while a mass rejection of RefreshTokens suspends logins.
     pub logins_suspended: Registered<Gauge>,
+    /// Pairs that Damoov rejects while it accepts newer ones.
+    pub old_pairs_rejected: Registered<Counter>,
     /// Calls to the store.
     pub store_operations: Registered<Family<StoreLabels, Counter>>,
     /// Credentials in memory.
@@ -169,6 +171,11 @@ impl Metrics {
                 "logins_suspended",
                 "1 while logins are suspended because Damoov rejects every RefreshToken",
                 Gauge::default(),
+            ),
+            old_pairs_rejected: r.add(
+                "old_pairs_rejected",
+                "RefreshTokens that the API rejects while it accepts newer ones, as after a backup was restored",
+                Counter::default(),
             ),
             store_operations: r.add(
                 "store_operations",

@@ -84,11 +84,7 @@ pub struct OpenStore {
 /// Opens the store that the settings name, creating it and its key where there is none.
 pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreError> {
     let run = RunId(uuid::Uuid::new_v4());
-    let store = Arc::new(sqlite::open(
-        &settings.path,
-        run,
-        Clock::from_environment(),
-    )?);
+    let store = Arc::new(sqlite::open(&settings.path, run)?);
     let file = settings.path.join(seal::KEY_FILE);
     let unusable = |source| StoreError::KeyFile {
         path: file.clone(),

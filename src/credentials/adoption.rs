@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::damoov::auth::Grant;
 use crate::metrics::StoreOperation;
 use crate::principal::{InstanceId, Principal};
+use crate::store::Change;
 
 /// Tokens that a registration may bring. Asked for before it is sent, handed in with what it
 /// brought.
@@ -82,11 +83,35 @@ impl Provider {
         let forgotten = self.engine.store.forget(principal).await;
         self.engine.counted(StoreOperation::Note, forgotten)?;
         self.engine.cache.forget(principal);
+        self.engine.starts_anew(principal);
         Ok(())
     }
 }
 
 impl Engine {
+    /// Drops what this process alone remembers against a principal that was forgotten.
+    fn starts_anew(&self, principal: &Principal) {
+        self.cache.unsettle(principal);
+        self.mass_rejection.moved_on(principal);
+        self.uncontest(principal, None);
+    }
+
+    /// Does the same where another process, or the command line, forgot it or renewed it.
+    pub(super) fn follow(&self, change: &Change) {
+        let Change {
+            principal,
+            generation,
+            epoch,
+        } = change;
+        self.cache.follow(principal, *generation, *epoch);
+        self.uncontest(principal, Some(*epoch));
+        if let Some(rejected) = self.mass_rejection.waits_with(principal)
+            && rejected != (*generation, *epoch)
+        {
+            self.mass_rejection.moved_on(principal);
+        }
+    }
+
     /// Commits `pair` on top of whatever is older. Without a lease: those are the run's, not the
     /// task's, so that giving one back here would take it from a flight of the same principal. A
     /// refresh under way, here or elsewhere, finds itself superseded.
@@ -112,7 +137,9 @@ impl Engine {
             match made.await? {
                 Made::Durable(credentials) => {
                     // Its RefreshToken is as new as after a login.
-                    self.mass_rejection.logged_in(principal);
+                    if let Err(error) = self.mass_rejection.logged_in(principal).await {
+                        tracing::warn!(%error, "a registration could not be told to the guard against mass rejections");
+                    }
                     return Ok(credentials);
                 }
                 Made::Superseded(now) => entry = now,

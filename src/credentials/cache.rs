@@ -177,8 +177,8 @@ pub(super) struct Cache {
     credentials: Hot,
     /// The newest generation that got a 401, until a newer one is there: it outlives eviction.
     rejected: DashMap<Principal, Generation>,
-    /// Principals whose 401s are not about expiry.
-    settled: Lru<Principal, ()>,
+    /// Principals whose 401s are not about expiry, with the epoch that they had then.
+    settled: Lru<Principal, u64>,
     clock: Clock,
 }
 
@@ -267,7 +267,13 @@ impl Cache {
 
     /// The next 401s of this principal are the answer, for 60 s.
     pub(super) fn settle(&self, principal: &Principal) {
-        self.settled.insert(principal.clone(), ());
+        let epoch = self.peek(principal).map_or(0, |found| found.epoch);
+        self.settled.insert(principal.clone(), epoch);
+    }
+
+    /// The next 401 of this principal renews again.
+    pub(super) fn unsettle(&self, principal: &Principal) {
+        self.settled.invalidate(principal);
     }
 
     /// Whether a 401 of this principal is the answer.
@@ -277,6 +283,13 @@ impl Cache {
 
     /// Drops what another process, or a forget, has overtaken.
     pub(super) fn follow(&self, principal: &Principal, generation: Generation, epoch: u64) {
+        if self
+            .settled
+            .get(principal)
+            .is_some_and(|then| then != epoch)
+        {
+            self.unsettle(principal);
+        }
         self.credentials.remove_if(principal, |found| {
             found.generation < generation || found.epoch != epoch
         });

@@ -51,8 +51,8 @@ pub(super) struct Engine {
     pub(super) mass_rejection: MassRejection,
     pub(super) breakers: Breakers,
     pub(super) wrong_passwords: WrongPasswords,
-    /// Who is contested, until when: only for the metric.
-    pub(super) contested: Mutex<HashMap<Principal, Timestamp>>,
+    /// Who is contested, with its epoch, until when: only for the metric.
+    pub(super) contested: Mutex<HashMap<Principal, (u64, Timestamp)>>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     /// Where renewals run: no caller's runtime.

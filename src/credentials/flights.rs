@@ -27,6 +27,19 @@ pub(super) struct Ask {
     pub(super) newer_than: Option<Generation>,
     /// What asked.
     pub(super) trigger: Trigger,
+    /// Whether it is to show if the API works.
+    pub(super) probing: Probing,
+}
+
+/// Whether a flight is to show if the API works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probing {
+    /// It is not.
+    No,
+    /// By a refresh; it does not log in.
+    ByRefresh,
+    /// By a refresh, and a login if that is rejected, although logins are suspended.
+    ByLogin,
 }
 
 /// One running renewal.
@@ -188,6 +201,7 @@ mod tests {
             instance: None,
             newer_than: None,
             trigger: Trigger::Missing,
+            probing: Probing::No,
         }
     }
 

@@ -1,20 +1,18 @@
 //! What nobody asks for: renewing used tokens ahead of time and idle pairs before their
-//! RefreshToken dies, probing during a mass rejection, following what other processes commit.
+//! RefreshToken dies, following what other processes commit.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::Engine;
-use super::flights::Ask;
-use super::login::PROBE_EVERY;
-use super::mass_rejection::Probe;
+use super::flights::{Ask, Probing};
 use crate::clock::Timestamp;
 use crate::metrics::{StoreOperation, Trigger};
 use crate::principal::Principal;
 use crate::store::Generation;
 
 /// How often the keeper looks around.
-const ROUND: Duration = PROBE_EVERY;
+const ROUND: Duration = Duration::from_secs(60);
 /// Idle pairs started in one round at most; `renewals_per_second` paces them.
 const MOST_IDLE: usize = 1000;
 
@@ -24,11 +22,6 @@ pub(super) async fn keep(engine: Arc<Engine>) {
     let mut idle_seen = 0;
     loop {
         engine.clock.sleep(ROUND).await;
-        match engine.mass_rejection.next_probe() {
-            Some(Probe::Refresh(witness)) => renew(&engine, &witness).await,
-            Some(Probe::LogIn(principal)) => log_in(&engine, &principal).await,
-            None => {}
-        }
         for due in engine.cache.due_ahead() {
             if due.claim_ahead(engine.clock.now()) {
                 start(&engine, &due.principal, Trigger::Ahead, due.generation);
@@ -46,9 +39,7 @@ pub(super) async fn keep(engine: Arc<Engine>) {
 pub(super) async fn follow(engine: Arc<Engine>) {
     let mut changes = engine.store.changes();
     while let Some(change) = changes.recv().await {
-        engine
-            .cache
-            .follow(&change.principal, change.generation, change.epoch);
+        engine.follow(&change);
     }
 }
 
@@ -80,25 +71,13 @@ async fn renew(engine: &Arc<Engine>, principal: &Principal) {
     }
 }
 
-/// Does the same, and lets the principal log in although logins are suspended, if its refresh is
-/// rejected again.
-async fn log_in(engine: &Arc<Engine>, principal: &Principal) {
-    if let Ok(entry) = engine.load(principal).await {
-        let patience = engine.clock.now().plus(PROBE_EVERY);
-        let ask = ask(Trigger::Asked, entry.generation);
-        engine.board(principal, ask, Some(patience));
-    }
-}
-
-fn start(engine: &Arc<Engine>, principal: &Principal, trigger: Trigger, than: Generation) {
-    engine.board(principal, ask(trigger, than), None);
-}
-
 /// For a newer pair than the one of that generation, even if its token would still do.
-fn ask(trigger: Trigger, than: Generation) -> Ask {
-    Ask {
+fn start(engine: &Arc<Engine>, principal: &Principal, trigger: Trigger, than: Generation) {
+    let ask = Ask {
         instance: None,
         newer_than: Some(than),
         trigger,
-    }
+        probing: Probing::No,
+    };
+    engine.board(principal, ask, None);
 }

@@ -5,20 +5,19 @@ use std::time::Duration;
 
 use super::Error;
 use super::engine::Engine;
-use super::flights::{Flight, Outcome};
+use super::flights::{Flight, Outcome, Probing};
+use super::mass_rejection::AGAIN;
 use super::pair::Pair;
 use super::token_endpoint::Reply;
 use crate::clock::Timestamp;
 use crate::damoov::auth::{self, Answer, Call};
-use crate::metrics::{Grant, RenewalResult, Trigger};
+use crate::metrics::{Grant, RenewalResult};
 use crate::principal::{InstanceId, Principal};
 use crate::store::{Class, Entry, Note, Rejected};
 
 /// A pair of ours rejected so soon after a login that replaced another of ours: somebody else logs
 /// this principal in too.
 const AGAIN_WITHIN: Duration = Duration::from_secs(24 * 3600);
-/// How often one principal is probed while logins are suspended.
-pub(super) const PROBE_EVERY: Duration = Duration::from_secs(60);
 /// Logins per renewal that may fail without a definite answer; each takes a slot.
 const TRIES: u32 = 3;
 
@@ -38,7 +37,14 @@ impl Engine {
         flight: &Flight,
         entry: &Entry,
     ) -> Result<Option<Pair>, Error> {
-        self.check_not_waiting(flight)?;
+        if flight.ask.probing == Probing::No
+            && let Some(rejected) = self.mass_rejection.waits_with(&flight.principal)
+        {
+            if entry.record.is_some() && rejected == (entry.generation, entry.epoch) {
+                return Err(self.suspended());
+            }
+            self.mass_rejection.moved_on(&flight.principal);
+        }
         if let Some(pair) = self.refreshable(flight, entry) {
             return Ok(Some(pair));
         }
@@ -47,13 +53,13 @@ impl Engine {
         Ok(None)
     }
 
-    /// While refreshes are rejected by the mass nobody else's turn is taken.
-    pub(super) fn check_not_waiting(&self, flight: &Flight) -> Result<(), Error> {
-        let asked = flight.ask.trigger == Trigger::Asked;
-        match !asked && self.mass_rejection.is_waiting(&flight.principal) {
-            true => Err(self.suspended()),
-            false => Ok(()),
+    /// While refreshes are rejected by the mass, who was rejected takes no turn and no lease.
+    pub(super) async fn check_not_waiting(&self, flight: &Flight) -> Result<(), Error> {
+        if self.mass_rejection.waits_with(&flight.principal).is_some() {
+            let entry = self.load(&flight.principal).await?;
+            self.check_refused(flight, &entry)?;
         }
+        Ok(())
     }
 
     /// Logs the flight's principal in and commits the pair.
@@ -64,7 +70,7 @@ impl Engine {
         };
         let identity = self.identity(flight, entry)?;
         self.check_remembered(entry, &identity).map_err(refused)?;
-        self.check_suspended(flight, entry).map_err(refused)?;
+        self.check_suspended(flight, entry).await.map_err(refused)?;
         self.check_contested(flight, entry).await.map_err(refused)?;
         let class = class(&flight.principal, entry);
         if identity
@@ -78,7 +84,7 @@ impl Engine {
             self.patient_with_host(flight).await?;
             let slot = self.budget.take(&*self.store, class, || flight.patience());
             let taken = self.unless_closing(slot).await?.map_err(refused)?;
-            self.check_suspended(flight, entry).map_err(refused)?;
+            self.check_suspended(flight, entry).await.map_err(refused)?;
             if self.is_overtaken(&flight.principal, entry).await? {
                 return Ok(None);
             }
@@ -159,9 +165,10 @@ impl Engine {
         if let Some(instance) = instance {
             self.breakers.accepted(instance);
         }
-        self.mass_rejection.logged_in(&flight.principal);
-        self.probe_ended(flight, true);
         let landed = self.commit_login(flight, entry, instance, pair).await;
+        if let Err(error) = self.mass_rejection.logged_in(&flight.principal).await {
+            tracing::warn!(%error, "a login could not be told to the guard against mass rejections");
+        }
         if self.is_displaced(entry)
             && let Err(error) = self
                 .note(&flight.principal, Note::Displaced(self.wall()))
@@ -179,7 +186,6 @@ impl Engine {
         instance: Option<InstanceId>,
         fingerprint: [u8; 8],
     ) -> Result<(), Error> {
-        self.probe_ended(flight, false);
         let known = entry.record.as_ref().is_some_and(|record| record.known);
         if let Some(instance) = instance
             && known
@@ -265,12 +271,13 @@ impl Engine {
         }
     }
 
-    /// Those who hold a pair wait while it is the API that is wrong; a probe passes.
-    fn check_suspended(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
+    /// Those who hold a pair wait while it is the API that is wrong; a probe passes. Asks the store:
+    /// another process may have found out.
+    async fn check_suspended(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
         let holds_a_pair = entry.record.is_some();
         if holds_a_pair
-            && flight.ask.trigger != Trigger::Asked
-            && self.mass_rejection.hold(&flight.principal)
+            && flight.ask.probing != Probing::ByLogin
+            && self.mass_rejection.hold(&flight.principal, entry).await?
         {
             return Err(self.suspended());
         }
@@ -279,14 +286,7 @@ impl Engine {
 
     fn suspended(&self) -> Error {
         Error::Suspended {
-            retry_after: self.clock.to_real(PROBE_EVERY),
-        }
-    }
-
-    fn probe_ended(&self, flight: &Flight, logged_in: bool) {
-        if flight.ask.trigger == Trigger::Asked && self.mass_rejection.probe_ended(logged_in) {
-            self.metrics.logins_suspended.set(0);
-            tracing::warn!("the RefreshTokens really were dead: logins are no longer suspended");
+            retry_after: self.clock.to_real(AGAIN),
         }
     }
 
@@ -308,7 +308,7 @@ impl Engine {
         );
         self.note(&flight.principal, Note::ContestedUntil(until))
             .await?;
-        self.is_contested(&flight.principal, until);
+        self.is_contested(&flight.principal, entry.epoch, until);
         Err(Error::Contested {
             retry_after: self.clock.to_real(until.since(now)),
         })
@@ -328,12 +328,25 @@ impl Engine {
     }
 
     /// Remembers, for the metric, that a principal is contested.
-    pub(super) fn is_contested(&self, principal: &Principal, until: Timestamp) {
+    fn is_contested(&self, principal: &Principal, epoch: u64, until: Timestamp) {
         let mut contested = self
             .contested
             .lock()
             .expect("no code panics under this lock");
-        contested.insert(principal.clone(), until);
+        contested.insert(principal.clone(), (epoch, until));
+    }
+
+    /// A principal whose epoch is another one now was forgotten: nobody contests it.
+    pub(super) fn uncontest(&self, principal: &Principal, epoch: Option<u64>) {
+        let mut contested = self
+            .contested
+            .lock()
+            .expect("no code panics under this lock");
+        if let Some((then, _)) = contested.get(principal)
+            && Some(*then) != epoch
+        {
+            contested.remove(principal);
+        }
     }
 
     /// How many principals are contested now.
@@ -343,7 +356,7 @@ impl Engine {
             .contested
             .lock()
             .expect("no code panics under this lock");
-        contested.retain(|_, until| *until > now);
+        contested.retain(|_, (_, until)| *until > now);
         contested.len().try_into().unwrap_or(i64::MAX)
     }
 

@@ -1,344 +1,333 @@
 //! The guard against a broken deploy of the API: when RefreshTokens of many principals are rejected
 //! at once, it is the API that is wrong, not they. Then logins of those who hold a pair are
-//! suspended, and once a minute it is tried whether the API works again.
+//! suspended, and it is tried now and then whether the API works again.
 //!
-//! A principal that logged in since then is a witness: its RefreshToken is new, so that a rejection
-//! of it speaks against the API, and costs no login. Without a witness one of those who wait logs in.
+//! A pair that is newer than the rejected ones and refreshes proves that the API works, and that it
+//! is their age that is wrong with the others: a backup was restored, or Damoov revoked what is
+//! older. From then on such a rejection is believed once a newer pair has been seen to refresh after
+//! it, and it has come a second time.
+//!
+//! What is counted, suspended and proved is the [`State`] that all processes on one store share; who
+//! waits is this process's own.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::Mutex;
+mod state;
 
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::shared::{Shared, SharedMoment};
+use crate::clock::{Clock, Moment, Timestamp};
+use crate::metrics::Metrics;
 use crate::principal::Principal;
+use crate::store::{Entry, Error, Generation, Store};
+pub(super) use state::{How, Verdict};
+use state::{Probe as Claimed, State};
 
-/// So many distinct principals in a row make a mass rejection.
-const MANY: usize = 5;
-/// So many probes in a row that log in prove that the pairs really were dead.
-const PROVEN: u32 = 5;
-/// Beside witnesses, every so many probes one is a login all the same: a witness may have been
-/// logged in by somebody else.
-const DOUBT: u32 = 60;
+/// The row of the store.
+const ROW: &str = "mass rejection";
+/// Those who are suspended are told to come back after this time: two refreshes are tried in it.
+pub(super) const AGAIN: Duration = state::REFRESH_EVERY.saturating_mul(2);
+/// The patience of a probe that may log in.
+pub(super) const PROBE_PATIENCE: Duration = state::LOGIN_EVERY;
+/// A rejection waits this long for a newer pair to refresh; then nothing is proved any more.
+const CONFIRMED_WITHIN: Duration = state::REFRESH_EVERY.saturating_mul(3);
+/// After this time another process withdraws the notes that the one which suspended has not.
+const WITHDRAWN_WITHIN: Duration = Duration::from_secs(10);
+/// While pairs die of their age that is said once in this time.
+const OUTLIVED_AGAIN: Duration = Duration::from_secs(60);
 
 /// Counts rejections and, once there are many, holds logins back.
-#[derive(Debug)]
 pub(super) struct MassRejection {
-    state: Mutex<State>,
+    shared: Shared<State>,
+    store: Arc<dyn Store>,
+    waiting: Mutex<Waiting>,
+    /// How many rejections wait to be confirmed.
+    unsure: AtomicUsize,
+    /// Whether it was said that logins are suspended.
+    told: AtomicBool,
+    outlived: Mutex<Outlived>,
+    /// Wakes who tries whether the API works.
+    wake: Notify,
+    clock: Clock,
+    metrics: Arc<Metrics>,
 }
 
-#[derive(Debug)]
-enum State {
-    /// Nothing is wrong.
-    Counting {
-        /// The distinct principals whose refresh was rejected since one last succeeded.
-        rejected: Vec<Principal>,
-        /// Those of them that have logged in since.
-        witnesses: VecDeque<Principal>,
-    },
-    /// Logins of those who hold a pair wait.
-    Suspended {
-        /// Who was rejected and wants to be probed, in rotation.
-        waiting: VecDeque<Principal>,
-        /// The same as a set.
-        is_waiting: HashSet<Principal>,
-        /// Who logged in since the rejections began, in rotation.
-        witnesses: VecDeque<Principal>,
-        /// Probes so far.
-        probes: u32,
-        /// Probes in a row that logged in.
-        logged_in: u32,
-    },
+/// Who was rejected during this suspension and wants to be probed, in rotation, with the generation
+/// and epoch that were rejected.
+#[derive(Debug, Default)]
+struct Waiting {
+    queue: VecDeque<Principal>,
+    rejected: HashMap<Principal, (Generation, u64)>,
 }
 
-/// What a rejection means.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// This RefreshToken is dead.
-    Dead,
-    /// The API is broken, as of now. The notes on these principals are to be withdrawn.
-    Broken(Vec<Principal>),
-    /// The API was broken already.
-    StillBroken,
+/// Pairs that were believed dead because newer ones refresh.
+#[derive(Debug, Default)]
+struct Outlived {
+    /// When they were last told of.
+    told: Option<Moment>,
+    /// How many since.
+    count: u64,
 }
 
-/// How it is tried whether the API works again.
+/// How it is tried whether the API works.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Probe {
-    /// Refresh this principal's pair, which is new; do not log it in.
+    /// Refresh this principal's pair; do not log it in.
     Refresh(Principal),
     /// Refresh this principal's pair, and log it in if that is rejected.
     LogIn(Principal),
 }
 
-impl State {
-    fn calm() -> State {
-        State::Counting {
-            rejected: Vec::new(),
-            witnesses: VecDeque::new(),
+impl Waiting {
+    fn add(&mut self, principal: &Principal, entry: &Entry) {
+        let rejected = (entry.generation, entry.epoch);
+        if self.rejected.insert(principal.clone(), rejected).is_none() {
+            self.queue.push_back(principal.clone());
         }
     }
 
-    /// Remembers who wants to be probed. A witness needs not.
-    fn enqueue(&mut self, principal: &Principal) {
-        if let State::Suspended {
-            waiting,
-            is_waiting,
-            witnesses,
-            ..
-        } = self
-            && !witnesses.contains(principal)
-            && is_waiting.insert(principal.clone())
-        {
-            waiting.push_back(principal.clone());
+    fn remove(&mut self, principal: &Principal) {
+        if self.rejected.remove(principal).is_some() {
+            self.queue.retain(|waits| waits != principal);
         }
+    }
+
+    /// The next in rotation; stays in line.
+    fn next(&mut self) -> Option<Principal> {
+        let next = self.queue.pop_front()?;
+        self.queue.push_back(next.clone());
+        Some(next)
     }
 }
 
 impl MassRejection {
-    pub(super) fn new() -> MassRejection {
+    pub(super) fn new(store: Arc<dyn Store>, clock: Clock, metrics: Arc<Metrics>) -> MassRejection {
         MassRejection {
-            state: Mutex::new(State::calm()),
+            shared: Shared::new(ROW),
+            store,
+            waiting: Mutex::default(),
+            unsure: AtomicUsize::new(0),
+            told: AtomicBool::new(false),
+            outlived: Mutex::default(),
+            wake: Notify::new(),
+            clock,
+            metrics,
         }
     }
 
-    /// A refresh succeeded: true when this ends a suspension.
-    pub(super) fn refreshed(&self) -> bool {
-        let before = std::mem::replace(&mut *self.lock(), State::calm());
-        matches!(before, State::Suspended { .. })
+    /// Looks at what other processes wrote.
+    pub(super) async fn follow(&self) -> Result<(), Error> {
+        let now = self.shared.load(&*self.store).await?;
+        self.tell(&now);
+        Ok(())
     }
 
-    /// A refresh of `principal` was definitely rejected. Only `counted` ones (not preceded by a
-    /// lost answer or a crash) make a mass rejection.
-    pub(super) fn rejected(&self, principal: &Principal, counted: bool) -> Verdict {
-        let mut state = self.lock();
-        match &mut *state {
-            State::Suspended { .. } => {
-                state.enqueue(principal);
-                Verdict::StillBroken
-            }
-            State::Counting {
-                rejected,
-                witnesses,
-            } => {
-                if counted && !rejected.contains(principal) {
-                    rejected.push(principal.clone());
-                }
-                if rejected.len() < MANY {
-                    return Verdict::Dead;
-                }
-                let (rejected, witnesses) = (std::mem::take(rejected), std::mem::take(witnesses));
-                *state = State::Suspended {
-                    waiting: VecDeque::new(),
-                    is_waiting: HashSet::new(),
-                    witnesses,
-                    probes: 0,
-                    logged_in: 0,
-                };
-                state.enqueue(principal);
-                Verdict::Broken(rejected)
-            }
+    /// A refresh of `principal`'s pair, received at `received`, succeeded. Costs nothing while
+    /// nothing is wrong, unless it was a `probe`.
+    pub(super) async fn refreshed(
+        &self,
+        principal: &Principal,
+        received: Timestamp,
+        probe: bool,
+    ) -> Result<(), Error> {
+        if !probe && self.shared.last_seen().is_calm() {
+            return Ok(());
         }
+        self.update(|state| state.refreshed(principal, received))
+            .await
     }
 
-    /// `principal` logged in: its RefreshToken is new.
-    pub(super) fn logged_in(&self, principal: &Principal) {
-        let mut state = self.lock();
-        let witnesses = match &mut *state {
-            State::Counting { rejected, .. } if !rejected.contains(principal) => return,
-            State::Counting { witnesses, .. } => witnesses,
-            State::Suspended {
-                waiting,
-                is_waiting,
-                witnesses,
-                ..
-            } => {
-                if is_waiting.remove(principal) {
-                    waiting.retain(|waits| waits != principal);
-                }
-                witnesses
-            }
-        };
-        if !witnesses.contains(principal) {
-            witnesses.push_back(principal.clone());
+    /// A refresh of the pair in `entry` was definitely rejected.
+    pub(super) async fn rejected(
+        &self,
+        principal: &Principal,
+        entry: &Entry,
+        how: How,
+    ) -> Result<Verdict, Error> {
+        let received = entry.record.as_ref().map(|record| record.received);
+        let (received, now) = (received.unwrap_or_default(), self.now());
+        let verdict = self
+            .update(|state| state.rejected(principal, received, how, &now))
+            .await?;
+        match &verdict {
+            Verdict::StillBroken | Verdict::Broken(_) => self.lock().add(principal, entry),
+            Verdict::Outlived => self.count_outlived(),
+            Verdict::Dead | Verdict::Unsure(_) => {}
         }
+        Ok(verdict)
     }
 
-    /// Whether logins of those who hold a pair, as `principal` does, are suspended; if so it will
-    /// be probed in its turn.
-    pub(super) fn hold(&self, principal: &Principal) -> bool {
-        let mut state = self.lock();
-        state.enqueue(principal);
-        matches!(*state, State::Suspended { .. })
-    }
-
-    /// Whether `principal` was rejected during this suspension: no need to ask again before its
-    /// probe.
-    pub(super) fn is_waiting(&self, principal: &Principal) -> bool {
-        match &*self.lock() {
-            State::Counting { .. } => false,
-            State::Suspended { is_waiting, .. } => is_waiting.contains(principal),
+    /// Waits until a newer pair refreshes, after the one that made the count of confirmations
+    /// `since`; false where that did not come, or nothing is proved any more.
+    pub(super) async fn confirmed(&self, since: u64) -> Result<bool, Error> {
+        let _unsure = Unsure::new(self);
+        self.wake.notify_one();
+        let mut seen = self.shared.watch();
+        let told = seen.wait_for(|seen| seen.value.confirmed().is_none_or(|count| count > since));
+        let within = self.clock.to_real(CONFIRMED_WITHIN);
+        if let Ok(Ok(seen)) = tokio::time::timeout(within, told).await {
+            return Ok(seen.value.confirmed().is_some());
         }
+        self.update(State::unproven).await?;
+        Ok(false)
     }
 
-    /// What to try next.
-    pub(super) fn next_probe(&self) -> Option<Probe> {
-        let mut state = self.lock();
-        let State::Suspended {
-            waiting,
-            is_waiting,
-            witnesses,
-            probes,
-            ..
-        } = &mut *state
-        else {
+    /// `principal` was given a new pair, not by a refresh.
+    pub(super) async fn logged_in(&self, principal: &Principal) -> Result<(), Error> {
+        self.lock().remove(principal);
+        if self.shared.last_seen().is_calm() {
+            return Ok(());
+        }
+        let now = self.now();
+        self.update(|state| state.logged_in(principal, &now)).await
+    }
+
+    /// Whether logins of those who hold a pair are suspended, as the store says at this moment; if
+    /// so `principal` will be probed in its turn.
+    pub(super) async fn hold(&self, principal: &Principal, entry: &Entry) -> Result<bool, Error> {
+        self.follow().await?;
+        let suspended = self.shared.last_seen().is_suspended();
+        if suspended {
+            self.lock().add(principal, entry);
+        }
+        Ok(suspended)
+    }
+
+    /// The generation and epoch of `principal` that were rejected during this suspension: no need
+    /// to ask for them again before its probe.
+    pub(super) fn waits_with(&self, principal: &Principal) -> Option<(Generation, u64)> {
+        if !self.shared.last_seen().is_suspended() {
             return None;
-        };
-        *probes += 1;
-        if *probes % DOUBT != 0
-            && let Some(witness) = witnesses.pop_front()
+        }
+        self.lock().rejected.get(principal).copied()
+    }
+
+    /// `principal` has another pair than the rejected one, or none.
+    pub(super) fn moved_on(&self, principal: &Principal) {
+        self.lock().remove(principal);
+    }
+
+    /// There is nothing to probe `principal` with.
+    pub(super) async fn no_witness(&self, principal: &Principal) -> Result<(), Error> {
+        self.moved_on(principal);
+        self.update(|state| state.forgotten(principal)).await
+    }
+
+    /// Returns when it may be time for a probe.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Takes the turn to try whether the API works, if it is due and no other process has it.
+    pub(super) async fn claim_probe(&self) -> Result<Option<Probe>, Error> {
+        let wanted = self.unsure.load(Ordering::Acquire) > 0;
+        let now = self.now();
+        let would = State::clone(&self.shared.last_seen()).claim_probe(wanted, &now);
+        if would.is_none() {
+            return Ok(None);
+        }
+        let claimed = self.update(|state| state.claim_probe(wanted, &now)).await?;
+        let next = |listed| self.lock().next().unwrap_or(listed);
+        Ok(claimed.map(|claimed| match claimed {
+            Claimed::Witness(witness) => Probe::Refresh(witness),
+            Claimed::Waiting(listed) => Probe::Refresh(next(listed)),
+            Claimed::LogIn(listed) => Probe::LogIn(next(listed)),
+        }))
+    }
+
+    /// Those whose notes a process that ended early has not withdrawn.
+    pub(super) fn to_withdraw(&self) -> Vec<Principal> {
+        let now = self.now();
+        self.shared.last_seen().to_withdraw(WITHDRAWN_WITHIN, &now)
+    }
+
+    /// The notes of those who were rejected are withdrawn.
+    pub(super) async fn withdrew(&self) -> Result<(), Error> {
+        self.update(State::withdrew).await
+    }
+
+    async fn update<R>(&self, change: impl FnMut(&mut State) -> R) -> Result<R, Error> {
+        let result = self.shared.update(&*self.store, change).await?;
+        self.tell(&self.shared.last_seen());
+        Ok(result)
+    }
+
+    /// Keeps the alarm up for as long as pairs die of their age.
+    fn count_outlived(&self) {
+        self.metrics.old_pairs_rejected.inc();
+        let now = self.clock.now();
+        let mut outlived = self
+            .outlived
+            .lock()
+            .expect("no code panics under this lock");
+        outlived.count += 1;
+        if outlived
+            .told
+            .is_none_or(|told| now.since(told) >= OUTLIVED_AGAIN)
         {
-            witnesses.push_back(witness.clone());
-            return Some(Probe::Refresh(witness));
+            tracing::error!(
+                count = outlived.count,
+                "Damoov rejects RefreshTokens that are older than others which it accepts: was a \
+                 backup restored? Each costs a login"
+            );
+            *outlived = Outlived {
+                told: Some(now),
+                count: 0,
+            };
         }
-        let next = waiting.pop_front()?;
-        is_waiting.remove(&next);
-        Some(Probe::LogIn(next))
     }
 
-    /// A probe's refresh was rejected and it logged in, or did not: true when this ends the
-    /// suspension.
-    pub(super) fn probe_ended(&self, success: bool) -> bool {
-        let mut state = self.lock();
-        let State::Suspended { logged_in, .. } = &mut *state else {
-            return false;
-        };
-        *logged_in = if success { *logged_in + 1 } else { 0 };
-        let proven = *logged_in >= PROVEN;
-        if proven {
-            *state = State::calm();
+    /// Says what changed, whichever process it was that changed it.
+    fn tell(&self, now: &State) {
+        let suspended = now.is_suspended();
+        if self.told.swap(suspended, Ordering::AcqRel) == suspended {
+            return;
         }
-        proven
+        self.metrics.logins_suspended.set(suspended.into());
+        *self.lock() = Waiting::default();
+        match (suspended, now.confirmed()) {
+            (true, _) => tracing::error!(
+                "Damoov rejects the RefreshTokens of {} principals in a row: logins of those who \
+                 hold one are suspended, and a refresh is tried every {} s",
+                now.count(),
+                state::REFRESH_EVERY.as_secs()
+            ),
+            (false, None) => {
+                tracing::warn!("Damoov accepts RefreshTokens again: logins are no longer suspended")
+            }
+            (false, Some(_)) => tracing::error!(
+                "Damoov accepts new RefreshTokens and rejects older ones, as after a backup was \
+                 restored: logins are no longer suspended, and whoever holds an older one is \
+                 logged in, as fast as the budget allows"
+            ),
+        }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().expect("no code panics under this lock")
+    fn now(&self) -> SharedMoment {
+        SharedMoment::now(&self.clock)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("no code panics under this lock")
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Counts one rejection that waits to be confirmed, for as long as it lives.
+struct Unsure<'a>(&'a AtomicUsize);
 
-    fn principal(number: usize) -> Principal {
-        Principal::Account(number.to_string().into())
+impl Unsure<'_> {
+    fn new(guard: &MassRejection) -> Unsure<'_> {
+        guard.unsure.fetch_add(1, Ordering::AcqRel);
+        Unsure(&guard.unsure)
     }
+}
 
-    fn broken() -> MassRejection {
-        let guard = MassRejection::new();
-        for number in 0..4 {
-            assert_eq!(guard.rejected(&principal(number), true), Verdict::Dead);
-        }
-        let all = (0..5).map(principal).collect();
-        assert_eq!(guard.rejected(&principal(4), true), Verdict::Broken(all));
-        guard
-    }
-
-    #[test]
-    fn the_fifth_distinct_principal_makes_a_mass_rejection() {
-        let guard = broken();
-        assert!(guard.hold(&principal(4)));
-        assert_eq!(guard.rejected(&principal(9), true), Verdict::StillBroken);
-    }
-
-    #[test]
-    fn the_same_principal_counts_once_and_a_lost_answer_not_at_all() {
-        let guard = MassRejection::new();
-        for _ in 0..20 {
-            assert_eq!(guard.rejected(&principal(1), true), Verdict::Dead);
-        }
-        for number in 2..20 {
-            assert_eq!(guard.rejected(&principal(number), false), Verdict::Dead);
-        }
-        assert!(!guard.hold(&principal(4)));
-    }
-
-    #[test]
-    fn a_successful_refresh_resets_the_count_and_ends_a_suspension() {
-        let guard = MassRejection::new();
-        for number in 0..4 {
-            guard.rejected(&principal(number), true);
-        }
-        assert!(!guard.refreshed());
-        assert_eq!(guard.rejected(&principal(4), true), Verdict::Dead);
-
-        let guard = broken();
-        assert!(guard.refreshed());
-        assert!(!guard.hold(&principal(4)));
-    }
-
-    #[test]
-    fn probes_come_in_rotation_and_five_that_log_in_end_it() {
-        let guard = broken();
-        guard.rejected(&principal(7), true);
-        guard.rejected(&principal(7), true);
-        assert_eq!(guard.next_probe(), Some(Probe::LogIn(principal(4))));
-        assert!(!guard.is_waiting(&principal(4)));
-        assert_eq!(guard.next_probe(), Some(Probe::LogIn(principal(7))));
-        assert_eq!(guard.next_probe(), None);
-
-        for logged_in in [true, true, true, true, false, true, true, true, true] {
-            assert!(!guard.probe_ended(logged_in));
-        }
-        assert!(guard.probe_ended(true));
-        assert!(!guard.hold(&principal(4)));
-    }
-
-    #[test]
-    fn with_a_witness_a_probe_costs_a_login_once_in_a_while_only() {
-        let guard = MassRejection::new();
-        guard.rejected(&principal(0), true);
-        guard.logged_in(&principal(0));
-        guard.logged_in(&principal(99));
-        for number in 1..5 {
-            guard.rejected(&principal(number), true);
-        }
-        for probe in 1..60 {
-            assert_eq!(
-                guard.next_probe(),
-                Some(Probe::Refresh(principal(0))),
-                "{probe}"
-            );
-            assert_eq!(guard.rejected(&principal(0), true), Verdict::StillBroken);
-            assert!(!guard.is_waiting(&principal(0)));
-        }
-        assert_eq!(guard.next_probe(), Some(Probe::LogIn(principal(4))));
-    }
-
-    #[test]
-    fn a_probe_that_was_rejected_and_logged_in_is_a_witness_and_waits_no_more() {
-        let guard = broken();
-        assert_eq!(guard.next_probe(), Some(Probe::LogIn(principal(4))));
-        assert_eq!(guard.rejected(&principal(4), true), Verdict::StillBroken);
-        guard.logged_in(&principal(4));
-        assert!(!guard.is_waiting(&principal(4)));
-        for _ in 2..DOUBT {
-            assert_eq!(guard.next_probe(), Some(Probe::Refresh(principal(4))));
-        }
-        assert_eq!(guard.next_probe(), None);
-    }
-
-    #[test]
-    fn a_witness_that_logs_in_again_is_one_witness() {
-        let guard = MassRejection::new();
-        for _ in 0..3 {
-            guard.rejected(&principal(0), true);
-            guard.logged_in(&principal(0));
-        }
-        guard.rejected(&principal(1), true);
-        guard.logged_in(&principal(1));
-        for number in 2..5 {
-            guard.rejected(&principal(number), true);
-        }
-        for witness in [0, 1, 0, 1] {
-            assert_eq!(guard.next_probe(), Some(Probe::Refresh(principal(witness))));
-        }
+impl Drop for Unsure<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -1,7 +1,7 @@
-//! How fast renewals may start that a mass expiry or a mass rejection causes: a bucket that
-//! `renewals_per_second` fills. Renewals that a request waits on go first and may use the burst.
+//! How fast renewals may start. Those that a request waits on start at once: what paces them are the
+//! calls that may be under way ([`token_endpoint`](super::token_endpoint)) and the disk. The others
+//! start evenly, `renewals_per_second` of them, and let a crowd of awaited ones go first.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -9,29 +9,22 @@ use tokio::sync::{Mutex as Line, Notify};
 
 use crate::clock::{Clock, Moment};
 
-/// Renewals that requests wait on may start at once, up to so many.
-const BURST: f64 = 1000.0;
+/// From this many awaited renewals on they are a crowd: the others let it go first, and its own start
+/// a little apart, so that many sidecars do not march in step.
+const CROWD: usize = 64;
+/// Each member of a crowd starts up to this much later for each other one.
+const APART: Duration = Duration::from_micros(250);
 
 /// Gives renewals their turn.
 #[derive(Debug)]
 pub(super) struct Pace {
     per_second: f64,
-    bucket: Mutex<Bucket>,
-    /// Those that a request waits on, first come first served.
-    urgent: Line<()>,
-    /// How many stand in the urgent line.
-    urgent_waiting: AtomicUsize,
-    /// The others; the lock is held while its holder waits for the urgent line to empty.
-    patient: Line<()>,
+    /// How many awaited renewals have started and are yet to end.
+    awaited: AtomicUsize,
+    /// The others; the lock is held while its holder waits for its turn. Inside: when the next
+    /// comes.
+    line: Line<Moment>,
     clock: Clock,
-}
-
-#[derive(Debug)]
-struct Bucket {
-    turns: f64,
-    filled: Moment,
-    /// Patient turns come evenly; they do not use the burst.
-    next_patient: Moment,
 }
 
 /// Whether somebody waits on a renewal; may become true while it stands in line.
@@ -61,100 +54,59 @@ impl Urgency {
     }
 }
 
+/// The turn of one renewal: an awaited one counts until this is dropped.
+#[derive(Debug)]
+#[must_use = "an awaited renewal counts for as long as this lives"]
+pub(super) struct Turn<'a>(Option<&'a AtomicUsize>);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(awaited) = self.0 {
+            awaited.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
 impl Pace {
     /// `per_second`: at least 1.
     pub(super) fn new(per_second: u32, clock: Clock) -> Pace {
-        let now = clock.now();
         Pace {
             per_second: f64::from(per_second.max(1)),
-            bucket: Mutex::new(Bucket {
-                turns: BURST,
-                filled: now,
-                next_patient: now,
-            }),
-            urgent: Line::new(()),
-            urgent_waiting: AtomicUsize::new(0),
-            patient: Line::new(()),
+            awaited: AtomicUsize::new(0),
+            line: Line::new(clock.now()),
             clock,
         }
     }
 
     /// Returns when it is this renewal's turn.
-    pub(super) async fn turn(&self, urgency: &Urgency) {
+    pub(super) async fn turn(&self, urgency: &Urgency) -> Turn<'_> {
         tokio::select! {
             biased;
-            () = urgency.raised() => self.urgent_turn().await,
-            () = self.patient_turn() => {}
+            () = urgency.raised() => self.awaited_turn().await,
+            () = self.patient_turn() => Turn(None),
         }
     }
 
-    async fn urgent_turn(&self) {
-        let _counted = Counted::new(&self.urgent_waiting);
-        let _front = self.urgent.lock().await;
-        while let Some(wait) = self.take() {
-            self.clock.sleep(wait).await;
+    async fn awaited_turn(&self) -> Turn<'_> {
+        let others = self.awaited.fetch_add(1, Ordering::AcqRel);
+        let turn = Turn(Some(&self.awaited));
+        if others >= CROWD {
+            let most = APART.saturating_mul(others.try_into().unwrap_or(u32::MAX));
+            tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
         }
+        turn
     }
 
     async fn patient_turn(&self) {
-        let _front = self.patient.lock().await;
-        while let Some(wait) = self.take_patiently() {
-            self.clock.sleep(wait).await;
-        }
-    }
-
-    /// Takes a turn, or says how long to wait for one.
-    fn take(&self) -> Option<Duration> {
-        self.bucket
-            .lock()
-            .expect("no code panics under this lock")
-            .take(self.per_second, self.clock.now())
-    }
-
-    fn take_patiently(&self) -> Option<Duration> {
         let spacing = Duration::from_secs_f64(1.0 / self.per_second);
-        if self.urgent_waiting.load(Ordering::Acquire) > 0 {
-            return Some(spacing);
+        let mut next = self.line.lock().await;
+        self.clock.sleep_until(*next).await;
+        while self.awaited.load(Ordering::Acquire) >= CROWD {
+            self.clock.sleep(spacing).await;
         }
-        let now = self.clock.now();
-        let mut bucket = self.bucket.lock().expect("no code panics under this lock");
-        if now < bucket.next_patient {
-            return Some(bucket.next_patient.since(now));
-        }
-        let wait = bucket.take(self.per_second, now);
-        if wait.is_none() {
-            // Up to a tenth later than even, so that many sidecars do not march in step.
-            bucket.next_patient = now.plus(spacing.mul_f64(1.0 + fastrand::f64() / 10.0));
-        }
-        wait
-    }
-}
-
-impl Bucket {
-    fn take(&mut self, per_second: f64, now: Moment) -> Option<Duration> {
-        self.turns = (self.turns + now.since(self.filled).as_secs_f64() * per_second).min(BURST);
-        self.filled = now;
-        if self.turns >= 1.0 {
-            self.turns -= 1.0;
-            return None;
-        }
-        Some(Duration::from_secs_f64((1.0 - self.turns) / per_second))
-    }
-}
-
-/// Counts one for as long as it lives.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl Counted<'_> {
-    fn new(count: &AtomicUsize) -> Counted<'_> {
-        count.fetch_add(1, Ordering::AcqRel);
-        Counted(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        // Up to a tenth later than even, so that many sidecars do not march in step.
+        let late = 1.0 + fastrand::f64() / 10.0;
+        *next = self.clock.now().plus(spacing.mul_f64(late));
     }
 }
 
@@ -164,32 +116,43 @@ mod tests {
 
     use super::*;
 
-    async fn turns(pace: &Arc<Pace>, urgent: bool, count: usize) -> Duration {
+    /// How long it takes until this many have their turn; none ends before.
+    async fn turns(pace: &Pace, urgent: bool, count: usize) -> Duration {
         let before = tokio::time::Instant::now();
-        let tasks: Vec<_> = (0..count)
-            .map(|_| {
-                let pace = pace.clone();
-                tokio::spawn(async move {
-                    let urgency = Urgency::default();
-                    if urgent {
-                        urgency.raise();
-                    }
-                    pace.turn(&urgency).await;
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
+        let turns = (0..count).map(|_| async {
+            let urgency = Urgency::default();
+            if urgent {
+                urgency.raise();
+            }
+            pace.turn(&urgency).await
+        });
+        let all = futures_util::future::join_all(turns).await;
+        assert_eq!(all.len(), count);
         before.elapsed()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn awaited_renewals_start_at_once_up_to_the_burst_and_then_at_the_rate() {
+    async fn awaited_renewals_start_at_once_and_a_crowd_of_them_a_little_apart() {
+        let pace = Arc::new(Pace::new(1, Clock::real()));
+        assert_eq!(turns(&pace, true, CROWD).await, Duration::ZERO);
+        let took = turns(&pace, true, 4_000).await;
+        assert!((0.3..1.1).contains(&took.as_secs_f64()), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn renewals_that_nobody_awaits_let_a_crowd_go_first() {
         let pace = Arc::new(Pace::new(50, Clock::real()));
-        assert_eq!(turns(&pace, true, 1000).await, Duration::ZERO);
-        let took = turns(&pace, true, 100).await;
-        assert!((1.9..2.2).contains(&took.as_secs_f64()), "{took:?}");
+        let urgent = Urgency::default();
+        urgent.raise();
+        let mut crowd = Vec::new();
+        for _ in 0..CROWD {
+            crowd.push(pace.turn(&urgent).await);
+        }
+        let patient = turns(&pace, false, 1);
+        let patient = tokio::time::timeout(Duration::from_secs(60), patient).await;
+        assert!(patient.is_err());
+        crowd.pop();
+        assert!(turns(&pace, false, 1).await < Duration::from_secs(1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -205,14 +168,14 @@ mod tests {
         let crowd: Vec<_> = (0..100)
             .map(|_| {
                 let pace = pace.clone();
-                tokio::spawn(async move { pace.turn(&Urgency::default()).await })
+                tokio::spawn(async move { drop(pace.turn(&Urgency::default()).await) })
             })
             .collect();
         tokio::task::yield_now().await;
         let urgency = Arc::new(Urgency::default());
         let late = tokio::spawn({
             let (pace, urgency) = (pace.clone(), urgency.clone());
-            async move { pace.turn(&urgency).await }
+            async move { drop(pace.turn(&urgency).await) }
         });
         tokio::task::yield_now().await;
         let before = tokio::time::Instant::now();

@@ -12,11 +12,12 @@ use super::breaker::Breakers;
 use super::budget::Budget;
 use super::cache::{Cache, Credentials, Found};
 use super::engine::Engine;
-use super::flights::{Ask, Boarded, Flight, Flights};
+use super::flights::{Ask, Boarded, Flight, Flights, Probing};
 use super::keeper;
 use super::mass_rejection::MassRejection;
 use super::pace::Pace;
 use super::password::WrongPasswords;
+use super::probes;
 use super::seal::Ring;
 use super::token_endpoint::TokenEndpoint;
 use super::{Error, Instance, Need, Settings, Wanted};
@@ -78,7 +79,7 @@ impl Got {
 /// The tasks that a provider runs besides renewals; ended by [`Background::finish`].
 pub struct Background {
     engine: Arc<Engine>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl Background {
@@ -118,7 +119,7 @@ impl Provider {
             ),
             pace: Pace::new(settings.renewals_per_second, clock),
             backoff: Backoff::new(clock),
-            mass_rejection: MassRejection::new(),
+            mass_rejection: MassRejection::new(store.clone(), clock, metrics.clone()),
             breakers: Breakers::new(settings.remember_rejected, clock),
             wrong_passwords: WrongPasswords::new(clock),
             contested: std::sync::Mutex::default(),
@@ -135,6 +136,7 @@ impl Provider {
         let tasks = [
             runtime.spawn(keeper::keep(engine.clone())),
             runtime.spawn(keeper::follow(engine.clone())),
+            runtime.spawn(probes::try_the_api(engine.clone())),
         ];
         (
             Provider {
@@ -358,6 +360,7 @@ fn ask(wanted: &Wanted, than: Option<&Credentials>, trigger: Trigger) -> Ask {
         instance: wanted.instance,
         newer_than: than.map(|than| than.generation),
         trigger,
+        probing: Probing::No,
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::Error;
 use super::engine::Engine;
-use super::flights::{Flight, Outcome};
-use super::mass_rejection::Verdict;
+use super::flights::{Flight, Outcome, Probing};
+use super::mass_rejection::{How, Verdict};
 use super::pair::Pair;
 use super::token_endpoint::Reply;
 use crate::damoov::auth::{self, Answer};
@@ -16,6 +16,14 @@ use crate::store::{Entry, Note};
 const TRANSIENT_TRIES: u32 = 3;
 /// Calls whose answer is lost, per renewal.
 const LOST_TRIES: u32 = 2;
+
+/// What a rejection comes to.
+enum Judged {
+    /// The pair is not to be refreshed again.
+    Dead,
+    /// The same pair once more.
+    AskAgain,
+}
 
 /// What came of a refresh that did not fail.
 pub(super) enum Refreshed {
@@ -36,6 +44,7 @@ impl Engine {
         let principal = flight.principal.clone();
         let instance = entry.record.as_ref().and_then(|record| record.instance);
         let (mut transient, mut lost) = (0, 0);
+        let mut asked_again = false;
         loop {
             self.patient_with_host(flight).await?;
             let Some(refresh_token) = &pair.refresh_token else {
@@ -68,7 +77,7 @@ impl Engine {
                     });
                     let landed = self.commit(flight, entry, instance, &next).await;
                     if whole {
-                        self.mass_rejection_may_end();
+                        self.mass_rejection_may_end(flight, entry).await;
                         return Ok(Refreshed::Landed(landed));
                     }
                     match landed {
@@ -89,7 +98,11 @@ impl Engine {
                     if Box::pin(self.is_overtaken(&principal, entry)).await? {
                         return Ok(Refreshed::Landed(Ok(None)));
                     }
-                    return Box::pin(self.dead(flight, entry)).await;
+                    match Box::pin(self.judge(flight, entry, asked_again)).await? {
+                        Judged::Dead => return Ok(Refreshed::Dead),
+                        Judged::AskAgain => asked_again = true,
+                    }
+                    continue;
                 }
                 Reply::Answered(Answer::Limited { retry_after }) => {
                     count(RenewalResult::Limited);
@@ -121,37 +134,53 @@ impl Engine {
         }
     }
 
-    /// What a definite rejection of the RefreshToken means.
-    async fn dead(&self, flight: &Flight, entry: &mut Entry) -> Result<Refreshed, Error> {
+    /// What a definite rejection of the RefreshToken means. While others of its age may have been
+    /// replaced by newer ones, it waits for one of those to be refreshed.
+    async fn judge(
+        &self,
+        flight: &Flight,
+        entry: &mut Entry,
+        again: bool,
+    ) -> Result<Judged, Error> {
         let principal = &flight.principal;
-        let counted = entry.notes.answer_lost != Some(entry.generation);
-        match self.mass_rejection.rejected(principal, counted) {
-            Verdict::Dead => {
-                entry.notes.refresh_dead = Some(entry.generation);
-                self.note(principal, Note::RefreshDead(entry.generation))
-                    .await?;
-            }
-            Verdict::Broken(all) => {
-                self.metrics.logins_suspended.set(1);
-                tracing::error!(
-                    "Damoov rejects the RefreshTokens of {} principals in a row: logins of those \
-                     who hold one are suspended, one is probed a minute",
-                    all.len()
-                );
-                for principal in &all {
-                    self.note(principal, Note::RefreshAlive).await?;
+        let mut how = match flight.ask.probing {
+            _ if entry.notes.answer_lost == Some(entry.generation) => How::Explained,
+            Probing::ByRefresh => How::AsWitness,
+            _ if again => How::Again,
+            Probing::No | Probing::ByLogin => How::Plainly,
+        };
+        loop {
+            match self.mass_rejection.rejected(principal, entry, how).await? {
+                Verdict::Dead | Verdict::Outlived => {
+                    entry.notes.refresh_dead = Some(entry.generation);
+                    self.note(principal, Note::RefreshDead(entry.generation))
+                        .await?;
+                }
+                Verdict::Broken(all) => self.withdraw(&all).await?,
+                Verdict::StillBroken => {}
+                Verdict::Unsure(since) => {
+                    let confirmed = self.mass_rejection.confirmed(since);
+                    if self.unless_closing(confirmed).await?? {
+                        return Ok(Judged::AskAgain);
+                    }
+                    how = How::Plainly;
+                    continue;
                 }
             }
-            Verdict::StillBroken => {}
+            return Ok(Judged::Dead);
         }
-        Ok(Refreshed::Dead)
     }
 
-    /// A refresh succeeded: whatever looked like a mass rejection is over.
-    fn mass_rejection_may_end(&self) {
-        if self.mass_rejection.refreshed() {
-            self.metrics.logins_suspended.set(0);
-            tracing::warn!("Damoov accepts RefreshTokens again: logins are no longer suspended");
+    /// A refresh succeeded of the pair in `entry`: whatever looked like a mass rejection is over.
+    async fn mass_rejection_may_end(&self, flight: &Flight, entry: &Entry) {
+        let Some(record) = &entry.record else {
+            return;
+        };
+        let probe = flight.ask.probing != Probing::No;
+        let guard = &self.mass_rejection;
+        let told = guard.refreshed(&flight.principal, record.received, probe);
+        if let Err(error) = told.await {
+            tracing::warn!(%error, "a refresh that succeeded could not be counted");
         }
     }
 

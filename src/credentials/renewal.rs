@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::Engine;
-use super::flights::{Flight, Outcome};
+use super::flights::{Flight, Outcome, Probing};
+use super::pace;
 use super::refresh::Refreshed;
 use super::{Credentials, Error};
 use crate::metrics::{StoreOperation, Trigger};
@@ -33,13 +34,20 @@ enum Turn {
 impl Engine {
     /// Flies `flight` to its outcome.
     pub(super) async fn fly(&self, flight: &Flight) -> Outcome {
+        let mut turn = None;
         match flight.ask.trigger {
             // Whoever asked knows what stands in the store: it is read under the lease, not before.
-            Trigger::Ahead | Trigger::Keep | Trigger::Rejected => {
-                self.check_not_waiting(flight)?;
-                self.unless_closing(self.pace.turn(&flight.needed)).await?;
+            Trigger::Ahead | Trigger::Keep | Trigger::Rejected
+                if flight.ask.probing == Probing::No =>
+            {
+                self.check_not_waiting(flight).await?;
+                turn = Some(self.unless_closing(self.pace.turn(&flight.needed)).await?);
             }
-            Trigger::Missing | Trigger::Asked => {
+            Trigger::Ahead
+            | Trigger::Keep
+            | Trigger::Rejected
+            | Trigger::Missing
+            | Trigger::Asked => {
                 let entry = self.load(&flight.principal).await?;
                 if let Some(found) = self.adopt(flight, &entry)? {
                     return Ok(Some(found));
@@ -53,7 +61,7 @@ impl Engine {
             None => return Ok(None),
         };
         let outcome = tokio::select! {
-            outcome = self.renew(flight, orphaned, entry) => outcome,
+            outcome = self.renew(flight, turn, orphaned, entry) => outcome,
             never = self.heartbeat(&flight.principal) => match never {},
         };
         self.store.release(&flight.principal);
@@ -61,7 +69,13 @@ impl Engine {
     }
 
     /// Renews under the lease.
-    async fn renew(&self, flight: &Flight, orphaned: bool, entry: Result<Entry, Error>) -> Outcome {
+    async fn renew(
+        &self,
+        flight: &Flight,
+        turn: Option<pace::Turn<'_>>,
+        orphaned: bool,
+        entry: Result<Entry, Error>,
+    ) -> Outcome {
         let mut entry = entry?;
         if let Some(found) = self.adopt(flight, &entry)? {
             return Ok(Some(found));
@@ -76,9 +90,11 @@ impl Engine {
                 Refreshed::Dead => {}
             }
         }
-        if !flight.needed.is_raised() && flight.ask.trigger != Trigger::Asked {
+        if !flight.needed.is_raised() && flight.ask.probing != Probing::ByLogin {
             return Ok(None);
         }
+        // Who waits for a login holds no other renewal up.
+        drop(turn);
         // Seldom, and larger than all the rest of a flight.
         Box::pin(self.log_in(flight, &entry)).await
     }

@@ -340,7 +340,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::clock::Clock;
     use crate::store::RunId;
     use crate::store::contract::{run, user};
 
@@ -470,7 +469,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_is_refused_with_another_key_and_accepted_with_a_rotated_one() {
         let directory = tempfile::tempdir().unwrap();
-        let open = |run: RunId| store::sqlite::open(directory.path(), run, Clock::real()).unwrap();
+        let open = |run: RunId| store::sqlite::open(directory.path(), run).unwrap();
         assert_eq!(verify(&ring(1), &open(run())).await, Ok(()));
         let other = verify(&ring(2), &open(run())).await;
         assert_eq!(other, Err(Unverified::WrongKey));

@@ -16,8 +16,9 @@ use super::Error;
 use crate::damoov::auth::{self, Answer, Call};
 use crate::upstream::{self, Connector, Hosts};
 
-/// Calls of one grant under way at once.
-const CONCURRENT: usize = 64;
+/// Calls of one grant under way at once: at 400 ms each, all tokens of 4,000 users that expire
+/// together are renewed in 13 s.
+const CONCURRENT: usize = 128;
 /// More of an answer is not read.
 const LONGEST_ANSWER: usize = 64 * 1024;
 

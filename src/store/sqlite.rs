@@ -31,11 +31,11 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::principal::Principal;
 use crate::store::{
     Change, Class, Commit, Entry, Error, Generation, Guard, Guarded, Lease, LoginBudget,
-    LoginWindows, Note, Record, RunId, Slot, SlotId, Store,
+    LoginWindows, Note, Record, RunId, Slot, Store,
 };
 use changes::Changes;
 pub use files::OpenError;
@@ -49,7 +49,6 @@ use writer::Writer;
 
 /// A token store in a directory. Dropping it finishes what was asked and frees its leases.
 pub struct Sqlite {
-    clock: Clock,
     health: Arc<Health>,
     writer: Writer,
     /// Reads one entry at a time, for the requests.
@@ -64,14 +63,13 @@ pub struct Sqlite {
 
 /// Opens the store in the directory `path` for one process run. A directory that is new, empty or
 /// holds other files only becomes a store. Blocks for as long as it takes to check the files; a
-/// large one is checked as a whole afterwards, and damage that is found then ends all renewals. What
-/// the store says of time is by `clock`, which is that of all processes on it.
-pub fn open(path: &Path, run: RunId, clock: Clock) -> Result<Sqlite, OpenError> {
+/// large one is checked as a whole afterwards, and damage that is found then ends all renewals.
+pub fn open(path: &Path, run: RunId) -> Result<Sqlite, OpenError> {
     let refused = |error| OpenError::Refused(path.to_owned(), error);
     files::create_directory(path).map_err(refused)?;
     let opening = files::lock(path).map_err(refused)?;
-    let checked = files::prepare(path, clock)?;
-    let sqlite = Sqlite::start(path, run, clock, checked).map_err(refused)?;
+    let checked = files::prepare(path)?;
+    let sqlite = Sqlite::start(path, run, checked).map_err(refused)?;
     drop(opening);
     Ok(sqlite)
 }
@@ -83,7 +81,7 @@ pub fn check_whole(path: &Path) -> Result<(), OpenError> {
 }
 
 impl Sqlite {
-    fn start(path: &Path, run: RunId, clock: Clock, checked: Checked) -> io::Result<Sqlite> {
+    fn start(path: &Path, run: RunId, checked: Checked) -> io::Result<Sqlite> {
         let tokens = path.join("tokens.db");
         let connect = || files::connect(&tokens, "FULL").map_err(io::Error::other);
         let connect_to_read = || files::connect_to_read(&tokens).map_err(io::Error::other);
@@ -94,7 +92,6 @@ impl Sqlite {
             Checked::Header => Some(Integrity::start(connect_to_read()?, Arc::clone(&health))?),
         };
         Ok(Sqlite {
-            clock,
             writer: Writer::start(connect()?, Arc::clone(&health))?,
             entries: Lane::owning("store-entries", connect_to_read()?)?,
             listings: Lane::owning("store-listings", connect_to_read()?)?,
@@ -200,25 +197,30 @@ impl Store for Sqlite {
 
     async fn take_login(
         &self,
-        id: SlotId,
         class: Class,
         windows: &LoginWindows,
+        now: Timestamp,
     ) -> Result<Slot, Error> {
-        let (windows, clock) = (windows.clone(), self.clock);
+        let windows = windows.clone();
         self.writer
             .ask(None, move |db| {
                 budget::update(db, &windows.group, |history| {
-                    history.take(id, class, &windows, clock.stamp())
+                    history.take(class, &windows, now)
                 })
             })
             .await
     }
 
-    async fn end_login(&self, group: &str, id: SlotId) -> Result<(), Error> {
-        let (group, now) = (group.to_owned(), self.clock.stamp());
+    async fn end_login(
+        &self,
+        group: &str,
+        taken: Timestamp,
+        ended: Timestamp,
+    ) -> Result<(), Error> {
+        let group = group.to_owned();
         self.writer
             .ask(None, move |db| {
-                budget::update(db, &group, |history| history.end(id, now))
+                budget::update(db, &group, |history| history.end(taken, ended))
             })
             .await
     }
@@ -226,30 +228,27 @@ impl Store for Sqlite {
     async fn block_logins(
         &self,
         group: &str,
-        blocked: Duration,
-        halved: Option<Duration>,
+        blocked_until: Timestamp,
+        halved_until: Option<Timestamp>,
     ) -> Result<(), Error> {
-        let (group, now) = (group.to_owned(), self.clock.stamp());
+        let group = group.to_owned();
         self.writer
             .ask(None, move |db| {
-                budget::update(db, &group, |history| history.block(blocked, halved, now))
+                budget::update(db, &group, |history| {
+                    history.block(blocked_until, halved_until);
+                })
             })
             .await
     }
 
-    async fn unblock_logins(&self, group: &str) -> Result<bool, Error> {
-        let (group, now) = (group.to_owned(), self.clock.stamp());
-        self.writer
-            .ask(None, move |db| {
-                budget::update(db, &group, |history| history.unblock(now))
-            })
-            .await
-    }
-
-    async fn login_budget(&self, windows: &LoginWindows) -> Result<LoginBudget, Error> {
+    async fn login_budget(
+        &self,
+        windows: &LoginWindows,
+        now: Timestamp,
+    ) -> Result<LoginBudget, Error> {
         let group = windows.group.clone();
         let history = self.list_with(move |db| budget::load(db, &group)).await?;
-        Ok(history.budget(windows, self.clock.stamp()))
+        Ok(history.budget(windows, now))
     }
 
     fn changes(&self) -> mpsc::UnboundedReceiver<Change> {

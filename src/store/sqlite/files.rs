@@ -12,7 +12,6 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::integrity;
 use super::schema::{self, APPLICATION_ID, FORMAT};
-use crate::clock::Clock;
 
 /// Files of up to so many bytes, some ten thousand users, are checked as a whole before they are
 /// used, which takes some ten milliseconds; larger ones while they are used.
@@ -93,7 +92,7 @@ pub(super) enum Checked {
 
 /// Creates `tokens.db` in a directory that never was a store; else checks the one that is there.
 /// Callers hold the opening [`lock`].
-pub(super) fn prepare(directory: &Path, clock: Clock) -> Result<Checked, OpenError> {
+pub(super) fn prepare(directory: &Path) -> Result<Checked, OpenError> {
     let path = directory.join("tokens.db");
     let refused = |error| OpenError::Refused(path.clone(), error);
     if !path.try_exists().map_err(refused)? {
@@ -106,14 +105,14 @@ pub(super) fn prepare(directory: &Path, clock: Clock) -> Result<Checked, OpenErr
     }
     let (found, checked) = check(&path)?;
     if found < FORMAT {
-        migrate(&path, found, clock)?;
+        migrate(&path, found)?;
     }
     Ok(checked)
 }
 
 /// Brings an earlier format to this one. Other processes may use the file meanwhile.
-fn migrate(path: &Path, found: i64, clock: Clock) -> Result<(), OpenError> {
-    let migrated = connect(path, "FULL").and_then(|db| schema::migrate(&db, clock));
+fn migrate(path: &Path, found: i64) -> Result<(), OpenError> {
+    let migrated = connect(path, "FULL").and_then(|db| schema::migrate(&db));
     match migrated {
         Ok(found) => {
             tracing::info!(path = %path.display(), from = found, to = FORMAT, "the store was migrated");

@@ -18,12 +18,11 @@ use crate::store::KeyId;
 use crate::store::contract::{Medium, contract, record, run, user};
 
 /// A directory that becomes a store.
-struct Directory(TempDir, Clock);
+struct Directory(TempDir);
 
 impl Default for Directory {
     fn default() -> Directory {
-        let now = Clock::real().stamp();
-        Directory(tempfile::tempdir().unwrap(), Clock::standing(now))
+        Directory(tempfile::tempdir().unwrap())
     }
 }
 
@@ -31,11 +30,7 @@ impl Medium for Directory {
     type Store = Sqlite;
 
     fn open(&self, run: RunId) -> Sqlite {
-        open(self.path(), run, self.1).unwrap()
-    }
-
-    fn clock(&self) -> Clock {
-        self.1
+        open(self.path(), run).unwrap()
     }
 }
 
@@ -62,7 +57,7 @@ impl Directory {
     }
 
     fn refusal(&self) -> OpenError {
-        open(self.path(), run(), self.1)
+        open(self.path(), run())
             .err()
             .expect("the store is refused")
     }
@@ -182,7 +177,7 @@ async fn open_pair(directory: &Directory, ring: &Ring, n: u64) -> Option<Vec<u8>
 async fn files_and_directories_are_their_owners_alone() {
     let parent = Directory::default();
     let path = parent.path().join("a/store");
-    let store = open(&path, run(), Clock::real()).unwrap();
+    let store = open(&path, run()).unwrap();
     commit(&store, 1).await;
     store.lease(&user(1), Duration::from_secs(9)).await.unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

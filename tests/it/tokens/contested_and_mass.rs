@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use super::{
     calls, fast, fast_damoov, fault, fault_once, log_in, refused, retry_after, roomy, served,
 };
-use crate::harness::{Proxy, SCORES, damoov, eventually, principal, rounds, user};
+use crate::harness::{
+    Proxy, SCORES, allow_many_descriptors, damoov, eventually, heavy, principal, rounds, user,
+};
 
 /// A phone app logs the user in.
 fn phone_logs_in(damoov: &Simulator, number: usize) {
@@ -126,25 +128,29 @@ async fn everybody_at_once_rejected_costs_four_logins_at_most() {
 }
 
 #[tokio::test]
-async fn where_pairs_really_are_dead_a_new_pair_proves_it_within_a_minute() {
-    // Four log in, four wait; not enough for the count, which starts over, to reach five again.
-    let users = 4 + 4;
-    let damoov = fast_damoov(240).await;
-    let proxy = fast(&damoov, 240).start().await;
+async fn where_pairs_really_are_dead_a_new_pair_proves_it_and_all_log_in() {
+    let users = 40;
+    let damoov = fast_damoov(60).await;
+    let proxy = fast(&damoov, 60).start().await;
     log_in(&damoov, &proxy, 0..users).await;
     damoov.handle().revoke(None);
-    for number in 0..users {
-        proxy.get(number, SCORES).await;
-    }
-    assert_eq!(proxy.metric("logins_suspended", "").await, 1.0);
-    eventually("the refresh of a new pair ends it", async || {
-        proxy.metric("logins_suspended", "").await == 0.0
+    eventually("everybody is served", async || {
+        let callers: Vec<_> = (0..users)
+            .map(|number| proxy.calling(number, SCORES))
+            .collect();
+        let mut served = 0;
+        for caller in callers {
+            served += usize::from(caller.await.unwrap().status == 200);
+        }
+        served == users
     })
     .await;
-    assert_eq!(damoov.handle().counts().total.logins.all(), 4);
-    for number in 0..users {
-        served(&proxy.get(number, SCORES).await, number);
-    }
+    assert_eq!(damoov.handle().counts().total.logins.all(), users as u64);
+    // The alarm was raised, and stays visible.
+    assert!(proxy.metric("old_pairs_rejected_total", "").await >= 1.0);
+    let log = proxy.log();
+    assert!(log.contains("logins of those who hold one are suspended"));
+    assert!(log.contains("as after a backup was restored"));
 }
 
 #[tokio::test]
@@ -196,12 +202,14 @@ async fn rejections_after_lost_answers_make_no_mass_rejection() {
 
 /// Damoov rotated its keys: every token it issued is 401.
 #[tokio::test]
-async fn every_user_401_at_once_is_refreshed_at_the_configured_pace() {
-    let (users, burst, per_second) = (1_200, 1_000, 100);
+async fn four_thousand_users_401_at_once_are_all_served_within_the_wait() {
+    let _turn = heavy().await;
+    allow_many_descriptors();
+    let users = 4_000;
     let damoov = damoov().await;
+    // `renewals_per_second` is for what nobody waits for.
     let mut proxy = roomy(&damoov)
-        .set("renewal.renewals_per_second", &per_second.to_string())
-        .set("renewal.wait", "60s")
+        .set("renewal.renewals_per_second", "1")
         .stopped_here();
     adopt(&damoov, &proxy, users);
     proxy.start().await;
@@ -215,8 +223,7 @@ async fn every_user_401_at_once_is_refreshed_at_the_configured_pace() {
     for (number, caller) in callers.into_iter().enumerate() {
         served(&caller.await.unwrap(), number);
     }
-    let least = Duration::from_secs_f64((users - burst) as f64 / f64::from(per_second));
-    assert!(started.elapsed() >= least.mul_f64(0.9), "{least:?}");
+    assert!(started.elapsed() < Duration::from_secs(20));
     let total = damoov.handle().counts().total;
     assert_eq!((total.refreshes.ok, total.logins.all()), (users as u64, 0));
 }

@@ -1,0 +1,204 @@
+//! Small state that all processes on one store share: a row of the store, read, changed and written by
+//! compare-and-swap, and what this process last saw of it. Knows nothing of what the state means.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, watch};
+
+use crate::clock::{Clock, Timestamp};
+use crate::store::{Error, Guard, Guarded, Store};
+
+/// Tries of one change before it is given up: every one that is lost is another process's success.
+const MOST_TRIES: u32 = 100;
+
+/// A row of the store that holds a `T` as JSON. What cannot be read counts as the default.
+#[derive(Debug)]
+pub(super) struct Shared<T> {
+    name: String,
+    seen: watch::Sender<Seen<T>>,
+    /// Changes of this process come one after the other, or they would only get in each other's way.
+    turn: Mutex<()>,
+}
+
+/// What was last seen of the row.
+#[derive(Clone, Debug)]
+pub(super) struct Seen<T> {
+    version: u64,
+    pub(super) value: Arc<T>,
+}
+
+impl<T> Shared<T>
+where
+    T: Clone + Default + PartialEq + Serialize + DeserializeOwned,
+{
+    /// The row called `name`, unread.
+    pub(super) fn new(name: impl Into<String>) -> Shared<T> {
+        Shared {
+            name: name.into(),
+            seen: watch::Sender::new(Seen {
+                version: 0,
+                value: Arc::default(),
+            }),
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// What this process last saw; may be a second old.
+    pub(super) fn last_seen(&self) -> Arc<T> {
+        self.seen.borrow().value.clone()
+    }
+
+    /// Follows what this process sees.
+    pub(super) fn watch(&self) -> watch::Receiver<Seen<T>> {
+        self.seen.subscribe()
+    }
+
+    /// Reads the row.
+    pub(super) async fn load(&self, store: &dyn Store) -> Result<Arc<T>, Error> {
+        let guard = store.guard(&self.name).await?;
+        Ok(self.see(&guard))
+    }
+
+    /// Reads the row, changes it by `change`, and writes it if that made a difference; once more
+    /// from the start if another process wrote meanwhile. Durable when it returns.
+    pub(super) async fn update<R>(
+        &self,
+        store: &dyn Store,
+        mut change: impl FnMut(&mut T) -> R,
+    ) -> Result<R, Error> {
+        let _turn = self.turn.lock().await;
+        let mut stands = store.guard(&self.name).await?;
+        for _ in 0..MOST_TRIES {
+            let old = self.see(&stands);
+            let mut new = T::clone(&old);
+            let result = change(&mut new);
+            if new == *old {
+                return Ok(result);
+            }
+            let value = serde_json::to_vec(&new).expect("names and numbers always serialise");
+            match store.set_guard(&self.name, stands.version, value).await? {
+                Guarded::Set(version) => {
+                    self.publish(version, new);
+                    return Ok(result);
+                }
+                Guarded::Superseded(now) => stands = now,
+            }
+        }
+        Err(Error::Unwritable(
+            "other processes write the same row all the time".to_owned(),
+        ))
+    }
+
+    fn see(&self, guard: &Guard) -> Arc<T> {
+        let seen = self.seen.borrow().clone();
+        if guard.version == seen.version {
+            return seen.value;
+        }
+        let value = match serde_json::from_slice(&guard.value) {
+            Ok(value) => value,
+            Err(error) => {
+                tracing::error!(row = %self.name, %error, "a row of the store cannot be read; it starts over");
+                T::default()
+            }
+        };
+        self.publish(guard.version, value)
+    }
+
+    /// Remembers it, unless a newer one was seen.
+    fn publish(&self, version: u64, value: T) -> Arc<T> {
+        let value = Arc::new(value);
+        self.seen.send_if_modified(|seen| {
+            let newer = version > seen.version;
+            if newer {
+                *seen = Seen {
+                    version,
+                    value: value.clone(),
+                };
+            }
+            newer
+        });
+        value
+    }
+}
+
+/// A moment that every process on this machine understands, across restarts: time since boot, and
+/// the wall clock for those of another boot. The default lies before every other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SharedMoment {
+    boot: String,
+    /// Milliseconds since the boot, suspended ones too.
+    since_boot: u64,
+    /// Milliseconds of the wall clock.
+    wall: i64,
+}
+
+impl SharedMoment {
+    /// Now.
+    pub(super) fn now(clock: &Clock) -> SharedMoment {
+        static BOOT: OnceLock<String> = OnceLock::new();
+        let boot = BOOT.get_or_init(|| {
+            let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+            id.unwrap_or_default().trim().to_owned()
+        });
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let now = Duration::new(
+            now.tv_sec.try_into().unwrap_or_default(),
+            now.tv_nsec.try_into().unwrap_or_default(),
+        );
+        let scale = Duration::from_secs(3600).as_nanos()
+            / clock.to_real(Duration::from_secs(3600)).as_nanos().max(1);
+        let millis = now.as_millis().saturating_mul(scale);
+        SharedMoment {
+            boot: boot.clone(),
+            since_boot: millis.try_into().unwrap_or(u64::MAX),
+            wall: clock.wall().as_millis(),
+        }
+    }
+
+    /// How long after `earlier` this moment lies. Of another boot, where the wall clock alone tells,
+    /// one that seems to lie ahead lies infinitely long ago: a clock was set back.
+    pub(super) fn since(&self, earlier: &SharedMoment) -> Duration {
+        if self.boot == earlier.boot {
+            return Duration::from_millis(self.since_boot.saturating_sub(earlier.since_boot));
+        }
+        if self.wall < earlier.wall {
+            return Duration::MAX;
+        }
+        Timestamp::from_millis(self.wall).since(Timestamp::from_millis(earlier.wall))
+    }
+
+    /// One of this boot, for tests.
+    #[cfg(test)]
+    pub(super) fn of_boot(boot: &str, seconds: u64) -> SharedMoment {
+        SharedMoment {
+            boot: boot.into(),
+            since_boot: seconds * 1000,
+            wall: i64::try_from(seconds).unwrap() * 1000,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_of_one_boot_ignore_the_wall_clock() {
+        let earlier = SharedMoment::of_boot("a", 100);
+        let mut later = SharedMoment::of_boot("a", 103);
+        later.wall = -1;
+        assert_eq!(later.since(&earlier), Duration::from_secs(3));
+        assert_eq!(earlier.since(&later), Duration::ZERO);
+        later.boot = "b".into();
+        assert_eq!(later.since(&earlier), Duration::MAX);
+    }
+
+    #[test]
+    fn the_default_moment_is_long_over() {
+        let now = SharedMoment::now(&Clock::real());
+        assert!(now.since(&SharedMoment::default()) > Duration::from_secs(3600 * 24 * 365));
+    }
+}
