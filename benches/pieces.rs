@@ -131,9 +131,9 @@ fn of_credentials(criterion: &mut Criterion, runtime: &Runtime) {
     let ring = Ring::new(&key, &[]).expect("a key");
     let principal = Principal::User(user(0));
     let pair = Pair::imported(
-        user(0),
+        &principal,
         Secret::new(jwt(user(0), 0)),
-        Some(Secret::new(refresh_token(user(0), 0))),
+        Secret::new(refresh_token(user(0), 0)),
         Clock::real().wall(),
     )
     .expect("a JWT of this user");

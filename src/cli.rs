@@ -18,11 +18,11 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::output::{print, say};
 use crate::config::{self, Environment, Loaded, Secrets};
 use crate::server;
-use crate::store;
 use crate::telemetry::episode::Chain;
 
 /// damoov-proxy stands in front of the Damoov telematics APIs: callers name a user, it attaches
@@ -119,7 +119,7 @@ pub enum Failure {
     /// The service cannot start.
     Service(service::Error),
     /// The store does not do what the command asks of it.
-    Store(store::Error),
+    Store(crate::store::Error),
     /// The answer cannot be printed.
     Output(io::Error),
     /// Anything else.
@@ -188,8 +188,8 @@ impl From<service::StoreError> for Failure {
     }
 }
 
-impl From<store::Error> for Failure {
-    fn from(error: store::Error) -> Failure {
+impl From<crate::store::Error> for Failure {
+    fn from(error: crate::store::Error) -> Failure {
         Failure::Store(error)
     }
 }
@@ -200,6 +200,20 @@ fn background_runtime() -> Result<Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(Failure::other)
+}
+
+/// Returns when SIGINT or SIGTERM asks the command to end.
+async fn interrupted() {
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    if let [Ok(mut interrupt), Ok(mut terminate)] = signals {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    } else {
+        // The signals end the process by themselves then.
+        std::future::pending().await
+    }
 }
 
 /// Where the settings are.

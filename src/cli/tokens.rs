@@ -1,17 +1,19 @@
 //! `tokens`: looks at the store and changes it, also beside a running proxy, which follows within a
 //! second. Never prints a token.
 
+mod export;
 mod forget;
 mod import;
+mod line;
 mod list;
 mod show;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use self::export::export;
 use self::forget::forget;
 use self::import::import;
 use self::list::list;
@@ -33,11 +35,9 @@ pub enum Command {
     /// Drop a principal's tokens: its next request logs in anew
     Forget(One),
     /// Adopt tokens that were issued elsewhere, without a login
-    Import {
-        /// JSON lines {"DeviceToken", "InstanceId", "AccessToken", "RefreshToken"}; - for standard input
-        #[arg(long, value_name = "FILE")]
-        from: PathBuf,
-    },
+    Import(import::Arguments),
+    /// Write the tokens in clear, for `tokens import` into another store
+    Export(export::Arguments),
 }
 
 /// One principal of a store.
@@ -67,7 +67,8 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
             Command::List => list(&*open.store).await,
             Command::Show(one) => show(&open, &one.principal).await,
             Command::Forget(one) => forget(&*open.store, &one.principal).await,
-            Command::Import { from } => import(&open, &loaded.settings, &from).await,
+            Command::Import(arguments) => import(&open, &loaded.settings, &arguments).await,
+            Command::Export(arguments) => export(&open, &arguments).await,
         }
     })
 }

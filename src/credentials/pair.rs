@@ -13,7 +13,7 @@ use super::seal::Ring;
 use crate::clock::Timestamp;
 use crate::damoov::auth::{ExpiresInForm, Grant};
 use crate::damoov::jwt::Claims;
-use crate::principal::{DeviceToken, Principal};
+use crate::principal::Principal;
 use crate::secret::Secret;
 
 /// A JWT and the RefreshToken that renews it.
@@ -133,34 +133,43 @@ impl Pair {
         self
     }
 
-    /// A pair of `user` that was issued elsewhere, an unknown time ago: its JWT lives until `exp`.
+    /// Whether this pair took the place of `other`.
+    pub fn replaced(&self, other: &Pair) -> bool {
+        // Nobody guesses here: it need not take constant time.
+        self.previous == Some(JwtHash::of(other.access_token.expose()))
+    }
+
+    /// A pair of `principal` that was issued elsewhere: when its JWT says, else at `now`. It lives
+    /// until `exp`.
     ///
     /// # Errors
     ///
     /// [`NotImported`] where the JWT is empty or another user's.
     pub fn imported(
-        user: DeviceToken,
+        principal: &Principal,
         access_token: Secret,
-        refresh_token: Option<Secret>,
+        refresh_token: Secret,
         now: Timestamp,
     ) -> Result<Pair, NotImported> {
         if access_token.expose().is_empty() {
             return Err(NotImported::Empty);
         }
         let claims = Claims::read(access_token.expose());
-        if claims.device_token.is_some_and(|named| named != user) {
+        let is_of = |named| matches!(principal, Principal::User(user) if *user == named);
+        if claims.device_token.is_some_and(|named| !is_of(named)) {
             return Err(NotImported::Foreign);
         }
+        let moment = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
+        // Not in the future, where the clocks differ.
+        let received = claims.issued.map_or(now, |issued| moment(issued).min(now));
         let lifetime = match claims.expires {
-            Some(expires) => Timestamp::from_millis(expires.saturating_mul(1000))
-                .since(now)
-                .min(LONGEST),
+            Some(expires) => moment(expires).since(received).min(LONGEST),
             None => UNSTATED,
         };
         Ok(Pair {
             access_token,
-            refresh_token,
-            received: now,
+            refresh_token: Some(refresh_token),
+            received,
             lifetime,
             expires_in_form: ExpiresInForm::default(),
             previous: None,

@@ -1,10 +1,12 @@
 //! The commands as processes: exit codes, what they print, where they listen, and the status
 //! listener.
 
+mod export;
+mod import;
 mod output;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -16,7 +18,7 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::harness::{
-    ECHO, Proxy, SCORES, captured, damoov, eventually, principal, proxy, user, write_private,
+    Proxy, SCORES, captured, damoov, eventually, principal, proxy, user, write_private,
 };
 use crate::wire::get;
 
@@ -147,69 +149,6 @@ async fn a_running_proxy_follows_a_forget_within_a_second() {
     assert!(started.elapsed() < Duration::from_millis(1500));
     let (code, _) = run(&proxy, &format!("tokens forget {}", user(2))).await;
     assert_eq!(code, Some(1), "nothing to forget");
-}
-
-#[tokio::test]
-async fn a_running_proxy_follows_an_import_within_a_second_and_without_a_call() {
-    let damoov = damoov().await;
-    let proxy = proxy(&damoov).start().await;
-    proxy.get(1, ECHO).await;
-    // Somebody else logs both in; the pair of the first one is revoked by that.
-    let pairs = [1, 2].map(|number| {
-        let pair = damoov.handle().issue(&principal(number));
-        serde_json::json!({
-            "DeviceToken": user(number).to_string(),
-            "InstanceId": INSTANCE_ID,
-            "AccessToken": pair.access_token,
-            "RefreshToken": pair.refresh_token,
-        })
-        .to_string()
-    });
-    let mut import = proxy.command("tokens import --from -");
-    import.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut import = import.spawn().unwrap();
-    let mut lines = import.stdin.take().unwrap();
-    lines.write_all(pairs.join("\n").as_bytes()).unwrap();
-    drop(lines);
-    let output = tokio::task::spawn_blocking(|| import.wait_with_output().unwrap());
-    let output = output.await.unwrap();
-    assert_eq!(output.stdout, b"imported 2, failed 0\n");
-    let imported = Instant::now();
-    eventually("the proxy has dropped the old pair", async || {
-        proxy.metric("tokens_cached", "").await == 0.0
-    })
-    .await;
-    assert!(imported.elapsed() < Duration::from_millis(1500));
-    for number in [1, 2] {
-        assert_eq!(proxy.get(number, ECHO).await.status, 200);
-    }
-    let total = damoov.handle().counts().total;
-    assert_eq!((total.logins.all(), total.refreshes.all()), (1, 0));
-    assert_eq!(total.unauthorized, 0);
-}
-
-#[tokio::test]
-async fn an_import_tells_which_lines_are_no_good_and_takes_the_others() {
-    let damoov = damoov().await;
-    let proxy = proxy(&damoov).start().await;
-    let pair = damoov.handle().issue(&principal(1));
-    let good = serde_json::json!({
-        "DeviceToken": user(1).to_string(), "AccessToken": pair.access_token,
-    });
-    let of_another = serde_json::json!({
-        "DeviceToken": user(2).to_string(), "AccessToken": pair.access_token,
-    });
-    let file = proxy.store().with_file_name("pairs");
-    write_private(&file, &format!("{good}\n\nnonsense\n{of_another}\n"));
-    let (code, said) = run(&proxy, &format!("tokens import --from {}", file.display())).await;
-    assert_eq!(code, Some(65));
-    assert!(said.contains("imported 1, failed 2"), "{said}");
-    assert!(
-        said.contains("line 3: ") && said.contains("line 4: "),
-        "{said}"
-    );
-    assert_eq!(proxy.get(1, SCORES).await.status, 200);
-    assert_eq!(damoov.handle().counts().total.logins.all(), 0);
 }
 
 /// A command that runs until it is told to end. Killed when dropped.

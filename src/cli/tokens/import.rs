@@ -1,171 +1,238 @@
-//! `tokens import`: adopts tokens that were issued elsewhere, without a login.
+//! `tokens import`: adopts pairs that were issued elsewhere, without a login. A stored pair that is
+//! newer stays: an import that runs again, or late, costs nobody a login.
 
+mod adopt;
+mod offer;
+
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt};
-use serde::Deserialize;
+use clap::Args;
+use futures_util::stream::{self, Stream, StreamExt};
+use serde::Serialize;
+use tokio::sync::mpsc;
 
+use self::adopt::{Adopter, Decision, NotAdopted};
+use self::offer::{Offer, Unusable};
 use crate::cli::service::OpenStore;
-use crate::cli::{Failure, print, say};
+use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::credentials::Pair;
-use crate::principal::{DeviceToken, InstanceId, Principal};
-use crate::secret::Secret;
-use crate::store::{Commit, Lease, Record, Store};
+use crate::store;
 
 /// Lines imported at once: they share the store's group commits.
 const CONCURRENT: usize = 256;
-/// A lease that a running proxy holds is waited for so often, this long apart.
-const LEASE_TRIES: u32 = 150;
-const LEASE_AGAIN: Duration = Duration::from_millis(100);
-/// The lease of one import.
-const LEASE: Duration = Duration::from_secs(15);
-/// `EX_DATAERR` of sysexits.h: some lines could not be imported.
-const DATA_ERROR: u8 = 65;
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Line {
-    device_token: String,
-    instance_id: Option<String>,
-    access_token: String,
-    refresh_token: Option<String>,
+
+/// What to import, and how.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// JSON lines {"DeviceToken", "InstanceId", "AccessToken", "RefreshToken"}, as `tokens export`
+    /// writes them; - for standard input
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// Say what would be done with each line, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Put a pair in the place of a stored one that is newer, too
+    #[arg(long)]
+    overwrite: bool,
+    /// Print the counts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What became of the lines.
+#[derive(Debug, Default, Serialize)]
+struct Counts {
+    imported: u64,
+    kept_newer: u64,
+    without_refresh_token: u64,
+    failed: u64,
+}
+
+/// Why the import ends before its lines do.
+enum Ended {
+    /// A signal; what is done stays done.
+    Interrupted,
+    /// The file cannot be read any further.
+    Unreadable(io::Error),
+    /// The store fails, for this line as for all others.
+    Store(store::Error),
 }
 
 /// Imports every line of the file.
 pub(super) async fn import(
     open: &OpenStore,
     settings: &Settings,
-    from: &PathBuf,
+    arguments: &Arguments,
 ) -> Result<ExitCode, Failure> {
-    let lines: Box<dyn BufRead> = match from.as_os_str() == "-" {
-        true => Box::new(io::stdin().lock()),
-        false => Box::new(BufReader::new(File::open(from).map_err(|error| {
-            Failure::other(
-                anyhow::Error::new(error).context(format!("cannot read {}", from.display())),
-            )
-        })?)),
+    let adopter = Adopter {
+        open,
+        overwrite: arguments.overwrite,
+        dry_run: arguments.dry_run,
     };
-    let clock = Clock::from_environment();
-    let numbered = lines
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
-    let outcomes = stream::iter(numbered).map(|(index, line)| async move {
-        let imported = match line {
-            Ok(line) => import_line(open, settings, &clock, &line).await,
-            Err(error) => Err(error.to_string()),
+    let now = Clock::from_environment().wall();
+    let is_interrupted = Cell::new(false);
+    let lines = lines(&arguments.from)?.take_until(async {
+        interrupted().await;
+        is_interrupted.set(true);
+    });
+    let adopter = &adopter;
+    let outcomes = lines.map(|(number, line)| async move {
+        let offer = match line {
+            Ok(line) => offer::read(&line, &settings.credentials, now),
+            // `BufRead::lines` goes on after a line that is not UTF-8, and only then.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(Unusable::Bad("not UTF-8".to_owned()))
+            }
+            Err(error) => return Err(Ended::Unreadable(error)),
         };
-        (index + 1, imported)
+        Ok((number, outcome(adopter, offer).await?))
     });
     let mut outcomes = std::pin::pin!(outcomes.buffer_unordered(CONCURRENT));
-    let (mut imported, mut failed) = (0u64, 0u64);
-    while let Some((number, outcome)) = outcomes.next().await {
+    let mut counts = Counts::default();
+    let mut ended = None;
+    while let Some(outcome) = outcomes.next().await {
         match outcome {
-            Ok(()) => imported += 1,
-            Err(reason) => {
-                failed += 1;
-                say(&format!("line {number}: {reason}"));
+            Ok((number, outcome)) => {
+                if let Some(told) = outcome.counted(&mut counts, arguments.dry_run) {
+                    match arguments.dry_run {
+                        true => print(&format!("line {number}: {told}"))?,
+                        false => say(&format!("line {number}: {told}")),
+                    }
+                }
+            }
+            Err(why) => {
+                ended = Some(why);
+                break;
             }
         }
     }
-    print(&format!("imported {imported}, failed {failed}"))?;
-    Ok(if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(DATA_ERROR)
-    })
+    if is_interrupted.get() {
+        ended = Some(Ended::Interrupted);
+    }
+    conclude(&counts, ended, arguments)
 }
 
-async fn import_line(
-    open: &OpenStore,
-    settings: &Settings,
-    clock: &Clock,
-    line: &str,
-) -> Result<(), String> {
-    // serde's message would quote the line, and with it a token.
-    let line: Line = serde_json::from_str(line).map_err(|error| {
-        format!(
-            "not an object of DeviceToken, InstanceId, AccessToken, RefreshToken (column {})",
-            error.column()
-        )
-    })?;
-    let user = DeviceToken::parse(&line.device_token).map_err(|e| format!("DeviceToken: {e}"))?;
-    let instance = instance(settings, line.instance_id.as_deref())?;
-    let pair = Pair::imported(
-        user,
-        Secret::new(line.access_token),
-        line.refresh_token
-            .filter(|token| !token.is_empty())
-            .map(Secret::new),
-        clock.wall(),
-    )
-    .map_err(|error| error.to_string())?;
-    let principal = Principal::User(user);
-    lease(&*open.store, &principal).await?;
-    let entry = open
-        .store
-        .load(&principal)
-        .await
-        .map_err(|error| error.to_string())?;
-    let stands = entry.record.as_ref();
-    let before = stands.and_then(|record| Pair::open(&open.ring, &principal, &record.sealed));
-    let pair = pair.replacing(before.as_ref());
-    let record = Record {
-        instance: Some(instance),
-        known: true,
-        sealed: pair.seal(&open.ring, &principal),
-        key: open.ring.key_id(),
-        received: pair.received,
-        expires: pair.expires(),
-        run: open.run,
+/// The last line, and the exit code: that of the import, whether or not somebody reads the line.
+fn conclude(
+    counts: &Counts,
+    ended: Option<Ended>,
+    arguments: &Arguments,
+) -> Result<ExitCode, Failure> {
+    let printed = match arguments.json {
+        true => print(&serde_json::to_string(counts).expect("numbers always serialise")),
+        false => {
+            let Counts {
+                imported,
+                kept_newer,
+                without_refresh_token,
+                failed,
+            } = counts;
+            let would_be = if arguments.dry_run { "would be " } else { "" };
+            print(&format!(
+                "{would_be}imported {imported}, kept newer {kept_newer}, without RefreshToken \
+                 {without_refresh_token}, failed {failed}"
+            ))
+        }
     };
-    let committed = open
-        .store
-        .commit(&principal, record, entry.generation, entry.epoch)
-        .await;
-    open.store.release(&principal);
-    match committed.map_err(|error| error.to_string())? {
-        Commit::Committed(_) => Ok(()),
-        Commit::Superseded(_) => Err("changed meanwhile; import it again".into()),
+    // A reader that went away changes nothing about what was imported.
+    if let Err(Failure::Output(error)) = &printed
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        return printed.map(|()| ExitCode::SUCCESS);
+    }
+    match ended {
+        Some(Ended::Store(error)) => return Err(error.into()),
+        Some(Ended::Unreadable(error)) => return Err(unreadable(&arguments.from, error)),
+        Some(Ended::Interrupted) => {
+            say("interrupted: what was imported stays; import the same file again for the rest");
+            return Ok(ExitCode::from(exit::INTERRUPTED));
+        }
+        None if counts.failed + counts.without_refresh_token > 0 => {
+            return Ok(ExitCode::from(exit::INPUT));
+        }
+        None => {}
+    }
+    printed.map(|()| ExitCode::SUCCESS)
+}
+
+/// What became of one line.
+enum Outcome {
+    Decided(Offer, Decision),
+    Unusable(Unusable),
+}
+
+async fn outcome(adopter: &Adopter<'_>, offer: Result<Offer, Unusable>) -> Result<Outcome, Ended> {
+    let offer = match offer {
+        Ok(offer) => offer,
+        Err(unusable) => return Ok(Outcome::Unusable(unusable)),
+    };
+    match adopter.adopt(&offer).await {
+        Ok(decision) => Ok(Outcome::Decided(offer, decision)),
+        Err(NotAdopted::Line(why)) => Ok(Outcome::Unusable(Unusable::Bad(why))),
+        Err(NotAdopted::Store(error)) => Err(Ended::Store(error)),
     }
 }
 
-/// Under a lease, so that no renewal of the old pair is under way.
-async fn lease(store: &dyn Store, principal: &Principal) -> Result<(), String> {
-    for _ in 0..LEASE_TRIES {
-        match store
-            .lease(principal, LEASE)
-            .await
-            .map_err(|error| error.to_string())?
-        {
-            Lease::Granted { .. } => return Ok(()),
-            Lease::Held => tokio::time::sleep(LEASE_AGAIN).await,
-        }
+impl Outcome {
+    /// Counts it. Returns what is to be said of it: nothing of what went as usual, unless it is only
+    /// tried.
+    fn counted(&self, counts: &mut Counts, dry_run: bool) -> Option<String> {
+        let (count, told, is_usual) = match self {
+            Outcome::Decided(offer, Decision::Import) => (
+                &mut counts.imported,
+                format!("{} would be imported", offer.principal),
+                true,
+            ),
+            Outcome::Decided(offer, Decision::Keep(why)) => (
+                &mut counts.kept_newer,
+                format!("the stored pair of {} stays: {why}", offer.principal),
+                why.is_usual(),
+            ),
+            Outcome::Unusable(Unusable::WithoutRefreshToken) => (
+                &mut counts.without_refresh_token,
+                "RefreshToken is missing: without it the user would cost a login all the same"
+                    .to_owned(),
+                false,
+            ),
+            Outcome::Unusable(Unusable::Bad(why)) => (&mut counts.failed, why.clone(), false),
+        };
+        *count += 1;
+        (dry_run || !is_usual).then_some(told)
     }
-    Err("a running proxy renews it and does not come to an end".into())
 }
 
-/// The configured instance that the line names, or the default one.
-fn instance(settings: &Settings, named: Option<&str>) -> Result<InstanceId, String> {
-    let instances = &settings.credentials.instances;
-    match named {
-        Some(id) => {
-            let id = InstanceId::parse(id).map_err(|error| format!("InstanceId: {error}"))?;
-            let configured = instances.iter().any(|instance| instance.id == id);
-            configured
-                .then_some(id)
-                .ok_or_else(|| format!("InstanceId {id} is not configured"))
+/// The numbered lines of a file that are not empty. A thread reads them: a pipe may keep it waiting
+/// for ever, and that must not keep an interrupt waiting.
+fn lines(from: &Path) -> Result<impl Stream<Item = (usize, io::Result<String>)> + use<>, Failure> {
+    let reader: Box<dyn BufRead + Send> = match from.as_os_str() == "-" {
+        true => Box::new(BufReader::new(io::stdin())),
+        false => {
+            let file = File::open(from).map_err(|error| unreadable(from, error))?;
+            Box::new(BufReader::new(file))
         }
-        None => match instances.as_slice() {
-            [only] => Some(only),
-            several => several.iter().find(|instance| instance.default),
+    };
+    let (sender, mut receiver) = mpsc::channel(CONCURRENT);
+    let read = move || {
+        for (index, line) in reader.lines().enumerate() {
+            let is_empty = line.as_ref().is_ok_and(|line| line.trim().is_empty());
+            // An import that ended early reads no further.
+            if !is_empty && sender.blocking_send((index + 1, line)).is_err() {
+                return;
+            }
         }
-        .map(|instance| instance.id)
-        .ok_or_else(|| "InstanceId is missing, and no instance is the default".into()),
-    }
+    };
+    std::thread::Builder::new()
+        .name("import-lines".into())
+        .spawn(read)
+        .map_err(Failure::other)?;
+    Ok(stream::poll_fn(move |context| receiver.poll_recv(context)))
+}
+
+fn unreadable(from: &Path, error: io::Error) -> Failure {
+    Failure::other(anyhow::Error::new(error).context(format!("cannot read {}", from.display())))
 }

@@ -41,6 +41,7 @@ fn printing(proxy: &Proxy) -> Vec<(String, Command)> {
         "check".to_owned(),
         "tokens list".to_owned(),
         format!("tokens show {}", user(1)),
+        "tokens export --to -".to_owned(),
         format!("tokens forget {}", user(1)),
         "tokens import --from /dev/null".to_owned(),
     ]
