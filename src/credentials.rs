@@ -152,7 +152,7 @@ pub enum Error {
     /// Damoov rejects many RefreshTokens at once; those who hold one wait.
     #[error("Damoov rejects the RefreshTokens of many users; come back after Retry-After")]
     Suspended {
-        /// When the next principal is probed.
+        /// When it has been tried again whether the API works.
         retry_after: Duration,
     },
     /// The store cannot be used for a renewal.
