@@ -28,6 +28,7 @@ mod renewal;
 pub mod seal;
 mod shared;
 mod token_endpoint;
+mod verification;
 
 pub use adoption::Expected;
 pub use cache::Credentials;
@@ -35,6 +36,7 @@ pub use login_slot::{LoginSlot, SlotEnd};
 pub use pair::{JwtHash, NotImported, Pair};
 pub use password::{Login, PasswordError};
 pub use provider::{Background, Got, Parts, Provider};
+pub use verification::{Stored, Verified, Verifier};
 
 use std::sync::Arc;
 use std::time::Duration;

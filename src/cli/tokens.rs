@@ -7,6 +7,7 @@ mod import;
 mod line;
 mod list;
 mod show;
+mod verify;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use self::forget::forget;
 use self::import::import;
 use self::list::list;
 use self::show::show;
+use self::verify::verify;
 use super::service::open_store;
 use super::{ConfigFile, Failure};
 use crate::clock::Timestamp;
@@ -38,6 +40,8 @@ pub enum Command {
     Import(import::Arguments),
     /// Write the tokens in clear, for `tokens import` into another store
     Export(export::Arguments),
+    /// Refresh some of the stored pairs, to see whether they are good; never logs in
+    Verify(verify::Arguments),
 }
 
 /// One principal of a store.
@@ -69,6 +73,7 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
             Command::Forget(one) => forget(&*open.store, &one.principal).await,
             Command::Import(arguments) => import(&open, &loaded.settings, &arguments).await,
             Command::Export(arguments) => export(&open, &arguments).await,
+            Command::Verify(arguments) => verify(open, loaded.settings, &arguments).await,
         }
     })
 }

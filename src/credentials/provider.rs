@@ -96,47 +96,12 @@ impl Background {
 impl Provider {
     /// Starts the engine.
     pub fn start(parts: Parts<'_>) -> (Provider, Background) {
-        let Parts {
-            settings,
-            store,
-            run,
-            ring,
-            upstream,
-            hosts,
-            clock,
-            metrics,
-            runtime,
-        } = parts;
-        let timeout = clock.to_real(settings.timeout);
-        let engine = Arc::new(Engine {
-            cache: Cache::new(settings.max_cached, clock),
-            flights: Flights::new(),
-            budget: Budget::new(
-                settings.budget.clone(),
-                settings.blocked_for,
-                clock,
-                metrics.clone(),
-            ),
-            pace: Pace::new(settings.renewals_per_second, clock),
-            backoff: Backoff::new(clock),
-            mass_rejection: MassRejection::new(store.clone(), clock, metrics.clone()),
-            breakers: Breakers::new(settings.remember_rejected, clock),
-            wrong_passwords: WrongPasswords::new(clock),
-            contested: std::sync::Mutex::default(),
-            endpoint: TokenEndpoint::new(upstream, hosts, timeout),
-            closing: watch::Sender::new(false),
-            settings,
-            store,
-            ring,
-            run,
-            clock,
-            metrics,
-            runtime: runtime.clone(),
-        });
+        let engine = engine(parts);
+        let spawn = &engine.runtime;
         let tasks = [
-            runtime.spawn(keeper::keep(engine.clone())),
-            runtime.spawn(keeper::follow(engine.clone())),
-            runtime.spawn(probes::try_the_api(engine.clone())),
+            spawn.spawn(keeper::keep(engine.clone())),
+            spawn.spawn(keeper::follow(engine.clone())),
+            spawn.spawn(probes::try_the_api(engine.clone())),
         ];
         (
             Provider {
@@ -318,6 +283,47 @@ impl Provider {
             }
         }
     }
+}
+
+/// An engine that does nothing by itself.
+pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
+    let Parts {
+        settings,
+        store,
+        run,
+        ring,
+        upstream,
+        hosts,
+        clock,
+        metrics,
+        runtime,
+    } = parts;
+    let timeout = clock.to_real(settings.timeout);
+    Arc::new(Engine {
+        cache: Cache::new(settings.max_cached, clock),
+        flights: Flights::new(),
+        budget: Budget::new(
+            settings.budget.clone(),
+            settings.blocked_for,
+            clock,
+            metrics.clone(),
+        ),
+        pace: Pace::new(settings.renewals_per_second, clock),
+        backoff: Backoff::new(clock),
+        mass_rejection: MassRejection::new(store.clone(), clock, metrics.clone()),
+        breakers: Breakers::new(settings.remember_rejected, clock),
+        wrong_passwords: WrongPasswords::new(clock),
+        contested: std::sync::Mutex::default(),
+        endpoint: TokenEndpoint::new(upstream, hosts, timeout),
+        closing: watch::Sender::new(false),
+        settings,
+        store,
+        ring,
+        run,
+        clock,
+        metrics,
+        runtime,
+    })
 }
 
 impl Engine {

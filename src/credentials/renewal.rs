@@ -15,7 +15,7 @@ use crate::principal::Principal;
 use crate::store::{Entry, Lease};
 
 /// How long a lease lasts without a heartbeat, in real time.
-const LEASE: Duration = Duration::from_secs(15);
+pub(super) const LEASE: Duration = Duration::from_secs(15);
 /// How often it is extended.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often a lease that another process holds is asked for again, in real time.

@@ -4,6 +4,7 @@
 mod export;
 mod import;
 mod output;
+mod verify;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

@@ -1,0 +1,219 @@
+//! `tokens verify`: refreshes some of the stored pairs, picked at random, to find out whether they
+//! are good, as after an import. It never logs anybody in.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use crate::cli::service::OpenStore;
+use crate::cli::{Failure, exit, interrupted, print, say};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::credentials::{Parts, Stored, Verified, Verifier};
+use crate::metrics::Metrics;
+use crate::principal::Principal;
+use crate::store::Store;
+use crate::upstream::Hosts;
+
+/// Entries read at once.
+const PAGE: usize = 1000;
+/// Rejections in a row that end the command; also the refreshes at once, so that there are no more. One
+/// more would make the guard of every proxy on this store take it for a failure of the API.
+const MOST_REJECTED: usize = 4;
+
+/// What to verify.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Refresh this many pairs, picked at random
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    sample: u32,
+    /// Print the counts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The pairs of a store, and those to be tried.
+#[derive(Default)]
+struct Sample {
+    picked: Vec<Principal>,
+    refreshable: u64,
+    known_dead: u64,
+    without_refresh_token: u64,
+    unopened: u64,
+}
+
+/// What became of the sample.
+#[derive(Debug, Default, Serialize)]
+struct Counts {
+    refreshed: u64,
+    rejected: u64,
+    failed: u64,
+    not_tried: u64,
+}
+
+/// Refreshes a sample.
+pub(super) async fn verify(
+    open: OpenStore,
+    settings: Settings,
+    arguments: &Arguments,
+) -> Result<ExitCode, Failure> {
+    let hosts = Hosts::new(&settings.upstream).map_err(crate::cli::service::Error::from)?;
+    let store: Arc<dyn Store> = open.store;
+    let verifier = Verifier::new(Parts {
+        settings: settings.credentials,
+        store: store.clone(),
+        run: open.run,
+        ring: open.ring,
+        upstream: &settings.upstream,
+        hosts: &hosts,
+        clock: Clock::from_environment(),
+        metrics: Arc::new(Metrics::new()),
+        runtime: Handle::current(),
+    });
+    let sample = pick(&verifier, &*store, arguments.sample as usize).await?;
+    let Sample {
+        refreshable,
+        known_dead,
+        without_refresh_token,
+        unopened,
+        ..
+    } = sample;
+    if sample.picked.is_empty() {
+        say(&format!(
+            "error: there is nothing to verify: of the stored pairs {known_dead} are known dead, \
+             {without_refresh_token} have no RefreshToken, {unopened} cannot be opened"
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
+    let tried = sample.picked.len();
+    let (counts, is_interrupted) = refresh(&verifier, sample.picked).await;
+    let summary = match arguments.json {
+        true => serde_json::to_string(&counts).expect("numbers always serialise"),
+        false => {
+            let Counts {
+                refreshed,
+                rejected,
+                failed,
+                not_tried,
+            } = counts;
+            let mut text = format!(
+                "refreshed {refreshed}, rejected {rejected}, failed {failed}, not tried {not_tried}; \
+                 {tried} picked of {refreshable}"
+            );
+            for (count, are) in [
+                (known_dead, "known dead"),
+                (without_refresh_token, "without RefreshToken"),
+                (unopened, "not to be opened"),
+            ] {
+                if count > 0 {
+                    write!(text, ", {count} more are {are}").expect("a String takes everything");
+                }
+            }
+            text
+        }
+    };
+    let printed = print(&summary);
+    if is_interrupted {
+        return Ok(ExitCode::from(exit::INTERRUPTED));
+    }
+    if counts.rejected + counts.failed > 0 {
+        return Ok(ExitCode::FAILURE);
+    }
+    printed.map(|()| ExitCode::SUCCESS)
+}
+
+/// Picks from all refreshable pairs, each with the same chance, without keeping them all in memory.
+async fn pick(verifier: &Verifier, store: &dyn Store, most: usize) -> Result<Sample, Failure> {
+    let mut sample = Sample::default();
+    let mut after: Option<Principal> = None;
+    loop {
+        let page = store.list(after.as_ref(), PAGE).await?;
+        for (principal, entry) in &page {
+            match verifier.stored(principal, entry) {
+                Stored::Absent => {}
+                Stored::KnownDead => sample.known_dead += 1,
+                Stored::WithoutRefreshToken => sample.without_refresh_token += 1,
+                Stored::Unopened => sample.unopened += 1,
+                Stored::Refreshable => {
+                    sample.refreshable += 1;
+                    if sample.picked.len() < most {
+                        sample.picked.push(principal.clone());
+                        continue;
+                    }
+                    let place = fastrand::u64(0..sample.refreshable);
+                    if let Some(place) = usize::try_from(place).ok().filter(|at| *at < most) {
+                        sample.picked[place] = principal.clone();
+                    }
+                }
+            }
+        }
+        match page.into_iter().next_back() {
+            Some((last, _)) => after = Some(last),
+            None => return Ok(sample),
+        }
+    }
+}
+
+/// Refreshes them all, until too many in a row are rejected or a signal comes; what is under way then
+/// goes on to its end. Whether a signal came.
+async fn refresh(verifier: &Verifier, mut picked: Vec<Principal>) -> (Counts, bool) {
+    let mut counts = Counts::default();
+    let mut rejected_in_a_row = 0;
+    let mut is_interrupted = false;
+    let mut under_way = FuturesUnordered::new();
+    let mut signal = std::pin::pin!(interrupted());
+    loop {
+        let may_start = MOST_REJECTED.saturating_sub(rejected_in_a_row);
+        while !is_interrupted
+            && under_way.len() < may_start
+            && let Some(principal) = picked.pop()
+        {
+            under_way.push(async move {
+                let verified = verifier.verify(&principal).await;
+                (principal, verified)
+            });
+        }
+        let (principal, verified) = tokio::select! {
+            () = &mut signal, if !is_interrupted => {
+                is_interrupted = true;
+                continue;
+            }
+            verified = under_way.next() => match verified {
+                Some(verified) => verified,
+                None => break,
+            },
+        };
+        match verified {
+            Verified::Refreshed => {
+                counts.refreshed += 1;
+                rejected_in_a_row = 0;
+            }
+            Verified::Rejected => {
+                counts.rejected += 1;
+                rejected_in_a_row += 1;
+                say(&format!("{principal}: the API rejects its RefreshToken"));
+            }
+            Verified::Busy => {
+                counts.not_tried += 1;
+                say(&format!("{principal}: a running proxy is renewing it now"));
+            }
+            Verified::Failed(error) => {
+                counts.failed += 1;
+                say(&format!("{principal}: {error}"));
+            }
+        }
+    }
+    if rejected_in_a_row >= MOST_REJECTED && !picked.is_empty() {
+        say(&format!(
+            "{MOST_REJECTED} in a row are rejected: the rest is not tried. Each costs a login at its \
+             next request"
+        ));
+    }
+    counts.not_tried += picked.len() as u64;
+    (counts, is_interrupted)
+}
