@@ -3,6 +3,7 @@
 pub mod check;
 #[cfg(feature = "simulator")]
 pub mod demo;
+pub mod opening;
 pub mod output;
 pub mod run;
 pub mod service;
@@ -182,8 +183,8 @@ impl From<service::Error> for Failure {
     }
 }
 
-impl From<service::StoreError> for Failure {
-    fn from(error: service::StoreError) -> Failure {
+impl From<opening::StoreError> for Failure {
+    fn from(error: opening::StoreError) -> Failure {
         Failure::Service(error.into())
     }
 }

@@ -63,6 +63,8 @@ pub struct Settings {
 pub struct Store {
     /// The folder of the embedded store.
     pub path: PathBuf,
+    /// Whether a folder without a store becomes one.
+    pub create: bool,
     /// 32 bytes in base64; none: one is created in `path`.
     pub key: Option<Secret>,
     /// Former keys, still good for reading.

@@ -15,6 +15,7 @@ mod flights;
 mod handed_out;
 mod hot;
 mod keeper;
+pub mod key_file;
 mod login;
 mod login_slot;
 mod mass_rejection;

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use damoov_proxy::auth_endpoints::AuthEndpoints;
 use damoov_proxy::auth_endpoints::handed_out::HandedOut;
-use damoov_proxy::cli::service::{OpenStore, open_store};
+use damoov_proxy::cli::opening::{OpenStore, open_store};
 use damoov_proxy::clock::Clock;
 use damoov_proxy::config::{self, Environment, Secrets};
 use damoov_proxy::credentials::{self, Background, Provider};

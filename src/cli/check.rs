@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::process::ExitCode;
 
-use super::service;
-use super::{ConfigFile, Failure, background_runtime, print, say};
+use super::{ConfigFile, Failure, background_runtime, opening, print, say, service};
 use crate::config::{self, Secrets, Settings};
 use crate::damoov::routes::Table;
 use crate::server::Listener;
@@ -26,7 +25,13 @@ pub fn run(config: ConfigFile, offline: bool) -> Result<ExitCode, Failure> {
     }
     if !offline {
         service::check(&loaded.settings)?;
-        background_runtime()?.block_on(service::check_store(&loaded.settings.store))?;
+        let checked = background_runtime()?.block_on(opening::check(&loaded.settings.store))?;
+        for warning in opening::warnings(&loaded.settings.store) {
+            say(&format!("warning: {warning}"));
+        }
+        if !checked {
+            say("no store yet: the first `run` will make one");
+        }
     }
     let summary = Summary(&loaded.settings);
     print(&format!("config ok: {}\n{summary}", path.display()))?;

@@ -10,7 +10,7 @@ use super::run::until_signalled;
 use super::service::Service;
 use super::{Failure, print};
 use crate::config::{self, Environment, Secrets};
-use crate::credentials::seal;
+use crate::credentials::key_file;
 use crate::simulator::{self, Simulator};
 use crate::telemetry;
 
@@ -34,7 +34,7 @@ async fn serve(folder: &Path, log: &telemetry::Lines) -> Result<ExitCode, Failur
         ..simulator::Settings::default()
     };
     let damoov = Simulator::start(damoov).await.map_err(Failure::other)?;
-    seal::created_key(folder).map_err(Failure::other)?;
+    key_file::read_or_create(folder).map_err(Failure::other)?;
     let file = folder.join("damoov-proxy.toml");
     std::fs::write(&file, configuration(folder, &damoov.base_url())).map_err(Failure::other)?;
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
@@ -82,7 +82,7 @@ all_hosts = "{damoov}"
         email = simulator::ACCOUNT_EMAIL,
         password = simulator::ACCOUNT_PASSWORD,
         folder = folder.display(),
-        key_file = seal::KEY_FILE,
+        key_file = key_file::KEY_FILE,
     )
 }
 

@@ -3,26 +3,24 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::opening::{OpenStore, StoreError, open_store};
 use crate::admin;
 use crate::auth_endpoints::AuthEndpoints;
 use crate::auth_endpoints::handed_out::HandedOut;
 use crate::clock::Clock;
-use crate::config::{self, Settings};
-use crate::credentials::{self, Background, Provider, seal};
+use crate::config::Settings;
+use crate::credentials::{self, Background, Provider};
 use crate::damoov::routes::Table;
 use crate::metrics::Metrics;
 use crate::principal::naming;
 use crate::proxy::{self, Path, Proxy, head};
 use crate::server::{self, Bound, Stage};
-use crate::store::RunId;
-use crate::store::sqlite::{self, Sqlite};
 use crate::telemetry;
 use crate::telemetry::access::AccessLog;
 use crate::upstream::{self, Hosts};
@@ -47,75 +45,6 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-}
-
-/// Why a store cannot be used as it is.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Damaged, newer, missing.
-    #[error(transparent)]
-    Open(#[from] sqlite::OpenError),
-    /// The key in the store's own folder can be neither read nor made.
-    #[error("{} cannot be used", path.display())]
-    KeyFile {
-        /// The key file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A key is none.
-    #[error("[store] key: {0}")]
-    BadKey(#[from] seal::BadKey),
-    /// The key is another store's.
-    #[error(transparent)]
-    Unverified(#[from] seal::Unverified),
-}
-
-/// An open store and the keys to it.
-pub struct OpenStore {
-    /// The store.
-    pub store: Arc<Sqlite>,
-    /// What seals its records.
-    pub ring: seal::Ring,
-    /// This process run.
-    pub run: RunId,
-}
-
-/// Opens the store that the settings name, creating it and its key where there is none.
-pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreError> {
-    let run = RunId(uuid::Uuid::new_v4());
-    let store = Arc::new(sqlite::open(&settings.path, run)?);
-    let file = settings.path.join(seal::KEY_FILE);
-    let unusable = |source| StoreError::KeyFile {
-        path: file.clone(),
-        source,
-    };
-    let (key, created) = match &settings.key {
-        Some(key) => (key.clone(), false),
-        None => seal::created_key(&settings.path).map_err(unusable)?,
-    };
-    let ring = seal::Ring::new(&key, &settings.old_keys)?;
-    let verified = seal::verify(&ring, &*store).await;
-    match &verified {
-        Ok(()) if created => tracing::warn!(
-            path = %file.display(),
-            "no [store] key is configured: one was created beside the store; back it up, without \
-             it the stored tokens are lost"
-        ),
-        // The store had a key, which was lost; nobody is to take this one for it.
-        Err(seal::Unverified::WrongKey) if created => {
-            std::fs::remove_file(&file).map_err(unusable)?;
-        }
-        Ok(()) | Err(_) => {}
-    }
-    verified?;
-    Ok(OpenStore { store, ring, run })
-}
-
-/// Refuses a store that a proxy would refuse, or whose damage it would find once it serves.
-pub async fn check_store(settings: &config::Store) -> Result<(), StoreError> {
-    let _open = open_store(settings).await?;
-    Ok(sqlite::check_whole(&settings.path)?)
 }
 
 /// Refuses what a proxy with these settings would refuse before it listens, the store apart.

@@ -20,10 +20,10 @@ use self::import::import;
 use self::list::list;
 use self::show::show;
 use self::verify::verify;
-use super::service::open_store;
-use super::{ConfigFile, Failure};
+use super::opening::{look, open_store};
+use super::{ConfigFile, Failure, say};
 use crate::clock::Timestamp;
-use crate::config::Secrets;
+use crate::config::{Secrets, Settings};
 use crate::principal::{DeviceToken, Principal};
 use crate::store::Entry;
 
@@ -66,16 +66,44 @@ const NOT_FOUND: u8 = 1;
 pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
     let (_, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
     super::background_runtime()?.block_on(async {
-        let open = open_store(&loaded.settings.store).await?;
-        match command {
-            Command::List => list(&*open.store).await,
-            Command::Show(one) => show(&open, &one.principal).await,
-            Command::Forget(one) => forget(&*open.store, &one.principal).await,
-            Command::Import(arguments) => import(&open, &loaded.settings, &arguments).await,
-            Command::Export(arguments) => export(&open, &arguments).await,
-            Command::Verify(arguments) => verify(open, loaded.settings, &arguments).await,
+        let settings = &loaded.settings;
+        match &command {
+            Command::Forget(one) => {
+                let open = open_store(&settings.store).await?;
+                forget(&*open.store, &one.principal).await
+            }
+            Command::Import(arguments) => {
+                let open = open_store(&settings.store).await?;
+                import(&open, settings, arguments).await
+            }
+            Command::Verify(arguments) => {
+                let open = open_store(&settings.store).await?;
+                verify(open, loaded.settings, arguments).await
+            }
+            Command::List | Command::Show(_) | Command::Export(_) => {
+                let Some(looked_at) = look(&settings.store).await? else {
+                    return Ok(no_store(&command, settings));
+                };
+                match &command {
+                    Command::Show(one) => show(&looked_at, &one.principal).await,
+                    Command::Export(arguments) => export(&looked_at, arguments).await,
+                    _ => list(&looked_at.store).await,
+                }
+            }
         }
     })
+}
+
+/// What looks at a store does when there is none.
+fn no_store(command: &Command, settings: &Settings) -> ExitCode {
+    let path = settings.store.path.display();
+    say(&format!(
+        "there is no store in {path} yet: the first `run` will make one"
+    ));
+    match command {
+        Command::List => ExitCode::SUCCESS,
+        _ => ExitCode::from(NOT_FOUND),
+    }
 }
 
 /// What stands in the way of this principal's renewal.

@@ -260,6 +260,7 @@ fn store(store: &mut Section<'_>, sources: &SecretSources<'_>) -> Store {
         path: store
             .get("path", |node| file_path(sources, node))
             .unwrap_or_else(|| PathBuf::from("/var/lib/damoov-proxy")),
+        create: store.get("create", shape::flag).unwrap_or(true),
         key: store.secret("key", seal_key),
         old_keys: store.secrets("old_keys", seal_key),
     }

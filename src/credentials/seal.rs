@@ -2,11 +2,6 @@
 //! replaced. A sealed text opens for its own principal and kind only: records cannot be swapped.
 //! Also keyed hashes, for logs and for recognising a credential without keeping it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use chacha20poly1305::aead::{Aead, Payload};
@@ -242,54 +237,19 @@ impl SealKey {
 pub async fn verify(ring: &Ring, store: &dyn Store) -> Result<(), Unverified> {
     let fresh = || ring.seal_for(CANARY, CANARY, CANARY.as_bytes());
     let stands = store.canary(fresh()).await?;
-    if ring.open_for(CANARY, CANARY, &stands).is_err() {
-        return Err(Unverified::WrongKey);
-    }
+    check(ring, &stands)?;
     if !ring.is_current(&stands) {
         store.replace_canary(fresh()).await?;
     }
     Ok(())
 }
 
-/// The file of a key that was created beside the store.
-pub const KEY_FILE: &str = "store.key";
-
-/// Reads [`KEY_FILE`] in the directory `path`, or creates both. True when it was created now. Of
-/// processes that create it at once one succeeds, and all read its key.
-pub fn created_key(path: &Path) -> io::Result<(Secret, bool)> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    let file = path.join(KEY_FILE);
-    let created = match file.try_exists()? {
-        true => false,
-        false => create_key(path, &file)?,
-    };
-    let key = Zeroizing::new(fs::read_to_string(&file)?);
-    Ok((Secret::from(key.trim_end()), created))
-}
-
-/// Under another name first: nobody ever reads half a key. False where another process was first.
-fn create_key(directory: &Path, file: &Path) -> io::Result<bool> {
-    let mut key = Zeroizing::new([0; 32]);
-    getrandom::fill(key.as_mut_slice())?;
-    let unfinished = directory.join(format!("store.key.{}", uuid::Uuid::new_v4()));
-    let mut written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    let text = Zeroizing::new(BASE64_STANDARD.encode(key.as_slice()) + "\n");
-    let linked = written
-        .write_all(text.as_bytes())
-        .and_then(|()| written.sync_all())
-        // A link, unlike a rename, never replaces the key of another process.
-        .and_then(|()| fs::hard_link(&unfinished, file));
-    fs::remove_file(&unfinished)?;
-    match linked {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-        linked => linked?,
+/// Proves that `ring` holds the key of the store that keeps this canary. Changes nothing.
+pub fn check(ring: &Ring, canary: &[u8]) -> Result<(), Unverified> {
+    match ring.open_for(CANARY, CANARY, canary) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Unverified::WrongKey),
     }
-    File::open(directory)?.sync_all()?;
-    Ok(true)
 }
 
 fn decode(key: &Secret) -> Result<Zeroizing<[u8; 32]>, BadKey> {
@@ -337,8 +297,6 @@ fn joined(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
     use crate::store::RunId;
     use crate::store::contract::{run, user};
@@ -447,23 +405,6 @@ mod tests {
                 "cut at {at}"
             );
         }
-    }
-
-    #[test]
-    fn processes_that_create_the_key_at_once_end_with_the_same() {
-        let parent = tempfile::tempdir().unwrap();
-        let directory = parent.path().join("store");
-        let keys: Vec<_> = std::thread::scope(|scope| {
-            let threads = [(); 8].map(|()| scope.spawn(|| created_key(&directory).unwrap()));
-            threads.map(|thread| thread.join().unwrap()).into()
-        });
-        assert_eq!(keys.iter().filter(|(_, created)| *created).count(), 1);
-        assert!(keys.iter().all(|(key, _)| key.matches(keys[0].0.expose())));
-        assert!(Ring::new(&keys[0].0, &[]).is_ok());
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&directory.join("store.key")), 0o600);
-        assert_eq!(mode(&directory), 0o700);
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
     }
 
     #[tokio::test]

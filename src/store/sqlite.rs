@@ -11,20 +11,24 @@ mod changes;
 mod columns;
 mod entries;
 mod files;
+mod folder;
 mod guards;
 mod health;
+mod held;
 mod integrity;
 mod lane;
 mod leases;
+mod look;
 mod owners;
 mod schema;
 mod transaction;
 mod turns;
+mod watch;
 mod writer;
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,16 +44,22 @@ use crate::store::{
 use changes::Changes;
 pub use files::OpenError;
 use files::{Checked, is_damage};
+pub use folder::give;
 use health::Health;
+use held::Held;
 use integrity::Integrity;
 use lane::{Job, Lane};
 use leases::Leases;
+pub use look::{Look, look};
+use owners::{Alive, Owners};
 use turns::Turns;
+use watch::Watch;
 use writer::Writer;
 
 /// A token store in a directory. Dropping it finishes what was asked and frees its leases.
 pub struct Sqlite {
     health: Arc<Health>,
+    watch: Watch,
     writer: Writer,
     /// Reads one entry at a time, for the requests.
     entries: Lane<Job<Connection>>,
@@ -59,6 +69,8 @@ pub struct Sqlite {
     changes: Changes,
     /// Checks a large file; none where it was checked before it was opened.
     integrity: Option<Integrity>,
+    /// Says to other processes that this run lives; none once closed.
+    alive: Mutex<Option<Arc<Mutex<Alive>>>>,
 }
 
 /// Opens the store in the directory `path` for one process run. A directory that is new, empty or
@@ -66,18 +78,31 @@ pub struct Sqlite {
 /// large one is checked as a whole afterwards, and damage that is found then ends all renewals.
 pub fn open(path: &Path, run: RunId) -> Result<Sqlite, OpenError> {
     let refused = |error| OpenError::Refused(path.to_owned(), error);
-    files::create_directory(path).map_err(refused)?;
+    folder::refuse(path)?;
+    folder::create(path).map_err(refused)?;
     let opening = files::lock(path).map_err(refused)?;
+    let in_use = Owners::of_the_living(path);
+    Held::of(path).refuse_others(&in_use)?;
     let checked = files::prepare(path)?;
     let sqlite = Sqlite::start(path, run, checked).map_err(refused)?;
     drop(opening);
     Ok(sqlite)
 }
 
-/// Checks all of the store in the directory `path`, which [`open`] has opened before. Reads the
-/// whole file.
-pub fn check_whole(path: &Path) -> Result<(), OpenError> {
-    files::check_whole(path)
+/// Whether there is a store in the directory `path`. Fails if there was one.
+pub fn is_there(path: &Path) -> Result<bool, OpenError> {
+    files::is_there(path)
+}
+
+/// Refuses a directory that [`open`] would refuse because of who may write to it, or who owns what
+/// lies in it. Changes nothing.
+pub fn refuse_folder(path: &Path) -> Result<(), OpenError> {
+    folder::refuse(path)
+}
+
+/// What an operator should know of a directory that is not refused: each a sentence.
+pub fn warnings(path: &Path) -> Vec<String> {
+    folder::warnings(path)
 }
 
 impl Sqlite {
@@ -85,20 +110,26 @@ impl Sqlite {
         let tokens = path.join("tokens.db");
         let connect = || files::connect(&tokens, "FULL").map_err(io::Error::other);
         let connect_to_read = || files::connect_to_read(&tokens).map_err(io::Error::other);
-        let leases = Leases::open(path.to_owned(), run)?;
-        let health = Arc::new(Health::of(path.to_owned()));
+        let (leases, mut alive) = Leases::open(path.to_owned(), run)?;
+        let writing = connect()?;
+        let held = Held::of(path);
+        alive.write(held.written_down())?;
+        let alive = Arc::new(Mutex::new(alive));
+        let health = Arc::new(Health::of(path.to_owned()).watching(held));
         let integrity = match checked {
             Checked::Whole => None,
             Checked::Header => Some(Integrity::start(connect_to_read()?, Arc::clone(&health))?),
         };
         Ok(Sqlite {
-            writer: Writer::start(connect()?, Arc::clone(&health))?,
+            watch: Watch::start(connect_to_read()?, Arc::clone(&health), Arc::clone(&alive))?,
+            writer: Writer::start(writing, Arc::clone(&health))?,
             entries: Lane::owning("store-entries", connect_to_read()?)?,
             listings: Lane::owning("store-listings", connect_to_read()?)?,
             turns: Turns::start(leases, connect()?)?,
             changes: Changes::start(connect_to_read()?)?,
             integrity,
             health,
+            alive: Mutex::new(Some(alive)),
         })
     }
 
@@ -108,11 +139,25 @@ impl Sqlite {
         if let Some(integrity) = &self.integrity {
             integrity.close();
         }
+        self.watch.close();
         self.changes.close();
         self.turns.close();
         self.entries.close();
         self.listings.close();
+        // Before the log goes: whoever finds this run alive expects its files there.
+        drop(
+            self.alive
+                .lock()
+                .expect("nothing panics under this lock")
+                .take(),
+        );
         self.writer.close();
+        self.health.close();
+    }
+
+    /// The canary, if there is one yet.
+    pub async fn stored_canary(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.list_with(look::canary).await
     }
 
     /// How many transactions became durable: beside the number of writes, what group commit saves.

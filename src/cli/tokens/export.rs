@@ -11,12 +11,12 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use super::line::Line;
+use crate::cli::opening::LookedAt;
 use crate::cli::output::write;
-use crate::cli::service::OpenStore;
 use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::credentials::Pair;
 use crate::principal::Principal;
-use crate::store::{Entry, Store};
+use crate::store::Entry;
 
 /// Entries read at once.
 const PAGE: usize = 1000;
@@ -47,7 +47,7 @@ enum Output {
 }
 
 /// Exports every pair that saves a login.
-pub(super) async fn export(open: &OpenStore, arguments: &Arguments) -> Result<ExitCode, Failure> {
+pub(super) async fn export(open: &LookedAt, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let to = &arguments.to;
     let mut output = match to.as_os_str() == "-" {
         true if io::stdout().is_terminal() => {
@@ -92,7 +92,7 @@ pub(super) async fn export(open: &OpenStore, arguments: &Arguments) -> Result<Ex
     })
 }
 
-async fn write_all(open: &OpenStore, output: &mut Output, to: &Path) -> Result<Counts, Failure> {
+async fn write_all(open: &LookedAt, output: &mut Output, to: &Path) -> Result<Counts, Failure> {
     let mut counts = Counts::default();
     let mut after: Option<Principal> = None;
     loop {
@@ -119,7 +119,7 @@ async fn write_all(open: &OpenStore, output: &mut Output, to: &Path) -> Result<C
 }
 
 fn append(
-    open: &OpenStore,
+    open: &LookedAt,
     principal: &Principal,
     entry: &Entry,
     counts: &mut Counts,

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use self::adopt::{Adopter, Decision, NotAdopted};
 use self::offer::{Offer, Unusable};
-use crate::cli::service::OpenStore;
+use crate::cli::opening::OpenStore;
 use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::clock::Clock;
 use crate::config::Settings;

@@ -7,13 +7,14 @@ use crate::cli::Failure;
 use crate::cli::output::write;
 use crate::clock::{Clock, Timestamp};
 use crate::principal::Principal;
-use crate::store::{Entry, Store};
+use crate::store::Entry;
+use crate::store::sqlite::Look;
 
 /// Entries read at once.
 const PAGE: usize = 1000;
 
 /// Prints every principal of the store.
-pub(super) async fn list(store: &dyn Store) -> Result<ExitCode, Failure> {
+pub(super) async fn list(store: &Look) -> Result<ExitCode, Failure> {
     let now = Clock::from_environment().wall();
     let mut after: Option<Principal> = None;
     let mut text = format!(

@@ -3,15 +3,15 @@
 use std::process::ExitCode;
 
 use super::{NOT_FOUND, notes, rough};
-use crate::cli::service::OpenStore;
+use crate::cli::opening::LookedAt;
 use crate::cli::{Failure, print, say};
 use crate::clock::Clock;
 use crate::credentials::Pair;
 use crate::principal::Principal;
-use crate::store::{Entry, Store};
+use crate::store::Entry;
 
 /// Prints what the store knows of the principal.
-pub(super) async fn show(open: &OpenStore, principal: &Principal) -> Result<ExitCode, Failure> {
+pub(super) async fn show(open: &LookedAt, principal: &Principal) -> Result<ExitCode, Failure> {
     let entry = open.store.load(principal).await?;
     if entry == Entry::default() {
         say(&format!("nothing is known of {principal}"));

@@ -10,7 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use crate::cli::service::OpenStore;
+use crate::cli::opening::OpenStore;
 use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::clock::Clock;
 use crate::config::Settings;

@@ -2,16 +2,15 @@
 //! version wrote. A store that vanished or broke is never replaced by an empty one: that would cost
 //! every user a login.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
-use super::integrity;
 use super::schema::{self, APPLICATION_ID, FORMAT};
+use super::{folder, integrity};
 
 /// Files of up to so many bytes, some ten thousand users, are checked as a whole before they are
 /// used, which takes some ten milliseconds; larger ones while they are used.
@@ -19,7 +18,7 @@ const CHECKED_AT_ONCE: u64 = 16 * 1024 * 1024;
 /// The pages that a connection which only reads keeps in memory.
 const READ_CACHE_KIB: i64 = 256;
 /// How long one process waits for another's transaction.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a store was not opened. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +75,62 @@ pub enum OpenError {
         /// SQLite's finding.
         why: String,
     },
+    /// Somebody else could put other files in the place of the store's.
+    #[error(
+        "others may write to {} (mode {mode:04o}), and could put other files in the place of the \
+         store's: `chmod 700 {}`, or name a folder in it as [store] path, which is created for its \
+         owner alone",
+        path.display(),
+        path.display()
+    )]
+    WritableByOthers {
+        /// The folder.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The folder is not this user's to write.
+    #[error(
+        "{} belongs to {owner}, and {user} may not write to it: run this as {owner}, or give the \
+         folder to {user}",
+        path.display()
+    )]
+    NotWritable {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+        /// Who may not.
+        user: String,
+    },
+    /// A file that somebody else made.
+    #[error(
+        "{} belongs to {owner}, and {user}, who runs this, cannot open it: run this as {owner}, or \
+         give it to the owner of its folder with `chown`",
+        path.display()
+    )]
+    OfAnother {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+        /// Who cannot.
+        user: String,
+    },
+    /// There is no store, and none is to be made.
+    #[error(
+        "there is no store in {}, and `[store] create` is false: mount the disk that it lies on, or \
+         set `create = true` to start with an empty one, which costs every user a login",
+        .0.display()
+    )]
+    Absent(PathBuf),
+    /// A running process has other files open.
+    #[error(
+        "{} is not the file that a running process has open: it, or its -wal or -shm, was removed or \
+         replaced under that process. Stop every process that uses the store, then start again",
+        .0.display()
+    )]
+    Replaced(PathBuf),
     /// The medium refused.
     #[error("{} cannot be opened: check that it is on a local filesystem, writable and not full", .0.display())]
     Refused(PathBuf, #[source] io::Error),
@@ -94,13 +149,8 @@ pub(super) enum Checked {
 /// Callers hold the opening [`lock`].
 pub(super) fn prepare(directory: &Path) -> Result<Checked, OpenError> {
     let path = directory.join("tokens.db");
-    let refused = |error| OpenError::Refused(path.clone(), error);
-    if !path.try_exists().map_err(refused)? {
-        let remains = ["tokens.db-wal", "leases.db", "owners"];
-        if remains.iter().any(|name| directory.join(name).exists()) {
-            return Err(OpenError::Missing(path));
-        }
-        create_tokens(directory, &path).map_err(refused)?;
+    if !is_there(directory)? {
+        create_tokens(directory, &path).map_err(|error| OpenError::Refused(path, error))?;
         return Ok(Checked::Whole);
     }
     let (found, checked) = check(&path)?;
@@ -108,6 +158,20 @@ pub(super) fn prepare(directory: &Path) -> Result<Checked, OpenError> {
         migrate(&path, found)?;
     }
     Ok(checked)
+}
+
+/// Whether there is a store in a directory. Fails where there was one.
+pub(super) fn is_there(directory: &Path) -> Result<bool, OpenError> {
+    let path = directory.join("tokens.db");
+    let refused = |error| folder::inaccessible(directory, error);
+    if path.try_exists().map_err(refused)? {
+        return Ok(true);
+    }
+    let remains = ["tokens.db-wal", "leases.db", "owners"];
+    match remains.iter().any(|name| directory.join(name).exists()) {
+        true => Err(OpenError::Missing(path)),
+        false => Ok(false),
+    }
 }
 
 /// Brings an earlier format to this one. Other processes may use the file meanwhile.
@@ -138,6 +202,8 @@ pub(super) fn connect(path: &Path, synchronous: &str) -> rusqlite::Result<Connec
         ));
     }
     db.pragma_update(None, "synchronous", synchronous)?;
+    // The log is there once it was read.
+    db.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
     Ok(db)
 }
 
@@ -149,31 +215,38 @@ pub(super) fn connect_to_read(path: &Path) -> rusqlite::Result<Connection> {
     Ok(db)
 }
 
-fn keep_few_pages(db: &Connection) -> rusqlite::Result<()> {
+pub(super) fn keep_few_pages(db: &Connection) -> rusqlite::Result<()> {
     // Negative: KiB, not pages.
     db.pragma_update(None, "cache_size", -READ_CACHE_KIB)
 }
 
 /// Held while a store's files are made, checked or replaced: one process at a time.
 pub(super) fn lock(directory: &Path) -> io::Result<File> {
-    let file = create(&directory.join("open.lock"))?;
+    let file = folder::create_file(&directory.join("open.lock"))?;
     file.lock()?;
     Ok(file)
 }
 
-/// Creates a directory that is its owner's alone.
-pub(super) fn create_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+/// The same lock if it is free now.
+pub(super) fn try_lock(directory: &Path) -> io::Result<Option<File>> {
+    let file = folder::create_file(&directory.join("open.lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
-/// Opens a file for writing, made its owner's alone where it is new.
-pub(super) fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+/// Moves what the write-ahead log holds into its database and makes it empty; false where somebody
+/// uses it. Most of the work, and all that waits for the disk, is done while others may write.
+pub(super) fn empty_log(db: &Connection) -> rusqlite::Result<bool> {
+    let checkpoint = |mode: &str| {
+        db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+            let (busy, logged, moved): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(busy == 0 && logged == moved)
+        })
+    };
+    Ok(checkpoint("PASSIVE")? && checkpoint("TRUNCATE")?)
 }
 
 /// Makes a database's file, so that it and those that SQLite puts beside it are their owner's
@@ -182,7 +255,7 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
 pub(super) fn create_new(path: &Path) -> io::Result<()> {
     match path.try_exists()? {
         true => Ok(()),
-        false => create(path).map(drop),
+        false => folder::create_file(path).map(drop),
     }
 }
 
@@ -233,15 +306,12 @@ fn create_tokens(directory: &Path, path: &Path) -> io::Result<()> {
 /// Refuses a file that is not a `tokens.db` of this version or an earlier one, or damaged, before
 /// anything is written to it. Answers its format, too.
 fn check(path: &Path) -> Result<(i64, Checked), OpenError> {
-    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => OpenError::Foreign(path.to_owned()),
-        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged {
-            path: path.to_owned(),
-            why: error.to_string(),
-        },
-        _ => OpenError::Refused(path.to_owned(), io::Error::other(error)),
-    };
-    let db = open(path).map_err(failed)?;
+    examine(path, &open(path).map_err(|error| not_read(path, error))?)
+}
+
+/// Refuses what [`check`] refuses.
+pub(super) fn examine(path: &Path, db: &Connection) -> Result<(i64, Checked), OpenError> {
+    let failed = |error| not_read(path, error);
     let number = |pragma: &str| {
         db.query_row(pragma, [], |row| row.get::<_, i64>(0))
             .map_err(failed)
@@ -260,19 +330,25 @@ fn check(path: &Path) -> Result<(i64, Checked), OpenError> {
     if size.len() > CHECKED_AT_ONCE {
         return Ok((found, Checked::Header));
     }
-    keep_few_pages(&db).map_err(failed)?;
-    refuse_damage(path, &db)?;
+    keep_few_pages(db).map_err(failed)?;
+    refuse_damage(path, db)?;
     Ok((found, Checked::Whole))
 }
 
-/// Checks all of the `tokens.db` in a directory, however large it is.
-pub(super) fn check_whole(directory: &Path) -> Result<(), OpenError> {
-    let path = directory.join("tokens.db");
-    let refused = |error| OpenError::Refused(path.clone(), io::Error::other(error));
-    refuse_damage(&path, &open(&path).map_err(refused)?)
+/// What it means for the file that SQLite failed to read it.
+pub(super) fn not_read(path: &Path, error: rusqlite::Error) -> OpenError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::Foreign(path.to_owned()),
+        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged {
+            path: path.to_owned(),
+            why: error.to_string(),
+        },
+        _ => OpenError::Refused(path.to_owned(), io::Error::other(error)),
+    }
 }
 
-fn refuse_damage(path: &Path, db: &Connection) -> Result<(), OpenError> {
+/// Refuses a `tokens.db` that is damaged anywhere. Reads all of it.
+pub(super) fn refuse_damage(path: &Path, db: &Connection) -> Result<(), OpenError> {
     let why = match integrity::finding(db) {
         Ok(None) => return Ok(()),
         Ok(Some(why)) => why,

@@ -2,14 +2,18 @@
 //! free space is looked up beforehand, because a token that was rotated but cannot be stored is
 //! lost.
 
+use std::fs::{self, File};
+use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::StatVfsMountFlags;
 use tokio::time::Instant;
 
+use super::files;
+use super::held::Held;
 use crate::store::Error;
 
 /// Below this many free bytes no write is started: room for a full write-ahead log.
@@ -20,10 +24,16 @@ const SPACE_HOLDS: Duration = Duration::from_millis(100);
 /// The state of the medium under a store.
 #[derive(Debug)]
 pub(super) struct Health {
-    /// Any path on the filesystem.
+    /// The store's folder.
     path: PathBuf,
     /// Why the last write failed; none once one worked again.
     failure: Mutex<Option<String>>,
+    /// The files that are open; not watched in tests of a medium alone.
+    held: Option<Held>,
+    /// Whether one of them was removed or replaced, when somebody looked last.
+    moved: Mutex<bool>,
+    /// Set once the files are closed.
+    closed: AtomicBool,
     /// What is wrong with the file; no write makes that good again.
     damage: OnceLock<String>,
     /// What was found about free space, and when.
@@ -37,20 +47,71 @@ impl Health {
         Health {
             path,
             failure: Mutex::new(None),
+            held: None,
+            moved: Mutex::new(false),
+            closed: AtomicBool::new(false),
             damage: OnceLock::new(),
             space: Mutex::new(None),
             transactions: AtomicU64::new(0),
         }
     }
 
+    /// Of a store that has these files open.
+    pub(super) fn watching(mut self, held: Held) -> Health {
+        self.held = Some(held);
+        self
+    }
+
+    /// Refuses with [`Error::Unwritable`] while a file that is open was removed or replaced: what
+    /// is written to it would be gone with this process.
+    pub(super) fn in_place(&self) -> Result<(), Error> {
+        let moved = self.held.as_ref().and_then(Held::moved);
+        let mut before = self.moved.lock().expect("nothing panics under this lock");
+        let changed = std::mem::replace(&mut *before, moved.is_some()) != moved.is_some();
+        let Some(path) = moved else {
+            if changed {
+                tracing::info!("the store's files are back in their place");
+            }
+            return Ok(());
+        };
+        let why = format!(
+            "{} was removed or replaced while it was open: put the same file back, or stop every \
+             process that uses it and start again",
+            path.display()
+        );
+        if changed {
+            tracing::error!(%why, "the store's files are not in their place: no renewal is started");
+        }
+        Err(Error::Unwritable(why))
+    }
+
+    /// Length and last change of the write-ahead log; `None` if there is none.
+    pub(super) fn log_state(&self) -> Option<(u64, SystemTime)> {
+        let found = fs::metadata(self.held.as_ref()?.log()).ok()?;
+        Some((found.len(), found.modified().ok()?))
+    }
+
+    /// The lock of those who open the store, if it is free now.
+    pub(super) fn try_lock(&self) -> io::Result<Option<File>> {
+        files::try_lock(&self.path)
+    }
+
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damage.get().is_some()
+    }
+
     /// Refuses with [`Error::Unwritable`] while a write could not be made durable.
     pub(super) fn check(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
         if let Some(why) = self.damage.get() {
             return Err(Error::Unwritable(why.clone()));
         }
         if let Some(why) = &*self.failure.lock().expect("nothing panics under this lock") {
             return Err(Error::Unwritable(why.clone()));
         }
+        self.in_place()?;
         let mut space = self.space.lock().expect("nothing panics under this lock");
         match &*space {
             Some((at, found)) if at.elapsed() < SPACE_HOLDS => found.clone(),
@@ -60,6 +121,11 @@ impl Health {
                 found
             }
         }
+    }
+
+    /// The files are closed.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// A write failed. Answers the reason as an error.

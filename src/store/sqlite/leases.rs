@@ -1,16 +1,19 @@
 //! Leases, in a database of their own without a single fsync: a power cut ends all leases anyway.
 //! A lease holds while its owner lives, on the boot that it was given on, until its ttl ends.
 
+use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ffi, params};
 use rustix::time::ClockId;
+use tokio::time::Instant;
 
 use super::files;
-use super::owners::{Alive, Owners};
+use super::folder::{self, Identity};
+use super::owners::{Alive, Life, Owners};
 use super::transaction::Transaction;
 use crate::principal::Principal;
 use crate::store::{Lease, RunId};
@@ -18,21 +21,31 @@ use crate::store::{Lease, RunId};
 /// Pages in the write-ahead log after which it starts over. It holds the same few pages again and
 /// again, and SQLite steps over all copies of a page to add one; starting over costs no fsync here.
 const CHECKPOINT_AFTER: u32 = 200;
+/// How often a process that holds leases looks whether it still has the right file open.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// For so long after the file was made anew no lease is given out: every process that holds some
+/// has written them down by then.
+const SETTLES_IN: Duration = Duration::from_secs(1);
 
 /// The leases of one process run, and its view on those of others.
 #[derive(Debug)]
 pub(super) struct Leases {
     db: Connection,
-    /// Device and inode of the file that `db` has open: another process may replace a damaged one.
-    file: (u64, u64),
+    /// What `db` has open: the database, its log, the log's index.
+    files: [Identity; 3],
+    /// Where they are.
+    paths: [PathBuf; 3],
+    looked: Instant,
     directory: PathBuf,
     owners: Owners,
     /// This process run, as it stands in the rows.
     owner: String,
     /// This boot: CLOCK_BOOTTIME of another one means nothing.
     boot: String,
-    /// Ends this run's leases when dropped.
-    _alive: Alive,
+    /// The leases of this run that it did not give back yet, and when each ends.
+    held: HashMap<Principal, i64>,
+    /// Until when leases of others may be missing from the file.
+    settled: Option<Instant>,
 }
 
 /// A row of another, or an earlier, lease.
@@ -44,19 +57,41 @@ struct Held {
 
 impl Leases {
     /// Declares `run` alive and opens the leases. Callers hold the store's opening lock.
-    pub(super) fn open(directory: PathBuf, run: RunId) -> io::Result<Leases> {
-        let owners = Owners::open(directory.join("owners"))?;
+    pub(super) fn open(directory: PathBuf, run: RunId) -> io::Result<(Leases, Alive)> {
+        let owners = Owners::open(&directory)?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        let (db, file) = open_or_replace(&directory)?;
-        Ok(Leases {
+        let paths =
+            ["leases.db", "leases.db-wal", "leases.db-shm"].map(|name| directory.join(name));
+        let there = paths[0].exists();
+        let (db, replaced) = open_or_replace(&paths)?;
+        let others = Owners::any_alive(&directory);
+        let settled = (others && (replaced || !there)).then(|| Instant::now() + SETTLES_IN);
+        let mut void = db
+            .prepare("UPDATE leases SET until = 0 WHERE owner = ?1")
+            .map_err(io::Error::other)?;
+        for dead in owners.dead() {
+            void.execute([dead]).map_err(io::Error::other)?;
+        }
+        drop(void);
+        let alive = owners.enter(run)?;
+        let leases = Leases {
             db,
-            file,
-            _alive: owners.enter(run)?,
+            files: identities(&paths),
+            paths,
+            looked: Instant::now(),
             directory,
             owners,
             owner: run.to_string(),
             boot: boot.trim().to_owned(),
-        })
+            held: HashMap::new(),
+            settled,
+        };
+        Ok((leases, alive))
+    }
+
+    /// Whether this run holds any.
+    pub(super) fn holds_any(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Gives back those of `given_back` that this run holds, then takes or extends its lease on each
@@ -66,8 +101,9 @@ impl Leases {
         given_back: &[Principal],
         wanted: &[(&Principal, Duration)],
     ) -> io::Result<Vec<Lease>> {
-        self.healed(|leases| {
+        let leased = self.healed(|leases| {
             if let ([], [(principal, ttl)]) = (given_back, wanted)
+                && leases.is_settled()
                 // One statement is a transaction by itself.
                 && leases.insert(principal, until(*ttl))?
             {
@@ -78,14 +114,25 @@ impl Leases {
             let leased = wanted
                 .iter()
                 .map(|(principal, ttl)| leases.take(principal, until(*ttl)))
-                .collect::<rusqlite::Result<_>>()?;
+                .collect::<rusqlite::Result<Vec<_>>>()?;
             transaction.commit()?;
             Ok(leased)
-        })
+        })?;
+        self.forget(given_back);
+        for ((principal, ttl), lease) in wanted.iter().zip(&leased) {
+            if *lease != Lease::Held {
+                match self.held.get_mut(*principal) {
+                    Some(held) => *held = until(*ttl),
+                    None => drop(self.held.insert((*principal).clone(), until(*ttl))),
+                }
+            }
+        }
+        Ok(leased)
     }
 
     /// Gives back those of these leases that this run holds.
     pub(super) fn release(&mut self, given_back: &[Principal]) -> io::Result<()> {
+        self.forget(given_back);
         self.healed(|leases| {
             if given_back.len() == 1 {
                 return leases.delete(given_back);
@@ -96,7 +143,30 @@ impl Leases {
         })
     }
 
+    /// To be called now and then while leases are held: writes them down again if the file was
+    /// removed or replaced.
+    pub(super) fn look(&mut self) {
+        if self.looked.elapsed() >= LOOK_EVERY
+            && let Err(error) = self.healed(|_| Ok(()))
+        {
+            tracing::warn!(%error, "leases.db cannot be opened anew");
+        }
+    }
+
+    fn forget(&mut self, given_back: &[Principal]) {
+        for principal in given_back {
+            self.held.remove(principal);
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.settled.is_none_or(|settled| settled <= Instant::now())
+    }
+
     fn take(&self, principal: &Principal, until: i64) -> rusqlite::Result<Lease> {
+        if !self.is_settled() && !self.held.contains_key(principal) {
+            return Ok(Lease::Held);
+        }
         match self.insert(principal, until)? {
             true => Ok(Lease::Granted { orphaned: false }),
             false => self.judge(principal, until),
@@ -141,10 +211,11 @@ impl Leases {
             true
         } else if held.owner == self.owner {
             false
-        } else if self.owners.is_alive(&held.owner) {
-            return Ok(Lease::Held);
         } else {
-            true
+            match self.owners.life(&held.owner) {
+                Life::Alive | Life::Unknown => return Ok(Lease::Held),
+                Life::Dead => true,
+            }
         };
         self.db
             .prepare_cached(
@@ -156,45 +227,70 @@ impl Leases {
 
     /// Does `work`; where the file was damaged or replaced, opens it anew before.
     fn healed<T>(&mut self, work: impl Fn(&mut Leases) -> rusqlite::Result<T>) -> io::Result<T> {
-        if identity(&self.directory).ok() != Some(self.file) {
-            self.reopen()?;
+        self.looked = Instant::now();
+        if identities(&self.paths) != self.files {
+            self.reopen("it, or its log, was removed or replaced")?;
         }
         match work(self) {
             Err(error) if super::is_damage(&error) => {
-                self.reopen()?;
+                self.reopen(&error.to_string())?;
                 work(self).map_err(io::Error::other)
             }
             done => done.map_err(io::Error::other),
         }
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
+    /// Opens the file that is there now, and writes down in it what this run holds.
+    fn reopen(&mut self, why: &str) -> io::Result<()> {
+        tracing::warn!(%why, "leases.db is opened anew");
         let _opening = files::lock(&self.directory)?;
-        tracing::warn!("leases.db was damaged or replaced; it is opened anew");
-        (self.db, self.file) = open_or_replace(&self.directory)?;
+        let nothing = Connection::open_in_memory().map_err(io::Error::other)?;
+        let old = std::mem::replace(&mut self.db, nothing);
+        // Closing must not touch the files that have these names now.
+        old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(io::Error::other)?;
+        drop(old);
+        self.settled = Some(Instant::now() + SETTLES_IN);
+        (self.db, _) = open_or_replace(&self.paths)?;
+        self.files = identities(&self.paths);
+        for (principal, until) in &self.held {
+            self.insert(principal, *until).map_err(io::Error::other)?;
+        }
         Ok(())
     }
 }
 
-/// Opens `leases.db`, or a new one in the place of one that is damaged.
-fn open_or_replace(directory: &Path) -> io::Result<(Connection, (u64, u64))> {
-    let db = match connect(directory) {
-        Err(error) if super::is_damage(&error) => {
-            for file in ["leases.db", "leases.db-wal", "leases.db-shm"] {
-                files::remove_if_there(&directory.join(file))?;
-            }
-            connect(directory)
+impl Drop for Leases {
+    fn drop(&mut self) {
+        // Those that are left were not given back: whoever comes next knows that a refresh may have
+        // been under way.
+        let void = "UPDATE leases SET until = 0 WHERE owner = ?1";
+        if identities(&self.paths) == self.files
+            && let Err(error) = self.db.execute(void, [&self.owner])
+        {
+            tracing::debug!(%error, "leases end with their ttl");
         }
-        connected => connected,
-    };
-    Ok((db.map_err(io::Error::other)?, identity(directory)?))
+    }
+}
+
+/// Opens `leases.db`, or a new one in the place of one that is damaged: true.
+fn open_or_replace(paths: &[PathBuf; 3]) -> io::Result<(Connection, bool)> {
+    match connect(&paths[0]) {
+        Err(error) if super::is_damage(&error) => {
+            for file in paths {
+                files::remove_if_there(file)?;
+            }
+            connect(&paths[0]).map(|db| (db, true))
+        }
+        connected => connected.map(|db| (db, false)),
+    }
+    .map_err(io::Error::other)
 }
 
 /// Opens or creates `leases.db`.
-fn connect(directory: &Path) -> rusqlite::Result<Connection> {
-    let path = directory.join("leases.db");
-    files::create_new(&path).map_err(|e| files::failure(ffi::SQLITE_CANTOPEN, e.to_string()))?;
-    let db = files::connect(&path, "OFF")?;
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    files::create_new(path).map_err(|e| files::failure(ffi::SQLITE_CANTOPEN, e.to_string()))?;
+    let db = files::connect(path, "OFF")?;
     db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_AFTER)?;
     let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if check != "ok" {
@@ -211,9 +307,8 @@ fn connect(directory: &Path) -> rusqlite::Result<Connection> {
     Ok(db)
 }
 
-fn identity(directory: &Path) -> io::Result<(u64, u64)> {
-    let found = std::fs::metadata(directory.join("leases.db"))?;
-    Ok((found.dev(), found.ino()))
+fn identities(paths: &[PathBuf; 3]) -> [Identity; 3] {
+    [0, 1, 2].map(|file| folder::identity(&paths[file]))
 }
 
 /// When a lease of `ttl` ends that is given now.

@@ -2,49 +2,99 @@
 //! with the process, however that ends.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::files;
+use super::{files, folder};
 use crate::store::RunId;
 
 /// The lock files of all runs.
 #[derive(Clone, Debug)]
 pub(super) struct Owners {
+    /// The store's.
+    store: PathBuf,
     directory: PathBuf,
 }
 
-/// Proof to all processes that a run is alive.
+/// Proof to all processes that a run is alive. Its file goes when it is dropped, or with the next
+/// run that starts. It says which files the run has open.
 #[derive(Debug)]
 pub(super) struct Alive {
+    owners: Owners,
+    path: PathBuf,
     /// Locked until dropped.
-    _lock: File,
+    lock: File,
+    content: String,
+}
+
+/// What is known of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It holds its lock.
+    Alive,
+    /// It let its lock go.
+    Dead,
+    /// Its file is not there, or not to be opened: it may live.
+    Unknown,
 }
 
 impl Owners {
-    /// The lock files in `directory`, which is created.
-    pub(super) fn open(directory: PathBuf) -> io::Result<Owners> {
-        files::create_directory(&directory)?;
-        Ok(Owners { directory })
+    /// The lock files beside the store in `directory`; their folder is created.
+    pub(super) fn open(store: &Path) -> io::Result<Owners> {
+        let directory = store.join("owners");
+        folder::create(&directory)?;
+        Ok(Owners {
+            store: store.to_owned(),
+            directory,
+        })
     }
 
-    /// Declares `run` alive and removes the files of the dead. Callers hold the store's opening
-    /// lock: a file that another run has made but not locked yet would look dead.
+    /// Whether any run that can be asked uses the store in `directory`.
+    pub(super) fn any_alive(store: &Path) -> bool {
+        lock_files(&store.join("owners")).any(|lock| life(&lock) == Life::Alive)
+    }
+
+    /// What the runs that live have written into their files.
+    pub(super) fn of_the_living(store: &Path) -> Vec<String> {
+        lock_files(&store.join("owners"))
+            .filter(|lock| life(lock) == Life::Alive)
+            .filter_map(|lock| fs::read_to_string(lock).ok())
+            .filter(|content| !content.is_empty())
+            .collect()
+    }
+
+    /// The runs that died without a word. Callers hold the store's opening lock: a file that another
+    /// run has made but not locked yet would look dead.
+    pub(super) fn dead(&self) -> Vec<String> {
+        lock_files(&self.directory)
+            .filter(|lock| life(lock) == Life::Dead)
+            .filter_map(|lock| Some(lock.file_stem()?.to_str()?.to_owned()))
+            .collect()
+    }
+
+    /// Declares `run` alive and removes the files of the dead, whose leases must be void by now; and
+    /// those that nobody here can open: what is missing voids nothing. Callers hold the store's
+    /// opening lock.
     pub(super) fn enter(&self, run: RunId) -> io::Result<Alive> {
-        for entry in fs::read_dir(&self.directory)? {
-            let path = entry?.path();
-            if !is_locked(&path)? {
-                fs::remove_file(&path)?;
+        for lock in lock_files(&self.directory) {
+            if life(&lock) != Life::Alive
+                && let Err(error) = files::remove_if_there(&lock)
+            {
+                tracing::debug!(%error, lock = %lock.display(), "a lock file stays");
             }
         }
-        let lock = files::create(&self.lock_file(&run.to_string()))?;
-        lock.try_lock()?;
-        Ok(Alive { _lock: lock })
+        let path = self.lock_file(&run.to_string());
+        Ok(Alive {
+            lock: create_locked(&path)?,
+            owners: self.clone(),
+            path,
+            content: String::new(),
+        })
     }
 
-    /// Whether the run that calls itself `owner` is alive; yes where that cannot be found out.
-    pub(super) fn is_alive(&self, owner: &str) -> bool {
-        is_locked(&self.lock_file(owner)).unwrap_or(true)
+    /// Whether the run that calls itself `owner` is alive.
+    pub(super) fn life(&self, owner: &str) -> Life {
+        life(&self.lock_file(owner))
     }
 
     fn lock_file(&self, owner: &str) -> PathBuf {
@@ -52,15 +102,60 @@ impl Owners {
     }
 }
 
+impl Alive {
+    /// Writes this into the file, for others to read.
+    pub(super) fn write(&mut self, content: String) -> io::Result<()> {
+        self.content = content;
+        self.lock.set_len(0)?;
+        (&self.lock).write_all(self.content.as_bytes())
+    }
+
+    /// Makes the file anew if somebody removed it; says whether that was so.
+    pub(super) fn renew(&mut self) -> io::Result<bool> {
+        if folder::identity(&self.path) == folder::identity_of(&self.lock) {
+            return Ok(false);
+        }
+        let _opening = files::lock(&self.owners.store)?;
+        folder::create(&self.owners.directory)?;
+        self.lock = create_locked(&self.path)?;
+        let content = std::mem::take(&mut self.content);
+        self.write(content)?;
+        Ok(true)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        // Only its own; left behind, it is removed at the next start.
+        if folder::identity(&self.path) == folder::identity_of(&self.lock) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Waits: whoever looks at the file holds a shared lock on it for an instant.
+fn create_locked(path: &Path) -> io::Result<File> {
+    let lock = folder::create_file(path)?;
+    lock.lock()?;
+    Ok(lock)
+}
+
+fn lock_files(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let found = fs::read_dir(directory).into_iter().flatten().flatten();
+    found.map(|lock| lock.path()).filter(|lock| {
+        lock.extension()
+            .is_some_and(|extension| extension == "lock")
+    })
+}
+
 /// Tried with a shared lock, so that two who look at once do not take each other for the owner.
-fn is_locked(path: &Path) -> io::Result<bool> {
-    let file = match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        opened => opened?,
+fn life(lock: &Path) -> Life {
+    let Ok(file) = File::open(lock) else {
+        return Life::Unknown;
     };
     match file.try_lock_shared() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(error)) => Err(error),
+        Ok(()) => Life::Dead,
+        Err(TryLockError::WouldBlock) => Life::Alive,
+        Err(TryLockError::Error(_)) => Life::Unknown,
     }
 }

@@ -295,7 +295,8 @@ async fn damage_in_a_large_store_ends_renewals_soon_after_the_start() {
         .write_all_at(&garbage, 10 * 1024 * 1024)
         .unwrap();
     let store = directory.open(run());
-    let checked = check_whole(directory.path());
+    let looked_at = look(directory.path()).unwrap().unwrap();
+    let checked = looked_at.check_whole().await;
     let damaged = matches!(checked, Err(OpenError::Damaged { .. }));
     assert!(damaged, "{checked:?}");
     let found = async {
@@ -322,7 +323,8 @@ async fn a_large_store_that_is_whole_is_used_at_once_and_closed_at_once() {
         let store = directory.open(run());
         assert_eq!(store.count().await, Ok(100));
         assert_eq!(store.writable(), Ok(()));
-        check_whole(directory.path()).unwrap();
+        let looked_at = look(directory.path()).unwrap().unwrap();
+        looked_at.check_whole().await.unwrap();
     }
 }
 

@@ -2,7 +2,6 @@
 //! is for. It drains its queue, so that many leases at once are one transaction. Leases that are given
 //! back wait a little for others, so that nobody's renewal waits for them.
 
-use std::collections::HashSet;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -54,8 +53,6 @@ struct Desk {
     leases: Leases,
     /// Of `tokens.db`, for reading.
     tokens: Connection,
-    /// Leases of this run that it did not give back yet.
-    held: HashSet<Principal>,
     given_back: GivenBack,
 }
 
@@ -65,7 +62,6 @@ impl Turns {
         let mut desk = Desk {
             leases,
             tokens,
-            held: HashSet::new(),
             given_back: given_back.clone(),
         };
         let lane = Lane::start("store-leases", move |asks| desk.work(&asks))?;
@@ -131,16 +127,19 @@ impl Desk {
     fn work(&mut self, asks: &Receiver<Ask>) {
         loop {
             // While it holds any, some will be given back; else nothing happens without an ask.
-            let first = match self.held.is_empty() {
-                true => asks.recv().map_err(RecvTimeoutError::from),
-                false => asks.recv_timeout(GIVEN_BACK_WITHIN),
+            let first = match self.leases.holds_any() {
+                false => asks.recv().map_err(RecvTimeoutError::from),
+                true => asks.recv_timeout(GIVEN_BACK_WITHIN),
             };
             match first {
                 Ok(first) => {
                     let more = asks.try_iter().take(AT_ONCE - 1);
                     self.serve(std::iter::once(first).chain(more).collect());
                 }
-                Err(RecvTimeoutError::Timeout) => self.free(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.free();
+                    self.leases.look();
+                }
                 Err(RecvTimeoutError::Disconnected) => return self.free(),
             }
         }
@@ -173,22 +172,13 @@ impl Desk {
     }
 
     fn lease(&mut self, given_back: &[Principal], asks: &[Ask]) -> io::Result<Vec<Lease>> {
-        for principal in given_back {
-            self.held.remove(principal);
-        }
         if given_back.is_empty() && asks.is_empty() {
             return Ok(Vec::new());
         }
         // No renewal is started whose pair could not be written.
         schema::expect_current(&self.tokens).map_err(io::Error::other)?;
         let wanted: Vec<_> = asks.iter().map(|ask| (&ask.principal, ask.ttl)).collect();
-        let leased = self.leases.lease(given_back, &wanted)?;
-        for (ask, lease) in asks.iter().zip(&leased) {
-            if *lease != Lease::Held && !self.held.contains(&ask.principal) {
-                self.held.insert(ask.principal.clone());
-            }
-        }
-        Ok(leased)
+        self.leases.lease(given_back, &wanted)
     }
 
     /// Reads the entries that are wanted, now that the leases are taken, and answers.
@@ -218,9 +208,6 @@ impl Desk {
         }
         if let Err(error) = self.leases.release(&given_back) {
             tracing::warn!(%error, "leases were not released: their ttl ends them");
-        }
-        for principal in &given_back {
-            self.held.remove(principal);
         }
     }
 }

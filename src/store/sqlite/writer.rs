@@ -7,9 +7,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::files;
 use super::health::Health;
 use super::is_damage;
 use super::lane::Lane;
@@ -110,7 +112,7 @@ fn write(db: Connection, queue: &Receiver<Box<dyn Write>>, health: &Health) {
         match first {
             Ok(first) => {
                 let mut group: Vec<_> = std::iter::once(first).chain(queue.try_iter()).collect();
-                let durable = commit(&db, &mut group, health);
+                let durable = commit_in_place(&db, &mut group, health);
                 for write in group {
                     write.finish(durable.clone());
                 }
@@ -125,10 +127,32 @@ fn write(db: Connection, queue: &Receiver<Box<dyn Write>>, health: &Health) {
             }
         }
     }
-    // Not needed for durability: it leaves a small file to whoever copies it.
-    if let Err(error) = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+    end(&db, health);
+}
+
+/// Leaves one whole file to whoever copies it; not needed for durability.
+fn end(db: &Connection, health: &Health) {
+    let emptied = match health.in_place() {
+        Ok(()) => db
+            .busy_timeout(Duration::ZERO)
+            .and_then(|()| files::empty_log(db)),
+        // Closing must not touch the files that have these names now.
+        Err(_) => db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true),
+    };
+    if let Err(error) = emptied {
         tracing::debug!(%error, "no checkpoint at the end");
     }
+}
+
+/// Runs a group in one transaction, on files that have kept their names until it was durable.
+fn commit_in_place(
+    db: &Connection,
+    group: &mut [Box<dyn Write>],
+    health: &Health,
+) -> Result<(), Error> {
+    health.in_place()?;
+    commit(db, group, health)?;
+    health.in_place()
 }
 
 /// Runs a group in one transaction.

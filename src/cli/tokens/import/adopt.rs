@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::offer::Offer;
-use crate::cli::service::OpenStore;
+use crate::cli::opening::OpenStore;
 use crate::credentials::Pair;
 use crate::damoov::jwt::Claims;
 use crate::store::{self, Commit, Entry, Lease, Record, Store};

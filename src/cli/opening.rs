@@ -1,0 +1,159 @@
+//! Opens the store that the settings name, with the keys to it: to work on it, or to look at it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config;
+use crate::credentials::{key_file, seal};
+use crate::secret::Secret;
+use crate::store::sqlite::{self, Look, Sqlite};
+use crate::store::{self, RunId};
+
+/// Why a store cannot be used as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Damaged, newer, missing.
+    #[error(transparent)]
+    Open(#[from] sqlite::OpenError),
+    /// The key in the store's own folder can be neither read nor made.
+    #[error("{} cannot be used", path.display())]
+    KeyFile {
+        /// The key file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The key that the tokens were sealed with is gone.
+    #[error(
+        "{} is lost: it is the key that the stored tokens were sealed with. Restore it from its \
+         backup; or set [store] key if the store had a configured one. Without it every user costs \
+         a login: to start empty, move the folder away",
+        .0.display()
+    )]
+    KeyLost(PathBuf),
+    /// A key is none.
+    #[error("[store] key: {0}")]
+    BadKey(#[from] seal::BadKey),
+    /// The key is another store's.
+    #[error(transparent)]
+    Unverified(#[from] seal::Unverified),
+    /// It was opened, and then failed.
+    #[error(transparent)]
+    Failed(#[from] store::Error),
+}
+
+/// An open store and the keys to it.
+pub struct OpenStore {
+    /// The store.
+    pub store: Arc<Sqlite>,
+    /// What seals its records.
+    pub ring: seal::Ring,
+    /// This process run.
+    pub run: RunId,
+}
+
+/// Opens the store that the settings name, creating it and its key if there is none.
+pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreError> {
+    refuse_absent(settings)?;
+    let run = RunId(uuid::Uuid::new_v4());
+    let store = Arc::new(sqlite::open(&settings.path, run)?);
+    let file = settings.path.join(key_file::KEY_FILE);
+    let key = match &settings.key {
+        Some(key) => key.clone(),
+        None if file.exists() => read_key(settings)?,
+        None if store.stored_canary().await?.is_some() => return Err(StoreError::KeyLost(file)),
+        None => {
+            let (key, created) =
+                key_file::read_or_create(&settings.path).map_err(|source| StoreError::KeyFile {
+                    path: file.clone(),
+                    source,
+                })?;
+            if created {
+                tracing::warn!(
+                    path = %file.display(),
+                    "no [store] key is configured: one was created beside the store; back it up, \
+                     without it the stored tokens are lost"
+                );
+            }
+            key
+        }
+    };
+    for warning in warnings(settings) {
+        tracing::warn!("{warning}");
+    }
+    let ring = seal::Ring::new(&key, &settings.old_keys)?;
+    seal::verify(&ring, &*store).await?;
+    Ok(OpenStore { store, ring, run })
+}
+
+/// A store that is only read, and the keys to it.
+pub struct LookedAt {
+    /// The store.
+    pub store: Look,
+    /// What its records are sealed with.
+    pub ring: seal::Ring,
+}
+
+/// Opens the store that the settings name without changing anything; `None` if there is none.
+pub async fn look(settings: &config::Store) -> Result<Option<LookedAt>, StoreError> {
+    let Some(store) = sqlite::look(&settings.path)? else {
+        refuse_absent(settings)?;
+        return Ok(None);
+    };
+    let canary = store.canary().await?;
+    let file = settings.path.join(key_file::KEY_FILE);
+    let key = match &settings.key {
+        Some(key) => key.clone(),
+        None if file.exists() => read_key(settings)?,
+        None if canary.is_some() => return Err(StoreError::KeyLost(file)),
+        // Its first run was killed before it had a key: nothing is stored.
+        None => return Ok(None),
+    };
+    let ring = seal::Ring::new(&key, &settings.old_keys)?;
+    if let Some(canary) = canary {
+        seal::check(&ring, &canary)?;
+    }
+    Ok(Some(LookedAt { store, ring }))
+}
+
+/// Refuses a store that a proxy would refuse, or whose damage it would find once it serves. Changes
+/// nothing. `false` if there is no store yet.
+pub async fn check(settings: &config::Store) -> Result<bool, StoreError> {
+    sqlite::refuse_folder(&settings.path)?;
+    match look(settings).await? {
+        None => Ok(false),
+        Some(looked_at) => {
+            looked_at.store.check_whole().await?;
+            Ok(true)
+        }
+    }
+}
+
+/// What an operator should know of a store that is not refused: each a sentence.
+pub fn warnings(settings: &config::Store) -> Vec<String> {
+    let mut warnings = sqlite::warnings(&settings.path);
+    let file = settings.path.join(key_file::KEY_FILE);
+    if settings.key.is_none() {
+        warnings.push(format!(
+            "no [store] key is configured: {} lies beside the store, so that whoever copies the \
+             folder can read every token; keep the key elsewhere, and a backup of it",
+            file.display()
+        ));
+    }
+    warnings
+}
+
+fn refuse_absent(settings: &config::Store) -> Result<(), sqlite::OpenError> {
+    match settings.create || sqlite::is_there(&settings.path)? {
+        true => Ok(()),
+        false => Err(sqlite::OpenError::Absent(settings.path.clone())),
+    }
+}
+
+fn read_key(settings: &config::Store) -> Result<Secret, StoreError> {
+    key_file::read(&settings.path).map_err(|source| StoreError::KeyFile {
+        path: settings.path.join(key_file::KEY_FILE),
+        source,
+    })
+}

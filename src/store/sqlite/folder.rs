@@ -1,0 +1,258 @@
+//! The folder of a store: whose it is, who may write to it, on what filesystem it lies. What is
+//! created in it belongs to its owner, whoever runs the command that creates it. Knows no database.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, OFlags};
+use rustix::io::Errno;
+
+use super::files::OpenError;
+
+/// The names that a store's files have, besides those in `owners/`.
+const FILES: [&str; 9] = [
+    "tokens.db",
+    "tokens.db-wal",
+    "tokens.db-shm",
+    "leases.db",
+    "leases.db-wal",
+    "leases.db-shm",
+    "open.lock",
+    "owners",
+    "store.key",
+];
+/// Permission to write for the group and for others.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// Permission for the owner to write a file, and to use a folder.
+const OWNER_MAY: u32 = 0o300;
+
+/// Creates a folder and those above it, for their owner alone. Leaves one that exists as it is.
+pub(super) fn create(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {
+            let parent = path.parent().filter(|parent| *parent != Path::new(""));
+            give(&File::open(path)?, parent.unwrap_or(Path::new(".")))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = path.parent().ok_or(error)?;
+            create(parent)?;
+            create(path)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a file for writing; creates it for the folder's owner alone if there is none.
+pub(super) fn create_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    match options.create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            options.create_new(false).open(path)
+        }
+        created => {
+            let file = created?;
+            give(&file, path.parent().unwrap_or(Path::new(".")))?;
+            Ok(file)
+        }
+    }
+}
+
+/// Gives what root has just created to the owner of the folder that it lies in; others cannot and
+/// need not.
+pub fn give(created: &File, folder: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = fs::metadata(folder)?;
+    let of = created.metadata()?;
+    if (owner.uid(), owner.gid()) == (of.uid(), of.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(created, Some(owner.uid()), Some(owner.gid()))
+}
+
+/// Refuses a folder that others can write, that this user cannot, or that holds files of a store
+/// that this user cannot open. One that does not exist is judged by the folder that it would be
+/// created in.
+pub(super) fn refuse(path: &Path) -> Result<(), OpenError> {
+    let found = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return refuse_to_create(path),
+        found => found.map_err(|error| inaccessible(path, error))?,
+    };
+    if found.mode() & WRITABLE_BY_OTHERS != 0 {
+        return Err(OpenError::WritableByOthers {
+            path: path.to_owned(),
+            mode: found.mode() & 0o7777,
+        });
+    }
+    refuse_unwritable(path)?;
+    if rustix::process::geteuid().is_root() && found.mode() & OWNER_MAY != OWNER_MAY {
+        return Err(not_writable(path, user(found.uid())));
+    }
+    for name in FILES {
+        let file = path.join(name);
+        let wanted = match name {
+            "store.key" => Access::READ_OK,
+            _ => Access::READ_OK | Access::WRITE_OK,
+        };
+        match access(&file, wanted) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(inaccessible(&file, error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// Why a file or folder cannot be opened, with its owner and this user where that is the reason.
+pub(super) fn inaccessible(path: &Path, error: io::Error) -> OpenError {
+    let owner = fs::symlink_metadata(path).map(|found| found.uid());
+    match (error.kind(), owner) {
+        (io::ErrorKind::PermissionDenied, Ok(owner)) => OpenError::OfAnother {
+            path: path.to_owned(),
+            owner: user(owner),
+            user: this_user(),
+        },
+        _ => OpenError::Refused(path.to_owned(), error),
+    }
+}
+
+/// Device and inode: which file it is, whatever its name. `None` if there is none.
+pub(super) type Identity = Option<(u64, u64)>;
+
+/// Which file has this name.
+pub(super) fn identity(path: &Path) -> Identity {
+    let found = fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+/// Which file is open.
+pub(super) fn identity_of(file: &File) -> Identity {
+    let found = file.metadata().ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+/// What an operator should know of a folder that is not refused: each a sentence.
+pub(super) fn warnings(path: &Path) -> Vec<String> {
+    let existing = path.ancestors().find(|above| above.exists());
+    let Some(existing) = existing else {
+        return Vec::new();
+    };
+    let mut warnings = Vec::new();
+    if let Ok(found) = rustix::fs::statfs(existing)
+        && let Some(why) = unsuitable(found.f_type as u64)
+    {
+        warnings.push(format!("the store {} lies on {why}", path.display()));
+    }
+    if let (true, Ok(folder)) = (existing == path, fs::metadata(path)) {
+        warnings.extend(of_another(path, &folder));
+    }
+    warnings
+}
+
+/// What root finds in the folder of another user.
+fn of_another(path: &Path, folder: &Metadata) -> Vec<String> {
+    if !rustix::process::geteuid().is_root() || folder.uid() == 0 {
+        return Vec::new();
+    }
+    let owner = user(folder.uid());
+    let mut warnings = vec![format!(
+        "{} belongs to {owner}, and this is root: what root may do, {owner} may be refused",
+        path.display()
+    )];
+    let owners = fs::read_dir(path.join("owners")).into_iter().flatten();
+    let locks = owners.flatten().map(|lock| lock.path());
+    for file in FILES.map(|name| path.join(name)).into_iter().chain(locks) {
+        if let Ok(found) = fs::symlink_metadata(&file)
+            && found.uid() != folder.uid()
+        {
+            warnings.push(format!(
+                "{} belongs to {}, and {owner}, who owns the folder, may not be able to open it: \
+                 `chown --reference={} {}`",
+                file.display(),
+                user(found.uid()),
+                path.display(),
+                file.display()
+            ));
+        }
+    }
+    warnings
+}
+
+/// Why a store should not lie on a filesystem of this type, if anything speaks against it. The
+/// numbers are those of statfs(2).
+fn unsuitable(kind: u64) -> Option<&'static str> {
+    const NETWORK: &str = "a network filesystem, where locks and shared memory may not work: two \
+                           processes could spend the same RefreshToken";
+    match kind & 0xffff_ffff {
+        0x0102_1994 | 0x8584_58f6 => {
+            Some("a filesystem in memory: a restart of the machine costs every user a login")
+        }
+        0x794c_7630 => Some(
+            "an overlay, which is thrown away with its container: mount a volume there, or every \
+             new container costs every user a login",
+        ),
+        // NFS, SMB, CIFS, SMB2, Ceph, 9P, AFS, Coda, NCP, OCFS2, GFS2, Lustre
+        0x6969 | 0x517b | 0xff53_4d42 | 0xfe53_4d42 | 0x00c3_6400 | 0x0102_1997 | 0x5346_414f
+        | 0x7375_7245 | 0x564c | 0x7461_636f | 0x0116_1970 | 0x0bd0_0bd0 => Some(NETWORK),
+        _ => None,
+    }
+}
+
+/// The name of a user, or the number if it has none.
+pub(super) fn user(uid: u32) -> String {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let number = uid.to_string();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1) == Some(&number)).then_some(name)
+    });
+    name.map_or_else(|| format!("user {uid}"), str::to_owned)
+}
+
+fn this_user() -> String {
+    user(rustix::process::geteuid().as_raw())
+}
+
+fn refuse_to_create(path: &Path) -> Result<(), OpenError> {
+    let above = path.ancestors().skip(1).map(|above| match above {
+        above if above == Path::new("") => Path::new("."),
+        above => above,
+    });
+    match above.into_iter().find(|above| above.exists()) {
+        Some(above) => refuse_unwritable(above),
+        None => Ok(()),
+    }
+}
+
+fn refuse_unwritable(folder: &Path) -> Result<(), OpenError> {
+    match access(folder, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Ok(()),
+        Err(Errno::ACCESS | Errno::PERM) => Err(not_writable(folder, this_user())),
+        Err(error) => Err(OpenError::Refused(folder.to_owned(), error.into())),
+    }
+}
+
+fn not_writable(folder: &Path, user: String) -> OpenError {
+    let owner = fs::metadata(folder).map_or_else(
+        |_| "another user".to_owned(),
+        |found| self::user(found.uid()),
+    );
+    OpenError::NotWritable {
+        path: PathBuf::from(folder),
+        owner,
+        user,
+    }
+}
+
+/// As the user that counts for opening files.
+pub(super) fn access(path: &Path, access: Access) -> Result<(), Errno> {
+    rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS)
+}

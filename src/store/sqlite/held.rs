@@ -1,0 +1,56 @@
+//! The files that a process holds open, by device and inode: a file that was removed or replaced
+//! goes on taking writes, and they are gone with the process.
+
+use std::path::{Path, PathBuf};
+
+use super::files::OpenError;
+use super::folder::{self, Identity};
+
+/// A database, its write-ahead log, the log's index.
+const FILES: [&str; 3] = ["tokens.db", "tokens.db-wal", "tokens.db-shm"];
+
+/// Which files are open, and under which names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    paths: [PathBuf; 3],
+    files: [Identity; 3],
+}
+
+impl Held {
+    /// Those that have the names of `tokens.db` and its companions in `directory` now.
+    pub(super) fn of(directory: &Path) -> Held {
+        let paths = FILES.map(|name| directory.join(name));
+        let files = [0, 1, 2].map(|file| folder::identity(&paths[file]));
+        Held { paths, files }
+    }
+
+    /// The first that is gone, or that another file has the name of.
+    pub(super) fn moved(&self) -> Option<&Path> {
+        let mut held = self.paths.iter().zip(&self.files);
+        let moved = held.find(|(path, file)| folder::identity(path) != **file);
+        moved.map(|(path, _)| path.as_path())
+    }
+
+    /// Its write-ahead log.
+    pub(super) fn log(&self) -> &Path {
+        &self.paths[1]
+    }
+
+    /// What [`Held::refuse_others`] reads.
+    pub(super) fn written_down(&self) -> String {
+        let line = |file: &Identity| match file {
+            Some((device, inode)) => format!("{device}:{inode}\n"),
+            None => "-\n".to_owned(),
+        };
+        self.files.iter().map(line).collect()
+    }
+
+    /// Refuses to work on these files beside a process that wrote down others.
+    pub(super) fn refuse_others(&self, written_down: &[String]) -> Result<(), OpenError> {
+        let same = written_down.iter().all(|of| *of == self.written_down());
+        match same {
+            true => Ok(()),
+            false => Err(OpenError::Replaced(self.paths[0].clone())),
+        }
+    }
+}

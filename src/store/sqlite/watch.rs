@@ -1,0 +1,125 @@
+//! The thread that looks after the files of an open store: that they are still those which are open,
+//! that the lock file is there which says that this run lives, and that the write-ahead log does not
+//! keep what it holds for long.
+
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use rusqlite::Connection;
+use tokio::time::Instant;
+
+use super::files;
+use super::health::Health;
+use super::lane::Lane;
+use super::owners::Alive;
+
+/// How often it looks: a few calls of stat(2).
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The log is emptied once nobody has written to it for so long. A log is worth little as a copy,
+/// and one bad page of it loses all that was committed after that page.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// The thread.
+pub(super) struct Watch {
+    lane: Lane<()>,
+}
+
+/// What the thread owns.
+struct Watcher {
+    /// For checkpoints: never waits for a lock.
+    db: Connection,
+    health: Arc<Health>,
+    alive: Arc<Mutex<Alive>>,
+    log: LogState,
+}
+
+/// What the log looked like, and since when.
+struct LogState {
+    seen: Option<(u64, SystemTime)>,
+    since: Instant,
+}
+
+impl Watch {
+    /// Takes over a connection of its own.
+    pub(super) fn start(
+        db: Connection,
+        health: Arc<Health>,
+        alive: Arc<Mutex<Alive>>,
+    ) -> io::Result<Watch> {
+        db.busy_timeout(Duration::ZERO).map_err(io::Error::other)?;
+        let mut watcher = Watcher {
+            db,
+            health,
+            alive,
+            log: LogState {
+                seen: None,
+                since: Instant::now(),
+            },
+        };
+        let lane = Lane::start("store-watch", move |closed: Receiver<()>| {
+            while closed.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                watcher.look();
+            }
+        })?;
+        Ok(Watch { lane })
+    }
+
+    pub(super) fn close(&self) {
+        self.lane.close();
+    }
+}
+
+impl Watcher {
+    fn look(&mut self) {
+        if self.health.in_place().is_err() {
+            return;
+        }
+        let renewed = self
+            .alive
+            .lock()
+            .expect("nothing panics under this lock")
+            .renew();
+        match renewed {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!(
+                "owners/ was removed, or this run's lock file in it: both are made anew; other \
+                 processes wait for the leases of a run without one until they end"
+            ),
+            Err(error) => tracing::warn!(%error, "the lock file in owners/ cannot be made anew"),
+        }
+        if self.log.is_quiet(&self.health) && !self.health.is_damaged() {
+            self.empty_log();
+        }
+    }
+
+    /// Moves what the log holds into `tokens.db`, if nobody is in the way.
+    fn empty_log(&mut self) {
+        let Ok(Some(_lock)) = self.health.try_lock() else {
+            return;
+        };
+        match files::empty_log(&self.db) {
+            Ok(true) => tracing::debug!("the write-ahead log is empty"),
+            Ok(false) => tracing::debug!("the write-ahead log is in use"),
+            Err(error) => tracing::debug!(%error, "no checkpoint"),
+        }
+    }
+}
+
+impl LogState {
+    /// Whether the log holds something and has not changed for a while. No more than once in that
+    /// while.
+    fn is_quiet(&mut self, health: &Health) -> bool {
+        let seen = health.log_state().filter(|(length, _)| *length > 0);
+        if seen != self.seen {
+            (self.seen, self.since) = (seen, Instant::now());
+            return false;
+        }
+        let quiet = seen.is_some() && self.since.elapsed() >= QUIET;
+        if quiet {
+            self.since = Instant::now();
+        }
+        quiet
+    }
+}
