@@ -2,13 +2,16 @@
 //! expiry is persisted. With the `simulator` feature `DAMOOV_PROXY_TIME_SCALE` divides every
 //! duration, so that a week passes in minutes. Knows nothing of tokens.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::time::ClockId;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// A point on the monotonic clock, in scaled time since the [`Clock`] was made: nanoseconds, which
 /// last for 584 years. Does not advance while the machine is suspended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
 impl Moment {
@@ -34,7 +37,10 @@ impl Moment {
 }
 
 /// Milliseconds since the Unix epoch on the (scaled) wall clock. Only what is persisted uses it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -64,6 +70,52 @@ impl Timestamp {
     }
 }
 
+/// A moment as it is persisted where a step of the wall clock must not count: also by the clock that
+/// runs since the machine booted, which nobody sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The boot that `since_boot` counts from.
+    pub boot: Boot,
+    /// (Scaled) milliseconds since then, suspended ones too. Below zero: before that boot.
+    pub since_boot: i64,
+    /// The wall clock of that moment, which counts where the machine has booted since.
+    pub wall: Timestamp,
+}
+
+/// One boot of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Boot(pub u64);
+
+impl Stamp {
+    /// How long before `now` this was: within one boot as the clock since then says, else as the
+    /// wall clock does. Zero where it would lie after `now`.
+    pub fn age(self, now: Stamp) -> Duration {
+        let millis = match self.boot == now.boot {
+            true => now.since_boot.saturating_sub(self.since_boot),
+            false => now.wall.0.saturating_sub(self.wall.0),
+        };
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
+    /// The same moment on the clocks of `now`: from here on a step of the wall clock does not count.
+    pub fn seen_from(self, now: Stamp) -> Stamp {
+        match self.boot == now.boot {
+            true => self,
+            false => now.minus(self.age(now)),
+        }
+    }
+
+    /// The moment `before` this one.
+    pub fn minus(self, before: Duration) -> Stamp {
+        Stamp {
+            boot: self.boot,
+            since_boot: self.since_boot.saturating_sub(millis(before)),
+            wall: self.wall.minus(before),
+        }
+    }
+}
+
 const NANOS_A_MILLI: u64 = 1_000_000;
 
 fn nanos(duration: Duration) -> u64 {
@@ -79,6 +131,9 @@ fn millis(duration: Duration) -> i64 {
 pub struct Clock {
     started: Instant,
     scale: u32,
+    /// What [`Clock::stamp`] says instead of the machine's clocks.
+    #[cfg(test)]
+    set: Option<&'static std::sync::Mutex<Stamp>>,
 }
 
 impl Clock {
@@ -92,7 +147,22 @@ impl Clock {
         Clock {
             started: Instant::now(),
             scale: scale.max(1),
+            #[cfg(test)]
+            set: None,
         }
+    }
+
+    /// A clock whose stamps are all the one that [`Clock::set`] said last.
+    #[cfg(test)]
+    pub(crate) fn standing(at: Stamp) -> Clock {
+        let mut clock = Clock::real();
+        clock.set = Some(Box::leak(Box::new(std::sync::Mutex::new(at))));
+        clock
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set(&self, at: Stamp) {
+        *self.set.expect("a standing clock").lock().unwrap() = at;
     }
 
     /// Real time, or with the `simulator` feature what `DAMOOV_PROXY_TIME_SCALE` says (a whole
@@ -122,6 +192,21 @@ impl Clock {
         Timestamp(millis(since_epoch).saturating_mul(i64::from(self.scale)))
     }
 
+    /// Now, for what is persisted and must not move with the wall clock.
+    pub fn stamp(&self) -> Stamp {
+        #[cfg(test)]
+        if let Some(set) = self.set {
+            return *set.lock().unwrap();
+        }
+        let now = rustix::time::clock_gettime(ClockId::Boottime);
+        let millis = now.tv_sec.saturating_mul(1_000) + now.tv_nsec / 1_000_000;
+        Stamp {
+            boot: boot(),
+            since_boot: millis.saturating_mul(i64::from(self.scale)),
+            wall: self.wall(),
+        }
+    }
+
     /// Sleeps for `duration` of this clock.
     pub async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(self.to_real(duration)).await;
@@ -138,9 +223,41 @@ impl Clock {
     }
 }
 
+/// This boot of this machine, as long as the process lives. Where the kernel does not tell, one that
+/// nobody else knows: then the wall clock counts.
+fn boot() -> Boot {
+    static BOOT: OnceLock<Boot> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let id = id.ok().and_then(|id| id.trim().parse::<uuid::Uuid>().ok());
+        Boot(id.unwrap_or_else(uuid::Uuid::new_v4).as_u64_pair().0)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn within_a_boot_an_age_is_its_clocks_after_another_the_walls() {
+        let stamp = |boot, since_boot, wall| Stamp {
+            boot: Boot(boot),
+            since_boot,
+            wall: Timestamp::from_millis(wall),
+        };
+        let then = stamp(1, 1_000, 500_000);
+        let age = |now| then.age(now).as_millis();
+        assert_eq!(age(stamp(1, 1_700, 500_700)), 700);
+        assert_eq!(age(stamp(1, 1_700, 9_000_000)), 700);
+        assert_eq!(age(stamp(1, 1_700, 1)), 700);
+        assert_eq!(age(stamp(2, 50, 500_300)), 300);
+        assert_eq!(age(stamp(2, 50, 1)), 0);
+        let seen = then.seen_from(stamp(2, 50, 500_300));
+        assert_eq!(seen, stamp(2, -250, 500_000));
+        assert_eq!(seen.age(stamp(2, 150, 9_000_000)).as_millis(), 400);
+        let ahead = then.seen_from(stamp(2, 50, 1));
+        assert_eq!(ahead, stamp(2, 50, 1));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_scaled_clock_divides_sleeps_and_multiplies_what_has_passed() {

@@ -12,6 +12,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::clock::Timestamp;
@@ -205,33 +206,53 @@ pub enum Class {
     New,
 }
 
+/// One slot of the login budget, named by whoever takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SlotId(pub uuid::Uuid);
+
 /// The answer to [`Store::take_login`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
     /// One login may happen now. Durably taken, whatever comes of it.
     Taken,
-    /// None is free for this class before this.
+    /// None is free for this class now.
     Wait {
-        /// When the next one is.
-        until: Timestamp,
+        /// Until the next one is.
+        left: Duration,
         /// Whether a block stands in the way, rather than the windows.
         blocked: bool,
     },
 }
 
 /// The state of a group's login budget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginBudget {
-    /// Slots of the tightest window, halved while the windows are.
-    pub limit: u32,
-    /// When a known principal can take a slot; `None` if it can now.
-    pub next: Option<Timestamp>,
     /// Slots that a known principal could take now, one after the other.
     pub remaining: u32,
-    /// No login at all before this.
-    pub blocked_until: Option<Timestamp>,
-    /// All windows are halved before this.
-    pub halved_until: Option<Timestamp>,
+    /// One for each configured window, in that order.
+    pub windows: Vec<WindowState>,
+    /// Slots of each window that only [`Class::Known`] may take.
+    pub reserve: u32,
+    /// Until a known principal gets a slot; zero: now.
+    pub next_known: Duration,
+    /// Until a principal never seen gets one; zero: now.
+    pub next_new: Duration,
+    /// Until the block ends; zero: there is none.
+    pub blocked: Duration,
+    /// Until the windows are whole again; zero: they are.
+    pub halved: Duration,
+}
+
+/// The state of one window of a login budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowState {
+    /// As configured.
+    pub window: LoginWindow,
+    /// The logins that it allows now: half of the configured ones while the windows are halved.
+    pub limit: u32,
+    /// The slots taken in the time that it spans.
+    pub used: u32,
 }
 
 /// Why a store could not do what it was asked.
@@ -292,36 +313,34 @@ pub trait Store: Send + Sync + 'static {
     /// Drops the pair and the notes, raises the epoch. False when there was nothing. Durable.
     async fn forget(&self, principal: &Principal) -> Result<bool, Error>;
 
-    /// Takes a login slot if every window has one for `class`. `now` is the wall clock; a clock
-    /// that jumped back frees no slot. Durable.
+    /// Takes the login slot `id` if every window has one for `class`. Repeated with the same id it
+    /// takes no other. No step of the wall clock frees a slot. Durable.
     async fn take_login(
         &self,
+        id: SlotId,
         class: Class,
         windows: &LoginWindows,
-        now: Timestamp,
     ) -> Result<Slot, Error>;
 
-    /// The login whose slot was taken with `now` = `taken` was answered, at `ended`. Damoov counted
-    /// it somewhere in between, so that the slot counts from `ended` on: else logins that were
-    /// held up on their way would meet those of the next window there. Durable.
-    async fn end_login(&self, group: &str, taken: Timestamp, ended: Timestamp)
-    -> Result<(), Error>;
+    /// The login of the slot `id` was answered now. Damoov counted it somewhere between the taking
+    /// and this, so that the slot counts from now on: else logins that were held up on their way
+    /// would meet those of the next window there. Durable.
+    async fn end_login(&self, group: &str, id: SlotId) -> Result<(), Error>;
 
-    /// No login of `group` before `blocked_until`; windows halved before `halved_until`. Neither
-    /// is ever brought forward. Durable.
+    /// No login of `group` for `blocked`; windows halved for `halved`. Neither is ever shortened by
+    /// a later call. Durable.
     async fn block_logins(
         &self,
         group: &str,
-        blocked_until: Timestamp,
-        halved_until: Option<Timestamp>,
+        blocked: Duration,
+        halved: Option<Duration>,
     ) -> Result<(), Error>;
 
+    /// Ends the block of `group`, not the halving; false where there was none. Durable.
+    async fn unblock_logins(&self, group: &str) -> Result<bool, Error>;
+
     /// The state of the budget; takes nothing.
-    async fn login_budget(
-        &self,
-        windows: &LoginWindows,
-        now: Timestamp,
-    ) -> Result<LoginBudget, Error>;
+    async fn login_budget(&self, windows: &LoginWindows) -> Result<LoginBudget, Error>;
 
     /// The principals whose entries change from now on, by this process or another, each within a
     /// second. Repeats are possible, gaps are not. One receiver at a time.

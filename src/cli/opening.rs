@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::clock::Clock;
 use crate::config;
 use crate::credentials::{key_file, seal};
 use crate::secret::Secret;
@@ -57,7 +58,11 @@ pub struct OpenStore {
 pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreError> {
     refuse_absent(settings)?;
     let run = RunId(uuid::Uuid::new_v4());
-    let store = Arc::new(sqlite::open(&settings.path, run)?);
+    let store = Arc::new(sqlite::open(
+        &settings.path,
+        run,
+        Clock::from_environment(),
+    )?);
     let file = settings.path.join(key_file::KEY_FILE);
     let key = match &settings.key {
         Some(key) => key.clone(),
@@ -97,7 +102,7 @@ pub struct LookedAt {
 
 /// Opens the store that the settings name without changing anything; `None` if there is none.
 pub async fn look(settings: &config::Store) -> Result<Option<LookedAt>, StoreError> {
-    let Some(store) = sqlite::look(&settings.path)? else {
+    let Some(store) = sqlite::look(&settings.path, Clock::from_environment())? else {
         refuse_absent(settings)?;
         return Ok(None);
     };

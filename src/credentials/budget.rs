@@ -9,9 +9,9 @@ use tokio::sync::Mutex as Line;
 
 use super::Error;
 use super::counted::counted;
-use crate::clock::{Clock, Moment, Timestamp};
+use crate::clock::{Clock, Moment};
 use crate::metrics::{Metrics, StoreOperation};
-use crate::store::{Class, LoginWindow, LoginWindows, Slot, Store};
+use crate::store::{Class, LoginWindow, LoginWindows, Slot, SlotId, Store};
 
 /// Who stands in line gives up so long before its patience ends, in real time.
 const EARLY: Duration = Duration::from_millis(500);
@@ -41,10 +41,10 @@ struct Queue {
     next: Mutex<Next>,
 }
 
-/// When a slot comes; the default: now, as far as is known.
+/// When a slot comes; the default: at once, as far as is known.
 #[derive(Clone, Copy, Debug, Default)]
 struct Next {
-    slot: Timestamp,
+    slot: Moment,
     /// Whether a block stands in the way, rather than the windows.
     blocked: bool,
 }
@@ -77,13 +77,13 @@ impl Budget {
     }
 
     /// Takes a slot, waiting for one that comes before `patience` ends. `patience` is asked again
-    /// after each wait: it grows when others join. Answers when the slot was taken.
+    /// after each wait: it grows when others join. Answers which slot was taken.
     pub(super) async fn take(
         &self,
         store: &dyn Store,
         class: Class,
         patience: impl Fn() -> Moment,
-    ) -> Result<Timestamp, Error> {
+    ) -> Result<SlotId, Error> {
         let queue = match class {
             Class::Known => &self.known,
             Class::New => &self.new,
@@ -99,33 +99,29 @@ impl Budget {
         let Ok(_front) = tokio::time::timeout(wait, queue.front.lock()).await else {
             return Err(self.refusal(self.expected(queue, class, ahead.max(1))));
         };
+        let id = SlotId(uuid::Uuid::new_v4());
         loop {
-            let now = self.clock.wall();
-            let slot = store.take_login(class, &self.windows, now).await;
+            let slot = store.take_login(id, class, &self.windows).await;
             match counted(&self.metrics, StoreOperation::Budget, slot)? {
                 Slot::Taken => {
                     queue.learn(Next::default());
-                    return Ok(now);
+                    return Ok(id);
                 }
-                Slot::Wait { until, blocked } => {
-                    let next = Next {
-                        slot: until,
-                        blocked,
-                    };
+                Slot::Wait { left, blocked } => {
+                    let slot = self.clock.now().plus(left);
+                    let next = Next { slot, blocked };
                     queue.learn(next);
                     self.within(next, patience())?;
-                    self.clock.sleep(until.since(self.clock.wall())).await;
+                    self.clock.sleep_until(slot).await;
                 }
             }
         }
     }
 
-    /// The login of the slot taken at `taken` was answered, or its answer lost. Where this cannot
+    /// The login of the slot `taken` was answered, or its answer lost. Where this cannot
     /// be written the slot counts from when it was taken.
-    pub(super) async fn end(&self, store: &dyn Store, taken: Timestamp) {
-        let ended = store
-            .end_login(&self.windows.group, taken, self.clock.wall())
-            .await;
+    pub(super) async fn end(&self, store: &dyn Store, taken: SlotId) {
+        let ended = store.end_login(&self.windows.group, taken).await;
         if let Err(error) = counted(&self.metrics, StoreOperation::Budget, ended) {
             tracing::warn!(%error, "the end of a login could not be written");
         }
@@ -157,15 +153,14 @@ impl Budget {
 
     /// An error that says how long, unless the slot comes before `patience` ends.
     fn within(&self, next: Next, patience: Moment) -> Result<(), Error> {
-        let wait = next.slot.since(self.clock.wall());
-        if self.clock.now().plus(wait) <= patience {
+        if next.slot.max(self.clock.now()) <= patience {
             return Ok(());
         }
         Err(self.refusal(next))
     }
 
     fn refusal(&self, next: Next) -> Error {
-        let retry_after = self.clock.to_real(next.slot.since(self.clock.wall()));
+        let retry_after = self.clock.to_real(next.slot.since(self.clock.now()));
         match next.blocked {
             true => Error::LoginBlocked { retry_after },
             false => Error::BudgetExhausted { retry_after },
@@ -178,32 +173,30 @@ impl Budget {
         store: &dyn Store,
         retry_after: Option<Duration>,
     ) -> Result<Duration, Error> {
-        let (now, blocked) = (self.clock.wall(), retry_after.unwrap_or(self.blocked_for));
-        let halved = Some(now.plus(HALVED_FOR));
+        let blocked = retry_after.unwrap_or(self.blocked_for);
         store
-            .block_logins(&self.windows.group, now.plus(blocked), halved)
+            .block_logins(&self.windows.group, blocked, Some(HALVED_FOR))
             .await?;
         Ok(self.clock.to_real(blocked))
     }
 
     /// Brings the metrics up to date.
     pub(super) async fn report(&self, store: &dyn Store) -> Result<(), Error> {
-        let now = self.clock.wall();
-        let state = store.login_budget(&self.windows, now).await?;
+        let state = store.login_budget(&self.windows).await?;
         self.metrics
             .login_budget_remaining
             .set(state.remaining.into());
-        self.metrics.login_budget_limit.set(state.limit.into());
-        let seconds_until = |at: Option<Timestamp>| {
-            let left = at.map_or(Duration::ZERO, |at| at.since(now));
-            self.clock.to_real(left).as_secs_f64()
-        };
+        let limits = state.windows.iter().map(|window| window.limit);
+        self.metrics
+            .login_budget_limit
+            .set(limits.min().unwrap_or(0).into());
+        let seconds = |left: Duration| self.clock.to_real(left).as_secs_f64();
         self.metrics
             .login_budget_next
-            .set(seconds_until(state.next));
+            .set(seconds(state.next_known));
         self.metrics
             .login_blocked_seconds
-            .set(seconds_until(state.blocked_until));
+            .set(seconds(state.blocked));
         Ok(())
     }
 }
@@ -230,8 +223,8 @@ mod tests {
     /// A budget of one login in `per`, and a clock on which a minute passes in a second.
     fn budget(per: Duration) -> (Budget, Sqlite, Clock, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
-        let store = sqlite::open(directory.path(), run()).unwrap();
         let clock = Clock::scaled(60);
+        let store = sqlite::open(directory.path(), run(), clock).unwrap();
         let windows = LoginWindows {
             group: "default".into(),
             windows: vec![LoginWindow { logins: 1, per }],

@@ -51,8 +51,8 @@ impl Medium {
     /// login an hour, for which a request waits a second.
     pub(super) fn start(&self) -> Process {
         let run = run();
-        let store = Arc::new(sqlite::open(self.0.path(), run).unwrap());
         let (metrics, clock) = (Arc::new(Metrics::new()), Clock::real());
+        let store = Arc::new(sqlite::open(self.0.path(), run, clock).unwrap());
         let nowhere = Redirect {
             scheme: Scheme::Http,
             authority: "127.0.0.1:9".to_owned(),

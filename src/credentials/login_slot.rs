@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::{Error, Provider};
-use crate::clock::Timestamp;
-use crate::store::Class;
+use crate::store::{Class, SlotId};
 
 /// The right to forward one login. Say how it ended with [`LoginSlot::end`]; dropped without, it
 /// counts as [`SlotEnd::Answered`] now.
 #[must_use = "a slot is taken for a login"]
 pub struct LoginSlot {
     engine: Arc<Engine>,
-    /// When it was taken; none once its end is being written.
-    taken: Option<Timestamp>,
+    /// Which one; none once its end is being written.
+    taken: Option<SlotId>,
 }
 
 /// How a forwarded login ended.
@@ -83,21 +82,20 @@ impl Drop for LoginSlot {
 mod tests {
     use super::super::fixture::{Medium, Process, windows};
     use super::*;
-    use crate::store::{Slot, Store};
+    use crate::store::Store;
 
-    /// When the next slot comes.
-    async fn next(process: &Process) -> Timestamp {
-        let now = process.clock.wall();
-        let slot = process.store.take_login(Class::New, &windows(), now).await;
-        let Ok(Slot::Wait { until, .. }) = slot else {
-            panic!("the only slot is taken: {slot:?}")
-        };
-        until
+    /// When the next slot comes, by the clock of the boot.
+    async fn next(process: &Process) -> i64 {
+        let budget = process.store.login_budget(&windows()).await.unwrap();
+        assert!(!budget.next_new.is_zero(), "the only slot is taken");
+        let left = i64::try_from(budget.next_new.as_millis()).unwrap();
+        process.clock.stamp().since_boot + left
     }
 
     async fn a_moment_later(process: &Process) {
-        let now = process.clock.wall();
-        while process.clock.wall() == now {
+        let now = process.clock.stamp().since_boot;
+        // More than two readings, of which one says how long, can differ.
+        while process.clock.stamp().since_boot < now + 5 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

@@ -298,6 +298,7 @@ fn joined(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::store::RunId;
     use crate::store::contract::{run, user};
 
@@ -410,7 +411,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_is_refused_with_another_key_and_accepted_with_a_rotated_one() {
         let directory = tempfile::tempdir().unwrap();
-        let open = |run: RunId| store::sqlite::open(directory.path(), run).unwrap();
+        let open = |run: RunId| store::sqlite::open(directory.path(), run, Clock::real()).unwrap();
         assert_eq!(verify(&ring(1), &open(run())).await, Ok(()));
         let other = verify(&ring(2), &open(run())).await;
         assert_eq!(other, Err(Unverified::WrongKey));

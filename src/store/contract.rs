@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::{
     Change, Class, Commit, Entry, Error, Generation, Guard, Guarded, KeyId, Lease, LoginWindow,
-    LoginWindows, Note, Notes, Record, Rejected, RunId, Slot, Store,
+    LoginWindows, Note, Notes, Record, Rejected, RunId, Slot, SlotId, Store,
 };
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Stamp, Timestamp};
 use crate::principal::{DeviceToken, InstanceId, Principal};
 
 /// Where a store lives: empty at first, gone when dropped.
@@ -19,6 +19,9 @@ pub(crate) trait Medium: Default {
 
     /// One more handle on the same medium, as the process `run`.
     fn open(&self, run: RunId) -> Self::Store;
+
+    /// The clock of all handles, which stands.
+    fn clock(&self) -> Clock;
 }
 
 /// One `#[tokio::test]` for each promise, on a medium of its own.
@@ -46,7 +49,8 @@ macro_rules! contract {
             a_lease_that_ran_out_is_granted_as_orphaned
             the_leases_of_a_closed_process_are_orphaned_at_once
             processes_share_the_login_budget
-            a_block_outlives_the_process_and_is_never_brought_forward
+            a_block_outlives_the_process_and_is_never_shortened
+            a_block_is_lifted_on_demand_and_the_halving_stays
             groups_do_not_share_slots
             changes_of_all_processes_are_told
             due_are_living_pairs_oldest_first
@@ -61,6 +65,7 @@ macro_rules! contract {
 }
 pub(crate) use contract;
 
+const SECOND: Duration = Duration::from_secs(1);
 /// A ttl that no test outlives.
 const LONG: Duration = Duration::from_secs(600);
 
@@ -331,74 +336,116 @@ pub(crate) async fn the_leases_of_a_closed_process_are_orphaned_at_once(medium: 
     assert_eq!(later.lease(&user(1), LONG).await, Ok(Lease::Held));
 }
 
+/// Lets time pass on the clock of all handles.
+fn pass(medium: &impl Medium, time: Duration) {
+    let now = medium.clock().stamp();
+    let millis = i64::try_from(time.as_millis()).unwrap();
+    medium.clock().set(Stamp {
+        since_boot: now.since_boot + millis,
+        wall: now.wall.plus(time),
+        ..now
+    });
+}
+
+fn slot() -> SlotId {
+    SlotId(Uuid::new_v4())
+}
+
+fn wait(left: Duration) -> Result<Slot, Error> {
+    Ok(Slot::Wait {
+        left,
+        blocked: false,
+    })
+}
+
 pub(crate) async fn processes_share_the_login_budget(medium: &impl Medium) {
     let stores = [medium.open(run()), medium.open(run())];
     let windows = windows("default", 5);
-    let takes = (0..20).map(|n| stores[n % 2].take_login(Class::Known, &windows, at(100)));
+    let takes = (0..20).map(|n| stores[n % 2].take_login(slot(), Class::Known, &windows));
     let slots = futures_util::future::join_all(takes).await;
     let taken = slots
         .iter()
         .filter(|slot| **slot == Ok(Slot::Taken))
         .count();
     assert_eq!(taken, 5);
-    let wait = Slot::Wait {
-        until: at(160),
-        blocked: false,
-    };
     let reopened = medium.open(run());
-    let again = reopened.take_login(Class::Known, &windows, at(101)).await;
-    assert_eq!(again, Ok(wait));
-    // The clock jumps back: no slot is freed, and those taken last one window from now.
-    let early = reopened.take_login(Class::Known, &windows, at(10)).await;
-    let until = at(70);
-    assert_eq!(
-        early,
-        Ok(Slot::Wait {
-            until,
-            blocked: false
-        })
-    );
-    let back = reopened.take_login(Class::Known, &windows, at(71)).await;
-    assert_eq!(back, Ok(Slot::Taken));
-    let budget = stores[0].login_budget(&windows, at(71)).await.unwrap();
-    assert_eq!(budget.remaining, 4);
+    pass(medium, SECOND);
+    let take = async |id| reopened.take_login(id, Class::Known, &windows).await;
+    assert_eq!(take(slot()).await, wait(SECOND * 59));
+    // The wall clock is set forward and back: no slot is freed, and none lasts longer.
+    let right = medium.clock().stamp();
+    for wall in [
+        right.wall.plus(SECOND * 9_000),
+        right.wall.minus(SECOND * 9_000),
+    ] {
+        medium.clock().set(Stamp { wall, ..right });
+        assert_eq!(take(slot()).await, wait(SECOND * 59));
+    }
+    pass(medium, SECOND * 59);
+    let id = slot();
+    for _repeated in 0..2 {
+        assert_eq!(take(id).await, Ok(Slot::Taken));
+    }
+    let budget = stores[0].login_budget(&windows).await.unwrap();
+    assert_eq!((budget.remaining, budget.windows[0].used), (4, 1));
 }
 
-pub(crate) async fn a_block_outlives_the_process_and_is_never_brought_forward(
-    medium: &impl Medium,
-) {
+pub(crate) async fn a_block_outlives_the_process_and_is_never_shortened(medium: &impl Medium) {
     let windows = windows("default", 4);
     let one = medium.open(run());
-    one.block_logins("default", at(500), Some(at(900)))
+    one.block_logins("default", SECOND * 500, Some(SECOND * 900))
         .await
         .unwrap();
     drop(one);
     let other = medium.open(run());
-    other.block_logins("default", at(400), None).await.unwrap();
-    let slot = other.take_login(Class::Known, &windows, at(450)).await;
-    let until = at(500);
+    other
+        .block_logins("default", SECOND * 400, None)
+        .await
+        .unwrap();
+    pass(medium, SECOND * 450);
+    let blocked = other.take_login(slot(), Class::Known, &windows).await;
+    let left = SECOND * 50;
     assert_eq!(
-        slot,
+        blocked,
         Ok(Slot::Wait {
-            until,
+            left,
             blocked: true
         })
     );
-    let budget = other.login_budget(&windows, at(450)).await.unwrap();
-    assert_eq!(budget.remaining, 0);
-    assert_eq!(budget.blocked_until, Some(at(500)));
-    assert_eq!(budget.halved_until, Some(at(900)));
-    let halved = other.login_budget(&windows, at(500)).await.unwrap();
-    assert_eq!((halved.remaining, halved.blocked_until), (2, None));
+    let budget = other.login_budget(&windows).await.unwrap();
+    assert_eq!((budget.remaining, budget.next_new), (0, left));
+    assert_eq!((budget.blocked, budget.halved), (left, SECOND * 450));
+    pass(medium, SECOND * 50);
+    let halved = other.login_budget(&windows).await.unwrap();
+    assert_eq!((halved.remaining, halved.blocked), (2, Duration::ZERO));
+}
+
+pub(crate) async fn a_block_is_lifted_on_demand_and_the_halving_stays(medium: &impl Medium) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    assert_eq!(one.unblock_logins("default").await, Ok(false));
+    one.block_logins("default", SECOND * 500, Some(SECOND * 900))
+        .await
+        .unwrap();
+    assert_eq!(other.unblock_logins("default").await, Ok(true));
+    assert_eq!(one.unblock_logins("default").await, Ok(false));
+    let budget = one.login_budget(&windows("default", 4)).await.unwrap();
+    assert_eq!(
+        (budget.blocked, budget.halved),
+        (Duration::ZERO, SECOND * 900)
+    );
+    assert_eq!(
+        (budget.windows[0].limit, budget.next_known),
+        (2, Duration::ZERO)
+    );
 }
 
 pub(crate) async fn groups_do_not_share_slots(medium: &impl Medium) {
     let store = medium.open(run());
     for group in ["a", "b"] {
-        let slot = store
-            .take_login(Class::Known, &windows(group, 1), at(1))
+        let taken = store
+            .take_login(slot(), Class::Known, &windows(group, 1))
             .await;
-        assert_eq!(slot, Ok(Slot::Taken));
+        assert_eq!(taken, Ok(Slot::Taken));
     }
 }
 
@@ -493,26 +540,20 @@ pub(crate) async fn the_first_canary_stands_until_it_is_replaced(medium: &impl M
 }
 
 pub(crate) async fn a_login_counts_from_when_it_was_answered(medium: &impl Medium) {
-    let (one, at) = (medium.open(run()), |s: i64| {
-        Timestamp::from_millis(s * 1000)
-    });
+    let one = medium.open(run());
     let windows = LoginWindows {
-        group: "default".to_owned(),
-        windows: vec![LoginWindow {
-            logins: 1,
-            per: Duration::from_secs(60),
-        }],
         reserve: 0,
+        ..windows("default", 1)
     };
-    let take = async |now| one.take_login(Class::Known, &windows, now).await.unwrap();
-    assert_eq!(take(at(0)).await, Slot::Taken);
-    one.end_login("default", at(0), at(7)).await.unwrap();
-    let wait = Slot::Wait {
-        until: at(67),
-        blocked: false,
-    };
-    assert_eq!(take(at(60)).await, wait);
-    assert_eq!(take(at(67)).await, Slot::Taken);
+    let take = async |id| one.take_login(id, Class::Known, &windows).await;
+    let first = slot();
+    assert_eq!(take(first).await, Ok(Slot::Taken));
+    pass(medium, SECOND * 7);
+    one.end_login("default", first).await.unwrap();
+    pass(medium, SECOND * 53);
+    assert_eq!(take(slot()).await, wait(SECOND * 7));
+    pass(medium, SECOND * 7);
+    assert_eq!(take(slot()).await, Ok(Slot::Taken));
 }
 
 pub(crate) async fn a_store_is_writable(medium: &impl Medium) {

@@ -35,11 +35,11 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::principal::Principal;
 use crate::store::{
     Change, Class, Commit, Entry, Error, Generation, Guard, Guarded, Lease, LoginBudget,
-    LoginWindows, Note, Record, RunId, Slot, Store,
+    LoginWindows, Note, Record, RunId, Slot, SlotId, Store,
 };
 use changes::Changes;
 pub use files::OpenError;
@@ -58,6 +58,7 @@ use writer::Writer;
 
 /// A token store in a directory. Dropping it finishes what was asked and frees its leases.
 pub struct Sqlite {
+    clock: Clock,
     health: Arc<Health>,
     watch: Watch,
     writer: Writer,
@@ -75,16 +76,17 @@ pub struct Sqlite {
 
 /// Opens the store in the directory `path` for one process run. A directory that is new, empty or
 /// holds other files only becomes a store. Blocks for as long as it takes to check the files; a
-/// large one is checked as a whole afterwards, and damage that is found then ends all renewals.
-pub fn open(path: &Path, run: RunId) -> Result<Sqlite, OpenError> {
+/// large one is checked as a whole afterwards, and damage that is found then ends all renewals. What
+/// the store says of time is by `clock`, which is that of all processes on it.
+pub fn open(path: &Path, run: RunId, clock: Clock) -> Result<Sqlite, OpenError> {
     let refused = |error| OpenError::Refused(path.to_owned(), error);
     folder::refuse(path)?;
     folder::create(path).map_err(refused)?;
     let opening = files::lock(path).map_err(refused)?;
     let in_use = Owners::of_the_living(path);
     Held::of(path).refuse_others(&in_use)?;
-    let checked = files::prepare(path)?;
-    let sqlite = Sqlite::start(path, run, checked).map_err(refused)?;
+    let checked = files::prepare(path, clock)?;
+    let sqlite = Sqlite::start(path, run, clock, checked).map_err(refused)?;
     drop(opening);
     Ok(sqlite)
 }
@@ -106,7 +108,7 @@ pub fn warnings(path: &Path) -> Vec<String> {
 }
 
 impl Sqlite {
-    fn start(path: &Path, run: RunId, checked: Checked) -> io::Result<Sqlite> {
+    fn start(path: &Path, run: RunId, clock: Clock, checked: Checked) -> io::Result<Sqlite> {
         let tokens = path.join("tokens.db");
         let connect = || files::connect(&tokens, "FULL").map_err(io::Error::other);
         let connect_to_read = || files::connect_to_read(&tokens).map_err(io::Error::other);
@@ -121,6 +123,7 @@ impl Sqlite {
             Checked::Header => Some(Integrity::start(connect_to_read()?, Arc::clone(&health))?),
         };
         Ok(Sqlite {
+            clock,
             watch: Watch::start(connect_to_read()?, Arc::clone(&health), Arc::clone(&alive))?,
             writer: Writer::start(writing, Arc::clone(&health))?,
             entries: Lane::owning("store-entries", connect_to_read()?)?,
@@ -242,30 +245,25 @@ impl Store for Sqlite {
 
     async fn take_login(
         &self,
+        id: SlotId,
         class: Class,
         windows: &LoginWindows,
-        now: Timestamp,
     ) -> Result<Slot, Error> {
-        let windows = windows.clone();
+        let (windows, clock) = (windows.clone(), self.clock);
         self.writer
             .ask(None, move |db| {
                 budget::update(db, &windows.group, |history| {
-                    history.take(class, &windows, now)
+                    history.take(id, class, &windows, clock.stamp())
                 })
             })
             .await
     }
 
-    async fn end_login(
-        &self,
-        group: &str,
-        taken: Timestamp,
-        ended: Timestamp,
-    ) -> Result<(), Error> {
-        let group = group.to_owned();
+    async fn end_login(&self, group: &str, id: SlotId) -> Result<(), Error> {
+        let (group, now) = (group.to_owned(), self.clock.stamp());
         self.writer
             .ask(None, move |db| {
-                budget::update(db, &group, |history| history.end(taken, ended))
+                budget::update(db, &group, |history| history.end(id, now))
             })
             .await
     }
@@ -273,27 +271,30 @@ impl Store for Sqlite {
     async fn block_logins(
         &self,
         group: &str,
-        blocked_until: Timestamp,
-        halved_until: Option<Timestamp>,
+        blocked: Duration,
+        halved: Option<Duration>,
     ) -> Result<(), Error> {
-        let group = group.to_owned();
+        let (group, now) = (group.to_owned(), self.clock.stamp());
         self.writer
             .ask(None, move |db| {
-                budget::update(db, &group, |history| {
-                    history.block(blocked_until, halved_until);
-                })
+                budget::update(db, &group, |history| history.block(blocked, halved, now))
             })
             .await
     }
 
-    async fn login_budget(
-        &self,
-        windows: &LoginWindows,
-        now: Timestamp,
-    ) -> Result<LoginBudget, Error> {
+    async fn unblock_logins(&self, group: &str) -> Result<bool, Error> {
+        let (group, now) = (group.to_owned(), self.clock.stamp());
+        self.writer
+            .ask(None, move |db| {
+                budget::update(db, &group, |history| history.unblock(now))
+            })
+            .await
+    }
+
+    async fn login_budget(&self, windows: &LoginWindows) -> Result<LoginBudget, Error> {
         let group = windows.group.clone();
         let history = self.list_with(move |db| budget::load(db, &group)).await?;
-        Ok(history.budget(windows, now))
+        Ok(history.budget(windows, self.clock.stamp()))
     }
 
     fn changes(&self) -> mpsc::UnboundedReceiver<Change> {

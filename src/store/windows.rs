@@ -3,116 +3,196 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
-use crate::store::{Class, LoginBudget, LoginWindow, LoginWindows, Slot};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Stamp;
+use crate::store::{Class, LoginBudget, LoginWindow, LoginWindows, Slot, SlotId, WindowState};
 
 /// What a store remembers of one group's logins. The default: none yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// When slots were taken, ascending; none older than the largest window at the last take.
-    pub taken: Vec<Timestamp>,
-    /// No login at all before this.
-    pub blocked_until: Option<Timestamp>,
-    /// All windows are halved before this.
-    pub halved_until: Option<Timestamp>,
+    /// Slots, the oldest first; none older than the largest window at the last take.
+    slots: Vec<Taken>,
+    /// No login at all while this lasts.
+    blocked: Option<Span>,
+    /// All windows are halved while this lasts.
+    halved: Option<Span>,
+}
+
+/// A slot that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Taken {
+    id: SlotId,
+    /// When it counts from.
+    at: Stamp,
+}
+
+/// A time that began and ends by itself. As an age below a length it ends neither early nor late,
+/// whatever the wall clock does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Span {
+    from: Stamp,
+    millis: u64,
+}
+
+impl Span {
+    fn left(self, now: Stamp) -> Duration {
+        Duration::from_millis(self.millis).saturating_sub(self.from.age(now))
+    }
 }
 
 impl History {
-    /// Takes a slot if every window has one for `class`. Changes the history even where it has
-    /// none, so it is to be stored either way.
-    pub fn take(&mut self, class: Class, windows: &LoginWindows, now: Timestamp) -> Slot {
+    /// What an earlier format remembered by the wall clock alone. Of `blocked` and `halved`, which
+    /// are what is left of both, none may be longer than such a time ever is.
+    pub fn of_earlier(
+        taken: impl IntoIterator<Item = (SlotId, Stamp)>,
+        blocked: Duration,
+        halved: Duration,
+        now: Stamp,
+    ) -> History {
+        let slots = taken.into_iter().map(|(id, at)| Taken {
+            id,
+            at: at.seen_from(now),
+        });
+        let mut history = History {
+            slots: slots.collect(),
+            ..History::default()
+        };
+        history.block(blocked, Some(halved), now);
+        history
+    }
+
+    /// Takes the slot `id` if every window has one for `class`; it is not taken twice. Changes the
+    /// history even where it has none, so it is to be stored either way.
+    pub fn take(&mut self, id: SlotId, class: Class, windows: &LoginWindows, now: Stamp) -> Slot {
         self.settle(windows, now);
+        if self.slots.iter().any(|slot| slot.id == id) {
+            return Slot::Taken;
+        }
         let slot = self.slot(class, windows, now);
         if slot == Slot::Taken {
-            self.taken.push(now);
+            self.slots.push(Taken { id, at: now });
         }
         slot
     }
 
-    /// Counts a slot that was taken at `taken` from `ended` on, when its login was answered.
-    pub fn end(&mut self, taken: Timestamp, ended: Timestamp) {
-        if let Some(found) = self.taken.iter().position(|at| *at == taken) {
-            self.taken[found] = ended.max(taken);
-            self.taken.sort_unstable();
+    /// Counts the slot `id` from `now` on, when its login was answered.
+    pub fn end(&mut self, id: SlotId, now: Stamp) {
+        if let Some(found) = self.slots.iter().position(|slot| slot.id == id) {
+            let mut slot = self.slots.remove(found);
+            slot.at = now;
+            self.slots.push(slot);
         }
     }
 
-    /// Blocks and halves. Neither end is ever brought forward.
-    pub fn block(&mut self, blocked_until: Timestamp, halved_until: Option<Timestamp>) {
-        self.blocked_until = self.blocked_until.max(Some(blocked_until));
-        self.halved_until = self.halved_until.max(halved_until);
+    /// Blocks and halves. Neither is ever shortened.
+    pub fn block(&mut self, blocked: Duration, halved: Option<Duration>, now: Stamp) {
+        let longer = |span: &mut Option<Span>, lasts: Duration| {
+            if lasts > left(*span, now) {
+                let millis = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+                *span = Some(Span { from: now, millis });
+            }
+        };
+        longer(&mut self.blocked, blocked);
+        longer(&mut self.halved, halved.unwrap_or_default());
+    }
+
+    /// Ends the block; false where there is none.
+    pub fn unblock(&mut self, now: Stamp) -> bool {
+        let stood = !left(self.blocked.take(), now).is_zero();
+        self.blocked = None;
+        stood
     }
 
     /// The state at `now`.
-    pub fn budget(&self, windows: &LoginWindows, now: Timestamp) -> LoginBudget {
+    pub fn budget(&self, windows: &LoginWindows, now: Stamp) -> LoginBudget {
         let mut settled = self.clone();
         settled.settle(windows, now);
-        let blocked_until = self.blocked_until.filter(|until| *until > now);
-        let halved_until = self.halved_until.filter(|until| *until > now);
-        let remaining = windows.windows.iter().map(|window| {
-            let limit = limit(window, halved_until.is_some());
-            limit.saturating_sub(settled.inside(window, now).len())
-        });
-        let remaining = match blocked_until {
-            Some(_) => 0,
-            None => remaining.min().unwrap_or(0),
+        let blocked = left(self.blocked, now);
+        let halved = left(self.halved, now);
+        let state = |window: &LoginWindow| {
+            let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+            WindowState {
+                window: *window,
+                limit: number(limit(window, !halved.is_zero())),
+                used: number(settled.inside(window, now).len()),
+            }
         };
-        let limits = windows.windows.iter();
-        let limits = limits.map(|window| limit(window, halved_until.is_some()));
+        let states: Vec<_> = windows.windows.iter().map(state).collect();
+        let free = states
+            .iter()
+            .map(|state| state.limit.saturating_sub(state.used));
+        let next = |class| match settled.slot(class, windows, now) {
+            Slot::Taken => Duration::ZERO,
+            Slot::Wait { left, .. } => left,
+        };
         LoginBudget {
-            limit: u32::try_from(limits.min().unwrap_or(0)).unwrap_or(u32::MAX),
-            next: match settled.slot(Class::Known, windows, now) {
-                Slot::Taken => None,
-                Slot::Wait { until, .. } => Some(until),
+            remaining: match blocked.is_zero() {
+                true => free.min().unwrap_or(0),
+                false => 0,
             },
-            remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
-            blocked_until,
-            halved_until,
+            reserve: windows.reserve,
+            next_known: next(Class::Known),
+            next_new: next(Class::New),
+            windows: states,
+            blocked,
+            halved,
         }
     }
 
-    /// A slot taken in the future was taken before the clock jumped back: at `now` at the latest.
-    /// Counting it from `now` on frees it neither early nor years late.
-    fn settle(&mut self, windows: &LoginWindows, now: Timestamp) {
-        for at in &mut self.taken {
-            *at = (*at).min(now);
+    /// After another boot everything moves to this one's clock, as the wall clock says once: no
+    /// later step of it counts. What it says lies later than now was before now all the same.
+    fn settle(&mut self, windows: &LoginWindows, now: Stamp) {
+        for slot in &mut self.slots {
+            slot.at = slot.at.seen_from(now);
+        }
+        self.slots.sort_by_key(|slot| slot.at.since_boot);
+        for span in self.blocked.iter_mut().chain(&mut self.halved) {
+            span.from = span.from.seen_from(now);
+        }
+        for span in [&mut self.blocked, &mut self.halved] {
+            if left(*span, now).is_zero() {
+                *span = None;
+            }
         }
         let largest = windows.windows.iter().map(|window| window.per).max();
-        self.taken
-            .retain(|at| at.plus(largest.unwrap_or(Duration::ZERO)) > now);
+        let largest = largest.unwrap_or(Duration::ZERO);
+        self.slots.retain(|slot| slot.at.age(now) < largest);
     }
 
-    fn slot(&self, class: Class, windows: &LoginWindows, now: Timestamp) -> Slot {
-        if let Some(until) = self.blocked_until.filter(|until| *until > now) {
+    /// Of a history that is settled.
+    fn slot(&self, class: Class, windows: &LoginWindows, now: Stamp) -> Slot {
+        let blocked = left(self.blocked, now);
+        if !blocked.is_zero() {
             return Slot::Wait {
-                until,
+                left: blocked,
                 blocked: true,
             };
         }
-        let halved_until = self.halved_until.filter(|until| *until > now);
-        let Some(mut until) = self.full_until(class, windows, halved_until.is_some(), now) else {
+        let halved = left(self.halved, now);
+        let Some(mut until_free) = self.full_for(class, windows, !halved.is_zero(), now) else {
             return Slot::Taken;
         };
-        if let Some(halved_until) = halved_until {
+        if !halved.is_zero() {
             // The end of the halving may free a slot before a halved window does.
-            let whole = self.full_until(class, windows, false, now);
-            until = until.min(halved_until.max(whole.unwrap_or(now)));
+            let whole = self.full_for(class, windows, false, now);
+            until_free = until_free.min(halved.max(whole.unwrap_or_default()));
         }
         Slot::Wait {
-            until,
+            left: until_free,
             blocked: false,
         }
     }
 
-    /// When every window will have a slot for `class`; none when all have one now.
-    fn full_until(
+    /// How long it takes until every window has a slot for `class`; none when all have one now.
+    fn full_for(
         &self,
         class: Class,
         windows: &LoginWindows,
         halved: bool,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
-        let full_until = |window: &LoginWindow| {
+        now: Stamp,
+    ) -> Option<Duration> {
+        let full_for = |window: &LoginWindow| {
             let limit = limit(window, halved);
             // One slot is always left to newcomers, who would otherwise wait for ever.
             let usable = match class {
@@ -121,16 +201,22 @@ impl History {
             };
             let inside = self.inside(window, now);
             let excess = inside.len().checked_sub(usable)?;
-            Some(inside[excess].plus(window.per))
+            Some(window.per.saturating_sub(inside[excess].at.age(now)))
         };
-        windows.windows.iter().filter_map(full_until).max()
+        windows.windows.iter().filter_map(full_for).max()
     }
 
     /// The slots taken within `window` before `now`.
-    fn inside(&self, window: &LoginWindow, now: Timestamp) -> &[Timestamp] {
-        let first = self.taken.partition_point(|at| at.plus(window.per) <= now);
-        &self.taken[first..]
+    fn inside(&self, window: &LoginWindow, now: Stamp) -> &[Taken] {
+        let first = self
+            .slots
+            .partition_point(|slot| slot.at.age(now) >= window.per);
+        &self.slots[first..]
     }
+}
+
+fn left(span: Option<Span>, now: Stamp) -> Duration {
+    span.map_or(Duration::ZERO, |span| span.left(now))
 }
 
 /// How many logins `window` allows: at least 1.
@@ -146,13 +232,26 @@ fn limit(window: &LoginWindow, halved: bool) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::clock::{Boot, Timestamp};
 
     const SECOND: Duration = Duration::from_secs(1);
+    /// The wall clock when the machine booted, in seconds.
+    const BOOTED: i64 = 1_000_000;
 
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_millis(seconds * 1_000)
+    /// So many seconds after the boot, by clocks that nobody set.
+    fn at(seconds: i64) -> Stamp {
+        on(1, seconds, BOOTED + seconds)
+    }
+
+    fn on(boot: u64, seconds: i64, wall: i64) -> Stamp {
+        Stamp {
+            boot: Boot(boot),
+            since_boot: seconds * 1_000,
+            wall: Timestamp::from_millis(wall * 1_000),
+        }
     }
 
     fn windows(windows: &[(u32, u32)], reserve: u32) -> LoginWindows {
@@ -167,102 +266,183 @@ mod tests {
         }
     }
 
-    fn wait(seconds: i64) -> Slot {
+    fn wait(seconds: u32) -> Slot {
         Slot::Wait {
-            until: at(seconds),
+            left: SECOND * seconds,
             blocked: false,
+        }
+    }
+
+    impl History {
+        /// Takes a slot that nobody took before.
+        fn take_one(&mut self, class: Class, windows: &LoginWindows, now: Stamp) -> Slot {
+            self.take(SlotId(Uuid::new_v4()), class, windows, now)
         }
     }
 
     #[test]
     fn a_slot_comes_back_when_its_window_has_slid_past_it() {
         let (mut history, windows) = (History::default(), windows(&[(2, 60)], 0));
-        assert_eq!(history.take(Class::Known, &windows, at(0)), Slot::Taken);
-        assert_eq!(history.take(Class::Known, &windows, at(10)), Slot::Taken);
-        assert_eq!(history.take(Class::Known, &windows, at(59)), wait(60));
-        assert_eq!(history.take(Class::Known, &windows, at(60)), Slot::Taken);
-        assert_eq!(history.take(Class::Known, &windows, at(61)), wait(70));
+        let mut take = |now| history.take_one(Class::Known, &windows, at(now));
+        assert_eq!(take(0), Slot::Taken);
+        assert_eq!(take(10), Slot::Taken);
+        assert_eq!(take(59), wait(1));
+        assert_eq!(take(60), Slot::Taken);
+        assert_eq!(take(61), wait(9));
     }
 
     #[test]
     fn all_windows_must_allow_a_login() {
         let (mut history, windows) = (History::default(), windows(&[(2, 10), (3, 100)], 0));
+        let mut take = |now| history.take_one(Class::Known, &windows, at(now));
         for now in [0, 1, 11] {
-            assert_eq!(history.take(Class::Known, &windows, at(now)), Slot::Taken);
+            assert_eq!(take(now), Slot::Taken);
         }
-        assert_eq!(history.take(Class::Known, &windows, at(30)), wait(100));
+        assert_eq!(take(30), wait(70));
     }
 
     #[test]
     fn newcomers_leave_the_reserve_of_every_window_alone() {
         let (mut history, windows) = (History::default(), windows(&[(3, 60)], 1));
-        assert_eq!(history.take(Class::New, &windows, at(0)), Slot::Taken);
-        assert_eq!(history.take(Class::New, &windows, at(1)), Slot::Taken);
-        assert_eq!(history.take(Class::New, &windows, at(2)), wait(60));
-        assert_eq!(history.take(Class::Known, &windows, at(2)), Slot::Taken);
-        assert_eq!(history.take(Class::Known, &windows, at(3)), wait(60));
+        let mut take = |class, now| history.take_one(class, &windows, at(now));
+        assert_eq!(take(Class::New, 0), Slot::Taken);
+        assert_eq!(take(Class::New, 1), Slot::Taken);
+        assert_eq!(take(Class::New, 2), wait(58));
+        assert_eq!(take(Class::Known, 2), Slot::Taken);
+        assert_eq!(take(Class::Known, 3), wait(57));
         // Two of three slots must be free before a newcomer leaves one.
-        assert_eq!(history.take(Class::New, &windows, at(3)), wait(61));
+        assert_eq!(take(Class::New, 3), wait(58));
+        let state = history.budget(&windows, at(3));
+        assert_eq!(
+            (state.next_known, state.next_new),
+            (SECOND * 57, SECOND * 58)
+        );
+        assert_eq!((state.windows[0].limit, state.windows[0].used), (3, 3));
     }
 
     #[test]
     fn a_reserve_as_large_as_the_window_leaves_newcomers_one_slot() {
         let (mut history, windows) = (History::default(), windows(&[(1, 60)], 5));
-        assert_eq!(history.take(Class::New, &windows, at(0)), Slot::Taken);
-        assert_eq!(history.take(Class::New, &windows, at(1)), wait(60));
+        let mut take = |now| history.take_one(Class::New, &windows, at(now));
+        assert_eq!(take(0), Slot::Taken);
+        assert_eq!(take(1), wait(59));
     }
 
     #[test]
-    fn a_block_stands_whatever_the_windows_say_and_is_never_brought_forward() {
+    fn a_slot_that_is_taken_again_by_its_own_name_is_the_same_one() {
+        let (mut history, windows) = (History::default(), windows(&[(1, 60)], 0));
+        let id = SlotId(Uuid::new_v4());
+        for now in [0, 5] {
+            let again = history.take(id, Class::Known, &windows, at(now));
+            assert_eq!(again, Slot::Taken);
+        }
+        assert_eq!(history.budget(&windows, at(5)).windows[0].used, 1);
+        history.end(id, at(7));
+        assert_eq!(history.take_one(Class::Known, &windows, at(60)), wait(7));
+    }
+
+    #[test]
+    fn a_block_stands_whatever_the_windows_say_and_is_never_shortened() {
         let (mut history, windows) = (History::default(), windows(&[(4, 60)], 0));
-        history.block(at(500), None);
-        history.block(at(100), None);
+        history.block(SECOND * 500, None, at(0));
+        history.block(SECOND * 100, None, at(0));
         let blocked = Slot::Wait {
-            until: at(500),
+            left: SECOND,
             blocked: true,
         };
-        assert_eq!(history.take(Class::Known, &windows, at(499)), blocked);
-        assert_eq!(history.budget(&windows, at(499)).remaining, 0);
-        assert_eq!(history.take(Class::Known, &windows, at(500)), Slot::Taken);
+        let slot = history.take_one(Class::Known, &windows, at(499));
+        assert_eq!(slot, blocked);
+        let state = history.budget(&windows, at(499));
+        assert_eq!((state.remaining, state.next_known), (0, SECOND));
+        let slot = history.take_one(Class::Known, &windows, at(500));
+        assert_eq!(slot, Slot::Taken);
+        assert!(!history.unblock(at(500)));
+        history.block(SECOND * 500, Some(SECOND * 900), at(500));
+        assert!(history.unblock(at(501)));
+        let state = history.budget(&windows, at(501));
+        assert_eq!(
+            (state.blocked, state.halved),
+            (Duration::ZERO, SECOND * 899)
+        );
     }
 
     #[test]
     fn halved_windows_allow_half_but_one_at_least() {
         let (mut history, windows) = (History::default(), windows(&[(5, 60), (1, 10)], 3));
-        history.block(at(0), Some(at(30)));
+        history.block(Duration::ZERO, Some(SECOND * 30), at(0));
         assert_eq!(history.budget(&windows, at(0)).remaining, 1);
-        assert_eq!(history.take(Class::New, &windows, at(0)), Slot::Taken);
-        assert_eq!(history.take(Class::Known, &windows, at(10)), Slot::Taken);
+        let mut take = |class, now| history.take_one(class, &windows, at(now));
+        assert_eq!(take(Class::New, 0), Slot::Taken);
+        assert_eq!(take(Class::Known, 10), Slot::Taken);
         // The whole windows would allow a third once the halving ends, long before second 60.
-        assert_eq!(history.take(Class::Known, &windows, at(20)), wait(30));
-        assert_eq!(history.budget(&windows, at(30)).halved_until, None);
-        assert_eq!(history.take(Class::Known, &windows, at(30)), Slot::Taken);
+        assert_eq!(take(Class::Known, 20), wait(10));
+        assert_eq!(take(Class::Known, 30), Slot::Taken);
+        assert_eq!(history.budget(&windows, at(30)).halved, Duration::ZERO);
     }
 
     #[test]
-    fn a_clock_that_jumped_years_ahead_and_back_blocks_for_one_window_only() {
-        let (mut history, windows) = (History::default(), windows(&[(1, 60)], 0));
-        let year = 365 * 86_400;
-        assert_eq!(history.take(Class::Known, &windows, at(year)), Slot::Taken);
-        assert_eq!(history.take(Class::Known, &windows, at(5)), wait(65));
-        assert_eq!(history.take(Class::Known, &windows, at(65)), Slot::Taken);
+    fn a_step_of_the_wall_clock_frees_no_slot_and_prolongs_nothing() {
+        const YEAR: i64 = 365 * 86_400;
+        let windows = windows(&[(1, 60)], 0);
+        for wall in [BOOTED, 1, BOOTED + YEAR, BOOTED - YEAR] {
+            let mut history = History::default();
+            let mut take = |now| history.take_one(Class::Known, &windows, now);
+            assert_eq!(take(at(0)), Slot::Taken);
+            assert_eq!(take(on(1, 5, wall)), wait(55));
+            assert_eq!(take(on(1, 60, wall)), Slot::Taken);
+            history.block(SECOND * 100, Some(SECOND * 200), on(1, 60, wall));
+            let state = history.budget(&windows, at(70));
+            assert_eq!((state.blocked, state.halved), (SECOND * 90, SECOND * 190));
+        }
+    }
+
+    #[test]
+    fn after_another_boot_the_wall_clock_counts_once_and_nothing_lies_in_the_future() {
+        const YEAR: i64 = 365 * 86_400;
+        let windows = windows(&[(1, 60)], 0);
+        let before = || {
+            let mut history = History::default();
+            let taken = history.take_one(Class::Known, &windows, at(0));
+            assert_eq!(taken, Slot::Taken);
+            history
+        };
+        let first = on(2, 3, BOOTED + 20);
+        let mut history = before();
+        assert_eq!(history.take_one(Class::Known, &windows, first), wait(40));
+        let stepped = on(2, 13, BOOTED + YEAR);
+        assert_eq!(history.take_one(Class::Known, &windows, stepped), wait(30));
+        // The clock of the first boot was a year ahead.
+        let mut history = before();
+        let now = on(2, 3, BOOTED - YEAR);
+        assert_eq!(history.take_one(Class::Known, &windows, now), wait(60));
+        let mut history = before();
+        history.block(SECOND * 3_600, Some(SECOND * 86_400), at(0));
+        let state = history.budget(&windows, now);
+        assert_eq!(
+            (state.blocked, state.halved),
+            (SECOND * 3_600, SECOND * 86_400)
+        );
     }
 
     #[derive(Clone, Debug)]
     struct Step {
         /// Seconds that really pass.
         passes: i64,
-        /// Seconds that the wall clock jumps back.
+        /// Seconds that the wall clock is set forward, or back.
         jump: i64,
+        /// Whether the machine boots meanwhile; its wall clock is right then.
+        boots: bool,
         class: Class,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let jump = prop_oneof![8 => Just(0), 1 => 0..5i64, 1 => 0..100_000i64];
+        let jump = prop_oneof![8 => Just(0), 1 => -5..5i64, 1 => -100_000..100_000i64];
         let class = prop_oneof![Just(Class::Known), Just(Class::New)];
-        let step = (0..20i64, jump, class).prop_map(|(passes, jump, class)| Step {
+        let boots = prop_oneof![9 => Just(false), 1 => Just(true)];
+        let step = (0..20i64, jump, boots, class).prop_map(|(passes, jump, boots, class)| Step {
             passes,
-            jump,
+            jump: if boots { 0 } else { jump },
+            boots,
             class,
         });
         prop::collection::vec(step, 1..120)
@@ -270,34 +450,44 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_sliding_window_is_ever_exceeded_even_if_the_clock_jumps_back(
+        fn no_sliding_window_is_ever_exceeded_whatever_the_wall_clock_does(
             steps in steps(),
             limits in prop::collection::vec((1..6u32, 1..90u32), 1..4),
             reserve in 0..3u32,
+            wrong in prop::bool::ANY,
         ) {
             let windows = windows(&limits, reserve);
             let mut history = History::default();
-            let (mut real, mut offset) = (0, 1_000_000);
+            let (mut boot, mut booted, mut real, mut offset) = (1, 0, 0, 0);
             let mut logins = Vec::new();
             for step in steps {
                 real += step.passes;
-                offset -= step.jump;
-                let now = at(real + offset);
+                // Steps and boots together would free what was taken while the clock was wrong.
+                match wrong {
+                    true => offset += step.jump,
+                    false if step.boots => (boot, booted) = (boot + 1, real),
+                    false => {}
+                }
+                let now = on(boot, real - booted, BOOTED + real + offset);
                 let before = history.clone();
-                match history.take(step.class, &windows, now) {
+                match history.take_one(step.class, &windows, now) {
                     Slot::Taken => logins.push(real),
-                    Slot::Wait { until, .. } => {
+                    Slot::Wait { left, .. } => {
                         // The wait is honest: not a millisecond too long or too short.
-                        prop_assert!(until > now);
-                        let early = until.minus(Duration::from_millis(1));
-                        prop_assert_ne!(history.clone().take(step.class, &windows, early), Slot::Taken);
-                        prop_assert_eq!(history.clone().take(step.class, &windows, until), Slot::Taken);
+                        prop_assert!(!left.is_zero());
+                        let after = |left: Duration| {
+                            let left = i64::try_from(left.as_millis()).unwrap();
+                            let then = Stamp { since_boot: now.since_boot + left, ..now };
+                            history.clone().take_one(step.class, &windows, then)
+                        };
+                        prop_assert_ne!(after(left - Duration::from_millis(1)), Slot::Taken);
+                        prop_assert_eq!(after(left), Slot::Taken);
                     }
                 }
                 let budget = before.budget(&windows, now);
                 let mut taken = 0;
                 let mut all = before;
-                while all.take(Class::Known, &windows, now) == Slot::Taken {
+                while all.take_one(Class::Known, &windows, now) == Slot::Taken {
                     taken += 1;
                 }
                 prop_assert_eq!(budget.remaining, taken);

@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::schema::{self, APPLICATION_ID, FORMAT};
 use super::{folder, integrity};
+use crate::clock::Clock;
 
 /// Files of up to so many bytes, some ten thousand users, are checked as a whole before they are
 /// used, which takes some ten milliseconds; larger ones while they are used.
@@ -147,7 +148,7 @@ pub(super) enum Checked {
 
 /// Creates `tokens.db` in a directory that never was a store; else checks the one that is there.
 /// Callers hold the opening [`lock`].
-pub(super) fn prepare(directory: &Path) -> Result<Checked, OpenError> {
+pub(super) fn prepare(directory: &Path, clock: Clock) -> Result<Checked, OpenError> {
     let path = directory.join("tokens.db");
     if !is_there(directory)? {
         create_tokens(directory, &path).map_err(|error| OpenError::Refused(path, error))?;
@@ -155,7 +156,7 @@ pub(super) fn prepare(directory: &Path) -> Result<Checked, OpenError> {
     }
     let (found, checked) = check(&path)?;
     if found < FORMAT {
-        migrate(&path, found)?;
+        migrate(&path, found, clock)?;
     }
     Ok(checked)
 }
@@ -175,8 +176,8 @@ pub(super) fn is_there(directory: &Path) -> Result<bool, OpenError> {
 }
 
 /// Brings an earlier format to this one. Other processes may use the file meanwhile.
-fn migrate(path: &Path, found: i64) -> Result<(), OpenError> {
-    let migrated = connect(path, "FULL").and_then(|db| schema::migrate(&db));
+fn migrate(path: &Path, found: i64, clock: Clock) -> Result<(), OpenError> {
+    let migrated = connect(path, "FULL").and_then(|db| schema::migrate(&db, clock));
     match migrated {
         Ok(found) => {
             tracing::info!(path = %path.display(), from = found, to = FORMAT, "the store was migrated");

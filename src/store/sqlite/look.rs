@@ -16,7 +16,7 @@ use super::lane::{Job, Lane};
 use super::owners::Owners;
 use super::schema::{self, FORMAT};
 use super::{budget, entries, folder, unloaded, unreadable};
-use crate::clock::Timestamp;
+use crate::clock::Clock;
 use crate::principal::Principal;
 use crate::store::{Entry, Error, LoginBudget, LoginWindows};
 
@@ -26,25 +26,30 @@ const COPIES: u32 = 5;
 /// A store that can only be read.
 pub struct Look {
     path: PathBuf,
+    clock: Clock,
     lane: Lane<Job<Connection>>,
 }
 
 /// Opens the store in the directory `path` for reading, beside whatever uses it; `None` if there is
 /// none. A write-ahead log that a crash left is read from a private copy.
-pub fn look(path: &Path) -> Result<Option<Look>, OpenError> {
+pub fn look(path: &Path, clock: Clock) -> Result<Option<Look>, OpenError> {
     if !files::is_there(path)? {
         return Ok(None);
     }
     let tokens = path.join("tokens.db");
-    let mut db = connect(path, &tokens)?;
+    let mut db = connect(path, &tokens, clock)?;
     let (format, _) = files::examine(&tokens, &db)?;
     if format < FORMAT {
         // As it will be once somebody opens it for writing.
-        db = copied(path)?;
+        db = copied(path, clock)?;
     }
     let lane = Lane::owning("store-look", db)
         .map_err(|error| OpenError::Refused(path.to_owned(), error))?;
-    Ok(Some(Look { path: tokens, lane }))
+    Ok(Some(Look {
+        path: tokens,
+        clock,
+        lane,
+    }))
 }
 
 impl Look {
@@ -74,14 +79,10 @@ impl Look {
     }
 
     /// The state of the budget.
-    pub async fn login_budget(
-        &self,
-        windows: &LoginWindows,
-        now: Timestamp,
-    ) -> Result<LoginBudget, Error> {
+    pub async fn login_budget(&self, windows: &LoginWindows) -> Result<LoginBudget, Error> {
         let group = windows.group.clone();
         let history = self.read(move |db| budget::load(db, &group)).await?;
-        Ok(history.budget(windows, now))
+        Ok(history.budget(windows, self.clock.stamp()))
     }
 
     /// The canary, if there is one yet.
@@ -123,7 +124,7 @@ pub(super) fn canary(db: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
 }
 
 /// A connection that changes nothing.
-fn connect(directory: &Path, tokens: &Path) -> Result<Connection, OpenError> {
+fn connect(directory: &Path, tokens: &Path, clock: Clock) -> Result<Connection, OpenError> {
     folder::access(tokens, Access::READ_OK)
         .map_err(|error| folder::inaccessible(tokens, error.into()))?;
     let in_use = Owners::of_the_living(directory);
@@ -137,7 +138,7 @@ fn connect(directory: &Path, tokens: &Path) -> Result<Connection, OpenError> {
     let opened = match logged {
         // Its owner keeps the index of the log, which readers share.
         Some(_) if shared && Owners::any_alive(directory) => open(tokens, ""),
-        Some(log) if log.len() > 0 => return copied(directory),
+        Some(log) if log.len() > 0 => return copied(directory, clock),
         _ => open(tokens, "&immutable=1"),
     };
     opened.map_err(|error| files::not_read(tokens, error))
@@ -167,7 +168,7 @@ fn open(path: &Path, with: &str) -> rusqlite::Result<Connection> {
 }
 
 /// A connection to a copy of the store, which has this version's format and files without a name.
-fn copied(directory: &Path) -> Result<Connection, OpenError> {
+fn copied(directory: &Path, clock: Clock) -> Result<Connection, OpenError> {
     let refused = |error| OpenError::Refused(directory.join("tokens.db-wal"), error);
     let copy = Copy::of(directory).map_err(refused)?;
     let path = copy.path.join("tokens.db");
@@ -176,7 +177,7 @@ fn copied(directory: &Path) -> Result<Connection, OpenError> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
         .map_err(failed)?;
     files::examine(&directory.join("tokens.db"), &db)?;
-    schema::migrate(&db).map_err(failed)?;
+    schema::migrate(&db, clock).map_err(failed)?;
     Ok(db)
 }
 

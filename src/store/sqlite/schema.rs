@@ -3,16 +3,25 @@
 //!
 //! [`files`]: super::files
 
-use rusqlite::Connection;
+use std::time::Duration;
 
+use rusqlite::Connection;
+use uuid::Uuid;
+
+use super::budget;
 use super::files::failure;
 use super::transaction::Transaction;
+use crate::clock::{Clock, Timestamp};
+use crate::store::SlotId;
+use crate::store::windows::History;
 
 /// `DPXY`, in the header of every `tokens.db`.
 pub(super) const APPLICATION_ID: i64 = 0x4450_5859;
 /// The `user_version` of a `tokens.db`; raised with each change of [`TABLES`], to which
 /// [`MIGRATIONS`] gets one step more.
 pub(super) const FORMAT: i64 = 2;
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Read and written by [`super::entries`], [`super::budget`] and [`super::guards`]. Times are
 /// milliseconds since the Unix epoch. No checks: they would make one damaged row a damaged store.
@@ -39,11 +48,9 @@ const TABLES: &str = "
     CREATE INDEX due ON entries (received) WHERE sealed IS NOT NULL
         AND (refresh_dead IS NULL OR refresh_dead <> generation);
     CREATE INDEX held ON entries (sealed IS NOT NULL, key_id);
-    CREATE TABLE budgets (
+    CREATE TABLE login_budgets (
         login_group TEXT PRIMARY KEY,
-        taken TEXT NOT NULL, -- a JSON list, ascending
-        blocked_until INTEGER,
-        halved_until INTEGER
+        history TEXT NOT NULL -- JSON
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE guards (
         name TEXT PRIMARY KEY,
@@ -53,20 +60,8 @@ const TABLES: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// The step from each format to the next one, the first from format 1, whose sealed texts begin with
-/// the byte 1 and the id of their key. A process of the earlier
-/// format that still runs goes on to use what it knows of these tables.
-const MIGRATIONS: [&str; 1] = ["
-    ALTER TABLE entries ADD COLUMN key_id BLOB;
-    UPDATE entries SET key_id = substr(sealed, 2, 4) WHERE substr(sealed, 1, 1) = x'01';
-    DROP INDEX held;
-    CREATE INDEX held ON entries (sealed IS NOT NULL, key_id);
-    CREATE TABLE guards (
-        name TEXT PRIMARY KEY,
-        version INTEGER NOT NULL,
-        value BLOB NOT NULL
-    ) STRICT, WITHOUT ROWID;
-"];
+/// The step from each format to the next one, the first from format 1.
+const MIGRATIONS: [fn(&Connection, Clock) -> rusqlite::Result<()>; 1] = [to_2];
 const _: () = assert!(MIGRATIONS.len() as i64 + 1 == FORMAT);
 
 /// Makes the tables of an empty store, in one transaction.
@@ -80,18 +75,62 @@ pub(super) fn create(db: &Connection) -> rusqlite::Result<()> {
 
 /// Brings the tables of an earlier format to this one, in one transaction: where it fails, or the
 /// process ends, the earlier format stands. Answers the format that was found.
-pub(super) fn migrate(db: &Connection) -> rusqlite::Result<i64> {
+pub(super) fn migrate(db: &Connection, clock: Clock) -> rusqlite::Result<i64> {
     let transaction = Transaction::writing(db)?;
     let found = format(&transaction)?;
     let done = usize::try_from(found - 1).unwrap_or(usize::MAX);
     for step in MIGRATIONS.iter().skip(done) {
-        transaction.execute_batch(step)?;
+        step(&transaction, clock)?;
     }
     if found < FORMAT {
         transaction.pragma_update(None, "user_version", FORMAT)?;
     }
     transaction.commit()?;
     Ok(found)
+}
+
+/// Format 1 kept no key ids, no guards, and counted logins by the wall clock alone. Its sealed texts
+/// begin with the byte 1 and the id of their key. A process of it that still runs goes on to store
+/// what its refreshes bring, and finds no login budget.
+fn to_2(db: &Connection, clock: Clock) -> rusqlite::Result<()> {
+    db.execute_batch(
+        "ALTER TABLE entries ADD COLUMN key_id BLOB;
+         UPDATE entries SET key_id = substr(sealed, 2, 4) WHERE substr(sealed, 1, 1) = x'01';
+         DROP INDEX held;
+         CREATE INDEX held ON entries (sealed IS NOT NULL, key_id);
+         CREATE TABLE login_budgets (
+             login_group TEXT PRIMARY KEY,
+             history TEXT NOT NULL
+         ) STRICT, WITHOUT ROWID;
+         CREATE TABLE guards (
+             name TEXT PRIMARY KEY,
+             version INTEGER NOT NULL,
+             value BLOB NOT NULL
+         ) STRICT, WITHOUT ROWID;",
+    )?;
+    let now = clock.stamp();
+    let mut budgets =
+        db.prepare("SELECT login_group, taken, blocked_until, halved_until FROM budgets")?;
+    let mut rows = budgets.query([])?;
+    while let Some(row) = rows.next()? {
+        // What cannot be read cannot be kept: then all slots of the group are free.
+        let taken: Vec<i64> =
+            serde_json::from_slice(row.get_ref(1)?.as_bytes()?).unwrap_or_default();
+        let slots = taken.into_iter().map(|millis| {
+            let wall = Timestamp::from_millis(millis);
+            (SlotId(Uuid::new_v4()), now.minus(now.wall.since(wall)))
+        });
+        let left = |column| {
+            let until: Option<Timestamp> = row.get(column)?;
+            Ok::<_, rusqlite::Error>(until.map_or(Duration::ZERO, |until| until.since(now.wall)))
+        };
+        // A clock that was ahead then must not block for as long now.
+        let history = History::of_earlier(slots, left(2)?.min(DAY), left(3)?.min(DAY), now);
+        budget::store(db, &row.get::<_, String>(0)?, &history)?;
+    }
+    drop(rows);
+    drop(budgets);
+    db.execute_batch("DROP TABLE budgets")
 }
 
 /// The format of the tables that `db` sees now.

@@ -18,11 +18,12 @@ use crate::store::KeyId;
 use crate::store::contract::{Medium, contract, record, run, user};
 
 /// A directory that becomes a store.
-struct Directory(TempDir);
+struct Directory(TempDir, Clock);
 
 impl Default for Directory {
     fn default() -> Directory {
-        Directory(tempfile::tempdir().unwrap())
+        let now = Clock::real().stamp();
+        Directory(tempfile::tempdir().unwrap(), Clock::standing(now))
     }
 }
 
@@ -30,7 +31,11 @@ impl Medium for Directory {
     type Store = Sqlite;
 
     fn open(&self, run: RunId) -> Sqlite {
-        open(self.path(), run).unwrap()
+        open(self.path(), run, self.1).unwrap()
+    }
+
+    fn clock(&self) -> Clock {
+        self.1
     }
 }
 
@@ -57,7 +62,7 @@ impl Directory {
     }
 
     fn refusal(&self) -> OpenError {
-        open(self.path(), run())
+        open(self.path(), run(), self.1)
             .err()
             .expect("the store is refused")
     }
@@ -177,7 +182,7 @@ async fn open_pair(directory: &Directory, ring: &Ring, n: u64) -> Option<Vec<u8>
 async fn files_and_directories_are_their_owners_alone() {
     let parent = Directory::default();
     let path = parent.path().join("a/store");
-    let store = open(&path, run()).unwrap();
+    let store = open(&path, run(), Clock::real()).unwrap();
     commit(&store, 1).await;
     store.lease(&user(1), Duration::from_secs(9)).await.unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -295,7 +300,7 @@ async fn damage_in_a_large_store_ends_renewals_soon_after_the_start() {
         .write_all_at(&garbage, 10 * 1024 * 1024)
         .unwrap();
     let store = directory.open(run());
-    let looked_at = look(directory.path()).unwrap().unwrap();
+    let looked_at = look(directory.path(), directory.1).unwrap().unwrap();
     let checked = looked_at.check_whole().await;
     let damaged = matches!(checked, Err(OpenError::Damaged { .. }));
     assert!(damaged, "{checked:?}");
@@ -323,7 +328,7 @@ async fn a_large_store_that_is_whole_is_used_at_once_and_closed_at_once() {
         let store = directory.open(run());
         assert_eq!(store.count().await, Ok(100));
         assert_eq!(store.writable(), Ok(()));
-        let looked_at = look(directory.path()).unwrap().unwrap();
+        let looked_at = look(directory.path(), directory.1).unwrap().unwrap();
         looked_at.check_whole().await.unwrap();
     }
 }

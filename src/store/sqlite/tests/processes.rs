@@ -68,7 +68,7 @@ async fn the_part_of_a_child() {
     let (Ok(part), Ok(directory)) = (env::var(PART), env::var(DIRECTORY)) else {
         return;
     };
-    let store = open(Path::new(&directory), run()).unwrap();
+    let store = open(Path::new(&directory), run(), Clock::real()).unwrap();
     match part.as_str() {
         "hold a lease" => hold_a_lease(&store).await,
         "commit" => commit_for_ever(&store).await,
