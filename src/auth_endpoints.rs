@@ -111,7 +111,13 @@ impl AuthEndpoints {
         let who = match &login.who {
             Who::User(user) => Login::User {
                 user: *user,
-                instance,
+                instance: match instance {
+                    Some(named) => Some(named),
+                    None => {
+                        let user = Principal::User(*user);
+                        self.provider.known_instance(&user).await
+                    }
+                },
             },
             Who::Account(email) => Login::Account { email },
         };
@@ -207,6 +213,10 @@ impl AuthEndpoints {
         }
         let mut registration = Registration::read(&content)?;
         let Some(grant) = registration.grant.take() else {
+            if let Some(user) = registration.user {
+                self.registered_without_tokens(&Principal::User(user), instance)
+                    .await;
+            }
             return Some(content);
         };
         let principal = Principal::User(registration.user?);
@@ -228,5 +238,15 @@ impl AuthEndpoints {
         };
         let ours = registration.with_tokens(&tokens.access_token, &tokens.refresh_token);
         Some(ours.into())
+    }
+
+    async fn registered_without_tokens(&self, user: &Principal, instance: InstanceId) {
+        if let Err(error) = self.provider.registered(user, instance).await {
+            tracing::warn!(
+                principal = self.provider.log_name(user).as_str(),
+                %error,
+                "the instance of a new user is not remembered; name it until it has logged in"
+            );
+        }
     }
 }

@@ -65,6 +65,17 @@ pub struct Entry {
     pub notes: Notes,
 }
 
+impl Entry {
+    /// The instance that a user is known under: its pair's, until a login there is rejected, or the
+    /// one that it was registered in.
+    pub fn known_instance(&self) -> Option<InstanceId> {
+        match &self.record {
+            Some(record) => record.instance.filter(|_| record.known),
+            None => self.notes.registered_in,
+        }
+    }
+}
+
 /// A committed pair. Its generation is the [`Entry`]'s.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -97,6 +108,9 @@ pub struct Notes {
     pub displaced: Option<Timestamp>,
     /// Somebody else logs this principal in: no login before this.
     pub contested_until: Option<Timestamp>,
+    /// The instance that a user without a pair was registered in, or moved to. Cleared by a commit
+    /// and by a rejected login.
+    pub registered_in: Option<InstanceId>,
 }
 
 /// A rejected login.
@@ -124,6 +138,8 @@ pub enum Note {
     Displaced(Timestamp),
     /// Sets [`Notes::contested_until`].
     ContestedUntil(Timestamp),
+    /// Sets [`Notes::registered_in`], unless there is a pair.
+    RegisteredIn(InstanceId),
 }
 
 /// The answer to [`Store::lease`].

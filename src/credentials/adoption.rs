@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::cache::Found;
 use super::engine::{Engine, Made};
 use super::flights::Outcome;
 use super::pair::Pair;
@@ -11,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::damoov::auth::Grant;
 use crate::metrics::StoreOperation;
 use crate::principal::{InstanceId, Principal};
-use crate::store::Change;
+use crate::store::{Change, Note};
 
 /// Tokens that a registration may bring. Asked for before it is sent, handed in with what it
 /// brought.
@@ -71,6 +72,32 @@ impl Provider {
                 Ok(()) => Error::WaitedTooLong,
             }),
         }
+    }
+
+    /// A registration or a move that brought no tokens: `user` is known under `instance` from now
+    /// on, unless it has a pair. Durable when it returns. An instance that is not configured is not
+    /// remembered: nobody could log in there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`].
+    pub async fn registered(&self, user: &Principal, instance: InstanceId) -> Result<(), Error> {
+        match self.engine.instance(instance) {
+            Some(_) => self.engine.note(user, Note::RegisteredIn(instance)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The configured instance that a user is known under.
+    pub async fn known_instance(&self, user: &Principal) -> Option<InstanceId> {
+        if self.engine.settings.instances.len() < 2 {
+            return None;
+        }
+        let known = match self.engine.cache.look_up(user) {
+            Found::Fresh(found) | Found::Stale(found) => found.instance,
+            Found::Unusable | Found::Absent => self.engine.load(user).await.ok()?.known_instance(),
+        };
+        known.filter(|id| self.engine.instance(*id).is_some())
     }
 
     /// Drops the pair and all notes, here at once and in every process within a second, and ends
@@ -159,7 +186,7 @@ mod tests {
     use super::*;
     use crate::damoov::auth::ExpiresInForm;
     use crate::secret::Secret;
-    use crate::store::{Generation, Note, Rejected, Store};
+    use crate::store::{Generation, Rejected, Store};
 
     /// User 1's.
     async fn adopt(process: &Process, grant: Grant) -> Result<Arc<Credentials>, Error> {

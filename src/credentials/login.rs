@@ -227,13 +227,10 @@ impl Engine {
                 })
             }
             Principal::User(user) => {
-                let known = entry
-                    .record
-                    .as_ref()
-                    .and_then(|r| r.instance.filter(|_| r.known));
                 let instance = match flight.ask.instance {
                     Some(asked) => self.instance(asked),
-                    None => known
+                    None => entry
+                        .known_instance()
                         .and_then(|id| self.instance(id))
                         .or_else(|| self.default_instance()),
                 }
@@ -304,7 +301,9 @@ impl Engine {
         }
         tracing::warn!(
             principal = self.log_name(&flight.principal).as_str(),
-            "somebody else logs this principal in too; one login in `contested_backoff` from here on"
+            "somebody else logs this principal in too; one login in `contested_backoff` from here on: \
+             does a second damoov-proxy with another store serve this user, or an app that logs in by \
+             itself?"
         );
         self.note(&flight.principal, Note::ContestedUntil(until))
             .await?;

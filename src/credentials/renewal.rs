@@ -119,11 +119,7 @@ impl Engine {
 
     /// A user known under another instance than the one named is an error, not a login.
     fn check_instance(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
-        let known = entry.record.as_ref().filter(|record| record.known);
-        match (
-            flight.ask.instance,
-            known.and_then(|record| record.instance),
-        ) {
+        match (flight.ask.instance, entry.known_instance()) {
             (Some(asked), Some(known)) if asked != known => Err(Error::InstanceMismatch),
             _ => Ok(()),
         }

@@ -83,7 +83,7 @@ pub fn moved(content: &[u8]) -> Option<(DeviceToken, Option<InstanceId>)> {
 
 /// The 2xx answer to a registration.
 pub struct Registration {
-    /// The new user, where the answer or the JWT in it names it.
+    /// The new user, where the answer or the JWT in it names it. `None` if it says that there is none.
     pub user: Option<DeviceToken>,
     /// Its tokens, where the answer carries some.
     pub grant: Option<Grant>,
@@ -114,7 +114,8 @@ impl Registration {
         Some(Registration {
             user: named
                 .and_then(|user| DeviceToken::parse(user).ok())
-                .or_else(claimed),
+                .or_else(claimed)
+                .filter(|_| succeeded),
             grant,
             answer,
         })

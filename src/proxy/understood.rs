@@ -171,21 +171,28 @@ impl Path {
         answer: &Received,
         sent: impl FnOnce() -> Option<Bytes>,
     ) {
-        let principal = match change {
-            Change::Deleted(user) => Some(Principal::User(user)),
-            Change::Moved => sent()
-                .and_then(|content| user_changes::moved(&content))
-                .map(|(user, _)| Principal::User(user)),
-            Change::Joined => Some(caller.clone()).filter(Principal::is_user),
-            Change::Registered => None,
-        };
-        let Some(principal) = principal else {
+        if !answer.succeeded() {
             return;
+        }
+        let moved = || user_changes::moved(&sent()?);
+        let (principal, now_in) = match change {
+            Change::Deleted(user) => (Principal::User(user), None),
+            Change::Moved => match moved() {
+                Some((user, to)) => (Principal::User(user), to),
+                None => return,
+            },
+            Change::Joined if caller.is_user() => (caller.clone(), None),
+            Change::Joined | Change::Registered => return,
         };
         let provider = &self.proxy.provider;
-        if answer.succeeded()
-            && let Err(error) = provider.forget(&principal).await
-        {
+        let followed = async {
+            provider.forget(&principal).await?;
+            match now_in {
+                Some(instance) => provider.registered(&principal, instance).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = followed.await {
             tracing::warn!(
                 principal = provider.log_name(&principal).as_str(),
                 %error,

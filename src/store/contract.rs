@@ -42,6 +42,7 @@ macro_rules! contract {
             of_commits_at_once_exactly_one_wins
             every_note_is_remembered_and_a_commit_clears_those_about_the_old_pair
             a_rejected_login_ends_being_known
+            where_a_user_was_registered_is_known_until_a_login_says_more
             a_forgotten_principal_keeps_its_generation_and_no_flight_brings_the_pair_back
             only_one_process_holds_a_lease_and_a_release_frees_it
             a_lease_comes_with_the_entry_that_stands_once_it_is_taken
@@ -211,6 +212,7 @@ pub(crate) async fn every_note_is_remembered_and_a_commit_clears_those_about_the
         rejected: Some(rejected),
         displaced: Some(at(60)),
         contested_until: Some(at(70)),
+        registered_in: None,
     };
     assert_eq!(other.load(&user(1)).await.unwrap().notes, notes);
     store.note(&user(1), Note::RefreshAlive).await.unwrap();
@@ -245,6 +247,43 @@ pub(crate) async fn a_rejected_login_ends_being_known(medium: &impl Medium) {
     let kept = store.load(&user(1)).await.unwrap().record.unwrap();
     assert!(!kept.known);
     assert_eq!(kept.sealed, record(1).sealed);
+}
+
+pub(crate) async fn where_a_user_was_registered_is_known_until_a_login_says_more(
+    medium: &impl Medium,
+) {
+    let (store, other) = (medium.open(run()), medium.open(run()));
+    let [here, elsewhere] = [1, 2].map(|n| InstanceId::parse(&format!("{n:032x}")).unwrap());
+    let known = async |number| other.load(&user(number)).await.unwrap().known_instance();
+    for number in 1..=3 {
+        let note = Note::RegisteredIn(here);
+        store.note(&user(number), note).await.unwrap();
+        assert_eq!(known(number).await, Some(here));
+    }
+    assert_eq!(store.count().await, Ok(0), "there is no pair");
+    assert_eq!(store.list(None, 10).await.unwrap().len(), 3);
+
+    let rejected = Rejected {
+        until: at(50),
+        with: [7; 8],
+    };
+    store
+        .note(&user(1), Note::Rejected(rejected))
+        .await
+        .unwrap();
+    assert_eq!(known(1).await, None);
+    assert_eq!(store.forget(&user(2)).await, Ok(true));
+    assert_eq!(known(2).await, None);
+    let record = Record {
+        instance: Some(elsewhere),
+        ..record(3)
+    };
+    first(&store, &user(3), record).await;
+    store
+        .note(&user(3), Note::RegisteredIn(here))
+        .await
+        .unwrap();
+    assert_eq!(known(3).await, Some(elsewhere), "the pair's counts");
 }
 
 pub(crate) async fn a_forgotten_principal_keeps_its_generation_and_no_flight_brings_the_pair_back(

@@ -8,12 +8,12 @@ as a line of JSON. The library prints what goes wrong: every other line is an er
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
 
 BASE_URL, FOLDER, EMAIL, PASSWORD = sys.argv[1:]
 
@@ -24,19 +24,11 @@ if not copy.exists():
     shutil.copytree(installed, copy)
 sys.path.insert(0, FOLDER)
 
-from damoov_admin import accounts, auth, engagement, statistics, trips, users  # noqa: E402
-
-for owner in (
-    auth.TelematicsAuth,
-    users.BaseUsers,
-    trips.BaseTrips,
-    statistics.BaseStatistics,
-    accounts.BaseEngament,
-    engagement.BaseEngament,
-):
-    for name, url in list(vars(owner).items()):
-        if name.isupper():
-            setattr(owner, name, BASE_URL + urlsplit(url).path)
+# The lines that the README tells its readers to add: imports, and the host of every URL.
+README = Path(__file__).resolve().parents[2].joinpath("README.md").read_text()
+(SNIPPET,) = re.findall(r"```python\n(from urllib.*?)```", README, re.DOTALL)
+assert "http://127.0.0.1:8080" in SNIPPET, SNIPPET
+exec(SNIPPET.replace("http://127.0.0.1:8080", BASE_URL))  # noqa: S102
 
 DEVICE = "00000001-0000-4000-8000-000000000000"
 COMPANY = "c0000000-0000-4000-8000-000000000000"

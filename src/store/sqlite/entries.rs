@@ -46,7 +46,7 @@ const TOUCH: &str = concat!(
 );
 /// Whether a row is more than a tombstone.
 const HOLDS_SOMETHING: &str = "coalesce(sealed, refresh_dead, answer_lost, rejected_until, \
-     displaced, contested_until) IS NOT NULL";
+     displaced, contested_until, iif(known, instance, NULL)) IS NOT NULL";
 /// Repeats the condition of the index `due` word for word, or SQLite would not use it.
 pub(super) const DUE: &str = "SELECT principal FROM entries
      WHERE received < ?1 AND sealed IS NOT NULL
@@ -120,6 +120,11 @@ pub(super) fn note(db: &Connection, principal: &Principal, note: &Note) -> rusql
         ),
         Note::Displaced(at) => set("displaced = ?2", &[principal, at]),
         Note::ContestedUntil(until) => set("contested_until = ?2", &[principal, until]),
+        // A pair's instance is where its user is, whatever was said before.
+        Note::RegisteredIn(instance) => set(
+            "instance = iif(sealed IS NULL, ?2, instance), known = iif(sealed IS NULL, 1, known)",
+            &[principal, instance],
+        ),
     }?;
     Ok(())
 }
@@ -230,6 +235,10 @@ pub(super) fn count(db: &Connection) -> rusqlite::Result<u64> {
 /// Reads `columns!()`, by their places: a name would be looked for among all of them.
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let sealed: Option<Vec<u8>> = row.get(4)?;
+    let registered_in = match &sealed {
+        None if row.get(3)? => row.get(2)?,
+        _ => None,
+    };
     let record = |sealed| {
         Ok::<_, rusqlite::Error>(Record {
             instance: row.get(2)?,
@@ -258,6 +267,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
             rejected: rejected_until.map(rejected).transpose()?,
             displaced: row.get(12)?,
             contested_until: row.get(13)?,
+            registered_in,
         },
     })
 }

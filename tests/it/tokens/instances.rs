@@ -3,7 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use damoov_proxy::principal::InstanceId;
-use damoov_proxy::simulator::{Action, INSTANCE_ID, Instance, On, Simulator};
+use damoov_proxy::simulator::{
+    Action, INSTANCE_ID, INSTANCE_KEY, Instance, KnownUsers, On, Simulator,
+};
 use http::Request;
 
 use super::{calls, fault, refused, roomy};
@@ -82,6 +84,74 @@ async fn the_instance_that_a_user_is_known_under_comes_before_the_default() {
         proxy.crash().await;
     }
     assert_eq!(calls(&damoov, 1), (3, 2));
+}
+
+/// Registers user number `number` in the second instance, without tokens.
+async fn register(proxy: &Proxy, number: usize, instance: &str) {
+    let content = serde_json::json!({"CustomToken": user(number).to_string()});
+    let request = Request::post("/v1/Registration/create")
+        .header("InstanceId", instance)
+        .header("Content-Type", "application/json");
+    let answer = proxy.send_with(request, content.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_user_is_known_where_it_was_registered_and_where_it_was_moved_to() {
+    let damoov = damoov_with(|settings| {
+        settings.login_limit = None;
+        settings.known_users = KnownUsers::Only(Vec::new());
+        settings.instances.push(Instance {
+            id: InstanceId::parse(SECOND_ID).unwrap(),
+            key: SECOND_KEY.to_owned(),
+        });
+    })
+    .await;
+    let mut proxy = knowing_both(&damoov, false)
+        .set("instance.0.default", "true")
+        .start()
+        .await;
+    // By its id, and by the name that the configuration gives it.
+    for (number, instance) in [(1, SECOND_ID), (2, "second"), (3, SECOND_ID)] {
+        register(&proxy, number, instance).await;
+    }
+    assert_eq!(call(&proxy, 1, None).await.status, 200);
+    assert_eq!(arrived_for(&damoov), SECOND_ID);
+    refused(
+        &call(&proxy, 2, Some("main")).await,
+        403,
+        "instance_mismatch",
+    );
+    assert_eq!(calls(&damoov, 2), (0, 0));
+    proxy.crash().await;
+    assert_eq!(call(&proxy, 2, None).await.status, 200);
+    // It logs in by itself, without InstanceId.
+    let login = serde_json::json!({
+        "LoginFields": format!(r#"{{"Devicetoken":"{}"}}"#, user(3)), "Password": SECOND_KEY,
+    });
+    let answer = proxy.send_with(Request::post("/v1/Auth/Login"), login.to_string());
+    let answer = answer.await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+
+    let to_the_first = serde_json::json!({
+        "DeviceToken": user(3).to_string(), "ToInstanceId": INSTANCE_ID, "ToInstanceKey": INSTANCE_KEY,
+    });
+    for (content, arrives) in [
+        (to_the_first.to_string(), INSTANCE_ID),
+        (
+            to_the_first
+                .to_string()
+                .replace(INSTANCE_ID, SECOND_ID)
+                .replace(INSTANCE_KEY, SECOND_KEY),
+            SECOND_ID,
+        ),
+    ] {
+        let request = Request::post("/v1/Management/users/instances/change");
+        let answer = proxy.send_with(request, content).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(call(&proxy, 3, None).await.status, 200);
+        assert_eq!(arrived_for(&damoov), arrives);
+    }
 }
 
 #[tokio::test]
