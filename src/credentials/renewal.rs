@@ -21,6 +21,10 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often a lease that another process holds is asked for again, in real time.
 const LEASE_AGAIN: Duration = Duration::from_millis(50);
 /// Who holds the lease.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it arrives"
+)]
 enum Turn {
     Ours {
         orphaned: bool,
