@@ -27,6 +27,7 @@ use crate::metrics::{Format, Metrics};
 use crate::proxy::head;
 use crate::server::Stage;
 use crate::store;
+use crate::telemetry::episode::{Chain, Episode};
 
 /// More connections than this wait in the backlog.
 const MAX_CONNECTIONS: usize = 64;
@@ -75,6 +76,7 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve(listener: TcpListener, status: Status<impl Engine>) {
     let mut stage = status.stage.clone();
     let status = Arc::new(status);
+    let failing = Episode::new();
     let answering = async {
         let mut connections = JoinSet::new();
         loop {
@@ -84,10 +86,16 @@ pub async fn serve(listener: TcpListener, status: Status<impl Engine>) {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
+                        if let Some(over) = failing.worked() {
+                            let seconds = over.seconds();
+                            tracing::warn!(seconds, "connections of [status] are accepted again");
+                        }
                         connections.spawn(converse(stream, status.clone()));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept connections; resting");
+                        if failing.failed() {
+                            tracing::warn!(%error, "cannot accept connections of [status]; resting");
+                        }
                         tokio::time::sleep(ACCEPT_REST).await;
                     }
                 },
@@ -121,7 +129,7 @@ async fn converse(stream: TcpStream, status: Arc<Status<impl Engine>>) {
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
-        tracing::debug!(%error, "a connection of the status listener broke");
+        tracing::debug!(error = %Chain(&error), "a connection of the status listener broke");
     }
 }
 

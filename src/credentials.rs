@@ -161,9 +161,9 @@ pub enum Error {
     /// The store cannot be used for a renewal.
     #[error("the store of tokens cannot be used now; /readyz says why")]
     StoreUnavailable(#[from] crate::store::Error),
-    /// The Auth endpoints cannot be reached, or answer 5xx.
-    #[error("the Auth endpoints of Damoov cannot be reached; try again later")]
-    Unreachable,
+    /// The Auth endpoints cannot be reached, or answer 5xx. Why, in a sentence for callers.
+    #[error("the Auth endpoints of Damoov cannot be reached: {0}; try again later")]
+    Unreachable(Arc<str>),
     /// The Auth endpoints answer what cannot be understood.
     #[error("the Auth endpoints of Damoov answer what cannot be used; try again later")]
     BadResponse,

@@ -41,7 +41,7 @@ pub enum Error {
     Credentials(#[from] credentials::Error),
     /// The API gave no answer.
     #[error(transparent)]
-    Upstream(#[from] upstream::Error),
+    Upstream(#[from] upstream::Failed),
 }
 
 /// Whose failure it is.
@@ -129,7 +129,7 @@ impl Error {
                 replay::Failure::Cut | replay::Failure::Taken => caller(400, "bad_request"),
             },
             Error::Credentials(error) => of_credentials(error),
-            Error::Upstream(error) => match error {
+            Error::Upstream(failed) => match &failed.error {
                 Api::Busy => Refusal {
                     source: Source::Proxy,
                     retry_after: Some(SOON),
@@ -205,7 +205,7 @@ fn of_credentials(error: &credentials::Error) -> Refusal {
             source: Source::Store,
             ..unavailable("store_unavailable", STORE_RECHECK)
         },
-        Auth::Unreachable => auth(502, "auth_unreachable", "destination_unavailable"),
+        Auth::Unreachable(_) => auth(502, "auth_unreachable", "destination_unavailable"),
         Auth::BadResponse => auth(502, "auth_bad_response", "http_protocol_error"),
         Auth::Timeout => auth(504, "auth_timeout", "http_response_timeout"),
         Auth::WaitedTooLong => auth(504, "credentials_timeout", "proxy_internal_response"),
@@ -260,6 +260,10 @@ mod tests {
     use std::io;
 
     const AFTER: Duration = Duration::from_millis(1_001);
+
+    fn at(error: upstream::Error) -> Error {
+        upstream::Failed::at("api.example", error).into()
+    }
 
     /// One of each.
     fn all() -> Vec<(Error, u16, &'static str)> {
@@ -339,21 +343,25 @@ mod tests {
                 503,
                 "store_unavailable",
             ),
-            (Auth::Unreachable.into(), 502, "auth_unreachable"),
+            (
+                Auth::Unreachable("why".into()).into(),
+                502,
+                "auth_unreachable",
+            ),
             (Auth::BadResponse.into(), 502, "auth_bad_response"),
             (Auth::Timeout.into(), 504, "auth_timeout"),
             (Auth::WaitedTooLong.into(), 504, "credentials_timeout"),
-            (Api::Busy.into(), 503, "overloaded"),
-            (Api::ConnectTimeout.into(), 504, "upstream_timeout"),
-            (Api::ResponseTimeout.into(), 504, "upstream_timeout"),
+            (at(Api::Busy), 503, "overloaded"),
+            (at(Api::ConnectTimeout), 504, "upstream_timeout"),
+            (at(Api::ResponseTimeout), 504, "upstream_timeout"),
             (
-                Api::Unreachable(unreachable()).into(),
+                at(Api::Unreachable(unreachable())),
                 502,
                 "upstream_unreachable",
             ),
-            (Api::Framing.into(), 502, "upstream_bad_response"),
-            (Api::Unreadable.into(), 502, "upstream_bad_response"),
-            (Api::Switched.into(), 502, "upstream_bad_response"),
+            (at(Api::Framing), 502, "upstream_bad_response"),
+            (at(Api::Unreadable), 502, "upstream_bad_response"),
+            (at(Api::Switched), 502, "upstream_bad_response"),
         ]
     }
 

@@ -379,7 +379,7 @@ impl Path {
         };
         received.map_err(|error| match recorder.failure() {
             Some(failure) => Error::Content(failure),
-            None => Error::Upstream(error),
+            None => Error::Upstream(proxy.targets[host].failed(error)),
         })
     }
 

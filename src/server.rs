@@ -11,6 +11,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +22,9 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 pub use self::answers::{Answers, answers};
 pub use self::stage::{Stage, follow_signals};
@@ -30,10 +32,14 @@ pub use self::worker::converse;
 
 use self::listen::{Acceptor, Socket};
 use self::worker::Worker;
+use crate::telemetry::episode::Episode;
 use crate::{live, proxy};
 
 /// Descriptors for everything but callers: upstream connections, the store, logs.
 const OTHER_DESCRIPTORS: u64 = 2048;
+
+/// A lack of room that had just been told of is told of again if it lasts this long.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long accepting rests when the system is out of descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -226,25 +232,51 @@ pub async fn serve<H: Handler>(
 /// Hands every socket to the worker with the fewest connections: a sidecar has few callers with
 /// long-lived connections, which a hash over the ports would spread badly.
 async fn accept(acceptor: Acceptor, workers: Arc<Vec<Worker>>, free: Arc<Semaphore>) {
+    let (full, failing) = (Episode::new(), Episode::new());
     loop {
-        let permit = free
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let permit = room(&free, &full).await;
         match acceptor.accept().await {
-            Ok(stream) => workers
-                .iter()
-                .min_by_key(|worker| worker.connections())
-                .expect("there is at least one worker")
-                .hand(stream, permit),
+            Ok(stream) => {
+                if let Some(over) = failing.worked() {
+                    let (seconds, tries) = (over.seconds(), over.hurt);
+                    tracing::warn!(seconds, tries, "connections are accepted again");
+                }
+                workers
+                    .iter()
+                    .min_by_key(|worker| worker.connections())
+                    .expect("there is at least one worker")
+                    .hand(stream, permit);
+            }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections; resting");
+                if failing.failed() {
+                    tracing::warn!(%error, "cannot accept connections; resting after each try");
+                }
                 tokio::time::sleep(ACCEPT_REST).await;
             }
         }
     }
+}
+
+/// Room for one more connection. Tells when there is none, and when there is again.
+async fn room(free: &Arc<Semaphore>, full: &Episode) -> OwnedSemaphorePermit {
+    if let Ok(permit) = free.clone().try_acquire_owned() {
+        return permit;
+    }
+    let mut acquiring = pin!(free.clone().acquire_owned());
+    let permit = loop {
+        if full.failed() {
+            tracing::warn!("`max_connections` are open: no more are accepted until one closes");
+        }
+        if let Ok(permit) = timeout(TELL_AGAIN, &mut acquiring).await {
+            break permit.expect("the semaphore is never closed");
+        }
+    };
+    if let Some(over) = full.worked() {
+        let seconds = over.seconds();
+        tracing::warn!(seconds, "there is room for connections again");
+    }
+    permit
 }
 
 /// The caller gave up while it waited in the backlog.

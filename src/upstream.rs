@@ -5,6 +5,7 @@
 
 mod connect;
 mod dial;
+mod failure;
 mod http1;
 pub mod pool;
 pub mod switch;
@@ -13,15 +14,17 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::uri::{Authority, InvalidUri, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method};
 use rustls::ClientConfig;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
 
-pub(crate) use self::dial::Connector;
+pub(crate) use self::dial::{Connector, Resolver};
 pub use self::dial::{Dial, Dialed};
+pub use self::failure::Failed;
+pub(crate) use self::failure::{Condition, Obstacle};
 
 /// Part of the configuration: `[upstream]`.
 #[derive(Clone, Debug)]
@@ -106,6 +109,7 @@ pub struct Target {
     /// Whom the certificate must name.
     name: ServerName<'static>,
     dial: Dial,
+    condition: Arc<Condition>,
 }
 
 /// A request as it goes upstream, but for what the connection decides: Host and framing are set
@@ -213,6 +217,19 @@ pub struct Hosts {
     dial: Dial,
 }
 
+impl Target {
+    /// A request got no answer because of `error`: tells of it once an episode.
+    pub fn failed(&self, error: Error) -> Failed {
+        self.condition.failed(error)
+    }
+
+    /// The public name and since when, if no connection comes about.
+    pub fn unreachable(&self) -> Option<(&str, SystemTime)> {
+        let name = self.condition.unreachable_host()?;
+        Some((name, self.condition.unreachable_since()?))
+    }
+}
+
 impl Hosts {
     /// Reads the trusted certificates: the platform's, or Mozilla's where the platform has none,
     /// and those of `ca_file`.
@@ -244,6 +261,7 @@ impl Hosts {
             host: HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"),
             name: ServerName::try_from(bare.to_owned())
                 .map_err(|e| Invalid::Name(bare.to_owned(), e))?,
+            condition: Arc::new(Condition::of(host, authority.as_str())),
             authority,
             dial: self.dial.clone(),
         })

@@ -12,9 +12,12 @@ use super::counted::counted;
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Class, LoginWindow, LoginWindows, Slot, SlotId, Store};
+use crate::telemetry::episode::Episode;
 
 /// Who stands in line gives up so long before its patience ends, in real time.
 const EARLY: Duration = Duration::from_millis(500);
+/// The budget suffices again once nobody was refused for this long.
+const QUIET: Duration = Duration::from_secs(60);
 /// After a 429 the windows are halved for so long.
 const HALVED_FOR: Duration = Duration::from_secs(24 * 3600);
 
@@ -26,6 +29,10 @@ pub(super) struct Budget {
     blocked_for: Duration,
     known: Queue,
     new: Queue,
+    /// No slot comes in time.
+    exhausted: Episode,
+    /// Damoov answered a login with 429.
+    blocked: Episode,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
@@ -71,6 +78,8 @@ impl Budget {
             blocked_for,
             known: Queue::default(),
             new: Queue::default(),
+            exhausted: Episode::ending_after(QUIET),
+            blocked: Episode::new(),
             clock,
             metrics,
         }
@@ -104,6 +113,7 @@ impl Budget {
             let slot = store.take_login(id, class, &self.windows).await;
             match counted(&self.metrics, StoreOperation::Budget, slot)? {
                 Slot::Taken => {
+                    self.slots_come();
                     queue.learn(Next::default());
                     return Ok(id);
                 }
@@ -161,9 +171,31 @@ impl Budget {
 
     fn refusal(&self, next: Next) -> Error {
         let retry_after = self.clock.to_real(next.slot.since(self.clock.now()));
-        match next.blocked {
-            true => Error::LoginBlocked { retry_after },
-            false => Error::BudgetExhausted { retry_after },
+        let seconds = retry_after.as_secs();
+        if next.blocked {
+            if self.blocked.failed() {
+                tracing::warn!(seconds, "logins are blocked: who needs one is refused");
+            }
+            return Error::LoginBlocked { retry_after };
+        }
+        if self.exhausted.failed() {
+            tracing::warn!(
+                seconds,
+                "the login budget is used up: who needs a login sooner than a slot comes is refused"
+            );
+        }
+        Error::BudgetExhausted { retry_after }
+    }
+
+    /// A slot was taken.
+    fn slots_come(&self) {
+        if let Some(over) = self.blocked.worked() {
+            let (seconds, hurt) = (over.seconds(), over.hurt);
+            tracing::warn!(seconds, hurt, "logins are no longer blocked");
+        }
+        if let Some(over) = self.exhausted.worked() {
+            let (seconds, hurt) = (over.seconds(), over.hurt);
+            tracing::warn!(seconds, hurt, "the login budget suffices again");
         }
     }
 
@@ -174,6 +206,8 @@ impl Budget {
         retry_after: Option<Duration>,
     ) -> Result<Duration, Error> {
         let blocked = retry_after.unwrap_or(self.blocked_for);
+        // The line that tells of it is the caller's.
+        let _ = self.blocked.failed();
         store
             .block_logins(&self.windows.group, blocked, Some(HALVED_FOR))
             .await?;

@@ -1,8 +1,10 @@
-//! Counting calls to the store by how they ended.
+//! Counting calls to the store by how they ended, and telling when the store begins to fail and when
+//! that is over.
 
 use crate::metrics::{Metrics, StoreLabels, StoreOperation, StoreResult};
 use crate::principal::Principal;
 use crate::store::{Commit, Entry, Error, Lease, Slot};
+use crate::telemetry::episode::Episode;
 
 /// Counts `ended` and gives it back.
 pub(super) fn counted<T: Ended>(
@@ -20,6 +22,60 @@ pub(super) fn counted<T: Ended>(
         .get_or_create(&StoreLabels { operation, result })
         .inc();
     ended
+}
+
+/// How the store fares.
+#[derive(Debug, Default)]
+pub(super) struct StoreCondition {
+    writing: Episode,
+    reading: Episode,
+}
+
+impl StoreCondition {
+    /// A call ended like this.
+    pub(super) fn note<T>(&self, operation: StoreOperation, ended: &Result<T, Error>) {
+        match ended {
+            Ok(_) => self.worked(operation),
+            Err(Error::Unwritable(why)) => {
+                if self.writing.failed() {
+                    tracing::error!(why, "the store takes no writes: renewals are refused");
+                }
+            }
+            Err(Error::Unreadable(why)) => {
+                if self.reading.failed() {
+                    tracing::error!(
+                        why,
+                        "the store cannot be read: who has no token in memory is refused"
+                    );
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn worked(&self, operation: StoreOperation) {
+        match operation {
+            StoreOperation::Load | StoreOperation::Scan => {
+                if let Some(over) = self.reading.worked() {
+                    let (seconds, hurt) = (over.seconds(), over.hurt);
+                    tracing::warn!(seconds, hurt, "the store can be read again");
+                }
+            }
+            StoreOperation::Lease
+            | StoreOperation::Commit
+            | StoreOperation::Note
+            | StoreOperation::Budget => {
+                if let Some(over) = self.writing.worked() {
+                    let (seconds, hurt) = (over.seconds(), over.hurt);
+                    tracing::warn!(
+                        seconds,
+                        hurt,
+                        "the store takes writes again: renewals go on"
+                    );
+                }
+            }
+        }
+    }
 }
 
 /// How a successful call to the store ended.

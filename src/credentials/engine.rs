@@ -15,7 +15,7 @@ use super::backoff::Backoff;
 use super::breaker::Breakers;
 use super::budget::Budget;
 use super::cache::{Cache, Credentials, SCHEME, UNTRIED};
-use super::counted::{Ended, counted};
+use super::counted::{Ended, StoreCondition, counted};
 use super::flights::{Flight, Flights, Outcome};
 use super::mass_rejection::MassRejection;
 use super::pace::Pace;
@@ -33,6 +33,7 @@ use crate::metrics::{
 };
 use crate::principal::{InstanceId, LogName, Principal};
 use crate::store::{self, Commit, Entry, Generation, Note, Record, RunId, Store};
+use crate::telemetry::episode::Episode;
 
 /// While a commit cannot be made durable it is tried again this often.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
@@ -53,6 +54,10 @@ pub(super) struct Engine {
     pub(super) wrong_passwords: WrongPasswords,
     /// Who is contested, with its epoch, until when: only for the metric.
     pub(super) contested: Mutex<HashMap<Principal, (u64, Timestamp)>>,
+    /// What is told of the store.
+    pub(super) store_condition: StoreCondition,
+    /// New pairs that exist in memory alone.
+    pub(super) unsaved: Episode,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     /// Where renewals run: no caller's runtime.
@@ -173,6 +178,10 @@ impl Engine {
                 .await;
             let error = match self.counted(StoreOperation::Commit, committed) {
                 Ok(Commit::Committed(generation)) => {
+                    if let Some(over) = self.unsaved.worked() {
+                        let (seconds, tries) = (over.seconds(), over.hurt);
+                        tracing::warn!(seconds, tries, "new pairs can be made durable again");
+                    }
                     // A token that cannot be used even now is not worth asking for again.
                     let mut credentials = self
                         .credentials(principal, generation, pair)
@@ -186,11 +195,16 @@ impl Engine {
                 Err(error @ store::Error::Closed) => return Err(error.into()),
                 Err(error) => error,
             };
-            tracing::error!(
-                principal = self.log_name(principal).as_str(),
-                %error,
-                "a new pair cannot be made durable; it is kept and tried again"
-            );
+            let principal_name = self.log_name(principal);
+            let name = principal_name.as_str();
+            if self.unsaved.failed() {
+                tracing::error!(
+                    principal = name,
+                    %error,
+                    "a new pair cannot be made durable; it is kept and tried again, like others that follow"
+                );
+            }
+            tracing::debug!(principal = name, %error, "a new pair cannot be made durable");
             trouble(error.clone().into());
             let again = self.unless_closing(self.clock.sleep(COMMIT_AGAIN)).await;
             again.map_err(|_| error)?;
@@ -301,6 +315,7 @@ impl Engine {
         operation: StoreOperation,
         ended: Result<T, store::Error>,
     ) -> Result<T, store::Error> {
+        self.store_condition.note(operation, &ended);
         counted(&self.metrics, operation, ended)
     }
 
@@ -312,7 +327,9 @@ impl Engine {
         }
         if until > flight.patience() {
             return Err(match flight.excuse() {
-                Error::WaitedTooLong => Error::Unreachable,
+                Error::WaitedTooLong => Error::Unreachable(
+                    "they failed a moment ago and are left alone for a while".into(),
+                ),
                 trouble => trouble,
             });
         }

@@ -216,8 +216,8 @@ mod tests {
             panic!()
         };
         let waits = tokio::spawn(async move { flight.landed().await });
-        landing.with(Err(Error::Unreachable));
-        assert_eq!(waits.await.unwrap().unwrap_err(), Error::Unreachable);
+        landing.with(Err(Error::Timeout));
+        assert_eq!(waits.await.unwrap().unwrap_err(), Error::Timeout);
         assert!(matches!(
             flights.board(&principal, ask()),
             Boarded::Started(..)

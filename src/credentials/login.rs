@@ -122,11 +122,6 @@ impl Engine {
                     let retry_after = self.login_limited(retry_after).await?;
                     return Err(Error::LoginBlocked { retry_after });
                 }
-                Reply::Answered(Answer::Unavailable) | Reply::NotSent => {
-                    count(RenewalResult::Failed);
-                    self.backoff.failed(None);
-                    Error::Unreachable
-                }
                 reply => {
                     count(RenewalResult::Failed);
                     self.backoff.failed(None);

@@ -11,6 +11,7 @@ use super::backoff::Backoff;
 use super::breaker::Breakers;
 use super::budget::Budget;
 use super::cache::{Cache, Credentials, Found};
+use super::counted::StoreCondition;
 use super::engine::Engine;
 use super::flights::{Ask, Boarded, Flight, Flights, Probing};
 use super::keeper;
@@ -25,6 +26,7 @@ use crate::clock::{Clock, Moment};
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
 use crate::principal::{InstanceId, LogName, Principal};
 use crate::store::{self, RunId, Store};
+use crate::telemetry::episode::Episode;
 use crate::upstream::{self, Hosts};
 
 /// Gives out credentials and renews them: one renewal per principal at a time, in a task that no
@@ -311,6 +313,8 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
         pace: Pace::new(settings.renewals_per_second, clock),
         backoff: Backoff::new(clock),
         mass_rejection: MassRejection::new(store.clone(), clock, metrics.clone()),
+        store_condition: StoreCondition::default(),
+        unsaved: Episode::new(),
         breakers: Breakers::new(settings.remember_rejected, clock),
         wrong_passwords: WrongPasswords::new(clock),
         contested: std::sync::Mutex::default(),

@@ -108,13 +108,13 @@ impl Engine {
                     count(RenewalResult::Limited);
                     self.backoff.failed(retry_after);
                     transient += 1;
-                    Error::Unreachable
+                    reply.error()
                 }
-                Reply::Answered(Answer::Unavailable) | Reply::NotSent => {
+                Reply::Answered(Answer::Unavailable) | Reply::NotSent(_) => {
                     count(RenewalResult::Failed);
                     self.backoff.failed(None);
                     transient += 1;
-                    Error::Unreachable
+                    reply.error()
                 }
                 Reply::Answered(Answer::Granted(_) | Answer::Unreadable) | Reply::Lost(_) => {
                     count(RenewalResult::Failed);

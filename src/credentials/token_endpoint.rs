@@ -1,6 +1,8 @@
 //! The connection to the Auth endpoints: a small pool of its own, so that a full upstream pool
 //! cannot starve renewals. Tells apart what was never sent from what was lost.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +16,8 @@ use tokio::sync::Semaphore;
 
 use super::Error;
 use crate::damoov::auth::{self, Answer, Call};
-use crate::upstream::{self, Connector, Hosts};
+use crate::telemetry::episode::Chain;
+use crate::upstream::{self, Condition, Connector, Hosts, Obstacle, Resolver, Scheme};
 
 /// Calls of one grant under way at once: at 400 ms each, all tokens of 4,000 users that expire
 /// together are renewed in 13 s.
@@ -28,6 +31,10 @@ pub(super) struct TokenEndpoint {
     client: Client<HttpsConnector<Connector>, Full<Bytes>>,
     /// `https://user.telematicssdk.com` or what `[upstream.hosts]` puts in its place.
     base: String,
+    /// `host` or `host:port` of it.
+    dialed: Box<str>,
+    /// How the host fares.
+    condition: Condition,
     /// One call, connecting included, the wait for its turn not.
     timeout: Duration,
     refreshes: Semaphore,
@@ -41,8 +48,8 @@ pub(super) struct TokenEndpoint {
 pub(super) enum Reply {
     /// A whole answer.
     Answered(Answer),
-    /// Nothing left this machine.
-    NotSent,
+    /// Nothing left this machine. Why, in a sentence for callers.
+    NotSent(Arc<str>),
     /// Sent, or perhaps sent, and no whole answer.
     Lost(Loss),
 }
@@ -52,8 +59,14 @@ impl Reply {
     pub(super) fn error(&self) -> Error {
         match self {
             Reply::Lost(Loss::TimedOut) => Error::Timeout,
-            Reply::Lost(Loss::Cut) | Reply::NotSent => Error::Unreachable,
-            Reply::Lost(Loss::TooLong) | Reply::Answered(_) => Error::BadResponse,
+            Reply::NotSent(why) => Error::Unreachable(why.clone()),
+            Reply::Lost(Loss::Cut) => Error::Unreachable("no whole answer came".into()),
+            Reply::Answered(Answer::Unavailable) => Error::Unreachable("they answer 5xx".into()),
+            Reply::Answered(Answer::Limited { .. }) => Error::Unreachable("they answer 429".into()),
+            Reply::Lost(Loss::TooLong)
+            | Reply::Answered(Answer::Granted(_) | Answer::Rejected | Answer::Unreadable) => {
+                Error::BadResponse
+            }
         }
     }
 }
@@ -79,7 +92,7 @@ impl TokenEndpoint {
         let mut tls = rustls::ClientConfig::clone(hosts.tls());
         // The connector chooses the protocols itself and refuses a configuration that already has.
         tls.alpn_protocols.clear();
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::new());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(upstream.connect_timeout));
@@ -96,13 +109,15 @@ impl TokenEndpoint {
             .pool_idle_timeout(upstream.idle_timeout)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        let base = match upstream.redirects.of(auth::HOST) {
-            None => format!("https://{}", auth::HOST),
-            Some(redirect) => format!("{}://{}", redirect.scheme, redirect.authority),
+        let (scheme, dialed) = match upstream.redirects.of(auth::HOST) {
+            None => (Scheme::Https, auth::HOST),
+            Some(redirect) => (redirect.scheme, redirect.authority.as_str()),
         };
         TokenEndpoint {
             client,
-            base,
+            base: format!("{scheme}://{dialed}"),
+            condition: Condition::of(auth::HOST, dialed),
+            dialed: dialed.into(),
             timeout,
             refreshes: Semaphore::new(CONCURRENT),
             logins: Semaphore::new(CONCURRENT),
@@ -132,28 +147,66 @@ impl TokenEndpoint {
         read: fn(http::StatusCode, &http::HeaderMap, &[u8]) -> Answer,
     ) -> Reply {
         let Ok(_permit) = under_way.acquire().await else {
-            return Reply::NotSent;
+            return Reply::NotSent("the proxy is shutting down".into());
         };
         let exchange = async {
             let response = match self.client.request(self.request(call)).await {
                 Ok(response) => response,
-                Err(error) if error.is_connect() => return Reply::NotSent,
-                Err(_) => return Reply::Lost(Loss::Cut),
+                Err(error) if error.is_connect() => return self.not_sent(&error),
+                Err(error) => return self.lost(Loss::Cut, &Chain(&error)),
             };
+            self.condition.reached();
             let (head, body) = response.into_parts();
             match Limited::new(body, LONGEST_ANSWER).collect().await {
                 Ok(content) => {
-                    Reply::Answered(read(head.status, &head.headers, &content.to_bytes()))
+                    let answer = read(head.status, &head.headers, &content.to_bytes());
+                    self.answered(head.status, answer)
                 }
                 Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                    Reply::Lost(Loss::TooLong)
+                    self.lost(Loss::TooLong, &"its answer is too long")
                 }
-                Err(_) => Reply::Lost(Loss::Cut),
+                Err(error) => self.lost(Loss::Cut, &Chain(&*error)),
             }
         };
         tokio::time::timeout(self.timeout, exchange)
             .await
-            .unwrap_or(Reply::Lost(Loss::TimedOut))
+            .unwrap_or_else(|_| self.lost(Loss::TimedOut, &"it did not answer in time"))
+    }
+
+    /// No connection came about, for this reason.
+    fn not_sent(&self, error: &(dyn std::error::Error + 'static)) -> Reply {
+        let why = Obstacle::of(error).says(&self.dialed);
+        let cause = Chain(error);
+        let host = auth::HOST;
+        tracing::debug!(host, why, %cause, "a call to the Auth endpoints was not sent");
+        self.condition.unreachable(&format_args!("{why}: {cause}"));
+        Reply::NotSent(why.into())
+    }
+
+    fn lost(&self, loss: Loss, cause: &dyn fmt::Display) -> Reply {
+        let host = auth::HOST;
+        tracing::debug!(host, %cause, "the answer to a call to the Auth endpoints was lost");
+        self.condition.unanswered(cause);
+        Reply::Lost(loss)
+    }
+
+    fn answered(&self, status: http::StatusCode, answer: Answer) -> Reply {
+        match answer {
+            Answer::Granted(_) | Answer::Rejected | Answer::Limited { .. } => {
+                self.condition.answered();
+            }
+            Answer::Unavailable | Answer::Unreadable => {
+                let (host, status) = (auth::HOST, status.as_u16());
+                tracing::debug!(
+                    host,
+                    status,
+                    "an answer of the Auth endpoints cannot be used"
+                );
+                self.condition
+                    .unanswered(&format_args!("it answers {status}, without tokens"));
+            }
+        }
+        Reply::Answered(answer)
     }
 
     fn request(&self, call: Call) -> Request<Full<Bytes>> {

@@ -137,7 +137,7 @@ impl Path {
     ) -> Result<Received, Error> {
         let content = read(content).await?;
         let proxy = self.proxy.clone();
-        self.has_room_for_a_registration()?;
+        self.has_room_for_a_registration(host)?;
         let expected = proxy.provider.expect_tokens()?;
         // What is compressed cannot be kept either.
         request.headers.remove(header::ACCEPT_ENCODING);
@@ -152,6 +152,7 @@ impl Path {
                 Ok(received) => keep(&proxy, instance, expected, received).await,
                 Err(error) => Err(error),
             };
+            let kept = kept.map_err(|error| proxy.targets[&*host].failed(error));
             // Refused only where the caller has left.
             let _ = answered.send(kept);
         });
@@ -211,12 +212,12 @@ impl Path {
         .await;
     }
 
-    fn has_room_for_a_registration(&self) -> Result<(), upstream::Error> {
+    fn has_room_for_a_registration(&self, host: &str) -> Result<(), upstream::Failed> {
         let mut under_way = self.registrations.borrow_mut();
         while under_way.try_join_next().is_some() {}
         match under_way.len() < MOST_REGISTRATIONS {
             true => Ok(()),
-            false => Err(upstream::Error::Busy),
+            false => Err(self.proxy.targets[host].failed(upstream::Error::Busy)),
         }
     }
 

@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::Settings;
+use crate::telemetry::episode::Episode;
+
+/// It suffices again once nobody was refused for this long.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Lends the memory that recordings take, over all requests of all workers.
 #[derive(Debug)]
@@ -13,12 +18,18 @@ pub struct Memory {
     pub(super) settings: Settings,
     /// The account itself, not a copy of it, so that the metric cannot drift from the truth.
     pub(super) lent: Gauge<i64, AtomicI64>,
+    /// Told of when it begins and when it is over.
+    exhausted: Episode,
 }
 
 impl Memory {
     /// Accounts for what is lent in `lent`.
     pub fn new(settings: Settings, lent: Gauge<i64, AtomicI64>) -> Memory {
-        Memory { settings, lent }
+        Memory {
+            settings,
+            lent,
+            exhausted: Episode::ending_after(QUIET),
+        }
     }
 
     fn lend(&self, bytes: u64) -> bool {
@@ -26,8 +37,25 @@ impl Memory {
         let fits = self.lent.inc_by(bytes).saturating_add(bytes) <= signed(self.settings.memory);
         if !fits {
             self.lent.dec_by(bytes);
+            self.refused();
+        } else if self.exhausted.is_failing()
+            && let Some(over) = self.exhausted.worked()
+        {
+            let (seconds, hurt) = (over.seconds(), over.hurt);
+            tracing::warn!(seconds, hurt, "`replay_memory` suffices again");
         }
         fits
+    }
+
+    #[cold]
+    fn refused(&self) {
+        if self.exhausted.failed() {
+            tracing::warn!(
+                limit = self.settings.memory,
+                "`replay_memory` is used up: further content is passed on without being kept, and \
+                 cannot be sent again after a 401"
+            );
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use super::joined::Joined;
 use super::listen::Stream;
 use super::patience::{Answering, Patience, Patient};
 use super::{Answered, Handler, Session, Stage};
+use crate::telemetry::episode::Chain;
 
 /// Of a request's head, request line included; more is a 431.
 const HEAD_LIMIT: usize = 16 * 1024;
@@ -194,7 +195,7 @@ async fn serve<H, F>(
         },
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a caller's connection broke");
+        tracing::debug!(error = %Chain(&error), "a caller's connection broke");
     }
     drop(place);
 }

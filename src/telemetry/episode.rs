@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -26,6 +26,7 @@ pub struct Episode {
 struct State {
     /// When it began, and when it was last seen.
     seen: Option<(Instant, Instant)>,
+    since: Option<SystemTime>,
     hurt: u64,
     told: bool,
     /// When a beginning was last told.
@@ -63,6 +64,7 @@ impl Episode {
             quiet,
             state: Mutex::new(State {
                 seen: None,
+                since: None,
                 hurt: 0,
                 told: false,
                 last_told: None,
@@ -88,6 +90,7 @@ impl Episode {
         self.failing.store(true, Ordering::Release);
         let began = state.seen.map_or(now, |(began, _)| began);
         state.seen = Some((began, now));
+        state.since.get_or_insert_with(SystemTime::now);
         state.hurt += hurt;
         let is_due = !state.told && state.last_told.is_none_or(|last| now - last >= PAUSE);
         if is_due {
@@ -100,6 +103,12 @@ impl Episode {
     /// Whether it fails, as far as is known.
     pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Since when it fails; `None` if it does not, as far as is known.
+    pub fn since(&self) -> Option<SystemTime> {
+        let state = self.state.lock().expect("no code panics under this lock");
+        state.since
     }
 
     /// It worked. What is over by that, if it is to be told.

@@ -11,10 +11,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::failure::Unresolved;
 use super::{Dial, Invalid, Scheme, Target, dial};
 
 /// Trusts the platform's certificates, or Mozilla's where it has none, and those of `ca_file`.
@@ -97,7 +98,11 @@ pub(super) async fn open(
         Scheme::Https => 443,
     });
     let host = target.authority.host().trim_matches(['[', ']']);
-    let tcp = TcpStream::connect((host, port)).await?;
+    let addresses: Vec<_> = lookup_host((host, port))
+        .await
+        .map_err(|error| io::Error::other(Unresolved(error)))?
+        .collect();
+    let tcp = TcpStream::connect(&addresses[..]).await?;
     tcp.set_nodelay(true)?;
     match target.scheme {
         Scheme::Http => Ok((Stream(Transport::Plain(tcp)), Version::Http1)),

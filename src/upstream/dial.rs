@@ -9,12 +9,15 @@ use std::task::{Context, Poll};
 
 use http::Uri;
 use http::uri::Authority;
+use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tower_service::Service;
+
+use super::failure::Unresolved;
 
 /// Bytes that one side may write before the other reads: about what a socket takes.
 const IN_MEMORY: usize = 64 * 1024;
@@ -53,8 +56,33 @@ pub(super) fn in_memory(
 /// Opens connections for hyper's client, which adds TLS.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
-    pub(crate) tcp: HttpConnector,
+    pub(crate) tcp: HttpConnector<Resolver>,
     pub(crate) dial: Dial,
+}
+
+/// Looks names up as the system does; an error can be told from those of connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolver(GaiResolver);
+
+impl Resolver {
+    pub(crate) fn new() -> Resolver {
+        Resolver(GaiResolver::new())
+    }
+}
+
+impl Service<Name> for Resolver {
+    type Response = GaiAddrs;
+    type Error = Unresolved;
+    type Future = Pin<Box<dyn Future<Output = Result<GaiAddrs, Unresolved>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unresolved>> {
+        self.0.poll_ready(cx).map_err(Unresolved)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let resolving = self.0.call(name);
+        Box::pin(async { resolving.await.map_err(Unresolved) })
+    }
 }
 
 /// What hyper's client speaks over.
@@ -193,7 +221,7 @@ mod tests {
     async fn hypers_client_reaches_hosts_in_memory_until_nobody_listens() {
         let (sender, mut listener) = mpsc::unbounded_channel();
         let connector = Connector {
-            tcp: HttpConnector::new(),
+            tcp: HttpConnector::new_with_resolver(Resolver::new()),
             dial: Dial::Memory(sender),
         };
         let client = Client::builder(TokioExecutor::new()).build(connector);

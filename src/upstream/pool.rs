@@ -32,6 +32,7 @@ use super::http1::{self, Buffers};
 use super::{Error, Head, Scheme, Target};
 use crate::alarm::Alarms;
 use crate::metrics::{Histogram, Metrics};
+use crate::telemetry::episode::Chain;
 use exchange::{Lease, Place, State};
 
 /// A connection is not used again after this, so that a change in DNS is followed.
@@ -211,6 +212,7 @@ where
         let failed = match first.await {
             Ok(answer) => {
                 host.duration.observe(sent.elapsed());
+                host.target.condition.answered();
                 return Ok(answer);
             }
             Err(failed) => failed,
@@ -225,6 +227,7 @@ where
         let second = Box::pin(lease.exchange(&host.target, head, content, overdue));
         let answer = second.await.map_err(|failed| failed.error)?;
         host.duration.observe(sent.elapsed());
+        host.target.condition.answered();
         Ok(answer)
     }
 }
@@ -306,6 +309,7 @@ where
         let (stream, version) = connect::open(&self.target, &self.tls)
             .await
             .map_err(Error::Unreachable)?;
+        self.target.condition.reached();
         let opened = Opened::now(&self.open);
         match version {
             connect::Version::Http1 => {
@@ -391,7 +395,7 @@ fn drive(connection: impl Future<Output = hyper::Result<()>> + 'static, opened: 
     tokio::task::spawn_local(async move {
         let _opened = opened;
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "an upstream connection broke");
+            tracing::debug!(error = %Chain(&error), "an upstream connection broke");
         }
     });
 }

@@ -16,7 +16,7 @@ use rustls::ClientConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::{Error, Head, Hosts, Settings, Target, connect};
+use super::{Error, Failed, Head, Hosts, Settings, Target, connect};
 use crate::headers;
 
 pub use super::connect::Stream;
@@ -72,13 +72,21 @@ impl Switcher {
 
     /// Asks `target` to switch to WebSocket. `head` is cleaned but for what asks for that. Nobody
     /// waits for a free connection, because they last.
-    pub async fn ask(&self, target: &Target, head: &Head) -> Result<Answer, Error> {
+    pub async fn ask(&self, target: &Target, head: &Head) -> Result<Answer, Failed> {
+        let answer = self.exchange(target, head).await;
+        let answer = answer.map_err(|error| target.failed(error))?;
+        target.condition.answered();
+        Ok(answer)
+    }
+
+    async fn exchange(&self, target: &Target, head: &Head) -> Result<Answer, Error> {
         let place = self.free.clone().try_acquire_owned();
         let place = place.map_err(|_| Error::Busy)?;
         let (stream, _) = timeout(self.connect_timeout, connect::open(target, &self.tls))
             .await
             .map_err(|_| Error::ConnectTimeout)?
             .map_err(Error::Unreachable)?;
+        target.condition.reached();
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;

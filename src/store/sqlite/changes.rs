@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::entries;
 use super::lane::Lane;
 use crate::store::Change;
+use crate::telemetry::episode::Episode;
 
 /// How often the file is looked at. Most looks compare one number in shared memory.
 const POLL_EVERY: Duration = Duration::from_millis(200);
@@ -30,10 +31,19 @@ impl Changes {
         let told = Arc::clone(&to);
         let mut seen = entries::newest_seq(&db).map_err(io::Error::other)?;
         let lane = Lane::start("store-changes", move |look: Receiver<()>| {
-            let mut version = None;
+            let (mut version, unread) = (None, Episode::new());
             while look.recv_timeout(POLL_EVERY) != Err(RecvTimeoutError::Disconnected) {
-                if let Err(error) = poll(&db, &mut version, &mut seen, &told) {
-                    tracing::warn!(%error, "changes of the store cannot be read");
+                match poll(&db, &mut version, &mut seen, &told) {
+                    Err(error) if unread.failed() => {
+                        tracing::warn!(%error, "changes of the store cannot be read");
+                    }
+                    Err(_) => {}
+                    Ok(_) => {
+                        if let Some(over) = unread.worked() {
+                            let seconds = over.seconds();
+                            tracing::warn!(seconds, "changes of the store can be read again");
+                        }
+                    }
                 }
             }
             // Ends the receiver's stream.

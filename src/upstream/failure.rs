@@ -1,0 +1,327 @@
+//! What is said of a request that got no answer: to its caller, which host it was and why; in the log,
+//! when a host begins to fail, and when that is over. Knows no requests.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use rustls::CertificateError;
+
+use super::{Broken, Error};
+use crate::telemetry::episode::{Chain, Episode};
+
+/// A host that answers here and there is told of again only after this much quiet.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Why a request got no answer, and from whom. Its sentence is for callers.
+#[derive(Debug)]
+pub struct Failed {
+    /// `host` or `host:port`, as it was dialed.
+    host: Box<str>,
+    /// Why.
+    pub error: Error,
+}
+
+/// How the connections to one host fare, over all workers.
+#[derive(Debug)]
+pub(crate) struct Condition {
+    /// Its public name.
+    name: Box<str>,
+    /// `host` or `host:port`, as it is dialed.
+    dialed: Box<str>,
+    connecting: Episode,
+    answering: Episode,
+    full: Episode,
+}
+
+/// What keeps a host from being reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// Its name cannot be resolved.
+    Name,
+    /// Nobody listens there.
+    Refused,
+    /// It took too long.
+    Late,
+    /// Its certificate is signed by nobody who is trusted here.
+    Untrusted,
+    /// Its certificate has expired, or is not valid yet.
+    Expired,
+    /// Its certificate is another host's.
+    Foreign,
+    /// Something else about TLS.
+    Tls,
+    /// The network.
+    Network,
+}
+
+/// The name of a host cannot be resolved.
+#[derive(Debug, thiserror::Error)]
+#[error("the name cannot be resolved")]
+pub(crate) struct Unresolved(#[source] pub(super) io::Error);
+
+impl Failed {
+    /// Of a host that was dialed as `host`.
+    pub fn at(host: &str, error: Error) -> Failed {
+        Failed {
+            host: host.into(),
+            error,
+        }
+    }
+}
+
+impl StdError for Failed {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.source()
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failed { host, error } = self;
+        match error {
+            Error::Busy => write!(f, "all connections to {host} are in use"),
+            Error::ConnectTimeout => write!(f, "connecting to {host} took too long"),
+            Error::Unreachable(cause) => f.write_str(&Obstacle::of(cause).says(host)),
+            Error::ResponseTimeout => write!(f, "{host} did not answer in time"),
+            Error::Broken(_) => write!(f, "{host} gave no whole answer"),
+            Error::Framing => write!(f, "the framing of what {host} answered is ambiguous"),
+            Error::Unreadable => write!(f, "what {host} answered cannot be read"),
+            Error::Switched => write!(f, "{host} switched protocols unasked"),
+        }
+    }
+}
+
+impl Condition {
+    pub(crate) fn of(name: &str, dialed: &str) -> Condition {
+        Condition {
+            name: name.into(),
+            dialed: dialed.into(),
+            connecting: Episode::new(),
+            answering: Episode::ending_after(QUIET),
+            full: Episode::ending_after(QUIET),
+        }
+    }
+
+    /// A request got no answer. Tells of it, if it is the first one.
+    pub(crate) fn failed(&self, error: Error) -> Failed {
+        let failed = Failed::at(&self.dialed, error);
+        let (host, cause) = (&*self.name, Chain(&failed));
+        match &failed.error {
+            // The caller's doing.
+            Error::Broken(Broken::Content) => {}
+            Error::Unreachable(_) | Error::ConnectTimeout => self.unreachable(&cause),
+            Error::Busy => {
+                if self.full.failed() {
+                    tracing::warn!(
+                        host,
+                        "all connections to a host of the API are in use: requests are refused"
+                    );
+                }
+            }
+            Error::ResponseTimeout
+            | Error::Broken(_)
+            | Error::Framing
+            | Error::Unreadable
+            | Error::Switched => self.unanswered(&cause),
+        }
+        tracing::debug!(host, %cause, "a request got no answer");
+        failed
+    }
+
+    /// No connection came about.
+    pub(crate) fn unreachable(&self, cause: &dyn fmt::Display) {
+        if self.connecting.failed() {
+            let host = &*self.name;
+            tracing::warn!(host, %cause, "a host of the API cannot be reached");
+        }
+    }
+
+    /// There was a connection, but no answer that could be used.
+    pub(crate) fn unanswered(&self, cause: &dyn fmt::Display) {
+        if self.answering.failed() {
+            let host = &*self.name;
+            tracing::warn!(host, %cause, "a host of the API does not answer as it should");
+        }
+    }
+
+    /// A connection came about.
+    pub(crate) fn reached(&self) {
+        if let Some(over) = self.connecting.worked() {
+            let (host, seconds, hurt) = (&*self.name, over.seconds(), over.hurt);
+            tracing::warn!(
+                host,
+                seconds,
+                hurt,
+                "a host of the API can be reached again"
+            );
+        }
+    }
+
+    /// An answer came.
+    pub(crate) fn answered(&self) {
+        if self.answering.is_failing() || self.full.is_failing() {
+            self.answers_again();
+        }
+    }
+
+    #[cold]
+    fn answers_again(&self) {
+        let host = &*self.name;
+        if let Some(over) = self.answering.worked() {
+            let (seconds, hurt) = (over.seconds(), over.hurt);
+            tracing::warn!(host, seconds, hurt, "a host of the API answers again");
+        }
+        if let Some(over) = self.full.worked() {
+            let (seconds, hurt) = (over.seconds(), over.hurt);
+            tracing::warn!(
+                host,
+                seconds,
+                hurt,
+                "connections to a host of the API are free again"
+            );
+        }
+    }
+
+    /// The public name, if no connection comes about.
+    pub(crate) fn unreachable_host(&self) -> Option<&str> {
+        self.connecting.is_failing().then_some(&*self.name)
+    }
+
+    /// Since when no connection comes about.
+    pub(crate) fn unreachable_since(&self) -> Option<std::time::SystemTime> {
+        self.connecting.since()
+    }
+}
+
+impl Obstacle {
+    /// What the error, or a cause of it, says about it.
+    pub(crate) fn of(error: &(dyn StdError + 'static)) -> Obstacle {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(found) = Obstacle::named_by(error) {
+                return found;
+            }
+            // What an `io::Error` wraps is not among its causes.
+            let inner = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::get_ref);
+            cause = match inner {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
+        }
+        Obstacle::Network
+    }
+
+    fn named_by(error: &(dyn StdError + 'static)) -> Option<Obstacle> {
+        if error.is::<Unresolved>() {
+            return Some(Obstacle::Name);
+        }
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(Obstacle::of_tls(tls));
+        }
+        match error.downcast_ref::<io::Error>()?.kind() {
+            io::ErrorKind::ConnectionRefused => Some(Obstacle::Refused),
+            io::ErrorKind::TimedOut => Some(Obstacle::Late),
+            _ => None,
+        }
+    }
+
+    fn of_tls(error: &rustls::Error) -> Obstacle {
+        let rustls::Error::InvalidCertificate(certificate) = error else {
+            return Obstacle::Tls;
+        };
+        match certificate {
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => Obstacle::Expired,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Obstacle::Foreign
+            }
+            _ => Obstacle::Untrusted,
+        }
+    }
+
+    /// The sentence about `host`, which is `host` or `host:port`.
+    pub(crate) fn says(self, host: &str) -> String {
+        match self {
+            Obstacle::Name => {
+                let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+                format!("the name {name} was not found")
+            }
+            Obstacle::Refused => format!("{host} refused the connection"),
+            Obstacle::Late => format!("{host} did not answer in time"),
+            Obstacle::Untrusted => format!("the certificate of {host} is not trusted"),
+            Obstacle::Expired => {
+                format!("the certificate of {host} has expired or is not valid yet")
+            }
+            Obstacle::Foreign => format!("the certificate of {host} is another host's"),
+            Obstacle::Tls => format!("{host} and the proxy cannot agree on TLS"),
+            Obstacle::Network => format!("no connection to {host} comes about"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(error: io::Error) -> String {
+        Failed::at("api.example:81", Error::Unreachable(error)).to_string()
+    }
+
+    #[test]
+    fn a_sentence_for_callers_names_host_and_cause() {
+        let tls = |error| io::Error::other(rustls::Error::InvalidCertificate(error));
+        for (error, sentence) in [
+            (
+                io::Error::other(Unresolved(io::Error::other("no such name"))),
+                "the name api.example was not found",
+            ),
+            (
+                io::ErrorKind::ConnectionRefused.into(),
+                "api.example:81 refused the connection",
+            ),
+            (
+                io::ErrorKind::TimedOut.into(),
+                "api.example:81 did not answer in time",
+            ),
+            (
+                tls(CertificateError::UnknownIssuer),
+                "the certificate of api.example:81 is not trusted",
+            ),
+            (
+                tls(CertificateError::Expired),
+                "the certificate of api.example:81 has expired or is not valid yet",
+            ),
+            (
+                tls(CertificateError::NotValidForName),
+                "the certificate of api.example:81 is another host's",
+            ),
+            (
+                io::Error::other(rustls::Error::DecryptError),
+                "api.example:81 and the proxy cannot agree on TLS",
+            ),
+            (
+                io::ErrorKind::NetworkUnreachable.into(),
+                "no connection to api.example:81 comes about",
+            ),
+        ] {
+            assert_eq!(says(error), sentence);
+        }
+    }
+
+    #[test]
+    fn a_cause_is_found_however_deep_it_lies() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("it failed")]
+        struct Outer(#[source] io::Error);
+        let tls = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let error = io::Error::other(Outer(io::Error::other(tls)));
+        assert_eq!(Obstacle::of(&error), Obstacle::Untrusted);
+        assert_eq!(Obstacle::of(&fmt::Error), Obstacle::Network);
+    }
+}
