@@ -22,7 +22,7 @@ use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::output::{print, say};
-use crate::config::{self, Environment, Loaded, Secrets};
+use crate::config::{self, Environment, Loaded, Secrets, Settings};
 use crate::server;
 use crate::telemetry::episode::Chain;
 
@@ -226,21 +226,25 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Finds and loads the configuration, and checks that the machine offers the file descriptors
-    /// that it asks for. Answers the file's path, too. The error is ready to be shown.
+    /// Finds and loads the configuration. Answers the file's path, too. The error is ready to be
+    /// shown.
     pub fn load(self, secrets: Secrets) -> Result<(PathBuf, Loaded), String> {
         let environment: Environment = std::env::vars_os().collect();
         let path = config::find(self.config, &environment).map_err(explain)?;
         let loaded = config::load(&path, &environment, secrets).map_err(explain)?;
-        let needed = server::descriptors(loaded.settings.server.max_connections);
-        match getrlimit(Resource::Nofile).maximum {
-            Some(limit) if limit < needed => Err(format!(
-                "error: `max_connections` needs {needed} file descriptors, but the hard limit is \
-                 {limit}: raise the limit (LimitNOFILE=, --ulimit nofile) or lower \
-                 `max_connections`"
-            )),
-            _ => Ok((path, loaded)),
-        }
+        Ok((path, loaded))
+    }
+}
+
+/// Refuses more connections than the machine offers file descriptors for.
+fn check_descriptors(settings: &Settings) -> Result<(), Failure> {
+    let needed = server::descriptors(settings.server.max_connections);
+    match getrlimit(Resource::Nofile).maximum {
+        Some(limit) if limit < needed => Err(Failure::Config(format!(
+            "error: `max_connections` needs {needed} file descriptors, but the hard limit is \
+             {limit}: raise the limit (LimitNOFILE=, --ulimit nofile) or lower `max_connections`"
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -20,6 +20,7 @@ pub fn run(config: ConfigFile, offline: bool) -> Result<ExitCode, Failure> {
         Secrets::Resolve
     };
     let (path, loaded) = config.load(secrets).map_err(Failure::Config)?;
+    super::check_descriptors(&loaded.settings)?;
     for warning in &loaded.warnings {
         say(&format!("warning: {warning}"));
     }

@@ -21,12 +21,14 @@ pub fn run(config: ConfigFile) -> Result<ExitCode, Failure> {
         .and_then(|()| begin(&path, loaded, log.lines()));
     // Whoever reads the log reads why it ends in the form of all other lines.
     Ok(ended.unwrap_or_else(|failure| {
-        log.fatal(&failure.to_string());
+        let why = failure.to_string();
+        log.fatal(why.strip_prefix("error: ").unwrap_or(&why));
         failure.exit_code()
     }))
 }
 
 fn begin(path: &Path, loaded: Loaded, log: &Lines) -> Result<ExitCode, Failure> {
+    super::check_descriptors(&loaded.settings)?;
     harden();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

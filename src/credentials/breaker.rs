@@ -29,8 +29,11 @@ enum Breaker {
     /// Principals seen before have a probe of their own: made-up ones, all rejected, must not use
     /// it up.
     Open {
+        since: Moment,
         next_known: Moment,
         next_new: Moment,
+        /// Logins that were held back.
+        held: u64,
     },
 }
 
@@ -47,21 +50,34 @@ impl Breakers {
     pub(super) fn admit(&self, instance: InstanceId, class: Class) -> bool {
         let now = self.clock.now();
         let mut breakers = self.lock();
-        let next_probe = match (breakers.get_mut(&instance), class) {
-            (Some(Breaker::Open { next_known, .. }), Class::Known) => next_known,
-            (Some(Breaker::Open { next_new, .. }), Class::New) => next_new,
-            (Some(Breaker::Closed { .. }) | None, _) => return true,
+        let Some(Breaker::Open {
+            next_known,
+            next_new,
+            held,
+            ..
+        }) = breakers.get_mut(&instance)
+        else {
+            return true;
+        };
+        let next_probe = match class {
+            Class::Known => next_known,
+            Class::New => next_new,
         };
         let admitted = now >= *next_probe;
-        if admitted {
-            *next_probe = now.plus(self.probe_every);
+        match admitted {
+            true => *next_probe = now.plus(self.probe_every),
+            false => *held += 1,
         }
         admitted
     }
 
-    /// A login succeeded.
-    pub(super) fn accepted(&self, instance: InstanceId) {
-        self.lock().remove(&instance);
+    /// A login succeeded. If that closes an open breaker: how long it was open, and how many logins
+    /// it held back.
+    pub(super) fn accepted(&self, instance: InstanceId) -> Option<(Duration, u64)> {
+        match self.lock().remove(&instance)? {
+            Breaker::Open { since, held, .. } => Some((self.clock.now().since(since), held)),
+            Breaker::Closed { .. } => None,
+        }
     }
 
     /// A login of a principal that had logged in before was rejected: true when this opens it.
@@ -76,10 +92,13 @@ impl Breakers {
         *rejected += 1;
         let opens = *rejected >= OPENS_AT;
         if opens {
-            let next = self.clock.now().plus(self.probe_every);
+            let now = self.clock.now();
+            let next = now.plus(self.probe_every);
             *breaker = Breaker::Open {
+                since: now,
                 next_known: next,
                 next_new: next,
+                held: 0,
             };
         }
         opens
@@ -103,7 +122,7 @@ mod tests {
         let instance = InstanceId::parse("11111111-1111-4111-8111-111111111111").unwrap();
         breakers.rejected(instance);
         breakers.rejected(instance);
-        breakers.accepted(instance);
+        assert_eq!(breakers.accepted(instance), None);
         breakers.rejected(instance);
         breakers.rejected(instance);
         assert!(breakers.admit(instance, Class::Known));
@@ -113,7 +132,8 @@ mod tests {
         clock.sleep(Duration::from_secs(600)).await;
         assert!(breakers.admit(instance, Class::Known));
         assert!(!breakers.admit(instance, Class::Known));
-        breakers.accepted(instance);
+        let (open, held) = breakers.accepted(instance).unwrap();
+        assert_eq!((open, held), (Duration::from_secs(600), 2));
         assert!(breakers.admit(instance, Class::Known));
     }
 

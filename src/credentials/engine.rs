@@ -327,9 +327,7 @@ impl Engine {
         }
         if until > flight.patience() {
             return Err(match flight.excuse() {
-                Error::WaitedTooLong => Error::Unreachable(
-                    "they failed a moment ago and are left alone for a while".into(),
-                ),
+                Error::WaitedTooLong => self.endpoint.last_failure(),
                 trouble => trouble,
             });
         }

@@ -158,7 +158,7 @@ impl Engine {
         pair: Pair,
     ) -> Outcome {
         if let Some(instance) = instance {
-            self.breakers.accepted(instance);
+            self.close_breaker(instance);
         }
         let landed = self.commit_login(flight, entry, instance, pair).await;
         if let Err(error) = self.mass_rejection.logged_in(&flight.principal).await {
@@ -276,7 +276,21 @@ impl Engine {
         Ok(())
     }
 
+    /// A login of this instance succeeded.
+    fn close_breaker(&self, instance: InstanceId) {
+        if let Some((open, hurt)) = self.breakers.accepted(instance) {
+            let seconds = self.clock.to_real(open).as_secs();
+            tracing::warn!(
+                %instance,
+                seconds,
+                hurt,
+                "logins of this instance are accepted again, and no longer held back"
+            );
+        }
+    }
+
     fn suspended(&self) -> Error {
+        self.mass_rejection.held_back();
         Error::Suspended {
             retry_after: self.clock.to_real(AGAIN),
         }

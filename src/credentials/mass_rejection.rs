@@ -24,6 +24,7 @@ use crate::clock::{Clock, Moment, Timestamp};
 use crate::metrics::Metrics;
 use crate::principal::Principal;
 use crate::store::{Entry, Error, Generation, Store};
+use crate::telemetry::episode::Episode;
 pub(super) use state::{How, Verdict};
 use state::{Probe as Claimed, State};
 
@@ -50,6 +51,8 @@ pub(super) struct MassRejection {
     /// Whether it was said that logins are suspended.
     told: AtomicBool,
     outlived: Mutex<Outlived>,
+    /// How long logins are suspended, and whom that hurts.
+    suspension: Episode,
     /// Wakes who tries whether the API works.
     wake: Notify,
     clock: Clock,
@@ -113,6 +116,7 @@ impl MassRejection {
             unsure: AtomicUsize::new(0),
             told: AtomicBool::new(false),
             outlived: Mutex::default(),
+            suspension: Episode::new(),
             wake: Notify::new(),
             clock,
             metrics,
@@ -281,6 +285,12 @@ impl MassRejection {
         }
     }
 
+    /// Somebody is refused because logins are suspended.
+    pub(super) fn held_back(&self) {
+        // That they are was told when it began.
+        let _ = self.suspension.failed();
+    }
+
     /// Says what changed, whichever process it was that changed it.
     fn tell(&self, now: &State) {
         let suspended = now.is_suspended();
@@ -288,6 +298,15 @@ impl MassRejection {
             return;
         }
         self.metrics.logins_suspended.set(suspended.into());
+        let over = match suspended {
+            // The lines below tell of it.
+            true => {
+                let _ = self.suspension.found_failing();
+                None
+            }
+            false => self.suspension.worked(),
+        };
+        let (seconds, hurt) = (over.map(|over| over.seconds()), over.map(|over| over.hurt));
         *self.lock() = Waiting::default();
         match (suspended, now.confirmed()) {
             (true, _) => tracing::error!(
@@ -297,9 +316,15 @@ impl MassRejection {
                 state::REFRESH_EVERY.as_secs()
             ),
             (false, None) => {
-                tracing::warn!("Damoov accepts RefreshTokens again: logins are no longer suspended")
+                tracing::warn!(
+                    seconds,
+                    hurt,
+                    "Damoov accepts RefreshTokens again: logins are no longer suspended"
+                )
             }
             (false, Some(_)) => tracing::error!(
+                seconds,
+                hurt,
                 "Damoov accepts new RefreshTokens and rejects older ones, as after a backup was \
                  restored: logins are no longer suspended, and whoever holds an older one is \
                  logged in, as fast as the budget allows"

@@ -2,7 +2,7 @@
 //! cannot starve renewals. Tells apart what was never sent from what was lost.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +35,8 @@ pub(super) struct TokenEndpoint {
     dialed: Box<str>,
     /// How the host fares.
     condition: Condition,
+    /// Why the last call that failed did.
+    last_failure: Mutex<Arc<str>>,
     /// One call, connecting included, the wait for its turn not.
     timeout: Duration,
     refreshes: Semaphore,
@@ -117,11 +119,31 @@ impl TokenEndpoint {
             client,
             base: format!("{scheme}://{dialed}"),
             condition: Condition::of(auth::HOST, dialed),
+            last_failure: Mutex::new("they failed a moment ago".into()),
             dialed: dialed.into(),
             timeout,
             refreshes: Semaphore::new(CONCURRENT),
             logins: Semaphore::new(CONCURRENT),
         }
+    }
+
+    /// What those are told who come while the host is left alone.
+    pub(super) fn last_failure(&self) -> Error {
+        let why = self
+            .last_failure
+            .lock()
+            .expect("no code panics under this lock");
+        Error::Unreachable(why.clone())
+    }
+
+    fn remember(&self, reply: Reply) -> Reply {
+        if let Error::Unreachable(why) = reply.error() {
+            *self
+                .last_failure
+                .lock()
+                .expect("no code panics under this lock") = why;
+        }
+        reply
     }
 
     /// Trades a pair for a new one.
@@ -180,14 +202,14 @@ impl TokenEndpoint {
         let host = auth::HOST;
         tracing::debug!(host, why, %cause, "a call to the Auth endpoints was not sent");
         self.condition.unreachable(&format_args!("{why}: {cause}"));
-        Reply::NotSent(why.into())
+        self.remember(Reply::NotSent(why.into()))
     }
 
     fn lost(&self, loss: Loss, cause: &dyn fmt::Display) -> Reply {
         let host = auth::HOST;
         tracing::debug!(host, %cause, "the answer to a call to the Auth endpoints was lost");
         self.condition.unanswered(cause);
-        Reply::Lost(loss)
+        self.remember(Reply::Lost(loss))
     }
 
     fn answered(&self, status: http::StatusCode, answer: Answer) -> Reply {
@@ -206,7 +228,7 @@ impl TokenEndpoint {
                     .unanswered(&format_args!("it answers {status}, without tokens"));
             }
         }
-        Reply::Answered(answer)
+        self.remember(Reply::Answered(answer))
     }
 
     fn request(&self, call: Call) -> Request<Full<Bytes>> {

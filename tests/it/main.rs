@@ -30,6 +30,8 @@ mod replays;
 mod upstream_answers;
 // Live tracking over WebSocket.
 mod live;
+// What the log says, what it loses, and that nobody waits for it.
+mod log;
 // No secret in any output.
 mod secrets;
 // A new user's first day: the examples as they stand, the simulator as it prints itself.

@@ -28,6 +28,7 @@ mod renewal_faults;
 mod shim;
 // Media and files that fail.
 mod store_faults;
+pub use store_faults::Disk;
 
 /// A proxy whose login budget is out of the way.
 fn roomy(damoov: &Simulator) -> Builder {

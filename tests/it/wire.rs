@@ -43,6 +43,11 @@ impl Wire {
         Wire::new(TcpStream::connect(address).await.unwrap())
     }
 
+    /// One end of a connection that is open already.
+    pub fn over(stream: TcpStream) -> Wire {
+        Wire::new(stream)
+    }
+
     fn new(stream: TcpStream) -> Wire {
         stream.set_nodelay(true).unwrap();
         Wire {

@@ -16,13 +16,13 @@ use super::{calls, fault_once, log_in, refused, retry_after, roomy, served};
 use crate::harness::{Proxy, SCORES, damoov, eventually, principal, user};
 
 /// A small filesystem of its own, which root alone can make. Unmounted when dropped.
-struct Disk {
+pub struct Disk {
     folder: tempfile::TempDir,
 }
 
 impl Disk {
     /// None where the tests may not mount anything.
-    fn new() -> Option<Disk> {
+    pub fn new() -> Option<Disk> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
@@ -36,7 +36,7 @@ impl Disk {
         mounted.then_some(Disk { folder })
     }
 
-    fn store(&self) -> PathBuf {
+    pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
@@ -45,13 +45,13 @@ impl Disk {
     }
 
     /// Leaves so many bytes free.
-    fn fill(&self, leave: u64) {
+    pub fn fill(&self, leave: u64) {
         let space = rustix::fs::statvfs(self.folder.path()).unwrap();
         let free = space.f_bavail * space.f_frsize;
         fs::write(self.filler(), vec![0; (free - leave) as usize]).unwrap();
     }
 
-    fn empty(&self) {
+    pub fn empty(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
 }
