@@ -18,6 +18,7 @@ mod held;
 mod integrity;
 mod lane;
 mod leases;
+mod lineage;
 mod look;
 mod owners;
 mod schema;
@@ -85,7 +86,11 @@ pub fn open(path: &Path, run: RunId, clock: Clock) -> Result<Sqlite, OpenError> 
     let opening = files::lock(path).map_err(refused)?;
     let in_use = Owners::of_the_living(path);
     Held::of(path).refuse_others(&in_use)?;
-    let checked = files::prepare(path, clock)?;
+    if in_use.is_empty() {
+        look::refuse_foreign_log(path)?;
+    }
+    let checked =
+        files::prepare(path, clock).map_err(|error| look::its_log_is_foreign(path, error))?;
     let sqlite = Sqlite::start(path, run, clock, checked).map_err(refused)?;
     drop(opening);
     Ok(sqlite)

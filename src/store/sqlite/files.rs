@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::schema::{self, APPLICATION_ID, FORMAT};
@@ -132,6 +133,14 @@ pub enum OpenError {
         .0.display()
     )]
     Replaced(PathBuf),
+    /// The write-ahead log is that of another file.
+    #[error(
+        "{} was restored or replaced, and the write-ahead log beside it is left from the file that \
+         was there before: they do not belong together. Nothing was changed. Remove tokens.db-wal \
+         and tokens.db-shm, then start again",
+        .0.display()
+    )]
+    ForeignLog(PathBuf),
     /// The medium refused.
     #[error("{} cannot be opened: check that it is on a local filesystem, writable and not full", .0.display())]
     Refused(PathBuf, #[source] io::Error),
@@ -307,7 +316,11 @@ fn create_tokens(directory: &Path, path: &Path) -> io::Result<()> {
 /// Refuses a file that is not a `tokens.db` of this version or an earlier one, or damaged, before
 /// anything is written to it. Answers its format, too.
 fn check(path: &Path) -> Result<(i64, Checked), OpenError> {
-    examine(path, &open(path).map_err(|error| not_read(path, error))?)
+    let db = open(path).map_err(|error| not_read(path, error))?;
+    // Nothing is written to a file that turns out to be damaged.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(|error| not_read(path, error))?;
+    examine(path, &db)
 }
 
 /// Refuses what [`check`] refuses.

@@ -15,7 +15,7 @@ use super::held::Held;
 use super::lane::{Job, Lane};
 use super::owners::Owners;
 use super::schema::{self, FORMAT};
-use super::{budget, entries, folder, unloaded, unreadable};
+use super::{budget, entries, folder, lineage, unloaded, unreadable};
 use crate::clock::Clock;
 use crate::principal::Principal;
 use crate::store::{Entry, Error, LoginBudget, LoginWindows};
@@ -38,7 +38,8 @@ pub fn look(path: &Path, clock: Clock) -> Result<Option<Look>, OpenError> {
     }
     let tokens = path.join("tokens.db");
     let mut db = connect(path, &tokens, clock)?;
-    let (format, _) = files::examine(&tokens, &db)?;
+    let (format, _) =
+        files::examine(&tokens, &db).map_err(|error| its_log_is_foreign(path, error))?;
     if format < FORMAT {
         // As it will be once somebody opens it for writing.
         db = copied(path, clock)?;
@@ -138,10 +139,48 @@ fn connect(directory: &Path, tokens: &Path, clock: Clock) -> Result<Connection, 
     let opened = match logged {
         // Its owner keeps the index of the log, which readers share.
         Some(_) if shared && Owners::any_alive(directory) => open(tokens, ""),
-        Some(log) if log.len() > 0 => return copied(directory, clock),
+        Some(log) if log.len() > 0 => {
+            refuse_foreign_log(directory)?;
+            return copied(directory, clock).map_err(|error| its_log_is_foreign(directory, error));
+        }
         _ => open(tokens, "&immutable=1"),
     };
     opened.map_err(|error| files::not_read(tokens, error))
+}
+
+/// Refuses a log that is not that of the `tokens.db` beside it. Not while somebody uses them.
+pub(super) fn refuse_foreign_log(directory: &Path) -> Result<(), OpenError> {
+    let tokens = directory.join("tokens.db");
+    let log = directory.join("tokens.db-wal");
+    if !tokens.exists() || fs::metadata(&log).map_or(0, |log| log.len()) == 0 {
+        return Ok(());
+    }
+    let Ok(alone) = open(&tokens, "&immutable=1") else {
+        // Whoever opens it with its log says what is wrong.
+        return Ok(());
+    };
+    let belongs =
+        lineage::belongs(&alone, &log).map_err(|error| folder::inaccessible(&log, error))?;
+    match belongs {
+        true => Ok(()),
+        false => Err(OpenError::ForeignLog(tokens)),
+    }
+}
+
+/// A `tokens.db` that is damaged with its log and whole without it is not the one that the log was
+/// written for.
+pub(super) fn its_log_is_foreign(directory: &Path, error: OpenError) -> OpenError {
+    let tokens = directory.join("tokens.db");
+    let logged = fs::metadata(directory.join("tokens.db-wal")).map_or(0, |log| log.len());
+    let damaged = matches!(error, OpenError::Damaged { .. });
+    if !damaged || logged == 0 || Owners::any_alive(directory) {
+        return error;
+    }
+    let alone = open(&tokens, "&immutable=1");
+    match alone.is_ok_and(|alone| files::refuse_damage(&tokens, &alone).is_ok()) {
+        true => OpenError::ForeignLog(tokens),
+        false => error,
+    }
 }
 
 /// `with` is added to the URI's query.

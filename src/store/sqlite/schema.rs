@@ -23,7 +23,8 @@ pub(super) const FORMAT: i64 = 2;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Read and written by [`super::entries`], [`super::budget`] and [`super::guards`]. Times are
+/// Read and written by [`super::entries`], [`super::budget`], [`super::guards`] and
+/// [`super::lineage`]. Times are
 /// milliseconds since the Unix epoch. No checks: they would make one damaged row a damaged store.
 const TABLES: &str = "
     CREATE TABLE entries (
@@ -57,6 +58,12 @@ const TABLES: &str = "
         version INTEGER NOT NULL, -- counts the writes of this row
         value BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE lineage (
+        id INTEGER PRIMARY KEY, -- one row
+        previous BLOB NOT NULL, -- the transaction that the last one followed
+        current BLOB NOT NULL -- the last one
+    ) STRICT;
+    INSERT INTO lineage VALUES (1, zeroblob(8), randomblob(8));
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
@@ -106,7 +113,13 @@ fn to_2(db: &Connection, clock: Clock) -> rusqlite::Result<()> {
              name TEXT PRIMARY KEY,
              version INTEGER NOT NULL,
              value BLOB NOT NULL
-         ) STRICT, WITHOUT ROWID;",
+         ) STRICT, WITHOUT ROWID;
+         CREATE TABLE lineage (
+             id INTEGER PRIMARY KEY,
+             previous BLOB NOT NULL,
+             current BLOB NOT NULL
+         ) STRICT;
+         INSERT INTO lineage VALUES (1, zeroblob(8), randomblob(8));",
     )?;
     let now = clock.stamp();
     let mut budgets =

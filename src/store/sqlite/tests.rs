@@ -2,6 +2,7 @@
 //! disk.
 
 mod processes;
+mod restores;
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};

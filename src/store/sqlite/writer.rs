@@ -15,6 +15,7 @@ use super::files;
 use super::health::Health;
 use super::is_damage;
 use super::lane::Lane;
+use super::lineage;
 use super::schema;
 use super::transaction::Transaction;
 use crate::principal::Principal;
@@ -198,6 +199,7 @@ fn commit(db: &Connection, group: &mut [Box<dyn Write>], health: &Health) -> Res
 fn begin(db: &Connection) -> rusqlite::Result<Transaction<'_>> {
     let transaction = Transaction::writing(db)?;
     schema::expect_current(&transaction)?;
+    lineage::follow(&transaction)?;
     Ok(transaction)
 }
 
@@ -219,7 +221,11 @@ mod tests {
     /// A database of this format with one table, which is none of a store's.
     fn written(path: &std::path::Path) -> Connection {
         let db = Connection::open(path).unwrap();
-        db.execute_batch("CREATE TABLE written (n)").unwrap();
+        db.execute_batch(
+            "CREATE TABLE written (n);
+             CREATE TABLE lineage (id, previous, current);",
+        )
+        .unwrap();
         db.pragma_update(None, "user_version", schema::FORMAT)
             .unwrap();
         db
