@@ -95,6 +95,19 @@ pub struct Record {
     pub run: RunId,
 }
 
+/// A record whose text was sealed anew, with another key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resealed {
+    /// Whose.
+    pub principal: Principal,
+    /// The text that was read.
+    pub before: Vec<u8>,
+    /// The same content, sealed anew.
+    pub sealed: Vec<u8>,
+    /// The key that opens it.
+    pub key: KeyId,
+}
+
 /// Facts about a principal that must survive a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
@@ -283,6 +296,13 @@ pub enum Error {
     /// This principal's entry is damaged; others are not concerned.
     #[error("the entry of {0} is damaged")]
     Damaged(Principal),
+    /// A record is sealed with a key that this process lacks: nothing is known of the pair in it, and
+    /// nothing may take its place.
+    #[error(
+        "a record is sealed with the key {0}, which is not configured: put that key back into \
+         [store] old_keys"
+    )]
+    UnknownKey(KeyId),
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -377,6 +397,14 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&Principal>,
         limit: usize,
     ) -> Result<Vec<(Principal, Entry)>, Error>;
+
+    /// Puts newly sealed texts in the place of those that stand there, where the record is still the
+    /// one that was read; nothing else of it changes, and nobody is told. Answers how many were
+    /// replaced. Durable.
+    async fn reseal(&self, resealed: Vec<Resealed>) -> Result<usize, Error>;
+
+    /// How many records each key is needed for.
+    async fn keys(&self) -> Result<Vec<(KeyId, u64)>, Error>;
 
     /// How many principals hold a pair.
     async fn count(&self) -> Result<u64, Error>;

@@ -24,18 +24,33 @@ pub fn run(config: ConfigFile, offline: bool) -> Result<ExitCode, Failure> {
     for warning in &loaded.warnings {
         say(&format!("warning: {warning}"));
     }
+    let mut text = format!(
+        "config ok: {}\n{}",
+        path.display(),
+        Summary(&loaded.settings)
+    );
     if !offline {
         service::check(&loaded.settings)?;
         let checked = background_runtime()?.block_on(opening::check(&loaded.settings.store))?;
         for warning in opening::warnings(&loaded.settings.store) {
             say(&format!("warning: {warning}"));
         }
-        if !checked {
-            say("no store yet: the first `run` will make one");
+        match checked {
+            None => say("no store yet: the first `run` will make one"),
+            Some(old_keys) => {
+                for (key, pairs) in old_keys {
+                    text.push_str(&match pairs {
+                        0 => format!("\n  old key    {key}: nothing is sealed with it"),
+                        pairs => format!(
+                            "\n  old key    {key}: {pairs} pairs are sealed with it; \
+                             `damoov-proxy tokens reseal` ends that"
+                        ),
+                    });
+                }
+            }
         }
     }
-    let summary = Summary(&loaded.settings);
-    print(&format!("config ok: {}\n{summary}", path.display()))?;
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

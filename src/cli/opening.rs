@@ -9,7 +9,7 @@ use crate::config;
 use crate::credentials::{key_file, seal};
 use crate::secret::Secret;
 use crate::store::sqlite::{self, Look, Sqlite};
-use crate::store::{self, RunId};
+use crate::store::{self, KeyId, RunId, Store};
 
 /// Why a store cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,28 @@ pub struct OpenStore {
 
 /// Opens the store that the settings name, creating it and its key if there is none.
 pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreError> {
+    open(settings, async |ring, store| {
+        seal::check_records(ring, &store.keys().await?)?;
+        Ok(seal::verify(ring, store).await?)
+    })
+    .await
+}
+
+/// Opens a store although pairs in it are sealed with keys that are lost: to forget those.
+pub async fn open_to_forget(settings: &config::Store) -> Result<OpenStore, StoreError> {
+    open(settings, async |ring, store| {
+        match store.stored_canary().await? {
+            Some(canary) => Ok(seal::check(ring, &canary)?),
+            None => Ok(seal::verify(ring, store).await?),
+        }
+    })
+    .await
+}
+
+async fn open(
+    settings: &config::Store,
+    verify: impl AsyncFn(&seal::Ring, &Sqlite) -> Result<(), StoreError>,
+) -> Result<OpenStore, StoreError> {
     refuse_absent(settings)?;
     let run = RunId(uuid::Uuid::new_v4());
     let store = Arc::new(sqlite::open(
@@ -88,7 +110,7 @@ pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreErro
         tracing::warn!("{warning}");
     }
     let ring = seal::Ring::new(&key, &settings.old_keys)?;
-    seal::verify(&ring, &*store).await?;
+    verify(&ring, &store).await?;
     Ok(OpenStore { store, ring, run })
 }
 
@@ -123,14 +145,15 @@ pub async fn look(settings: &config::Store) -> Result<Option<LookedAt>, StoreErr
 }
 
 /// Refuses a store that a proxy would refuse, or whose damage it would find once it serves. Changes
-/// nothing. `false` if there is no store yet.
-pub async fn check(settings: &config::Store) -> Result<bool, StoreError> {
+/// nothing. How many pairs each old key is still needed for; `None` if there is no store yet.
+pub async fn check(settings: &config::Store) -> Result<Option<Vec<(KeyId, u64)>>, StoreError> {
     sqlite::refuse_folder(&settings.path)?;
     match look(settings).await? {
-        None => Ok(false),
+        None => Ok(None),
         Some(looked_at) => {
             looked_at.store.check_whole().await?;
-            Ok(true)
+            let needed = looked_at.store.keys().await?;
+            Ok(Some(seal::check_records(&looked_at.ring, &needed)?))
         }
     }
 }

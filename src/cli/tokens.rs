@@ -6,6 +6,7 @@ mod forget;
 mod import;
 mod line;
 mod list;
+mod reseal;
 mod show;
 mod verify;
 
@@ -18,9 +19,10 @@ use self::export::export;
 use self::forget::forget;
 use self::import::import;
 use self::list::list;
+use self::reseal::reseal;
 use self::show::show;
 use self::verify::verify;
-use super::opening::{look, open_store};
+use super::opening::{look, open_store, open_to_forget};
 use super::{ConfigFile, Failure, say};
 use crate::clock::Timestamp;
 use crate::config::{Secrets, Settings};
@@ -42,6 +44,8 @@ pub enum Command {
     Export(export::Arguments),
     /// Refresh some of the stored pairs, to see whether they are good; never logs in
     Verify(verify::Arguments),
+    /// Seal every pair with the current store key, so that old ones can be dropped
+    Reseal,
 }
 
 /// One principal of a store.
@@ -69,13 +73,14 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
         let settings = &loaded.settings;
         match &command {
             Command::Forget(one) => {
-                let open = open_store(&settings.store).await?;
+                let open = open_to_forget(&settings.store).await?;
                 forget(&*open.store, &one.principal).await
             }
             Command::Import(arguments) => {
                 let open = open_store(&settings.store).await?;
                 import(&open, settings, arguments).await
             }
+            Command::Reseal => reseal(&open_store(&settings.store).await?).await,
             Command::Verify(arguments) => {
                 let open = open_store(&settings.store).await?;
                 verify(open, loaded.settings, arguments).await

@@ -152,7 +152,7 @@ impl Engine {
         let mut entry = self.load(principal).await?;
         loop {
             // Nobody can log a user in before it is registered: such a login has revoked `pair`.
-            let stands = self.open(principal, &entry);
+            let stands = self.open(principal, &entry)?;
             let received = entry.record.as_ref().map(|record| record.received);
             if received.is_some_and(|received| received > expected.since)
                 && let Some(newer) = &stands

@@ -15,6 +15,7 @@ pub(super) fn counted<T: Ended>(
     let result = match &ended {
         Ok(value) => value.how(),
         Err(Error::Damaged(_)) => StoreResult::Damaged,
+        Err(Error::UnknownKey(_)) => StoreResult::UnknownKey,
         Err(_) => StoreResult::Failed,
     };
     metrics

@@ -1,7 +1,7 @@
 //! What every renewal works with: the store, the seal, the Auth endpoints, the guards. And what both
 //! grants share: reading an entry, committing a pair, publishing a token, patience with the host.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::mass_rejection::MassRejection;
 use super::pace::Pace;
 use super::pair::Pair;
 use super::password::WrongPasswords;
-use super::seal::Ring;
+use super::seal::{self, Ring};
 use super::token_endpoint::TokenEndpoint;
 use super::{Error, Instance, Settings};
 use crate::clock::{Clock, Timestamp};
@@ -32,7 +32,7 @@ use crate::metrics::{
     StoreResult,
 };
 use crate::principal::{InstanceId, LogName, Principal};
-use crate::store::{self, Commit, Entry, Generation, Note, Record, RunId, Store};
+use crate::store::{self, Commit, Entry, Generation, KeyId, Note, Record, RunId, Store};
 use crate::telemetry::episode::Episode;
 
 /// While a commit cannot be made durable it is tried again this often.
@@ -54,6 +54,8 @@ pub(super) struct Engine {
     pub(super) wrong_passwords: WrongPasswords,
     /// Who is contested, with its epoch, until when: only for the metric.
     pub(super) contested: Mutex<HashMap<Principal, (u64, Timestamp)>>,
+    /// Keys that records need and the ring lacks, each told once.
+    pub(super) unknown_keys: Mutex<HashSet<KeyId>>,
     /// What is told of the store.
     pub(super) store_condition: StoreCondition,
     /// New pairs that exist in memory alone.
@@ -82,25 +84,52 @@ impl Engine {
         Ok(self.counted(StoreOperation::Load, loaded)?)
     }
 
-    /// Opens the pair in `entry`. A damaged one counts as none: that record only.
-    pub(super) fn open(&self, principal: &Principal, entry: &Entry) -> Option<Pair> {
-        let record = entry.record.as_ref()?;
-        let pair = Pair::open(&self.ring, principal, &record.sealed);
-        if pair.is_none() {
-            let result = StoreResult::Damaged;
-            self.metrics
-                .store_operations
-                .get_or_create(&StoreLabels {
-                    operation: StoreOperation::Load,
-                    result,
-                })
-                .inc();
+    /// Opens the pair in `entry`. A damaged one counts as none: that record only. Fails where its key
+    /// is not configured: that pair is as good as any.
+    pub(super) fn open(&self, principal: &Principal, entry: &Entry) -> Result<Option<Pair>, Error> {
+        let Some(record) = &entry.record else {
+            return Ok(None);
+        };
+        self.check_key(record)?;
+        if let Ok(pair) = Pair::of_record(&self.ring, principal, record) {
+            return Ok(Some(pair));
+        }
+        self.count_load(StoreResult::Damaged);
+        tracing::error!(
+            principal = self.log_name(principal).as_str(),
+            "a stored pair is damaged"
+        );
+        Ok(None)
+    }
+
+    /// Fails where the record's key is not configured. Nobody refreshes such a pair, logs in instead
+    /// of it, or writes over it.
+    pub(super) fn check_key(&self, record: &Record) -> Result<(), Error> {
+        let key = record.key;
+        if self.ring.holds(key) || seal::key_of(&record.sealed) != Some(key) {
+            return Ok(());
+        }
+        self.count_load(StoreResult::UnknownKey);
+        let mut told = self
+            .unknown_keys
+            .lock()
+            .expect("no code panics under this lock");
+        if told.insert(key) {
             tracing::error!(
-                principal = self.log_name(principal).as_str(),
-                "a stored pair is damaged"
+                %key,
+                "pairs in the store are sealed with a key that this process lacks; their users are \
+                 answered 503 and not logged in: put the key back into [store] old_keys and restart"
             );
         }
-        pair
+        Err(store::Error::UnknownKey(key).into())
+    }
+
+    fn count_load(&self, result: StoreResult) {
+        let operation = StoreOperation::Load;
+        self.metrics
+            .store_operations
+            .get_or_create(&StoreLabels { operation, result })
+            .inc();
     }
 
     /// Makes `pair`, which replaces that of `entry`, durable and publishes it. Where somebody else
@@ -115,7 +144,7 @@ impl Engine {
         let principal = &flight.principal;
         let trouble = |error| flight.trouble(error);
         let made = self.make_durable(principal, entry, instance, pair, trouble);
-        Ok(self.stands(principal, made.await?))
+        self.stands(principal, made.await?)
     }
 
     /// As [`Engine::commit`], for the pair of a login: over one that this run has adopted
@@ -129,24 +158,24 @@ impl Engine {
     ) -> Outcome {
         let principal = &flight.principal;
         let trouble = |error| flight.trouble(error);
-        let pair = pair.replacing(self.open(principal, entry).as_ref());
+        let pair = pair.replacing(self.open(principal, entry)?.as_ref());
         let made = self.make_durable(principal, entry, instance, &pair, trouble);
         match made.await? {
             Made::Superseded(now) if now.record.as_ref().is_some_and(|r| r.run == self.run) => {
-                let pair = pair.replacing(self.open(principal, &now).as_ref());
+                let pair = pair.replacing(self.open(principal, &now)?.as_ref());
                 self.commit(flight, &now, instance, &pair).await
             }
-            made => Ok(self.stands(principal, made)),
+            made => self.stands(principal, made),
         }
     }
 
     /// The token that stands there now, published.
-    fn stands(&self, principal: &Principal, made: Made) -> Option<Arc<Credentials>> {
+    fn stands(&self, principal: &Principal, made: Made) -> Outcome {
         match made {
-            Made::Durable(credentials) => credentials,
+            Made::Durable(credentials) => Ok(credentials),
             Made::Superseded(now) => {
                 let pair = self.open(principal, &now)?;
-                self.publish_entry(principal, &now, &pair)
+                Ok(pair.and_then(|pair| self.publish_entry(principal, &now, &pair)))
             }
         }
     }
@@ -162,6 +191,9 @@ impl Engine {
         pair: &Pair,
         trouble: impl Fn(Error),
     ) -> Result<Made, Error> {
+        if let Some(stands) = &entry.record {
+            self.check_key(stands)?;
+        }
         let record = Record {
             instance,
             known: true,

@@ -62,7 +62,7 @@ impl Engine {
             return Ok(true);
         }
         let entry = self.load(principal).await?;
-        let Some(stored) = self.open(principal, &entry) else {
+        let Some(stored) = self.open(principal, &entry)? else {
             return Ok(false);
         };
         let previous = stored.previous;

@@ -45,7 +45,7 @@ impl Engine {
             }
             self.mass_rejection.moved_on(&flight.principal);
         }
-        if let Some(pair) = self.refreshable(flight, entry) {
+        if let Some(pair) = self.refreshable(flight, entry)? {
             return Ok(Some(pair));
         }
         self.check_remembered(entry, &self.identity(flight, entry)?)?;
@@ -243,12 +243,12 @@ impl Engine {
     }
 
     /// The pair in `entry`, where a refresh with it comes before a login.
-    fn refreshable(&self, flight: &Flight, entry: &Entry) -> Option<Pair> {
+    fn refreshable(&self, flight: &Flight, entry: &Entry) -> Result<Option<Pair>, Error> {
         if entry.notes.refresh_dead == Some(entry.generation) {
-            return None;
+            return Ok(None);
         }
-        self.open(&flight.principal, entry)
-            .filter(|pair| pair.refresh_token.is_some())
+        let pair = self.open(&flight.principal, entry)?;
+        Ok(pair.filter(|pair| pair.refresh_token.is_some()))
     }
 
     fn check_remembered(&self, entry: &Entry, identity: &Identity) -> Result<(), Error> {

@@ -9,12 +9,13 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::seal::Ring;
+use super::seal::{Ring, Unopened, key_of};
 use crate::clock::Timestamp;
 use crate::damoov::auth::{ExpiresInForm, Grant};
 use crate::damoov::jwt::Claims;
 use crate::principal::Principal;
 use crate::secret::Secret;
+use crate::store::Record;
 
 /// A JWT and the RefreshToken that renews it.
 #[derive(Clone, Debug)]
@@ -198,11 +199,35 @@ impl Pair {
         ring.seal(principal, KIND, &Zeroizing::new(clear))
     }
 
-    /// Opens what [`Pair::seal`] made for the same principal; none when it is damaged.
-    pub fn open(ring: &Ring, principal: &Principal, sealed: &[u8]) -> Option<Pair> {
-        let clear = ring.open(principal, KIND, sealed).ok()?;
-        let sealed: Sealed<'_> = serde_json::from_slice(&clear).ok()?;
-        Some(Pair {
+    /// Opens the pair of a record.
+    ///
+    /// # Errors
+    ///
+    /// [`Unopened::UnknownKey`]: the pair is as good as any, but its key is not on the ring. Anything
+    /// else: it is damaged, and worth nothing.
+    pub fn of_record(
+        ring: &Ring,
+        principal: &Principal,
+        record: &Record,
+    ) -> Result<Pair, Unopened> {
+        match Pair::open(ring, principal, &record.sealed) {
+            // A key that nobody ever sealed this record with.
+            Err(Unopened::UnknownKey) if key_of(&record.sealed) != Some(record.key) => {
+                Err(Unopened::Forged)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Opens what [`Pair::seal`] made for the same principal.
+    ///
+    /// # Errors
+    ///
+    /// [`Unopened`]: it is damaged, or its key is not on the ring.
+    pub fn open(ring: &Ring, principal: &Principal, sealed: &[u8]) -> Result<Pair, Unopened> {
+        let clear = ring.open(principal, KIND, sealed)?;
+        let sealed: Sealed<'_> = serde_json::from_slice(&clear).map_err(|_| Unopened::Malformed)?;
+        Ok(Pair {
             access_token: Secret::from(&*sealed.access_token),
             refresh_token: sealed.refresh_token.as_deref().map(Secret::from),
             received: Timestamp::from_millis(sealed.received_millis),

@@ -318,6 +318,7 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
         breakers: Breakers::new(settings.remember_rejected, clock),
         wrong_passwords: WrongPasswords::new(clock),
         contested: std::sync::Mutex::default(),
+        unknown_keys: std::sync::Mutex::default(),
         endpoint: TokenEndpoint::new(upstream, hosts, timeout),
         closing: watch::Sender::new(false),
         settings,

@@ -106,19 +106,25 @@ impl Engine {
     /// The token that stands in the entry, where it is what the flight wants.
     fn adopt(&self, flight: &Flight, entry: &Entry) -> Outcome {
         self.check_instance(flight, entry)?;
-        Ok(self.usable(flight, entry))
+        if let Some(record) = &entry.record {
+            self.check_key(record)?;
+        }
+        self.usable(flight, entry)
     }
 
-    fn usable(&self, flight: &Flight, entry: &Entry) -> Option<Arc<Credentials>> {
+    fn usable(&self, flight: &Flight, entry: &Entry) -> Outcome {
         let generation = entry.generation;
         if flight.ask.newer_than.is_some_and(|old| generation <= old)
             || !self.cache.may_use(&flight.principal, generation)
-            || entry.record.as_ref()?.expires <= self.wall()
+            || entry
+                .record
+                .as_ref()
+                .is_none_or(|record| record.expires <= self.wall())
         {
-            return None;
+            return Ok(None);
         }
         let pair = self.open(&flight.principal, entry)?;
-        self.publish_entry(&flight.principal, entry, &pair)
+        Ok(pair.and_then(|pair| self.publish_entry(&flight.principal, entry, &pair)))
     }
 
     /// A user known under another instance than the one named is an error, not a login.

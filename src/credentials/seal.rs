@@ -2,6 +2,8 @@
 //! replaced. A sealed text opens for its own principal and kind only: records cannot be swapped.
 //! Also keyed hashes, for logs and for recognising a credential without keeping it.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use chacha20poly1305::aead::{Aead, Payload};
@@ -73,9 +75,34 @@ pub enum Unverified {
         "the store was sealed with another key: configure that one as [store] key or in old_keys"
     )]
     WrongKey,
+    /// Records are sealed with keys that are not on the ring.
+    #[error(
+        "the store holds pairs sealed with keys that are not configured ({}): put those keys back \
+         into [store] old_keys, and drop a key only once `damoov-proxy tokens reseal` says that \
+         nothing is sealed with it",
+        Needed(.0)
+    )]
+    MissingKeys(Vec<(KeyId, u64)>),
     /// The store could not be asked.
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+/// Keys, and how many records each is needed for.
+struct Needed<'a>(&'a [(KeyId, u64)]);
+
+/// `1a2b3c4d: 3 pairs, 5e6f7a8b: 1 pair`
+impl fmt::Display for Needed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (key, records)) in self.0.iter().enumerate() {
+            let (comma, s) = (
+                if place == 0 { "" } else { ", " },
+                if *records == 1 { "" } else { "s" },
+            );
+            write!(f, "{comma}{key}: {records} pair{s}")?;
+        }
+        Ok(())
+    }
 }
 
 /// What one master key seals with.
@@ -100,6 +127,16 @@ impl Ring {
                 old: old.iter().map(|master| subkey(master, TOKENS)).collect(),
             },
         })
+    }
+
+    /// The keys that only open, in the order in which they were given.
+    pub fn old_key_ids(&self) -> impl Iterator<Item = KeyId> {
+        self.old.iter().map(|key| key.id)
+    }
+
+    /// Whether this key is on the ring.
+    pub fn holds(&self, id: KeyId) -> bool {
+        id == self.current.id || self.old_key_ids().any(|old| old == id)
     }
 
     /// The key that [`Ring::seal`] seals with.
@@ -214,6 +251,13 @@ impl TokenKeys {
     }
 }
 
+/// The key that a sealed text says it was sealed with; `None` if it is no sealed text.
+pub fn key_of(sealed: &[u8]) -> Option<KeyId> {
+    let (header, _) = sealed.split_first_chunk::<HEADER>()?;
+    let id = header[1..].first_chunk().copied().map(KeyId)?;
+    (header[0] == VERSION).then_some(id)
+}
+
 fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key)
         .expect("HMAC takes keys of any length")
@@ -233,7 +277,8 @@ impl SealKey {
 }
 
 /// Proves that `ring` holds the key of `store`, and marks a new store as its own. From then on the
-/// current key is the store's; old ones are needed only for records that were not renewed since.
+/// current key is the store's; old ones are needed only for records that were not sealed anew since,
+/// which [`check_records`] says.
 pub async fn verify(ring: &Ring, store: &dyn Store) -> Result<(), Unverified> {
     let fresh = || ring.seal_for(CANARY, CANARY, CANARY.as_bytes());
     let stands = store.canary(fresh()).await?;
@@ -250,6 +295,27 @@ pub fn check(ring: &Ring, canary: &[u8]) -> Result<(), Unverified> {
         Ok(_) => Ok(()),
         Err(_) => Err(Unverified::WrongKey),
     }
+}
+
+/// Proves that `ring` holds every key that a record needs: so many records need each of `needed`.
+/// Answers how many need each of its old keys.
+pub fn check_records(
+    ring: &Ring,
+    needed: &[(KeyId, u64)],
+) -> Result<Vec<(KeyId, u64)>, Unverified> {
+    let missing: Vec<_> = needed
+        .iter()
+        .filter(|(key, _)| !ring.holds(*key))
+        .copied()
+        .collect();
+    if !missing.is_empty() {
+        return Err(Unverified::MissingKeys(missing));
+    }
+    let records = |key| needed.iter().find(|(needed, _)| *needed == key);
+    let old = ring.old_key_ids();
+    Ok(old
+        .map(|key| (key, records(key).map_or(0, |(_, records)| *records)))
+        .collect())
 }
 
 fn decode(key: &Secret) -> Result<Zeroizing<[u8; 32]>, BadKey> {

@@ -57,11 +57,11 @@ impl Verifier {
         let Some(record) = &entry.record else {
             return Stored::Absent;
         };
-        match Pair::open(&self.engine.ring, principal, &record.sealed) {
-            None => Stored::Unopened,
-            Some(pair) if pair.refresh_token.is_none() => Stored::WithoutRefreshToken,
-            Some(_) if entry.notes.refresh_dead == Some(entry.generation) => Stored::KnownDead,
-            Some(_) => Stored::Refreshable,
+        match Pair::of_record(&self.engine.ring, principal, record) {
+            Err(_) => Stored::Unopened,
+            Ok(pair) if pair.refresh_token.is_none() => Stored::WithoutRefreshToken,
+            Ok(_) if entry.notes.refresh_dead == Some(entry.generation) => Stored::KnownDead,
+            Ok(_) => Stored::Refreshable,
         }
     }
 

@@ -287,6 +287,8 @@ label!(
         Lost = "lost",
         /// One damaged record.
         Damaged = "damaged",
+        /// One record whose key is not configured.
+        UnknownKey = "unknown_key",
         /// The medium failed.
         Failed = "failed",
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Change, Class, Commit, Entry, Error, Generation, Guard, Guarded, KeyId, Lease, LoginWindow,
-    LoginWindows, Note, Notes, Record, Rejected, RunId, Slot, SlotId, Store,
+    LoginWindows, Note, Notes, Record, Rejected, Resealed, RunId, Slot, SlotId, Store,
 };
 use crate::clock::{Clock, Stamp, Timestamp};
 use crate::principal::{DeviceToken, InstanceId, Principal};
@@ -58,6 +58,7 @@ macro_rules! contract {
             a_listing_pages_through_pairs_and_notes_in_order
             the_first_canary_stands_until_it_is_replaced
             a_login_counts_from_when_it_was_answered
+            a_record_is_resealed_only_while_it_is_the_one_that_was_read
             a_store_is_writable
             a_guard_is_written_by_who_knows_what_stands_there
             of_writes_of_a_guard_at_once_exactly_one_wins
@@ -593,6 +594,44 @@ pub(crate) async fn a_login_counts_from_when_it_was_answered(medium: &impl Mediu
     assert_eq!(take(slot()).await, wait(SECOND * 7));
     pass(medium, SECOND * 7);
     assert_eq!(take(slot()).await, Ok(Slot::Taken));
+}
+
+pub(crate) async fn a_record_is_resealed_only_while_it_is_the_one_that_was_read(
+    medium: &impl Medium,
+) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    for n in 1..=3 {
+        first(&one, &user(n.into()), record(n)).await;
+    }
+    let keys = |mut keys: Vec<(KeyId, u64)>| {
+        keys.sort_unstable();
+        keys
+    };
+    let anew = |n: u8| Resealed {
+        principal: user(n.into()),
+        before: record(n).sealed,
+        sealed: vec![n; 901],
+        key: KeyId([9; 4]),
+    };
+    other.forget(&user(1)).await.unwrap();
+    let newer = other.commit(&user(2), record(7), Generation(1), 0).await;
+    assert_eq!(newer, Ok(Commit::Committed(Generation(2))));
+    let before = one.load(&user(3)).await.unwrap();
+    assert_eq!(one.reseal((1..=3).map(anew).collect()).await, Ok(1));
+    assert_eq!(one.load(&user(1)).await.unwrap().record, None);
+    let kept = one.load(&user(2)).await.unwrap().record;
+    assert_eq!(kept, Some(record(7)));
+    let after = Entry {
+        record: Some(Record {
+            sealed: vec![3; 901],
+            key: KeyId([9; 4]),
+            ..record(3)
+        }),
+        ..before
+    };
+    assert_eq!(other.load(&user(3)).await, Ok(after));
+    let needed = vec![(KeyId([7; 4]), 1), (KeyId([9; 4]), 1)];
+    assert_eq!(other.keys().await.map(keys), Ok(needed));
 }
 
 pub(crate) async fn a_store_is_writable(medium: &impl Medium) {

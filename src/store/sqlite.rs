@@ -39,8 +39,8 @@ use tokio::sync::mpsc;
 use crate::clock::{Clock, Timestamp};
 use crate::principal::Principal;
 use crate::store::{
-    Change, Class, Commit, Entry, Error, Generation, Guard, Guarded, Lease, LoginBudget,
-    LoginWindows, Note, Record, RunId, Slot, SlotId, Store,
+    Change, Class, Commit, Entry, Error, Generation, Guard, Guarded, KeyId, Lease, LoginBudget,
+    LoginWindows, Note, Record, Resealed, RunId, Slot, SlotId, Store,
 };
 use changes::Changes;
 pub use files::OpenError;
@@ -324,6 +324,16 @@ impl Store for Sqlite {
         let after = after.cloned();
         self.list_with(move |db| entries::list(db, after.as_ref(), limit))
             .await
+    }
+
+    async fn reseal(&self, resealed: Vec<Resealed>) -> Result<usize, Error> {
+        self.writer
+            .ask(None, move |db| entries::reseal(db, &resealed))
+            .await
+    }
+
+    async fn keys(&self) -> Result<Vec<(KeyId, u64)>, Error> {
+        self.list_with(entries::keys).await
     }
 
     async fn count(&self) -> Result<u64, Error> {

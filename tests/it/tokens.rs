@@ -20,6 +20,8 @@ mod damoov_misbehaves;
 mod fleet;
 // Several instances behind one proxy.
 mod instances;
+// Replacing the key of the store.
+mod keys;
 // Mass rejections over restarts, processes, deploys that come and go, a restored backup.
 mod mass_rejection;
 // Callers, processes and answers that vanish in the middle of a renewal.

@@ -128,7 +128,7 @@ fn append(
     let Some(record) = &entry.record else {
         return;
     };
-    let Some(pair) = Pair::open(&open.ring, principal, &record.sealed) else {
+    let Ok(pair) = Pair::of_record(&open.ring, principal, record) else {
         counts.unopened += 1;
         say(&format!("{principal}: its record cannot be opened"));
         return;

@@ -7,6 +7,7 @@ use crate::cli::opening::LookedAt;
 use crate::cli::{Failure, print, say};
 use crate::clock::Clock;
 use crate::credentials::Pair;
+use crate::credentials::seal::Unopened;
 use crate::principal::Principal;
 use crate::store::Entry;
 
@@ -28,7 +29,7 @@ pub(super) async fn show(open: &LookedAt, principal: &Principal) -> Result<ExitC
     match &entry.record {
         None => row("pair", "none".into()),
         Some(record) => {
-            let pair = Pair::open(&open.ring, principal, &record.sealed);
+            let pair = Pair::of_record(&open.ring, principal, record);
             row(
                 "instance",
                 record.instance.map_or("none".into(), |i| i.to_string()),
@@ -41,9 +42,15 @@ pub(super) async fn show(open: &LookedAt, principal: &Principal) -> Result<ExitC
             row(
                 "RefreshToken",
                 match pair {
-                    None => "the record is damaged".into(),
-                    Some(pair) if pair.refresh_token.is_some() => "present".into(),
-                    Some(_) => "none".into(),
+                    Err(Unopened::UnknownKey) => {
+                        format!(
+                            "sealed with the key {}, which is not configured",
+                            record.key
+                        )
+                    }
+                    Err(_) => "the record is damaged".into(),
+                    Ok(pair) if pair.refresh_token.is_some() => "present".into(),
+                    Ok(_) => "none".into(),
                 },
             );
         }

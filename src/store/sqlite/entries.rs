@@ -5,7 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use crate::clock::Timestamp;
 use crate::principal::Principal;
-use crate::store::{Change, Commit, Entry, Generation, Note, Notes, Record, Rejected};
+use crate::store::{
+    Change, Commit, Entry, Generation, KeyId, Note, Notes, Record, Rejected, Resealed,
+};
 
 /// What [`entry`] reads. A process of format 1, which may run beside this one, writes no key id.
 macro_rules! columns {
@@ -54,6 +56,13 @@ pub(super) const DUE: &str = "SELECT principal FROM entries
      ORDER BY received LIMIT -1 OFFSET ?2";
 /// Reads the index `held` alone.
 pub(super) const COUNT: &str = "SELECT count(*) FROM entries WHERE (sealed IS NOT NULL) = 1";
+/// Reads the index `held` alone.
+pub(super) const KEYS: &str = "SELECT key_id, count(*) FROM entries
+     WHERE (sealed IS NOT NULL) = 1 AND key_id IS NOT NULL GROUP BY key_id";
+/// Those that a process of format 1 wrote.
+const KEYS_UNTOLD: &str = "SELECT substr(sealed, 2, 4), count(*) FROM entries
+     WHERE (sealed IS NOT NULL) = 1 AND key_id IS NULL AND substr(sealed, 1, 1) = x'01'
+     GROUP BY 1";
 /// Prefixes of principals in the principals' order, and what sorts right after each.
 const KINDS: [(&str, &str); 2] = [("user:", "user;"), ("account:", "account;")];
 
@@ -224,6 +233,41 @@ pub(super) fn list(
         }
     }
     Ok(listed)
+}
+
+/// Replaces sealed texts that are still the ones that were read.
+pub(super) fn reseal(db: &Connection, resealed: &[Resealed]) -> rusqlite::Result<usize> {
+    let mut statement = db.prepare_cached(
+        "UPDATE entries SET sealed = ?3, key_id = ?4 WHERE principal = ?1 AND sealed = ?2",
+    )?;
+    let mut rows = 0;
+    for Resealed {
+        principal,
+        before,
+        sealed,
+        key,
+    } in resealed
+    {
+        rows += statement.execute(params![principal, before, sealed, key])?;
+    }
+    Ok(rows)
+}
+
+/// How many records each key is needed for. A text that is none was sealed with no key.
+pub(super) fn keys(db: &Connection) -> rusqlite::Result<Vec<(KeyId, u64)>> {
+    let mut keys: Vec<(KeyId, u64)> = Vec::new();
+    for sql in [KEYS, KEYS_UNTOLD] {
+        let mut statement = db.prepare_cached(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (key, records): (KeyId, _) = (row.get(0)?, unsigned(row, 1)?);
+            match keys.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, all)) => *all += records,
+                None => keys.push((key, records)),
+            }
+        }
+    }
+    Ok(keys)
 }
 
 /// How many principals hold a pair.

@@ -18,7 +18,7 @@ use super::schema::{self, FORMAT};
 use super::{budget, entries, folder, lineage, unloaded, unreadable};
 use crate::clock::Clock;
 use crate::principal::Principal;
-use crate::store::{Entry, Error, LoginBudget, LoginWindows};
+use crate::store::{Entry, Error, KeyId, LoginBudget, LoginWindows};
 
 /// How often a copy is made anew when the files changed meanwhile.
 const COPIES: u32 = 5;
@@ -77,6 +77,11 @@ impl Look {
     /// How many principals hold a pair.
     pub async fn count(&self) -> Result<u64, Error> {
         self.read(entries::count).await
+    }
+
+    /// As [`crate::store::Store::keys`].
+    pub async fn keys(&self) -> Result<Vec<(KeyId, u64)>, Error> {
+        self.read(entries::keys).await
     }
 
     /// The state of the budget.

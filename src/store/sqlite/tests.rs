@@ -475,6 +475,8 @@ async fn the_keeper_and_the_count_read_an_index() {
     assert!(due.contains("USING INDEX due"), "{due}");
     let count = plan(entries::COUNT);
     assert!(count.contains("USING COVERING INDEX held"), "{count}");
+    let keys = plan(entries::KEYS);
+    assert!(keys.contains("USING COVERING INDEX held"), "{keys}");
 }
 
 /// A store of format 1 with user 1's pair, as that version left it.

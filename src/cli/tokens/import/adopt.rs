@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::offer::Offer;
 use crate::cli::opening::OpenStore;
 use crate::credentials::Pair;
+use crate::credentials::seal::Unopened;
 use crate::damoov::jwt::Claims;
 use crate::store::{self, Commit, Entry, Lease, Record, Store};
 
@@ -160,8 +161,17 @@ impl Adopter<'_> {
         let Some(record) = &entry.record else {
             return Ok((Decision::Import, None));
         };
-        // A damaged record is worth nothing.
-        let stored = Pair::open(&self.open.ring, &offer.principal, &record.sealed);
+        let stored = match Pair::of_record(&self.open.ring, &offer.principal, record) {
+            Ok(pair) => Some(pair),
+            Err(Unopened::UnknownKey) => {
+                return Err(NotAdopted::Line(format!(
+                    "the stored pair is sealed with the key {}, which is not configured",
+                    record.key
+                )));
+            }
+            // A damaged record is worth nothing.
+            Err(Unopened::Malformed | Unopened::Forged) => None,
+        };
         let decision = match &stored {
             None => Decision::Import,
             Some(stored) => {

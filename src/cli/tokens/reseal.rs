@@ -1,0 +1,81 @@
+//! `tokens reseal`: finishes the replacement of the store's key. What is sealed with an old one is
+//! sealed with the current one, in small batches, also beside a running proxy: nobody's token is
+//! disturbed, and what changes meanwhile stays as it is then.
+
+use std::process::ExitCode;
+
+use super::NOT_FOUND;
+use crate::cli::opening::{OpenStore, StoreError};
+use crate::cli::{Failure, print, say};
+use crate::credentials::Pair;
+use crate::credentials::seal::check_records;
+use crate::principal::Principal;
+use crate::store::{Entry, Resealed, Store};
+
+/// Pairs of one transaction: a proxy beside this command waits for no more.
+const BATCH: usize = 100;
+
+/// Seals every pair with the current key, and says which old ones are needed no more.
+pub(super) async fn reseal(open: &OpenStore) -> Result<ExitCode, Failure> {
+    let (mut resealed, mut changed, mut damaged) = (0, 0, 0);
+    let mut after: Option<Principal> = None;
+    loop {
+        let page = open.store.list(after.as_ref(), BATCH).await?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(last.clone());
+        let mut batch = Vec::new();
+        for (principal, entry) in page {
+            match anew(open, &principal, &entry) {
+                Some(Ok(one)) => batch.push(one),
+                Some(Err(())) => {
+                    damaged += 1;
+                    say(&format!("{principal}: its record cannot be opened"));
+                }
+                None => {}
+            }
+        }
+        if !batch.is_empty() {
+            let wanted = batch.len();
+            let done = open.store.reseal(batch).await?;
+            resealed += done;
+            changed += wanted - done;
+        }
+    }
+    print(&format!(
+        "resealed {resealed}, changed meanwhile {changed}, damaged {damaged}"
+    ))?;
+    let mut left = 0;
+    let needed = check_records(&open.ring, &open.store.keys().await?);
+    for (key, pairs) in needed.map_err(StoreError::from)? {
+        left += pairs;
+        print(&match pairs {
+            0 => format!(
+                "key {key}: nothing is sealed with it; it can be removed from [store] old_keys once \
+                 no caller holds a token that was handed out under it"
+            ),
+            pairs => format!(
+                "key {key}: {pairs} pairs are still sealed with it; restart every proxy whose \
+                 [store] key it is, and run this command again"
+            ),
+        })?;
+    }
+    Ok(match left {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(NOT_FOUND),
+    })
+}
+
+/// The record of `entry` sealed with the current key; `None` where it is already, or there is none.
+fn anew(open: &OpenStore, principal: &Principal, entry: &Entry) -> Option<Result<Resealed, ()>> {
+    let key = open.ring.key_id();
+    let record = entry.record.as_ref().filter(|record| record.key != key)?;
+    let Ok(pair) = Pair::of_record(&open.ring, principal, record) else {
+        return Some(Err(()));
+    };
+    Some(Ok(Resealed {
+        principal: principal.clone(),
+        before: record.sealed.clone(),
+        sealed: pair.seal(&open.ring, principal),
+        key,
+    }))
+}
