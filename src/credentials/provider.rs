@@ -198,6 +198,13 @@ impl Provider {
         .ok_or(Error::InstanceUnknown)
     }
 
+    /// The id of the instance that the configuration gives this name.
+    pub fn instance_named(&self, name: &str) -> Option<InstanceId> {
+        let mut instances = self.engine.settings.instances.iter();
+        let named = instances.find(|instance| &*instance.name == name);
+        named.map(|instance| instance.id)
+    }
+
     /// A keyed hash of the principal, for logs.
     pub fn log_name(&self, principal: &Principal) -> LogName {
         self.engine.log_name(principal)

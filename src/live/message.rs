@@ -45,16 +45,24 @@ impl<'m> Authenticate<'m> {
         (!value.is_empty()).then_some(value)
     }
 
-    /// The message with this token, and this instance where it names none.
-    pub(super) fn with(&self, token: &str, instance: Option<InstanceId>) -> Vec<u8> {
+    /// The message with this token, and this instance if it names none. What it does name may be the
+    /// name of an instance, for which `named` gives the id.
+    pub(super) fn with(
+        &self,
+        token: &str,
+        instance: Option<InstanceId>,
+        named: impl Fn(&str) -> Option<InstanceId>,
+    ) -> Vec<u8> {
         let raw = |text: &str| to_raw_value(text).expect("a string is JSON");
         let token = raw(token);
+        let instance = match self.given("instance_id") {
+            None => instance,
+            Some(given) => named(&given),
+        };
         let instance = instance.map(|instance| raw(&instance.to_string()));
         let mut fields = self.0.clone();
         fields.insert("access_token".to_owned(), &token);
-        if let Some(instance) = &instance
-            && self.given("instance_id").is_none()
-        {
+        if let Some(instance) = &instance {
             fields.insert("instance_id".to_owned(), instance);
         }
         serde_json::to_vec(&fields).expect("a map of JSON values is JSON")
@@ -94,7 +102,8 @@ mod tests {
     fn with(message: &str, instance: Option<&str>) -> Value {
         let instance = instance.map(|id| InstanceId::parse(id).unwrap());
         let message = Authenticate::read(message.as_bytes()).unwrap();
-        serde_json::from_slice(&message.with("new", instance)).unwrap()
+        let main = |name: &str| (name == "main").then(|| InstanceId::parse(MAIN).unwrap());
+        serde_json::from_slice(&message.with("new", instance, main)).unwrap()
     }
 
     const MAIN: &str = "11111111-1111-4111-8111-111111111111";
@@ -146,6 +155,14 @@ mod tests {
             let read = Authenticate::read(text.as_bytes()).unwrap();
             assert_eq!(read.access_token().as_deref(), token, "{text}");
         }
+    }
+
+    #[test]
+    fn an_instance_that_is_named_is_sent_by_its_id() {
+        let message = r#"{"type":"authenticate","instance_id":"main"}"#;
+        assert_eq!(with(message, None)["instance_id"], MAIN);
+        let message = r#"{"type":"authenticate","instance_id":"other"}"#;
+        assert_eq!(with(message, Some(MAIN))["instance_id"], "other");
     }
 
     #[test]

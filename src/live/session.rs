@@ -225,7 +225,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
         message: &Authenticate<'_>,
         credentials: &Credentials,
     ) -> Result<Option<Answer>, End> {
-        let message = message.with(credentials.token(), credentials.instance());
+        let named = |name: &str| self.live.provider.instance_named(name);
+        let message = message.with(credentials.token(), credentials.instance(), named);
         self.up.push_text(message);
         self.up.flush().await?;
         let answered = async {

@@ -119,7 +119,7 @@ async fn the_minimal_file_runs_as_it_stands_for_somebody_who_is_not_root() {
     let answer = scores(running.address).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(folder.path().join("store/tokens.db").exists());
-    kill_process(Pid::from_child(&running.child.0), Signal::TERM).unwrap();
+    kill_process(Pid::from_child(&running.child.0), Signal::INT).unwrap();
     let ended = tokio::task::spawn_blocking(move || running.child.0.wait().unwrap());
     assert!(ended.await.unwrap().success());
     let check = captured(start(&["check"])).await;
