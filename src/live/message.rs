@@ -196,7 +196,7 @@ mod tests {
         );
         let sent = Authenticate::read(message.as_bytes())
             .unwrap()
-            .with("new", None);
+            .with("new", None, |_| None);
         let sent = String::from_utf8(sent).unwrap();
         assert!(sent.contains(odd), "{sent}");
         assert_eq!(sent.matches("access_token").count(), 1, "{sent}");
@@ -227,7 +227,7 @@ mod tests {
         fn any_text_is_read_without_a_panic(text in proptest::collection::vec(0u8.., 0..64)) {
             Answer::read(&text);
             if let Some(message) = Authenticate::read(&text) {
-                message.with("x", None);
+                message.with("x", None, |_| None);
             }
         }
     }
