@@ -1,27 +1,41 @@
-//! One breaker per instance: a wrong InstanceKey must not burn the login budget. It opens after
-//! rejected logins of principals that had logged in before, and is never fed by ones never seen.
+//! One breaker per instance and key: a wrong InstanceKey must not burn the login budget. It opens after
+//! rejected logins of principals that had logged in before, and is never fed by ones never seen. All
+//! processes on one store share it, over restarts; another key has another one.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::clock::{Clock, Moment};
-use crate::principal::InstanceId;
-use crate::store::Class;
+use serde::{Deserialize, Serialize};
 
-/// So many rejected logins in a row open the breaker.
+use super::shared::{Shared, SharedMoment};
+use crate::clock::Clock;
+use crate::store::{Class, Error, Store};
+
+/// This many rejected logins in a row open the breaker.
 const OPENS_AT: u32 = 3;
 
-/// The breakers of all instances. A changed key means a new configuration, hence a new one of these.
-#[derive(Debug)]
+/// Identifies an instance and its key without giving them away.
+pub(super) type Fingerprint = [u8; 8];
+
+/// The breakers of all instances.
 pub(super) struct Breakers {
-    by_instance: Mutex<HashMap<InstanceId, Breaker>>,
+    by_key: Mutex<HashMap<Fingerprint, Arc<OfKey>>>,
+    store: Arc<dyn Store>,
     /// While open, one login of each class in this time is let through.
     probe_every: Duration,
     clock: Clock,
 }
 
-#[derive(Debug)]
+/// The breaker of one key.
+struct OfKey {
+    shared: Shared<Breaker>,
+    /// Logins that this process held back.
+    held: AtomicU64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Breaker {
     Closed {
         rejected: u32,
@@ -29,126 +43,170 @@ enum Breaker {
     /// Principals seen before have a probe of their own: made-up ones, all rejected, must not use
     /// it up.
     Open {
-        since: Moment,
-        next_known: Moment,
-        next_new: Moment,
-        /// Logins that were held back.
-        held: u64,
+        since: SharedMoment,
+        last_known: SharedMoment,
+        last_new: SharedMoment,
     },
 }
 
-impl Breakers {
-    pub(super) fn new(probe_every: Duration, clock: Clock) -> Breakers {
-        Breakers {
-            by_instance: Mutex::default(),
-            probe_every,
-            clock,
-        }
+impl Default for Breaker {
+    fn default() -> Breaker {
+        Breaker::Closed { rejected: 0 }
     }
+}
 
-    /// Whether a login may be tried now. While open, a yes is the probe.
-    pub(super) fn admit(&self, instance: InstanceId, class: Class) -> bool {
-        let now = self.clock.now();
-        let mut breakers = self.lock();
-        let Some(Breaker::Open {
-            next_known,
-            next_new,
-            held,
-            ..
-        }) = breakers.get_mut(&instance)
-        else {
-            return true;
+impl Breaker {
+    fn admit(&mut self, class: Class, now: &SharedMoment, probe_every: Duration) -> bool {
+        let last = match (self, class) {
+            (Breaker::Closed { .. }, _) => return true,
+            (Breaker::Open { last_known, .. }, Class::Known) => last_known,
+            (Breaker::Open { last_new, .. }, Class::New) => last_new,
         };
-        let next_probe = match class {
-            Class::Known => next_known,
-            Class::New => next_new,
-        };
-        let admitted = now >= *next_probe;
-        match admitted {
-            true => *next_probe = now.plus(self.probe_every),
-            false => *held += 1,
+        let admitted = now.since(last) >= probe_every;
+        if admitted {
+            *last = *now;
         }
         admitted
     }
 
-    /// A login succeeded. If that closes an open breaker: how long it was open, and how many logins
-    /// it held back.
-    pub(super) fn accepted(&self, instance: InstanceId) -> Option<(Duration, u64)> {
-        match self.lock().remove(&instance)? {
-            Breaker::Open { since, held, .. } => Some((self.clock.now().since(since), held)),
-            Breaker::Closed { .. } => None,
-        }
-    }
-
-    /// A login of a principal that had logged in before was rejected: true when this opens it.
-    pub(super) fn rejected(&self, instance: InstanceId) -> bool {
-        let mut breakers = self.lock();
-        let breaker = breakers
-            .entry(instance)
-            .or_insert(Breaker::Closed { rejected: 0 });
-        let Breaker::Closed { rejected } = breaker else {
+    /// True when this opens it.
+    fn rejected(&mut self, now: &SharedMoment) -> bool {
+        let Breaker::Closed { rejected } = self else {
             return false;
         };
         *rejected += 1;
         let opens = *rejected >= OPENS_AT;
         if opens {
-            let now = self.clock.now();
-            let next = now.plus(self.probe_every);
-            *breaker = Breaker::Open {
-                since: now,
-                next_known: next,
-                next_new: next,
-                held: 0,
+            *self = Breaker::Open {
+                since: *now,
+                last_known: *now,
+                last_new: *now,
             };
         }
         opens
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<InstanceId, Breaker>> {
-        self.by_instance
-            .lock()
-            .expect("no code panics under this lock")
+impl Breakers {
+    pub(super) fn new(store: Arc<dyn Store>, probe_every: Duration, clock: Clock) -> Breakers {
+        Breakers {
+            by_key: Mutex::default(),
+            store,
+            probe_every,
+            clock,
+        }
+    }
+
+    /// Whether a login with this key may be tried now. While open, a yes is the probe.
+    pub(super) async fn admit(&self, key: Fingerprint, class: Class) -> Result<bool, Error> {
+        let (breaker, now) = (self.of(key), SharedMoment::now(&self.clock));
+        let admit = |breaker: &mut Breaker| breaker.admit(class, &now, self.probe_every);
+        let admitted = breaker.shared.update(&*self.store, admit).await?;
+        if !admitted {
+            breaker.held.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(admitted)
+    }
+
+    /// A login succeeded. If that closes an open breaker: how long it was open, and how many logins
+    /// this process held back.
+    pub(super) async fn accepted(
+        &self,
+        key: Fingerprint,
+    ) -> Result<Option<(Duration, u64)>, Error> {
+        let breaker = self.of(key);
+        // Read when it was admitted.
+        if *breaker.shared.last_seen() == Breaker::default() {
+            return Ok(None);
+        }
+        let before = breaker.shared.update(&*self.store, std::mem::take).await?;
+        let held = breaker.held.swap(0, Ordering::Relaxed);
+        Ok(match before {
+            Breaker::Open { since, .. } => {
+                Some((SharedMoment::now(&self.clock).since(&since), held))
+            }
+            Breaker::Closed { .. } => None,
+        })
+    }
+
+    /// A login of a principal that had logged in before was rejected: true when this opens it.
+    pub(super) async fn rejected(&self, key: Fingerprint) -> Result<bool, Error> {
+        let (breaker, now) = (self.of(key), SharedMoment::now(&self.clock));
+        let reject = |breaker: &mut Breaker| breaker.rejected(&now);
+        breaker.shared.update(&*self.store, reject).await
+    }
+
+    fn of(&self, key: Fingerprint) -> Arc<OfKey> {
+        let mut by_key = self.by_key.lock().expect("no code panics under this lock");
+        let named = || {
+            let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            Arc::new(OfKey {
+                shared: Shared::new(format!("breaker {hex}")),
+                held: AtomicU64::new(0),
+            })
+        };
+        by_key.entry(key).or_insert_with(named).clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::contract::run;
+    use crate::store::sqlite;
 
-    #[tokio::test(start_paused = true)]
-    async fn three_rejections_in_a_row_open_it_and_one_probe_passes_in_a_while() {
-        let clock = Clock::real();
-        let breakers = Breakers::new(Duration::from_secs(600), clock);
-        let instance = InstanceId::parse("11111111-1111-4111-8111-111111111111").unwrap();
-        breakers.rejected(instance);
-        breakers.rejected(instance);
-        assert_eq!(breakers.accepted(instance), None);
-        breakers.rejected(instance);
-        breakers.rejected(instance);
-        assert!(breakers.admit(instance, Class::Known));
-        assert!(breakers.rejected(instance));
-        assert!(!breakers.admit(instance, Class::Known));
+    const EVERY: Duration = Duration::from_secs(600);
 
-        clock.sleep(Duration::from_secs(600)).await;
-        assert!(breakers.admit(instance, Class::Known));
-        assert!(!breakers.admit(instance, Class::Known));
-        let (open, held) = breakers.accepted(instance).unwrap();
-        assert_eq!((open, held), (Duration::from_secs(600), 2));
-        assert!(breakers.admit(instance, Class::Known));
+    fn at(seconds: i64) -> SharedMoment {
+        SharedMoment::of_boot(1, seconds)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn made_up_principals_do_not_use_up_the_probe_of_known_ones() {
-        let clock = Clock::real();
-        let breakers = Breakers::new(Duration::from_secs(600), clock);
-        let instance = InstanceId::parse("11111111-1111-4111-8111-111111111111").unwrap();
-        for _ in 0..OPENS_AT {
-            breakers.rejected(instance);
+    fn open() -> Breaker {
+        let mut breaker = Breaker::default();
+        assert!(!breaker.rejected(&at(0)));
+        assert!(!breaker.rejected(&at(0)));
+        assert!(breaker.admit(Class::Known, &at(0), EVERY));
+        assert!(breaker.rejected(&at(0)));
+        breaker
+    }
+
+    #[test]
+    fn three_rejections_in_a_row_open_it_and_one_probe_passes_in_a_while() {
+        let mut breaker = open();
+        assert!(!breaker.admit(Class::Known, &at(599), EVERY));
+        assert!(breaker.admit(Class::Known, &at(600), EVERY));
+        assert!(!breaker.admit(Class::Known, &at(1199), EVERY));
+        assert!(breaker.admit(Class::Known, &at(1200), EVERY));
+    }
+
+    #[test]
+    fn made_up_principals_do_not_use_up_the_probe_of_known_ones() {
+        let mut breaker = open();
+        assert!(breaker.admit(Class::New, &at(600), EVERY));
+        assert!(!breaker.admit(Class::New, &at(600), EVERY));
+        assert!(breaker.admit(Class::Known, &at(600), EVERY));
+        assert!(!breaker.admit(Class::Known, &at(600), EVERY));
+    }
+
+    #[tokio::test]
+    async fn processes_and_restarts_share_it_and_another_key_has_another_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let start = || {
+            let store = Arc::new(sqlite::open(directory.path(), run(), Clock::real()).unwrap());
+            Breakers::new(store, EVERY, Clock::real())
+        };
+        let (key, changed) = ([1; 8], [2; 8]);
+        let one = start();
+        for opens in [false, false, true] {
+            // Each time in a process that knows nothing yet.
+            assert_eq!(start().rejected(key).await, Ok(opens));
         }
-        clock.sleep(Duration::from_secs(600)).await;
-        assert!(breakers.admit(instance, Class::New));
-        assert!(!breakers.admit(instance, Class::New));
-        assert!(breakers.admit(instance, Class::Known));
-        assert!(!breakers.admit(instance, Class::Known));
+        for breakers in [&one, &start()] {
+            assert_eq!(breakers.admit(key, Class::Known).await, Ok(false));
+            assert_eq!(breakers.admit(changed, Class::Known).await, Ok(true));
+        }
+        let closed = one.accepted(key).await.unwrap();
+        assert_eq!(closed.map(|(_, held)| held), Some(1));
+        assert_eq!(start().admit(key, Class::Known).await, Ok(true));
     }
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Error;
+use super::breaker::Fingerprint;
 use super::engine::Engine;
 use super::flights::{Flight, Outcome, Probing};
 use super::mass_rejection::AGAIN;
@@ -24,9 +25,16 @@ const TRIES: u32 = 3;
 /// What a login is made with.
 struct Identity {
     call: Call,
+    key: Key,
+}
+
+/// The credential that a login shows.
+#[derive(Clone, Copy)]
+struct Key {
+    /// `None` for an account.
     instance: Option<InstanceId>,
     /// Identifies instance and key, or account and password, without giving them away.
-    fingerprint: [u8; 8],
+    fingerprint: Fingerprint,
 }
 
 impl Engine {
@@ -73,11 +81,11 @@ impl Engine {
         self.check_suspended(flight, entry).await.map_err(refused)?;
         self.check_contested(flight, entry).await.map_err(refused)?;
         let class = class(&flight.principal, entry);
-        if identity
-            .instance
-            .is_some_and(|instance| !self.breakers.admit(instance, class))
-        {
-            return Err(refused(Error::LoginRejected));
+        if identity.key.instance.is_some() {
+            let admitted = self.breakers.admit(identity.key.fingerprint, class).await;
+            if !admitted.map_err(|error| refused(error.into()))? {
+                return Err(refused(Error::LoginRejected));
+            }
         }
         let mut tries = 0;
         loop {
@@ -88,9 +96,9 @@ impl Engine {
             if self.is_overtaken(&flight.principal, entry).await? {
                 return Ok(None);
             }
-            let identity = self.identity(flight, entry)?;
+            let Identity { call, key } = self.identity(flight, entry)?;
             let started = self.clock.now();
-            let reply = self.endpoint.log_in(identity.call).await;
+            let reply = self.endpoint.log_in(call).await;
             self.budget.end(&*self.store, taken).await;
             let count = |result| {
                 self.count(
@@ -108,13 +116,12 @@ impl Engine {
                     self.backoff.succeeded();
                     let pair =
                         Pair::from_grant(grant, None, self.wall()).ok_or(Error::BadResponse)?;
-                    return self.logged_in(flight, entry, identity.instance, pair).await;
+                    return self.logged_in(flight, entry, key, pair).await;
                 }
                 Reply::Answered(Answer::Rejected) => {
                     count(RenewalResult::Rejected);
                     self.backoff.succeeded();
-                    self.login_rejected(flight, entry, identity.instance, identity.fingerprint)
-                        .await?;
+                    self.login_rejected(flight, entry, key).await?;
                     return Err(Error::LoginRejected);
                 }
                 Reply::Answered(Answer::Limited { retry_after }) => {
@@ -150,17 +157,11 @@ impl Engine {
         Ok(retry_after)
     }
 
-    async fn logged_in(
-        &self,
-        flight: &Flight,
-        entry: &Entry,
-        instance: Option<InstanceId>,
-        pair: Pair,
-    ) -> Outcome {
-        if let Some(instance) = instance {
-            self.close_breaker(instance);
+    async fn logged_in(&self, flight: &Flight, entry: &Entry, key: Key, pair: Pair) -> Outcome {
+        let landed = self.commit_login(flight, entry, key.instance, pair).await;
+        if let Some(instance) = key.instance {
+            self.close_breaker(instance, key.fingerprint).await;
         }
-        let landed = self.commit_login(flight, entry, instance, pair).await;
         if let Err(error) = self.mass_rejection.logged_in(&flight.principal).await {
             tracing::warn!(%error, "a login could not be told to the guard against mass rejections");
         }
@@ -174,17 +175,11 @@ impl Engine {
         landed
     }
 
-    async fn login_rejected(
-        &self,
-        flight: &Flight,
-        entry: &Entry,
-        instance: Option<InstanceId>,
-        fingerprint: [u8; 8],
-    ) -> Result<(), Error> {
+    async fn login_rejected(&self, flight: &Flight, entry: &Entry, key: Key) -> Result<(), Error> {
         let known = entry.record.as_ref().is_some_and(|record| record.known);
-        if let Some(instance) = instance
+        if let Some(instance) = key.instance
             && known
-            && self.breakers.rejected(instance)
+            && self.breakers.rejected(key.fingerprint).await?
         {
             tracing::error!(
                 %instance,
@@ -197,7 +192,7 @@ impl Engine {
             &flight.principal,
             Note::Rejected(Rejected {
                 until,
-                with: fingerprint,
+                with: key.fingerprint,
             }),
         )
         .await
@@ -214,11 +209,13 @@ impl Engine {
                     .ok_or(Error::AccountUnknown)?;
                 Ok(Identity {
                     call: auth::log_in_account(&account.email, &account.password),
-                    instance: None,
-                    fingerprint: self.ring.fingerprint(&[
-                        account.email.as_bytes(),
-                        account.password.expose().as_bytes(),
-                    ]),
+                    key: Key {
+                        instance: None,
+                        fingerprint: self.ring.fingerprint(&[
+                            account.email.as_bytes(),
+                            account.password.expose().as_bytes(),
+                        ]),
+                    },
                 })
             }
             Principal::User(user) => {
@@ -233,10 +230,12 @@ impl Engine {
                 let id = instance.id.to_string();
                 Ok(Identity {
                     call: auth::log_in_user(*user, instance.id, &instance.key),
-                    instance: Some(instance.id),
-                    fingerprint: self
-                        .ring
-                        .fingerprint(&[id.as_bytes(), instance.key.expose().as_bytes()]),
+                    key: Key {
+                        instance: Some(instance.id),
+                        fingerprint: self
+                            .ring
+                            .fingerprint(&[id.as_bytes(), instance.key.expose().as_bytes()]),
+                    },
                 })
             }
         }
@@ -254,7 +253,7 @@ impl Engine {
     fn check_remembered(&self, entry: &Entry, identity: &Identity) -> Result<(), Error> {
         match entry.notes.rejected {
             Some(Rejected { until, with })
-                if with == identity.fingerprint
+                if with == identity.key.fingerprint
                     && stands(until.since(self.wall()), self.settings.remember_rejected) =>
             {
                 Err(Error::LoginRejected)
@@ -277,15 +276,21 @@ impl Engine {
     }
 
     /// A login of this instance succeeded.
-    fn close_breaker(&self, instance: InstanceId) {
-        if let Some((open, hurt)) = self.breakers.accepted(instance) {
-            let seconds = self.clock.to_real(open).as_secs();
-            tracing::warn!(
-                %instance,
-                seconds,
-                hurt,
-                "logins of this instance are accepted again, and no longer held back"
-            );
+    async fn close_breaker(&self, instance: InstanceId, key: Fingerprint) {
+        match self.breakers.accepted(key).await {
+            Ok(None) => {}
+            Ok(Some((open, hurt))) => {
+                let seconds = self.clock.to_real(open).as_secs();
+                tracing::warn!(
+                    %instance,
+                    seconds,
+                    hurt,
+                    "logins of this instance are accepted again, and no longer held back"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(%instance, %error, "an accepted login could not be told to the breaker");
+            }
         }
     }
 

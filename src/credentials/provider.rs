@@ -322,7 +322,7 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
         mass_rejection: MassRejection::new(store.clone(), clock, metrics.clone()),
         store_condition: StoreCondition::default(),
         unsaved: Episode::new(),
-        breakers: Breakers::new(settings.remember_rejected, clock),
+        breakers: Breakers::new(store.clone(), settings.remember_rejected, clock),
         wrong_passwords: WrongPasswords::new(clock),
         contested: std::sync::Mutex::default(),
         unknown_keys: std::sync::Mutex::default(),

@@ -1,14 +1,16 @@
 //! Small state that all processes on one store share: a row of the store, read, changed and written by
 //! compare-and-swap, and what this process last saw of it. Knows nothing of what the state means.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 
-use crate::clock::{Clock, Timestamp};
+#[cfg(test)]
+use crate::clock::{Boot, Timestamp};
+use crate::clock::{Clock, Stamp};
 use crate::store::{Error, Guard, Guarded, Store};
 
 /// Tries of one change before it is given up: every one that is lost is another process's success.
@@ -124,60 +126,37 @@ where
     }
 }
 
-/// A moment that every process on this machine understands, across restarts: time since boot, and
-/// the wall clock for those of another boot. The default lies before every other.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SharedMoment {
-    boot: String,
-    /// Milliseconds since the boot, suspended ones too.
-    since_boot: u64,
-    /// Milliseconds of the wall clock.
-    wall: i64,
-}
+/// A moment that every process on this machine understands, across restarts. The default lies
+/// infinitely long ago.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct SharedMoment(Option<Stamp>);
 
 impl SharedMoment {
     /// Now.
     pub(super) fn now(clock: &Clock) -> SharedMoment {
-        static BOOT: OnceLock<String> = OnceLock::new();
-        let boot = BOOT.get_or_init(|| {
-            let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-            id.unwrap_or_default().trim().to_owned()
-        });
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let now = Duration::new(
-            now.tv_sec.try_into().unwrap_or_default(),
-            now.tv_nsec.try_into().unwrap_or_default(),
-        );
-        let scale = Duration::from_secs(3600).as_nanos()
-            / clock.to_real(Duration::from_secs(3600)).as_nanos().max(1);
-        let millis = now.as_millis().saturating_mul(scale);
-        SharedMoment {
-            boot: boot.clone(),
-            since_boot: millis.try_into().unwrap_or(u64::MAX),
-            wall: clock.wall().as_millis(),
-        }
+        SharedMoment(Some(clock.stamp()))
     }
 
-    /// How long after `earlier` this moment lies. Of another boot, where the wall clock alone tells,
-    /// one that seems to lie ahead lies infinitely long ago: a clock was set back.
+    /// How long after `earlier` this moment lies. One of another boot that seems to lie ahead lies
+    /// infinitely long ago: the wall clock, which alone tells then, was set back.
     pub(super) fn since(&self, earlier: &SharedMoment) -> Duration {
-        if self.boot == earlier.boot {
-            return Duration::from_millis(self.since_boot.saturating_sub(earlier.since_boot));
+        match (self.0, earlier.0) {
+            (Some(now), Some(then)) if then.boot == now.boot || then.wall <= now.wall => {
+                then.age(now)
+            }
+            _ => Duration::MAX,
         }
-        if self.wall < earlier.wall {
-            return Duration::MAX;
-        }
-        Timestamp::from_millis(self.wall).since(Timestamp::from_millis(earlier.wall))
     }
 
-    /// One of this boot, for tests.
+    /// One of a boot, for tests.
     #[cfg(test)]
-    pub(super) fn of_boot(boot: &str, seconds: u64) -> SharedMoment {
-        SharedMoment {
-            boot: boot.into(),
+    pub(super) fn of_boot(boot: u64, seconds: i64) -> SharedMoment {
+        SharedMoment(Some(Stamp {
+            boot: Boot(boot),
             since_boot: seconds * 1000,
-            wall: i64::try_from(seconds).unwrap() * 1000,
-        }
+            wall: Timestamp::from_millis(seconds * 1000),
+        }))
     }
 }
 
@@ -187,18 +166,21 @@ mod tests {
 
     #[test]
     fn moments_of_one_boot_ignore_the_wall_clock() {
-        let earlier = SharedMoment::of_boot("a", 100);
-        let mut later = SharedMoment::of_boot("a", 103);
-        later.wall = -1;
-        assert_eq!(later.since(&earlier), Duration::from_secs(3));
-        assert_eq!(earlier.since(&later), Duration::ZERO);
-        later.boot = "b".into();
-        assert_eq!(later.since(&earlier), Duration::MAX);
+        let earlier = SharedMoment::of_boot(1, 100);
+        let mut later = Clock::real().stamp();
+        (later.boot, later.since_boot) = (Boot(1), 103_000);
+        later.wall = Timestamp::from_millis(-1);
+        let set_back = SharedMoment(Some(later));
+        assert_eq!(set_back.since(&earlier), Duration::from_secs(3));
+        assert_eq!(earlier.since(&set_back), Duration::ZERO);
+        later.boot = Boot(2);
+        let of_another = SharedMoment(Some(later));
+        assert_eq!(of_another.since(&earlier), Duration::MAX);
     }
 
     #[test]
     fn the_default_moment_is_long_over() {
         let now = SharedMoment::now(&Clock::real());
-        assert!(now.since(&SharedMoment::default()) > Duration::from_secs(3600 * 24 * 365));
+        assert_eq!(now.since(&SharedMoment::default()), Duration::MAX);
     }
 }

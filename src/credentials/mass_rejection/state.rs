@@ -99,7 +99,7 @@ struct Timer {
 impl Timer {
     fn new(from: &SharedMoment, lasts: Duration) -> Timer {
         Timer {
-            from: from.clone(),
+            from: *from,
             millis: lasts.as_millis().try_into().unwrap_or(u64::MAX),
         }
     }
@@ -227,7 +227,7 @@ impl State {
             false => DOUBT,
         };
         self.phase = Phase::Suspended {
-            since: now.clone(),
+            since: *now,
             withdrawn: false,
             next_login: Timer::new(now, first),
             probes: 0,

@@ -145,6 +145,8 @@ async fn three_rejected_logins_of_known_users_hold_back_the_instance_but_not_its
     for number in 1..=4 {
         damoov.handle().revoke(Some(&principal(number)));
         refused(&proxy.get(number, SCORES).await, 403, "login_rejected");
+        // What was learnt outlives the process.
+        proxy.crash().await;
     }
     refused(&proxy.get(6, SCORES).await, 403, "login_rejected");
     let total = damoov.handle().counts().total;

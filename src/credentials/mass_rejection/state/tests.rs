@@ -6,8 +6,8 @@ fn who(number: usize) -> Principal {
     Principal::Account(number.to_string().into())
 }
 
-fn at(seconds: u64) -> SharedMoment {
-    SharedMoment::of_boot("a", seconds)
+fn at(seconds: i64) -> SharedMoment {
+    SharedMoment::of_boot(1, seconds)
 }
 
 fn received(seconds: i64) -> Timestamp {
@@ -184,7 +184,7 @@ fn notes_that_were_not_withdrawn_are_withdrawn_later() {
 #[test]
 fn another_boot_frees_the_probes_and_nothing_else() {
     let mut state = broken();
-    let now = SharedMoment::of_boot("b", 1);
+    let now = SharedMoment::of_boot(2, 1);
     assert!(state.claim_probe(false, &now).is_some());
     assert_eq!(state.claim_probe(false, &now), None);
     assert!(state.is_suspended());
@@ -222,7 +222,7 @@ proptest! {
         let mut state = State::default();
         let mut dead = std::collections::HashSet::new();
         for (second, event) in events.into_iter().enumerate() {
-            let now = at(second as u64);
+            let now = at(second as i64);
             match event {
                 Event::Rejected(number, seconds, how) => {
                     let how = [How::Explained, How::Plainly, How::Again, How::AsWitness]
