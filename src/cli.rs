@@ -1,5 +1,6 @@
 //! The command line; one file a subcommand.
 
+pub mod budget;
 pub mod check;
 #[cfg(feature = "simulator")]
 pub mod demo;
@@ -59,6 +60,8 @@ pub enum Command {
     /// Look at the stored tokens and change them, also beside a running proxy
     #[command(subcommand)]
     Tokens(tokens::Command),
+    /// What the login budget allows now, and when the next login may be
+    Budget(budget::Arguments),
 }
 
 /// Does what the arguments of this process ask for.
@@ -107,6 +110,7 @@ impl Cli {
                 Ok(ExitCode::SUCCESS)
             }),
             Some(Command::Tokens(command)) => tokens::run(config, command),
+            Some(Command::Budget(arguments)) => budget::run(config, &arguments),
         };
         done.unwrap_or_else(Failure::report)
     }

@@ -2,6 +2,7 @@
 //! reader that went away (`tokens list | head`) is no error, and a failing write never panics.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use super::Failure;
 
@@ -31,4 +32,15 @@ pub fn write(bytes: &[u8]) -> Result<(), Failure> {
 /// written there can be written nowhere.
 pub fn say(text: &str) {
     let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// A duration for people, rounded down to two digits or so: `45s`, `90m`, `23h`, `60d`.
+pub fn rough(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        172_800.. => format!("{}d", seconds / 86_400),
+    }
 }

@@ -11,7 +11,6 @@ mod show;
 mod verify;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
@@ -23,6 +22,7 @@ use self::reseal::reseal;
 use self::show::show;
 use self::verify::verify;
 use super::opening::{look, open_store, open_to_forget};
+use super::output::rough;
 use super::{ConfigFile, Failure, say};
 use crate::clock::Timestamp;
 use crate::config::{Secrets, Settings};
@@ -136,15 +136,4 @@ fn notes(entry: &Entry, now: Timestamp) -> Vec<String> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-/// To two digits or so: `45s`, `90m`, `23h`, `60d`.
-fn rough(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7_200 => format!("{}m", seconds / 60),
-        7_200..172_800 => format!("{}h", seconds / 3_600),
-        172_800.. => format!("{}d", seconds / 86_400),
-    }
 }

@@ -18,6 +18,8 @@ use crate::telemetry::episode::Episode;
 const EARLY: Duration = Duration::from_millis(500);
 /// The budget suffices again once nobody was refused for this long.
 const QUIET: Duration = Duration::from_secs(60);
+/// Who waits for the end of a block looks this often whether an operator has ended it.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// After a 429 the windows are halved for so long.
 const HALVED_FOR: Duration = Duration::from_secs(24 * 3600);
 
@@ -99,7 +101,8 @@ impl Budget {
         };
         let ahead = queue.length.fetch_add(1, Ordering::AcqRel);
         let _leaves = Leaves(&queue.length);
-        if ahead > 0 {
+        // An operator may have ended a block meanwhile: the store knows, and is asked in turn.
+        if ahead > 0 && !queue.next().blocked {
             self.within(self.expected(queue, class, ahead), patience())?;
         }
         let wait = self.clock.to_real(patience().since(self.clock.now()));
@@ -122,7 +125,9 @@ impl Budget {
                     let next = Next { slot, blocked };
                     queue.learn(next);
                     self.within(next, patience())?;
-                    self.clock.sleep_until(slot).await;
+                    let look_again = self.clock.now().plus(LOOK_AGAIN);
+                    let until = if blocked { slot.min(look_again) } else { slot };
+                    self.clock.sleep_until(until).await;
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! The commands as processes: exit codes, what they print, where they listen, and the status
 //! listener.
 
+mod budget;
 mod export;
 mod import;
 mod output;

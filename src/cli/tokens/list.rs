@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::{notes, rough};
+use super::notes;
 use crate::cli::Failure;
-use crate::cli::output::write;
+use crate::cli::output::{rough, write};
 use crate::clock::{Clock, Timestamp};
 use crate::principal::Principal;
 use crate::store::Entry;

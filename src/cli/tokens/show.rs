@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::{NOT_FOUND, notes, rough};
+use super::{NOT_FOUND, notes};
 use crate::cli::opening::LookedAt;
+use crate::cli::output::rough;
 use crate::cli::{Failure, print, say};
 use crate::clock::Clock;
 use crate::credentials::Pair;

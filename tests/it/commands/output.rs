@@ -46,6 +46,7 @@ fn errors(stderr: Vec<u8>) -> String {
 fn printing(proxy: &Proxy) -> Vec<(String, Command)> {
     let mut commands: Vec<_> = [
         "check".to_owned(),
+        "budget".to_owned(),
         "tokens list".to_owned(),
         format!("tokens show {}", user(1)),
         "tokens export --to -".to_owned(),
