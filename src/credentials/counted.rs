@@ -25,10 +25,9 @@ pub(super) fn counted<T: Ended>(
     ended
 }
 
-/// How the store fares.
+/// Whether the store can be read. That it cannot be written is told by the store itself.
 #[derive(Debug, Default)]
 pub(super) struct StoreCondition {
-    writing: Episode,
     reading: Episode,
 }
 
@@ -36,12 +35,6 @@ impl StoreCondition {
     /// A call ended like this.
     pub(super) fn note<T>(&self, operation: StoreOperation, ended: &Result<T, Error>) {
         match ended {
-            Ok(_) => self.worked(operation),
-            Err(Error::Unwritable(why)) => {
-                if self.writing.failed() {
-                    tracing::error!(why, "the store takes no writes: renewals are refused");
-                }
-            }
             Err(Error::Unreadable(why)) => {
                 if self.reading.failed() {
                     tracing::error!(
@@ -50,31 +43,13 @@ impl StoreCondition {
                     );
                 }
             }
-            Err(_) => {}
-        }
-    }
-
-    fn worked(&self, operation: StoreOperation) {
-        match operation {
-            StoreOperation::Load | StoreOperation::Scan => {
+            Ok(_) if matches!(operation, StoreOperation::Load | StoreOperation::Scan) => {
                 if let Some(over) = self.reading.worked() {
                     let (seconds, hurt) = (over.seconds(), over.hurt);
                     tracing::warn!(seconds, hurt, "the store can be read again");
                 }
             }
-            StoreOperation::Lease
-            | StoreOperation::Commit
-            | StoreOperation::Note
-            | StoreOperation::Budget => {
-                if let Some(over) = self.writing.worked() {
-                    let (seconds, hurt) = (over.seconds(), over.hurt);
-                    tracing::warn!(
-                        seconds,
-                        hurt,
-                        "the store takes writes again: renewals go on"
-                    );
-                }
-            }
+            Ok(_) | Err(_) => {}
         }
     }
 }

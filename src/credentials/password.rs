@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Provider, Wanted};
 use crate::clock::{Clock, Moment};
 use crate::principal::{DeviceToken, InstanceId, Principal};
+use crate::telemetry::episode::Episode;
 
 /// Who logs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,10 +89,16 @@ impl Provider {
                 (wanted, &account.password, opened)
             }
         };
+        let guesses = &engine.wrong_passwords;
         if secret.matches(password) {
+            guesses.right();
             return Ok(wanted);
         }
-        Err(engine.wrong_passwords.count(caller, opened))
+        let error = guesses.count(caller, opened);
+        if let PasswordError::TooManyWrong { .. } = error {
+            guesses.too_many();
+        }
+        Err(error)
     }
 }
 
@@ -115,6 +122,8 @@ enum Opened {
 pub(super) struct WrongPasswords {
     /// When they came, oldest first; [`MOST_WRONG`] at most.
     counted: Mutex<HashMap<Guess, Vec<Moment>>>,
+    /// Wrong ones come too often.
+    guessing: Episode,
     clock: Clock,
 }
 
@@ -122,7 +131,26 @@ impl WrongPasswords {
     pub(super) fn new(clock: Clock) -> WrongPasswords {
         WrongPasswords {
             counted: Mutex::default(),
+            guessing: Episode::ending_after(REMEMBERED),
             clock,
+        }
+    }
+
+    /// A caller knew the password.
+    fn right(&self) {
+        if let Some(over) = self.guessing.worked() {
+            let (seconds, hurt) = (over.seconds(), over.hurt);
+            tracing::warn!(seconds, hurt, "wrong passwords no longer come too often");
+        }
+    }
+
+    /// A wrong one is not even listened to.
+    fn too_many(&self) {
+        if self.guessing.failed() {
+            tracing::warn!(
+                "callers log in with wrong passwords, too often for an instance or account: further \
+                 ones are refused for a while"
+            );
         }
     }
 

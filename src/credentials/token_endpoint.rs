@@ -148,7 +148,11 @@ impl TokenEndpoint {
 
     /// Trades a pair for a new one.
     pub(super) async fn refresh(&self, call: Call) -> Reply {
-        self.call(&self.refreshes, call, auth::read_refresh).await
+        let reply = self.call(&self.refreshes, call, auth::read_refresh).await;
+        if let Reply::Answered(Answer::Limited { .. }) = &reply {
+            self.condition.unanswered(&"it answers refreshes with 429");
+        }
+        reply
     }
 
     /// Logs a principal in.
@@ -214,9 +218,9 @@ impl TokenEndpoint {
 
     fn answered(&self, status: http::StatusCode, answer: Answer) -> Reply {
         match answer {
-            Answer::Granted(_) | Answer::Rejected | Answer::Limited { .. } => {
-                self.condition.answered();
-            }
+            Answer::Granted(_) | Answer::Rejected => self.condition.answered(),
+            // Of a login it is told by who blocks all of them.
+            Answer::Limited { .. } => {}
             Answer::Unavailable | Answer::Unreadable => {
                 let (host, status) = (auth::HOST, status.as_u16());
                 tracing::debug!(

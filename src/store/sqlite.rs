@@ -201,7 +201,7 @@ impl Store for Sqlite {
     }
 
     async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error> {
-        self.health.check()?;
+        self.health.admit()?;
         self.turns.lease(principal, ttl).await
     }
 
@@ -210,7 +210,7 @@ impl Store for Sqlite {
         principal: &Principal,
         ttl: Duration,
     ) -> Result<(Lease, Result<Entry, Error>), Error> {
-        self.health.check()?;
+        self.health.admit()?;
         let (lease, entry) = self.turns.lease_and_load(principal, ttl).await?;
         Ok((lease, entry.map_err(|error| unloaded(principal, error))))
     }

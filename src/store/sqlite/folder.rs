@@ -36,8 +36,9 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
             give(&File::open(path)?, parent.unwrap_or(Path::new(".")))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let parent = path.parent().ok_or(error)?;
-            create(parent)?;
+            // Some filesystems, /proc for one, say so of a folder that they do not take.
+            let missing = path.parent().filter(|parent| !parent.exists());
+            create(missing.ok_or(error)?)?;
             create(path)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),

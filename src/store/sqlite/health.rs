@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::files;
 use super::held::Held;
 use crate::store::Error;
+use crate::telemetry::episode::Episode;
 
 /// Below this many free bytes no write is started: room for a full write-ahead log.
 const MIN_FREE: u64 = 8 * 1024 * 1024;
@@ -30,8 +31,10 @@ pub(super) struct Health {
     failure: Mutex<Option<String>>,
     /// The files that are open; not watched in tests of a medium alone.
     held: Option<Held>,
-    /// Whether one of them was removed or replaced, when somebody looked last.
-    moved: Mutex<bool>,
+    /// One of them was removed or replaced, when somebody looked last.
+    misplaced: Episode,
+    /// Writes fail, or would.
+    unwritable: Episode,
     /// Set once the files are closed.
     closed: AtomicBool,
     /// What is wrong with the file; no write makes that good again.
@@ -48,7 +51,8 @@ impl Health {
             path,
             failure: Mutex::new(None),
             held: None,
-            moved: Mutex::new(false),
+            misplaced: Episode::new(),
+            unwritable: Episode::new(),
             closed: AtomicBool::new(false),
             damage: OnceLock::new(),
             space: Mutex::new(None),
@@ -65,12 +69,10 @@ impl Health {
     /// Refuses with [`Error::Unwritable`] while a file that is open was removed or replaced: what
     /// is written to it would be gone with this process.
     pub(super) fn in_place(&self) -> Result<(), Error> {
-        let moved = self.held.as_ref().and_then(Held::moved);
-        let mut before = self.moved.lock().expect("nothing panics under this lock");
-        let changed = std::mem::replace(&mut *before, moved.is_some()) != moved.is_some();
-        let Some(path) = moved else {
-            if changed {
-                tracing::info!("the store's files are back in their place");
+        let Some(path) = self.held.as_ref().and_then(Held::moved) else {
+            if let Some(over) = self.misplaced.worked() {
+                let (seconds, hurt) = (over.seconds(), over.hurt);
+                tracing::warn!(seconds, hurt, "the store's files are back in their place");
             }
             return Ok(());
         };
@@ -79,7 +81,7 @@ impl Health {
              process that uses it and start again",
             path.display()
         );
-        if changed {
+        if self.misplaced.found_failing() {
             tracing::error!(%why, "the store's files are not in their place: no renewal is started");
         }
         Err(Error::Unwritable(why))
@@ -100,7 +102,18 @@ impl Health {
         self.damage.get().is_some()
     }
 
-    /// Refuses with [`Error::Unwritable`] while a write could not be made durable.
+    /// Refuses a renewal with [`Error::Unwritable`] while a write could not be made durable.
+    pub(super) fn admit(&self) -> Result<(), Error> {
+        self.check().inspect_err(|_| {
+            // What is wrong was told when it was found.
+            let hurt = [&self.misplaced, &self.unwritable];
+            for episode in hurt.into_iter().filter(|episode| episode.is_failing()) {
+                let _ = episode.failed();
+            }
+        })
+    }
+
+    /// An [`Error::Unwritable`] while a write could not be made durable.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::Closed);
@@ -116,7 +129,12 @@ impl Health {
         match &*space {
             Some((at, found)) if at.elapsed() < SPACE_HOLDS => found.clone(),
             _ => {
-                let found = self.space_left().map_err(Error::Unwritable);
+                let found = self.space_left();
+                match &found {
+                    Ok(()) => self.works(),
+                    Err(why) => self.fails(self.unwritable.found_failing(), why),
+                }
+                let found = found.map_err(Error::Unwritable);
                 *space = Some((Instant::now(), found.clone()));
                 found
             }
@@ -131,11 +149,22 @@ impl Health {
     /// A write failed. Answers the reason as an error.
     pub(super) fn failed(&self, why: String) -> Error {
         let mut failure = self.failure.lock().expect("nothing panics under this lock");
-        if failure.is_none() {
-            tracing::error!(%why, "the store cannot be written: no renewal is started");
-        }
+        self.fails(self.unwritable.failed(), &why);
         *failure = Some(why.clone());
         Error::Unwritable(why)
+    }
+
+    fn fails(&self, is_news: bool, why: &str) {
+        if is_news {
+            tracing::error!(why, "the store cannot be written: no renewal is started");
+        }
+    }
+
+    fn works(&self) {
+        if let Some(over) = self.unwritable.worked() {
+            let (seconds, hurt) = (over.seconds(), over.hurt);
+            tracing::warn!(seconds, hurt, "the store can be written again");
+        }
     }
 
     /// The file turned out to be damaged: what is still readable is served, and nothing renewed.
@@ -151,7 +180,9 @@ impl Health {
     /// A write works again.
     pub(super) fn recovered(&self) {
         *self.failure.lock().expect("nothing panics under this lock") = None;
-        tracing::info!("the store can be written again");
+        // There may be too little space all the same: the next look tells.
+        *self.space.lock().expect("nothing panics under this lock") = None;
+        let _ = self.check();
     }
 
     pub(super) fn is_failing(&self) -> bool {

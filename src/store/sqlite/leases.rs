@@ -17,6 +17,7 @@ use super::owners::{Alive, Life, Owners};
 use super::transaction::Transaction;
 use crate::principal::Principal;
 use crate::store::{Lease, RunId};
+use crate::telemetry::episode::Episode;
 
 /// Pages in the write-ahead log after which it starts over. It holds the same few pages again and
 /// again, and SQLite steps over all copies of a page to add one; starting over costs no fsync here.
@@ -36,6 +37,8 @@ pub(super) struct Leases {
     /// Where they are.
     paths: [PathBuf; 3],
     looked: Instant,
+    /// The file cannot be opened.
+    unopened: Episode,
     directory: PathBuf,
     owners: Owners,
     /// This process run, as it stands in the rows.
@@ -79,6 +82,7 @@ impl Leases {
             files: identities(&paths),
             paths,
             looked: Instant::now(),
+            unopened: Episode::new(),
             directory,
             owners,
             owner: run.to_string(),
@@ -146,10 +150,20 @@ impl Leases {
     /// To be called now and then while leases are held: writes them down again if the file was
     /// removed or replaced.
     pub(super) fn look(&mut self) {
-        if self.looked.elapsed() >= LOOK_EVERY
-            && let Err(error) = self.healed(|_| Ok(()))
-        {
-            tracing::warn!(%error, "leases.db cannot be opened anew");
+        if self.looked.elapsed() < LOOK_EVERY {
+            return;
+        }
+        match self.healed(|_| Ok(())) {
+            Ok(()) => {
+                if let Some(over) = self.unopened.worked() {
+                    let seconds = over.seconds();
+                    tracing::warn!(seconds, "leases.db is open again");
+                }
+            }
+            Err(error) if self.unopened.failed() => {
+                tracing::warn!(%error, "leases.db cannot be opened anew");
+            }
+            Err(_) => {}
         }
     }
 

@@ -14,6 +14,7 @@ use super::files;
 use super::health::Health;
 use super::lane::Lane;
 use super::owners::Alive;
+use crate::telemetry::episode::Episode;
 
 /// How often it looks: a few calls of stat(2).
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -32,6 +33,8 @@ struct Watcher {
     db: Connection,
     health: Arc<Health>,
     alive: Arc<Mutex<Alive>>,
+    /// The lock file cannot be made anew.
+    locking: Episode,
     log: LogState,
 }
 
@@ -53,6 +56,7 @@ impl Watch {
             db,
             health,
             alive,
+            locking: Episode::new(),
             log: LogState {
                 seen: None,
                 since: Instant::now(),
@@ -73,6 +77,8 @@ impl Watch {
 
 impl Watcher {
     fn look(&mut self) {
+        // Also tells of too little space, and of its end, while nobody asks.
+        let _ = self.health.check();
         if self.health.in_place().is_err() {
             return;
         }
@@ -82,15 +88,26 @@ impl Watcher {
             .expect("nothing panics under this lock")
             .renew();
         match renewed {
-            Ok(false) => {}
+            Ok(false) => self.lock_works(),
             Ok(true) => tracing::warn!(
                 "owners/ was removed, or this run's lock file in it: both are made anew; other \
                  processes wait for the leases of a run without one until they end"
             ),
-            Err(error) => tracing::warn!(%error, "the lock file in owners/ cannot be made anew"),
+            Err(error) => {
+                if self.locking.failed() {
+                    tracing::warn!(%error, "the lock file in owners/ cannot be made anew");
+                }
+            }
         }
         if self.log.is_quiet(&self.health) && !self.health.is_damaged() {
             self.empty_log();
+        }
+    }
+
+    fn lock_works(&self) {
+        if let Some(over) = self.locking.worked() {
+            let seconds = over.seconds();
+            tracing::warn!(seconds, "the lock file in owners/ is in its place again");
         }
     }
 
