@@ -159,10 +159,14 @@ impl Budget {
             .map(of)
             .max()
             .unwrap_or_default();
-        let Next { slot, blocked } = queue.next();
+        let next = queue.next();
+        if next.slot == Moment::default() {
+            // Nothing is known that would keep anybody from standing in line.
+            return next;
+        }
         Next {
-            slot: slot.plus(later),
-            blocked,
+            slot: next.slot.plus(later),
+            ..next
         }
     }
 

@@ -125,4 +125,47 @@ mod tests {
             " WARN panic: a \"thread\"\npanicked thread=worker-0\n"
         );
     }
+
+    /// Says to the test below that it runs in a process of its own, whose panics are logged.
+    const APART: &str = "DAMOOV_PROXY_TEST_PANICS";
+
+    #[test]
+    fn a_panic_is_a_line_that_repeats_nothing_but_what_stands_in_the_code() {
+        if std::env::var_os(APART).is_some() {
+            let log = crate::telemetry::Log::open(Format::Json).unwrap();
+            log_panics(log.lines().clone());
+            let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+            let put_together = format!("{}-of-a-caller", "text");
+            let panics = move || -> () { panic!("{put_together}") };
+            let _ = named("first").spawn(panics).unwrap().join();
+            let written = || -> () { panic!("as it is written") };
+            let _ = named("second").spawn(written).unwrap().join();
+            return;
+        }
+        let name = "a_panic_is_a_line_that_repeats_nothing_but_what_stands_in_the_code";
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--nocapture", name])
+            .env(APART, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!said.contains("text-of-a-caller"), "{said}");
+        let object = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
+        let lines: Vec<_> = said.lines().filter_map(object).collect();
+        let [first, second] = &lines[..] else {
+            panic!("{said}")
+        };
+        assert_eq!(
+            (&first["thread"], &second["thread"]),
+            (&"first".into(), &"second".into())
+        );
+        assert_eq!(
+            (&first["target"], &first["level"]),
+            (&"panic".into(), &"ERROR".into())
+        );
+        assert!(first["says"].is_null(), "{first}");
+        assert_eq!(second["says"], "as it is written");
+        let place = first["location"].as_str().unwrap();
+        assert!(place.starts_with("src/telemetry/line.rs:"), "{place}");
+    }
 }
