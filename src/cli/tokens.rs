@@ -1,6 +1,7 @@
 //! `tokens`: looks at the store and changes it, also beside a running proxy, which follows within a
 //! second. Never prints a token.
 
+mod backup;
 mod export;
 mod forget;
 mod import;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use self::backup::backup;
 use self::export::export;
 use self::forget::forget;
 use self::import::import;
@@ -42,6 +44,8 @@ pub enum Command {
     Import(import::Arguments),
     /// Write the tokens in clear, for `tokens import` into another store
     Export(export::Arguments),
+    /// Copy the store to a file, also beside a running proxy; never copy its files by hand
+    Backup(backup::Arguments),
     /// Refresh some of the stored pairs, to see whether they are good; never logs in
     Verify(verify::Arguments),
     /// Seal every pair with the current store key, so that old ones can be dropped
@@ -85,13 +89,14 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
                 let open = open_store(&settings.store).await?;
                 verify(open, loaded.settings, arguments).await
             }
-            Command::List | Command::Show(_) | Command::Export(_) => {
+            Command::List | Command::Show(_) | Command::Export(_) | Command::Backup(_) => {
                 let Some(looked_at) = look(&settings.store).await? else {
                     return Ok(no_store(&command, settings));
                 };
                 match &command {
                     Command::Show(one) => show(&looked_at, &one.principal).await,
                     Command::Export(arguments) => export(&looked_at, arguments).await,
+                    Command::Backup(arguments) => backup(&looked_at, settings, arguments).await,
                     _ => list(&looked_at.store).await,
                 }
             }

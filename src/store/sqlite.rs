@@ -6,6 +6,7 @@
 //! single entries, one for listings, one for leases and what is read under them, one that looks for
 //! changes, and for a while one that checks a large file. The engine's methods ask them by channel.
 
+mod backup;
 mod budget;
 mod changes;
 mod columns;
@@ -42,6 +43,7 @@ use crate::store::{
     Change, Class, Commit, Entry, Error, Generation, Guard, Guarded, KeyId, Lease, LoginBudget,
     LoginWindows, Note, Record, Resealed, RunId, Slot, SlotId, Store,
 };
+pub use backup::{Backup, BackupError};
 use changes::Changes;
 pub use files::OpenError;
 use files::{Checked, is_damage};

@@ -25,9 +25,10 @@ const COPIES: u32 = 5;
 
 /// A store that can only be read.
 pub struct Look {
-    path: PathBuf,
+    /// Of `tokens.db`.
+    pub(super) path: PathBuf,
     clock: Clock,
-    lane: Lane<Job<Connection>>,
+    pub(super) lane: Lane<Job<Connection>>,
 }
 
 /// Opens the store in the directory `path` for reading, beside whatever uses it; `None` if there is
