@@ -22,6 +22,8 @@ mod main_job;
 mod auth_endpoints;
 // The life of tokens: every fault of a renewal, of Damoov, of the store.
 mod tokens;
+// The store's folder: commands that look, commands of root, files that are moved, backups.
+mod folder;
 // Hostile and odd requests, byte by byte.
 mod requests;
 // Renewal and replay of one request: what the API receives the second time.

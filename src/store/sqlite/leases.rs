@@ -264,6 +264,15 @@ impl Leases {
         old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
             .map_err(io::Error::other)?;
         drop(old);
+        let now = identities(&self.paths);
+        let mut still = now.iter().zip(&self.files);
+        // Some of the old files with some new ones make no database. What another process has made
+        // anew in the meantime are three new ones.
+        if still.any(|(now, before)| now.is_some() && now == before) {
+            for file in &self.paths {
+                files::remove_if_there(file)?;
+            }
+        }
         self.settled = Some(Instant::now() + SETTLES_IN);
         (self.db, _) = open_or_replace(&self.paths)?;
         self.files = identities(&self.paths);

@@ -70,15 +70,16 @@ async fn the_part_of_a_child() {
     };
     let store = open(Path::new(&directory), run(), Clock::real()).unwrap();
     match part.as_str() {
-        "hold a lease" => hold_a_lease(&store).await,
+        "hold a lease" => hold_a_lease(&store, 1, Duration::from_secs(600)).await,
+        "hold a short lease" => hold_a_lease(&store, 2, Duration::from_secs(2)).await,
         "commit" => commit_for_ever(&store).await,
         "fill the disk" => fill_the_disk(&store).await,
         other => panic!("no such part: {other}"),
     }
 }
 
-async fn hold_a_lease(store: &Sqlite) {
-    let lease = store.lease(&user(1), Duration::from_secs(600)).await;
+async fn hold_a_lease(store: &Sqlite, of: u64, ttl: Duration) {
+    let lease = store.lease(&user(of), ttl).await;
     say(format!("{lease:?}"));
     std::future::pending().await
 }
@@ -185,4 +186,74 @@ fn a_full_disk_refuses_writes_and_leases_until_a_probe_succeeds() {
     let directory = Directory::default();
     let mut actor = Actor::play("fill the disk", &directory);
     assert_eq!(actor.hear().as_deref(), Some("recovered"));
+}
+
+#[tokio::test]
+async fn a_missing_lock_file_voids_no_lease() {
+    let directory = Directory::default();
+    let (one, other) = (directory.open(run()), directory.open(run()));
+    let ttl = Duration::from_secs(600);
+    one.lease(&user(1), ttl).await.unwrap();
+    fs::remove_dir_all(directory.path().join("owners")).unwrap();
+    for _ in 0..20 {
+        assert_eq!(other.lease(&user(1), ttl).await, Ok(Lease::Held));
+    }
+    // A killed one cannot make its file anew: its leases last their time.
+    let mut owner = Actor::play("hold a short lease", &directory);
+    owner.hear().unwrap();
+    owner.kill();
+    fs::remove_dir_all(directory.path().join("owners")).unwrap();
+    assert_eq!(other.lease(&user(2), ttl).await, Ok(Lease::Held));
+    let granted = async {
+        while other.lease(&user(2), ttl).await == Ok(Lease::Held) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let granted = tokio::time::timeout(Duration::from_secs(20), granted).await;
+    granted.expect("the ttl ends it");
+}
+
+#[tokio::test]
+async fn the_leases_of_a_killed_process_are_void_once_another_has_started() {
+    let directory = Directory::default();
+    let mut owner = Actor::play("hold a lease", &directory);
+    owner.hear().unwrap();
+    owner.kill();
+    // It removes the lock file of the dead.
+    let store = directory.open(run());
+    let locks = fs::read_dir(directory.path().join("owners")).unwrap();
+    assert_eq!(locks.count(), 1);
+    let granted = Lease::Granted { orphaned: true };
+    let lease = store.lease(&user(1), Duration::from_secs(9)).await;
+    assert_eq!(lease, Ok(granted));
+}
+
+#[tokio::test]
+async fn leases_outlive_the_removal_of_their_files() {
+    for gone in [
+        &["leases.db", "leases.db-wal", "leases.db-shm"][..],
+        &["leases.db"],
+        &["leases.db-wal"],
+        &["leases.db-shm"],
+    ] {
+        let directory = Directory::default();
+        let (one, other) = (directory.open(run()), directory.open(run()));
+        let ttl = Duration::from_secs(600);
+        one.lease(&user(1), ttl).await.unwrap();
+        for name in gone {
+            fs::remove_file(directory.path().join(name)).unwrap();
+        }
+        let started = tokio::time::Instant::now();
+        while started.elapsed() < Duration::from_millis(1_200) {
+            assert_eq!(
+                other.lease(&user(1), ttl).await,
+                Ok(Lease::Held),
+                "{gone:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let granted = Lease::Granted { orphaned: false };
+        assert_eq!(other.lease(&user(2), ttl).await, Ok(granted), "{gone:?}");
+        assert_eq!(one.lease(&user(2), ttl).await, Ok(Lease::Held), "{gone:?}");
+    }
 }
