@@ -174,7 +174,7 @@ fn of_credentials(criterion: &mut Criterion, runtime: &Runtime) {
             holder.expect("one that counts").expect("one of ours")
         });
     });
-    runtime.block_on(background.finish());
+    runtime.block_on(background.finish(Duration::ZERO));
 }
 
 fn of_content(criterion: &mut Criterion, runtime: &Runtime) {

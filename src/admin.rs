@@ -1,12 +1,14 @@
 //! The `[status]` listener: whether the process lives, has started and is ready, and its metrics.
-//! GET only; never shares the listener of requests. It answers nothing before requests are served,
-//! so that whoever gets an answer knows that the process has started.
+//! GET and HEAD only; never shares the listener of requests. It answers before the store is opened:
+//! that may take a while, and who probes is to know that it goes on.
+
+mod places;
+mod readiness;
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,18 +21,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-use crate::credentials::Provider;
+pub use self::readiness::{Code, Condition, Engine, Running};
+
+use self::places::{Place, Places};
+use self::readiness::{Readiness, Report};
+
 use crate::error::Error;
 use crate::metrics::{Format, Metrics};
 use crate::proxy::head;
 use crate::server::Stage;
-use crate::store;
+use crate::telemetry;
 use crate::telemetry::episode::{Chain, Episode};
 
-/// More connections than this wait in the backlog.
-const MAX_CONNECTIONS: usize = 64;
 /// From the first byte that could come to the last one of a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long accepting rests when the system is out of descriptors.
@@ -38,33 +41,16 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// What the listener tells.
 pub struct Status<E> {
-    /// Which hosts and origins may ask.
+    /// Which hosts and origins may ask for metrics.
     pub head: head::Settings,
-    /// Whether credentials can be renewed, and how many there are.
-    pub engine: E,
     /// Every metric.
     pub metrics: Arc<Metrics>,
     /// Whether requests are still taken.
     pub stage: watch::Receiver<Stage>,
-}
-
-/// What is asked of the renewal engine.
-pub trait Engine: Send + Sync + 'static {
-    /// Whether renewals can be made durable.
-    fn writable(&self) -> Result<(), store::Error>;
-
-    /// Brings those metrics up to date that are read off rather than counted.
-    fn report(&self) -> impl Future<Output = ()> + Send;
-}
-
-impl Engine for Provider {
-    fn writable(&self) -> Result<(), store::Error> {
-        Provider::writable(self)
-    }
-
-    fn report(&self) -> impl Future<Output = ()> + Send {
-        Provider::report(self)
-    }
+    /// Whether the log can be written.
+    pub log: telemetry::Health,
+    /// Whether credentials can be renewed, and how many there are; unset until it has started.
+    pub engine: Arc<OnceLock<E>>,
 }
 
 /// Listens; nothing is answered before [`serve`].
@@ -72,56 +58,47 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Answers until the server stops: while requests drain, probes still get to know it.
+/// Answers until it is dropped: while requests drain and renewals end, probes still get to know it.
 pub async fn serve(listener: TcpListener, status: Status<impl Engine>) {
-    let mut stage = status.stage.clone();
-    let status = Arc::new(status);
+    let status = Arc::new(Answers {
+        readiness: Readiness::default(),
+        status,
+    });
     let failing = Episode::new();
-    let answering = async {
-        let mut connections = JoinSet::new();
-        loop {
-            if connections.len() >= MAX_CONNECTIONS {
-                connections.join_next().await;
-            }
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        if let Some(over) = failing.worked() {
-                            let seconds = over.seconds();
-                            tracing::warn!(seconds, "connections of [status] are accepted again");
-                        }
-                        connections.spawn(converse(stream, status.clone()));
+    let mut places = Places::default();
+    loop {
+        places.make_room().await;
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    if let Some(over) = failing.worked() {
+                        let seconds = over.seconds();
+                        tracing::warn!(seconds, "connections of [status] are accepted again");
                     }
-                    Err(error) => {
-                        if failing.failed() {
-                            tracing::warn!(%error, "cannot accept connections of [status]; resting");
-                        }
-                        tokio::time::sleep(ACCEPT_REST).await;
+                    let place = Place::default();
+                    places.take(place.clone(), converse(stream, status.clone(), place));
+                }
+                Err(error) => {
+                    if failing.failed() {
+                        tracing::warn!(%error, "cannot accept connections of [status]; resting");
                     }
-                },
-                Some(_) = connections.join_next() => {}
-            }
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            },
+            () = places.someone_leaves() => {}
         }
-    };
-    tokio::select! {
-        () = answering => {}
-        _ = stage.wait_for(|stage| *stage == Stage::Stopping) => {}
     }
 }
 
-async fn converse(stream: TcpStream, status: Arc<Status<impl Engine>>) {
+async fn converse(stream: TcpStream, status: Arc<Answers<impl Engine>>, place: Place) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (head, _content) = request.into_parts();
         let status = status.clone();
+        let answering = place.answering();
         async move {
-            if head.uri.path() == "/metrics" {
-                status.engine.report().await;
-                status
-                    .metrics
-                    .ready
-                    .set(i64::from(status.not_ready().is_empty()));
-            }
-            Ok::<_, Infallible>(status.answer(&head).map(Full::new))
+            let answer = status.answer(&head).await;
+            drop(answering);
+            Ok::<_, Infallible>(answer.map(Full::new))
         }
     });
     let connection = http1::Builder::new()
@@ -133,54 +110,44 @@ async fn converse(stream: TcpStream, status: Arc<Status<impl Engine>>) {
     }
 }
 
-impl<E: Engine> Status<E> {
-    fn answer(&self, head: &http::request::Parts) -> Response<Bytes> {
-        if head.method != Method::GET {
-            let mut refusal = answer(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "text/plain",
-                "use GET\n".to_owned(),
-            );
-            let get = HeaderValue::from_static("GET");
+/// What the listener answers.
+struct Answers<E> {
+    readiness: Readiness,
+    status: Status<E>,
+}
+
+impl<E: Engine> Answers<E> {
+    async fn answer(&self, head: &http::request::Parts) -> Response<Bytes> {
+        if !matches!(head.method, Method::GET | Method::HEAD) {
+            let why = "use GET or HEAD\n".to_owned();
+            let mut refusal = answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", why);
+            let get = HeaderValue::from_static("GET, HEAD");
             refusal.headers_mut().insert(header::ALLOW, get);
             return refusal;
         }
-        let target = match head::check(head, head::Seen::of(&head.headers), &self.head) {
-            Ok(target) => target,
-            Err(rejection) => return Error::from(rejection).answer(),
-        };
-        match target.path() {
-            "/livez" | "/startupz" => probe(Vec::new()),
-            "/readyz" => probe(self.not_ready()),
+        let Status { metrics, .. } = &self.status;
+        match head.uri.path() {
+            // Probes come under any name: of a pod, of a service, of a load balancer's choice.
+            "/livez" => Report::of(Vec::new(), Vec::new()).answer(),
+            "/startupz" => self.readiness.started(&self.status).answer(),
+            "/readyz" => self.readiness.look(&self.status).await.answer(),
             "/metrics" => {
+                let seen = head::Seen::of(&head.headers);
+                if let Err(rejection) = head::check(head, seen, &self.status.head) {
+                    return Error::from(rejection).answer();
+                }
+                if let Some(engine) = self.status.engine.get() {
+                    engine.report().await;
+                }
+                let is_ready = self.readiness.reasons(&self.status).is_empty();
+                metrics.ready.set(i64::from(is_ready));
                 let format = Format::asked_for(&head.headers);
-                let content = self.metrics.encode(format);
+                let content = metrics.encode(format);
                 answer(StatusCode::OK, format.content_type(), content)
             }
             _ => Error::RouteUnknown.answer(),
         }
     }
-
-    fn not_ready(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
-        if *self.stage.borrow() > Stage::Serving {
-            reasons.push("requests are draining".to_owned());
-        }
-        if let Err(error) = self.engine.writable() {
-            reasons.push(error.to_string());
-        }
-        reasons
-    }
-}
-
-/// 200 where nothing speaks against it, else 503 with the reasons.
-fn probe(reasons: Vec<String>) -> Response<Bytes> {
-    let status = match reasons.is_empty() {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let content = serde_json::json!({ "ok": reasons.is_empty(), "reasons": reasons });
-    answer(status, "application/json", content.to_string())
 }
 
 fn answer(status: StatusCode, kind: &'static str, content: String) -> Response<Bytes> {
@@ -195,10 +162,12 @@ fn answer(status: StatusCode, kind: &'static str, content: String) -> Response<B
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store;
+    use crate::telemetry::Log;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// What its store says.
-    struct Still(Result<(), store::Error>);
+    /// What its store says, and what it suffers from.
+    struct Still(Result<(), store::Error>, Vec<(Code, String)>);
 
     impl Engine for Still {
         fn writable(&self) -> Result<(), store::Error> {
@@ -206,84 +175,187 @@ mod tests {
         }
 
         async fn report(&self) {}
+
+        fn unreachable(&self) -> Option<(&str, std::time::SystemTime)> {
+            None
+        }
+
+        async fn conditions(&self) -> Vec<(Code, String)> {
+            self.1.clone()
+        }
     }
 
-    fn status(writable: Result<(), store::Error>) -> (Status<Still>, watch::Sender<Stage>) {
+    fn status(engine: Option<Still>) -> (Answers<Still>, watch::Sender<Stage>) {
         let (sender, stage) = watch::channel(Stage::Serving);
+        let started = Arc::new(OnceLock::new());
+        if let Some(engine) = engine {
+            assert!(started.set(engine).is_ok());
+        }
+        let log = Log::open(telemetry::Format::Text).unwrap();
         let status = Status {
             head: head::Settings::default(),
-            engine: Still(writable),
+            engine: started,
             metrics: Arc::default(),
             stage,
+            log: log.lines().health(),
         };
-        (status, sender)
+        let readiness = Readiness::default();
+        (Answers { readiness, status }, sender)
     }
 
-    fn answered(status: &Status<Still>, method: Method, path: &str) -> Response<Bytes> {
+    fn well() -> Option<Still> {
+        Some(Still(Ok(()), Vec::new()))
+    }
+
+    async fn answered(status: &Answers<Still>, method: Method, path: &str) -> Response<Bytes> {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, "localhost")
+            .header(header::HOST, "pod-7.example:9091")
             .body(())
             .unwrap();
-        status.answer(&request.into_parts().0)
+        status.answer(&request.into_parts().0).await
     }
 
-    fn get(status: &Status<Still>, path: &str) -> (u16, String) {
-        let answer = answered(status, Method::GET, path);
-        let text = String::from_utf8(answer.body().to_vec()).unwrap();
-        (answer.status().as_u16(), text)
-    }
-
-    #[test]
-    fn a_store_that_cannot_be_written_is_not_ready_and_says_why() {
-        let (status, _stage) = status(Err(store::Error::Unwritable("disk full".to_owned())));
-        let (code, why) = get(&status, "/readyz");
-        assert_eq!(code, 503);
-        assert!(why.contains("disk full"), "{why}");
-        assert_eq!(get(&status, "/livez").0, 200);
-        assert_eq!(get(&status, "/startupz").0, 200);
-    }
-
-    #[test]
-    fn while_requests_drain_it_is_not_ready() {
-        let (status, stage) = status(Ok(()));
-        stage.send_replace(Stage::Draining);
-        assert_eq!(get(&status, "/readyz").0, 503);
-        assert_eq!(get(&status, "/livez").0, 200);
-    }
-
-    #[test]
-    fn nothing_but_get_and_nothing_but_its_own_paths() {
-        let (status, _stage) = status(Ok(()));
-        for method in [Method::POST, Method::HEAD, Method::TRACE] {
-            let answer = answered(&status, method, "/livez");
-            assert_eq!(answer.status(), 405);
-            assert_eq!(answer.headers()[header::ALLOW], "GET");
-        }
-        assert_eq!(get(&status, "/trips").0, 404);
-        assert_eq!(get(&status, "/livez/../metrics").0, 400);
+    async fn get(status: &Answers<Still>, path: &str) -> (u16, serde_json::Value) {
+        let answer = answered(status, Method::GET, path).await;
+        let json = serde_json::from_slice(answer.body()).unwrap_or_default();
+        (answer.status().as_u16(), json)
     }
 
     #[tokio::test]
-    async fn metrics_come_over_the_socket_and_a_rebound_name_is_not_served() {
-        let (status, stage) = status(Ok(()));
+    async fn a_store_that_cannot_be_written_is_not_ready_and_says_why() {
+        let full = store::Error::Unwritable("disk full".to_owned());
+        let (status, _stage) = status(Some(Still(Err(full), Vec::new())));
+        let (code, said) = get(&status, "/readyz").await;
+        assert_eq!((code, &said["ok"]), (503, &false.into()));
+        assert_eq!(said["reasons"][0]["code"], "store_unwritable");
+        let why = said["reasons"][0]["message"].as_str().unwrap();
+        assert!(why.contains("disk full"), "{why}");
+        assert_eq!(get(&status, "/livez").await.0, 200);
+        assert_eq!(get(&status, "/startupz").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn before_the_store_is_open_it_is_starting_and_alive() {
+        let (status, _stage) = status(None);
+        for path in ["/readyz", "/startupz"] {
+            let (code, said) = get(&status, path).await;
+            assert_eq!(
+                (code, &said["reasons"][0]["code"]),
+                (503, &"starting".into())
+            );
+        }
+        assert_eq!(get(&status, "/livez").await.0, 200);
+        assert!(status.status.engine.set(well().unwrap()).is_ok());
+        assert_eq!(get(&status, "/readyz").await.0, 200);
+        assert_eq!(get(&status, "/startupz").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn while_requests_drain_it_is_not_ready() {
+        let (status, stage) = status(well());
+        for stage_of_the_end in [Stage::Leaving, Stage::Draining, Stage::Stopping] {
+            stage.send_replace(stage_of_the_end);
+            let (code, said) = get(&status, "/readyz").await;
+            assert_eq!(
+                (code, &said["reasons"][0]["code"]),
+                (503, &"draining".into())
+            );
+            assert_eq!(get(&status, "/livez").await.0, 200);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_keep_it_from_serving_is_degraded_since_it_was_seen_first() {
+        let blocked = (Code::LoginBlocked, "for 60 s".to_owned());
+        let (status, _stage) = status(Some(Still(Ok(()), vec![blocked])));
+        let (code, first) = get(&status, "/readyz").await;
+        assert_eq!((code, &first["ok"]), (200, &true.into()));
+        assert_eq!(first["reasons"], serde_json::json!([]));
+        assert_eq!(first["degraded"][0]["code"], "login_blocked");
+        assert_eq!(first["degraded"][0]["message"], "for 60 s");
+        let since = first["degraded"][0]["since"].as_str().unwrap();
+        assert!(since.parse::<jiff::Timestamp>().is_ok(), "{since}");
+        assert_eq!(get(&status, "/readyz").await.1, first);
+    }
+
+    #[tokio::test]
+    async fn nothing_but_get_and_head_and_nothing_but_its_own_paths() {
+        let (status, _stage) = status(well());
+        for method in [Method::POST, Method::DELETE, Method::TRACE] {
+            let answer = answered(&status, method, "/livez").await;
+            assert_eq!(answer.status(), 405);
+            assert_eq!(answer.headers()[header::ALLOW], "GET, HEAD");
+        }
+        assert_eq!(
+            answered(&status, Method::HEAD, "/livez").await.status(),
+            200
+        );
+        assert_eq!(get(&status, "/trips").await.0, 404);
+        assert_eq!(get(&status, "/livez/../metrics").await.0, 404);
+    }
+
+    async fn exchange(address: SocketAddr, head: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("{head}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn listening() -> (SocketAddr, watch::Sender<Stage>) {
+        let (answers, stage) = status(well());
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve(listener, status));
-        for (host, expected) in [
-            ("localhost", "damoov_proxy_build_info"),
-            ("evil.example", "misdirected"),
+        tokio::spawn(serve(listener, answers.status));
+        (address, stage)
+    }
+
+    #[tokio::test]
+    async fn probes_answer_any_host_and_metrics_those_that_are_served() {
+        let (address, _stage) = listening().await;
+        for (head, expected) in [
+            (
+                "GET /metrics HTTP/1.1\r\nHost: localhost\r\n",
+                "damoov_proxy_build_info",
+            ),
+            (
+                "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n",
+                "misdirected",
+            ),
+            (
+                "GET /metrics HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n",
+                "origin_forbidden",
+            ),
+            (
+                "GET /readyz HTTP/1.1\r\nHost: evil.example\r\n",
+                "HTTP/1.1 200 OK",
+            ),
+            ("GET /livez HTTP/1.0\r\n", "HTTP/1.0 200 OK"),
+            (
+                "HEAD /readyz HTTP/1.1\r\nHost: pod-7\r\n",
+                "HTTP/1.1 200 OK",
+            ),
         ] {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            let request =
-                format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
+            let answer = exchange(address, head).await;
             assert!(answer.contains(expected), "{answer}");
+            let has_no_content = answer.ends_with("\r\n\r\n");
+            assert_eq!(has_no_content, head.starts_with("HEAD"), "{answer}");
         }
-        stage.send_replace(Stage::Stopping);
-        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_says_nothing_gives_way_to_a_probe() {
+        let (address, _stage) = listening().await;
+        let mut silent = Vec::new();
+        for _ in 0..2 * places::MOST {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let answer = exchange(address, "GET /livez HTTP/1.1\r\nHost: x\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        // The oldest one was closed.
+        assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0);
     }
 }

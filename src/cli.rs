@@ -20,11 +20,11 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{self, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 
 use self::output::{print, say};
 use crate::config::{self, Environment, Loaded, Secrets, Settings};
 use crate::server;
+use crate::signals::{Signals, interrupted};
 use crate::telemetry::episode::Chain;
 
 /// damoov-proxy stands in front of the Damoov telematics APIs: callers name a user, it attaches
@@ -65,9 +65,18 @@ pub enum Command {
 }
 
 /// Does what the arguments of this process ask for.
-pub fn main() -> ExitCode {
+///
+/// `signals`: caught since this process began.
+pub fn main(signals: io::Result<Signals>) -> ExitCode {
+    let signals = match signals {
+        Ok(signals) => signals,
+        Err(error) => {
+            say(&format!("error: signals cannot be caught: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     match Cli::try_parse().and_then(Cli::without_useless_config) {
-        Ok(cli) => cli.run(),
+        Ok(cli) => cli.run(signals),
         Err(error) => shown(&error),
     }
 }
@@ -97,20 +106,29 @@ impl Cli {
     }
 
     /// Does what the arguments ask for; errors go to standard error.
-    pub fn run(self) -> ExitCode {
+    pub fn run(self, signals: Signals) -> ExitCode {
         let config = self.config;
         let done = match self.command {
-            None | Some(Command::Run) => run::run(config),
-            Some(Command::Check { offline }) => check::run(config, offline),
+            None | Some(Command::Run) => run::run(config, signals),
+            Some(Command::Check { offline }) => {
+                signals.release();
+                check::run(config, offline)
+            }
             #[cfg(feature = "simulator")]
-            Some(Command::Demo) => demo::run(),
+            Some(Command::Demo) => demo::run(signals),
             #[cfg(feature = "simulator")]
             Some(Command::Simulate(args)) => background_runtime().and_then(|runtime| {
-                runtime.block_on(simulate::run(*args))?;
+                runtime.block_on(simulate::run(*args, signals))?;
                 Ok(ExitCode::SUCCESS)
             }),
-            Some(Command::Tokens(command)) => tokens::run(config, command),
-            Some(Command::Budget(arguments)) => budget::run(config, &arguments),
+            Some(Command::Tokens(command)) => {
+                signals.release();
+                tokens::run(config, command)
+            }
+            Some(Command::Budget(arguments)) => {
+                signals.release();
+                budget::run(config, &arguments)
+            }
         };
         done.unwrap_or_else(Failure::report)
     }
@@ -205,20 +223,6 @@ fn background_runtime() -> Result<Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(Failure::other)
-}
-
-/// Returns when SIGINT or SIGTERM asks the command to end.
-async fn interrupted() {
-    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
-    if let [Ok(mut interrupt), Ok(mut terminate)] = signals {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    } else {
-        // The signals end the process by themselves then.
-        std::future::pending().await
-    }
 }
 
 /// Where the settings are.

@@ -44,7 +44,8 @@
 //! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections; `upstream::http1`: what is spoken on them, in the request's own task; `upstream::switch`: one for each WebSocket | know tokens |
 //! | [`proxy`] | the path; `proxy::head`: the checks before it | word an error, open a socket |
 //! | [`error`] | every error of the path and its answer, in one match | log |
-//! | [`server`] | listeners, handing out, workers, drain | look inside a request |
+//! | [`signals`] | which signal came; caught from the first instruction of `main` | know what follows from one |
+//! | [`server`] | listeners, handing out, workers; `server::stage`: from a signal to the end | look inside a request |
 //! | [`admin`] | health and metrics, on a listener of their own | share the callers' listener |
 //! | [`metrics`], [`telemetry`] | one struct with every metric, labels as enums; the log | see secrets |
 //! | `simulator` | a faithful Damoov with faults on demand (feature `simulator`) | be reachable from the path |
@@ -109,6 +110,7 @@ pub mod proxy;
 pub mod replay;
 pub mod secret;
 pub mod server;
+pub mod signals;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod store;

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts as CallerHead;
@@ -149,6 +149,13 @@ impl Proxy {
             access: parts.access,
             no_route,
         })
+    }
+}
+
+impl Proxy {
+    /// A host that cannot be connected to, and since when.
+    pub fn unreachable(&self) -> Option<(&str, SystemTime)> {
+        self.targets.values().find_map(Target::unreachable)
     }
 }
 

@@ -27,10 +27,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use self::answers::{Answers, answers};
-pub use self::stage::{Stage, follow_signals};
+pub use self::stage::{Begun, Ending, Stage};
 pub use self::worker::converse;
 
-use self::listen::{Acceptor, Socket};
+use self::listen::{Acceptor, Socket, Stream};
 use self::worker::Worker;
 use crate::telemetry::episode::Episode;
 use crate::{live, proxy};
@@ -40,6 +40,9 @@ const OTHER_DESCRIPTORS: u64 = 2048;
 
 /// A lack of room that had just been told of is told of again if it lasts this long.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
+
+/// From a caller's first packet to the last one of its connection's beginning.
+const LAST_CONNECTIONS: Duration = Duration::from_millis(50);
 
 /// How long accepting rests when the system is out of descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -51,7 +54,9 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     /// Connections from callers, over all workers.
     pub max_connections: usize,
-    /// How long answers may take to end after SIGTERM.
+    /// How long callers are still accepted after SIGTERM, and told to go elsewhere.
+    pub drain_delay: Duration,
+    /// How long answers may take to end once nobody is accepted any more.
     pub drain_timeout: Duration,
     /// Worker threads; at least 1.
     pub threads: usize,
@@ -168,6 +173,15 @@ pub struct Bound {
     sockets: Vec<Socket>,
 }
 
+/// What became of the answers after the end had begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Answers that ended.
+    pub ended: u64,
+    /// Answers that were cut off.
+    pub cut: u64,
+}
+
 /// Whether the groups that shall own unix sockets exist.
 pub fn check_groups(listeners: &[Listener]) -> Result<(), Error> {
     listeners.iter().try_for_each(|listener| match listener {
@@ -202,7 +216,7 @@ pub async fn serve<H: Handler>(
     bound: Bound,
     new_handler: impl Fn() -> H + Clone + Send + 'static,
     mut stage: watch::Receiver<Stage>,
-) -> io::Result<()> {
+) -> io::Result<Drained> {
     let Bound { settings, sockets } = bound;
     let workers = (0..settings.threads.max(1))
         .map(|number| {
@@ -218,34 +232,66 @@ pub async fn serve<H: Handler>(
     let free = Arc::new(Semaphore::new(settings.max_connections));
     let mut accepting = JoinSet::new();
     for socket in sockets {
-        accepting.spawn(accept(socket.start()?, workers.clone(), free.clone()));
+        let (workers, free) = (workers.clone(), free.clone());
+        accepting.spawn(accept(socket.start()?, workers, free, stage.clone()));
     }
-    // The sender may be gone without having said anything: that means stop, too.
-    let _ = stage.wait_for(|stage| *stage > Stage::Serving).await;
-    accepting.shutdown().await;
+    // The sender may be gone without having said anything: that means drain, too.
+    let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
+    accepting.join_all().await;
     let workers = Arc::into_inner(workers).expect("the accept loops, which shared it, have ended");
     // At once, not one after the other: they all have the same `drain_timeout`.
-    join_all(workers.into_iter().map(Worker::end)).await;
-    Ok(())
+    let drained = join_all(workers.into_iter().map(Worker::end)).await;
+    Ok(Drained {
+        ended: drained.iter().map(|drained| drained.ended).sum(),
+        cut: drained.iter().map(|drained| drained.cut).sum(),
+    })
 }
 
 /// Hands every socket to the worker with the fewest connections: a sidecar has few callers with
 /// long-lived connections, which a hash over the ports would spread badly.
-async fn accept(acceptor: Acceptor, workers: Arc<Vec<Worker>>, free: Arc<Semaphore>) {
+async fn accept(
+    acceptor: Acceptor,
+    workers: Arc<Vec<Worker>>,
+    free: Arc<Semaphore>,
+    mut stage: watch::Receiver<Stage>,
+) {
+    tokio::select! {
+        () = accept_all(&acceptor, &workers, &free) => {}
+        _ = stage.wait_for(|stage| *stage >= Stage::Draining) => {}
+    }
+    // Between the last look at who has connected and the end of listening somebody might connect,
+    // and be reset.
+    match acceptor.turn_away() {
+        Ok(()) => {
+            let accepting = accept_all(&acceptor, &workers, &free);
+            let _ = timeout(LAST_CONNECTIONS, accepting).await;
+        }
+        Err(error) => tracing::debug!(%error, "callers may still connect"),
+    }
+    match acceptor.into_backlog() {
+        Ok(backlog) => {
+            // Those beyond `max_connections` are closed.
+            for stream in backlog {
+                if let Ok(permit) = free.clone().try_acquire_owned() {
+                    hand_to_the_idlest(&workers, stream, permit);
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, "callers that had just connected are cut off"),
+    }
+}
+
+async fn accept_all(acceptor: &Acceptor, workers: &[Worker], free: &Arc<Semaphore>) {
     let (full, failing) = (Episode::new(), Episode::new());
     loop {
-        let permit = room(&free, &full).await;
+        let permit = room(free, &full).await;
         match acceptor.accept().await {
             Ok(stream) => {
                 if let Some(over) = failing.worked() {
                     let (seconds, tries) = (over.seconds(), over.hurt);
                     tracing::warn!(seconds, tries, "connections are accepted again");
                 }
-                workers
-                    .iter()
-                    .min_by_key(|worker| worker.connections())
-                    .expect("there is at least one worker")
-                    .hand(stream, permit);
+                hand_to_the_idlest(workers, stream, permit);
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
@@ -256,6 +302,14 @@ async fn accept(acceptor: Acceptor, workers: Arc<Vec<Worker>>, free: Arc<Semapho
             }
         }
     }
+}
+
+fn hand_to_the_idlest(workers: &[Worker], stream: Stream, permit: OwnedSemaphorePermit) {
+    workers
+        .iter()
+        .min_by_key(|worker| worker.connections())
+        .expect("there is at least one worker")
+        .hand(stream, permit);
 }
 
 /// Room for one more connection. Tells when there is none, and when there is again.
@@ -395,7 +449,7 @@ mod tests {
         bound: Vec<SocketAddr>,
         doors: Arc<Doors>,
         stage: watch::Sender<Stage>,
-        serving: JoinHandle<io::Result<()>>,
+        serving: JoinHandle<io::Result<Drained>>,
     }
 
     fn tcp() -> Listener {
@@ -406,6 +460,7 @@ mod tests {
         Settings {
             listeners: vec![listener],
             max_connections: 16,
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(60),
             threads: 2,
         }
@@ -431,9 +486,9 @@ mod tests {
             TcpStream::connect(self.bound[0]).await.unwrap()
         }
 
-        async fn end(self, stage: Stage) {
+        async fn end(self, stage: Stage) -> Drained {
             self.stage.send_replace(stage);
-            self.serving.await.unwrap().unwrap();
+            self.serving.await.unwrap().unwrap()
         }
     }
 
@@ -605,10 +660,11 @@ mod tests {
         let mut stream = switch(&running, b"").await;
         let mut waiting = running.connect().await;
         send(&mut waiting, "/").await;
+        let served = tokio::time::timeout(Duration::from_millis(50), receive(&mut waiting));
+        assert!(served.await.is_err(), "there is no room for it");
         running.stage.send_replace(Stage::Draining);
         assert_eq!(rest(&mut stream).await, "goodbye");
         running.serving.await.unwrap().unwrap();
-        assert_eq!(rest(&mut waiting).await, "", "there was no room for it");
     }
 
     #[tokio::test]

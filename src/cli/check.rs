@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use super::{ConfigFile, Failure, background_runtime, opening, print, say, service};
 use crate::config::{self, Secrets, Settings};
 use crate::damoov::routes::Table;
-use crate::server::Listener;
 
 /// Checks what `run` would start with. `offline`: no secret is resolved, no store
 /// opened, and neither certificates nor groups of this machine are looked for.
@@ -67,7 +66,7 @@ impl fmt::Display for Summary<'_> {
             status,
             ..
         } = self.0;
-        let listeners: Vec<_> = server.listeners.iter().map(shown).collect();
+        let listeners: Vec<_> = server.listeners.iter().map(ToString::to_string).collect();
         let instances: Vec<_> = credentials.instances.iter().map(|i| &*i.name).collect();
         let accounts: Vec<_> = credentials.accounts.iter().map(|a| &*a.name).collect();
         let windows: Vec<_> = credentials
@@ -104,13 +103,6 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "  upstream   {}{added}", reached(self.0))?;
         let status = status.map_or("not served".to_owned(), |address| address.to_string());
         write!(f, "  status     {status}")
-    }
-}
-
-fn shown(listener: &Listener) -> String {
-    match listener {
-        Listener::Tcp(address) => address.to_string(),
-        Listener::Unix { path, .. } => path.display().to_string(),
     }
 }
 

@@ -11,24 +11,29 @@ use super::service::Service;
 use super::{Failure, print};
 use crate::config::{self, Environment, Secrets};
 use crate::credentials::key_file;
+use crate::signals::Signals;
 use crate::simulator::{self, Simulator};
 use crate::telemetry;
 
 /// The port of the documentation; any free one where it is taken.
 const PORT: u16 = 8080;
 
-/// Serves until Ctrl-C. Keeps its store in a temporary folder, which goes with it.
-pub fn run() -> Result<ExitCode, Failure> {
+/// Serves until Ctrl-C or SIGTERM. Keeps its store in a temporary folder, which goes with it.
+pub fn run(signals: Signals) -> Result<ExitCode, Failure> {
     let log = telemetry::start(telemetry::Settings {
         format: telemetry::Format::Text,
         level: Some(LevelFilter::WARN),
     });
     let log = log.map_err(Failure::other)?;
     let folder = tempfile::tempdir().map_err(Failure::other)?;
-    super::background_runtime()?.block_on(serve(folder.path(), log.lines()))
+    super::background_runtime()?.block_on(serve(folder.path(), signals, log.lines()))
 }
 
-async fn serve(folder: &Path, log: &telemetry::Lines) -> Result<ExitCode, Failure> {
+async fn serve(
+    folder: &Path,
+    signals: Signals,
+    log: &telemetry::Lines,
+) -> Result<ExitCode, Failure> {
     let damoov = simulator::Settings {
         listen: loopback(0),
         ..simulator::Settings::default()
@@ -42,12 +47,13 @@ async fn serve(folder: &Path, log: &telemetry::Lines) -> Result<ExitCode, Failur
     let nothing = Environment::from_iter(std::iter::empty());
     let loaded = config::load(&file, &nothing, Secrets::Resolve)
         .map_err(|error| Failure::Config(error.to_string()))?;
-    let stage = until_signalled();
-    let service = Service::open(loaded.settings, stage, log).await?;
-    for address in service.local_addrs() {
-        print(&lines_to_paste(address, &damoov.base_url()))?;
+    let ending = until_signalled(signals, loaded.settings.server.drain_delay)?;
+    if let Some(service) = Service::open(loaded.settings, ending, log).await? {
+        for address in service.local_addrs() {
+            print(&lines_to_paste(address, &damoov.base_url()))?;
+        }
+        service.serve().await.map_err(Failure::other)?;
     }
-    service.serve().await.map_err(Failure::other)?;
     damoov.shutdown().await;
     print("\nended")?;
     Ok(ExitCode::SUCCESS)
@@ -58,6 +64,7 @@ fn configuration(folder: &Path, damoov: &str) -> String {
     format!(
         r#"
 listen = "127.0.0.1:{port}"
+drain_delay = "0s"
 
 [[instance]]
 name = "main"

@@ -2,23 +2,23 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use tokio::sync::watch;
-
-use super::service::Service;
+use super::service::{Served, Service};
 use super::{ConfigFile, Failure};
 use crate::config::{Loaded, Secrets, Settings};
-use crate::server::{self, Stage};
+use crate::server::{Drained, Ending};
+use crate::signals::Signals;
 use crate::telemetry::{Lines, Log};
 
 /// Loads the configuration and serves until SIGTERM or SIGINT; a second one hurries the answers.
-pub fn run(config: ConfigFile) -> Result<ExitCode, Failure> {
+pub fn run(config: ConfigFile, signals: Signals) -> Result<ExitCode, Failure> {
     let (path, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
     let log = Log::open(loaded.settings.log.format).map_err(Failure::other)?;
     let ended = log
         .follow(loaded.settings.log.level)
         .map_err(Failure::other)
-        .and_then(|()| begin(&path, loaded, log.lines()));
+        .and_then(|()| begin(&path, loaded, signals, log.lines()));
     // Whoever reads the log reads why it ends in the form of all other lines.
     Ok(ended.unwrap_or_else(|failure| {
         let why = failure.to_string();
@@ -27,39 +27,63 @@ pub fn run(config: ConfigFile) -> Result<ExitCode, Failure> {
     }))
 }
 
-fn begin(path: &Path, loaded: Loaded, log: &Lines) -> Result<ExitCode, Failure> {
+fn begin(path: &Path, loaded: Loaded, signals: Signals, log: &Lines) -> Result<ExitCode, Failure> {
     super::check_descriptors(&loaded.settings)?;
     harden();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     tracing::info!(config = %path.display(), version = env!("CARGO_PKG_VERSION"), "starting");
-    super::background_runtime()?.block_on(serve(loaded.settings, log))
+    let runtime = super::background_runtime()?;
+    let ended = runtime.block_on(serve(loaded.settings, signals, log));
+    // A store that is still being opened is not waited for: nothing was promised yet.
+    runtime.shutdown_background();
+    ended
 }
 
-async fn serve(settings: Settings, log: &Lines) -> Result<ExitCode, Failure> {
-    let stage = until_signalled();
-    let service = Service::open(settings, stage, log).await?;
-    for address in service.local_addrs() {
-        tracing::info!(%address, "listening");
-    }
-    if let Some(address) = service.status_addr() {
-        tracing::info!(%address, "serving health and metrics");
-    }
-    service.serve().await.map_err(Failure::other)?;
-    tracing::info!("ended");
-    Ok(ExitCode::SUCCESS)
-}
-
-/// What the signals say: the first SIGTERM or SIGINT drains, the second one stops.
-pub(super) fn until_signalled() -> watch::Receiver<Stage> {
-    let (stage, watched) = watch::channel(Stage::Serving);
-    tokio::spawn(async move {
-        if let Err(error) = server::follow_signals(&stage).await {
-            tracing::error!(%error, "signals cannot be followed");
+async fn serve(settings: Settings, signals: Signals, log: &Lines) -> Result<ExitCode, Failure> {
+    let ending = until_signalled(signals, settings.server.drain_delay)?;
+    let begun = ending.begun.clone();
+    let served = match Service::open(settings, ending, log).await? {
+        Some(service) => {
+            for address in service.local_addrs() {
+                tracing::info!(%address, "listening");
+            }
+            service.serve().await.map_err(Failure::other)?
         }
-    });
-    watched
+        None => Served::default(),
+    };
+    let begun = begun.get();
+    let signal = begun.map(|begun| begun.signal.as_str());
+    let seconds = begun.map(|begun| begun.at.elapsed().as_millis() as f64 / 1000.0);
+    let Drained { ended, cut } = served.drained;
+    if served.pairs_lost > 0 {
+        tracing::error!(
+            users = served.pairs_lost,
+            "the store could not be written: the new tokens of {} users are lost, and each of them \
+             costs a login",
+            served.pairs_lost
+        );
+    }
+    tracing::info!(
+        signal,
+        seconds,
+        answers_ended = ended,
+        answers_cut = cut,
+        "ended"
+    );
+    Ok(match served.pairs_lost {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+/// What the signals say, followed on the current runtime.
+pub(super) fn until_signalled(signals: Signals, drain_delay: Duration) -> Result<Ending, Failure> {
+    let caught = signals.follow().map_err(Failure::other)?;
+    let (ending, following) = Ending::by_signals(caught, drain_delay);
+    tokio::spawn(following);
+    Ok(ending)
 }
 
 /// Files are the owner's alone, and neither a debugger of the same user nor a core file sees

@@ -3,24 +3,27 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::panic::resume_unwind;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::opening::{OpenStore, StoreError, open_store};
 use crate::admin;
 use crate::auth_endpoints::AuthEndpoints;
 use crate::auth_endpoints::handed_out::HandedOut;
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::credentials::{self, Background, Provider};
 use crate::damoov::routes::Table;
 use crate::metrics::Metrics;
 use crate::principal::naming;
 use crate::proxy::{self, Path, Proxy, head};
-use crate::server::{self, Bound, Stage};
+use crate::server::{self, Bound, Drained, Ending, Stage};
 use crate::telemetry;
 use crate::telemetry::access::AccessLog;
 use crate::upstream::{self, Hosts};
@@ -58,27 +61,69 @@ pub fn check(settings: &Settings) -> Result<(), Error> {
 /// A proxy that listens and has yet to accept.
 pub struct Service {
     bound: Bound,
-    status: Option<(TcpListener, admin::Status<Provider>)>,
+    status: Option<StatusTask>,
     proxy: Arc<Proxy>,
     background: Background,
-    stage: watch::Receiver<Stage>,
+    ending: Ending,
+    drain_timeout: Duration,
+}
+
+/// What became of everything that was under way at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Of callers.
+    pub drained: Drained,
+    /// Users whose new tokens could not be stored.
+    pub pairs_lost: u64,
+}
+
+/// The status listener, which answers until this is dropped.
+struct StatusTask(JoinHandle<()>);
+
+impl Drop for StatusTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Service {
-    /// Opens the store, starts the engine on the current runtime, and listens. `stage` will say
-    /// when to stop; `log` gets a line for each request.
+    /// Listens, answers probes, opens the store and starts the engine, on the current runtime, in
+    /// this order. `ending` will say when to stop; `None` where it has said so before the store was
+    /// open. `log` gets a line for each request.
     pub async fn open(
         settings: Settings,
-        stage: watch::Receiver<Stage>,
+        mut ending: Ending,
         log: &telemetry::Lines,
-    ) -> Result<Service, Error> {
+    ) -> Result<Option<Service>, Error> {
         let metrics = Arc::new(Metrics::new());
         log.count_into(metrics.lost_lines());
         let hosts = Hosts::new(&settings.upstream)?;
-        let OpenStore { store, ring, run } = open_store(&settings.store).await?;
         let head = head::Settings {
             hosts: settings.hosts,
             allowed_origins: settings.allowed_origins,
+        };
+        let drain_timeout = settings.server.drain_timeout;
+        let workers = settings.server.threads;
+        let bound = server::bind(settings.server)?;
+        let engine = Arc::new(OnceLock::new());
+        let status = match settings.status {
+            None => None,
+            Some(address) => {
+                let status = admin::Status {
+                    head: head.clone(),
+                    metrics: metrics.clone(),
+                    stage: ending.stage.clone(),
+                    log: log.health(),
+                    engine: engine.clone(),
+                };
+                Some(serve_status(address, status).await?)
+            }
+        };
+        let opening = open_store_aside(settings.store);
+        let OpenStore { store, ring, run } = tokio::select! {
+            biased;
+            () = ending.begins() => return Ok(None),
+            opened = opening => opened?,
         };
         let names = names(&settings.credentials);
         let clock = Clock::from_environment();
@@ -94,21 +139,6 @@ impl Service {
             metrics: metrics.clone(),
             runtime: Handle::current(),
         });
-        let status = match settings.status {
-            None => None,
-            Some(address) => {
-                let listener = admin::bind(address)
-                    .await
-                    .map_err(|source| Error::Status { address, source })?;
-                let status = admin::Status {
-                    head: head.clone(),
-                    engine: provider.clone(),
-                    metrics: metrics.clone(),
-                    stage: stage.clone(),
-                };
-                Some((listener, status))
-            }
-        };
         let own = settings.auth_endpoints;
         let handed_out = HandedOut::new(token_keys, own.hand_out, provider.clone(), clock);
         let handed_out = Arc::new(handed_out);
@@ -122,23 +152,30 @@ impl Service {
             head,
             routes: Table::new(settings.routes, settings.default_host),
             names,
-            provider,
+            provider: provider.clone(),
             hosts,
             upstream: settings.upstream,
             replay: settings.replay,
             in_band_401: settings.in_band_401,
-            workers: settings.server.threads,
+            workers,
             metrics,
             access: AccessLog::new(log),
         })?;
-        let bound = server::bind(settings.server)?;
-        Ok(Service {
+        let proxy = Arc::new(proxy);
+        let running = admin::Running {
+            provider,
+            proxy: proxy.clone(),
+        };
+        // Until now nobody could set it.
+        let _ = engine.set(running);
+        Ok(Some(Service {
             bound,
             status,
-            proxy: Arc::new(proxy),
+            proxy,
             background,
-            stage,
-        })
+            ending,
+            drain_timeout,
+        }))
     }
 
     /// The TCP addresses that callers are served on.
@@ -146,30 +183,59 @@ impl Service {
         self.bound.local_addrs()
     }
 
-    /// Where health and metrics are served.
-    pub fn status_addr(&self) -> Option<SocketAddr> {
-        self.status
-            .as_ref()
-            .and_then(|(listener, _)| listener.local_addr().ok())
-    }
-
-    /// Serves until the stage says otherwise; renewals under way end before this returns.
-    pub async fn serve(self) -> io::Result<()> {
+    /// Serves until the end has come; renewals under way end before this returns, and probes are
+    /// answered until then.
+    pub async fn serve(self) -> io::Result<Served> {
         let Service {
             bound,
             status,
             proxy,
             background,
-            stage,
+            mut ending,
+            drain_timeout,
         } = self;
-        let status = status.map(|(listener, status)| tokio::spawn(admin::serve(listener, status)));
-        let served = server::serve(bound, move || Path::new(proxy.clone()), stage).await;
-        background.finish().await;
-        if let Some(status) = status {
-            status.abort();
-        }
-        served
+        let stage = ending.stage.clone();
+        let serving = server::serve(bound, move || Path::new(proxy.clone()), stage);
+        let drain_ends = async {
+            let draining = |stage: &Stage| *stage >= Stage::Draining;
+            let _ = ending.stage.wait_for(draining).await;
+            Instant::now() + drain_timeout
+        };
+        let mut serving = pin!(serving);
+        let (drained, drain_ends) = tokio::select! {
+            // Before the end it can only have failed.
+            drained = &mut serving => (drained, Instant::now()),
+            drain_ends = drain_ends => (serving.await, drain_ends),
+        };
+        let left = drain_ends.saturating_duration_since(Instant::now());
+        let pairs_lost = background.finish(left).await;
+        drop(status);
+        Ok(Served {
+            drained: drained?,
+            pairs_lost,
+        })
     }
+}
+
+/// Binds the status listener and answers on it.
+async fn serve_status(
+    address: SocketAddr,
+    status: admin::Status<admin::Running>,
+) -> Result<StatusTask, Error> {
+    let unusable = |source| Error::Status { address, source };
+    let listener = admin::bind(address).await.map_err(unusable)?;
+    let address = listener.local_addr().map_err(unusable)?;
+    tracing::info!(%address, "serving health and metrics");
+    Ok(StatusTask(tokio::spawn(admin::serve(listener, status))))
+}
+
+/// Opens the store on a thread of its own: that may take a while, and probes are answered meanwhile.
+async fn open_store_aside(settings: config::Store) -> Result<OpenStore, StoreError> {
+    let runtime = Handle::current();
+    let opening = tokio::task::spawn_blocking(move || runtime.block_on(open_store(&settings)));
+    opening
+        .await
+        .unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 fn names(settings: &credentials::Settings) -> naming::Names {

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use super::{Failure, print};
 use crate::clock::Clock;
 use crate::principal::{DeviceToken, InstanceId};
+use crate::signals::{Asks, Signals};
 use crate::simulator::{
     self, Account, Action, DeadRefreshToken, Delay, ExpiresIn, Fault, Instance, KnownUsers,
     Lifetimes, LoginLimit, On, PreviousToken, Refresh, Registration, RegistrationCredentials,
@@ -100,10 +101,11 @@ enum DeadStatus {
     Unauthorized,
 }
 
-/// Serves until SIGINT; prints the base URL on one line once it listens, then what it knows and how
-/// a proxy reaches it.
-pub async fn run(args: Args) -> Result<(), Failure> {
+/// Serves until SIGINT or SIGTERM; prints the base URL on one line once it listens, then what it knows
+/// and how a proxy reaches it.
+pub async fn run(args: Args, signals: Signals) -> Result<(), Failure> {
     if let Some(Topic::Manual) = args.topic {
+        signals.release();
         return print(simulator::MANUAL.trim_end());
     }
     let faults = args.faults();
@@ -125,10 +127,13 @@ pub async fn run(args: Args) -> Result<(), Failure> {
          A proxy takes it for Damoov with this damoov-proxy.toml (chmod 600, because keys stand in it):\n\n\
          {file}"
     ))?;
-    tokio::signal::ctrl_c()
-        .await
-        .context("cannot wait for Ctrl-C")
-        .map_err(Failure::other)?;
+    let mut caught = signals.follow().map_err(Failure::other)?;
+    while let Some(signal) = caught.recv().await {
+        match signal.asks() {
+            Asks::ToEnd | Asks::ToEndNow => break,
+            Asks::ToReload | Asks::Nothing => {}
+        }
+    }
     simulator.shutdown().await;
     Ok(())
 }

@@ -32,7 +32,7 @@ use crate::{auth_endpoints, credentials, replay, server, upstream};
 
 /// The whole file.
 pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settings {
-    top.refuse_later(&["caller", "tls", "admin", "drain_delay"]);
+    top.refuse_later(&["caller", "tls", "admin"]);
     let server = server(top, sources);
     if top.count("instance") + top.count("account") == 0 {
         top.refuse_missing(
@@ -44,6 +44,8 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
     let accounts = accounts(top, sources);
     let budget = top.table("login_budget", login_budget);
     let renewal = top.table("renewal", renewal);
+    let status = top.optional_table("status", status).flatten();
+    refuse_clashes(top, &server.listeners, status);
     let upstream = top.table("upstream", |upstream| {
         self::upstream(upstream, sources, server.threads)
     });
@@ -71,9 +73,26 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
         default_host: upstream.default_host,
         upstream: upstream.settings,
         routes: routes(top),
-        status: top.optional_table("status", status).flatten(),
+        status,
         log: top.table("log", log),
         server,
+    }
+}
+
+/// Two listeners on one address: the second one could not be bound.
+fn refuse_clashes(top: &Section<'_>, listeners: &[Listener], status: Option<SocketAddr>) {
+    for (number, listener) in listeners.iter().enumerate() {
+        let earlier = listeners.iter().take(number);
+        if let Some(earlier) = earlier.clone().find(|earlier| earlier.clashes(listener)) {
+            let label = format!("{listener} is listened on already, by {earlier}");
+            top.refuse("listen", label);
+        }
+    }
+    if let Some(status) = status.map(Listener::Tcp)
+        && let Some(listener) = listeners.iter().find(|listener| listener.clashes(&status))
+    {
+        let label = format!("{status} is listened on already, by `listen` ({listener})");
+        top.refuse("status", label);
     }
 }
 
@@ -85,6 +104,9 @@ fn server(top: &mut Section<'_>, sources: &SecretSources<'_>) -> server::Setting
         max_connections: top
             .get("max_connections", integer(1..=1_000_000))
             .unwrap_or(4096),
+        drain_delay: top
+            .get("drain_delay", duration(Duration::ZERO..=HOUR))
+            .unwrap_or(5 * SECOND),
         drain_timeout: top
             .get("drain_timeout", duration(Duration::ZERO..=HOUR))
             .unwrap_or(25 * SECOND),

@@ -265,7 +265,7 @@ mod tests {
         let process = Medium::new().start();
         let adoption = adopt(&process, grant(&user(1), 1));
         assert!(adoption.now_or_never().is_none());
-        process.background.finish().await;
+        process.background.finish(Duration::from_secs(5)).await;
         let entry = process.store.load(&user(1)).await.unwrap();
         assert!(entry.record.is_some());
     }

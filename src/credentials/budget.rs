@@ -11,7 +11,7 @@ use super::Error;
 use super::counted::counted;
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Metrics, StoreOperation};
-use crate::store::{Class, LoginWindow, LoginWindows, Slot, SlotId, Store};
+use crate::store::{Class, LoginBudget, LoginWindow, LoginWindows, Slot, SlotId, Store};
 use crate::telemetry::episode::Episode;
 
 /// Who stands in line gives up so long before its patience ends, in real time.
@@ -223,9 +223,14 @@ impl Budget {
         Ok(self.clock.to_real(blocked))
     }
 
+    /// What the store says of it now.
+    pub(super) async fn state(&self, store: &dyn Store) -> Result<LoginBudget, Error> {
+        Ok(store.login_budget(&self.windows).await?)
+    }
+
     /// Brings the metrics up to date.
     pub(super) async fn report(&self, store: &dyn Store) -> Result<(), Error> {
-        let state = store.login_budget(&self.windows).await?;
+        let state = self.state(store).await?;
         self.metrics
             .login_budget_remaining
             .set(state.remaining.into());

@@ -2,7 +2,7 @@
 //! grants share: reading an entry, committing a pair, publishing a token, patience with the host.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -35,6 +35,17 @@ use crate::principal::{InstanceId, LogName, Principal};
 use crate::store::{self, Commit, Entry, Generation, KeyId, Note, Record, RunId, Store};
 use crate::telemetry::episode::Episode;
 
+/// How far the end of the process has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Closing {
+    /// It goes on.
+    NotYet,
+    /// What waits for something gives up; pairs that were received are stored.
+    Begun,
+    /// A pair that cannot be stored now is lost.
+    LastAttempt,
+}
+
 /// While a commit cannot be made durable it is tried again this often.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -65,7 +76,9 @@ pub(super) struct Engine {
     /// Where renewals run: no caller's runtime.
     pub(super) runtime: Handle,
     /// True once no renewal may wait for anything but its own calls.
-    pub(super) closing: watch::Sender<bool>,
+    pub(super) closing: watch::Sender<Closing>,
+    /// Pairs that were received and could not be stored before the end.
+    pub(super) pairs_lost: AtomicU64,
 }
 
 /// What came of making a pair durable.
@@ -203,6 +216,7 @@ impl Engine {
             expires: pair.expires(),
             run: self.run,
         };
+        let mut closing = self.closing.subscribe();
         loop {
             let committed = self
                 .store
@@ -224,7 +238,10 @@ impl Engine {
                     return Ok(Made::Durable(self.publish(credentials)));
                 }
                 Ok(Commit::Superseded(now)) => return Ok(Made::Superseded(now)),
-                Err(error @ store::Error::Closed) => return Err(error.into()),
+                Err(error @ store::Error::Closed) => {
+                    self.pairs_lost.fetch_add(1, Ordering::Relaxed);
+                    return Err(error.into());
+                }
                 Err(error) => error,
             };
             let principal_name = self.log_name(principal);
@@ -238,8 +255,14 @@ impl Engine {
             }
             tracing::debug!(principal = name, %error, "a new pair cannot be made durable");
             trouble(error.clone().into());
-            let again = self.unless_closing(self.clock.sleep(COMMIT_AGAIN)).await;
-            again.map_err(|_| error)?;
+            if *closing.borrow_and_update() == Closing::LastAttempt {
+                self.pairs_lost.fetch_add(1, Ordering::Relaxed);
+                return Err(error.into());
+            }
+            tokio::select! {
+                () = self.clock.sleep(COMMIT_AGAIN) => {}
+                _ = closing.wait_for(|closing| *closing == Closing::LastAttempt) => {}
+            }
         }
     }
 
@@ -337,7 +360,7 @@ impl Engine {
         let mut closing = self.closing.subscribe();
         tokio::select! {
             done = this => Ok(done),
-            _ = closing.wait_for(|closing| *closing) => Err(Error::Closing),
+            _ = closing.wait_for(|closing| *closing > Closing::NotYet) => Err(Error::Closing),
         }
     }
 

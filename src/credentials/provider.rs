@@ -1,18 +1,21 @@
 //! The engine's face to the path: get credentials, renew rejected ones.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::backoff::Backoff;
 use super::breaker::Breakers;
 use super::budget::Budget;
 use super::cache::{Cache, Credentials, Found};
 use super::counted::StoreCondition;
-use super::engine::Engine;
+use super::engine::{Closing, Engine};
 use super::flights::{Ask, Boarded, Flight, Flights, Probing};
 use super::keeper;
 use super::mass_rejection::MassRejection;
@@ -69,6 +72,17 @@ pub struct Got {
     pub renewed: bool,
 }
 
+/// What stands in the way of logins.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Obstacles {
+    /// Damoov answered a login with 429: no login for this long.
+    pub blocked_for: Option<Duration>,
+    /// The budget is spent: the next login of a user seen before is this far away.
+    pub next_login_in: Option<Duration>,
+    /// A mass rejection suspends logins of users that hold tokens.
+    pub suspended: bool,
+}
+
 impl Got {
     fn at_once(credentials: Arc<Credentials>) -> Got {
         Got {
@@ -86,12 +100,21 @@ pub struct Background {
 
 impl Background {
     /// Ends the background work: renewals that wait for something give up, those whose call is
-    /// under way end and are committed.
-    pub async fn finish(self) {
-        self.engine.closing.send_replace(true);
-        self.engine.endpoint.close();
+    /// under way end and are committed. Pairs that the store does not take are tried again for as
+    /// long as `patience`, and once more at its end. Answers how many pairs were lost.
+    pub async fn finish(self, patience: Duration) -> u64 {
+        let engine = &self.engine;
+        engine.closing.send_replace(Closing::Begun);
+        engine.endpoint.close();
         self.tasks.iter().for_each(JoinHandle::abort);
-        self.engine.flights.all_landed().await;
+        if timeout(patience, engine.flights.all_landed())
+            .await
+            .is_err()
+        {
+            engine.closing.send_replace(Closing::LastAttempt);
+            engine.flights.all_landed().await;
+        }
+        engine.pairs_lost.load(Ordering::Relaxed)
     }
 }
 
@@ -215,6 +238,25 @@ impl Provider {
         self.engine.store.writable()
     }
 
+    /// What stands in the way of logins now.
+    pub async fn obstacles(&self) -> Obstacles {
+        let engine = &self.engine;
+        let suspended = engine.metrics.logins_suspended.get() > 0;
+        let left = |left: Duration| (!left.is_zero()).then(|| engine.clock.to_real(left));
+        match engine.budget.state(&*engine.store).await {
+            Ok(state) => Obstacles {
+                blocked_for: left(state.blocked),
+                next_login_in: left(state.next_known),
+                suspended,
+            },
+            // The store's own condition says so.
+            Err(_) => Obstacles {
+                suspended,
+                ..Obstacles::default()
+            },
+        }
+    }
+
     /// Brings those metrics up to date that are read off rather than counted.
     pub async fn report(&self) {
         let engine = &self.engine;
@@ -327,7 +369,8 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
         contested: std::sync::Mutex::default(),
         unknown_keys: std::sync::Mutex::default(),
         endpoint: TokenEndpoint::new(upstream, hosts, timeout),
-        closing: watch::Sender::new(false),
+        closing: watch::Sender::new(Closing::NotYet),
+        pairs_lost: AtomicU64::new(0),
         settings,
         store,
         ring,

@@ -1,7 +1,7 @@
 //! Answers under way on one worker. Each is a future of kilobytes, and lives where one before it
 //! ended: an allocator would search for such a piece each time, and find it where it is cold.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,9 +17,22 @@ const KEPT: usize = 64;
 
 /// Begins the answers of one handler.
 pub struct Answers<H, F> {
+    /// Counted apart, for the connections.
+    pub(super) counts: Rc<Counts>,
     handler: Rc<H>,
     begin: fn(Rc<H>, Request<Incoming>) -> F,
     free: Rc<Free<F>>,
+}
+
+/// What one worker counts of its answers, and what it asks of them.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Whether each answer is to be the last one of its connection.
+    pub(super) are_last: Cell<bool>,
+    /// Requests whose answer has not ended.
+    pub(super) under_way: Cell<u64>,
+    /// Answers that ended.
+    pub(super) ended: Cell<u64>,
 }
 
 /// Places that an answer left; the last one is the warmest.
@@ -34,6 +47,7 @@ pub(super) struct UnderWay<F> {
 /// The answers of `handler`.
 pub fn answers<H: Handler>(handler: H) -> Answers<H, impl Future<Output = Answered<H>> + 'static> {
     Answers {
+        counts: Rc::default(),
         handler: Rc::new(handler),
         begin: H::handle,
         free: Rc::new(Free(RefCell::default())),

@@ -1,13 +1,14 @@
 //! The places where callers connect: TCP addresses and unix sockets.
 
+use std::fmt;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{Error, Listener};
@@ -15,11 +16,22 @@ use super::{Error, Listener};
 /// Connections that the system completes before they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// Packets that begin a connection (SYN without ACK in byte 13 of the TCP header) are dropped, in the
+/// words of the Berkeley packet filter.
+const NO_SYN: [SockFilter; 5] = [
+    // Load the byte with the flags; keep SYN and ACK; if SYN alone is left, drop, else pass.
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x54, 0, 0, 0x12),
+    SockFilter::new(0x15, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
+
 /// A socket that listens, outside of any runtime.
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(std::net::TcpListener),
-    Unix(unix::UnixListener, PathBuf),
+    Unix(unix::UnixListener, Unlink),
 }
 
 /// A socket that listens, on the runtime that accepts.
@@ -28,7 +40,7 @@ pub(super) enum Acceptor {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        _file: Unlink,
+        file: Unlink,
     },
 }
 
@@ -42,6 +54,57 @@ pub(super) enum Stream {
 /// Removes the file of a unix socket when nobody accepts on it any more.
 #[derive(Debug)]
 pub(super) struct Unlink(PathBuf);
+
+impl Listener {
+    /// Whether both cannot be listened on at once: one address, an address and all addresses of its
+    /// port, or one path.
+    pub fn clashes(&self, other: &Listener) -> bool {
+        match (self, other) {
+            (Listener::Tcp(one), Listener::Tcp(other)) => {
+                let chosen_by_the_system = one.port() == 0;
+                one.port() == other.port() && !chosen_by_the_system && overlap(*one, *other)
+            }
+            (Listener::Unix { path: one, .. }, Listener::Unix { path: other, .. }) => {
+                one == other || resolved(one) == resolved(other)
+            }
+            (Listener::Tcp(_), Listener::Unix { .. })
+            | (Listener::Unix { .. }, Listener::Tcp(_)) => false,
+        }
+    }
+}
+
+/// The address or path.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listener::Tcp(address) => address.fmt(f),
+            Listener::Unix { path, .. } => path.display().fmt(f),
+        }
+    }
+}
+
+/// Whether one of these is the other, or all addresses of a kind that the other is of. All addresses
+/// of IPv6 are those of IPv4, too.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |all: IpAddr, ip: IpAddr| match all {
+        IpAddr::V4(all) => all.is_unspecified() && ip.to_canonical().is_ipv4(),
+        IpAddr::V6(all) => all.is_unspecified(),
+    };
+    let (one, other) = (one.ip(), other.ip());
+    one.to_canonical() == other.to_canonical() || covers(one, other) || covers(other, one)
+}
+
+/// The path without symbolic links before its last part, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    match (fs::canonicalize(folder), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
+    }
+}
 
 impl Socket {
     pub(super) fn bind(listener: &Listener) -> Result<Socket, Error> {
@@ -71,9 +134,9 @@ impl Socket {
     pub(super) fn start(self) -> io::Result<Acceptor> {
         Ok(match self {
             Socket::Tcp(listener) => Acceptor::Tcp(TcpListener::from_std(listener)?),
-            Socket::Unix(listener, path) => Acceptor::Unix {
+            Socket::Unix(listener, file) => Acceptor::Unix {
                 listener: UnixListener::from_std(listener)?,
-                _file: Unlink(path),
+                file,
             },
         })
     }
@@ -92,6 +155,40 @@ impl Acceptor {
                 stream.into_std().map(Stream::Unix)
             }
         }
+    }
+}
+
+impl Acceptor {
+    /// Lets nobody connect any more; who has begun to may go on.
+    pub(super) fn turn_away(&self) -> io::Result<()> {
+        match self {
+            Acceptor::Tcp(listener) => SockRef::from(listener).attach_filter(&NO_SYN),
+            Acceptor::Unix { file, .. } => fs::remove_file(&file.0),
+        }
+    }
+
+    /// Stops listening. Answers the callers that the system has connected already and nobody has
+    /// accepted: closing the socket would reset them.
+    pub(super) fn into_backlog(self) -> io::Result<Vec<Stream>> {
+        let mut backlog = Vec::new();
+        match self {
+            Acceptor::Tcp(listener) => {
+                let listener = listener.into_std()?;
+                while let Ok((stream, _)) = listener.accept() {
+                    stream.set_nonblocking(true)?;
+                    stream.set_nodelay(true)?;
+                    backlog.push(Stream::Tcp(stream));
+                }
+            }
+            Acceptor::Unix { listener, .. } => {
+                let listener = listener.into_std()?;
+                while let Ok((stream, _)) = listener.accept() {
+                    stream.set_nonblocking(true)?;
+                    backlog.push(Stream::Unix(stream));
+                }
+            }
+        }
+        Ok(backlog)
     }
 }
 
@@ -119,10 +216,11 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
 fn bind_unix(path: &Path, mode: u32, group: Option<u32>) -> io::Result<Socket> {
     remove_stale(path)?;
     let listener = unix::UnixListener::bind(path)?;
+    let file = Unlink(path.to_owned());
     listener.set_nonblocking(true)?;
     std::os::unix::fs::chown(path, None, group)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    Ok(Socket::Unix(listener, path.to_owned()))
+    Ok(Socket::Unix(listener, file))
 }
 
 /// Removes a socket that a killed process left. One that somebody listens on stays, and anything
@@ -147,4 +245,50 @@ pub(super) fn group_id(name: &str) -> Result<u32, Error> {
             found.then(|| fields.nth(1)?.parse().ok()).flatten()
         })
         .ok_or_else(|| Error::GroupUnknown(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clashes(one: &str, other: &str) -> bool {
+        let listener = |text: &str| match text.parse() {
+            Ok(address) => Listener::Tcp(address),
+            Err(_) => Listener::Unix {
+                path: text.into(),
+                mode: 0o660,
+                group: None,
+            },
+        };
+        let (one, other) = (listener(one), listener(other));
+        assert_eq!(one.clashes(&other), other.clashes(&one));
+        one.clashes(&other)
+    }
+
+    #[test]
+    fn two_places_clash_if_the_system_would_refuse_the_second_one() {
+        for (one, other) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("127.0.0.1:80", "0.0.0.0:80"),
+            ("127.0.0.1:80", "[::]:80"),
+            ("0.0.0.0:80", "[::]:80"),
+            ("[::1]:80", "[::]:80"),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80"),
+            ("/run/a.sock", "/run/a.sock"),
+            ("/run/a.sock", "/run/../run/a.sock"),
+        ] {
+            assert!(clashes(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("127.0.0.1:80", "127.0.0.1:81"),
+            ("127.0.0.1:80", "127.0.0.2:80"),
+            ("127.0.0.1:80", "[::1]:80"),
+            ("[::1]:80", "0.0.0.0:80"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("/run/a.sock", "/run/b.sock"),
+            ("/run/a.sock", "127.0.0.1:80"),
+        ] {
+            assert!(!clashes(one, other), "{one} {other}");
+        }
+    }
 }

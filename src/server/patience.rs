@@ -13,6 +13,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::answers::Counts;
 use crate::alarm::Alarm;
 
 /// From the first byte that could come to the last one of a head.
@@ -57,17 +58,34 @@ impl Phase {
 
 /// The phase of one connection, shared by its stream and its answers.
 #[derive(Clone, Debug)]
-pub(super) struct Patience(Rc<Cell<Phase>>);
+pub(super) struct Patience(Rc<State>);
+
+#[derive(Debug)]
+struct State {
+    phase: Cell<Phase>,
+    /// The worker's.
+    counts: Rc<Counts>,
+}
 
 impl Patience {
     /// With a connection that was just accepted.
-    pub(super) fn new() -> Patience {
-        Patience(Rc::new(Cell::new(Phase::Head { until: None })))
+    pub(super) fn new(counts: Rc<Counts>) -> Patience {
+        Patience(Rc::new(State {
+            phase: Cell::new(Phase::Head { until: None }),
+            counts,
+        }))
+    }
+
+    /// Whether a head is on its way, or the very first one is awaited.
+    pub(super) fn awaits_a_head(&self) -> bool {
+        matches!(self.0.phase.get(), Phase::Head { .. })
     }
 
     /// A head is complete; what this returns is to be dropped when its answer has ended.
     pub(super) fn busy(&self) -> Busy {
-        self.0.set(Phase::Busy);
+        self.0.phase.set(Phase::Busy);
+        let under_way = &self.0.counts.under_way;
+        under_way.set(under_way.get() + 1);
         Busy(self.clone())
     }
 }
@@ -78,7 +96,10 @@ pub(super) struct Busy(Patience);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.0.set(Phase::Idle { until: None });
+        let State { phase, counts } = &*self.0.0;
+        phase.set(Phase::Idle { until: None });
+        counts.under_way.set(counts.under_way.get() - 1);
+        counts.ended.set(counts.ended.get() + 1);
     }
 }
 
@@ -111,15 +132,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let phase = self.patience.0.get();
+        let phase = self.patience.0.phase.get();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
             if let Phase::Idle { .. } = phase {
-                self.patience.0.set(Phase::Head { until: None });
+                self.patience.0.phase.set(Phase::Head { until: None });
             }
             return Poll::Ready(read);
         }
         let phase = phase.waiting();
-        self.patience.0.set(phase);
+        self.patience.0.phase.set(phase);
         let Some(deadline) = phase.deadline() else {
             return Poll::Pending;
         };
@@ -199,7 +220,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_head_is_cut_from_its_first_byte_and_an_idle_connection_later() {
         let (mut caller, stream) = duplex(64);
-        let patience = Patience::new();
+        let patience = Patience::new(Rc::default());
         let mut patient = Patient::new(stream, patience.clone());
         caller.write_all(b"GE").await.unwrap();
         patient.read_u16().await.unwrap();
@@ -217,7 +238,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_being_answered_may_take_any_time() {
         let (_caller, stream) = duplex(64);
-        let patience = Patience::new();
+        let patience = Patience::new(Rc::default());
         let mut patient = Patient::new(stream, patience.clone());
         let _busy = patience.busy();
         let hour = Duration::from_secs(3600);

@@ -1,62 +1,205 @@
-//! What the server is to do, and the signals that say so.
+//! What the server is to do, and how signals lead from one stage to the next.
 
-use std::io;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::signals::{Asks, Caught};
+
+/// A signal that asks for nothing is told of this often, at most.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// What the server is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Accept and answer.
     Serving,
+    /// Accept and answer, but be not ready and close each connection behind its answer: callers are
+    /// to go elsewhere.
+    Leaving,
     /// Accept nothing more; end the answers under way.
     Draining,
-    /// Stop at once.
+    /// Cut the answers off.
     Stopping,
 }
 
-/// The first SIGTERM or SIGINT drains, the second one stops. Returns after the second.
-pub async fn follow_signals(stage: &watch::Sender<Stage>) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    for next in [Stage::Draining, Stage::Stopping] {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!(stage = ?next, "a signal came");
-        stage.send_replace(next);
+/// The stage, and what began the end.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// What the server is to do.
+    pub stage: watch::Receiver<Stage>,
+    /// Set before the stage is no longer [`Stage::Serving`].
+    pub begun: Arc<OnceLock<Begun>>,
+}
+
+/// What began the end.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// The signal.
+    pub signal: String,
+    /// When it came.
+    pub at: Instant,
+}
+
+impl Ending {
+    /// An end that whoever holds the sender begins.
+    pub fn by_hand() -> (watch::Sender<Stage>, Ending) {
+        let (sender, stage) = watch::channel(Stage::Serving);
+        let begun = Arc::default();
+        (sender, Ending { stage, begun })
     }
-    Ok(())
+
+    /// Follows these signals, on the current runtime. SIGTERM makes callers leave for `drain_delay`
+    /// and then drains; SIGINT drains at once; a second one of either stops.
+    pub fn by_signals(
+        caught: mpsc::UnboundedReceiver<Caught>,
+        drain_delay: Duration,
+    ) -> (Ending, impl Future<Output = ()> + Send + 'static) {
+        let (sender, ending) = Ending::by_hand();
+        let begun = ending.begun.clone();
+        (ending, follow(caught, sender, begun, drain_delay))
+    }
+
+    /// Returns once the end has begun.
+    pub async fn begins(&mut self) {
+        // The sender may be gone without having said anything: that means the end, too.
+        let _ = self.stage.wait_for(|stage| *stage > Stage::Serving).await;
+    }
+}
+
+/// Acts before it tells: a log that takes no lines holds up nothing.
+async fn follow(
+    mut caught: mpsc::UnboundedReceiver<Caught>,
+    stage: watch::Sender<Stage>,
+    begun: Arc<OnceLock<Begun>>,
+    drain_delay: Duration,
+) {
+    let mut leaves_until = None;
+    let mut told: HashMap<String, Instant> = HashMap::new();
+    loop {
+        let left = async {
+            match leaves_until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let signal = tokio::select! {
+            signal = caught.recv() => signal,
+            () = left => {
+                leaves_until = None;
+                stage.send_replace(Stage::Draining);
+                tracing::info!("no more connections are accepted; the answers under way end");
+                continue;
+            }
+        };
+        let Some(signal) = signal else {
+            return;
+        };
+        let name = signal.name();
+        let is_first = begun.get().is_none();
+        match signal.asks() {
+            Asks::ToEnd | Asks::ToEndNow if !is_first => {
+                leaves_until = None;
+                if stage.send_replace(Stage::Stopping) < Stage::Stopping {
+                    tracing::warn!(signal = %name, "a second signal: the answers under way are cut off");
+                }
+            }
+            asks @ (Asks::ToEnd | Asks::ToEndNow) => {
+                let at = Instant::now();
+                let signal = name.to_string();
+                begun.get_or_init(|| Begun { signal, at });
+                let delay = match asks {
+                    Asks::ToEnd => drain_delay,
+                    _ => Duration::ZERO,
+                };
+                if delay.is_zero() {
+                    stage.send_replace(Stage::Draining);
+                    tracing::info!(
+                        signal = %name,
+                        "draining: no more connections are accepted; the answers under way end"
+                    );
+                } else {
+                    stage.send_replace(Stage::Leaving);
+                    leaves_until = Some(at + delay);
+                    tracing::info!(
+                        signal = %name,
+                        drain_delay_seconds = delay.as_secs_f64(),
+                        "draining: not ready any more; connections are accepted until drain_delay is over"
+                    );
+                }
+            }
+            asks @ (Asks::ToReload | Asks::Nothing) => {
+                let now = Instant::now();
+                let last = told.get(&*name);
+                if last.is_some_and(|last| now - *last < TOLD_AGAIN) {
+                    continue;
+                }
+                told.insert(name.to_string(), now);
+                match asks {
+                    Asks::ToReload => tracing::warn!(
+                        signal = %name,
+                        "the configuration is read at start only; restart to apply changes"
+                    ),
+                    _ => tracing::info!(signal = %name, "this signal means nothing here; ignored"),
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::{Future, poll_fn};
-    use std::task::Poll;
 
-    use rustix::process::{Signal, getpid, kill_process};
-
-    #[tokio::test]
-    async fn the_first_signal_drains_and_the_second_stops() {
-        let (stage, mut watched) = watch::channel(Stage::Serving);
-        // Polled once before the signals are sent: until then they would kill the process.
-        let mut following = Box::pin(follow_signals(&stage));
-        let pending = poll_fn(|cx| Poll::Ready(following.as_mut().poll(cx).is_pending()));
-        assert!(pending.await);
-        let asking = async {
-            for (asked, expected) in [
-                (Signal::TERM, Stage::Draining),
-                (Signal::INT, Stage::Stopping),
-            ] {
-                kill_process(getpid(), asked).unwrap();
-                watched.changed().await.unwrap();
-                assert_eq!(*watched.borrow_and_update(), expected);
+    /// The stages that these signals lead to, each with the seconds until then.
+    async fn stages(delay: u64, signals: &[(u64, Caught)]) -> Vec<(Stage, u64)> {
+        let (sender, caught) = mpsc::unbounded_channel();
+        let (mut ending, following) = Ending::by_signals(caught, Duration::from_secs(delay));
+        let started = Instant::now();
+        let following = tokio::spawn(following);
+        let mut seen = Vec::new();
+        let sending = async {
+            for (at, signal) in signals {
+                sleep_until(started + Duration::from_secs(*at)).await;
+                sender.send(*signal).unwrap();
+            }
+            sleep_until(started + Duration::from_secs(60)).await;
+            drop(sender);
+        };
+        let watching = async {
+            while ending.stage.changed().await.is_ok() {
+                let stage = *ending.stage.borrow_and_update();
+                seen.push((stage, started.elapsed().as_secs()));
             }
         };
-        let (followed, ()) = tokio::join!(following, asking);
-        followed.unwrap();
+        tokio::join!(sending, watching);
+        following.await.unwrap();
+        assert_eq!(ending.begun.get().is_some(), !seen.is_empty());
+        seen
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sigterm_waits_and_sigint_does_not_and_a_second_one_stops() {
+        use Stage::{Draining, Leaving, Stopping};
+        let (term, int) = (Caught::TERM, Caught::INT);
+        for (delay, signals, expected) in [
+            (5, &[(1, term)][..], &[(Leaving, 1), (Draining, 6)][..]),
+            (0, &[(1, term)], &[(Draining, 1)]),
+            (5, &[(1, int)], &[(Draining, 1)]),
+            (5, &[(1, term), (2, term)], &[(Leaving, 1), (Stopping, 2)]),
+            (5, &[(1, term), (3, int)], &[(Leaving, 1), (Stopping, 3)]),
+            (5, &[(1, int), (9, term)], &[(Draining, 1), (Stopping, 9)]),
+            (
+                5,
+                &[(1, term), (8, term)],
+                &[(Leaving, 1), (Draining, 6), (Stopping, 8)],
+            ),
+            (5, &[(1, Caught::HUP), (2, Caught::USR1)], &[]),
+        ] {
+            assert_eq!(stages(delay, signals).await, expected, "{signals:?}");
+        }
     }
 }

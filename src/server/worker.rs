@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use http::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -21,12 +22,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalRuntime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::answers::{Answers, answers};
 use super::joined::Joined;
 use super::listen::Stream;
 use super::patience::{Answering, Patience, Patient};
-use super::{Answered, Handler, Session, Stage};
+use super::{Answered, Drained, Handler, Session, Stage};
 use crate::telemetry::episode::Chain;
 
 /// Of a request's head, request line included; more is a 431.
@@ -37,6 +39,9 @@ const FIELD_LIMIT: usize = 64;
 /// The longest piece of content on its way: hyper reads up to 400 KiB at once, if left to itself.
 const PIECE: usize = 64 * 1024;
 
+/// While the server drains, a head that has begun, or the first one of a connection, has this long.
+const LAST_HEAD: Duration = Duration::from_secs(1);
+
 /// A worker's thread as the accept loops see it.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -44,7 +49,7 @@ pub(super) struct Worker {
     load: Arc<AtomicUsize>,
     connections: mpsc::UnboundedSender<Connection>,
     /// Answers when the thread has nothing left to do.
-    ended: oneshot::Receiver<()>,
+    ended: oneshot::Receiver<Drained>,
     thread: thread::JoinHandle<()>,
 }
 
@@ -90,9 +95,10 @@ impl Worker {
                     Err(error) => return drop(report.send(Err(error))),
                 };
                 drop(report.send(Ok(())));
-                runtime.block_on(run(new_handler, handed, stage, drain_timeout));
+                let drained = runtime.block_on(run(new_handler, handed, stage, drain_timeout));
                 drop(runtime);
-                drop(ending);
+                // Nobody waits for it if the server was dropped.
+                let _ = ending.send(drained);
             })?;
         reported
             .recv()
@@ -122,13 +128,14 @@ impl Worker {
     }
 
     /// Hands it nothing more and waits until its thread has ended.
-    pub(super) async fn end(self) {
+    pub(super) async fn end(self) -> Drained {
         drop(self.connections);
-        // The sender is dropped, never used.
-        let _ = self.ended.await;
+        // An error is a panic, which goes on below.
+        let drained = self.ended.await.unwrap_or_default();
         if let Err(panic) = self.thread.join() {
             std::panic::resume_unwind(panic);
         }
+        drained
     }
 }
 
@@ -137,11 +144,19 @@ async fn run<H: Handler>(
     mut handed: mpsc::UnboundedReceiver<Connection>,
     mut stage: watch::Receiver<Stage>,
     drain_timeout: Duration,
-) {
+) -> Drained {
     let answers = Rc::new(answers(new_handler()));
+    let counts = answers.counts.clone();
     let mut serving = JoinSet::new();
+    let mut leaving = stage.clone();
+    let mut leaving = pin!(leaving.wait_for(|stage| *stage > Stage::Serving));
+    let mut ended_before = None;
     loop {
         tokio::select! {
+            _ = &mut leaving, if ended_before.is_none() => {
+                counts.are_last.set(true);
+                ended_before = Some(counts.ended.get());
+            }
             connection = handed.recv() => match connection {
                 Some(connection) => {
                     serving.spawn_local(serve(connection, answers.clone(), stage.clone()));
@@ -157,12 +172,16 @@ async fn run<H: Handler>(
         }
         answers.handler().finish().await;
     };
+    let ended_before = ended_before.unwrap_or_else(|| counts.ended.get());
     tokio::select! {
         () = drained => {}
         _ = stage.wait_for(|stage| *stage == Stage::Stopping) => {}
-        () = tokio::time::sleep(drain_timeout) => {
-            tracing::warn!("answers did not end within drain_timeout; cutting them off");
-        }
+        () = tokio::time::sleep(drain_timeout) => {}
+    }
+    // Before the connections are dropped, which ends their answers in another way.
+    Drained {
+        ended: counts.ended.get() - ended_before,
+        cut: counts.under_way.get(),
     }
 }
 
@@ -215,15 +234,19 @@ where
     H: Handler,
     F: Future<Output = Answered<H>> + 'static,
 {
-    let patience = Patience::new();
+    let counts = &answers.counts;
+    let patience = Patience::new(counts.clone());
     let stream = Patient::new(Joined(stream), patience.clone());
     let switched: Rc<Cell<Option<H::Session>>> = Rc::default();
     let service = service_fn(|request| {
         let switched = switched.clone();
         let busy = patience.busy();
-        answers.begin(request).map(move |(answer, session)| {
+        answers.begin(request).map(move |(mut answer, session)| {
             if session.is_some() {
                 switched.set(session);
+            } else if counts.are_last.get() {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
             }
             Ok::<_, Infallible>(answer.map(|content| Answering {
                 content,
@@ -238,7 +261,7 @@ where
         .max_buf_size(PIECE)
         .serve_connection(TokioIo::new(stream), service);
     let mut watched = stage.clone();
-    let mut draining = pin!(watched.wait_for(|stage| *stage > Stage::Serving));
+    let mut draining = pin!(watched.wait_for(|stage| *stage >= Stage::Draining));
     let mut will_be_woken = false;
     let ended = poll_fn(|cx| {
         // The stage first, so that an answer ready at the same time says `Connection: close`. Once it
@@ -255,15 +278,28 @@ where
     match ended {
         Some(ended) => ended?,
         None => {
-            Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await?;
+            counts.are_last.set(true);
+            // What has come is read first: a request that is on its way is answered, and whoever has
+            // just connected gets to send one.
+            let beginning = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                Poll::Pending if patience.awaits_a_head() => Poll::Pending,
+                Poll::Pending => Poll::Ready(None),
+            });
+            match Box::pin(timeout(LAST_HEAD, beginning)).await {
+                Ok(Some(ended)) => ended?,
+                Ok(None) | Err(_) => {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    (&mut connection).await?;
+                }
+            }
         }
     }
     if let Some(session) = switched.take() {
         let parts = connection.into_parts();
         let Joined(stream) = parts.io.into_inner().into_inner();
         let draining = async {
-            let _ = stage.wait_for(|stage| *stage > Stage::Serving).await;
+            let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
         };
         // Boxed, so that connections which never switch have no room for it.
         Box::pin(session.run(stream, parts.read_buf, draining)).await;

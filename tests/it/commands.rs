@@ -13,14 +13,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use damoov_proxy::simulator::INSTANCE_ID;
+use damoov_proxy::simulator::{INSTANCE_ID, LoginLimit};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::harness::{
-    Proxy, SCORES, captured, damoov, eventually, principal, proxy, user, write_private,
+    ECHO, Proxy, SCORES, captured, damoov, damoov_with, eventually, principal, proxy, user,
+    write_private,
 };
 use crate::wire::get;
 
@@ -66,6 +67,37 @@ async fn what_this_machine_lacks_is_told_by_check_as_by_run() {
         }
         let (code, said) = run(&proxy, "check --offline").await;
         assert_eq!(code, Some(0), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn two_listeners_on_one_address_are_exit_code_64() {
+    let damoov = damoov().await;
+    for (key, value, of) in [
+        (
+            "listen",
+            r#"["127.0.0.1:18080", "127.0.0.1:18080"]"#,
+            "listen",
+        ),
+        (
+            "listen",
+            r#"[{ unix = "/tmp/./a.sock" }, { unix = "/tmp/a.sock" }]"#,
+            "listen",
+        ),
+        ("status.listen", "\"0.0.0.0:18080\"", "status"),
+        ("status.listen", "\"127.0.0.1:18080\"", "status"),
+    ] {
+        let builder = proxy(&damoov).set("listen", "\"127.0.0.1:18080\"");
+        let builder = builder.set(key, value);
+        let store = builder.store();
+        let proxy = builder.stopped(&store);
+        for command in ["run", "check", "check --offline"] {
+            let (code, said) = run(&proxy, command).await;
+            assert_eq!(code, Some(64), "{command}: {said}");
+            assert!(said.contains("is listened on already"), "{said}");
+            assert!(said.contains(&format!("`{of}`")), "{said}");
+        }
+        assert!(!store.exists(), "nothing was opened");
     }
 }
 
@@ -183,9 +215,9 @@ impl Running {
         lines
     }
 
-    /// SIGINT; what it still says, and its exit code.
-    fn interrupt(mut self) -> (String, Option<i32>) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+    /// What it still says after this signal, and its exit code.
+    fn end(mut self, signal: Signal) -> (String, Option<i32>) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
         (rest, self.child.wait().unwrap().code())
@@ -241,7 +273,7 @@ fn the_demo_starts_in_two_seconds_and_each_of_its_lines_does_what_it_says() {
     );
 
     assert!(demo.child.try_wait().unwrap().is_none(), "it still runs");
-    let (rest, code) = demo.interrupt();
+    let (rest, code) = demo.end(Signal::TERM);
     assert_eq!((rest.trim(), code), ("ended", Some(0)));
 }
 
@@ -255,7 +287,11 @@ fn simulate_prints_where_it_listens_and_takes_faults_by_flag_and_by_http() {
     assert!(faults.contains("500"), "{faults}");
     sh(&format!("curl -s -X DELETE {url}/_control/faults"));
     assert_eq!(sh(&format!("curl -s {url}/_control/faults")).trim(), "[]");
-    let (_, code) = simulator.interrupt();
+    let (_, code) = simulator.end(Signal::INT);
+    assert_eq!(code, Some(0));
+    let mut simulator = Running::start(&["simulate", "--listen", "127.0.0.1:0"]);
+    simulator.lines_to("http://");
+    let (_, code) = simulator.end(Signal::TERM);
     assert_eq!(code, Some(0));
 }
 
@@ -372,4 +408,36 @@ async fn the_status_listener_tells_health_and_every_metric() {
     }
     let names_a_user = metrics.contains(&user(1).to_string());
     assert!(!names_a_user, "{metrics}");
+}
+
+#[tokio::test]
+async fn what_is_damoovs_fault_is_degraded_and_ready() {
+    let damoov = damoov_with(|settings| {
+        settings.login_limit = Some(LoginLimit {
+            calls: 1,
+            ..LoginLimit::default()
+        });
+    })
+    .await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere = format!("http://{}", closed.local_addr().unwrap());
+    drop(closed);
+    let proxy = proxy(&damoov)
+        .redirect("mobilesdk.telematicssdk.com", &nowhere)
+        .start()
+        .await;
+    assert_eq!(proxy.get(1, SCORES).await.status, 200);
+    let healthy = proxy.status("/readyz").await.text();
+    assert_eq!(healthy, r#"{"ok":true,"reasons":[],"degraded":[]}"#);
+    assert_eq!(proxy.get(2, SCORES).await.status, 503);
+    assert_eq!(proxy.get(1, ECHO).await.status, 502);
+    let ready = proxy.status("/readyz").await;
+    assert_eq!(ready.status, 200);
+    let said: serde_json::Value = serde_json::from_slice(ready.content()).unwrap();
+    let codes: Vec<_> = said["degraded"].as_array().unwrap().iter().collect();
+    let codes: Vec<_> = codes.iter().map(|one| one["code"].as_str()).collect();
+    assert_eq!(codes, [Some("login_blocked"), Some("upstream_unreachable")]);
+    let since = said["degraded"][0]["since"].as_str().unwrap();
+    assert!(since.parse::<jiff::Timestamp>().is_ok(), "{since}");
+    assert_eq!(proxy.metric("ready", "").await, 1.0);
 }

@@ -187,6 +187,7 @@ impl Builder {
         let text = format!(
             r#"
 listen = "{}:0"
+drain_delay = "0s"
 [[instance]]
 name = "main"
 id = "{INSTANCE_ID}"
@@ -243,13 +244,23 @@ impl Proxy {
     /// Starts the process, again or for the first time, and waits until it listens. After the
     /// first start it keeps its port, unless the test says itself where it listens.
     pub async fn start(&mut self) {
+        self.begin();
+        self.address = self.logged_address("listening").await;
+        self.answers_probes().await;
+    }
+
+    /// Starts the process and waits for nothing.
+    pub fn begin(&mut self) {
         let log = File::create(self.log_path()).unwrap();
         let child = self.command("run").stderr(log).spawn().unwrap();
         self.child = Some(child);
-        self.address = self.logged_address("listening").await;
-        self.status = self.logged_address("serving health and metrics").await;
         // A client's old connections lead nowhere.
         self.client = Client::new();
+    }
+
+    /// Waits until probes are answered.
+    pub async fn answers_probes(&mut self) {
+        self.status = self.logged_address("serving health and metrics").await;
     }
 
     /// The binary with this proxy's configuration.

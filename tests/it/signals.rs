@@ -1,9 +1,18 @@
-//! How the proxy ends: what SIGTERM lets finish, and what a second one does not.
+//! How the proxy ends: what SIGTERM lets finish, and what a second one does not. And what does not
+//! end it.
+
+mod load;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use damoov_proxy::simulator::{Action, Delay, Fault, Lost, On};
 use rustix::process::Signal;
+use tokio::time::Instant;
 
-use crate::harness::{ECHO, SCORES, damoov, eventually, proxy};
+use crate::harness::{ECHO, Proxy, SCORES, damoov, eventually, proxy};
 use crate::wire::{Upstream, Wire, get};
 
 #[tokio::test]
@@ -80,4 +89,227 @@ async fn a_second_sigterm_hurries_the_answers_but_not_the_renewals() {
         1,
         "it was stored"
     );
+}
+
+/// Sends a signal by its number.
+fn send(pid: u32, signal: i32) {
+    let line = format!("kill -{signal} {pid}");
+    assert!(
+        Command::new("sh")
+            .args(["-c", &line])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+/// Which signals the process catches, by their bits.
+fn caught(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    line.map_or(0, |bits| u64::from_str_radix(bits.trim(), 16).unwrap())
+}
+
+/// The number in the last line of the log, which says what became of the answers.
+fn told(proxy: &Proxy, field: &str) -> serde_json::Value {
+    let log = proxy.log();
+    let line = log
+        .lines()
+        .rfind(|line| line.contains("\"message\":\"ended\""));
+    let line = line.unwrap_or_else(|| panic!("no last line in\n{log}"));
+    serde_json::from_str::<serde_json::Value>(line).unwrap()[field].clone()
+}
+
+#[tokio::test]
+async fn every_other_signal_is_told_of_and_ends_nothing() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).start().await;
+    for (number, name) in [
+        (1, "SIGHUP"),
+        (10, "SIGUSR1"),
+        (12, "SIGUSR2"),
+        (14, "SIGALRM"),
+        (16, "signal 16"),
+        (20, "SIGTSTP"),
+        (21, "SIGTTIN"),
+        (22, "SIGTTOU"),
+        (24, "SIGXCPU"),
+        (25, "SIGXFSZ"),
+        (26, "SIGVTALRM"),
+        (27, "SIGPROF"),
+        (29, "SIGIO"),
+        (30, "signal 30"),
+        (34, "signal 34"),
+        (64, "signal 64"),
+    ] {
+        send(proxy.pid(), number);
+        let field = format!("\"signal\":\"{name}\"");
+        eventually(name, async || proxy.log().contains(&field)).await;
+        assert_eq!(proxy.get(1, SCORES).await.status, 200, "after {name}");
+    }
+    // Nobody told of these does anything, caught or not.
+    for number in [13, 17, 18, 23, 28] {
+        send(proxy.pid(), number);
+        assert_eq!(proxy.get(1, SCORES).await.status, 200, "after {number}");
+    }
+    assert!(proxy.log().contains("restart to apply changes"));
+    assert_eq!(proxy.status("/readyz").await.status, 200);
+    assert_eq!(proxy.terminate().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn sigquit_and_sigabrt_end_it_at_once() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).start().await;
+    for signal in [Signal::QUIT, Signal::ABORT] {
+        proxy.signal(signal);
+        assert_eq!(proxy.ended().await.signal(), Some(signal.as_raw()));
+        proxy.start().await;
+    }
+}
+
+/// From the moment that the kernel has handed the process its first instruction to the one that it
+/// serves.
+#[tokio::test]
+async fn a_sigterm_at_any_moment_of_the_start_ends_it_in_order() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).set("drain_delay", "5s").stopped_here();
+    for wait in [0, 1, 2, 4, 8, 16, 32, 64] {
+        proxy.begin();
+        let spawned = Instant::now();
+        while caught(proxy.pid()) & (1 << 14) == 0 {
+            assert!(spawned.elapsed() < Duration::from_secs(5), "never caught");
+            tokio::task::yield_now().await;
+        }
+        let at = Instant::now() + Duration::from_millis(wait);
+        while Instant::now() < at {
+            tokio::task::yield_now().await;
+        }
+        proxy.signal(Signal::TERM);
+        // Where it serves already, a second one skips the delay.
+        proxy.signal(Signal::INT);
+        let status = proxy.ended().await;
+        assert_eq!(status.code(), Some(0), "after {wait} ms:\n{}", proxy.log());
+    }
+}
+
+#[tokio::test]
+async fn while_the_store_is_opened_it_is_starting_and_a_sigterm_ends_it() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).stopped_here();
+    // Whoever reads the key of the store waits until somebody writes it.
+    fs::create_dir_all(proxy.store()).unwrap();
+    let key = proxy.store().join("store.key");
+    let fifo = Command::new("mkfifo")
+        .args(["-m", "600"])
+        .arg(&key)
+        .status();
+    assert!(fifo.unwrap().success());
+    proxy.begin();
+    proxy.answers_probes().await;
+    for path in ["/readyz", "/startupz"] {
+        let answer = proxy.status(path).await;
+        assert_eq!(answer.status, 503, "{path}");
+        assert!(answer.text().contains("\"starting\""), "{}", answer.text());
+    }
+    assert_eq!(proxy.status("/livez").await.status, 200);
+    assert_eq!(proxy.terminate().await.code(), Some(0), "{}", proxy.log());
+}
+
+#[tokio::test]
+async fn in_drain_delay_everybody_is_answered_and_told_to_leave() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).set("drain_delay", "1s").start().await;
+    let (mut used, mut idle) = (Wire::to(&proxy).await, Wire::to(&proxy).await);
+    for wire in [&mut used, &mut idle] {
+        let answer = wire.ask(get(SCORES, "")).await;
+        assert!(
+            answer.status() == 200 && !answer.closes(),
+            "{}",
+            answer.head
+        );
+    }
+    let asked = Instant::now();
+    proxy.signal(Signal::TERM);
+    eventually("not ready", async || {
+        proxy.status("/readyz").await.status == 503
+    })
+    .await;
+    let readiness = proxy.status("/readyz").await.text();
+    assert!(readiness.contains("\"draining\""), "{readiness}");
+    let mut probe = Wire::connect(proxy.status_address()).await;
+    let request = "HEAD /readyz HTTP/1.1\r\nHost: pod-7.example\r\nConnection: close\r\n\r\n";
+    probe.write(request).await;
+    let said = String::from_utf8(probe.rest().await).unwrap();
+    assert!(
+        said.starts_with("HTTP/1.1 503 ") && said.ends_with("\r\n\r\n"),
+        "{said}"
+    );
+    let mut new = Wire::to(&proxy).await;
+    for wire in [&mut used, &mut new] {
+        let answer = wire.ask(get(SCORES, "")).await;
+        assert!(answer.status() == 200 && answer.closes(), "{}", answer.head);
+        assert!(wire.rest().await.is_empty());
+    }
+    assert!(asked.elapsed() < Duration::from_secs(1), "within the delay");
+    // Who says nothing is not hurried before it is over.
+    assert!(idle.rest().await.is_empty());
+    assert!(asked.elapsed() >= Duration::from_secs(1));
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    assert_eq!(told(&proxy, "signal"), "SIGTERM");
+    assert_eq!(told(&proxy, "answers_ended"), 2);
+    assert_eq!(told(&proxy, "answers_cut"), 0);
+    assert!(told(&proxy, "seconds").as_f64().unwrap() >= 1.0);
+}
+
+#[tokio::test]
+async fn sigint_skips_the_delay_and_a_second_signal_ends_it() {
+    let damoov = damoov().await;
+    let hang = Fault::new(On::Data, Action::Lose(Lost::Hang));
+    damoov.handle().add_fault(hang);
+    let mut proxy = proxy(&damoov)
+        .set("drain_delay", "60s")
+        .set("drain_timeout", "60s")
+        .start()
+        .await;
+    let started = Instant::now();
+    proxy.signal(Signal::INT);
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    assert_eq!(told(&proxy, "signal"), "SIGINT");
+
+    proxy.start().await;
+    let mut cut = Wire::to(&proxy).await;
+    cut.write(get(SCORES, "")).await;
+    eventually("it is under way", async || {
+        proxy.metric("requests_in_flight", "").await == 1.0
+    })
+    .await;
+    proxy.signal(Signal::TERM);
+    eventually("draining", async || {
+        proxy.status("/readyz").await.status == 503
+    })
+    .await;
+    proxy.signal(Signal::TERM);
+    assert!(cut.rest().await.is_empty());
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    assert_eq!(told(&proxy, "answers_cut"), 1);
+    assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+/// Commands that have nothing to bring to an end die of what others die of.
+#[tokio::test]
+async fn a_command_that_waits_for_its_input_dies_of_a_signal() {
+    let damoov = damoov().await;
+    let proxy = proxy(&damoov).start().await;
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let mut import = proxy.command("tokens import --from -");
+        let mut import = import.stdin(Stdio::piped()).spawn().unwrap();
+        let input = import.stdin.take();
+        eventually("it catches signals", async || caught(import.id()) != 0).await;
+        let pid = rustix::process::Pid::from_child(&import);
+        rustix::process::kill_process(pid, signal).unwrap();
+        let status = tokio::task::spawn_blocking(move || import.wait().unwrap()).await;
+        assert_eq!(status.unwrap().signal(), Some(signal.as_raw()));
+        drop(input);
+    }
 }

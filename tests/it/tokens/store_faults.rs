@@ -315,3 +315,50 @@ async fn a_key_that_was_lost_is_not_replaced_by_another_one() {
     served(&proxy.get(1, SCORES).await, 1);
     assert_eq!(damoov.handle().counts().total.logins.all(), 1);
 }
+
+/// User 0 was refreshed, and the medium takes no writes: its pair is in memory alone.
+async fn with_a_pair_in_memory_alone(shim: &Shim, damoov: &Simulator, drain: &str) -> Proxy {
+    let proxy = roomy(damoov)
+        .set("renewal.wait", "1s")
+        .set("drain_timeout", drain);
+    let proxy = shim.apply(proxy).start().await;
+    log_in(damoov, &proxy, [0]).await;
+    damoov.handle().expire(None);
+    shim.set("syncs", 5);
+    refused(&proxy.get(0, SCORES).await, 503, "store_unavailable");
+    assert_eq!(calls(damoov, 0), (0, 1));
+    proxy
+}
+
+#[tokio::test]
+async fn what_the_medium_takes_at_the_last_moment_is_not_lost() {
+    let shim = Shim::new();
+    let damoov = damoov().await;
+    let mut proxy = with_a_pair_in_memory_alone(&shim, &damoov, "20s").await;
+    proxy.signal(rustix::process::Signal::TERM);
+    eventually("draining", async || {
+        reasons(&proxy).await.contains("draining")
+    })
+    .await;
+    shim.set("syncs", 0);
+    assert_eq!(proxy.ended().await.code(), Some(0), "{}", proxy.log());
+    proxy.start().await;
+    served(&proxy.get(0, SCORES).await, 0);
+    assert_eq!(calls(&damoov, 0), (0, 1));
+}
+
+#[tokio::test]
+async fn pairs_that_no_medium_takes_are_counted_and_the_exit_code_is_1() {
+    let shim = Shim::new();
+    let damoov = damoov().await;
+    let mut proxy = with_a_pair_in_memory_alone(&shim, &damoov, "1s").await;
+    assert_eq!(proxy.terminate().await.code(), Some(1));
+    let log = proxy.log();
+    let told = log
+        .lines()
+        .find(|line| line.contains("tokens of 1 users are lost"));
+    assert!(
+        told.is_some_and(|line| line.contains("\"users\":1")),
+        "{log}"
+    );
+}

@@ -1,0 +1,228 @@
+//! Whether this process is ready, and what it suffers from. A sidecar's readiness is its pod's: only
+//! what keeps this very process from its work counts, nothing that is Damoov's.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde::Serialize;
+
+use super::Status;
+use crate::credentials::Provider;
+use crate::proxy::Proxy;
+use crate::server::Stage;
+use crate::store;
+
+/// The stable name of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The store is being opened.
+    Starting,
+    /// A signal asked for the end.
+    Draining,
+    /// Renewals cannot be made durable.
+    StoreUnwritable,
+    /// Damoov answered a login with 429.
+    LoginBlocked,
+    /// No login is left in the budget now.
+    LoginBudgetExhausted,
+    /// Damoov rejects every RefreshToken.
+    LoginsSuspended,
+    /// A host of the API cannot be connected to.
+    UpstreamUnreachable,
+    /// Lines of the log are lost.
+    LogUnwritable,
+}
+
+/// Something that lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    /// Its stable name.
+    pub code: Code,
+    /// What it is, for people.
+    pub message: String,
+    /// When it began, or was seen first (RFC 3339).
+    pub since: String,
+}
+
+/// What is asked of the renewal engine.
+pub trait Engine: Send + Sync + 'static {
+    /// Whether renewals can be made durable.
+    fn writable(&self) -> Result<(), store::Error>;
+
+    /// Brings those metrics up to date that are read off rather than counted.
+    fn report(&self) -> impl Future<Output = ()> + Send;
+
+    /// What is bad and does not keep the process from serving.
+    fn conditions(&self) -> impl Future<Output = Vec<(Code, String)>> + Send;
+
+    /// A host of the API that cannot be connected to, and since when.
+    fn unreachable(&self) -> Option<(&str, SystemTime)>;
+}
+
+/// What serves requests, as far as it is asked here.
+pub struct Running {
+    /// Gives out credentials.
+    pub provider: Provider,
+    /// Knows the hosts.
+    pub proxy: Arc<Proxy>,
+}
+
+impl Engine for Running {
+    fn writable(&self) -> Result<(), store::Error> {
+        self.provider.writable()
+    }
+
+    fn report(&self) -> impl Future<Output = ()> + Send {
+        self.provider.report()
+    }
+
+    fn unreachable(&self) -> Option<(&str, SystemTime)> {
+        self.proxy.unreachable()
+    }
+
+    async fn conditions(&self) -> Vec<(Code, String)> {
+        let obstacles = self.provider.obstacles().await;
+        let mut conditions = Vec::new();
+        if let Some(left) = obstacles.blocked_for {
+            let message = format!(
+                "Damoov allows no login for another {} s: it answered one with 429",
+                left.as_secs()
+            );
+            conditions.push((Code::LoginBlocked, message));
+        } else if let Some(next) = obstacles.next_login_in {
+            let message = format!(
+                "every login of the budget is spent; the next one is free in {} s",
+                next.as_secs() + 1
+            );
+            conditions.push((Code::LoginBudgetExhausted, message));
+        }
+        if obstacles.suspended {
+            let message = "Damoov rejects the RefreshTokens of many users: logins of users that \
+                           hold tokens are suspended until a refresh succeeds";
+            conditions.push((Code::LoginsSuspended, message.to_owned()));
+        }
+        conditions
+    }
+}
+
+/// What `/readyz` answers.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Report {
+    ok: bool,
+    reasons: Vec<Condition>,
+    degraded: Vec<Condition>,
+}
+
+impl Report {
+    /// Ready if nothing speaks against it.
+    pub(super) fn of(reasons: Vec<Condition>, degraded: Vec<Condition>) -> Report {
+        Report {
+            ok: reasons.is_empty(),
+            reasons,
+            degraded,
+        }
+    }
+
+    /// 200 if it is ready, else 503.
+    pub(super) fn answer(&self) -> Response<Bytes> {
+        let status = match self.ok {
+            true => StatusCode::OK,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let content = serde_json::to_string(self).expect("strings and lists are JSON");
+        super::answer(status, "application/json", content)
+    }
+}
+
+/// Remembers since when each condition lasts.
+#[derive(Debug, Default)]
+pub(super) struct Readiness(Mutex<HashMap<Code, String>>);
+
+impl Readiness {
+    /// Whether it has started.
+    pub(super) fn started<E: Engine>(&self, status: &Status<E>) -> Report {
+        let reasons = match status.engine.get() {
+            Some(_) => Vec::new(),
+            None => self.since(vec![starting()]),
+        };
+        Report::of(reasons, Vec::new())
+    }
+
+    /// Why it is not ready.
+    pub(super) fn reasons<E: Engine>(&self, status: &Status<E>) -> Vec<(Code, String)> {
+        let mut reasons = Vec::new();
+        if *status.stage.borrow() > Stage::Serving {
+            let message = "the process is about to end; requests in progress are finished";
+            reasons.push((Code::Draining, message.to_owned()));
+        }
+        match status.engine.get().map(Engine::writable) {
+            None => reasons.push(starting()),
+            Some(Err(error)) => reasons.push((Code::StoreUnwritable, error.to_string())),
+            Some(Ok(())) => {}
+        }
+        reasons
+    }
+
+    /// The whole state.
+    pub(super) async fn look<E: Engine>(&self, status: &Status<E>) -> Report {
+        let reasons = self.reasons(status);
+        let mut degraded = Vec::new();
+        if let Some(engine) = status.engine.get() {
+            degraded = engine.conditions().await;
+            if let Some((host, since)) = engine.unreachable() {
+                let message = format!("{host} cannot be connected to; the log says why");
+                degraded.push((Code::UpstreamUnreachable, message));
+                self.began(Code::UpstreamUnreachable, since);
+            }
+        }
+        if let Some(unwritable) = status.log.unwritable() {
+            degraded.push((Code::LogUnwritable, unwritable.why));
+            self.began(Code::LogUnwritable, unwritable.since);
+        }
+        let count = reasons.len();
+        let mut all = self.since(reasons.into_iter().chain(degraded).collect());
+        let degraded = all.split_off(count);
+        Report::of(all, degraded)
+    }
+
+    /// The condition knows itself when it began.
+    fn began(&self, code: Code, since: SystemTime) {
+        if let Ok(since) = jiff::Timestamp::try_from(since) {
+            let mut known = self.0.lock().expect("no code panics under this lock");
+            known.insert(code, to_the_second(since));
+        }
+    }
+
+    /// Gives each condition its beginning: now, if it was not there when this was last asked.
+    fn since(&self, conditions: Vec<(Code, String)>) -> Vec<Condition> {
+        let now = to_the_second(jiff::Timestamp::now());
+        let mut known = self.0.lock().expect("no code panics under this lock");
+        let begun: HashMap<_, _> = conditions
+            .iter()
+            .map(|(code, _)| (*code, known.remove(code).unwrap_or_else(|| now.clone())))
+            .collect();
+        *known = begun;
+        conditions
+            .into_iter()
+            .map(|(code, message)| Condition {
+                code,
+                message,
+                since: known.get(&code).unwrap_or(&now).clone(),
+            })
+            .collect()
+    }
+}
+
+fn to_the_second(at: jiff::Timestamp) -> String {
+    at.round(jiff::Unit::Second).unwrap_or(at).to_string()
+}
+
+fn starting() -> (Code, String) {
+    let message = "the store is being opened";
+    (Code::Starting, message.to_owned())
+}
