@@ -141,7 +141,8 @@ impl MassRejection {
         if !probe && self.shared.last_seen().is_calm() {
             return Ok(());
         }
-        self.update(|state| state.refreshed(principal, received))
+        let now = self.now();
+        self.update(|state| state.refreshed(principal, received, &now))
             .await
     }
 

@@ -23,6 +23,8 @@ const FIRST_LOGIN: Duration = Duration::from_secs(15);
 /// Beside witnesses one principal is logged in in this time all the same: a witness may have been
 /// logged in by somebody else since.
 const DOUBT: Duration = Duration::from_secs(3600);
+/// A proof that was not confirmed for this time is none any more.
+const PROOF_LASTS: Duration = Duration::from_secs(3600);
 /// Witnesses remembered; beyond it the oldest is forgotten.
 const MOST_WITNESSES: usize = 8;
 
@@ -34,9 +36,11 @@ pub(super) struct State {
     /// The distinct principals whose refresh was rejected since one last succeeded: fewer than
     /// [`MANY`] while counting, exactly those that made the suspension while suspended.
     rejected: Vec<Rejection>,
-    /// Pairs at least as new as this were seen to refresh although older ones are rejected, in
-    /// milliseconds of the wall clock at which such a pair was received.
+    /// Pairs at least as new as this were seen to refresh although older ones were rejected by the
+    /// mass, in milliseconds of the wall clock at which such a pair was received.
     proof: Option<i64>,
+    /// When one was last seen to.
+    proved: SharedMoment,
     /// How often a pair as new as the proof has refreshed: who waits for it looks at this.
     confirmed: u64,
     /// Who got a new pair since the rejections began, in rotation: a rejection of theirs speaks
@@ -190,6 +194,9 @@ impl State {
         if how == How::Explained {
             return Verdict::Dead;
         }
+        if now.since(&self.proved) >= PROOF_LASTS {
+            self.proof = None;
+        }
         if self.proof.is_some_and(|proof| received.as_millis() < proof) {
             return match how {
                 How::Again => Verdict::Outlived,
@@ -235,11 +242,11 @@ impl State {
     }
 
     /// A refresh succeeded of a pair that `who` had received at `received`.
-    pub(super) fn refreshed(&mut self, who: &Principal, received: Timestamp) {
+    pub(super) fn refreshed(&mut self, who: &Principal, received: Timestamp, now: &SharedMoment) {
         let received = received.as_millis();
         let newest = self.rejected.iter().map(|r| r.received).max();
-        if newest.is_some_and(|newest| received > newest) {
-            self.proof = self.proof.max(Some(received));
+        if self.is_suspended() && newest.is_some_and(|newest| received > newest) {
+            self.proof = Some(received);
             self.bear_witness(who);
         }
         if let Some(proof) = self.proof
@@ -247,6 +254,7 @@ impl State {
         {
             // What was seen just now proves no more than this.
             self.proof = Some(proof.min(received));
+            self.proved = *now;
             self.confirmed += 1;
         }
         self.rejected.clear();

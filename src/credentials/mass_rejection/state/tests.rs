@@ -32,7 +32,7 @@ fn broken() -> State {
 /// The same, and one with a pair of the second 60 refreshed.
 fn proved() -> State {
     let mut state = broken();
-    state.refreshed(&who(60), received(60));
+    state.refreshed(&who(60), received(60), &at(100));
     state
 }
 
@@ -61,7 +61,7 @@ fn the_same_principal_counts_once_and_a_lost_answer_not_at_all() {
 fn any_refresh_that_succeeds_resets_the_count_and_ends_a_suspension() {
     for mut state in [State::default(), broken()] {
         rejected(&mut state, 3, 3);
-        state.refreshed(&who(70), received(2));
+        state.refreshed(&who(70), received(2), &at(100));
         assert!(state.is_calm());
         assert_eq!(state.confirmed(), None, "older than a rejected one");
         for number in 0..4 {
@@ -77,7 +77,7 @@ fn once_a_newer_pair_refreshed_older_ones_are_not_counted_but_have_to_be_confirm
     for number in 5..50 {
         assert_eq!(rejected(&mut state, number, 5), Verdict::Unsure(1));
     }
-    state.refreshed(&who(60), received(61));
+    state.refreshed(&who(60), received(61), &at(100));
     for number in 5..50 {
         let again = state.rejected(&who(number), received(5), How::Again, &at(101));
         assert_eq!(again, Verdict::Outlived);
@@ -88,6 +88,20 @@ fn once_a_newer_pair_refreshed_older_ones_are_not_counted_but_have_to_be_confirm
         assert_eq!(rejected(&mut state, number, 60), Verdict::Dead);
     }
     assert!(matches!(rejected(&mut state, 104, 99), Verdict::Broken(_)));
+}
+
+#[test]
+fn a_few_rejections_prove_nothing_about_age_and_a_proof_does_not_last_for_ever() {
+    let mut state = State::default();
+    rejected(&mut state, 1, 1);
+    state.refreshed(&who(60), received(60), &at(100));
+    assert_eq!(state.confirmed(), None);
+    let mut state = proved();
+    let later = |state: &mut State, seconds: i64| {
+        state.rejected(&who(1), received(1), How::Plainly, &at(100 + seconds))
+    };
+    assert_eq!(later(&mut state, 3599), Verdict::Unsure(1));
+    assert_eq!(later(&mut state, 3600), Verdict::Dead);
 }
 
 #[test]
@@ -115,9 +129,9 @@ fn a_witness_proves_as_much_as_its_pair_is_new() {
     let mut state = broken();
     state.logged_in(&who(0), &at(101));
     state.logged_in(&who(1), &at(102));
-    state.refreshed(&who(1), received(102));
+    state.refreshed(&who(1), received(102), &at(100));
     assert_eq!(state.confirmed(), Some(1));
-    state.refreshed(&who(0), received(101));
+    state.refreshed(&who(0), received(101), &at(100));
     assert_eq!(state.confirmed(), Some(2));
     assert_eq!(rejected(&mut state, 50, 101), Verdict::Dead);
     assert_eq!(rejected(&mut state, 51, 100), Verdict::Unsure(2));
@@ -236,7 +250,7 @@ proptest! {
                     }
                 }
                 Event::Refreshed(number, seconds) => {
-                    state.refreshed(&who(number), received(seconds));
+                    state.refreshed(&who(number), received(seconds), &at(100));
                     prop_assert!(state.is_calm());
                     dead.clear();
                 }
