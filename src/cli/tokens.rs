@@ -36,8 +36,8 @@ use crate::store::Entry;
 pub enum Command {
     /// One line for each principal: instance, generation, age, what is left, notes
     List,
-    /// All that is known of one principal
-    Show(One),
+    /// All that is known of one principal, and what stands in the way of its login
+    Show(show::Arguments),
     /// Drop a principal's tokens: its next request logs in anew
     Forget(One),
     /// Adopt tokens that were issued elsewhere, without a login
@@ -80,10 +80,7 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
                 let open = open_to_forget(&settings.store).await?;
                 forget(&*open.store, &one.principal).await
             }
-            Command::Import(arguments) => {
-                let open = open_store(&settings.store).await?;
-                import(&open, settings, arguments).await
-            }
+            Command::Import(arguments) => import(settings, arguments).await,
             Command::Reseal => reseal(&open_store(&settings.store).await?).await,
             Command::Verify(arguments) => {
                 let open = open_store(&settings.store).await?;
@@ -94,7 +91,7 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
                     return Ok(no_store(&command, settings));
                 };
                 match &command {
-                    Command::Show(one) => show(&looked_at, &one.principal).await,
+                    Command::Show(arguments) => show(&looked_at, settings, arguments).await,
                     Command::Export(arguments) => export(&looked_at, arguments).await,
                     Command::Backup(arguments) => backup(&looked_at, settings, arguments).await,
                     _ => list(&looked_at.store).await,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::shared::{Shared, SharedMoment};
 use crate::clock::Clock;
-use crate::store::{Class, Error, Store};
+use crate::store::{Class, Error, Guard, Store};
 
 /// This many rejected logins in a row open the breaker.
 const OPENS_AT: u32 = 3;
@@ -139,14 +139,35 @@ impl Breakers {
     fn of(&self, key: Fingerprint) -> Arc<OfKey> {
         let mut by_key = self.by_key.lock().expect("no code panics under this lock");
         let named = || {
-            let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
             Arc::new(OfKey {
-                shared: Shared::new(format!("breaker {hex}")),
+                shared: Shared::new(row(key)),
                 held: AtomicU64::new(0),
             })
         };
         by_key.entry(key).or_insert_with(named).clone()
     }
+}
+
+/// The row of the store in which the breaker of this key is.
+pub(super) fn row(key: Fingerprint) -> String {
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("breaker {hex}")
+}
+
+/// How long the breaker in a row holds a login of this class back; `None` if it does not.
+pub(super) fn holds(
+    row: &Guard,
+    class: Class,
+    now: &SharedMoment,
+    probe_every: Duration,
+) -> Option<Duration> {
+    let last = match (serde_json::from_slice(&row.value).ok()?, class) {
+        (Breaker::Closed { .. }, _) => return None,
+        (Breaker::Open { last_known, .. }, Class::Known) => last_known,
+        (Breaker::Open { last_new, .. }, Class::New) => last_new,
+    };
+    let left = probe_every.saturating_sub(now.since(&last));
+    (!left.is_zero()).then_some(left)
 }
 
 #[cfg(test)]

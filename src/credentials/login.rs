@@ -211,10 +211,7 @@ impl Engine {
                     call: auth::log_in_account(&account.email, &account.password),
                     key: Key {
                         instance: None,
-                        fingerprint: self.ring.fingerprint(&[
-                            account.email.as_bytes(),
-                            account.password.expose().as_bytes(),
-                        ]),
+                        fingerprint: account.fingerprint(&self.ring),
                     },
                 })
             }
@@ -227,14 +224,11 @@ impl Engine {
                         .or_else(|| self.default_instance()),
                 }
                 .ok_or(Error::InstanceUnknown)?;
-                let id = instance.id.to_string();
                 Ok(Identity {
                     call: auth::log_in_user(*user, instance.id, &instance.key),
                     key: Key {
                         instance: Some(instance.id),
-                        fingerprint: self
-                            .ring
-                            .fingerprint(&[id.as_bytes(), instance.key.expose().as_bytes()]),
+                        fingerprint: instance.fingerprint(&self.ring),
                     },
                 })
             }
@@ -387,12 +381,12 @@ impl Engine {
 
 /// Whether a note that stands for `longest` stands still, with `left` to go. One with far more to
 /// go was made while the wall clock was ahead, and would outlive its reason by as much.
-fn stands(left: Duration, longest: Duration) -> bool {
+pub(super) fn stands(left: Duration, longest: Duration) -> bool {
     !left.is_zero() && left <= longest.saturating_mul(2)
 }
 
 /// Principals seen before may use the reserve; accounts are configured, hence known.
-fn class(principal: &Principal, entry: &Entry) -> Class {
+pub(super) fn class(principal: &Principal, entry: &Entry) -> Class {
     match (principal, &entry.record) {
         (Principal::Account(_), _) => Class::Known,
         (Principal::User(_), Some(record)) if record.known => Class::Known,

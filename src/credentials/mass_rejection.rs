@@ -23,13 +23,13 @@ use super::shared::{Shared, SharedMoment};
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::metrics::Metrics;
 use crate::principal::Principal;
-use crate::store::{Entry, Error, Generation, Store};
+use crate::store::{Entry, Error, Generation, Guard, Store};
 use crate::telemetry::episode::Episode;
 pub(super) use state::{How, Verdict};
 use state::{Probe as Claimed, State};
 
 /// The row of the store.
-const ROW: &str = "mass rejection";
+pub(super) const ROW: &str = "mass rejection";
 /// Those who are suspended are told to come back after this time: two refreshes are tried in it.
 pub(super) const AGAIN: Duration = state::REFRESH_EVERY.saturating_mul(2);
 /// The patience of a probe that may log in.
@@ -105,6 +105,11 @@ impl Waiting {
         self.queue.push_back(next.clone());
         Some(next)
     }
+}
+
+/// Whether a row says that the logins of those who hold a pair are suspended.
+pub(super) fn suspends(row: &Guard) -> bool {
+    serde_json::from_slice::<State>(&row.value).is_ok_and(|state| state.is_suspended())
 }
 
 impl MassRejection {

@@ -5,6 +5,7 @@ mod budget;
 mod export;
 mod import;
 mod output;
+mod show;
 mod verify;
 
 use std::fs;

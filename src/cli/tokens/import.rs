@@ -15,9 +15,9 @@ use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use self::adopt::{Adopter, Decision, NotAdopted};
+use self::adopt::{Adopter, Decision, NotAdopted, Target};
 use self::offer::{Offer, Unusable};
-use crate::cli::opening::OpenStore;
+use crate::cli::opening::{look, open_store};
 use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -63,16 +63,27 @@ enum Ended {
     Store(store::Error),
 }
 
-/// Imports every line of the file.
+/// Imports every line of the file, or says what would become of it.
 pub(super) async fn import(
-    open: &OpenStore,
+    settings: &Settings,
+    arguments: &Arguments,
+) -> Result<ExitCode, Failure> {
+    if arguments.dry_run {
+        let looked_at = look(&settings.store).await?;
+        return import_into(Target::DryRun(looked_at.as_ref()), settings, arguments).await;
+    }
+    let open = open_store(&settings.store).await?;
+    import_into(Target::Store(&open), settings, arguments).await
+}
+
+async fn import_into(
+    into: Target<'_>,
     settings: &Settings,
     arguments: &Arguments,
 ) -> Result<ExitCode, Failure> {
     let adopter = Adopter {
-        open,
+        into,
         overwrite: arguments.overwrite,
-        dry_run: arguments.dry_run,
     };
     let now = Clock::from_environment().wall();
     let is_interrupted = Cell::new(false);

@@ -15,10 +15,10 @@ use super::held::Held;
 use super::lane::{Job, Lane};
 use super::owners::Owners;
 use super::schema::{self, FORMAT};
-use super::{budget, entries, folder, lineage, unloaded, unreadable};
+use super::{budget, entries, folder, guards, lineage, unloaded, unreadable};
 use crate::clock::Clock;
 use crate::principal::Principal;
-use crate::store::{Entry, Error, KeyId, LoginBudget, LoginWindows};
+use crate::store::{Entry, Error, Guard, KeyId, LoginBudget, LoginWindows};
 
 /// How often a copy is made anew when the files changed meanwhile.
 const COPIES: u32 = 5;
@@ -90,6 +90,12 @@ impl Look {
         let group = windows.group.clone();
         let history = self.read(move |db| budget::load(db, &group)).await?;
         Ok(history.budget(windows, self.clock.stamp()))
+    }
+
+    /// As [`crate::store::Store::guard`].
+    pub async fn guard(&self, name: &str) -> Result<Guard, Error> {
+        let name = name.to_owned();
+        self.read(move |db| guards::load(db, &name)).await
     }
 
     /// The canary, if there is one yet.

@@ -301,6 +301,19 @@ async fn a_dry_run_says_what_would_be_done_and_does_not_do_it() {
 }
 
 #[tokio::test]
+async fn a_dry_run_without_a_store_makes_none() {
+    let damoov = damoov().await;
+    let builder = proxy(&damoov);
+    let store = builder.store();
+    let proxy = builder.stopped(&store);
+    let lines = [issued(&damoov, 1)];
+    let (code, said, last) = import(&proxy, &lines, " --dry-run").await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(last.starts_with("would be imported 1"), "{said}");
+    assert!(!store.exists());
+}
+
+#[tokio::test]
 async fn an_import_waits_for_a_renewal_and_leaves_what_it_brought() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::offer::Offer;
-use crate::cli::opening::OpenStore;
+use crate::cli::opening::{LookedAt, OpenStore};
 use crate::credentials::Pair;
-use crate::credentials::seal::Unopened;
+use crate::credentials::seal::{Ring, Unopened};
 use crate::damoov::jwt::Claims;
+use crate::principal::Principal;
 use crate::store::{self, Commit, Entry, Lease, Record, Store};
 
 /// A lease that a running proxy holds for a renewal is waited for this long, asked for this often.
@@ -22,13 +23,19 @@ const LEASE: Duration = Duration::from_secs(15);
 /// the tokens of a registration are.
 const COMPARISONS: u32 = 10;
 
-/// Adopts pairs into an open store.
+/// Adopts pairs into a store.
 pub(super) struct Adopter<'a> {
-    pub(super) open: &'a OpenStore,
+    pub(super) into: Target<'a>,
     /// Also in the place of newer ones.
     pub(super) overwrite: bool,
-    /// Decides, and changes nothing.
-    pub(super) dry_run: bool,
+}
+
+/// Which store, and whether it is changed.
+pub(in crate::cli::tokens) enum Target<'a> {
+    /// Pairs are committed.
+    Store(&'a OpenStore),
+    /// It is only decided. `None`: there is no store yet.
+    DryRun(Option<&'a LookedAt>),
 }
 
 /// What is done with a pair that is offered.
@@ -91,44 +98,33 @@ impl From<store::Error> for NotAdopted {
 impl Adopter<'_> {
     /// Decides, and commits the pair if that is the decision. Durable on return.
     pub(super) async fn adopt(&self, offer: &Offer) -> Result<Decision, NotAdopted> {
-        let store = &*self.open.store;
-        if self.dry_run {
-            let entry = store.load(&offer.principal).await?;
-            return Ok(self.decide(offer, &entry)?.0);
-        }
-        let adopted = match self.leased(offer).await {
-            Ok(entry) => self.commit(offer, entry).await,
-            Err(error) => Err(error),
-        };
-        store.release(&offer.principal);
-        adopted
-    }
-
-    /// The entry, under a lease: no renewal of its pair is under way.
-    async fn leased(&self, offer: &Offer) -> Result<Entry, NotAdopted> {
-        let started = Instant::now();
-        while started.elapsed() < LEASE_WAIT {
-            let (lease, entry) = self
-                .open
-                .store
-                .lease_and_load(&offer.principal, LEASE)
-                .await?;
-            match lease {
-                Lease::Granted { .. } => return Ok(entry?),
-                Lease::Held => tokio::time::sleep(LEASE_AGAIN).await,
+        let principal = &offer.principal;
+        match self.into {
+            Target::DryRun(None) => Ok(Decision::Import),
+            Target::DryRun(Some(looked_at)) => {
+                let entry = looked_at.store.load(principal).await?;
+                Ok(self.decide(&looked_at.ring, offer, &entry)?.0)
+            }
+            Target::Store(open) => {
+                let adopted = match leased(open, principal).await {
+                    Ok(entry) => self.commit(open, offer, entry).await,
+                    Err(error) => Err(error),
+                };
+                open.store.release(principal);
+                adopted
             }
         }
-        Err(NotAdopted::Line(format!(
-            "a running proxy has been renewing {} for {} seconds; import it again",
-            offer.principal,
-            LEASE_WAIT.as_secs()
-        )))
     }
 
-    async fn commit(&self, offer: &Offer, mut entry: Entry) -> Result<Decision, NotAdopted> {
-        let OpenStore { store, ring, run } = self.open;
+    async fn commit(
+        &self,
+        open: &OpenStore,
+        offer: &Offer,
+        mut entry: Entry,
+    ) -> Result<Decision, NotAdopted> {
+        let OpenStore { store, ring, run } = open;
         for _ in 0..COMPARISONS {
-            let (decision, stored) = self.decide(offer, &entry)?;
+            let (decision, stored) = self.decide(ring, offer, &entry)?;
             if decision != Decision::Import {
                 return Ok(decision);
             }
@@ -157,11 +153,16 @@ impl Adopter<'_> {
     }
 
     /// The decision, and the pair that stands in `entry`.
-    fn decide(&self, offer: &Offer, entry: &Entry) -> Result<(Decision, Option<Pair>), NotAdopted> {
+    fn decide(
+        &self,
+        ring: &Ring,
+        offer: &Offer,
+        entry: &Entry,
+    ) -> Result<(Decision, Option<Pair>), NotAdopted> {
         let Some(record) = &entry.record else {
             return Ok((Decision::Import, None));
         };
-        let stored = match Pair::of_record(&self.open.ring, &offer.principal, record) {
+        let stored = match Pair::of_record(ring, &offer.principal, record) {
             Ok(pair) => Some(pair),
             Err(Unopened::UnknownKey) => {
                 return Err(NotAdopted::Line(format!(
@@ -181,6 +182,22 @@ impl Adopter<'_> {
         };
         Ok((decision, stored))
     }
+}
+
+/// The entry, under a lease: no renewal of its pair is under way.
+async fn leased(open: &OpenStore, principal: &Principal) -> Result<Entry, NotAdopted> {
+    let started = Instant::now();
+    while started.elapsed() < LEASE_WAIT {
+        let (lease, entry) = open.store.lease_and_load(principal, LEASE).await?;
+        match lease {
+            Lease::Granted { .. } => return Ok(entry?),
+            Lease::Held => tokio::time::sleep(LEASE_AGAIN).await,
+        }
+    }
+    Err(NotAdopted::Line(format!(
+        "a running proxy has been renewing {principal} for {} seconds; import it again",
+        LEASE_WAIT.as_secs()
+    )))
 }
 
 /// Whether `offered` takes the place of `stored`, whose RefreshToken may be known dead.
@@ -213,7 +230,6 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::principal::Principal;
     use crate::secret::Secret;
 
     /// A pair of a JWT with this `iat`, told apart by `serial`.
