@@ -29,6 +29,7 @@ mod refresh;
 mod renewal;
 pub mod seal;
 mod shared;
+mod stored;
 mod token_endpoint;
 mod verification;
 

@@ -346,6 +346,16 @@ pub trait Store: Send + Sync + 'static {
     /// Remembers one fact. Durable on return. Changes neither generation nor epoch.
     async fn note(&self, principal: &Principal, note: Note) -> Result<(), Error>;
 
+    /// Drops up to `limit` principals of which nothing is known but a rejected login that stands no
+    /// more: its end lies before `now`, or after `latest`, as no such end does that was set by a right
+    /// clock. Answers how many. Durable.
+    async fn drop_rejected(
+        &self,
+        now: Timestamp,
+        latest: Timestamp,
+        limit: usize,
+    ) -> Result<usize, Error>;
+
     /// Drops the pair and the notes, raises the epoch. False when there was nothing. Durable.
     async fn forget(&self, principal: &Principal) -> Result<bool, Error>;
 

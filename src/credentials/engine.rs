@@ -21,16 +21,14 @@ use super::mass_rejection::MassRejection;
 use super::pace::Pace;
 use super::pair::Pair;
 use super::password::WrongPasswords;
-use super::seal::{self, Ring};
+use super::seal::Ring;
+use super::stored::StoredCount;
 use super::token_endpoint::TokenEndpoint;
 use super::{Error, Instance, Settings};
 use crate::clock::{Clock, Timestamp};
 use crate::damoov::auth;
 use crate::damoov::jwt::Claims;
-use crate::metrics::{
-    Grant, GrantLabel, Metrics, RenewalLabels, RenewalResult, StoreLabels, StoreOperation,
-    StoreResult,
-};
+use crate::metrics::{Grant, GrantLabel, Metrics, RenewalLabels, RenewalResult, StoreOperation};
 use crate::principal::{InstanceId, LogName, Principal};
 use crate::store::{self, Commit, Entry, Generation, KeyId, Note, Record, RunId, Store};
 use crate::telemetry::episode::Episode;
@@ -71,6 +69,7 @@ pub(super) struct Engine {
     pub(super) store_condition: StoreCondition,
     /// New pairs that exist in memory alone.
     pub(super) unsaved: Episode,
+    pub(super) stored_count: StoredCount,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     /// Where renewals run: no caller's runtime.
@@ -95,54 +94,6 @@ impl Engine {
     pub(super) async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
         let loaded = self.store.load(principal).await;
         Ok(self.counted(StoreOperation::Load, loaded)?)
-    }
-
-    /// Opens the pair in `entry`. A damaged one counts as none: that record only. Fails where its key
-    /// is not configured: that pair is as good as any.
-    pub(super) fn open(&self, principal: &Principal, entry: &Entry) -> Result<Option<Pair>, Error> {
-        let Some(record) = &entry.record else {
-            return Ok(None);
-        };
-        self.check_key(record)?;
-        if let Ok(pair) = Pair::of_record(&self.ring, principal, record) {
-            return Ok(Some(pair));
-        }
-        self.count_load(StoreResult::Damaged);
-        tracing::error!(
-            principal = self.log_name(principal).as_str(),
-            "a stored pair is damaged"
-        );
-        Ok(None)
-    }
-
-    /// Fails where the record's key is not configured. Nobody refreshes such a pair, logs in instead
-    /// of it, or writes over it.
-    pub(super) fn check_key(&self, record: &Record) -> Result<(), Error> {
-        let key = record.key;
-        if self.ring.holds(key) || seal::key_of(&record.sealed) != Some(key) {
-            return Ok(());
-        }
-        self.count_load(StoreResult::UnknownKey);
-        let mut told = self
-            .unknown_keys
-            .lock()
-            .expect("no code panics under this lock");
-        if told.insert(key) {
-            tracing::error!(
-                %key,
-                "pairs in the store are sealed with a key that this process lacks; their users are \
-                 answered 503 and not logged in: put the key back into [store] old_keys and restart"
-            );
-        }
-        Err(store::Error::UnknownKey(key).into())
-    }
-
-    fn count_load(&self, result: StoreResult) {
-        let operation = StoreOperation::Load;
-        self.metrics
-            .store_operations
-            .get_or_create(&StoreLabels { operation, result })
-            .inc();
     }
 
     /// Makes `pair`, which replaces that of `entry`, durable and publishes it. Where somebody else

@@ -16,6 +16,10 @@ const ROUND: Duration = Duration::from_secs(60);
 /// Idle pairs started in one round at most; `renewals_per_second` paces them.
 const MOST_IDLE: usize = 1000;
 
+/// Rejected strangers dropped in one round at most, and in one transaction.
+const MOST_REJECTED: usize = 50_000;
+const REJECTED_AT_ONCE: usize = 500;
+
 /// Goes its rounds for as long as the engine lives.
 pub(super) async fn keep(engine: Arc<Engine>) {
     let started = (engine.wall(), engine.clock.now());
@@ -27,10 +31,29 @@ pub(super) async fn keep(engine: Arc<Engine>) {
                 start(&engine, &due.principal, Trigger::Ahead, due.generation);
             }
         }
+        drop_rejected(&engine).await;
         if let Some(age) = engine.settings.keep_refresh_tokens {
             // Counted from the wall clock at start, so that a jump of it renews nobody.
             let now = started.0.plus(engine.clock.now().since(started.1));
             idle_seen = renew_idle(&engine, now.minus(age), idle_seen).await;
+        }
+    }
+}
+
+/// Drops strangers whose rejected login is remembered no longer, a bounded number a round.
+async fn drop_rejected(engine: &Engine) {
+    let now = engine.wall();
+    // As `Engine::check_remembered` judges.
+    let latest = now.plus(engine.settings.remember_rejected.saturating_mul(2));
+    for _ in 0..MOST_REJECTED / REJECTED_AT_ONCE {
+        let dropped = engine.store.drop_rejected(now, latest, REJECTED_AT_ONCE);
+        match dropped.await {
+            Ok(REJECTED_AT_ONCE) => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::debug!(%error, "rejected logins cannot be dropped now");
+                return;
+            }
         }
     }
 }

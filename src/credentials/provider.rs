@@ -268,12 +268,10 @@ impl Provider {
             .metrics
             .principals_contested
             .set(engine.count_contested());
-        if let Ok(stored) = engine.store.count().await {
-            engine
-                .metrics
-                .tokens_stored
-                .set(stored.try_into().unwrap_or(i64::MAX));
-        }
+        engine
+            .stored_count
+            .report(&*engine.store, &engine.metrics)
+            .await;
         if let Err(error) = engine.budget.report(&*engine.store).await {
             tracing::debug!(%error, "the login budget cannot be read");
         }
@@ -368,6 +366,7 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
         wrong_passwords: WrongPasswords::new(clock),
         contested: std::sync::Mutex::default(),
         unknown_keys: std::sync::Mutex::default(),
+        stored_count: Default::default(),
         endpoint: TokenEndpoint::new(upstream, hosts, timeout),
         closing: watch::Sender::new(Closing::NotYet),
         pairs_lost: AtomicU64::new(0),

@@ -59,6 +59,7 @@ macro_rules! contract {
             the_first_canary_stands_until_it_is_replaced
             a_login_counts_from_when_it_was_answered
             a_record_is_resealed_only_while_it_is_the_one_that_was_read
+            rejected_strangers_are_dropped_once_they_may_try_again
             a_store_is_writable
             a_guard_is_written_by_who_knows_what_stands_there
             of_writes_of_a_guard_at_once_exactly_one_wins
@@ -632,6 +633,50 @@ pub(crate) async fn a_record_is_resealed_only_while_it_is_the_one_that_was_read(
     assert_eq!(other.load(&user(3)).await, Ok(after));
     let needed = vec![(KeyId([7; 4]), 1), (KeyId([9; 4]), 1)];
     assert_eq!(other.keys().await.map(keys), Ok(needed));
+}
+
+pub(crate) async fn rejected_strangers_are_dropped_once_they_may_try_again(medium: &impl Medium) {
+    let store = medium.open(run());
+    let reject = async |n, until| {
+        let with = [7; 8];
+        let note = Note::Rejected(Rejected { until, with });
+        store.note(&user(n), note).await.unwrap();
+    };
+    for n in 1..=5 {
+        reject(n, at(50)).await;
+    }
+    reject(6, at(60)).await;
+    reject(7, at(9_000)).await; // A clock was ahead.
+    first(&store, &user(8), record(8)).await;
+    reject(8, at(50)).await;
+    reject(9, at(50)).await;
+    store.note(&user(9), Note::Displaced(at(1))).await.unwrap();
+    reject(10, at(50)).await;
+    store.forget(&user(10)).await.unwrap();
+    reject(10, at(50)).await;
+    let dropped = async |limit| store.drop_rejected(at(50), at(100), limit).await;
+    assert_eq!(dropped(4).await, Ok(4));
+    assert_eq!(dropped(4).await, Ok(2));
+    assert_eq!(dropped(4).await, Ok(0));
+    let listed = store.list(None, 20).await.unwrap();
+    let left: Vec<_> = listed.into_iter().map(|(principal, _)| principal).collect();
+    assert_eq!(left, [6, 8, 9, 10].map(user));
+    assert_eq!(store.load(&user(10)).await.unwrap().epoch, 1);
+    assert_eq!(store.load(&user(1)).await, Ok(Entry::default()));
+    assert_eq!(first(&store, &user(1), record(1)).await, Generation(1));
+    // What came last is told before it goes: its number is not given twice.
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    let mut changes = one.changes();
+    reject(11, at(50)).await;
+    let mut next = async || {
+        let told = tokio::time::timeout(Duration::from_secs(5), changes.recv());
+        told.await.unwrap().unwrap().principal
+    };
+    while next().await != user(11) {}
+    assert_eq!(other.drop_rejected(at(50), at(100), 4).await, Ok(0));
+    reject(12, at(50)).await;
+    assert_eq!(other.drop_rejected(at(50), at(100), 4).await, Ok(1));
+    while next().await != user(12) {}
 }
 
 pub(crate) async fn a_store_is_writable(medium: &impl Medium) {

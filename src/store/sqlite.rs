@@ -243,6 +243,19 @@ impl Store for Sqlite {
             .await
     }
 
+    async fn drop_rejected(
+        &self,
+        now: Timestamp,
+        latest: Timestamp,
+        limit: usize,
+    ) -> Result<usize, Error> {
+        self.writer
+            .ask(None, move |db| {
+                entries::drop_rejected(db, now, latest, limit)
+            })
+            .await
+    }
+
     async fn forget(&self, principal: &Principal) -> Result<bool, Error> {
         let whose = principal.clone();
         self.writer

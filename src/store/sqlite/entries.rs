@@ -17,7 +17,8 @@ macro_rules! columns {
          coalesce(key_id, substr(sealed, 2, 4))"
     };
 }
-/// The change number that a write gives its row. Rows are never deleted, so it only grows.
+/// The change number that a write gives its row. The row with the largest is never deleted, so it
+/// only grows.
 macro_rules! next_seq {
     () => {
         "(SELECT coalesce(max(seq), 0) + 1 FROM entries)"
@@ -46,6 +47,13 @@ const TOUCH: &str = concat!(
     next_seq!(),
     ") ON CONFLICT DO UPDATE SET seq = excluded.seq"
 );
+/// Reads the index `rejected`. The newest change stays: its number must not be given again.
+pub(super) const DROP_REJECTED: &str = "DELETE FROM entries WHERE rowid IN (
+         SELECT rowid FROM entries
+         WHERE (rejected_until <= ?1 OR rejected_until > ?2) AND generation = 0 AND epoch = 0
+             AND sealed IS NULL AND displaced IS NULL AND contested_until IS NULL
+             AND +seq < (SELECT max(seq) FROM entries)
+         LIMIT ?3)";
 /// Whether a row is more than a tombstone.
 const HOLDS_SOMETHING: &str = "coalesce(sealed, refresh_dead, answer_lost, rejected_until, \
      displaced, contested_until, iif(known, instance, NULL)) IS NOT NULL";
@@ -136,6 +144,18 @@ pub(super) fn note(db: &Connection, principal: &Principal, note: &Note) -> rusql
         ),
     }?;
     Ok(())
+}
+
+/// Deletes rows that hold a rejected login which stands no more, and nothing else.
+pub(super) fn drop_rejected(
+    db: &Connection,
+    now: Timestamp,
+    latest: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<usize> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    db.prepare_cached(DROP_REJECTED)?
+        .execute(params![now, latest, limit])
 }
 
 /// Leaves a tombstone: generation and epoch alone.

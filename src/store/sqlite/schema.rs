@@ -49,6 +49,7 @@ const TABLES: &str = "
     CREATE INDEX due ON entries (received) WHERE sealed IS NOT NULL
         AND (refresh_dead IS NULL OR refresh_dead <> generation);
     CREATE INDEX held ON entries (sealed IS NOT NULL, key_id);
+    CREATE INDEX rejected ON entries (rejected_until) WHERE rejected_until IS NOT NULL;
     CREATE TABLE login_budgets (
         login_group TEXT PRIMARY KEY,
         history TEXT NOT NULL -- JSON
@@ -105,6 +106,7 @@ fn to_2(db: &Connection, clock: Clock) -> rusqlite::Result<()> {
          UPDATE entries SET key_id = substr(sealed, 2, 4) WHERE substr(sealed, 1, 1) = x'01';
          DROP INDEX held;
          CREATE INDEX held ON entries (sealed IS NOT NULL, key_id);
+         CREATE INDEX rejected ON entries (rejected_until) WHERE rejected_until IS NOT NULL;
          CREATE TABLE login_budgets (
              login_group TEXT PRIMARY KEY,
              history TEXT NOT NULL

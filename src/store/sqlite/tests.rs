@@ -475,6 +475,13 @@ async fn the_keeper_and_the_count_read_an_index() {
     assert!(due.contains("USING INDEX due"), "{due}");
     let count = plan(entries::COUNT);
     assert!(count.contains("USING COVERING INDEX held"), "{count}");
+    let rejected = {
+        let sql = format!("EXPLAIN QUERY PLAN {}", entries::DROP_REJECTED);
+        let mut explained = db.prepare(&sql).unwrap();
+        let steps = explained.query_map([0, 0, 1], |row| row.get::<_, String>(3));
+        steps.unwrap().map(Result::unwrap).collect::<String>()
+    };
+    assert!(rejected.contains("USING INDEX rejected"), "{rejected}");
     let keys = plan(entries::KEYS);
     assert!(keys.contains("USING COVERING INDEX held"), "{keys}");
 }
