@@ -18,6 +18,8 @@ mod contested_and_mass;
 mod damoov_misbehaves;
 // Several proxies on one store.
 mod fleet;
+// Stores that earlier versions left.
+mod formats;
 // Several instances behind one proxy.
 mod instances;
 // Replacing the key of the store.

@@ -100,7 +100,7 @@ pub(super) fn migrate(db: &Connection, clock: Clock) -> rusqlite::Result<i64> {
 /// Format 1 kept no key ids, no guards, and counted logins by the wall clock alone. Its sealed texts
 /// begin with the byte 1 and the id of their key. A process of it that still runs goes on to store
 /// what its refreshes bring, and finds no login budget.
-fn to_2(db: &Connection, clock: Clock) -> rusqlite::Result<()> {
+pub(super) fn to_2(db: &Connection, clock: Clock) -> rusqlite::Result<()> {
     db.execute_batch(
         "ALTER TABLE entries ADD COLUMN key_id BLOB;
          UPDATE entries SET key_id = substr(sealed, 2, 4) WHERE substr(sealed, 1, 1) = x'01';

@@ -68,6 +68,9 @@ async fn the_part_of_a_child() {
     let (Ok(part), Ok(directory)) = (env::var(PART), env::var(DIRECTORY)) else {
         return;
     };
+    if part == "migrate half-way" {
+        return migrate_half_way(Path::new(&directory)).await;
+    }
     let store = open(Path::new(&directory), run(), Clock::real()).unwrap();
     match part.as_str() {
         "hold a lease" => hold_a_lease(&store, 1, Duration::from_secs(600)).await,
@@ -81,6 +84,17 @@ async fn the_part_of_a_child() {
 async fn hold_a_lease(store: &Sqlite, of: u64, ttl: Duration) {
     let lease = store.lease(&user(of), ttl).await;
     say(format!("{lease:?}"));
+    std::future::pending().await
+}
+
+/// Does all of a migration but its end.
+async fn migrate_half_way(directory: &Path) {
+    let db = Connection::open(directory.join("tokens.db")).unwrap();
+    db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA cache_size = 1; BEGIN IMMEDIATE")
+        .unwrap();
+    super::schema::to_2(&db, Clock::real()).unwrap();
+    db.pragma_update(None, "user_version", 2).unwrap();
+    say("half-way");
     std::future::pending().await
 }
 
@@ -144,6 +158,21 @@ async fn the_lease_of_a_killed_process_is_granted_at_once_as_orphaned() {
     owner.kill();
     let granted = Lease::Granted { orphaned: true };
     assert_eq!(store.lease(&user(1), ttl).await, Ok(granted));
+}
+
+#[tokio::test]
+async fn a_migration_that_is_killed_leaves_the_earlier_format_whole() {
+    let directory = format_1();
+    let mut migrating = Actor::play("migrate half-way", &directory);
+    assert_eq!(migrating.hear().as_deref(), Some("half-way"));
+    migrating.kill();
+    let db = Connection::open(directory.tokens()).unwrap();
+    let found = super::schema::format(&db).unwrap();
+    let budgets = db.query_row("SELECT count(*) FROM budgets", [], |row| row.get(0));
+    assert_eq!((found, budgets), (1, Ok(0)));
+    drop(db);
+    let entry = directory.open(run()).load(&user(1)).await.unwrap();
+    assert_eq!(entry.generation, Generation(3));
 }
 
 #[tokio::test]
