@@ -220,7 +220,17 @@ fn open(path: &Path, with: &str) -> rusqlite::Result<Connection> {
 
 /// A connection to a copy of the store, which has this version's format and files without a name.
 fn copied(directory: &Path, clock: Clock) -> Result<Connection, OpenError> {
-    let refused = |error| OpenError::Refused(directory.join("tokens.db-wal"), error);
+    let refused = |error: io::Error| {
+        let to = std::env::temp_dir();
+        let why = format!(
+            "it cannot be copied to {} to be read: {error}",
+            to.display()
+        );
+        OpenError::Refused(
+            directory.join("tokens.db-wal"),
+            io::Error::new(error.kind(), why),
+        )
+    };
     let copy = Copy::of(directory).map_err(refused)?;
     let path = copy.path.join("tokens.db");
     let failed = |error| files::not_read(&directory.join("tokens.db"), error);

@@ -20,12 +20,12 @@ const WITHIN: Duration = Duration::from_millis(150);
 
 #[tokio::test]
 async fn i3_i10_kill_9_under_load_costs_no_login_where_the_api_has_a_grace_period() {
-    kill_again_and_again(Duration::from_secs(3600), rounds(100, 1000)).await;
+    kill_again_and_again(Duration::from_secs(3600), rounds(100, 300)).await;
 }
 
 #[tokio::test]
 async fn i3_i10_kill_9_under_load_costs_at_most_the_refreshes_and_logins_in_flight() {
-    kill_again_and_again(Duration::ZERO, rounds(100, 1000)).await;
+    kill_again_and_again(Duration::ZERO, rounds(100, 300)).await;
 }
 
 /// In each round every user's token expires at most once, and one newcomer logs in.
@@ -85,7 +85,8 @@ async fn kill_again_and_again(grace: Duration, rounds: usize) {
         held = Tokens::of(after_restart);
     }
     eprintln!(
-        "{rounds} kills hit {refreshes_in_flight} refreshes and {logins_in_flight} logins in flight"
+        "{rounds} kills: 0 acknowledged pairs lost; {refreshes_in_flight} refreshes and \
+         {logins_in_flight} logins were in flight"
     );
     assert!(refreshes_in_flight > 0, "no kill ever hit a refresh");
 }
