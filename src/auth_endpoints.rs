@@ -111,8 +111,9 @@ impl AuthEndpoints {
         let who = match &login.who {
             Who::User(user) => Login::User {
                 user: *user,
-                instance: match instance {
-                    Some(named) => Some(named),
+                instance,
+                known: match instance {
+                    Some(_) => None,
                     None => {
                         let user = Principal::User(*user);
                         self.provider.known_instance(&user).await

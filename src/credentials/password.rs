@@ -17,8 +17,11 @@ pub enum Login<'a> {
     User {
         /// Whose tokens are wanted.
         user: DeviceToken,
-        /// The instance that the caller named; none: the default one.
+        /// The instance that the caller named; none: the one that the user is known under, if it is
+        /// that one's key, else the default one.
         instance: Option<InstanceId>,
+        /// The instance that the user is known under.
+        known: Option<InstanceId>,
     },
     /// An API account.
     Account {
@@ -66,10 +69,17 @@ impl Provider {
     ) -> Result<Wanted, PasswordError> {
         let engine = &self.engine;
         let (wanted, secret, opened) = match *login {
-            Login::User { user, instance } => {
-                let instance = self
-                    .instance(instance)
-                    .map_err(|_| PasswordError::NotConfigured)?;
+            Login::User {
+                user,
+                instance: named,
+                known,
+            } => {
+                let known = known.and_then(|known| engine.instance(known));
+                let instance = match (named, known) {
+                    (None, Some(known)) if known.key.matches(password) => Ok(known),
+                    _ => self.instance(named),
+                }
+                .map_err(|_| PasswordError::NotConfigured)?;
                 let wanted = Wanted {
                     principal: Principal::User(user),
                     instance: Some(instance.id),
@@ -184,6 +194,7 @@ mod tests {
         Login::User {
             user: device(1),
             instance,
+            known: None,
         }
     }
 

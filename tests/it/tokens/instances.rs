@@ -133,6 +133,11 @@ async fn a_user_is_known_where_it_was_registered_and_where_it_was_moved_to() {
     let answer = answer.await;
     assert_eq!(answer.status, 200, "{}", answer.text());
 
+    // The default instance's key is good, too; but that is not where the user is.
+    let others = login.to_string().replace(SECOND_KEY, INSTANCE_KEY);
+    let answer = proxy.send_with(Request::post("/v1/Auth/Login"), others);
+    refused(&answer.await, 403, "instance_mismatch");
+
     let to_the_first = serde_json::json!({
         "DeviceToken": user(3).to_string(), "ToInstanceId": INSTANCE_ID, "ToInstanceKey": INSTANCE_KEY,
     });
