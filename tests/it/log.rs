@@ -5,8 +5,9 @@ mod causes;
 mod episodes;
 mod unread;
 
+use std::io::{Read, Seek};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use http::Request;
@@ -166,29 +167,21 @@ async fn why_it_cannot_start_is_told_in_the_format_of_the_log() {
 #[tokio::test]
 async fn the_level_of_the_file_holds_unless_the_environment_names_one() {
     let damoov = crate::harness::damoov().await;
-    let stopped = crate::harness::proxy(&damoov)
-        .set("log.level", "error")
-        .set("listen", &loopback(free_port()).to_string())
-        .stopped_here();
     for (variable, is_told) in [("RUST_LOG", false), ("DAMOOV_PROXY_LOG", true)] {
-        let mut command = stopped.command("run");
-        command.env(variable, "info").stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        // Whatever it logs, the store is there once it serves.
-        eventually("the store is open", async || {
-            stopped.store().join("tokens.db").exists()
+        let mut log = tempfile::tempfile().unwrap();
+        let stderr = log.try_clone().unwrap();
+        let builder = crate::harness::proxy(&damoov)
+            .set("log.level", "error")
+            .env(variable, "info");
+        let started = Unlogged::start(builder, |mut command| {
+            command.stderr(stderr);
+            command
         })
         .await;
-        let pid = rustix::process::Pid::from_child(&child);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let output = tokio::task::spawn_blocking(move || {
-            let mut said = String::new();
-            std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut said).unwrap();
-            child.wait().unwrap();
-            said
-        });
-        let said = output.await.unwrap();
+        assert!(started.terminate().await.success());
+        let mut said = String::new();
+        log.rewind().unwrap();
+        log.read_to_string(&mut said).unwrap();
         assert_eq!(said.contains("\"message\":\"starting\""), is_told, "{said}");
     }
 }

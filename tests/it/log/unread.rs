@@ -41,6 +41,12 @@ async fn nothing_waits_for_a_standard_error_that_nobody_reads() {
     assert_eq!(blocked.code(), "login_blocked");
     assert_eq!(started.get(SCORES).await, 200);
     assert!(started.asked(started.status, "/livez").await.is_some());
+    let status = started.status;
+    eventually("it says so itself", async || {
+        let ready = started.asked(status, "/readyz").await.unwrap();
+        ready.status == 200 && ready.text().contains("\"log_unwritable\"")
+    })
+    .await;
     let began = Instant::now();
     assert_eq!(started.terminate().await.code(), Some(0));
     let took = began.elapsed();
@@ -106,6 +112,10 @@ async fn counts_what_is_lost(started: Unlogged) {
     assert_eq!(old, 20);
     // Starting was told, and where it listens.
     assert!(started.metric(OTHER_LOST).await >= 3);
+    let ready = started.asked(started.status, "/readyz").await.unwrap();
+    assert_eq!(ready.status, 200);
+    let said: Value = serde_json::from_str(&ready.text()).unwrap();
+    assert_eq!(said["degraded"][0]["code"], "log_unwritable", "{said}");
     assert_eq!(started.terminate().await.code(), Some(0));
 }
 
@@ -118,4 +128,6 @@ async fn the_counters_of_lost_lines_are_there_from_the_first_scrape() {
         let line = format!("damoov_proxy_log_lines_lost_total{{target=\"{target}\"}} 0");
         assert!(text.contains(&line), "{line} in {text}");
     }
+    let ready = proxy.status("/readyz").await.text();
+    assert!(!ready.contains("log_unwritable"), "{ready}");
 }
