@@ -225,8 +225,7 @@ impl Target {
 
     /// The public name and since when, if no connection comes about.
     pub fn unreachable(&self) -> Option<(&str, SystemTime)> {
-        let name = self.condition.unreachable_host()?;
-        Some((name, self.condition.unreachable_since()?))
+        self.condition.unreachable_now()
     }
 }
 

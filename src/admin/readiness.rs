@@ -82,7 +82,7 @@ impl Engine for Running {
     }
 
     fn unreachable(&self) -> Option<(&str, SystemTime)> {
-        self.proxy.unreachable()
+        self.proxy.unreachable().or(self.provider.unreachable())
     }
 
     async fn conditions(&self) -> Vec<(Code, String)> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::runtime::Handle;
@@ -255,6 +255,11 @@ impl Provider {
                 ..Obstacles::default()
             },
         }
+    }
+
+    /// The host of the Auth endpoints and since when, if no connection to it comes about.
+    pub fn unreachable(&self) -> Option<(&str, SystemTime)> {
+        self.engine.endpoint.unreachable()
     }
 
     /// Brings those metrics up to date that are read off rather than counted.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Request, Uri, header};
@@ -125,6 +125,11 @@ impl TokenEndpoint {
             refreshes: Semaphore::new(CONCURRENT),
             logins: Semaphore::new(CONCURRENT),
         }
+    }
+
+    /// The host and since when, if no connection comes about.
+    pub(super) fn unreachable(&self) -> Option<(&str, SystemTime)> {
+        self.condition.unreachable_now()
     }
 
     /// What those are told who come while the host is left alone.

@@ -4,7 +4,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
 
@@ -184,14 +184,9 @@ impl Condition {
         }
     }
 
-    /// The public name, if no connection comes about.
-    pub(crate) fn unreachable_host(&self) -> Option<&str> {
-        self.connecting.is_failing().then_some(&*self.name)
-    }
-
-    /// Since when no connection comes about.
-    pub(crate) fn unreachable_since(&self) -> Option<std::time::SystemTime> {
-        self.connecting.since()
+    /// The public name and since when, if no connection comes about.
+    pub(crate) fn unreachable_now(&self) -> Option<(&str, SystemTime)> {
+        Some((&self.name, self.connecting.since()?))
     }
 }
 

@@ -119,6 +119,13 @@ async fn the_auth_host_is_told_like_any_other() {
         }
         let line = told_once(&proxy, BEGINS).await;
         assert_eq!(line["host"], "user.telematicssdk.com");
+        let ready = proxy.status("/readyz").await;
+        assert_eq!(ready.status, 200);
+        assert!(
+            ready.text().contains("\"upstream_unreachable\""),
+            "{}",
+            ready.text()
+        );
         let told = line["cause"].as_str().unwrap();
         assert!(told.contains(says), "{told}");
     }
