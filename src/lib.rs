@@ -91,7 +91,8 @@
 //! - **I9** Hop-by-hop headers never pass, nor the caller's Authorization except on `passthrough`
 //!   routes. `requests::hygiene::*`
 //! - **I10** A known user never needs a login while its RefreshToken lives.
-//!   `promises::kills::i3_i10_…`, `promises::week::*`, `promises::import::*`
+//!   `promises::kills::i3_i10_…`, `promises::week::*`, `promises::import::*`, `tokens::formats::*`,
+//!   `tokens::keys::*`
 
 pub mod admin;
 pub mod alarm;

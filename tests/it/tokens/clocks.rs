@@ -1,10 +1,10 @@
 //! Time that jumps, and time that is bought with an old token.
 
 use damoov_proxy::clock::Clock;
-use damoov_proxy::simulator::{Action, On};
+use damoov_proxy::simulator::{Action, Fault, On, Status};
 
 use super::shim::Shim;
-use super::{calls, fast, fault, log_in, refused, roomy, served};
+use super::{calls, fast, fault, log_in, refused, retry_after, roomy, served};
 use crate::harness::{Proxy, SCORES, damoov, damoov_with, eventually, proxy, user};
 
 /// In seconds.
@@ -70,20 +70,53 @@ async fn a_wall_clock_that_jumps_renews_nobody() {
 }
 
 #[tokio::test]
-async fn a_wall_clock_that_jumps_back_frees_no_login() {
+async fn a_wall_clock_that_jumps_frees_no_login_also_after_a_restart() {
     let shim = Shim::new();
     let damoov = damoov().await;
     let budget = proxy(&damoov)
         .set("login_budget.logins", "1")
         .set("login_budget.reserve", "0")
         .set("login_budget.per", "1h");
-    let proxy: Proxy = shim.apply(budget).start().await;
+    let mut proxy: Proxy = shim.apply(budget).start().await;
     served(&proxy.get(1, SCORES).await, 1);
-    refused(&proxy.get(2, SCORES).await, 503, "login_budget_exhausted");
-    shim.set("clock", -DAY);
-    refused(&proxy.get(2, SCORES).await, 503, "login_budget_exhausted");
-    shim.set("clock", DAY);
-    served(&proxy.get(2, SCORES).await, 2);
+    for days in [0, -1, 1, -400, 400] {
+        shim.set("clock", days * DAY);
+        for _restarted in 0..2 {
+            let answer = proxy.get(2, SCORES).await;
+            refused(&answer, 503, "login_budget_exhausted");
+            let seconds = retry_after(&answer);
+            assert!((3_500..=3_600).contains(&seconds), "{days} days: {seconds}");
+            proxy.crash().await;
+        }
+    }
+    assert_eq!(damoov.handle().counts().total.logins.all(), 1);
+}
+
+#[tokio::test]
+async fn a_block_from_while_the_wall_clock_was_wrong_lasts_as_long_as_any() {
+    for days in [-30, 30] {
+        let shim = Shim::new();
+        let damoov = damoov().await;
+        let mut proxy: Proxy = shim.apply(roomy(&damoov)).start().await;
+        shim.set("clock", days * DAY);
+        let limited = Action::Status(Status {
+            code: 429,
+            retry_after: None,
+            content: None,
+        });
+        damoov
+            .handle()
+            .add_fault(Fault::new(On::Login, limited).times(1));
+        refused(&proxy.get(1, SCORES).await, 503, "login_blocked");
+        shim.set("clock", 0);
+        for _restarted in 0..2 {
+            let answer = proxy.get(2, SCORES).await;
+            refused(&answer, 503, "login_blocked");
+            let seconds = retry_after(&answer);
+            assert!((3_500..=3_600).contains(&seconds), "{days} days: {seconds}");
+            proxy.crash().await;
+        }
+    }
 }
 
 #[tokio::test]
