@@ -35,7 +35,7 @@ use crate::store::Entry;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// One line for each principal: instance, generation, age, what is left, notes
-    List,
+    List(list::Arguments),
     /// All that is known of one principal, and what stands in the way of its login
     Show(show::Arguments),
     /// Drop a principal's tokens: its next request logs in anew
@@ -86,31 +86,33 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
                 let open = open_store(&settings.store).await?;
                 verify(open, loaded.settings, arguments).await
             }
-            Command::List | Command::Show(_) | Command::Export(_) | Command::Backup(_) => {
-                let Some(looked_at) = look(&settings.store).await? else {
-                    return Ok(no_store(&command, settings));
-                };
-                match &command {
-                    Command::Show(arguments) => show(&looked_at, settings, arguments).await,
-                    Command::Export(arguments) => export(&looked_at, arguments).await,
-                    Command::Backup(arguments) => backup(&looked_at, settings, arguments).await,
-                    _ => list(&looked_at.store).await,
-                }
-            }
+            Command::List(arguments) => match look(&settings.store).await? {
+                Some(looked_at) => list(&looked_at.store, arguments).await,
+                None => Ok(no_store(settings, ExitCode::SUCCESS)),
+            },
+            Command::Show(arguments) => match look(&settings.store).await? {
+                Some(looked_at) => show(&looked_at, settings, arguments).await,
+                None => Ok(no_store(settings, ExitCode::from(NOT_FOUND))),
+            },
+            Command::Export(arguments) => match look(&settings.store).await? {
+                Some(looked_at) => export(&looked_at, arguments).await,
+                None => Ok(no_store(settings, ExitCode::from(NOT_FOUND))),
+            },
+            Command::Backup(arguments) => match look(&settings.store).await? {
+                Some(looked_at) => backup(&looked_at, settings, arguments).await,
+                None => Ok(no_store(settings, ExitCode::from(NOT_FOUND))),
+            },
         }
     })
 }
 
-/// What looks at a store does when there is none.
-fn no_store(command: &Command, settings: &Settings) -> ExitCode {
+/// What looks at a store ends with this code if there is none.
+fn no_store(settings: &Settings, code: ExitCode) -> ExitCode {
     let path = settings.store.path.display();
     say(&format!(
         "there is no store in {path} yet: the first `run` will make one"
     ));
-    match command {
-        Command::List => ExitCode::SUCCESS,
-        _ => ExitCode::from(NOT_FOUND),
-    }
+    code
 }
 
 /// What stands in the way of this principal's renewal.

@@ -158,6 +158,14 @@ async fn tokens_lists_and_shows_what_is_stored() {
         let line = lines.iter().find(|line| line.contains(&device)).unwrap();
         assert!(line.contains(INSTANCE_ID), "{line}");
     }
+    let (code, list) = run(&proxy, "tokens list --json").await;
+    assert_eq!(code, Some(0));
+    for line in list.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["instance"], INSTANCE_ID);
+        assert_eq!(line["generation"], 1);
+    }
+    assert_eq!(list.lines().count(), 2, "{list}");
     let (code, shown) = run(&proxy, &format!("tokens show {}", user(1))).await;
     assert_eq!(code, Some(0));
     for line in ["generation     1", "RefreshToken   present"] {

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use clap::Args;
+use serde_json::json;
+
 use super::notes;
 use crate::cli::Failure;
 use crate::cli::output::{rough, write};
@@ -13,18 +16,33 @@ use crate::store::sqlite::Look;
 /// Entries read at once.
 const PAGE: usize = 1000;
 
+/// How to list.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Print one JSON object for each principal
+    #[arg(long)]
+    json: bool,
+}
+
 /// Prints every principal of the store.
-pub(super) async fn list(store: &Look) -> Result<ExitCode, Failure> {
+pub(super) async fn list(store: &Look, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let now = Clock::from_environment().wall();
     let mut after: Option<Principal> = None;
-    let mut text = format!(
+    let header = format!(
         "{:<42} {:<36} {:>10} {:>10} {:>10}  NOTES\n",
         "PRINCIPAL", "INSTANCE", "GENERATION", "AGE", "LEFT"
     );
+    let mut text = match arguments.json {
+        true => String::new(),
+        false => header,
+    };
     loop {
         let page = store.list(after.as_ref(), PAGE).await?;
         for (principal, entry) in &page {
-            text.push_str(&line(principal, entry, now));
+            text.push_str(&match arguments.json {
+                true => as_json(principal, entry, now),
+                false => line(principal, entry, now),
+            });
             text.push('\n');
         }
         write(text.as_bytes())?;
@@ -53,4 +71,17 @@ fn line(principal: &Principal, entry: &Entry, now: Timestamp) -> String {
         "{:<42} {instance:<36} {generation:>10} {age:>10} {left:>10}  {notes}",
         principal.to_string()
     )
+}
+
+fn as_json(principal: &Principal, entry: &Entry, now: Timestamp) -> String {
+    let record = entry.record.as_ref();
+    json!({
+        "principal": principal.to_string(),
+        "instance": record.and_then(|r| r.instance).map(|i| i.to_string()),
+        "generation": entry.generation.0,
+        "received_millis": record.map(|r| r.received.as_millis()),
+        "expires_millis": record.map(|r| r.expires.as_millis()),
+        "notes": notes(entry, now),
+    })
+    .to_string()
 }
