@@ -404,7 +404,8 @@ async fn no_renewal_goes_into_a_file_that_was_removed_or_replaced() {
     let told = log
         .lines()
         .filter(|line| line.contains("are not in their place"));
-    assert_eq!(told.count(), 6, "{log}");
+    // Once, not for each of those that followed at once.
+    assert_eq!(told.count(), 1, "{log}");
     assert_eq!(damoov.handle().counts().total.logins.all(), 2);
 }
 
