@@ -214,3 +214,28 @@ async fn made_up_users_stay_within_the_budget_and_starve_nobody() {
     served(&proxy.get(1, SCORES).await, 1);
     assert_eq!(damoov.handle().counts().blocks_tripped, 0);
 }
+
+#[tokio::test]
+async fn rejected_strangers_leave_nothing_in_the_store_after_a_while() {
+    let damoov = damoov_with(|settings| {
+        settings.login_limit = None;
+        settings.clock = Clock::scaled(600);
+        settings.rejected_users = (1..=5).map(|number| user(number).to_string()).collect();
+    })
+    .await;
+    let proxy = fast(&damoov, 600).start().await;
+    for number in 1..=5 {
+        refused(&proxy.get(number, SCORES).await, 403, "login_rejected");
+    }
+    served(&proxy.get(6, SCORES).await, 6);
+    let store = rusqlite::Connection::open(proxy.store().join("tokens.db")).unwrap();
+    let stored = || -> Vec<String> {
+        let mut rows = store.prepare("SELECT principal FROM entries").unwrap();
+        let rows = rows.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    eventually("only the user that got in is left", async || {
+        stored() == [principal(6).to_string()]
+    })
+    .await;
+}
