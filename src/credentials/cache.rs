@@ -392,6 +392,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn who_is_forgotten_elsewhere_is_settled_no_more() {
+        let (cache, clock) = cache();
+        cache.publish(&credentials(&clock, 4, 80, 100));
+        cache.settle(&principal());
+        cache.follow(&principal(), Generation(5), 0);
+        assert!(cache.is_settled(&principal()));
+        cache.follow(&principal(), Generation(5), 1);
+        assert!(!cache.is_settled(&principal()));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn credentials_say_what_they_are_and_how_long_they_live() {
         let (_, clock) = cache();

@@ -165,8 +165,13 @@ async fn who_is_forgotten_during_a_suspension_logs_in_at_once() {
         for proxy in [&one, &other] {
             refused(&proxy.get(number, SCORES).await, 503, "login_suspended");
         }
+        let show = || captured(one.command(&format!("tokens show {}", user(number))));
+        let shown = String::from_utf8(show().await.stdout).unwrap();
+        assert!(shown.contains("login_suspended"), "{shown}");
         let forget = one.command(&format!("tokens forget {}", user(number)));
         assert!(captured(forget).await.status.success());
+        let shown = String::from_utf8(show().await.stdout).unwrap();
+        assert!(!shown.contains("login_suspended"), "{shown}");
         served(&proxy.get(number, SCORES).await, number);
     }
     refused(&one.get(7, SCORES).await, 503, "login_suspended");
