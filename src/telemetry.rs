@@ -4,6 +4,7 @@
 pub mod access;
 pub mod episode;
 mod line;
+mod lost;
 mod output;
 mod writer;
 
@@ -18,7 +19,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
-pub use writer::{Health, Lines, Log, Lost, Unwritable};
+pub use lost::Lost;
+pub use writer::{Health, Lines, Log, Unwritable};
 
 /// Crates whose debug and trace events may show header fields or key material.
 const CAPPED: [&str; 8] = [

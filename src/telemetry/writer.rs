@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use super::line::{Level, Line};
+use super::lost::Lost;
 use super::output::{Output, Taken};
 use super::{Format, Target};
 
@@ -51,19 +51,6 @@ pub struct Unwritable {
     pub since: SystemTime,
     /// What standard error does.
     pub why: String,
-}
-
-/// What counts the lines that were lost.
-#[derive(Clone, Debug, Default)]
-pub struct Lost {
-    /// `access_events_lost_total`: the same as `access`, under its older name.
-    pub access_events: Counter,
-    /// `log_lines_lost_total{target="access"}`
-    pub access: Counter,
-    /// `log_lines_lost_total{target="audit"}`
-    pub audit: Counter,
-    /// `log_lines_lost_total{target="other"}`
-    pub other: Counter,
 }
 
 #[derive(Debug)]
@@ -167,9 +154,7 @@ impl Lines {
     pub fn count_into(&self, counters: Lost) {
         let mut state = self.0.state();
         let past = mem::replace(&mut state.counters, counters);
-        for (from, to) in state.counters.pairs(&past) {
-            to.inc_by(from.get());
-        }
+        state.counters.add(&past);
     }
 
     /// Leaves a line, whatever the filter says. Never waits.
@@ -209,15 +194,7 @@ impl Lines {
     fn lose(&self, target: Target, lines: u64) {
         let mut state = self.0.state();
         state.lost += lines;
-        let counters = &state.counters;
-        match target {
-            Target::Access => {
-                counters.access_events.inc_by(lines);
-                counters.access.inc_by(lines);
-            }
-            Target::Audit => drop(counters.audit.inc_by(lines)),
-            Target::Other => drop(counters.other.inc_by(lines)),
-        }
+        state.counters.count(target, lines);
     }
 }
 
@@ -236,17 +213,6 @@ impl Health {
             since,
             why: "standard error takes no lines: who reads it has stopped reading".to_owned(),
         })
-    }
-}
-
-impl Lost {
-    fn pairs<'a>(&'a self, other: &'a Lost) -> [(&'a Counter, &'a Counter); 4] {
-        [
-            (&other.access_events, &self.access_events),
-            (&other.access, &self.access),
-            (&other.audit, &self.audit),
-            (&other.other, &self.other),
-        ]
     }
 }
 
