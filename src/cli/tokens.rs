@@ -136,6 +136,9 @@ fn notes(entry: &Entry, now: Timestamp) -> Vec<String> {
         notes
             .contested_until
             .and_then(|contested| until("contested", contested)),
+        notes
+            .registered_in
+            .map(|instance| format!("registered in {instance}")),
     ]
     .into_iter()
     .flatten()

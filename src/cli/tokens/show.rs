@@ -75,7 +75,10 @@ pub(super) async fn show(
                 "log_name": log_name.as_str(),
                 "generation": entry.generation.0,
                 "epoch": entry.epoch,
-                "instance": record.and_then(|r| r.instance).map(|i| i.to_string()),
+                "instance": record
+                    .and_then(|r| r.instance)
+                    .or(entry.notes.registered_in)
+                    .map(|instance| instance.to_string()),
                 "received_millis": record.map(|r| r.received.as_millis()),
                 "expires_millis": record.map(|r| r.expires.as_millis()),
                 "needs_login": matches!(renewal, Renewal::Login(_)),
@@ -94,7 +97,12 @@ pub(super) async fn show(
                 text.push_str(&format!("\n{name:<14} {value}"));
             };
             match &entry.record {
-                None => row("pair", "none"),
+                None => {
+                    row("pair", "none");
+                    if let Some(instance) = entry.notes.registered_in {
+                        row("registered in", &instance.to_string());
+                    }
+                }
                 Some(record) => {
                     for (name, value) in of_record(record, clock.wall()) {
                         row(name, &value);

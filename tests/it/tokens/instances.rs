@@ -9,7 +9,7 @@ use damoov_proxy::simulator::{
 use http::Request;
 
 use super::{calls, fault, refused, roomy};
-use crate::harness::{Answer, Builder, ECHO, Proxy, damoov_with, principal, user};
+use crate::harness::{Answer, Builder, ECHO, Proxy, captured, damoov_with, principal, user};
 
 const SECOND_ID: &str = "22222222-2222-4222-8222-222222222222";
 const SECOND_KEY: &str = "second-key";
@@ -117,6 +117,12 @@ async fn a_user_is_known_where_it_was_registered_and_where_it_was_moved_to() {
     }
     assert_eq!(call(&proxy, 1, None).await.status, 200);
     assert_eq!(arrived_for(&damoov), SECOND_ID);
+    let shown = captured(proxy.command(&format!("tokens show {}", user(2)))).await;
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        shown.contains(&format!("registered in  {SECOND_ID}")),
+        "{shown}"
+    );
     refused(
         &call(&proxy, 2, Some("main")).await,
         403,
