@@ -19,6 +19,7 @@ use http::request::Parts as CallerHead;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use self::answer::Received;
 use self::record::Record;
@@ -377,8 +378,10 @@ impl Path {
         content: Content<Incoming>,
     ) -> Result<Received, Error> {
         let proxy = &*self.proxy;
-        let overdue = recorder.silent_for(proxy.response_timeout, &self.alarms);
-        let received = match self.pool.send(host, request, content, overdue).await {
+        let now = Instant::now();
+        let overdue = recorder.silent_for(proxy.response_timeout, now, &self.alarms);
+        let sent = self.pool.send(host, request, content, now, overdue);
+        let received = match sent.await {
             Ok(answer) if proxy.in_band_401 && answer::may_hold_a_401(&answer) => {
                 Box::pin(Received::read(answer, proxy.response_timeout)).await
             }

@@ -222,9 +222,14 @@ impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
     }
 
     /// Ends when the upstream connection has had all content, or leaves content lying, for
-    /// `silence`. Time spent waiting for the caller does not count.
-    pub fn silent_for<'a>(&'a self, silence: Duration, alarms: &'a Alarms) -> Silence<'a, C> {
-        let until = Instant::now() + silence;
+    /// `silence` from `now` on. Time spent waiting for the caller does not count.
+    pub fn silent_for<'a>(
+        &'a self,
+        silence: Duration,
+        now: Instant,
+        alarms: &'a Alarms,
+    ) -> Silence<'a, C> {
+        let until = now + silence;
         Silence {
             recording: self.recording.as_deref(),
             silence,
@@ -615,7 +620,7 @@ mod tests {
         tokio::join!(
             sending,
             reading,
-            recorder.silent_for(Duration::from_secs(3), &alarms)
+            recorder.silent_for(Duration::from_secs(3), Instant::now(), &alarms)
         );
         // Never before 8 + 3; looking only every 3 s may make it a little later.
         assert!((11..=14).contains(&started.elapsed().as_secs()));

@@ -9,11 +9,12 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::answer::Received;
 use super::record::Record;
 use super::{Path, Proxy};
+
 use crate::auth_endpoints::Reply;
 use crate::credentials::{self, Expected, SlotEnd};
 use crate::damoov::auth;
@@ -146,7 +147,13 @@ impl Path {
         self.see_through(async move {
             let overdue = sleep(proxy.response_timeout);
             let received = pool
-                .send(&host, &request, Content::of(content), overdue)
+                .send(
+                    &host,
+                    &request,
+                    Content::of(content),
+                    Instant::now(),
+                    overdue,
+                )
                 .await;
             let kept = match received {
                 Ok(received) => keep(&proxy, instance, expected, received).await,

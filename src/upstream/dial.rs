@@ -144,6 +144,7 @@ mod tests {
     use hyper_util::rt::TokioExecutor;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
 
     const HOST: &str = "api.example";
 
@@ -190,7 +191,9 @@ mod tests {
             headers: HeaderMap::new(),
         };
         let overdue = std::future::pending();
-        let answer = pool.send(HOST, &head, Full::default(), overdue).await?;
+        let answer = pool
+            .send(HOST, &head, Full::default(), Instant::now(), overdue)
+            .await?;
         Ok(answer.into_body().collect().await.unwrap().to_bytes())
     }
 

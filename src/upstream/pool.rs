@@ -185,7 +185,8 @@ where
         }
     }
 
-    /// Sends one request to `host` and waits for the head of the answer, until `overdue` ends.
+    /// Sends one request to `host` and waits for the head of the answer, until `overdue` ends. It
+    /// is ready to be sent at `now`.
     ///
     /// A request that hit a connection which had died unnoticed is sent once more, if none of it
     /// was written, or if it is a GET, HEAD or OPTIONS without content and nothing was heard.
@@ -194,6 +195,7 @@ where
         host: &str,
         head: &Head,
         content: B,
+        now: Instant,
         overdue: impl Future<Output = ()>,
     ) -> Result<Response<Answer<B>>, Error> {
         let named = self.hosts.iter().find(|(name, _)| **name == *host);
@@ -202,12 +204,14 @@ where
         let repeatable = content.is_end_stream()
             && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
 
-        let (lease, reused) = match host.at_once() {
-            Some(lease) => (lease, true),
+        let (lease, reused, sent) = match host.at_once() {
+            Some(lease) => (lease, true, now),
             // Boxed, because it is rare and long.
-            None => Box::pin(host.lease(Accept::Any)).await?,
+            None => {
+                let (lease, reused) = Box::pin(host.lease(Accept::Any)).await?;
+                (lease, reused, Instant::now())
+            }
         };
-        let sent = Instant::now();
         let first = lease.exchange(&host.target, head, content, overdue.as_mut());
         let failed = match first.await {
             Ok(answer) => {
@@ -484,6 +488,7 @@ mod tests {
             HOST,
             &head(Method::GET),
             Full::default(),
+            Instant::now(),
             std::future::pending(),
         )
         .await
@@ -537,7 +542,13 @@ mod tests {
         let (listener, authority) = listen().await;
         let (pool, _) = plain(authority.clone(), limits(1));
         let post = head(Method::POST);
-        let calling = pool.send(HOST, &post, Full::default(), std::future::pending());
+        let calling = pool.send(
+            HOST,
+            &post,
+            Full::default(),
+            Instant::now(),
+            std::future::pending(),
+        );
         let serving = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let heard = hear(&mut stream).await;
@@ -580,6 +591,7 @@ mod tests {
                     HOST,
                     &head(method.clone()),
                     Full::default(),
+                    Instant::now(),
                     std::future::pending(),
                 )
                 .await
@@ -717,7 +729,7 @@ mod tests {
         let (listener, authority) = listen().await;
         let (pool, _) = plain(authority, limits(1));
         let request = head(Method::GET);
-        let late = pool.send(HOST, &request, Full::default(), async {});
+        let late = pool.send(HOST, &request, Full::default(), Instant::now(), async {});
         assert!(matches!(late.await, Err(Error::ResponseTimeout)));
         drop(listener);
         assert!(matches!(get(&pool).await, Err(Error::Unreachable(_))));
@@ -737,7 +749,7 @@ mod tests {
         };
         let post = head(Method::POST);
         let content = Full::from(vec![0; 8 * 1024 * 1024]);
-        let calling = pool.send(HOST, &post, content, std::future::pending());
+        let calling = pool.send(HOST, &post, content, Instant::now(), std::future::pending());
         let (answer, ()) = tokio::join!(calling, serving);
         assert_eq!(answer.unwrap().status(), 200);
     }
@@ -829,6 +841,7 @@ mod tests {
                     HOST,
                     &post,
                     Full::from(content.clone()),
+                    Instant::now(),
                     std::future::pending(),
                 );
                 let answer = sent.await.unwrap();

@@ -224,7 +224,7 @@ async fn ask(
         target: "/".parse().expect("a path"),
         headers: HeaderMap::new(),
     };
-    let answer = pool.send(HOST, &head, Full::new(content), sleep(DEADLINE));
+    let answer = pool.send(HOST, &head, Full::new(content), Instant::now(), sleep(DEADLINE));
     let content = answer.await.ok()?.into_body();
     if !read {
         return None;

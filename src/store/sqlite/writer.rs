@@ -161,6 +161,7 @@ fn commit(db: &Connection, group: &mut [Box<dyn Write>], health: &Health) -> Res
     let failed = |e: rusqlite::Error| health.failed(e.to_string());
     // SQLite undid the whole transaction; what is written next would be durable by itself.
     let undone = || Err(health.failed("the transaction was undone".into()));
+    let before = db.total_changes();
     let transaction = begin(db).map_err(failed)?;
     // Nearly always all succeed, and a savepoint for each would cost as much as the write.
     let all = group.iter_mut().all(|write| {
@@ -171,7 +172,7 @@ fn commit(db: &Connection, group: &mut [Box<dyn Write>], health: &Health) -> Res
         return undone();
     }
     if all {
-        transaction.commit().map_err(failed)?;
+        end_group(transaction, before).map_err(failed)?;
         health.committed();
         return Ok(());
     }
@@ -189,7 +190,7 @@ fn commit(db: &Connection, group: &mut [Box<dyn Write>], health: &Health) -> Res
             return undone();
         }
     }
-    transaction.commit().map_err(failed)?;
+    end_group(transaction, before).map_err(failed)?;
     health.committed();
     Ok(())
 }
@@ -199,19 +200,28 @@ fn commit(db: &Connection, group: &mut [Box<dyn Write>], health: &Health) -> Res
 fn begin(db: &Connection) -> rusqlite::Result<Transaction<'_>> {
     let transaction = Transaction::writing(db)?;
     schema::expect_current(&transaction)?;
-    lineage::follow(&transaction)?;
     Ok(transaction)
+}
+
+/// Makes a transaction last that began when `before` rows had been changed. One that changed none
+/// writes nothing down, and costs no fsync.
+fn end_group(transaction: Transaction<'_>, before: u64) -> rusqlite::Result<()> {
+    if transaction.total_changes() != before {
+        lineage::follow(&transaction)?;
+    }
+    transaction.commit()
 }
 
 /// A small write that is durable when it works.
 fn probe(db: &Connection) -> rusqlite::Result<()> {
+    let before = db.total_changes();
     let transaction = begin(db)?;
     transaction.execute(
         "INSERT INTO meta (key, value) VALUES ('probe', randomblob(8))
          ON CONFLICT DO UPDATE SET value = excluded.value",
         [],
     )?;
-    transaction.commit()
+    end_group(transaction, before)
 }
 
 #[cfg(test)]
@@ -250,6 +260,31 @@ mod tests {
             .query_row("SELECT sum(n) FROM written", [], |row| row.get(0))
             .unwrap();
         assert_eq!(written, 2);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_changes_nothing_writes_nothing_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let db = written(&path);
+        db.execute(
+            "INSERT INTO lineage VALUES (1, zeroblob(8), zeroblob(8))",
+            [],
+        )
+        .unwrap();
+        let writer = Writer::start(db, Arc::new(Health::of(directory.path().to_owned()))).unwrap();
+        let looking = Connection::open(&path).unwrap();
+        let current = || -> Vec<u8> {
+            looking
+                .query_row("SELECT current FROM lineage", [], |row| row.get(0))
+                .unwrap()
+        };
+        let refused = writer.ask(None, |db| db.execute("DELETE FROM written", []));
+        assert_eq!(refused.await, Ok(0));
+        assert_eq!(current(), [0; 8]);
+        let changed = writer.ask(None, |db| db.execute("INSERT INTO written VALUES (1)", []));
+        assert_eq!(changed.await, Ok(1));
+        assert_ne!(current(), [0; 8]);
     }
 
     /// Asks for `others` while the writer is busy, so that they are one group.
