@@ -61,6 +61,7 @@
 //! admin → proxy (head; which host fails), error, metrics, credentials (what they report), store (whether it is writable), telemetry
 //! server, proxy, replay, upstream → alarm
 //! credentials → store, damoov, upstream (settings, how hosts are dialed), secret, metrics, clock
+//! store → principal, clock              store, credentials, upstream, server, replay → telemetry::episode
 //! ```
 //!
 //! # Invariants
