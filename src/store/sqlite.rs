@@ -135,7 +135,7 @@ impl Sqlite {
             writer: Writer::start(writing, Arc::clone(&health))?,
             entries: Lane::owning("store-entries", connect_to_read()?)?,
             listings: Lane::owning("store-listings", connect_to_read()?)?,
-            turns: Turns::start(leases, connect()?)?,
+            turns: Turns::start(leases, connect()?, Arc::clone(&health))?,
             changes: Changes::start(connect_to_read()?)?,
             integrity,
             health,

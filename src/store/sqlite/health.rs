@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::StatVfsMountFlags;
@@ -29,12 +29,16 @@ pub(super) struct Health {
     path: PathBuf,
     /// Why the last write failed; none once one worked again.
     failure: Mutex<Option<String>>,
+    /// Why the last lease could not be taken; none once one worked again.
+    lease_failure: Mutex<Option<String>>,
     /// The files that are open; not watched in tests of a medium alone.
     held: Option<Held>,
     /// One of them was removed or replaced, when somebody looked last.
     misplaced: Episode,
     /// Writes fail, or would.
     unwritable: Episode,
+    /// Leases cannot be taken.
+    unleased: Episode,
     /// Set once the files are closed.
     closed: AtomicBool,
     /// What is wrong with the file; no write makes that good again.
@@ -50,9 +54,11 @@ impl Health {
         Health {
             path,
             failure: Mutex::new(None),
+            lease_failure: Mutex::new(None),
             held: None,
             misplaced: Episode::new(),
             unwritable: Episode::new(),
+            unleased: Episode::new(),
             closed: AtomicBool::new(false),
             damage: OnceLock::new(),
             space: Mutex::new(None),
@@ -102,9 +108,10 @@ impl Health {
         self.damage.get().is_some()
     }
 
-    /// Refuses a renewal with [`Error::Unwritable`] while a write could not be made durable.
+    /// Refuses a renewal with [`Error::Unwritable`] while a write could not be made durable. Where
+    /// leases alone fail, the next one is tried all the same.
     pub(super) fn admit(&self) -> Result<(), Error> {
-        self.check().inspect_err(|_| {
+        self.medium().inspect_err(|_| {
             // What is wrong was told when it was found.
             let hurt = [&self.misplaced, &self.unwritable];
             for episode in hurt.into_iter().filter(|episode| episode.is_failing()) {
@@ -113,15 +120,23 @@ impl Health {
         })
     }
 
-    /// An [`Error::Unwritable`] while a write could not be made durable.
+    /// An [`Error::Unwritable`] while a write could not be made durable, or no lease can be taken.
     pub(super) fn check(&self) -> Result<(), Error> {
+        self.medium()?;
+        match &*locked(&self.lease_failure) {
+            Some(why) => Err(Error::Unwritable(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn medium(&self) -> Result<(), Error> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::Closed);
         }
         if let Some(why) = self.damage.get() {
             return Err(Error::Unwritable(why.clone()));
         }
-        if let Some(why) = &*self.failure.lock().expect("nothing panics under this lock") {
+        if let Some(why) = &*locked(&self.failure) {
             return Err(Error::Unwritable(why.clone()));
         }
         self.in_place()?;
@@ -148,7 +163,7 @@ impl Health {
 
     /// A write failed. Answers the reason as an error.
     pub(super) fn failed(&self, why: String) -> Error {
-        let mut failure = self.failure.lock().expect("nothing panics under this lock");
+        let mut failure = locked(&self.failure);
         self.fails(self.unwritable.failed(), &why);
         *failure = Some(why.clone());
         Error::Unwritable(why)
@@ -167,6 +182,38 @@ impl Health {
         }
     }
 
+    /// No lease could be taken, which hurt somebody, or not. Answers the reason as an error.
+    pub(super) fn leases_failed(&self, error: &io::Error, hurts: bool) -> Error {
+        let why = format!("leases.db: {error}");
+        let mut failure = locked(&self.lease_failure);
+        let is_news = match hurts {
+            true => self.unleased.failed(),
+            false => self.unleased.found_failing(),
+        };
+        if is_news {
+            tracing::error!(why, "leases cannot be taken: renewals fail");
+        }
+        *failure = Some(why.clone());
+        Error::Unwritable(why)
+    }
+
+    /// A lease was taken, or could be.
+    pub(super) fn leases_work(&self) {
+        // Told by one thread: what it told last stands.
+        if !self.unleased.is_failing() {
+            return;
+        }
+        *locked(&self.lease_failure) = None;
+        if let Some(over) = self.unleased.worked() {
+            let (seconds, hurt) = (over.seconds(), over.hurt);
+            tracing::warn!(seconds, hurt, "leases can be taken again");
+        }
+    }
+
+    pub(super) fn leases_are_failing(&self) -> bool {
+        self.unleased.is_failing()
+    }
+
     /// The file turned out to be damaged: what is still readable is served, and nothing renewed.
     pub(super) fn damaged(&self, why: String) {
         let first = self.damage.set(format!(
@@ -179,17 +226,14 @@ impl Health {
 
     /// A write works again.
     pub(super) fn recovered(&self) {
-        *self.failure.lock().expect("nothing panics under this lock") = None;
+        *locked(&self.failure) = None;
         // There may be too little space all the same: the next look tells.
         *self.space.lock().expect("nothing panics under this lock") = None;
         let _ = self.check();
     }
 
     pub(super) fn is_failing(&self) -> bool {
-        self.failure
-            .lock()
-            .expect("nothing panics under this lock")
-            .is_some()
+        locked(&self.failure).is_some()
     }
 
     /// A transaction became durable.
@@ -206,6 +250,10 @@ impl Health {
         let read_only = found.f_flag.contains(StatVfsMountFlags::RDONLY);
         enough(found.f_bavail.saturating_mul(found.f_frsize), read_only)
     }
+}
+
+fn locked(why: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
+    why.lock().expect("nothing panics under this lock")
 }
 
 fn enough(free: u64, read_only: bool) -> Result<(), String> {

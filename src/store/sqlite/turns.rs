@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::entries;
+use super::health::Health;
 use super::lane::Lane;
 use super::leases::Leases;
 use super::schema;
@@ -23,6 +25,8 @@ use crate::store::{Entry, Error, Lease};
 const GIVEN_BACK_WITHIN: Duration = Duration::from_millis(10);
 /// Leases of one transaction: those who wait for the first wait for the last, too.
 const AT_ONCE: usize = 64;
+/// How often leases that fail are tried while nobody asks for one.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// The thread, and what it is to do when it comes to it.
 pub(super) struct Turns {
@@ -54,15 +58,24 @@ struct Desk {
     /// Of `tokens.db`, for reading.
     tokens: Connection,
     given_back: GivenBack,
+    health: Arc<Health>,
+    /// When leases that fail were tried last.
+    tried: Instant,
 }
 
 impl Turns {
-    pub(super) fn start(leases: Leases, tokens: Connection) -> io::Result<Turns> {
+    pub(super) fn start(
+        leases: Leases,
+        tokens: Connection,
+        health: Arc<Health>,
+    ) -> io::Result<Turns> {
         let given_back = GivenBack::default();
         let mut desk = Desk {
             leases,
             tokens,
             given_back: given_back.clone(),
+            health,
+            tried: Instant::now(),
         };
         let lane = Lane::start("store-leases", move |asks| desk.work(&asks))?;
         Ok(Turns { lane, given_back })
@@ -126,10 +139,12 @@ impl Answer {
 impl Desk {
     fn work(&mut self, asks: &Receiver<Ask>) {
         loop {
-            // While it holds any, some will be given back; else nothing happens without an ask.
-            let first = match self.leases.holds_any() {
-                false => asks.recv().map_err(RecvTimeoutError::from),
-                true => asks.recv_timeout(GIVEN_BACK_WITHIN),
+            // While it holds any, some will be given back; while leases fail, they are tried; else
+            // nothing happens without an ask.
+            let first = match (self.leases.holds_any(), self.health.leases_are_failing()) {
+                (true, _) => asks.recv_timeout(GIVEN_BACK_WITHIN),
+                (false, true) => asks.recv_timeout(PROBE_EVERY),
+                (false, false) => asks.recv().map_err(RecvTimeoutError::from),
             };
             match first {
                 Ok(first) => {
@@ -139,6 +154,7 @@ impl Desk {
                 Err(RecvTimeoutError::Timeout) => {
                     self.free();
                     self.leases.look();
+                    self.probe();
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.free(),
             }
@@ -160,7 +176,7 @@ impl Desk {
             }
             Err(error) => {
                 for ask in asks {
-                    let refused = Error::Unwritable(error.to_string());
+                    let refused = error.clone();
                     // Whoever asked may have gone.
                     match ask.answer {
                         Answer::Lease(answer) => drop(answer.send(Err(refused))),
@@ -171,14 +187,37 @@ impl Desk {
         }
     }
 
-    fn lease(&mut self, given_back: &[Principal], asks: &[Ask]) -> io::Result<Vec<Lease>> {
+    fn lease(&mut self, given_back: &[Principal], asks: &[Ask]) -> Result<Vec<Lease>, Error> {
         if given_back.is_empty() && asks.is_empty() {
             return Ok(Vec::new());
         }
         // No renewal is started whose pair could not be written.
-        schema::expect_current(&self.tokens).map_err(io::Error::other)?;
+        schema::expect_current(&self.tokens).map_err(|e| Error::Unwritable(e.to_string()))?;
         let wanted: Vec<_> = asks.iter().map(|ask| (&ask.principal, ask.ttl)).collect();
-        self.leases.lease(given_back, &wanted)
+        match self.leases.lease(given_back, &wanted) {
+            Ok(leased) => {
+                self.health.leases_work();
+                Ok(leased)
+            }
+            // They are taken one by one then: that tells.
+            Err(error) if asks.len() > 1 => Err(Error::Unwritable(error.to_string())),
+            Err(error) => {
+                self.tried = Instant::now();
+                Err(self.health.leases_failed(&error, !asks.is_empty()))
+            }
+        }
+    }
+
+    /// Tries leases that fail now and then: whoever is not ready is not asked.
+    fn probe(&mut self) {
+        if !self.health.leases_are_failing() || self.tried.elapsed() < PROBE_EVERY {
+            return;
+        }
+        self.tried = Instant::now();
+        match self.leases.probe() {
+            Ok(()) => self.health.leases_work(),
+            Err(error) => drop(self.health.leases_failed(&error, false)),
+        }
     }
 
     /// Reads the entries that are wanted, now that the leases are taken, and answers.

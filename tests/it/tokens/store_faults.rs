@@ -192,6 +192,30 @@ async fn medium_fails(calls_that_fail: &str, errno: i64) {
 }
 
 #[tokio::test]
+async fn while_no_lease_can_be_taken_the_proxy_is_not_ready_and_says_so() {
+    let damoov = damoov().await;
+    let proxy = roomy(&damoov).start().await;
+    let leases = Connection::open(proxy.store().join("leases.db")).unwrap();
+    let rename = |from: &str, to: &str| {
+        leases
+            .execute_batch(&format!("ALTER TABLE {from} RENAME TO {to}"))
+            .unwrap();
+    };
+    rename("leases", "away");
+    for _ in 0..2 {
+        refused(&proxy.get(1, SCORES).await, 503, "store_unavailable");
+    }
+    assert!(reasons(&proxy).await.contains("leases.db"));
+    rename("away", "leases");
+    // Nobody asks for a lease meanwhile.
+    eventually("ready", async || is_ready(&proxy).await).await;
+    served(&proxy.get(1, SCORES).await, 1);
+    for line in ["leases cannot be taken", "leases can be taken again"] {
+        assert_eq!(proxy.log().matches(line).count(), 1, "{}", proxy.log());
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_record_costs_that_user_one_login_and_is_counted() {
     let damoov = damoov().await;
     let mut proxy = roomy(&damoov).start().await;
