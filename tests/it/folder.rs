@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -339,6 +339,38 @@ async fn run_and_check_refuse_the_same_folders_and_name_owner_and_user() {
         "{said}"
     );
     Service::start(&proxy).await.end();
+}
+
+#[tokio::test]
+async fn a_linked_file_is_refused_and_a_linked_folder_is_not() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).start().await;
+    proxy.get(1, SCORES).await;
+    proxy.terminate().await;
+    let elsewhere = proxy.store().with_file_name("elsewhere");
+    let backup = proxy.store().with_file_name("backup");
+    let backup = format!("tokens backup --to {}", backup.display());
+    for name in ["tokens.db", "leases.db"] {
+        let file = proxy.store().join(name);
+        fs::rename(&file, &elsewhere).unwrap();
+        symlink(&elsewhere, &file).unwrap();
+        for command in ["run", "check", "tokens list", &backup] {
+            let (code, said) = run(&proxy, command).await;
+            assert_eq!(code, Some(78), "{command}, {name}: {said}");
+            let sentence = format!("{name} is a symbolic link: link the folder, not the file");
+            assert!(said.contains(&sentence), "{command}: {said}");
+        }
+        fs::rename(&elsewhere, &file).unwrap();
+    }
+    fs::rename(proxy.store(), &elsewhere).unwrap();
+    symlink(&elsewhere, proxy.store()).unwrap();
+    proxy.start().await;
+    assert_eq!(proxy.get(1, SCORES).await.status, 200);
+    proxy.get(2, SCORES).await;
+    let (code, said) = run(&proxy, &backup).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("backed up 2 principals"), "{said}");
+    assert_eq!(damoov.handle().counts().total.logins.all(), 2);
 }
 
 #[tokio::test]

@@ -119,6 +119,9 @@ pub enum OpenError {
         /// Who cannot.
         user: String,
     },
+    /// SQLite keeps what belongs to a file beside the file itself, not beside a link to it.
+    #[error("{} is a symbolic link: link the folder, not the file", .0.display())]
+    Link(PathBuf),
     /// There is no store, and none is to be made.
     #[error(
         "there is no store in {}, and `[store] create` is false: mount the disk that it lies on, or \
@@ -170,8 +173,9 @@ pub(super) fn prepare(directory: &Path, clock: Clock) -> Result<Checked, OpenErr
     Ok(checked)
 }
 
-/// Whether there is a store in a directory. Fails where there was one.
+/// Whether there is a store in a directory. Fails where there was one, or links to one's files.
 pub(super) fn is_there(directory: &Path) -> Result<bool, OpenError> {
+    folder::refuse_links(directory)?;
     let path = directory.join("tokens.db");
     let refused = |error| folder::inaccessible(directory, error);
     if path.try_exists().map_err(refused)? {

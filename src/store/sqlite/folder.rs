@@ -23,6 +23,8 @@ const FILES: [&str; 9] = [
     "owners",
     "store.key",
 ];
+/// Those that may be links to elsewhere: nothing is looked for beside them.
+const MAY_BE_LINKS: [&str; 2] = ["owners", "store.key"];
 /// Permission to write for the group and for others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Permission for the owner to write a file, and to use a folder.
@@ -83,6 +85,7 @@ pub fn give(created: &File, folder: &Path) -> io::Result<()> {
 /// that this user cannot open. One that does not exist is judged by the folder that it would be
 /// created in.
 pub(super) fn refuse(path: &Path) -> Result<(), OpenError> {
+    refuse_links(path)?;
     let found = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return refuse_to_create(path),
         found => found.map_err(|error| inaccessible(path, error))?,
@@ -109,6 +112,16 @@ pub(super) fn refuse(path: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+/// Refuses a database, or what belongs to one, that is a link. The folder may be one.
+pub(super) fn refuse_links(path: &Path) -> Result<(), OpenError> {
+    let files = FILES.iter().filter(|name| !MAY_BE_LINKS.contains(name));
+    let mut files = files.map(|name| path.join(name));
+    match files.find(|file| file.is_symlink()) {
+        Some(link) => Err(OpenError::Link(link)),
+        None => Ok(()),
+    }
 }
 
 /// Why a file or folder cannot be opened, with its owner and this user where that is the reason.
