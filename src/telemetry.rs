@@ -74,6 +74,16 @@ pub enum Error {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// A word in it is neither a level nor `TARGET=LEVEL`: with it, nothing would be logged.
+    #[error(
+        "{variable}: expected a level (off, error, warn, info, debug, trace) or TARGET=LEVEL, not {word:?}"
+    )]
+    Level {
+        /// The environment variable it was read from.
+        variable: &'static str,
+        /// The word.
+        word: String,
+    },
     /// Somebody else logs already.
     #[error("logging was started twice")]
     Twice(#[from] TryInitError),
@@ -93,12 +103,20 @@ impl Log {
     /// `RUST_LOG`; else it is info. A filter names levels, for all targets or one:
     /// `info,damoov_proxy::store=debug,access=off`.
     pub fn follow(&self, level: Option<LevelFilter>) -> Result<(), Error> {
-        let set = |variable| Some((variable, env::var(variable).ok()?));
+        let set = |variable| {
+            let text = env::var(variable).ok()?;
+            // As `${LOG:-}` leaves it.
+            (!text.trim().is_empty()).then_some((variable, text))
+        };
         let asked = set("DAMOOV_PROXY_LOG").or_else(|| match level {
             Some(level) => Some(("[log] level", level.to_string())),
             None => set("RUST_LOG"),
         });
         let (variable, text) = asked.unwrap_or(("", "info".to_owned()));
+        if let Some(word) = text.split(',').find(|item| is_no_level(item)) {
+            let word = word.to_owned();
+            return Err(Error::Level { variable, word });
+        }
         let filter = text
             .parse()
             .map_err(|source| Error::Filter { variable, source })?;
@@ -117,6 +135,12 @@ impl Log {
         };
         self.lines().say(line::Level::Error, &line);
     }
+}
+
+/// Whether an item of a filter names no target, and no level either.
+fn is_no_level(item: &str) -> bool {
+    let item = item.trim();
+    item.is_empty() || (!item.contains('=') && item.parse::<LevelFilter>().is_err())
 }
 
 /// Logs events of at least `level`, if the environment does not say otherwise.
@@ -244,6 +268,22 @@ mod tests {
                 text.contains("shown") && text.contains("also shown"),
                 "{filter}: {text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_told_from_one() {
+        for level in [
+            "info",
+            " WARN",
+            "off",
+            "access=off",
+            "damoov_proxy::store=debug",
+        ] {
+            assert!(!is_no_level(level), "{level}");
+        }
+        for word in ["", " ", "verbose", "bogus[level"] {
+            assert!(is_no_level(word), "{word}");
         }
     }
 

@@ -100,6 +100,13 @@ impl Engine for Running {
                 next.as_secs() + 1
             );
             conditions.push((Code::LoginBudgetExhausted, message));
+        } else if let Some(next) = obstacles.next_new_login_in {
+            let message = format!(
+                "every login of the budget but the reserve is spent, and users never seen are \
+                 refused; their next one is free in {} s",
+                next.as_secs() + 1
+            );
+            conditions.push((Code::LoginBudgetExhausted, message));
         }
         if obstacles.suspended {
             let message = "Damoov rejects the RefreshTokens of many users: logins of users that \

@@ -196,6 +196,11 @@ impl Budget {
         Error::BudgetExhausted { retry_after }
     }
 
+    /// Whether somebody was refused for want of a slot, and the slots have not sufficed since.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted.is_failing()
+    }
+
     /// A slot was taken.
     fn slots_come(&self) {
         if let Some(over) = self.blocked.worked() {

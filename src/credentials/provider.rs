@@ -79,6 +79,8 @@ pub struct Obstacles {
     pub blocked_for: Option<Duration>,
     /// The budget is spent: the next login of a user seen before is this far away.
     pub next_login_in: Option<Duration>,
+    /// Users never seen are refused: their next login is this far away.
+    pub next_new_login_in: Option<Duration>,
     /// A mass rejection suspends logins of users that hold tokens.
     pub suspended: bool,
 }
@@ -247,6 +249,7 @@ impl Provider {
             Ok(state) => Obstacles {
                 blocked_for: left(state.blocked),
                 next_login_in: left(state.next_known),
+                next_new_login_in: left(state.next_new).filter(|_| engine.budget.is_exhausted()),
                 suspended,
             },
             // The store's own condition says so.

@@ -19,7 +19,15 @@ pub(super) enum Level {
 pub(super) struct Line<'l> {
     pub(super) target: &'l str,
     pub(super) message: &'l str,
-    pub(super) fields: &'l [(&'l str, &'l str)],
+    pub(super) fields: &'l [(&'l str, Value<'l>)],
+}
+
+/// What stands in a field.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'l> {
+    Text(&'l str),
+    Count(u64),
+    Seconds(f64),
 }
 
 impl Line<'_> {
@@ -45,14 +53,23 @@ impl Line<'_> {
                     quoted(message)
                 );
                 for (name, value) in *fields {
-                    let _ = write!(line, ",{}:{}", quoted(name), quoted(value));
+                    let value: serde_json::Value = match *value {
+                        Value::Text(text) => text.into(),
+                        Value::Count(count) => count.into(),
+                        Value::Seconds(seconds) => seconds.into(),
+                    };
+                    let _ = write!(line, ",{}:{value}", quoted(name));
                 }
                 let _ = writeln!(line, r#","target":{}}}"#, quoted(target));
             }
             Format::Text => {
                 let _ = write!(line, "{now:.6} {level:>5} {target}: {message}");
                 for (name, value) in *fields {
-                    let _ = write!(line, " {name}={value}");
+                    let _ = match value {
+                        Value::Text(text) => write!(line, " {name}={text}"),
+                        Value::Count(count) => write!(line, " {name}={count}"),
+                        Value::Seconds(seconds) => write!(line, " {name}={seconds}"),
+                    };
                 }
                 line.push('\n');
             }
@@ -73,10 +90,13 @@ pub(super) fn log_panics(lines: Lines) {
         let thread = std::thread::current();
         let location = panic.location().map(ToString::to_string);
         let mut fields = vec![
-            ("thread", thread.name().unwrap_or("unnamed")),
-            ("location", location.as_deref().unwrap_or("unknown")),
+            ("thread", Value::Text(thread.name().unwrap_or("unnamed"))),
+            (
+                "location",
+                Value::Text(location.as_deref().unwrap_or("unknown")),
+            ),
         ];
-        fields.extend(static_message(panic).map(|message| ("says", message)));
+        fields.extend(static_message(panic).map(|message| ("says", Value::Text(message))));
         let line = Line {
             target: "panic",
             message: "a thread panicked",
@@ -98,7 +118,7 @@ mod tests {
     const LINE: Line<'static> = Line {
         target: "panic",
         message: "a \"thread\"\npanicked",
-        fields: &[("thread", "worker-0")],
+        fields: &[("thread", Value::Text("worker-0"))],
     };
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::line::{Level, Line};
+use super::line::{Level, Line, Value};
 use super::lost::Lost;
 use super::output::{Output, Taken};
 use super::{Format, Target};
@@ -351,11 +351,14 @@ impl Writer {
 
     /// Writes at once that an episode is over. Answers whether that worked.
     fn recovered(&mut self, message: &str, began: Instant, lost: u64) -> bool {
-        let seconds = format!("{:.1}", began.elapsed().as_secs_f64());
+        let seconds = (began.elapsed().as_secs_f64() * 10.0).round() / 10.0;
         let line = Line {
             target: "damoov_proxy::telemetry",
             message,
-            fields: &[("seconds", &seconds), ("lines_lost", &lost.to_string())],
+            fields: &[
+                ("seconds", Value::Seconds(seconds)),
+                ("lines_lost", Value::Count(lost)),
+            ],
         };
         let text = line.write(self.lines.format(), Level::Warn);
         matches!(self.to.write(&text), Taken::All)

@@ -313,3 +313,46 @@ async fn a_command_that_waits_for_its_input_dies_of_a_signal() {
         drop(input);
     }
 }
+
+/// Nothing is served yet, and nothing is to be brought to an end.
+#[tokio::test]
+async fn sigterm_ends_what_is_held_up_before_it_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("damoov-proxy.toml");
+    let private = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &file,
+        rustix::fs::FileType::Fifo,
+        private,
+        0,
+    )
+    .unwrap();
+    // Full: what is wrong with the arguments cannot be written to it.
+    let (unread, full) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&full, true).unwrap();
+    while rustix::io::write(&full, &[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    let reads = format!("run --config {}", file.display());
+    let held_up = [
+        (reads.as_str(), Stdio::null()),
+        ("run --bogus", full.try_clone().unwrap().into()),
+    ];
+    for (arguments, standard_error) in held_up {
+        let mut held = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"))
+            .args(arguments.split(' '))
+            .stdin(Stdio::null())
+            .stderr(standard_error)
+            .spawn()
+            .unwrap();
+        let term = 1 << (Signal::TERM.as_raw() - 1);
+        eventually("it catches signals", async || caught(held.id()) & term != 0).await;
+        let pid = rustix::process::Pid::from_child(&held);
+        rustix::process::kill_process(pid, Signal::TERM).unwrap();
+        let ended = tokio::task::spawn_blocking(move || held.wait().unwrap());
+        let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+        let status = ended.expect(arguments).unwrap();
+        assert!(matches!(status.code(), Some(0)), "{arguments}: {status}");
+    }
+    drop(unread);
+}

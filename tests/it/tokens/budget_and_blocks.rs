@@ -71,6 +71,13 @@ async fn logins_stay_within_the_budget_and_say_when_the_next_one_is_free() {
     let answer = proxy.get(3, SCORES).await;
     refused(&answer, 503, "login_budget_exhausted");
     assert!((30..=60).contains(&retry_after(&answer)));
+    let ready = proxy.status("/readyz").await;
+    assert_eq!(ready.status, 200);
+    assert!(
+        ready.text().contains("login_budget_exhausted"),
+        "{}",
+        ready.text()
+    );
     damoov.handle().revoke(Some(&principal(0)));
     served(&proxy.get(0, SCORES).await, 0);
     assert_eq!(damoov.handle().counts().total.logins.all(), 4);

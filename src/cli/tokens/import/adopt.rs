@@ -216,6 +216,8 @@ fn decide(offered: &Pair, stored: &Pair, is_dead: bool, overwrite: bool) -> Deci
     let issued = |pair: &Pair| Claims::read(pair.access_token.expose()).issued;
     match (issued(offered), issued(stored)) {
         (Some(offered), Some(stored)) if offered < stored => Decision::Keep(Why::Newer),
+        // Even if the stored one replaced it: an older pair may have been written over it.
+        (Some(offered), Some(stored)) if offered > stored => Decision::Import,
         // `iat` counts seconds: what the stored pair replaced may have been issued in the same one.
         _ if stored.replaced(offered) => Decision::Keep(Why::Newer),
         (Some(_), Some(_)) => Decision::Import,
@@ -266,6 +268,13 @@ mod tests {
         let second = second.replacing(Some(&first));
         assert_eq!(decided(&first, &second), Decision::Keep(Why::Newer));
         assert_eq!(decided(&second, &first), Decision::Import);
+    }
+
+    #[test]
+    fn a_newer_pair_comes_back_after_an_older_one_was_written_over_it() {
+        let (old, new) = (pair(Some(100), 1), pair(Some(101), 2));
+        let old = old.replacing(Some(&new));
+        assert_eq!(decided(&new, &old), Decision::Import);
     }
 
     #[test]
