@@ -298,7 +298,10 @@ async fn run_and_check_refuse_the_same_folders_and_name_owner_and_user() {
     let mode = |mode| fs::set_permissions(store, fs::Permissions::from_mode(mode)).unwrap();
     let own = |path: &Path, owner| chown(path, Some(owner), None).unwrap();
     type Change<'c> = &'c dyn Fn();
-    let cases: [(Change<'_>, Change<'_>, &[&str]); 5] = [
+    let owners = store.join("owners");
+    let file_mode =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let cases: [(Change<'_>, Change<'_>, &[&str]); 8] = [
         (
             &|| mode(0o777),
             &|| mode(0o700),
@@ -309,7 +312,35 @@ async fn run_and_check_refuse_the_same_folders_and_name_owner_and_user() {
             &|| mode(0o700),
             &["others may write", "0770"],
         ),
-        (&|| mode(0o500), &|| mode(0o700), &["nobody may not write"]),
+        (
+            &|| mode(0o500),
+            &|| mode(0o700),
+            &["mode 0500", "`chmod 700 "],
+        ),
+        (
+            &|| file_mode(&tokens, 0o400),
+            &|| file_mode(&tokens, 0o600),
+            &[
+                "tokens.db belongs to nobody, whom its mode 0400",
+                "`chmod 600 ",
+            ],
+        ),
+        (
+            &|| file_mode(&tokens, 0),
+            &|| file_mode(&tokens, 0o600),
+            &[
+                "tokens.db belongs to nobody, whom its mode 0000",
+                "`chmod 600 ",
+            ],
+        ),
+        (
+            &|| file_mode(&owners, 0o600),
+            &|| file_mode(&owners, 0o700),
+            &[
+                "owners belongs to nobody, whom its mode 0600",
+                "`chmod 700 ",
+            ],
+        ),
         (
             &|| own(store, 0),
             &|| own(store, NOBODY),
@@ -371,6 +402,37 @@ async fn a_linked_file_is_refused_and_a_linked_folder_is_not() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("backed up 2 principals"), "{said}");
     assert_eq!(damoov.handle().counts().total.logins.all(), 2);
+}
+
+#[tokio::test]
+async fn what_is_no_folder_is_called_that_by_every_command() {
+    let damoov = damoov().await;
+    let proxy = proxy(&damoov).stopped_here();
+    let home = proxy.store().parent().unwrap();
+    let inside = home.join("inside");
+    fs::write(&inside, "a file").unwrap();
+    let cases: [(&Path, &str); 2] = [
+        (&inside, "is not a folder"),
+        (Path::new("nowhere"), "is a symbolic link to nothing"),
+    ];
+    for (target, sentence) in cases {
+        for nested in [false, true] {
+            let _ = fs::remove_file(proxy.store());
+            symlink(target, proxy.store()).unwrap();
+            let path = match nested {
+                true => proxy.store().join("nested"),
+                false => proxy.store().to_owned(),
+            };
+            for command in ["run", "check", "tokens list"] {
+                let mut command_of_it = proxy.command(command);
+                command_of_it.env("DAMOOV_PROXY__STORE__PATH", &path);
+                let (code, said) = said(command_of_it).await;
+                assert_eq!(code, Some(78), "{command}, {sentence}: {said}");
+                let named = format!("{} {sentence}", proxy.store().display());
+                assert!(said.contains(&named), "{command}: {said}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -4,12 +4,13 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
+use super::refusals::OpenError;
 use super::schema::{self, APPLICATION_ID, FORMAT};
 use super::{folder, integrity};
 use crate::clock::Clock;
@@ -21,133 +22,6 @@ const CHECKED_AT_ONCE: u64 = 16 * 1024 * 1024;
 const READ_CACHE_KIB: i64 = 256;
 /// How long one process waits for another's transaction.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Why a store was not opened. Each says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Other files of a store are there.
-    #[error(
-        "{} is missing although its directory was a store: restore it from a backup, or remove \
-         leases.db and owners/ to start empty, which costs every user a login",
-        .0.display()
-    )]
-    Missing(PathBuf),
-    /// Empty, or written by another program.
-    #[error(
-        "{} is not a token store: restore it from a backup, or name another directory as \
-         [store] path",
-        .0.display()
-    )]
-    Foreign(PathBuf),
-    /// SQLite finds it malformed.
-    #[error(
-        "{} is damaged ({why}): stop every process that uses it and restore it from a backup",
-        path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// SQLite's finding.
-        why: String,
-    },
-    /// Written by a newer version of this program.
-    #[error(
-        "{} has format {found}, this version knows {FORMAT}: start the newer version, or restore \
-         a backup from before the upgrade",
-        path.display()
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: i64,
-    },
-    /// An earlier format, which could not be brought to this one. Nothing was changed.
-    #[error(
-        "{} has format {found} and could not be brought to format {FORMAT} ({why}); it was left as \
-         it was: see that the disk is writable and has as much space free as the file takes, and \
-         start again",
-        path.display()
-    )]
-    Unmigrated {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: i64,
-        /// SQLite's finding.
-        why: String,
-    },
-    /// Somebody else could put other files in the place of the store's.
-    #[error(
-        "others may write to {} (mode {mode:04o}), and could put other files in the place of the \
-         store's: `chmod 700 {}`, or name a folder in it as [store] path, which is created for its \
-         owner alone",
-        path.display(),
-        path.display()
-    )]
-    WritableByOthers {
-        /// The folder.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
-    /// The folder is not this user's to write.
-    #[error(
-        "{} belongs to {owner}, and {user} may not write to it: run this as {owner}, or give the \
-         folder to {user}",
-        path.display()
-    )]
-    NotWritable {
-        /// The folder.
-        path: PathBuf,
-        /// Whose it is.
-        owner: String,
-        /// Who may not.
-        user: String,
-    },
-    /// A file that somebody else made.
-    #[error(
-        "{} belongs to {owner}, and {user}, who runs this, cannot open it: run this as {owner}, or \
-         give it to the owner of its folder with `chown`",
-        path.display()
-    )]
-    OfAnother {
-        /// The file.
-        path: PathBuf,
-        /// Whose it is.
-        owner: String,
-        /// Who cannot.
-        user: String,
-    },
-    /// SQLite keeps what belongs to a file beside the file itself, not beside a link to it.
-    #[error("{} is a symbolic link: link the folder, not the file", .0.display())]
-    Link(PathBuf),
-    /// There is no store, and none is to be made.
-    #[error(
-        "there is no store in {}, and `[store] create` is false: mount the disk that it lies on, or \
-         set `create = true` to start with an empty one, which costs every user a login",
-        .0.display()
-    )]
-    Absent(PathBuf),
-    /// A running process has other files open.
-    #[error(
-        "{} is not the file that a running process has open: it, or its -wal or -shm, was removed or \
-         replaced under that process. Stop every process that uses the store, then start again",
-        .0.display()
-    )]
-    Replaced(PathBuf),
-    /// The write-ahead log is that of another file.
-    #[error(
-        "{} was restored or replaced, and the write-ahead log beside it is left from the file that \
-         was there before: they do not belong together. Nothing was changed. Remove tokens.db-wal \
-         and tokens.db-shm, then start again",
-        .0.display()
-    )]
-    ForeignLog(PathBuf),
-    /// The medium refused.
-    #[error("{} cannot be opened: check that it is on a local filesystem, writable and not full", .0.display())]
-    Refused(PathBuf, #[source] io::Error),
-}
 
 /// How much of a `tokens.db` was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,9 +47,9 @@ pub(super) fn prepare(directory: &Path, clock: Clock) -> Result<Checked, OpenErr
     Ok(checked)
 }
 
-/// Whether there is a store in a directory. Fails where there was one, or links to one's files.
+/// Whether there is a store in a directory. Fails where there was one, or cannot be one.
 pub(super) fn is_there(directory: &Path) -> Result<bool, OpenError> {
-    folder::refuse_links(directory)?;
+    folder::refuse_misnamed(directory)?;
     let path = directory.join("tokens.db");
     let refused = |error| folder::inaccessible(directory, error);
     if path.try_exists().map_err(refused)? {

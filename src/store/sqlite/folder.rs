@@ -4,12 +4,12 @@
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, OFlags};
 use rustix::io::Errno;
 
-use super::files::OpenError;
+use super::refusals::OpenError;
 
 /// The names that a store's files have, besides those in `owners/`.
 const FILES: [&str; 9] = [
@@ -27,8 +27,11 @@ const FILES: [&str; 9] = [
 const MAY_BE_LINKS: [&str; 2] = ["owners", "store.key"];
 /// Permission to write for the group and for others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
-/// Permission for the owner to write a file, and to use a folder.
+/// Permission for the owner to write to a folder.
 const OWNER_MAY: u32 = 0o300;
+/// The modes that a store's files and folders have.
+const OF_A_FILE: u32 = 0o600;
+const OF_A_FOLDER: u32 = 0o700;
 
 /// Creates a folder and those above it, for their owner alone. Leaves one that exists as it is.
 pub(super) fn create(path: &Path) -> io::Result<()> {
@@ -85,7 +88,7 @@ pub fn give(created: &File, folder: &Path) -> io::Result<()> {
 /// that this user cannot open. One that does not exist is judged by the folder that it would be
 /// created in.
 pub(super) fn refuse(path: &Path) -> Result<(), OpenError> {
-    refuse_links(path)?;
+    refuse_misnamed(path)?;
     let found = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return refuse_to_create(path),
         found => found.map_err(|error| inaccessible(path, error))?,
@@ -98,12 +101,13 @@ pub(super) fn refuse(path: &Path) -> Result<(), OpenError> {
     }
     refuse_unwritable(path)?;
     if rustix::process::geteuid().is_root() && found.mode() & OWNER_MAY != OWNER_MAY {
-        return Err(not_writable(path, user(found.uid())));
+        return Err(not_writable(path, found.uid()));
     }
     for name in FILES {
         let file = path.join(name);
         let wanted = match name {
             "store.key" => Access::READ_OK,
+            "owners" => Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK,
             _ => Access::READ_OK | Access::WRITE_OK,
         };
         match access(&file, wanted) {
@@ -114,8 +118,20 @@ pub(super) fn refuse(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Refuses a database, or what belongs to one, that is a link. The folder may be one.
-pub(super) fn refuse_links(path: &Path) -> Result<(), OpenError> {
+/// Refuses what has a name of the store's and is something else: a folder that is none, or a link to
+/// none; a database, or what belongs to one, that is a link.
+pub(super) fn refuse_misnamed(path: &Path) -> Result<(), OpenError> {
+    let mut above = path.ancestors();
+    if let Some(lowest) = above.find(|above| fs::symlink_metadata(above).is_ok()) {
+        match fs::metadata(lowest) {
+            Ok(found) if !found.is_dir() => return Err(OpenError::NotAFolder(lowest.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(OpenError::DanglingLink(lowest.to_owned()));
+            }
+            // Whoever opens it says what else is wrong.
+            _ => {}
+        }
+    }
     let files = FILES.iter().filter(|name| !MAY_BE_LINKS.contains(name));
     let mut files = files.map(|name| path.join(name));
     match files.find(|file| file.is_symlink()) {
@@ -126,15 +142,32 @@ pub(super) fn refuse_links(path: &Path) -> Result<(), OpenError> {
 
 /// Why a file or folder cannot be opened, with its owner and this user where that is the reason.
 pub(super) fn inaccessible(path: &Path, error: io::Error) -> OpenError {
-    let owner = fs::symlink_metadata(path).map(|found| found.uid());
-    match (error.kind(), owner) {
-        (io::ErrorKind::PermissionDenied, Ok(owner)) => OpenError::OfAnother {
+    let found = match (error.kind(), fs::metadata(path)) {
+        (io::ErrorKind::PermissionDenied, Ok(found)) => found,
+        _ => return OpenError::Refused(path.to_owned(), error),
+    };
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return OpenError::OfAnother {
             path: path.to_owned(),
-            owner: user(owner),
+            owner: user(found.uid()),
             user: this_user(),
-        },
-        _ => OpenError::Refused(path.to_owned(), error),
+        };
     }
+    own_mode(path, &found).unwrap_or_else(|| OpenError::Refused(path.to_owned(), error))
+}
+
+/// What the mode of a file or folder denies its owner, if it does.
+fn own_mode(path: &Path, found: &Metadata) -> Option<OpenError> {
+    let needed = match found.is_dir() {
+        true => OF_A_FOLDER,
+        false => OF_A_FILE,
+    };
+    (found.mode() & needed != needed).then(|| OpenError::OwnMode {
+        path: path.to_owned(),
+        user: user(found.uid()),
+        mode: found.mode() & 0o7777,
+        needed,
+    })
 }
 
 /// Device and inode: which file it is, whatever its name. `None` if there is none.
@@ -249,20 +282,24 @@ fn refuse_to_create(path: &Path) -> Result<(), OpenError> {
 fn refuse_unwritable(folder: &Path) -> Result<(), OpenError> {
     match access(folder, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => Ok(()),
-        Err(Errno::ACCESS | Errno::PERM) => Err(not_writable(folder, this_user())),
+        Err(Errno::ACCESS | Errno::PERM) => {
+            Err(not_writable(folder, rustix::process::geteuid().as_raw()))
+        }
         Err(error) => Err(OpenError::Refused(folder.to_owned(), error.into())),
     }
 }
 
-fn not_writable(folder: &Path, user: String) -> OpenError {
-    let owner = fs::metadata(folder).map_or_else(
-        |_| "another user".to_owned(),
-        |found| self::user(found.uid()),
-    );
+/// Why this user may not write to a folder.
+fn not_writable(folder: &Path, uid: u32) -> OpenError {
+    let found = fs::metadata(folder).ok();
+    let own = found.as_ref().filter(|found| found.uid() == uid);
+    if let Some(denied) = own.and_then(|found| own_mode(folder, found)) {
+        return denied;
+    }
     OpenError::NotWritable {
-        path: PathBuf::from(folder),
-        owner,
-        user,
+        path: folder.to_owned(),
+        owner: found.map_or_else(|| "another user".to_owned(), |found| user(found.uid())),
+        user: user(uid),
     }
 }
 

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::files::OpenError;
 use super::folder::{self, Identity};
+use super::refusals::OpenError;
 
 /// A database, its write-ahead log, the log's index.
 const FILES: [&str; 3] = ["tokens.db", "tokens.db-wal", "tokens.db-shm"];

@@ -10,12 +10,12 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use rustix::fs::Access;
 
-use super::files::{self, OpenError};
 use super::held::Held;
 use super::lane::{Job, Lane};
 use super::owners::Owners;
+use super::refusals::OpenError;
 use super::schema::{self, FORMAT};
-use super::{budget, entries, folder, guards, lineage, unloaded, unreadable};
+use super::{budget, entries, files, folder, guards, lineage, unloaded, unreadable};
 use crate::clock::Clock;
 use crate::principal::Principal;
 use crate::store::{Entry, Error, Guard, KeyId, LoginBudget, LoginWindows};
