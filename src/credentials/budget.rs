@@ -213,19 +213,19 @@ impl Budget {
         }
     }
 
-    /// Damoov answered a login with 429: nobody logs in until then.
+    /// Damoov answered a login with 429: nobody logs in for as long as is returned, in real time.
+    /// True if that is to be told.
     pub(super) async fn block(
         &self,
         store: &dyn Store,
         retry_after: Option<Duration>,
-    ) -> Result<Duration, Error> {
+    ) -> Result<(Duration, bool), Error> {
         let blocked = retry_after.unwrap_or(self.blocked_for);
-        // The line that tells of it is the caller's.
-        let _ = self.blocked.failed();
+        let is_news = self.blocked.failed();
         store
             .block_logins(&self.windows.group, blocked, Some(HALVED_FOR))
             .await?;
-        Ok(self.clock.to_real(blocked))
+        Ok((self.clock.to_real(blocked), is_news))
     }
 
     /// What the store says of it now.

@@ -148,12 +148,16 @@ impl Engine {
         &self,
         retry_after: Option<Duration>,
     ) -> Result<Duration, Error> {
-        let retry_after = self.budget.block(&*self.store, retry_after).await?;
-        tracing::error!(
-            seconds = retry_after.as_secs(),
-            "Damoov answers logins with 429: none until the block ends, half as many for a day; \
-             does something else log in from this address?"
-        );
+        let (retry_after, is_news) = self.budget.block(&*self.store, retry_after).await?;
+        let seconds = retry_after.as_secs();
+        tracing::debug!(seconds, "Damoov answered a login with 429");
+        if is_news {
+            tracing::error!(
+                seconds,
+                "Damoov answers logins with 429: none until the block ends, half as many for a \
+                 day; does something else log in from this address?"
+            );
+        }
         Ok(retry_after)
     }
 

@@ -110,9 +110,13 @@ async fn import_into(
         match outcome {
             Ok((number, outcome)) => {
                 if let Some(told) = outcome.counted(&mut counts, arguments.dry_run) {
-                    match arguments.dry_run {
-                        true => print(&format!("line {number}: {told}"))?,
-                        false => say(&format!("line {number}: {told}")),
+                    match (arguments.dry_run, arguments.json) {
+                        (true, true) => {
+                            let told = serde_json::json!({ "line": number, "outcome": told });
+                            print(&told.to_string())?;
+                        }
+                        (true, false) => print(&format!("line {number}: {told}"))?,
+                        (false, _) => say(&format!("line {number}: {told}")),
                     }
                 }
             }

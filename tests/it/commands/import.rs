@@ -292,8 +292,13 @@ async fn a_dry_run_says_what_would_be_done_and_does_not_do_it() {
     assert!(!list.contains(&user(2).to_string()), "{list}");
     let (_, said, last) = import(&proxy, &lines, " --dry-run --json").await;
     assert_eq!(last, "", "{said}");
-    let json = said.lines().find(|line| line.starts_with('{')).unwrap();
-    let counts: Value = serde_json::from_str(json).unwrap();
+    let mut told: Vec<Value> = said
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+        .collect();
+    let counts = told.pop().unwrap();
+    assert_eq!(told.len(), lines.len(), "{said}");
     let expected = json!({
         "imported": 1, "kept_newer": 1, "without_refresh_token": 0, "failed": 1,
     });
