@@ -137,7 +137,7 @@ impl Sqlite {
             entries: Lane::owning("store-entries", connect_to_read()?)?,
             listings: Lane::owning("store-listings", connect_to_read()?)?,
             turns: Turns::start(leases, connect()?, Arc::clone(&health))?,
-            changes: Changes::start(connect_to_read()?)?,
+            changes: Changes::start(connect_to_read()?, Arc::clone(&health))?,
             integrity,
             health,
             alive: Mutex::new(Some(alive)),
@@ -183,7 +183,7 @@ impl Sqlite {
         self.listings
             .ask(move |db| work(db))
             .await?
-            .map_err(unreadable)
+            .map_err(|error| unreadable(self.health.misread(error)))
     }
 }
 
@@ -200,7 +200,7 @@ impl Store for Sqlite {
         self.entries
             .ask(move |db| entries::load(db, &whose))
             .await?
-            .map_err(|error| unloaded(principal, error))
+            .map_err(|error| unloaded(principal, self.health.misread(error)))
     }
 
     async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error> {
@@ -215,7 +215,10 @@ impl Store for Sqlite {
     ) -> Result<(Lease, Result<Entry, Error>), Error> {
         self.health.admit()?;
         let (lease, entry) = self.turns.lease_and_load(principal, ttl).await?;
-        Ok((lease, entry.map_err(|error| unloaded(principal, error))))
+        Ok((
+            lease,
+            entry.map_err(|error| unloaded(principal, self.health.misread(error))),
+        ))
     }
 
     fn release(&self, principal: &Principal) {

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::entries;
+use super::health::Health;
 use super::lane::Lane;
 use crate::store::Change;
 use crate::telemetry::episode::Episode;
@@ -26,7 +27,7 @@ pub(super) struct Changes {
 
 impl Changes {
     /// Watches from the state that `db` sees now.
-    pub(super) fn start(db: Connection) -> io::Result<Changes> {
+    pub(super) fn start(db: Connection, health: Arc<Health>) -> io::Result<Changes> {
         let to = Arc::new(Mutex::new(None));
         let told = Arc::clone(&to);
         let mut seen = entries::newest_seq(&db).map_err(io::Error::other)?;
@@ -34,10 +35,12 @@ impl Changes {
             let (mut version, unread) = (None, Episode::new());
             while look.recv_timeout(POLL_EVERY) != Err(RecvTimeoutError::Disconnected) {
                 match poll(&db, &mut version, &mut seen, &told) {
-                    Err(error) if unread.failed() => {
-                        tracing::warn!(%error, "changes of the store cannot be read");
+                    Err(error) => {
+                        let error = health.misread(error);
+                        if unread.failed() {
+                            tracing::warn!(%error, "changes of the store cannot be read");
+                        }
                     }
-                    Err(_) => {}
                     Ok(_) => {
                         if let Some(over) = unread.worked() {
                             let seconds = over.seconds();

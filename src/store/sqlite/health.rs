@@ -224,6 +224,16 @@ impl Health {
         }
     }
 
+    /// A read failed. Where SQLite says that it was the file's fault, the whole of it is damaged;
+    /// what concerns one row alone is not. Answers the error.
+    pub(super) fn misread(&self, error: rusqlite::Error) -> rusqlite::Error {
+        // Where files were replaced, their names are what is wrong.
+        if files::is_file_damage(&error) && self.in_place().is_ok() {
+            self.damaged(error.to_string());
+        }
+        error
+    }
+
     /// A write works again.
     pub(super) fn recovered(&self) {
         *locked(&self.failure) = None;

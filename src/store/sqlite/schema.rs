@@ -158,6 +158,8 @@ pub(super) fn format(db: &Connection) -> rusqlite::Result<i64> {
 pub(super) fn expect_current(db: &Connection) -> rusqlite::Result<()> {
     match format(db)? {
         FORMAT => Ok(()),
+        // It was current when it was opened.
+        0 => Err(failure(rusqlite::ffi::SQLITE_NOTADB, "the file is empty")),
         found => Err(failure(
             rusqlite::ffi::SQLITE_SCHEMA,
             format!(

@@ -1,6 +1,7 @@
 //! The contract on SQLite, and what only files and processes can suffer: damage, kills, a full
 //! disk.
 
+mod broken;
 mod processes;
 mod restores;
 

@@ -192,7 +192,8 @@ impl Desk {
             return Ok(Vec::new());
         }
         // No renewal is started whose pair could not be written.
-        schema::expect_current(&self.tokens).map_err(|e| Error::Unwritable(e.to_string()))?;
+        schema::expect_current(&self.tokens)
+            .map_err(|error| Error::Unwritable(self.health.misread(error).to_string()))?;
         let wanted: Vec<_> = asks.iter().map(|ask| (&ask.principal, ask.ttl)).collect();
         match self.leases.lease(given_back, &wanted) {
             Ok(leased) => {

@@ -87,7 +87,8 @@ where
     F: FnMut(&Connection) -> rusqlite::Result<T> + Send,
 {
     fn run(&mut self, db: &Connection, health: &Health) -> bool {
-        self.result = (self.work)(db).map_err(|e| match &self.principal {
+        let done = (self.work)(db).map_err(|e| health.misread(e));
+        self.result = done.map_err(|e| match &self.principal {
             Some(principal) if is_damage(&e) => Error::Damaged(principal.clone()),
             None if is_damage(&e) => Error::Unreadable(e.to_string()),
             _ => health.failed(e.to_string()),
