@@ -24,7 +24,7 @@ use secret_source::SecretSources;
 use section::Section;
 
 use crate::damoov::routes::Route;
-use crate::secret::Secret;
+use crate::secret::{Secret, file};
 use crate::{auth_endpoints, credentials, replay, server, telemetry, upstream};
 
 /// All that a file says, validated, with defaults where it is silent.
@@ -149,7 +149,7 @@ pub fn load(path: &Path, environment: &Environment, secrets: Secrets) -> Result<
     };
     let mut file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
-    if secret_source::others_can_write(&metadata) {
+    if file::others_can_write(&metadata) {
         return Err(Error::WritableByOthers {
             path: path.to_owned(),
         });
@@ -161,7 +161,7 @@ pub fn load(path: &Path, environment: &Environment, secrets: Secrets) -> Result<
         environment,
         folder: path.parent().unwrap_or(Path::new("")),
         secrets,
-        file_is_private: !secret_source::others_can_read(&metadata),
+        file_is_private: !file::others_can_read(&metadata),
         warnings: RefCell::default(),
     };
     let settings = parse(&content, &path.to_string_lossy(), &sources).map_err(Error::Invalid)?;

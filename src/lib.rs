@@ -30,7 +30,7 @@
 //! | --- | --- | --- |
 //! | [`cli`] | one file a subcommand; `cli::service` wires the components | reach into the path of a request |
 //! | [`config`] | TOML as written → settings as meant; errors with line and column | open sockets |
-//! | [`secret`] | a string that cannot be printed | know HTTP |
+//! | [`secret`] | a string that cannot be printed; `secret::file`: who may read or write a file of one | know HTTP |
 //! | [`clock`] | monotonic moments, wall-clock timestamps, the time scale of tests | |
 //! | [`alarm`] | timers that are not moved for every request | |
 //! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |

@@ -1,6 +1,8 @@
 //! [`Secret`]: a token, key or password that cannot be printed or serialised by accident and is
 //! wiped when dropped. Knows nothing of HTTP.
 
+pub mod file;
+
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};

@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::credentials::{key_file, seal};
 use crate::secret::Secret;
+use crate::secret::file::Unusable;
 use crate::store::sqlite::{self, Look, Sqlite};
 use crate::store::{self, KeyId, RunId, Store};
 
@@ -17,7 +18,18 @@ pub enum StoreError {
     /// Damaged, newer, missing.
     #[error(transparent)]
     Open(#[from] sqlite::OpenError),
-    /// The key in the store's own folder can be neither read nor made.
+    /// The key in the store's own folder cannot be read, or others can write it.
+    #[error("{} {why}", path.display())]
+    KeyUnusable {
+        /// The key file.
+        path: PathBuf,
+        /// Why.
+        why: Unusable,
+    },
+    /// The key in the store's own folder is none, or only a part of one.
+    #[error("{} is empty or cut: restore it from its backup; {}", .0.display(), seal::BadKey)]
+    KeyCut(PathBuf),
+    /// There is no key in the store's own folder, and none can be made.
     #[error("{} cannot be used", path.display())]
     KeyFile {
         /// The key file.
@@ -109,7 +121,7 @@ async fn open(
     for warning in warnings(settings) {
         tracing::warn!("{warning}");
     }
-    let ring = seal::Ring::new(&key, &settings.old_keys)?;
+    let ring = ring(settings, &key)?;
     verify(&ring, &store).await?;
     Ok(OpenStore { store, ring, run })
 }
@@ -137,7 +149,7 @@ pub async fn look(settings: &config::Store) -> Result<Option<LookedAt>, StoreErr
         // Its first run was killed before it had a key: nothing is stored.
         None => return Ok(None),
     };
-    let ring = seal::Ring::new(&key, &settings.old_keys)?;
+    let ring = ring(settings, &key)?;
     if let Some(canary) = canary {
         seal::check(&ring, &canary)?;
     }
@@ -163,6 +175,7 @@ pub fn warnings(settings: &config::Store) -> Vec<String> {
     let mut warnings = sqlite::warnings(&settings.path);
     let file = settings.path.join(key_file::KEY_FILE);
     if settings.key.is_none() {
+        warnings.extend(key_file::warning(&settings.path));
         warnings.push(format!(
             "no [store] key is configured: {} lies beside the store, so that whoever copies the \
              folder can read every token; keep the key elsewhere, and a backup of it",
@@ -180,8 +193,15 @@ fn refuse_absent(settings: &config::Store) -> Result<(), sqlite::OpenError> {
 }
 
 fn read_key(settings: &config::Store) -> Result<Secret, StoreError> {
-    key_file::read(&settings.path).map_err(|source| StoreError::KeyFile {
+    key_file::read(&settings.path).map_err(|why| StoreError::KeyUnusable {
         path: settings.path.join(key_file::KEY_FILE),
-        source,
+        why,
     })
+}
+
+fn ring(settings: &config::Store, key: &Secret) -> Result<seal::Ring, StoreError> {
+    if settings.key.is_none() && seal::Ring::new(key, &[]).is_err() {
+        return Err(StoreError::KeyCut(settings.path.join(key_file::KEY_FILE)));
+    }
+    Ok(seal::Ring::new(key, &settings.old_keys)?)
 }

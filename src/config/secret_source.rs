@@ -1,22 +1,14 @@
 //! Where secrets come from: `{ env = "NAME" }`, `{ file = "PATH" }`, or inline where only the
-//! owner can read the file; other texts may come from the same sources. Knows what a mode must be,
-//! and no secret's meaning.
+//! owner can read the file; other texts may come from the same sources. Knows no
+//! secret's meaning.
 
 use std::cell::RefCell;
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-
-use rustix::fs::StatVfsMountFlags;
 
 use super::Secrets;
 use super::environment::Environment;
 use super::tree::{Node, Origin, Table, Value};
-use crate::secret::Secret;
-
-/// No key or password is longer.
-const MAX_BYTES: u64 = 64 * 1024;
+use crate::secret::{Secret, file};
 
 const EXPECTED: &str = "expected { env = \"NAME\" } or { file = \"PATH\" }";
 
@@ -98,19 +90,9 @@ impl SecretSources<'_> {
     }
 
     fn read_file(&self, path: &Path) -> Result<Secret, String> {
-        let shown = path.display();
-        let (mut text, metadata) =
-            read_text(path).map_err(|cause| format!("{shown} cannot be read: {cause}"))?;
-        if others_can_write(&metadata) {
-            return Err(format!(
-                "{shown} can be written by group or others: chmod go-w"
-            ));
-        }
-        if others_can_read(&metadata) && !is_mounted_secret(path) {
-            self.warnings.borrow_mut().push(format!(
-                "{shown} holds a secret and can be read by group or others: chmod go-rwx"
-            ));
-        }
+        let (mut text, warning) =
+            file::read(path).map_err(|error| format!("{} {error}", path.display()))?;
+        self.warnings.borrow_mut().extend(warning);
         if text.ends_with('\n') {
             text.pop();
             if text.ends_with('\r') {
@@ -121,37 +103,10 @@ impl SecretSources<'_> {
     }
 }
 
-fn read_text(path: &Path) -> io::Result<(String, Metadata)> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.len() > MAX_BYTES {
-        return Err(io::Error::other("larger than 64 KiB"));
-    }
-    let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text)?;
-    Ok((text, metadata))
-}
-
-/// Whether somebody besides the owner could change the file.
-pub(super) fn others_can_write(metadata: &Metadata) -> bool {
-    metadata.permissions().mode() & 0o022 != 0
-}
-
-/// Whether somebody besides the owner could read the file.
-pub(super) fn others_can_read(metadata: &Metadata) -> bool {
-    metadata.permissions().mode() & 0o044 != 0
-}
-
-/// Container platforms mount secrets readable for all, in a place of their own.
-fn is_mounted_secret(path: &Path) -> bool {
-    path.starts_with("/run/secrets")
-        || rustix::fs::statvfs(path)
-            .is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
     use super::super::tree;

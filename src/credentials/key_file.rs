@@ -10,6 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
+use crate::secret::file::{self, Unusable};
 use crate::store::sqlite;
 
 /// The file of a key that was created beside the store.
@@ -24,13 +25,20 @@ pub fn read_or_create(path: &Path) -> io::Result<(Secret, bool)> {
         true => false,
         false => create_key(path, &file)?,
     };
-    Ok((read(path)?, created))
+    Ok((read(path).map_err(io::Error::other)?, created))
 }
 
-/// Reads [`KEY_FILE`] in the directory `path`.
-pub fn read(path: &Path) -> io::Result<Secret> {
-    let key = Zeroizing::new(fs::read_to_string(path.join(KEY_FILE))?);
+/// Reads [`KEY_FILE`] in the directory `path`, if only its owner can write it.
+pub fn read(path: &Path) -> Result<Secret, Unusable> {
+    let (key, _) = file::read(&path.join(KEY_FILE))?;
+    let key = Zeroizing::new(key);
     Ok(Secret::from(key.trim_end()))
+}
+
+/// What an operator should know of [`KEY_FILE`] in the directory `path`.
+pub fn warning(path: &Path) -> Option<String> {
+    let path = path.join(KEY_FILE);
+    file::warning(&path, &fs::metadata(&path).ok()?)
 }
 
 /// Under another name first: nobody ever reads half a key. False where another process was first.

@@ -455,6 +455,39 @@ async fn a_lost_key_is_called_that_by_every_command() {
     proxy.start().await;
 }
 
+#[tokio::test]
+async fn a_key_that_others_can_write_or_that_is_cut_is_refused() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).start().await;
+    proxy.get(1, SCORES).await;
+    proxy.terminate().await;
+    let key = proxy.store().join("store.key");
+    let kept = fs::read(&key).unwrap();
+    let cases: [(u32, &[u8], &str); 4] = [
+        (0o620, &kept, "store.key can be written by group or others"),
+        (0o602, &kept, "store.key can be written by group or others"),
+        (0o600, &kept[..20], "store.key is empty or cut"),
+        (0o600, b"", "restore it from its backup"),
+    ];
+    for (mode, content, sentence) in cases {
+        fs::write(&key, content).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        for command in ["run", "check", "tokens list"] {
+            let (code, said) = run(&proxy, command).await;
+            assert_eq!(code, Some(78), "{command}, {mode:o}: {said}");
+            assert!(said.contains(sentence), "{command}, {mode:o}: {said}");
+        }
+    }
+    fs::write(&key, &kept).unwrap();
+    for (mode, warned) in [(0o600, false), (0o640, true), (0o604, true)] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        let (code, said) = run(&proxy, "check").await;
+        assert_eq!(code, Some(0), "{mode:o}: {said}");
+        let warning = "store.key holds a secret and can be read by group or others";
+        assert_eq!(said.contains(warning), warned, "{mode:o}: {said}");
+    }
+}
+
 async fn is_ready(proxy: &Proxy) -> bool {
     proxy.status("/readyz").await.status == 200
 }
