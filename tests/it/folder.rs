@@ -644,3 +644,17 @@ async fn a_backup_beside_a_running_proxy_restores_every_user_without_a_login() {
     }
     assert_eq!(damoov.handle().counts().total.logins.all(), 1, "user 99");
 }
+
+#[tokio::test]
+async fn a_backup_to_standard_output_is_refused_and_makes_no_file() {
+    let damoov = damoov().await;
+    let mut proxy = proxy(&damoov).start().await;
+    proxy.terminate().await;
+    let home = proxy.store().parent().unwrap();
+    let mut command = proxy.command("tokens backup --to -");
+    command.current_dir(home);
+    let (code, said) = said(command).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("name a new file"), "{said}");
+    assert!(!home.join("-").exists());
+}

@@ -14,8 +14,16 @@ use crate::credentials::{key_file, seal};
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// A new file, which only the owner of the store can read
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = new_file)]
     to: PathBuf,
+}
+
+/// `-` would be standard output elsewhere, and a file of that name here.
+fn new_file(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "-" => Err("a backup is a file, not standard output: name a new file".to_owned()),
+        text => Ok(PathBuf::from(text)),
+    }
 }
 
 /// Copies the store, and says what the copy holds and what it needs.
