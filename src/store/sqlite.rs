@@ -120,12 +120,13 @@ impl Sqlite {
         let tokens = path.join("tokens.db");
         let connect = || files::connect(&tokens, "FULL").map_err(io::Error::other);
         let connect_to_read = || files::connect_to_read(&tokens).map_err(io::Error::other);
-        let (leases, mut alive) = Leases::open(path.to_owned(), run)?;
         let writing = connect()?;
         let held = Held::of(path);
-        alive.write(held.written_down())?;
-        let alive = Arc::new(Mutex::new(alive));
+        let files = held.written_down();
         let health = Arc::new(Health::of(path.to_owned()).watching(held));
+        let (leases, mut alive) = Leases::open(path.to_owned(), run, Arc::clone(&health))?;
+        alive.write(files)?;
+        let alive = Arc::new(Mutex::new(alive));
         let integrity = match checked {
             Checked::Whole => None,
             Checked::Header => Some(Integrity::start(connect_to_read()?, Arc::clone(&health))?),

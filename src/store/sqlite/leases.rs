@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use super::files;
 use super::folder::{self, Identity};
+use super::health::Health;
 use super::owners::{Alive, Life, Owners};
 use super::transaction::Transaction;
 use crate::principal::Principal;
@@ -40,6 +42,8 @@ pub(super) struct Leases {
     /// The file cannot be opened.
     unopened: Episode,
     directory: PathBuf,
+    /// Of the store that the leases are for.
+    health: Arc<Health>,
     owners: Owners,
     /// This process run, as it stands in the rows.
     owner: String,
@@ -60,7 +64,11 @@ struct Held {
 
 impl Leases {
     /// Declares `run` alive and opens the leases. Callers hold the store's opening lock.
-    pub(super) fn open(directory: PathBuf, run: RunId) -> io::Result<(Leases, Alive)> {
+    pub(super) fn open(
+        directory: PathBuf,
+        run: RunId,
+        health: Arc<Health>,
+    ) -> io::Result<(Leases, Alive)> {
         let owners = Owners::open(&directory)?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let paths =
@@ -84,6 +92,7 @@ impl Leases {
             looked: Instant::now(),
             unopened: Episode::new(),
             directory,
+            health,
             owners,
             owner: run.to_string(),
             boot: boot.trim().to_owned(),
@@ -278,6 +287,8 @@ impl Leases {
 
     /// Opens the file that is there now, and writes down in it what this run holds.
     fn reopen(&mut self, why: &str) -> io::Result<()> {
+        // What has the folder's name now may be another one: nothing is made in it.
+        self.health.in_place().map_err(io::Error::other)?;
         tracing::warn!(%why, "leases.db is opened anew");
         let _opening = files::lock(&self.directory)?;
         let nothing = Connection::open_in_memory().map_err(io::Error::other)?;

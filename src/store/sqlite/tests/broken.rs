@@ -50,3 +50,26 @@ async fn garbage_in_place_of_the_pages_ends_renewals_once_it_is_read() {
     assert!(store.load(&user(1)).await.is_err());
     damage_is_told(&store).await;
 }
+
+#[tokio::test]
+async fn nothing_is_made_in_a_folder_that_took_the_place_of_the_open_one() {
+    let directory = Directory(tempfile::tempdir().unwrap(), Clock::real());
+    let (store, away) = (
+        directory.open(run()),
+        directory.path().with_extension("away"),
+    );
+    let ttl = Duration::from_secs(600);
+    let granted = Ok(Lease::Granted { orphaned: false });
+    assert_eq!(store.lease(&user(1), ttl).await, granted);
+    assert_eq!(store.lease(&user(2), ttl).await, granted);
+    fs::rename(directory.path(), &away).unwrap();
+    fs::create_dir(directory.path()).unwrap();
+    store.release(&user(1));
+    assert!(store.lease(&user(3), ttl).await.is_err());
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    // The same folder is back.
+    fs::remove_dir(directory.path()).unwrap();
+    fs::rename(&away, directory.path()).unwrap();
+    assert_eq!(store.lease(&user(3), ttl).await, granted);
+}
