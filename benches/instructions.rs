@@ -43,7 +43,7 @@ mod budget {
     pub(super) const STRAIGHT: usize = 4_990;
     pub(super) const HIT: usize = 35_300;
     pub(super) const MISS: usize = 114_600;
-    pub(super) const RENEWAL: usize = 386_000;
+    pub(super) const RENEWAL: usize = 406_000;
 }
 
 /// Counts from [`from_here`] to the end of the process.
