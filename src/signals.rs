@@ -34,10 +34,6 @@ pub struct Signals {
     caught: iterator::Signals,
 }
 
-/// While set, [`ENDING`] signals end the process at once, with exit code 0: nothing is served yet, and
-/// nothing is to be brought to an end. However long a file, a pipe or a terminal holds it up.
-static EARLY: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
-
 /// While set, signals do what they do to any process. What they do is the process's, so this is, too.
 static BY_DEFAULT: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
@@ -66,9 +62,6 @@ impl Signals {
     ///
     /// The system takes no handler, or has no descriptor left.
     pub fn catch() -> io::Result<Signals> {
-        for signal in ENDING {
-            flag::register_conditional_shutdown(signal, 0, EARLY.clone())?;
-        }
         let caught = iterator::Signals::new(ENDING)?;
         let others = (1..=LAST).filter(|signal| !LEFT_ALONE.contains(signal));
         for signal in others {
@@ -85,7 +78,6 @@ impl Signals {
     /// Lets signals do to this process what they do to any other, for commands that have nothing to
     /// bring to an end. What came until now is made up for.
     pub fn release(mut self) {
-        EARLY.store(false, Ordering::SeqCst);
         BY_DEFAULT.store(true, Ordering::SeqCst);
         for signal in self.caught.pending() {
             // Fails only for those that do nothing.
@@ -93,13 +85,12 @@ impl Signals {
         }
     }
 
-    /// The signals that came, and those that will. From here on none ends the process by itself.
+    /// The signals that came, and those that will.
     ///
     /// # Errors
     ///
     /// There can be no thread that waits for them.
     pub fn follow(mut self) -> io::Result<mpsc::UnboundedReceiver<Caught>> {
-        EARLY.store(false, Ordering::SeqCst);
         let (tell, told) = mpsc::unbounded_channel();
         thread::Builder::new()
             .name("signals".to_owned())

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -59,6 +60,8 @@ struct Shared {
     messages: mpsc::Sender<Message>,
     audit: Arc<Buffer>,
     other: Arc<Buffer>,
+    /// Set once the thread takes nothing more.
+    ended: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -109,6 +112,7 @@ impl Log {
             messages,
             audit: Buffer::of(Target::Audit),
             other: Buffer::of(Target::Other),
+            ended: AtomicBool::new(false),
             state: Mutex::default(),
         }));
         let mut writer = Writer {
@@ -120,6 +124,7 @@ impl Log {
             .name("log".to_owned())
             .spawn(move || {
                 writer.run(&received);
+                writer.lines.0.ended.store(true, Ordering::Relaxed);
                 drop(end);
             })?;
         Ok(Log { lines, ended })
@@ -175,7 +180,7 @@ impl Lines {
     /// Lets `write` add one line to the text of `buffer`, and tells it whether that is the first one.
     pub(super) fn write(&self, buffer: &Arc<Buffer>, write: impl FnOnce(bool, &mut String)) {
         let mut text = buffer.text();
-        if text.len() >= BUFFER_LIMIT {
+        if text.len() >= BUFFER_LIMIT || self.0.ended.load(Ordering::Relaxed) {
             drop(text);
             self.lose(buffer.target, 1);
             return;
@@ -373,7 +378,6 @@ fn count(text: &str) -> u64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// What was written, a call a piece.
     #[derive(Clone, Default)]
