@@ -5,7 +5,7 @@ mod load;
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use damoov_proxy::simulator::{Action, Delay, Fault, Lost, On};
@@ -298,18 +298,25 @@ async fn sigint_skips_the_delay_and_a_second_signal_ends_it() {
 
 /// Commands that have nothing to bring to an end die of what others die of.
 #[tokio::test]
-async fn a_command_that_waits_for_its_input_dies_of_a_signal() {
-    let damoov = damoov().await;
-    let proxy = proxy(&damoov).start().await;
+async fn a_command_that_waits_for_its_file_dies_of_a_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("damoov-proxy.toml");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-        let mut import = proxy.command("tokens import --from -");
-        let mut import = import.stdin(Stdio::piped()).spawn().unwrap();
-        let input = import.stdin.take();
-        eventually("it catches signals", async || caught(import.id()) != 0).await;
-        let pid = rustix::process::Pid::from_child(&import);
+        let mut check = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"));
+        check.args(["check", "--offline", "--config"]).arg(&fifo);
+        let mut check = check.spawn().unwrap();
+        let mask = 1 << (signal.as_raw() - 1);
+        eventually("it is caught", async || caught(check.id()) & mask != 0).await;
+        let pid = rustix::process::Pid::from_child(&check);
         rustix::process::kill_process(pid, signal).unwrap();
-        let status = tokio::task::spawn_blocking(move || import.wait().unwrap()).await;
+        let status = tokio::task::spawn_blocking(move || check.wait().unwrap()).await;
         assert_eq!(status.unwrap().signal(), Some(signal.as_raw()));
-        drop(input);
     }
 }
