@@ -333,6 +333,7 @@ host = "api.telematicssdk.com"
 credential = "user_or_admin"
 methods = ["GET", "PUT"]
 replay = "never"
+response_timeout = "2m"
 [status]
 listen = "0.0.0.0:9091"
 "#
@@ -369,6 +370,7 @@ listen = "0.0.0.0:9091"
             credential: Credential::UserOrAdmin,
             methods: vec![Method::GET, Method::PUT],
             replay: Replay::Never,
+            response_timeout: Some(Duration::from_secs(120)),
         };
         assert_eq!(settings.routes, [route]);
         assert_eq!(settings.status, Some("0.0.0.0:9091".parse().unwrap()));

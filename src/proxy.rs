@@ -28,7 +28,7 @@ use crate::auth_endpoints::handed_out::HandedOut;
 use crate::auth_endpoints::{ANYBODY, AuthEndpoints};
 use crate::credentials::{self, Got, Need, Provider, Wanted};
 use crate::damoov::auth;
-use crate::damoov::routes::{Credential, Replay, Table};
+use crate::damoov::routes::{Credential, Replay, Route, Table};
 use crate::damoov::user_changes::Change;
 use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
@@ -88,6 +88,7 @@ pub struct Proxy {
     hosts: Hosts,
     /// Where the host of each route is reached.
     targets: HashMap<Box<str>, Target>,
+    /// Where a route sets no other.
     response_timeout: Duration,
     limits: Limits,
     memory: Arc<Memory>,
@@ -154,6 +155,11 @@ impl Proxy {
 }
 
 impl Proxy {
+    /// How long the head of an answer is waited for.
+    fn response_timeout(&self, route: &Route) -> Duration {
+        route.response_timeout.unwrap_or(self.response_timeout)
+    }
+
     /// A host that cannot be connected to, and since when.
     pub fn unreachable(&self) -> Option<(&str, SystemTime)> {
         self.targets.values().find_map(Target::unreachable)
@@ -254,7 +260,7 @@ impl Path {
         };
         match route.credential {
             Credential::Answer => {
-                let call = understood::AuthCall::new(path, &route.host, named.instance, request)?;
+                let call = understood::AuthCall::new(path, route, named.instance, request)?;
                 return Box::pin(self.answer_auth(call, content, record)).await;
             }
             Credential::Passthrough => {
@@ -267,7 +273,7 @@ impl Path {
                 headers::attach_instance(&mut request.headers, id, key);
                 if change == Some(Change::Registered) {
                     let instance = instance.id;
-                    let registering = self.register(&route.host, request, instance, content);
+                    let registering = self.register(route, request, instance, content);
                     return Box::pin(registering).await;
                 }
             }
@@ -276,7 +282,7 @@ impl Path {
             }
         }
         let Some(principal) = named.principal else {
-            let sent = self.send(&route.host, &request, content, content.view());
+            let sent = self.send(route, &request, content, content.view());
             return Box::pin(sent).await;
         };
         let wanted = Wanted {
@@ -300,9 +306,7 @@ impl Path {
             record.passed = Passed::Renewed;
         }
         headers::attach_authorization(&mut request.headers, credentials.authorization().clone());
-        let first = self
-            .send(&route.host, &request, content, content.view())
-            .await?;
+        let first = self.send(route, &request, content, content.view()).await?;
         if !first.is_unauthorized() {
             credentials.accept();
             if let Some(change) = change {
@@ -338,7 +342,7 @@ impl Path {
         let sent = change.and_then(|_| kept.whole());
         headers::attach_authorization(&mut request.headers, newer.authorization().clone());
         record.passed = Passed::Replayed;
-        let second = Box::pin(self.send(&route.host, &request, content, kept))
+        let second = Box::pin(self.send(route, &request, content, kept))
             .await
             .inspect_err(|_| self.count(ReplayResult::Failed))?;
         if second.is_unauthorized() {
@@ -372,18 +376,20 @@ impl Path {
     /// Sends the request once. Where the caller's content fails, that is the error.
     async fn send(
         &self,
-        host: &str,
+        route: &Route,
         request: &upstream::Head,
         recorder: &Recorder<Incoming>,
         content: Content<Incoming>,
     ) -> Result<Received, Error> {
         let proxy = &*self.proxy;
         let now = Instant::now();
-        let overdue = recorder.silent_for(proxy.response_timeout, now, &self.alarms);
+        let within = proxy.response_timeout(route);
+        let overdue = recorder.silent_for(within, now, &self.alarms);
+        let host = &*route.host;
         let sent = self.pool.send(host, request, content, now, overdue);
         let received = match sent.await {
             Ok(answer) if proxy.in_band_401 && answer::may_hold_a_401(&answer) => {
-                Box::pin(Received::read(answer, proxy.response_timeout)).await
+                Box::pin(Received::read(answer, within)).await
             }
             sent => sent.map(Received::unread),
         };

@@ -33,6 +33,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// From the last content byte written to the answer's head, each attempt.
     pub response_timeout: Duration,
+    /// Between two pieces of an answer, and of what a caller reads of it.
+    pub stall_timeout: Duration,
     /// An idle connection is closed after this.
     pub idle_timeout: Duration,
     /// Connections to one host, over all workers; at least the number of workers.

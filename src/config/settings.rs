@@ -402,6 +402,11 @@ fn age_or_off(node: &Node) -> Result<Option<Duration>, String> {
     }
 }
 
+/// How long somebody is waited for.
+fn timeout() -> impl Fn(&Node) -> Result<Duration, String> {
+    duration(MILLISECOND..=HOUR)
+}
+
 /// `[upstream]`
 struct Upstream {
     settings: upstream::Settings,
@@ -409,7 +414,6 @@ struct Upstream {
 }
 
 fn upstream(upstream: &mut Section<'_>, sources: &SecretSources<'_>, threads: usize) -> Upstream {
-    let timeout = || duration(MILLISECOND..=HOUR);
     Upstream {
         settings: upstream::Settings {
             connect_timeout: upstream
@@ -418,6 +422,7 @@ fn upstream(upstream: &mut Section<'_>, sources: &SecretSources<'_>, threads: us
             response_timeout: upstream
                 .get("response_timeout", timeout())
                 .unwrap_or(30 * SECOND),
+            stall_timeout: upstream.get("stall_timeout", timeout()).unwrap_or(MINUTE),
             idle_timeout: upstream
                 .get("idle_timeout", timeout())
                 .unwrap_or(55 * SECOND),
@@ -468,11 +473,13 @@ fn route(route: &mut Section<'_>) -> Option<Route> {
     let replay = route
         .get("replay", shape::word(&replays))
         .unwrap_or(Replay::On401);
+    let response_timeout = route.get("response_timeout", timeout());
     Some(Route {
         path: path?.into(),
         host: host?,
         credential: credential?,
         methods,
         replay,
+        response_timeout,
     })
 }

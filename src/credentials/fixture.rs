@@ -60,6 +60,7 @@ impl Medium {
         let upstream = upstream::Settings {
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(1),
+            stall_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),
             max_connections: 1,
             ca_file: None,

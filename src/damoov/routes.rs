@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 
@@ -35,6 +36,8 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// Whether a 401 renews and replays.
     pub replay: Replay,
+    /// How long the head of an answer is waited for; `None`: as long as on any other route.
+    pub response_timeout: Option<Duration>,
 }
 
 /// What a route attaches to a request.
@@ -112,6 +115,7 @@ impl Table {
             credential: Credential::User,
             methods: Vec::new(),
             replay: Replay::On401,
+            response_timeout: None,
         });
         let mut entries: Vec<Entry> = configured
             .into_iter()
@@ -401,6 +405,7 @@ fn built_in() -> impl Iterator<Item = Route> {
             Instance => Replay::Never,
             _ => Replay::On401,
         },
+        response_timeout: None,
     })
 }
 
@@ -415,6 +420,7 @@ mod tests {
             credential: Credential::Admin,
             methods: Vec::new(),
             replay: Replay::Never,
+            response_timeout: None,
         }
     }
 

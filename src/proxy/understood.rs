@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -19,6 +20,7 @@ use crate::auth_endpoints::Reply;
 use crate::credentials::{self, Expected, SlotEnd};
 use crate::damoov::auth;
 use crate::damoov::auth_requests::{Endpoint, LONGEST};
+use crate::damoov::routes::Route;
 use crate::damoov::user_changes::{self, Change};
 use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
@@ -34,7 +36,7 @@ const MOST_REGISTRATIONS: usize = 256;
 pub(super) struct AuthCall<'a> {
     endpoint: Endpoint,
     /// Where it goes, if it is forwarded.
-    host: &'a str,
+    route: &'a Route,
     /// What the header InstanceId names.
     instance: Option<InstanceId>,
     request: upstream::Head,
@@ -43,7 +45,7 @@ pub(super) struct AuthCall<'a> {
 impl<'a> AuthCall<'a> {
     pub(super) fn new(
         path: &str,
-        host: &'a str,
+        route: &'a Route,
         instance: Option<InstanceId>,
         request: upstream::Head,
     ) -> Result<AuthCall<'a>, Error> {
@@ -53,7 +55,7 @@ impl<'a> AuthCall<'a> {
         }
         Ok(AuthCall {
             endpoint,
-            host,
+            route,
             instance,
             request,
         })
@@ -99,7 +101,7 @@ impl Path {
     ) -> Result<Received, Error> {
         let AuthCall {
             endpoint,
-            host,
+            route,
             instance,
             mut request,
         } = call;
@@ -113,7 +115,7 @@ impl Path {
             Endpoint::RefreshToken => None,
         };
         let answer = self
-            .send(host, &request, recorder, Content::of(content))
+            .send(route, &request, recorder, Content::of(content))
             .await?;
         if let Some(slot) = slot {
             slot.end(match answer.status() {
@@ -131,21 +133,22 @@ impl Path {
     /// the rest runs in a task of its own.
     pub(super) async fn register(
         &self,
-        host: &str,
+        route: &Route,
         mut request: upstream::Head,
         instance: InstanceId,
         content: &Recorder<Incoming>,
     ) -> Result<Received, Error> {
         let content = read(content).await?;
         let proxy = self.proxy.clone();
-        self.has_room_for_a_registration(host)?;
+        self.has_room_for_a_registration(&route.host)?;
         let expected = proxy.provider.expect_tokens()?;
         // What is compressed cannot be kept either.
         request.headers.remove(header::ACCEPT_ENCODING);
-        let (pool, host) = (self.pool.clone(), host.to_owned());
+        let (pool, host) = (self.pool.clone(), route.host.clone());
+        let within = proxy.response_timeout(route);
         let (answered, answer) = oneshot::channel();
         self.see_through(async move {
-            let overdue = sleep(proxy.response_timeout);
+            let overdue = sleep(within);
             let received = pool
                 .send(
                     &host,
@@ -156,7 +159,7 @@ impl Path {
                 )
                 .await;
             let kept = match received {
-                Ok(received) => keep(&proxy, instance, expected, received).await,
+                Ok(received) => keep(&proxy, instance, expected, received, within).await,
                 Err(error) => Err(error),
             };
             let kept = kept.map_err(|error| proxy.targets[&*host].failed(error));
@@ -249,8 +252,8 @@ async fn keep(
     instance: InstanceId,
     expected: Expected,
     answer: Response<pool::Answer<Content<Incoming>>>,
+    within: Duration,
 ) -> Result<Received, upstream::Error> {
-    let within = proxy.response_timeout;
     let received = Received::unread(answer);
     let (mut head, mut content) = received.whole(LONGEST, within).await?;
     if head.status.is_success() {

@@ -169,6 +169,7 @@ mod tests {
         let settings = Settings {
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(5),
             max_connections: 1,
             ca_file: None,

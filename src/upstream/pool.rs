@@ -437,6 +437,7 @@ mod tests {
         Hosts::new(&Settings {
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(5),
             max_connections: 1,
             ca_file,

@@ -325,6 +325,7 @@ fn hosts() -> &'static Hosts {
         let settings = Settings {
             connect_timeout: AGES,
             response_timeout: AGES,
+            stall_timeout: AGES,
             idle_timeout: AGES,
             max_connections: 1,
             ca_file: None::<PathBuf>,
