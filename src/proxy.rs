@@ -103,7 +103,7 @@ pub struct Proxy {
 /// The path on one worker: what is shared, and the worker's own connections.
 pub struct Path {
     proxy: Arc<Proxy>,
-    pool: Rc<Pool<Content<Incoming>>>,
+    pool: Rc<Pool>,
     tally: Tally,
     access: AccessWriter,
     alarms: Alarms,

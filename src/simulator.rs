@@ -65,7 +65,7 @@ impl Simulator {
         let address = listener.local_addr()?;
         let tls = settings.tls.take().map(|config| {
             let mut config = Arc::unwrap_or_clone(config);
-            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
             TlsAcceptor::from(Arc::new(config))
         });
         let scheme = if tls.is_some() { "https" } else { "http" };

@@ -23,8 +23,7 @@ pub use lost::Lost;
 pub use writer::{Health, Lines, Log, Unwritable};
 
 /// Crates whose debug and trace events may show header fields or key material.
-const CAPPED: [&str; 8] = [
-    "h2",
+const CAPPED: [&str; 7] = [
     "hyper",
     "hyper_rustls",
     "hyper_util",
@@ -253,12 +252,12 @@ mod tests {
     fn crates_that_see_header_fields_say_nothing_below_info_whatever_is_asked_for() {
         for filter in [
             "trace",
-            "hyper=trace,h2::frame=trace,trace",
+            "hyper=trace,hyper_util::rt=trace,trace",
             "rustls=debug,trace",
         ] {
             let text = logged(Format::Text, filter, || {
                 tracing::trace!(target: "hyper::proto::h1", "secret");
-                tracing::debug!(target: "h2::frame", "secret");
+                tracing::debug!(target: "hyper_util::rt", "secret");
                 tracing::debug!(target: "rustls", "secret");
                 tracing::warn!(target: "hyper", "shown");
                 tracing::trace!(target: "hyperactive", "also shown");

@@ -1,7 +1,9 @@
 //! Connections to the API's hosts: names, TLS, deadlines. Knows no tokens. Callers' requests go
 //! through the [`pool`] of their worker, WebSocket through a connection of its own ([`switch`]).
-//! HTTP/1.1 is spoken in `http1`, because a client with tasks of its own costs each request two more
-//! hops; HTTP/2 and WebSocket handshakes are hyper's.
+//! HTTP/1.1 is spoken, alone: one connection carries one exchange, so that no slow reader uses up the
+//! flow control of others, no limit of streams caps a worker, no GOAWAY has to be interpreted, and a
+//! connection's age follows DNS. It is spoken in `http1`, because a client with tasks of its own costs
+//! each request two more hops; WebSocket handshakes are hyper's.
 
 mod connect;
 mod dial;
@@ -206,7 +208,10 @@ pub enum Broken {
     /// The chunks of the content are malformed, or have 16 KiB of extensions and trailers.
     #[error("the chunks of the answer are malformed")]
     Chunks,
-    /// What hyper says, of HTTP/2 and of handshakes.
+    /// It is a frame of HTTP/2: the host speaks nothing else.
+    #[error("the host speaks HTTP/2, the proxy HTTP/1.1 alone")]
+    Http2,
+    /// What hyper says of handshakes.
     #[error(transparent)]
     Hyper(#[from] hyper::Error),
 }
@@ -278,7 +283,7 @@ impl Hosts {
             .collect()
     }
 
-    /// The TLS settings for calls to the API: verified certificates, h2 or http/1.1 by ALPN.
+    /// The TLS settings for calls to the API: verified certificates, http/1.1 alone by ALPN.
     pub fn tls(&self) -> &Arc<ClientConfig> {
         &self.tls
     }

@@ -102,7 +102,6 @@ impl TokenEndpoint {
             .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
-            .enable_http2()
             .wrap_connector(Connector {
                 tcp,
                 dial: hosts.dial().clone(),

@@ -11,13 +11,11 @@ use http::response::Parts;
 use http::{Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::damoov::envelope::Envelope;
 use crate::headers::{self, Passed};
 use crate::live;
-use crate::replay;
 use crate::upstream::{Broken, Error, pool};
 
 /// The longest answer that is looked into for a 401.
@@ -28,7 +26,7 @@ const DETACHED_LIMIT: usize = 64 * 1024;
 const DETACHED_TIME: Duration = Duration::from_secs(1);
 
 /// An answer as the pool gives it out.
-pub(super) type FromApi = Response<pool::Answer<replay::Content<Incoming>>>;
+pub(super) type FromApi = Response<pool::Answer>;
 
 /// An answer of the API, before it is known what becomes of it.
 pub(super) struct Received {
@@ -60,7 +58,7 @@ pub(super) struct InFlight(Gauge);
 
 enum Source {
     /// As it comes.
-    Api(pool::Answer<replay::Content<Incoming>>),
+    Api(pool::Answer),
     /// `None` once it was given out.
     Whole(Option<Bytes>),
 }

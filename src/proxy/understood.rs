@@ -153,7 +153,7 @@ impl Path {
                 .send(
                     &host,
                     &request,
-                    Content::of(content),
+                    Content::<Incoming>::of(content),
                     Instant::now(),
                     overdue,
                 )
@@ -251,7 +251,7 @@ async fn keep(
     proxy: &Proxy,
     instance: InstanceId,
     expected: Expected,
-    answer: Response<pool::Answer<Content<Incoming>>>,
+    answer: Response<pool::Answer>,
     within: Duration,
 ) -> Result<Received, upstream::Error> {
     let received = Received::unread(answer);

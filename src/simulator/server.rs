@@ -1,5 +1,4 @@
-//! The socket: accepts, speaks HTTP/1.1 (or by ALPN HTTP/2), and cuts connections where the world
-//! says so.
+//! The socket: accepts, speaks HTTP/1.1, and cuts connections where the world says so.
 
 use std::error::Error as _;
 use std::io;
@@ -9,9 +8,9 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
@@ -86,17 +85,6 @@ async fn connect(stream: TcpStream, peer: IpAddr, tls: Option<TlsAcceptor>, worl
     let Ok(stream) = tls.accept(stream).await else {
         return;
     };
-    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        let service = service_fn(|request: Request<Incoming>| {
-            let world = Arc::clone(&world);
-            async move { world.answer(peer, request).await }
-        });
-        // How a connection ended is the client's affair.
-        let _ = http2::Builder::new(TokioExecutor::new())
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
-        return;
-    }
     serve_http1(stream, peer, world).await;
 }
 

@@ -23,7 +23,7 @@ pub const ACCOUNT_PASSWORD: &str = "simulated-password";
 pub struct Settings {
     /// Where to listen. Default: any free port on 127.0.0.1.
     pub listen: SocketAddr,
-    /// TLS with ALPN `h2` and `http/1.1` where given; else plain HTTP/1.1.
+    /// TLS with ALPN `http/1.1` where given; else plain.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// For token lifetimes, the login limit and the grace period.
     pub clock: Clock,

@@ -1,6 +1,5 @@
-//! Opening one connection: TCP, then TLS where the target wants it, and which HTTP it speaks.
+//! Opening one connection: TCP, then TLS where the target wants it, for HTTP/1.1 alone.
 
-use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
@@ -51,15 +50,8 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Inva
         .expect("aws-lc-rs has every default version")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// The HTTP that a new connection speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
-    Http1,
-    Http2,
 }
 
 /// One open connection.
@@ -82,16 +74,13 @@ impl From<DuplexStream> for Stream {
 }
 
 /// Connects to `target`. Proxy environment variables are ignored.
-pub(super) async fn open(
-    target: &Target,
-    tls: &Arc<ClientConfig>,
-) -> io::Result<(Stream, Version)> {
+pub(super) async fn open(target: &Target, tls: &Arc<ClientConfig>) -> io::Result<Stream> {
     if let Dial::Memory(listener) = &target.dial {
         if target.scheme == Scheme::Https {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let stream = dial::in_memory(listener, target.authority.clone())?;
-        return Ok((Stream(Transport::Memory(stream)), Version::Http1));
+        return Ok(Stream(Transport::Memory(stream)));
     }
     let port = target.authority.port_u16().unwrap_or(match target.scheme {
         Scheme::Http => 80,
@@ -105,16 +94,12 @@ pub(super) async fn open(
     let tcp = TcpStream::connect(&addresses[..]).await?;
     tcp.set_nodelay(true)?;
     match target.scheme {
-        Scheme::Http => Ok((Stream(Transport::Plain(tcp)), Version::Http1)),
+        Scheme::Http => Ok(Stream(Transport::Plain(tcp))),
         Scheme::Https => {
             let tls = TlsConnector::from(tls.clone())
                 .connect(target.name.clone(), tcp)
                 .await?;
-            let version = match tls.get_ref().1.alpn_protocol() {
-                Some(b"h2") => Version::Http2,
-                _ => Version::Http1,
-            };
-            Ok((Stream(Transport::Tls(Box::new(tls))), version))
+            Ok(Stream(Transport::Tls(Box::new(tls))))
         }
     }
 }
@@ -180,20 +165,5 @@ impl AsyncWrite for Stream {
             Transport::Tls(stream) => stream.is_write_vectored(),
             Transport::Memory(stream) => stream.is_write_vectored(),
         }
-    }
-}
-
-/// Where hyper's HTTP/2 runs its own tasks: on the worker's thread, owned by its runtime.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OnThisThread;
-
-impl<F> hyper::rt::Executor<F> for OnThisThread
-where
-    F: Future + 'static,
-{
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(async move {
-            task.await;
-        });
     }
 }

@@ -185,7 +185,7 @@ mod tests {
             max_connections: 1,
         };
         let targets = hosts.targets([HOST].into_iter()).unwrap();
-        let pool: Pool<Full<Bytes>> = Pool::new(&targets, hosts.tls(), limits, &Metrics::new());
+        let pool = Pool::new(&targets, hosts.tls(), limits, &Metrics::new());
         let head = Head {
             method: Method::GET,
             target: "/".parse().unwrap(),

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError, PeerMisbehaved};
 
 use super::{Broken, Error};
 use crate::telemetry::episode::{Chain, Episode};
@@ -50,6 +50,8 @@ pub(crate) enum Obstacle {
     Expired,
     /// Its certificate is another host's.
     Foreign,
+    /// It offers HTTP/2 alone.
+    Http2,
     /// Something else about TLS.
     Tls,
     /// The network.
@@ -85,6 +87,7 @@ impl fmt::Display for Failed {
             Error::ConnectTimeout => write!(f, "connecting to {host} took too long"),
             Error::Unreachable(cause) => f.write_str(&Obstacle::of(cause).says(host)),
             Error::ResponseTimeout => write!(f, "{host} did not answer in time"),
+            Error::Broken(Broken::Http2) => f.write_str(&Obstacle::Http2.says(host)),
             Error::Broken(_) => write!(f, "{host} gave no whole answer"),
             Error::Framing => write!(f, "the framing of what {host} answered is ambiguous"),
             Error::Unreadable => write!(f, "what {host} answered cannot be read"),
@@ -225,8 +228,15 @@ impl Obstacle {
     }
 
     fn of_tls(error: &rustls::Error) -> Obstacle {
-        let rustls::Error::InvalidCertificate(certificate) = error else {
-            return Obstacle::Tls;
+        let certificate = match error {
+            rustls::Error::InvalidCertificate(certificate) => certificate,
+            // HTTP/1.1 alone was offered (RFC 7301 §3.2).
+            rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+            | rustls::Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol) =>
+            {
+                return Obstacle::Http2;
+            }
+            _ => return Obstacle::Tls,
         };
         match certificate {
             CertificateError::Expired
@@ -254,6 +264,9 @@ impl Obstacle {
                 format!("the certificate of {host} has expired or is not valid yet")
             }
             Obstacle::Foreign => format!("the certificate of {host} is another host's"),
+            Obstacle::Http2 => {
+                format!("{host} does not speak HTTP/1.1, and the proxy speaks nothing else to it")
+            }
             Obstacle::Tls => format!("{host} and the proxy cannot agree on TLS"),
             Obstacle::Network => format!("no connection to {host} comes about"),
         }
@@ -295,6 +308,12 @@ mod tests {
             (
                 tls(CertificateError::NotValidForName),
                 "the certificate of api.example:81 is another host's",
+            ),
+            (
+                io::Error::other(rustls::Error::AlertReceived(
+                    AlertDescription::NoApplicationProtocol,
+                )),
+                "api.example:81 does not speak HTTP/1.1, and the proxy speaks nothing else to it",
             ),
             (
                 io::Error::other(rustls::Error::DecryptError),

@@ -1,7 +1,6 @@
-//! One worker's connections to the API's hosts. HTTP/1.1: a stack of idle connections, the newest
-//! on top, because it is the least likely to be closed by the other side. HTTP/2, where the host
-//! chose it: one connection that everybody shares. This is bookkeeping; `http1` beside it and
-//! hyper speak the protocols.
+//! One worker's connections to the API's hosts: for each a stack of idle connections, the newest
+//! on top, because it is the least likely to be closed by the other side. This is bookkeeping;
+//! `http1` beside it speaks the protocol.
 
 mod exchange;
 
@@ -19,20 +18,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response};
 use http_body::Body;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::ClientConfig;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::connect::{self, OnThisThread};
+use super::connect;
 use super::http1::{self, Buffers};
-use super::{Error, Head, Scheme, Target};
+use super::{Error, Head, Target};
 use crate::alarm::Alarms;
 use crate::metrics::{Histogram, Metrics};
-use crate::telemetry::episode::Chain;
 use exchange::{Lease, Place, State};
 
 /// A connection is not used again after this, so that a change in DNS is followed.
@@ -41,9 +37,6 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 /// An idle connection that the host closes is closed within a quarter of this.
 const SWEEP: Duration = Duration::from_secs(8);
 
-/// HTTP/2 flow control: enough for one fast download over a long line.
-const HTTP2_WINDOW: u32 = 1024 * 1024;
-
 /// What one worker may do.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -51,33 +44,29 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// An idle connection is closed after this.
     pub idle_timeout: Duration,
-    /// HTTP/1.1 connections to one host; at least 1.
+    /// Connections to one host; at least 1.
     pub max_connections: usize,
 }
 
-/// The connections of one worker. `B` is the content that its requests carry; its default is none.
+/// The connections of one worker.
 #[derive(Debug)]
-pub struct Pool<B> {
+pub struct Pool {
     /// With their public names; a handful.
-    hosts: Vec<(Box<str>, Rc<Host<B>>)>,
+    hosts: Vec<(Box<str>, Rc<Host>)>,
     /// Closes idle connections; aborted when the pool is dropped.
     _sweeper: JoinSet<()>,
 }
 
 #[derive(Debug)]
-struct Host<B> {
+struct Host {
     target: Target,
     tls: Arc<ClientConfig>,
     limits: Limits,
-    /// One permit for each HTTP/1.1 connection that carries a request. Idle ones hold none: a new
+    /// One permit for each connection that carries a request. Idle ones hold none: a new
     /// one is opened only when no idle one is left, so that all together stay within the limit.
     free: Arc<Semaphore>,
     /// The newest last.
     idle: RefCell<Vec<Idle>>,
-    protocol: RefCell<Protocol<B>>,
-    /// Held while connecting, as long as the host is not known to speak HTTP/1.1: everybody else
-    /// waits for what it chooses, and one HTTP/2 connection is opened, not one for each request.
-    choosing: Mutex<()>,
     /// `upstream_connections`
     open: Gauge,
     /// `upstream_duration_seconds` of this host.
@@ -86,14 +75,6 @@ struct Host<B> {
     buffers: Rc<Buffers>,
     /// For those who wait for a connection.
     alarms: Alarms,
-}
-
-/// What the host chose the last time.
-#[derive(Debug)]
-enum Protocol<B> {
-    Unknown,
-    Http1,
-    Http2(http2::SendRequest<B>),
 }
 
 #[derive(Debug)]
@@ -134,18 +115,14 @@ enum Accept {
     OnlyNew,
 }
 
-impl<B> Pool<B>
-where
-    B: Body<Data = Bytes> + Default + Unpin + 'static,
-    B::Error: std::error::Error + Send + Sync,
-{
+impl Pool {
     /// A pool for the thread it is made on, which must run a local runtime.
     pub fn new(
         targets: &HashMap<Box<str>, Target>,
         tls: &Arc<ClientConfig>,
         limits: Limits,
         metrics: &Metrics,
-    ) -> Pool<B> {
+    ) -> Pool {
         let buffers = Rc::<Buffers>::default();
         let host = |name: &str, target: &Target| Host {
             target: target.clone(),
@@ -153,11 +130,6 @@ where
             limits,
             free: Arc::new(Semaphore::new(limits.max_connections)),
             idle: RefCell::default(),
-            protocol: RefCell::new(match target.scheme {
-                Scheme::Http => Protocol::Http1,
-                Scheme::Https => Protocol::Unknown,
-            }),
-            choosing: Mutex::default(),
             open: metrics.upstream_connections.clone(),
             duration: metrics.upstream_duration_of(name),
             buffers: buffers.clone(),
@@ -188,16 +160,21 @@ where
     /// Sends one request to `host` and waits for the head of the answer, until `overdue` ends. It
     /// is ready to be sent at `now`.
     ///
-    /// A request that hit a connection which had died unnoticed is sent once more, if none of it
-    /// was written, or if it is a GET, HEAD or OPTIONS without content and nothing was heard.
-    pub async fn send(
+    /// A GET, HEAD or OPTIONS without content that hit a connection which had died unnoticed is sent
+    /// once more, if nothing was heard.
+    ///
+    /// `content` of the default value is none.
+    pub async fn send<B>(
         &self,
         host: &str,
         head: &Head,
         content: B,
         now: Instant,
         overdue: impl Future<Output = ()>,
-    ) -> Result<Response<Answer<B>>, Error> {
+    ) -> Result<Response<Answer>, Error>
+    where
+        B: Body<Data = Bytes> + Default + Unpin + 'static,
+    {
         let named = self.hosts.iter().find(|(name, _)| **name == *host);
         let (_, host) = named.expect("the pool was made with the host of every route");
         let mut overdue = pin!(overdue);
@@ -221,14 +198,12 @@ where
             }
             Err(failed) => failed,
         };
-        let content = match failed.state {
-            State::Unsent(content) if reused => content,
-            State::Unanswered if reused && repeatable => B::default(),
-            State::Unsent(_) | State::Unanswered | State::Final => return Err(failed.error),
-        };
+        if failed.state != State::Unanswered || !reused || !repeatable {
+            return Err(failed.error);
+        }
         let (lease, _) = Box::pin(host.lease(Accept::OnlyNew)).await?;
         let sent = Instant::now();
-        let second = Box::pin(lease.exchange(&host.target, head, content, overdue));
+        let second = Box::pin(lease.exchange(&host.target, head, B::default(), overdue));
         let answer = second.await.map_err(|failed| failed.error)?;
         host.duration.observe(sent.elapsed());
         host.target.condition.answered();
@@ -236,25 +211,16 @@ where
     }
 }
 
-impl<B> Host<B>
-where
-    B: Body<Data = Bytes> + Unpin + 'static,
-    B::Error: std::error::Error + Send + Sync,
-{
+impl Host {
     /// The right to send one request on a connection that has been used before, where one is free.
-    fn at_once(self: &Rc<Self>) -> Option<Lease<B>> {
-        self.shared().or_else(|| {
-            let permit = self.free.clone().try_acquire_owned().ok()?;
-            self.idle(Accept::Any, permit).ok()
-        })
+    fn at_once(self: &Rc<Self>) -> Option<Lease> {
+        let permit = self.free.clone().try_acquire_owned().ok()?;
+        self.idle(Accept::Any, permit).ok()
     }
 
     /// The right to send one request, and whether its connection has been used before.
-    async fn lease(self: &Rc<Self>, accept: Accept) -> Result<(Lease<B>, bool), Error> {
-        if let Some(shared) = self.shared() {
-            return Ok((shared, true));
-        }
-        let deadline = self.in_time();
+    async fn lease(self: &Rc<Self>, accept: Accept) -> Result<(Lease, bool), Error> {
+        let deadline = Instant::now() + self.limits.connect_timeout;
         let permit = self
             .alarms
             .until(deadline, self.free.clone().acquire_owned());
@@ -264,12 +230,12 @@ where
             .expect("the semaphore is never closed");
         match self.idle(accept, permit) {
             Ok(lease) => Ok((lease, true)),
-            Err(permit) => self.connect_until(deadline, permit).await,
+            Err(permit) => {
+                let connecting = timeout_at(deadline, self.connect(permit));
+                let lease = connecting.await.map_err(|_| Error::ConnectTimeout)??;
+                Ok((lease, false))
+            }
         }
-    }
-
-    fn in_time(&self) -> Instant {
-        Instant::now() + self.limits.connect_timeout
     }
 
     /// A connection that was used before, or the permit again.
@@ -277,7 +243,7 @@ where
         self: &Rc<Self>,
         accept: Accept,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Lease<B>, OwnedSemaphorePermit> {
+    ) -> Result<Lease, OwnedSemaphorePermit> {
         let idle = match accept {
             Accept::Any => self.pop(),
             Accept::OnlyNew => None,
@@ -288,53 +254,14 @@ where
         }
     }
 
-    async fn connect_until(
-        self: &Rc<Self>,
-        deadline: Instant,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<(Lease<B>, bool), Error> {
-        timeout_at(deadline, self.connect(permit))
-            .await
-            .map_err(|_| Error::ConnectTimeout)?
-    }
-
-    async fn connect(
-        self: &Rc<Self>,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<(Lease<B>, bool), Error> {
-        let speaks_http1 = matches!(*self.protocol.borrow(), Protocol::Http1);
-        let _alone = match speaks_http1 {
-            true => None,
-            false => Some(self.choosing.lock().await),
-        };
-        if let Some(shared) = self.shared() {
-            return Ok((shared, true));
-        }
-        let (stream, version) = connect::open(&self.target, &self.tls)
+    async fn connect(self: &Rc<Self>, permit: OwnedSemaphorePermit) -> Result<Lease, Error> {
+        let stream = connect::open(&self.target, &self.tls)
             .await
             .map_err(Error::Unreachable)?;
         self.target.condition.reached();
         let opened = Opened::now(&self.open);
-        match version {
-            connect::Version::Http1 => {
-                *self.protocol.borrow_mut() = Protocol::Http1;
-                let connection = http1::Connection::new(stream, self.buffers.clone());
-                Ok((self.place(connection, opened, permit), false))
-            }
-            connect::Version::Http2 => {
-                let (sender, connection) = http2::Builder::new(OnThisThread)
-                    .timer(TokioTimer::new())
-                    .initial_stream_window_size(HTTP2_WINDOW)
-                    .initial_connection_window_size(4 * HTTP2_WINDOW)
-                    .keep_alive_interval(Duration::from_secs(20))
-                    .handshake(TokioIo::new(stream))
-                    .await
-                    .map_err(|error| Error::Broken(error.into()))?;
-                drive(connection, opened);
-                *self.protocol.borrow_mut() = Protocol::Http2(sender.clone());
-                Ok((Lease::Http2(sender), false))
-            }
-        }
+        let connection = http1::Connection::new(stream, self.buffers.clone());
+        Ok(self.place(connection, opened, permit))
     }
 
     fn place(
@@ -342,26 +269,16 @@ where
         connection: http1::Connection,
         opened: Opened,
         permit: OwnedSemaphorePermit,
-    ) -> Lease<B> {
+    ) -> Lease {
         let host = self.clone();
         let place = Place {
             host,
             opened,
             _permit: permit,
         };
-        Lease::Http1(connection, place)
+        Lease { connection, place }
     }
 
-    /// The HTTP/2 connection, if there is a living one.
-    fn shared(&self) -> Option<Lease<B>> {
-        match &*self.protocol.borrow() {
-            Protocol::Http2(sender) if !sender.is_closed() => Some(Lease::Http2(sender.clone())),
-            Protocol::Http2(_) | Protocol::Http1 | Protocol::Unknown => None,
-        }
-    }
-}
-
-impl<B> Host<B> {
     /// The newest idle connection that can still be used. Those above it cannot, and are closed.
     fn pop(&self) -> Option<Idle> {
         let mut nobody = Context::from_waker(Waker::noop());
@@ -394,24 +311,15 @@ impl<B> Host<B> {
     }
 }
 
-/// Runs an HTTP/2 connection until it is closed, which dropping its senders does too.
-fn drive(connection: impl Future<Output = hyper::Result<()>> + 'static, opened: Opened) {
-    tokio::task::spawn_local(async move {
-        let _opened = opened;
-        if let Err(error) = connection.await {
-            tracing::debug!(error = %Chain(&error), "an upstream connection broke");
-        }
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::{Hosts, Redirect, Settings};
+    use crate::upstream::{Hosts, Redirect, Scheme, Settings};
     use http::{HeaderMap, Request, Version};
     use http_body_util::{BodyExt, Full};
     use hyper::body::Incoming;
     use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -465,14 +373,14 @@ mod tests {
         (Arc::new(tls).into(), folder)
     }
 
-    fn pool(hosts: &Hosts, limits: Limits) -> (Pool<Full<Bytes>>, Gauge) {
+    fn pool(hosts: &Hosts, limits: Limits) -> (Pool, Gauge) {
         let metrics = Metrics::new();
         let targets = [(HOST.into(), hosts.target(HOST).unwrap())].into();
         let open = metrics.upstream_connections.clone();
         (Pool::new(&targets, hosts.tls(), limits, &metrics), open)
     }
 
-    fn plain(authority: String, limits: Limits) -> (Pool<Full<Bytes>>, Gauge) {
+    fn plain(authority: String, limits: Limits) -> (Pool, Gauge) {
         pool(&hosts(Scheme::Http, authority, None), limits)
     }
 
@@ -484,7 +392,7 @@ mod tests {
         }
     }
 
-    async fn get(pool: &Pool<Full<Bytes>>) -> Result<Response<Answer<Full<Bytes>>>, Error> {
+    async fn get(pool: &Pool) -> Result<Response<Answer>, Error> {
         pool.send(
             HOST,
             &head(Method::GET),
@@ -495,7 +403,7 @@ mod tests {
         .await
     }
 
-    async fn text(answer: Response<Answer<Full<Bytes>>>) -> String {
+    async fn text(answer: Response<Answer>) -> String {
         let whole = answer.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(whole.to_vec()).unwrap()
     }
@@ -772,44 +680,6 @@ mod tests {
         let calling = async { text(get(&pool).await.unwrap()).await };
         let (read, _) = tokio::join!(serving, calling);
         assert_eq!(read, 0, "the end of the stream");
-    }
-
-    #[tokio::test(flavor = "local")]
-    async fn http2_is_opened_once_and_shared() {
-        let (listener, authority) = listen().await;
-        let port = authority.rsplit(':').next().unwrap();
-        let (acceptor, folder) = tls("localhost", &[b"h2"]);
-        let ca_file = folder.path().join("ca.pem");
-
-        let hosts = hosts(Scheme::Https, format!("localhost:{port}"), Some(ca_file));
-        let (pool, open) = pool(&hosts, limits(8));
-        let serving = async {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let stream = acceptor.accept(stream).await.unwrap();
-                let service = service_fn(|request: Request<Incoming>| async move {
-                    assert_eq!(request.uri().path(), "/trips");
-                    Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("ok")))
-                });
-                tokio::task::spawn_local(
-                    hyper::server::conn::http2::Builder::new(OnThisThread)
-                        .serve_connection(TokioIo::new(stream), service),
-                );
-            }
-        };
-        let calling = async {
-            let (a, b, c) = tokio::join!(get(&pool), get(&pool), get(&pool));
-            for answer in [a, b, c] {
-                let answer = answer.unwrap();
-                assert_eq!(answer.version(), Version::HTTP_2);
-                assert_eq!(text(answer).await, "ok");
-            }
-            assert_eq!(open.get(), 1);
-        };
-        tokio::select! {
-            () = serving => unreachable!(),
-            () = calling => {}
-        }
     }
 
     #[tokio::test(flavor = "local")]

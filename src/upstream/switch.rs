@@ -27,7 +27,6 @@ const ANSWER_LIMIT: usize = 64 * 1024;
 /// Opens such connections.
 #[derive(Debug)]
 pub struct Switcher {
-    /// Offers HTTP/1.1 alone.
     tls: Arc<ClientConfig>,
     connect_timeout: Duration,
     response_timeout: Duration,
@@ -60,10 +59,8 @@ pub struct Switched {
 impl Switcher {
     /// Verifies certificates as everybody does.
     pub fn new(hosts: &Hosts, settings: &Settings) -> Switcher {
-        let mut tls = ClientConfig::clone(hosts.tls());
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Switcher {
-            tls: Arc::new(tls),
+            tls: hosts.tls().clone(),
             connect_timeout: settings.connect_timeout,
             response_timeout: settings.response_timeout,
             free: Arc::new(Semaphore::new(settings.max_connections)),
@@ -82,7 +79,7 @@ impl Switcher {
     async fn exchange(&self, target: &Target, head: &Head) -> Result<Answer, Error> {
         let place = self.free.clone().try_acquire_owned();
         let place = place.map_err(|_| Error::Busy)?;
-        let (stream, _) = timeout(self.connect_timeout, connect::open(target, &self.tls))
+        let stream = timeout(self.connect_timeout, connect::open(target, &self.tls))
             .await
             .map_err(|_| Error::ConnectTimeout)?
             .map_err(Error::Unreachable)?;

@@ -114,7 +114,7 @@ async fn play(scene: Scene, said: &[u8]) {
     };
     let metrics = metrics();
     let targets = hosts.targets([HOST].into_iter()).expect("a good name");
-    let pool: Pool<Full<Bytes>> = Pool::new(&targets, hosts.tls(), limits, metrics);
+    let pool = Pool::new(&targets, hosts.tls(), limits, metrics);
     let (all_said, said_all) = oneshot::channel();
     let api = spawn_local(api(scene, said.to_vec(), dialed, all_said));
 
@@ -214,7 +214,7 @@ async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> Option<()> {
 
 /// The content of the answer, if one came and was read whole.
 async fn ask(
-    pool: &Pool<Full<Bytes>>,
+    pool: &Pool,
     method: Method,
     content: Bytes,
     read: bool,

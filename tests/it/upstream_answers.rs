@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use damoov_proxy::simulator::Simulator;
 use http::Request;
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::ServerConfig;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use crate::harness::{
-    Builder, ECHO, Proxy, SCORES, damoov, damoov_with, eventually, proxy, rounds, write_private,
+    Builder, ECHO, Proxy, SCORES, damoov, damoov_with, eventually, loopback, proxy, rounds,
+    write_private,
 };
 use crate::wire::{Message, Upstream, Wire, get, request};
 
@@ -373,11 +377,10 @@ async fn who_waits_too_long_for_a_free_connection_is_told_to_come_back() {
     assert_eq!(logins.all(), 1, "renewals have connections of their own");
 }
 
-/// A simulated Damoov with TLS, and the certificate that vouches for it.
-pub async fn with_tls(name: &str) -> (Simulator, TempDir) {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+/// TLS with this certificate.
+fn server_tls(made: &CertifiedKey<KeyPair>) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ServerConfig::builder_with_provider(provider)
+    ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -385,7 +388,13 @@ pub async fn with_tls(name: &str) -> (Simulator, TempDir) {
             vec![made.cert.der().clone()],
             made.signing_key.serialize_der().try_into().unwrap(),
         )
-        .unwrap();
+        .unwrap()
+}
+
+/// A simulated Damoov with TLS, and the certificate that vouches for it.
+pub async fn with_tls(name: &str) -> (Simulator, TempDir) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let tls = server_tls(&made);
     let damoov = damoov_with(|settings| {
         settings.login_limit = None;
         settings.tls = Some(Arc::new(tls));
@@ -433,7 +442,7 @@ async fn a_certificate_that_nobody_vouches_for_is_refused() {
 }
 
 #[tokio::test]
-async fn behind_a_certificate_of_ca_file_http_2_is_spoken_on_one_connection() {
+async fn behind_a_certificate_of_ca_file_http_1_1_is_spoken() {
     let (damoov, folder) = with_tls("127.0.0.1").await;
     let proxy = trusting(proxy(&damoov), &folder)
         .set("workers.threads", "1")
@@ -441,14 +450,10 @@ async fn behind_a_certificate_of_ca_file_http_2_is_spoken_on_one_connection() {
         .await;
     assert_eq!(proxy.get(1, ECHO).await.status, 200);
     let heard = damoov.handle().requests().pop().unwrap();
-    assert!(
-        !heard.headers.contains_key("host"),
-        "HTTP/2 names the host in the target: {:?}",
-        heard.headers
-    );
-    let calls = (0..50).map(|_| proxy.get(1, ECHO));
-    for answer in futures_util::future::join_all(calls).await {
-        assert_eq!(answer.status, 200);
+    let host = damoov.addr().to_string();
+    assert_eq!(heard.headers["host"], host, "{:?}", heard.headers);
+    for _ in 0..50 {
+        assert_eq!(proxy.get(1, ECHO).await.status, 200);
     }
     assert_eq!(proxy.metric("upstream_connections", "").await, 1.0);
 
@@ -462,4 +467,69 @@ async fn behind_a_certificate_of_ca_file_http_2_is_spoken_on_one_connection() {
     for heard in &heard[heard.len() - 2..] {
         assert_eq!(heard.content.as_deref(), Some(content.as_bytes()));
     }
+}
+
+const LIVE_HOST: &str = "portal-apis.telematicssdk.com";
+
+/// A handshake for live tracking that names nobody.
+const LIVE: &str = "GET /realtime/api/v1/ws/realtime HTTP/1.1\r\nHost: localhost\r\n\
+                    Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[tokio::test]
+async fn a_host_that_offers_http_2_alone_is_a_502_that_says_so() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let mut tls = server_tls(&made);
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind(loopback(0)).await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let accepting = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            assert!(acceptor.accept(stream).await.is_err());
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    write_private(&folder.path().join("ca.pem"), &made.cert.pem());
+    let damoov = damoov().await;
+    for (host, code) in [
+        (HOST, "upstream_unreachable"),
+        (LIVE_HOST, "upstream_unreachable"),
+    ] {
+        let proxy = trusting(proxy(&damoov), &folder).redirect(host, &url);
+        let proxy = proxy.start().await;
+        let request = match host {
+            LIVE_HOST => LIVE.to_owned(),
+            _ => get(ECHO, ""),
+        };
+        let answer = Wire::to(&proxy).await.ask(request).await;
+        assert_eq!((answer.status(), &*answer.code()), (502, code), "{host}");
+        let told = String::from_utf8_lossy(&answer.content);
+        assert!(told.contains("does not speak HTTP/1.1"), "{told}");
+        assert!(proxy.log().contains("does not speak HTTP/1.1"), "{host}");
+    }
+    accepting.abort();
+    assert!(accepting.await.unwrap_err().is_cancelled());
+}
+
+#[tokio::test]
+async fn a_frame_of_http_2_is_a_502_that_says_so_at_once() {
+    let scene = Scene::new().await;
+    for frame in [
+        // SETTINGS, without an empty line and with one; GOAWAY.
+        "\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64",
+        "\0\0\x06\x04\0\0\0\0\0\0\x03\n\n\0\0",
+        "\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01",
+    ] {
+        let (answer, mut api) = scene.answered(frame).await;
+        let got = (answer.status(), &*answer.code());
+        assert_eq!(got, (502, "upstream_bad_response"));
+        let told = String::from_utf8_lossy(&answer.content);
+        assert!(told.contains("does not speak HTTP/1.1"), "{told}");
+        assert!(api.rest().await.is_empty());
+    }
+    let log = scene.proxy.log();
+    assert!(log.contains("the host speaks HTTP/2"), "{log}");
+    scene.still_works().await;
 }

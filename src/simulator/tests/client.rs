@@ -9,8 +9,8 @@ use http::{HeaderMap, Method, Request, request};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -55,34 +55,20 @@ pub(super) fn login_body(device: &str) -> Value {
     json!({"LoginFields": json!({"Devicetoken": device}).to_string(), "Password": INSTANCE_KEY})
 }
 
-/// The HTTP version of an answer over TLS; h2 is spoken where it was negotiated.
-pub(super) async fn version_over_tls(
+/// The status of an answer over TLS, or why there is none.
+pub(super) async fn status_over_tls(
     address: SocketAddr,
     config: rustls::ClientConfig,
-) -> http::Version {
-    let stream = TcpStream::connect(address).await.unwrap();
+) -> Result<u16, std::io::Error> {
+    let stream = TcpStream::connect(address).await?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let name = "localhost".try_into().unwrap();
-    let stream = connector.connect(name, stream).await.unwrap();
-    let chosen = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-    let request = request(Method::GET, "https://localhost/_control").body(content(""));
-    if chosen.as_deref() == Some(b"h2") {
-        let io = TokioIo::new(stream);
-        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
-        tokio::spawn(connection);
-        return sender
-            .send_request(request.unwrap())
-            .await
-            .unwrap()
-            .version();
-    }
+    let stream = connector.connect(name, stream).await?;
+    let request = request(Method::GET, "/_control").body(content(""));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    sender
-        .send_request(request.unwrap())
-        .await
-        .unwrap()
-        .version()
+    let answer = sender.send_request(request.unwrap()).await.unwrap();
+    Ok(answer.status().as_u16())
 }
 
 impl Client {

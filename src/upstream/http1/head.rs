@@ -33,6 +33,9 @@ impl Finder {
         &mut self,
         read: &mut BytesMut,
     ) -> Result<Option<(Response<()>, Framing)>, Error> {
+        if is_http2(read) {
+            return Err(Error::Broken(Broken::Http2));
+        }
         while let Some(end) = self.end(read) {
             let answer = parse(&read.split_to(end).freeze()).map_err(Error::Broken)?;
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -78,6 +81,12 @@ impl Finder {
             }
         }
     }
+}
+
+/// Whether this begins with what a host says that speaks HTTP/2 alone: SETTINGS, or GOAWAY, of the
+/// connection itself (RFC 9113 §4.1).
+fn is_http2(read: &[u8]) -> bool {
+    matches!(read, [0, _, _, 4 | 7, _, 0, 0, 0, 0, ..])
 }
 
 /// Whether the connection can be used again after this answer.
@@ -160,6 +169,21 @@ mod tests {
         assert!(taken(interim).unwrap().is_none());
         let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n";
         assert!(matches!(taken(switch), Err(Error::Switched)));
+    }
+
+    #[test]
+    fn frames_of_http_2_are_known_at_once_whatever_is_in_them() {
+        let settings: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64";
+        let with_an_empty_line: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x03\n\n\0\0";
+        let goaway: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01";
+        for frame in [settings, with_an_empty_line, goaway] {
+            let mut finder = Finder::default();
+            for end in 0..9 {
+                assert!(finder.take(&mut frame[..end].into()).unwrap().is_none());
+            }
+            let taken = finder.take(&mut frame.into());
+            assert!(matches!(taken, Err(Error::Broken(Broken::Http2))));
+        }
     }
 
     #[test]

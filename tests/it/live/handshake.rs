@@ -281,7 +281,7 @@ async fn an_upstream_that_cannot_be_reached_or_does_not_switch_gives_an_ordinary
 }
 
 #[tokio::test]
-async fn a_host_that_would_speak_http_2_is_asked_for_http_1_1_behind_its_certificate() {
+async fn a_session_is_opened_behind_a_certificate_that_is_trusted_alone() {
     let (damoov, folder) = with_tls("127.0.0.1").await;
     let device = user(1).to_string();
     let named = [("DeviceToken", &*device)];
