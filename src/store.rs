@@ -373,6 +373,10 @@ pub trait Store: Send + Sync + 'static {
     /// would meet those of the next window there. Durable.
     async fn end_login(&self, group: &str, id: SlotId) -> Result<(), Error>;
 
+    /// Gives the login slot `id` back: its login was not sent. Free for every process from then on.
+    /// Repeated with the same id, or with one that nobody took, it changes nothing. Durable.
+    async fn give_login_back(&self, group: &str, id: SlotId) -> Result<(), Error>;
+
     /// No login of `group` for `blocked`; windows halved for `halved`. Neither is ever shortened by
     /// a later call. Durable.
     async fn block_logins(

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Mutex as Line;
+use tokio::sync::{Mutex as Line, Notify};
 
 use super::Error;
 use super::counted::counted;
@@ -18,8 +18,11 @@ use crate::telemetry::episode::Episode;
 const EARLY: Duration = Duration::from_millis(500);
 /// The budget suffices again once nobody was refused for this long.
 const QUIET: Duration = Duration::from_secs(60);
-/// Who waits for the end of a block looks this often whether an operator has ended it.
+/// Who waits looks this often whether an operator has ended a block, or another process has given a
+/// slot back.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// However fast the clock of a test is, no oftener than this in real time.
+const AT_MOST_EVERY: Duration = Duration::from_millis(20);
 /// After a 429 the windows are halved for so long.
 const HALVED_FOR: Duration = Duration::from_secs(24 * 3600);
 
@@ -31,6 +34,8 @@ pub(super) struct Budget {
     blocked_for: Duration,
     known: Queue,
     new: Queue,
+    /// A slot was given back.
+    freed: Notify,
     /// No slot comes in time.
     exhausted: Episode,
     /// Damoov answered a login with 429.
@@ -80,6 +85,7 @@ impl Budget {
             blocked_for,
             known: Queue::default(),
             new: Queue::default(),
+            freed: Notify::new(),
             exhausted: Episode::ending_after(QUIET),
             blocked: Episode::new(),
             clock,
@@ -113,6 +119,7 @@ impl Budget {
         };
         let id = SlotId(uuid::Uuid::new_v4());
         loop {
+            let freed = self.freed.notified();
             let slot = store.take_login(id, class, &self.windows).await;
             match counted(&self.metrics, StoreOperation::Budget, slot)? {
                 Slot::Taken => {
@@ -125,9 +132,12 @@ impl Budget {
                     let next = Next { slot, blocked };
                     queue.learn(next);
                     self.within(next, patience())?;
-                    let look_again = self.clock.now().plus(LOOK_AGAIN);
-                    let until = if blocked { slot.min(look_again) } else { slot };
-                    self.clock.sleep_until(until).await;
+                    let look_again = self.clock.to_real(LOOK_AGAIN).max(AT_MOST_EVERY);
+                    tokio::select! {
+                        () = self.clock.sleep_until(slot) => {}
+                        () = tokio::time::sleep(look_again) => {}
+                        () = freed => {}
+                    }
                 }
             }
         }
@@ -140,6 +150,20 @@ impl Budget {
         if let Err(error) = counted(&self.metrics, StoreOperation::Budget, ended) {
             tracing::warn!(%error, "the end of a login could not be written");
         }
+    }
+
+    /// The login of the slot `taken` was not sent: whoever waits for one may have it at once. Where
+    /// this cannot be written the slot stays taken.
+    pub(super) async fn give_back(&self, store: &dyn Store, taken: SlotId) {
+        let given = store.give_login_back(&self.windows.group, taken).await;
+        if let Err(error) = counted(&self.metrics, StoreOperation::Budget, given) {
+            tracing::warn!(%error, "a login slot that was not used could not be given back");
+            return;
+        }
+        for queue in [&self.known, &self.new] {
+            queue.learn(Next::default());
+        }
+        self.freed.notify_waiters();
     }
 
     /// When, at the earliest, a slot comes for whoever has `ahead` others before it.
@@ -316,6 +340,35 @@ mod tests {
         for (place, (taken, at)) in (0..).zip(join_all(takes).await) {
             assert!(taken.is_ok());
             assert!(at >= started.plus(Duration::from_secs(12) * place));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_is_given_back_goes_to_whoever_waits_for_one() {
+        let (budget, store, clock, _directory) = budget(HOUR);
+        let patience = clock.now().plus(HOUR * 2);
+        let first = budget
+            .take(&store, Class::Known, || patience)
+            .await
+            .unwrap();
+        for by_another_process in [false, true] {
+            let waits = budget.take(&store, Class::New, || patience);
+            let gives_back = async {
+                tokio::task::yield_now().await;
+                match by_another_process {
+                    false => budget.give_back(&store, first).await,
+                    true => store.give_login_back("default", first).await.unwrap(),
+                }
+            };
+            let before = clock.now();
+            let (taken, ()) = tokio::join!(waits, gives_back);
+            assert!(clock.now().since(before) < HOUR / 2);
+            store
+                .give_login_back("default", taken.unwrap())
+                .await
+                .unwrap();
+            let again = store.take_login(first, Class::Known, &budget.windows);
+            assert_eq!(again.await, Ok(Slot::Taken));
         }
     }
 

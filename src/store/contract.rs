@@ -58,6 +58,7 @@ macro_rules! contract {
             a_listing_pages_through_pairs_and_notes_in_order
             the_first_canary_stands_until_it_is_replaced
             a_login_counts_from_when_it_was_answered
+            a_slot_that_is_given_back_is_free_for_every_process
             a_record_is_resealed_only_while_it_is_the_one_that_was_read
             rejected_strangers_are_dropped_once_they_may_try_again
             a_store_is_writable
@@ -594,6 +595,37 @@ pub(crate) async fn a_login_counts_from_when_it_was_answered(medium: &impl Mediu
     pass(medium, SECOND * 53);
     assert_eq!(take(slot()).await, wait(SECOND * 7));
     pass(medium, SECOND * 7);
+    assert_eq!(take(slot()).await, Ok(Slot::Taken));
+}
+
+pub(crate) async fn a_slot_that_is_given_back_is_free_for_every_process(medium: &impl Medium) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    let windows = LoginWindows {
+        reserve: 0,
+        ..windows("default", 2)
+    };
+    let (kept, given_back) = (slot(), slot());
+    for id in [kept, given_back] {
+        let taken = one.take_login(id, Class::Known, &windows).await;
+        assert_eq!(taken, Ok(Slot::Taken));
+        pass(medium, SECOND);
+    }
+    let take = async |id| other.take_login(id, Class::New, &windows).await;
+    assert_eq!(take(slot()).await, wait(SECOND * 58));
+    // Of another group, or of nobody, it is none of these.
+    one.give_login_back("another", kept).await.unwrap();
+    one.give_login_back("default", slot()).await.unwrap();
+    assert_eq!(take(slot()).await, wait(SECOND * 58));
+    one.give_login_back("default", given_back).await.unwrap();
+    drop(one);
+    let budget = other.login_budget(&windows).await.unwrap();
+    assert_eq!((budget.remaining, budget.windows[0].used), (1, 1));
+    let again = slot();
+    assert_eq!(take(again).await, Ok(Slot::Taken));
+    // A repetition of the first takes nothing from who has it since.
+    other.give_login_back("default", given_back).await.unwrap();
+    assert_eq!(take(slot()).await, wait(SECOND * 58));
+    other.give_login_back("default", again).await.unwrap();
     assert_eq!(take(slot()).await, Ok(Slot::Taken));
 }
 

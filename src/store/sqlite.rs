@@ -293,6 +293,15 @@ impl Store for Sqlite {
             .await
     }
 
+    async fn give_login_back(&self, group: &str, id: SlotId) -> Result<(), Error> {
+        let group = group.to_owned();
+        self.writer
+            .ask(None, move |db| {
+                budget::update(db, &group, |history| history.give_back(id))
+            })
+            .await
+    }
+
     async fn block_logins(
         &self,
         group: &str,

@@ -85,6 +85,11 @@ impl History {
         }
     }
 
+    /// Gives the slot `id` back, as if it had not been taken.
+    pub fn give_back(&mut self, id: SlotId) {
+        self.slots.retain(|slot| slot.id != id);
+    }
+
     /// Blocks and halves. Neither is ever shortened.
     pub fn block(&mut self, blocked: Duration, halved: Option<Duration>, now: Stamp) {
         let longer = |span: &mut Option<Span>, lasts: Duration| {
@@ -339,6 +344,23 @@ mod tests {
         assert_eq!(history.budget(&windows, at(5)).windows[0].used, 1);
         history.end(id, at(7));
         assert_eq!(history.take_one(Class::Known, &windows, at(60)), wait(7));
+    }
+
+    #[test]
+    fn a_slot_that_is_given_back_is_free_at_once_and_no_other_is() {
+        let (mut history, windows) = (History::default(), windows(&[(2, 60)], 0));
+        let ids = [0, 1].map(|_| SlotId(Uuid::new_v4()));
+        for (now, id) in (0..).zip(ids) {
+            let taken = history.take(id, Class::Known, &windows, at(now));
+            assert_eq!(taken, Slot::Taken);
+        }
+        assert_eq!(history.take_one(Class::Known, &windows, at(2)), wait(58));
+        for _repeated in 0..2 {
+            history.give_back(ids[1]);
+            assert_eq!(history.budget(&windows, at(2)).remaining, 1);
+        }
+        assert_eq!(history.take_one(Class::Known, &windows, at(2)), Slot::Taken);
+        assert_eq!(history.take_one(Class::Known, &windows, at(2)), wait(58));
     }
 
     #[test]
