@@ -184,6 +184,20 @@ pub enum Error {
     Switched,
 }
 
+impl Error {
+    /// Whether no byte of the request was written to a socket.
+    pub fn is_unsent(&self) -> bool {
+        match self {
+            Error::Busy | Error::ConnectTimeout | Error::Unreachable(_) => true,
+            Error::ResponseTimeout
+            | Error::Broken(_)
+            | Error::Framing
+            | Error::Unreadable
+            | Error::Switched => false,
+        }
+    }
+}
+
 /// What broke, before an answer or in the middle of it.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {

@@ -20,6 +20,8 @@ pub struct LoginSlot {
 /// How a forwarded login ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotEnd {
+    /// No byte of it was sent: the slot is free again.
+    NotSent,
     /// Answered, whatever the answer, or the answer lost.
     Answered,
     /// Answered with 429.
@@ -50,8 +52,8 @@ impl Provider {
 }
 
 impl LoginSlot {
-    /// The slot counts from now on; a 429 blocks all logins. Durable when it returns; goes on to
-    /// its end when the caller hangs up.
+    /// The slot of a login that was sent counts from now on; a 429 blocks all logins. Durable when it
+    /// returns; goes on to its end when the caller hangs up.
     pub async fn end(mut self, end: SlotEnd) {
         if let Some(writing) = self.write(end) {
             // Fails only where the runtime is gone.
@@ -62,7 +64,12 @@ impl LoginSlot {
     fn write(&mut self, end: SlotEnd) -> Option<tokio::task::JoinHandle<()>> {
         let (engine, taken) = (self.engine.clone(), self.taken.take()?);
         Some(self.engine.see_through(async move {
-            engine.budget.end(&*engine.store, taken).await;
+            match end {
+                SlotEnd::NotSent => engine.budget.give_back(&*engine.store, taken).await,
+                SlotEnd::Answered | SlotEnd::Limited { .. } => {
+                    engine.budget.end(&*engine.store, taken).await;
+                }
+            }
             if let SlotEnd::Limited { retry_after } = end
                 && let Err(error) = engine.login_limited(retry_after).await
             {
@@ -110,6 +117,15 @@ mod tests {
         a_moment_later(&process).await;
         slot.end(SlotEnd::Answered).await;
         assert!(next(&process).await > taken);
+    }
+
+    #[tokio::test]
+    async fn the_slot_of_a_login_that_was_not_sent_is_free_again() {
+        let process = Medium::new().start();
+        for _ in 0..3 {
+            let slot = process.provider.take_login().await.unwrap();
+            slot.end(SlotEnd::NotSent).await;
+        }
     }
 
     #[tokio::test]

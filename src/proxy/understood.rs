@@ -92,7 +92,7 @@ impl Path {
         }
     }
 
-    /// Everything that logs in takes a slot of the budget, forwarded logins too.
+    /// Lets Damoov answer.
     async fn forward_auth(
         &self,
         call: AuthCall<'_>,
@@ -110,23 +110,48 @@ impl Path {
             let id = HeaderValue::from_str(&instance.to_string()).expect("a UUID is visible ASCII");
             headers::attach_instance_id(&mut request.headers, id);
         }
-        let slot = match endpoint {
-            Endpoint::Login => Some(self.proxy.provider.take_login().await?),
-            Endpoint::RefreshToken => None,
-        };
-        let answer = self
-            .send(route, &request, recorder, Content::of(content))
-            .await?;
-        if let Some(slot) = slot {
-            slot.end(match answer.status() {
-                StatusCode::TOO_MANY_REQUESTS => SlotEnd::Limited {
-                    retry_after: auth::retry_after(answer.headers()),
-                },
-                _ => SlotEnd::Answered,
-            })
-            .await;
+        let content = Content::of(content);
+        match endpoint {
+            Endpoint::Login => self.forward_login(route, request, content).await,
+            Endpoint::RefreshToken => self.send(route, &request, recorder, content).await,
         }
-        Ok(answer)
+    }
+
+    /// Everything that logs in takes a slot of the budget, forwarded logins too. What becomes of the
+    /// slot depends on whether the login was sent, so that it runs in a task of its own, whether its
+    /// caller stays or not.
+    async fn forward_login(
+        &self,
+        route: &Route,
+        request: upstream::Head,
+        content: Content<Incoming>,
+    ) -> Result<Received, Error> {
+        let slot = self.proxy.provider.take_login().await?;
+        let (proxy, pool, host) = (self.proxy.clone(), self.pool.clone(), route.host.clone());
+        let within = proxy.response_timeout(route);
+        let (answered, answer) = oneshot::channel();
+        self.see_through(async move {
+            let overdue = sleep(within);
+            let sent = pool.send(&host, &request, content, Instant::now(), overdue);
+            let received = sent.await.map(Received::unread);
+            let end = match &received {
+                Ok(answer) if answer.status() == StatusCode::TOO_MANY_REQUESTS => {
+                    let retry_after = auth::retry_after(answer.headers());
+                    SlotEnd::Limited { retry_after }
+                }
+                Err(error) if error.is_unsent() => SlotEnd::NotSent,
+                Ok(_) | Err(_) => SlotEnd::Answered,
+            };
+            slot.end(end).await;
+            let received = received.map_err(|error| proxy.targets[&*host].failed(error));
+            // Refused only if the caller has left.
+            let _ = answered.send(received);
+        });
+        match answer.await {
+            Ok(received) => Ok(received?),
+            // The worker ends, and the task with it.
+            Err(_) => Err(credentials::Error::Closing.into()),
+        }
     }
 
     /// Sends a registration, once. From then on there is a user, whether its caller stays or not:

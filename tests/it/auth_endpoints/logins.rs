@@ -1,5 +1,7 @@
 //! Logins and refreshes that the proxy answers, and those that it refuses or forwards.
 
+use std::net::TcpListener;
+
 use damoov_proxy::principal::InstanceId;
 use damoov_proxy::simulator::{ExpiresIn, INSTANCE_ID, INSTANCE_KEY, Instance};
 use futures_util::future::join_all;
@@ -188,6 +190,30 @@ async fn a_refresh_of_a_real_pair_of_ours_is_not_forwarded_because_it_would_end_
     let answer = refresh(&proxy, &pair.access_token, &pair.refresh_token).await;
     assert_refused(&answer, 401, "token_invalid");
     assert_eq!(damoov.handle().counts().total.refreshes.all(), 0);
+}
+
+#[tokio::test]
+async fn a_forwarded_login_that_was_not_sent_costs_no_slot() {
+    let damoov = damoov().await;
+    let refusing = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = refusing.local_addr().unwrap().port();
+    drop(refusing);
+    let proxy = proxy(&damoov)
+        .redirect(
+            "user.telematicssdk.com",
+            &format!("http://127.0.0.1:{port}"),
+        )
+        .set("forward_unknown_logins", "true")
+        .set("login_budget.logins", "2")
+        .start()
+        .await;
+    let fields = json!({"email": "stranger@example.com"}).to_string();
+    let content = json!({"LoginFields": fields, "Password": "?"});
+    for _ in 0..3 {
+        let answer = post(&proxy, Request::post("/v1/Auth/Login"), content.clone()).await;
+        assert_refused(&answer, 502, "upstream_unreachable");
+    }
+    assert_eq!(proxy.metric("login_budget_remaining", "").await, 2.0);
 }
 
 #[tokio::test]
