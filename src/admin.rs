@@ -145,7 +145,7 @@ impl<E: Engine> Answers<E> {
                 let content = metrics.encode(format);
                 answer(StatusCode::OK, format.content_type(), content)
             }
-            _ => Error::RouteUnknown.answer(),
+            _ => Error::RouteUnknown(None).answer(),
         }
     }
 }

@@ -10,6 +10,7 @@ use http::{Response, StatusCode};
 use crate::auth_endpoints;
 use crate::credentials;
 use crate::damoov::envelope;
+use crate::damoov::routes::Suggestion;
 use crate::principal::naming;
 use crate::proxy::head::Rejection;
 use crate::replay;
@@ -21,9 +22,9 @@ pub enum Error {
     /// The head is not one that is served.
     #[error(transparent)]
     Head(#[from] Rejection),
-    /// No route has this path and method.
-    #[error("no route has this path and method; list it under [[route]]")]
-    RouteUnknown,
+    /// No route has this path and method; this one would, where routes can be added.
+    #[error("no route has this path and method{}", would_serve(.0.as_deref()))]
+    RouteUnknown(Option<Box<Suggestion>>),
     /// Nobody is named, or badly.
     #[error(transparent)]
     Naming(#[from] naming::Error),
@@ -79,6 +80,8 @@ const SOON: Duration = Duration::from_secs(1);
 const STORE_RECHECK: Duration = Duration::from_secs(5);
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// Every method that is forwarded.
+pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 impl Error {
     /// The one place that decides how a failure is answered.
@@ -101,7 +104,7 @@ impl Error {
                 Rejection::TargetTooLong => caller(414, "target_too_long"),
                 Rejection::TooManyFields => caller(431, "head_too_large"),
             },
-            Error::RouteUnknown => caller(404, "route_unknown"),
+            Error::RouteUnknown(_) => caller(404, "route_unknown"),
             Error::Naming(naming) => match naming {
                 Name::DeviceTokenMissing => caller(400, "device_token_missing"),
                 Name::DeviceTokenInvalid => caller(400, "device_token_invalid"),
@@ -110,6 +113,7 @@ impl Error {
                     caller(400, "account_unknown")
                 }
                 Name::BearerForeign => caller(401, "token_invalid"),
+                Name::BearerOurs => caller(400, "bad_request"),
                 Name::Conflict => caller(400, "principal_conflict"),
             },
             Error::AuthEndpoint(error) => match error {
@@ -169,8 +173,7 @@ impl Error {
             headers.insert(header::RETRY_AFTER, whole_seconds(after).into());
         }
         if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
-            let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-            headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+            headers.insert(header::ALLOW, HeaderValue::from_static(METHODS));
         }
         if refusal.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"damoov-proxy\"");
@@ -186,6 +189,12 @@ impl Error {
     fn ends_connection(&self) -> bool {
         matches!(self, Error::Head(Rejection::Framing) | Error::Content(_))
     }
+}
+
+fn would_serve(suggestion: Option<&Suggestion>) -> String {
+    suggestion.map_or_else(String::new, |suggestion| {
+        format!("; if the host is right, this one would:\n{suggestion}")
+    })
 }
 
 fn of_credentials(error: &credentials::Error) -> Refusal {
@@ -288,7 +297,7 @@ mod tests {
             (Rejection::Handshake.into(), 400, "bad_request"),
             (Rejection::TargetTooLong.into(), 414, "target_too_long"),
             (Rejection::TooManyFields.into(), 431, "head_too_large"),
-            (Error::RouteUnknown, 404, "route_unknown"),
+            (Error::RouteUnknown(None), 404, "route_unknown"),
             (Name::DeviceTokenMissing.into(), 400, "device_token_missing"),
             (Name::DeviceTokenInvalid.into(), 400, "device_token_invalid"),
             (Name::InstanceIdInvalid.into(), 400, "instance_unknown"),
@@ -296,6 +305,7 @@ mod tests {
             (Name::AccountMissing.into(), 400, "account_unknown"),
             (Name::AccountWanted.into(), 400, "account_unknown"),
             (Name::BearerForeign.into(), 401, "token_invalid"),
+            (Name::BearerOurs.into(), 400, "bad_request"),
             (Name::Conflict.into(), 400, "principal_conflict"),
             (Endpoint::Unread(Unread::Login).into(), 400, "bad_request"),
             (Endpoint::NotConfigured.into(), 403, "login_rejected"),

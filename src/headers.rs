@@ -71,6 +71,21 @@ fn is_not_for_upstream(name: &str) -> bool {
     ) || name.starts_with("x-forwarded-")
 }
 
+/// Whether a field of this name, in lower case, goes upstream as the caller wrote it, whatever the
+/// route. Authorization goes on some alone.
+pub fn is_forwarded(name: &str) -> bool {
+    !is_hop_by_hop(name) && !is_not_for_upstream(name)
+}
+
+/// Whether the proxy takes something from a field of this name, in lower case, that does not go
+/// upstream as it is; or expects it of clients of the API, and sends its own.
+pub fn is_understood(name: &str) -> bool {
+    matches!(
+        name,
+        "instanceid" | "instancekey" | "x-damoov-proxy-key" | "proxy-authorization"
+    )
+}
+
 const INSTANCE_ID: HeaderName = HeaderName::from_static("instanceid");
 const INSTANCE_KEY: HeaderName = HeaderName::from_static("instancekey");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -90,10 +105,12 @@ pub fn clean_request(headers: &mut HeaderMap, authorization: Authorization) {
 }
 
 /// Makes the fields of an upstream answer fit for the caller. Content-Length stays: it is all that
-/// an answer to HEAD says about its content.
+/// an answer to HEAD says about its content. Which pages may read it is not the API's to say.
 pub fn clean_answer(headers: &mut HeaderMap, passed: Passed) {
     remove_nominated(headers);
-    remove_where(headers, |name| is_hop_by_hop(name) || name == "set-cookie");
+    remove_where(headers, |name| {
+        is_hop_by_hop(name) || name == "set-cookie" || name.starts_with("access-control-")
+    });
     headers.append(header::VIA, VIA);
     tell(headers, passed);
 }
@@ -401,6 +418,9 @@ mod tests {
                 ("upgrade", "h2c"),
                 ("set-cookie", "a=b"),
                 ("set-cookie", "c=d"),
+                ("access-control-allow-origin", "*"),
+                ("access-control-allow-credentials", "true"),
+                ("access-control-anything", "x"),
                 ("proxy-status", "damoov-proxy; error=forged"),
                 ("content-length", "5"),
                 ("content-type", "application/json"),

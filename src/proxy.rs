@@ -2,6 +2,7 @@
 //! below it is the path itself. Words no error, opens no socket.
 
 pub mod answer;
+mod cors;
 mod handshake;
 pub mod head;
 mod record;
@@ -22,12 +23,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::answer::Received;
+use self::cors::Page;
+use self::head::Rejection;
 use self::record::Record;
 use crate::alarm::Alarms;
-use crate::auth_endpoints::handed_out::HandedOut;
+use crate::auth_endpoints::handed_out::{self, HandedOut};
 use crate::auth_endpoints::{ANYBODY, AuthEndpoints};
 use crate::credentials::{self, Got, Need, Provider, Wanted};
 use crate::damoov::auth;
+use crate::damoov::auth_requests::Endpoint;
 use crate::damoov::routes::{Credential, Replay, Route, Table};
 use crate::damoov::user_changes::Change;
 use crate::error::Error;
@@ -160,6 +164,11 @@ impl Proxy {
         route.response_timeout.unwrap_or(self.response_timeout)
     }
 
+    /// No route has this path, which has passed the checks of the head, or none for this method.
+    fn unknown(&self, path: &str) -> Error {
+        Error::RouteUnknown(Some(Box::new(self.routes.suggestion(path))))
+    }
+
     /// A host that cannot be connected to, and since when.
     pub fn unreachable(&self) -> Option<(&str, SystemTime)> {
         self.targets.values().find_map(Target::unreachable)
@@ -196,8 +205,16 @@ impl Path {
         let seen = head::Seen::of(&head.headers);
         async move {
             let mut record = Record::new(&self, &head.method);
+            let page = Page::of(&head.headers, seen, &self.proxy.head);
             match self.pass(&mut head, seen, &content, &mut record).await {
-                Ok(answer) => record.answered(answer),
+                Ok(answer) => {
+                    let (mut answer, session) = record.answered(answer);
+                    // A WebSocket is open to whom its handshake was, and to nobody else.
+                    if session.is_none() {
+                        page.permit(answer.headers_mut());
+                    }
+                    (answer, session)
+                }
                 Err(error) => {
                     // Reading would tell a caller that waits for a 100 to go ahead.
                     if !seen.expectation {
@@ -207,6 +224,9 @@ impl Path {
                     if !content.is_complete() {
                         let close = HeaderValue::from_static("close");
                         answer.headers_mut().insert(header::CONNECTION, close);
+                    }
+                    if !matches!(error, Error::Head(Rejection::Origin)) {
+                        page.permit(answer.headers_mut());
                     }
                     (answer, None)
                 }
@@ -228,10 +248,13 @@ impl Path {
         let proxy = &*self.proxy;
         let target = head::check(caller, seen, &proxy.head)?;
         let (prefix, path) = naming::cut_prefix(target.path())?;
+        if seen.origin && cors::is_preflight(caller) {
+            return self.permission(path, &caller.headers, record);
+        }
         let route = proxy
             .routes
             .find(path, &caller.method)
-            .ok_or(Error::RouteUnknown)?;
+            .ok_or_else(|| proxy.unknown(path))?;
         record.route = Some(route);
         if head::asks_for_websocket(caller, seen, route.is_live())? {
             let target = target.forwarded(path);
@@ -260,7 +283,8 @@ impl Path {
         };
         match route.credential {
             Credential::Answer => {
-                let call = understood::AuthCall::new(path, route, named.instance, request)?;
+                let endpoint = Endpoint::at(path).ok_or_else(|| proxy.unknown(path))?;
+                let call = understood::AuthCall::new(endpoint, route, named.instance, request)?;
                 return Box::pin(self.answer_auth(call, content, record)).await;
             }
             Credential::Passthrough => {
@@ -358,13 +382,38 @@ impl Path {
         Ok(second)
     }
 
+    /// Answers a preflight, which names nobody: it says what may be sent, not by whom.
+    fn permission<'a>(
+        &'a self,
+        path: &str,
+        headers: &HeaderMap,
+        record: &mut Record<'a>,
+    ) -> Result<Received, Error> {
+        let routes = &self.proxy.routes;
+        let asked = cors::requested_method(headers);
+        let found = asked.and_then(|method| routes.find(path, &method));
+        let route = found.or_else(|| routes.of_path(path).next());
+        let route = route.ok_or_else(|| self.proxy.unknown(path))?;
+        record.route = Some(route);
+        if route.credential == Credential::Answer && Endpoint::at(path).is_none() {
+            return Err(self.proxy.unknown(path));
+        }
+        let all = routes.of_path(path).map(|route| &**route);
+        Ok(Received::permission(cors::permission(headers, all)))
+    }
+
     /// Whom the caller's bearer names, on routes where that matters.
     async fn bearer(&self, credential: Credential, headers: &HeaderMap) -> Result<Bearer, Error> {
         match credential {
             Credential::User | Credential::Admin | Credential::UserOrAdmin => {}
-            Credential::Instance | Credential::Passthrough | Credential::Answer => {
-                return Ok(Bearer::Absent);
+            Credential::Passthrough => {
+                let mut lines = headers::lines(headers, &header::AUTHORIZATION);
+                return match lines.any(|line| handed_out::is_within(line.as_bytes())) {
+                    true => Err(naming::Error::BearerOurs.into()),
+                    false => Ok(Bearer::Absent),
+                };
             }
+            Credential::Instance | Credential::Answer => return Ok(Bearer::Absent),
         }
         let Some(token) = headers::bearer(headers) else {
             return Ok(Bearer::Absent);

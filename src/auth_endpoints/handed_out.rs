@@ -57,6 +57,11 @@ pub enum Invalid {
     Ours,
 }
 
+/// Whether an access token of the proxy's own, or what claims to be one, stands anywhere in a text.
+pub fn is_within(text: &[u8]) -> bool {
+    memchr::memmem::find(text, mint::HEADER.as_bytes()).is_some()
+}
+
 impl HandedOut {
     /// `keys` are the store's, so that all who share it know each other's tokens.
     pub fn new(keys: TokenKeys, gives: HandOut, provider: Provider, clock: Clock) -> HandedOut {

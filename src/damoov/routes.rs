@@ -1,6 +1,10 @@
 //! Which path goes to which host with which kind of credential: the built-in table and what
 //! `[[route]]` adds to it. Pure.
 
+mod suggestion;
+
+pub use suggestion::Suggestion;
+
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,6 +173,15 @@ impl Table {
         found.map(|entry| &entry.route)
     }
 
+    /// The routes of a path that has passed the checks, whatever the method, in their order.
+    pub fn of_path<'t, 'p>(
+        &'t self,
+        path: &'p str,
+    ) -> impl Iterator<Item = &'t Arc<Route>> + use<'t, 'p> {
+        let entries = self.entries.iter().filter(|entry| entry.matches(path));
+        entries.map(|entry| &entry.route)
+    }
+
     /// The places of the entries that a path without escapes may match, in their order.
     fn places(&self, path: &str) -> &[usize] {
         let initial = path.as_bytes().get(1).map(u8::to_ascii_lowercase);
@@ -201,6 +214,16 @@ impl Route {
             }
         }
         Ok(())
+    }
+
+    /// The methods that it takes; empty: all.
+    pub fn taken_methods(&self) -> &[Method] {
+        const POST: &[Method] = &[Method::POST];
+        match self.credential {
+            // Logins and refreshes are nothing else.
+            Credential::Answer => POST,
+            _ => &self.methods,
+        }
     }
 
     /// Whether its requests may switch to WebSocket.

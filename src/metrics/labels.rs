@@ -134,6 +134,8 @@ label!(
         Replayed = "replayed",
         /// The proxy's own answer to a login or a refresh.
         Answered = "answered",
+        /// The proxy's own permission for a web page to call.
+        Preflight = "preflight",
         /// Refused for what the caller sent.
         Caller = "caller_error",
         /// The upstream failed.

@@ -78,6 +78,11 @@ pub enum Error {
     /// `token_invalid`, 401: a bearer that is not ours is the only name.
     #[error("the bearer was not handed out by this proxy; log in through it, or name the user")]
     BearerForeign,
+    /// `bad_request`: a token of the proxy's own, where Damoov would get it.
+    #[error(
+        "this token was handed out by the proxy and is worth nothing to the API, where it would go"
+    )]
+    BearerOurs,
     /// `principal_conflict`
     #[error("the request names two different principals; name one")]
     Conflict,
@@ -146,7 +151,11 @@ pub fn name(
             Some(Principal::User(_)) => return Err(Error::AccountWanted),
             named => named,
         },
-        Instance | Passthrough | Answer => None,
+        // The field goes to the API as on any other route: it must read the same user in it.
+        Instance | Passthrough | Answer => {
+            one_of(by_path, device_token(headers)?.map(Principal::User))?;
+            None
+        }
     };
     let instance = match credential {
         User | UserOrAdmin | Instance | Answer => names.instance(headers)?,
@@ -386,7 +395,7 @@ mod tests {
         let braced = format!("{{{A}}}");
         let urn = format!("urn:uuid:{A}");
         for value in ["", "x", "null", "é", &list, &quoted, &braced, &urn] {
-            for credential in [User, UserOrAdmin] {
+            for credential in [User, UserOrAdmin, Instance, Passthrough, Answer] {
                 assert_eq!(
                     principal(credential, "/x", &[("devicetoken", value)]),
                     Err(Error::DeviceTokenInvalid),
@@ -394,10 +403,12 @@ mod tests {
                 );
             }
         }
-        assert_eq!(
-            principal(User, "/x", &[("devicetoken", A), ("devicetoken", A)]),
-            Err(Error::DeviceTokenInvalid)
-        );
+        for credential in [User, UserOrAdmin, Instance, Passthrough, Answer] {
+            assert_eq!(
+                principal(credential, "/x", &[("devicetoken", A), ("devicetoken", A)]),
+                Err(Error::DeviceTokenInvalid)
+            );
+        }
     }
 
     #[test]
@@ -488,9 +499,12 @@ mod tests {
     #[test]
     fn routes_without_a_jwt_name_nobody() {
         for credential in [Instance, Passthrough, Answer] {
-            for fields in [&[][..], &[("devicetoken", "x")]] {
+            for fields in [&[][..], &[("devicetoken", A_BARE)]] {
                 assert_eq!(principal(credential, &format!("/~{A}/x"), fields), Ok(None));
             }
+            let other = [("devicetoken", B)];
+            let named = principal(credential, &format!("/~{A}/x"), &other);
+            assert_eq!(named, Err(Error::Conflict));
         }
     }
 

@@ -45,6 +45,8 @@ pub(super) enum Origin {
     Api,
     /// The proxy's own.
     Proxy,
+    /// The proxy's own, to a preflight.
+    Preflight,
 }
 
 /// The content of an answer to a caller.
@@ -140,6 +142,18 @@ impl Received {
         }
     }
 
+    /// The proxy's own answer to a preflight.
+    pub(super) fn permission(answer: Response<()>) -> Received {
+        let (head, ()) = answer.into_parts();
+        Received {
+            unauthorized: false,
+            head,
+            source: Source::Whole(None),
+            origin: Origin::Preflight,
+            session: None,
+        }
+    }
+
     /// The head and all of the content, at most `limit` bytes, read within this time.
     pub(super) async fn whole(
         self,
@@ -217,7 +231,7 @@ impl Received {
         head.version = Version::HTTP_11;
         match origin {
             Origin::Api => headers::clean_answer(&mut head.headers, passed),
-            Origin::Proxy => headers::tell(&mut head.headers, passed),
+            Origin::Proxy | Origin::Preflight => headers::tell(&mut head.headers, passed),
         }
         if session.is_some() {
             headers::attach_upgrade(&mut head.headers);

@@ -12,6 +12,7 @@
 mod seen;
 
 pub use seen::Seen;
+pub(super) use seen::reads_like_ours;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -225,18 +226,44 @@ fn is_subdomain(host: &str, parent: &str) -> bool {
 /// A browser says from which page it calls; where it says only how far away that page is, the user
 /// must have typed the address.
 fn check_origin(headers: &HeaderMap, settings: &Settings) -> Result<(), Rejection> {
-    let is_allowed = |origin: &[u8]| {
-        let mut allowed = settings.allowed_origins.iter();
-        allowed.any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
-    };
-    let mut origins = headers.get_all(header::ORIGIN).iter().peekable();
-    let allowed = if origins.peek().is_some() {
-        origins.all(|origin| is_allowed(origin.as_bytes()))
+    let allowed = if headers.contains_key(header::ORIGIN) {
+        allowed_origin(headers, settings).is_some()
     } else {
         let mut sites = headers.get_all(SEC_FETCH_SITE).iter();
         sites.all(|site| site == "none")
     };
     require(allowed, Rejection::Origin)
+}
+
+/// The origin of the page that calls, if there is one and its pages may.
+pub(super) fn allowed_origin<'h>(
+    headers: &'h HeaderMap,
+    settings: &Settings,
+) -> Option<&'h HeaderValue> {
+    let mut origins = headers::lines(headers, &header::ORIGIN);
+    let origin = origins.next().filter(|_| origins.next().is_none())?;
+    let mut allowed = settings.allowed_origins.iter();
+    allowed
+        .any(|allowed| is_same_origin(allowed.as_bytes(), origin.as_bytes()))
+        .then_some(origin)
+}
+
+/// Schemes and hosts have no case, and the port of a scheme may be left out (RFC 6454 §4, §6).
+fn is_same_origin(one: &[u8], other: &[u8]) -> bool {
+    without_default_port(one).eq_ignore_ascii_case(without_default_port(other))
+}
+
+fn without_default_port(origin: &[u8]) -> &[u8] {
+    let begins = |scheme: &[u8]| {
+        let beginning = origin.get(..scheme.len());
+        beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(scheme))
+    };
+    let port: &[u8] = match () {
+        () if begins(b"https://") => b":443",
+        () if begins(b"http://") => b":80",
+        () => b"",
+    };
+    origin.strip_suffix(port).unwrap_or(origin)
 }
 
 fn check_expectation(headers: &HeaderMap) -> Result<(), Rejection> {
@@ -728,6 +755,8 @@ mod tests {
             &[allowed][..],
             &[allowed, ("sec-fetch-site", "cross-site")],
             &[("sec-fetch-site", "none")],
+            &[("origin", "HTTPS://App.Example")],
+            &[("origin", "https://app.example:443")],
         ] {
             assert_eq!(with(fields), Ok(()), "{fields:?}");
         }
@@ -736,6 +765,13 @@ mod tests {
             &[("origin", "null")],
             &[("origin", "")],
             &[("origin", "https://app.example.evil")],
+            &[("origin", "http://app.example")],
+            &[("origin", "https://app.example:80")],
+            &[("origin", "https://app.example:8443")],
+            &[("origin", "https://app.example/")],
+            &[("origin", "app.example")],
+            &[("origin", "*")],
+            &[allowed, allowed],
             &[allowed, ("origin", "https://evil.example")],
             &[("origin", "null"), ("sec-fetch-site", "none")],
             &[("sec-fetch-site", "cross-site")],

@@ -42,6 +42,7 @@ pub(super) struct Record<'a> {
 enum Ending {
     Abandoned,
     Answered(StatusCode),
+    Permitted(StatusCode),
     PassedOn(StatusCode),
     Refused(Refusal),
 }
@@ -69,6 +70,7 @@ impl<'a> Record<'a> {
         self.ending = match answer.origin {
             Origin::Api => Ending::PassedOn(answer.status()),
             Origin::Proxy => Ending::Answered(answer.status()),
+            Origin::Preflight => Ending::Permitted(answer.status()),
         };
         answer.pass_on(self.passed, self.in_flight.take())
     }
@@ -85,6 +87,7 @@ impl<'a> Record<'a> {
         match self.ending {
             Ending::Abandoned => Outcome::Abandoned,
             Ending::Answered(_) => Outcome::Answered,
+            Ending::Permitted(_) => Outcome::Preflight,
             Ending::PassedOn(_) if self.passed == Passed::Replayed => Outcome::Replayed,
             Ending::PassedOn(_) => Outcome::Forwarded,
             Ending::Refused(refusal) => match refusal.source {
@@ -100,7 +103,9 @@ impl<'a> Record<'a> {
     fn status(&self) -> StatusCode {
         match self.ending {
             Ending::Abandoned => StatusCode::from_u16(CALLER_LEFT).expect("499 is a status"),
-            Ending::Answered(status) | Ending::PassedOn(status) => status,
+            Ending::Answered(status) | Ending::Permitted(status) | Ending::PassedOn(status) => {
+                status
+            }
             Ending::Refused(refusal) => refusal.status,
         }
     }
@@ -123,12 +128,15 @@ impl Drop for Record<'_> {
         });
         // The event names its source where the proxy answered itself.
         let source = match self.ending {
-            Ending::Answered(_) | Ending::Refused(_) => "proxy",
+            Ending::Answered(_) | Ending::Permitted(_) | Ending::Refused(_) => "proxy",
             Ending::Abandoned | Ending::PassedOn(_) => "upstream",
         };
         let code = match self.ending {
             Ending::Refused(refusal) => Some(refusal.code),
-            Ending::Abandoned | Ending::Answered(_) | Ending::PassedOn(_) => None,
+            Ending::Abandoned
+            | Ending::Answered(_)
+            | Ending::Permitted(_)
+            | Ending::PassedOn(_) => None,
         };
         self.path.access.record(&Access {
             at: now,

@@ -44,12 +44,11 @@ pub(super) struct AuthCall<'a> {
 
 impl<'a> AuthCall<'a> {
     pub(super) fn new(
-        path: &str,
+        endpoint: Endpoint,
         route: &'a Route,
         instance: Option<InstanceId>,
         request: upstream::Head,
     ) -> Result<AuthCall<'a>, Error> {
-        let endpoint = Endpoint::at(path).ok_or(Error::RouteUnknown)?;
         if request.method != Method::POST {
             return Err(Rejection::Method.into());
         }

@@ -2,6 +2,7 @@
 //! and what the API gets to see.
 
 mod content;
+mod cors;
 mod fields;
 mod framing;
 mod hosts;

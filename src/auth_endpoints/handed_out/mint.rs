@@ -14,7 +14,7 @@ use crate::credentials::seal::TokenKeys;
 use crate::principal::Principal;
 
 /// `{"alg":"HS256","typ":"JWT","kid":"damoov-proxy"}`, which tells our tokens from real ones.
-const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6ImRhbW9vdi1wcm94eSJ9";
+pub(super) const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6ImRhbW9vdi1wcm94eSJ9";
 /// An access token names its principal for so long after its `exp`.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 /// How long a RefreshToken is good.

@@ -47,7 +47,7 @@ impl Seen {
 
 /// Servers behind CGI-like interfaces read `_` as `-`, others drop it: such a name could pass our
 /// checks as a stranger and arrive as one of these.
-fn reads_like_ours(name: &str) -> bool {
+pub(in crate::proxy) fn reads_like_ours(name: &str) -> bool {
     const GUARDED: [&str; 20] = [
         "authorization",
         "connection",

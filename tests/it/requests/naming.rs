@@ -273,3 +273,84 @@ async fn the_instance_is_the_one_named_else_the_one_the_user_is_known_under() {
     assert_eq!(scene.ask(bare(path, fields)).await.status(), 200);
     assert_eq!(scene.heard().headers["instanceid"], OTHER_INSTANCE);
 }
+
+/// A route of each kind that attaches no JWT, and where it is.
+const NO_JWT: [(&str, &str, &str); 3] = [
+    ("GET", "/pass/x", ""),
+    ("GET", "/v1/Check/UserExists", ""),
+    ("POST", "/v1/Auth/Login", "Content-Length: 2\r\n"),
+];
+
+async fn with_a_passthrough_route() -> Scene {
+    Scene::with(|proxy| {
+        proxy.toml(
+            "[[route]]\npath = \"/pass\"\nhost = \"api.telematicssdk.com\"\n\
+             credential = \"passthrough\"\n",
+        )
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_device_token_is_one_uuid_on_routes_without_a_jwt_too() {
+    let scene = with_a_passthrough_route().await;
+    let device = user(1).to_string();
+    let list = format!("DeviceToken: {device}, {device}\r\n");
+    let twice = format!("DeviceToken: {device}\r\n").repeat(2);
+    let quoted = format!("DeviceToken: \"{device}\"\r\n");
+    for (method, path, fields) in NO_JWT {
+        for named in [
+            "DeviceToken: \r\n",
+            "DeviceToken: x\r\n",
+            &list,
+            &twice,
+            &quoted,
+        ] {
+            let head =
+                format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{fields}{named}\r\n{{}}");
+            scene.refuses(head, 400, "device_token_invalid").await;
+        }
+        let conflict = format!(
+            "{method} /~{}{path} HTTP/1.1\r\nHost: localhost\r\n{fields}DeviceToken: {device}\r\n\r\n{{}}",
+            user(2)
+        );
+        scene.refuses(conflict, 400, "principal_conflict").await;
+    }
+    let head = "GET /v1/Check/UserExists HTTP/1.1\r\nHost: localhost\r\nInstanceId: x\r\n\r\n";
+    scene.refuses(head, 400, "instance_unknown").await;
+    let fields = format!("DeviceToken: {}\r\nX-Test-Id: 1\r\n", device.to_uppercase());
+    scene.ask(bare("/pass/x", &fields)).await;
+    let heard = scene.heard().headers;
+    assert_eq!(heard["devicetoken"], device.to_uppercase(), "as sent");
+}
+
+#[tokio::test]
+async fn a_token_that_the_proxy_handed_out_passes_on_no_route() {
+    let scene = with_a_passthrough_route().await;
+    let fields = format!("{{\\\"Devicetoken\\\":\\\"{}\\\"}}", user(1));
+    let login = format!("{{\"LoginFields\":\"{fields}\",\"Password\":\"{INSTANCE_KEY}\"}}");
+    let head = format!("Content-Length: {}\r\n", login.len());
+    let answer = scene
+        .ask(request("POST", "/v1/Auth/Login", &head) + &login)
+        .await;
+    let answer: serde_json::Value = serde_json::from_slice(&answer.content).unwrap();
+    let ours = answer["Result"]["AccessToken"]["Token"].as_str().unwrap();
+    scene.damoov.handle().reset();
+    for lines in [
+        format!("Authorization: Bearer {ours}\r\n"),
+        format!("Authorization: {ours}\r\n"),
+        format!("Authorization: Basic eA==\r\nAuthorization: token {ours}\r\n"),
+    ] {
+        scene
+            .refuses(bare("/pass/x", &lines), 400, "bad_request")
+            .await;
+    }
+    for (method, path, more) in &NO_JWT[1..2] {
+        let fields = format!("{more}Authorization: Bearer {ours}\r\nX-Test-Id: 1\r\n");
+        assert_eq!(
+            scene.ask(request(method, path, &fields)).await.status(),
+            200
+        );
+        assert!(!format!("{:?}", scene.heard()).contains(ours));
+    }
+}

@@ -68,3 +68,54 @@ async fn a_caller_that_waits_for_100_is_refused_without_it() {
         scene.refuses(head, 417, "expectation_unknown").await;
     }
 }
+
+#[tokio::test]
+async fn who_asks_for_an_unknown_path_is_told_the_route_to_add() {
+    let scene = Scene::new().await;
+    for (path, lines) in [
+        (
+            "/custom/data?StartDate=secret",
+            [
+                "path = \"/custom/data\"",
+                "host = \"api.telematicssdk.com\"",
+                "credential = \"user\"",
+            ],
+        ),
+        (
+            "/~00000001-0000-4000-8000-000000000000/mobilesdk/other/%3Cscript%3E/",
+            [
+                "path = \"/mobilesdk/other/*\"",
+                "host = \"mobilesdk.telematicssdk.com\"",
+                "credential = \"user\"",
+            ],
+        ),
+        (
+            "/v1/Auth/Logout",
+            [
+                "path = \"/v1/Auth/Logout\"",
+                "host = \"user.telematicssdk.com\"",
+                "credential = \"passthrough\"",
+            ],
+        ),
+    ] {
+        scene.refuses(get(path, ""), 404, "route_unknown").await;
+        let answer = scene.ask(get(path, "")).await;
+        let answer: serde_json::Value = serde_json::from_slice(&answer.content).unwrap();
+        let message = answer["Errors"][0]["Message"].as_str().unwrap();
+        let (_, route) = message.split_once(":\n").unwrap();
+        assert_eq!(
+            route.lines().collect::<Vec<_>>(),
+            [&["[[route]]"], &lines[..]].concat()
+        );
+        assert!(
+            !message.contains("secret") && !message.contains("script"),
+            "{message}"
+        );
+
+        // Pasted as it stands, it serves the path.
+        let added = Scene::with(|proxy| proxy.toml(&format!("{route}\n"))).await;
+        let answer = added.ask(get(path, "X-Test-Id: 1\r\n")).await;
+        assert_ne!(answer.code(), "route_unknown");
+        added.heard();
+    }
+}
