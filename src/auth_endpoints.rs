@@ -5,7 +5,6 @@
 pub mod handed_out;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -13,6 +12,7 @@ use crate::credentials::{self, Expected, Login, Need, PasswordError, Provider};
 use crate::damoov::auth_requests::{self, Endpoint, Granted, Unread, Who};
 use crate::damoov::jwt::Claims;
 use crate::damoov::user_changes::Registration;
+use crate::peer::Peer;
 use crate::principal::{InstanceId, Principal};
 
 use self::handed_out::{HandOut, HandedOut, Invalid, Tokens};
@@ -64,12 +64,9 @@ pub enum Error {
     /// Not the configured InstanceKey or password.
     #[error("the password is not the one that is configured here")]
     PasswordWrong,
-    /// Wrong ones came too often.
+    /// Wrong ones came too often, and this one was not compared.
     #[error("too many wrong passwords; come back after Retry-After")]
-    TooManyWrong {
-        /// When the next one is looked at.
-        retry_after: Duration,
-    },
+    TooManyWrong,
     /// A token that was not handed out here, or counts no longer.
     #[error(transparent)]
     TokenInvalid(#[from] Invalid),
@@ -93,20 +90,26 @@ impl AuthEndpoints {
         }
     }
 
-    /// Answers a call with this content; `instance` is what its header InstanceId names.
+    /// Answers a call of `peer` with this content; `instance` is what its header InstanceId names.
     pub async fn answer(
         &self,
+        peer: Peer,
         endpoint: Endpoint,
         instance: Option<InstanceId>,
         content: &[u8],
     ) -> Result<Reply, Error> {
         match endpoint {
-            Endpoint::Login => self.log_in(instance, content).await,
+            Endpoint::Login => self.log_in(peer, instance, content).await,
             Endpoint::RefreshToken => self.refresh(content).await,
         }
     }
 
-    async fn log_in(&self, instance: Option<InstanceId>, content: &[u8]) -> Result<Reply, Error> {
+    async fn log_in(
+        &self,
+        peer: Peer,
+        instance: Option<InstanceId>,
+        content: &[u8],
+    ) -> Result<Reply, Error> {
         let login = auth_requests::read_login(content)?;
         let who = match &login.who {
             Who::User(user) => Login::User {
@@ -124,24 +127,22 @@ impl AuthEndpoints {
         };
         let checked = self
             .provider
-            .check_password(ANYBODY, &who, login.password.expose());
-        let wanted = match checked {
+            .check_password(peer, &who, login.password.expose());
+        let wanted = match checked.await {
             Ok(wanted) => wanted,
             Err(PasswordError::NotConfigured) if self.forwards_unknown => {
                 return Ok(Reply::Forward);
             }
             Err(PasswordError::NotConfigured) => return Err(Error::NotConfigured),
             Err(PasswordError::Wrong) => return Err(Error::PasswordWrong),
-            Err(PasswordError::TooManyWrong { retry_after }) => {
-                return Err(Error::TooManyWrong { retry_after });
-            }
+            Err(PasswordError::TooManyWrong) => return Err(Error::TooManyWrong),
         };
         let got = self.provider.get(&wanted, Need::Usable).await?;
         Ok(self.granted(wanted.principal, &got))
     }
 
-    /// Whoever asks for a newer token gets one whose life has just begun, if there is one; never the
-    /// real one that it already holds, because Damoov may have refused it to the caller itself.
+    /// A refresh is answered with a token whose life has just begun, if there is one; never with
+    /// the real one that the caller already holds, because Damoov may have refused it.
     async fn refresh(&self, content: &[u8]) -> Result<Reply, Error> {
         let pair = auth_requests::read_refresh(content)?;
         let (access_token, refresh_token) =
@@ -201,8 +202,8 @@ impl AuthEndpoints {
     }
 
     /// Keeps what the answer to a registration with `instance` gives out, and puts tokens of our
-    /// own in its place. None where it cannot be told what it gives out, so that real tokens might
-    /// pass.
+    /// own in its place. Returns `None` if it cannot be told what the answer gives out, so that real
+    /// tokens might pass.
     pub async fn registered(
         &self,
         instance: InstanceId,

@@ -23,6 +23,7 @@ mod obstacles;
 mod pace;
 mod pair;
 mod password;
+mod password_limit;
 mod probes;
 mod provider;
 mod refresh;

@@ -120,8 +120,8 @@ impl Error {
                 Endpoint::Unread(_) => caller(400, "bad_request"),
                 Endpoint::NotConfigured => caller(403, "login_rejected"),
                 Endpoint::PasswordWrong => caller(401, "password_wrong"),
-                Endpoint::TooManyWrong { retry_after } => Refusal {
-                    retry_after: Some(*retry_after),
+                Endpoint::TooManyWrong => Refusal {
+                    retry_after: Some(SOON),
                     ..caller(429, "caller_limited")
                 },
                 Endpoint::TokenInvalid(_) => caller(401, "token_invalid"),
@@ -310,11 +310,7 @@ mod tests {
             (Endpoint::Unread(Unread::Login).into(), 400, "bad_request"),
             (Endpoint::NotConfigured.into(), 403, "login_rejected"),
             (Endpoint::PasswordWrong.into(), 401, "password_wrong"),
-            (
-                Endpoint::TooManyWrong { retry_after }.into(),
-                429,
-                "caller_limited",
-            ),
+            (Endpoint::TooManyWrong.into(), 429, "caller_limited"),
             (Endpoint::from(Invalid::Ours).into(), 401, "token_invalid"),
             (
                 Endpoint::from(Auth::LoginRejected).into(),

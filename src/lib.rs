@@ -35,6 +35,7 @@
 //! | [`alarm`] | timers that are not moved for every request | |
 //! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
 //! | [`auth_endpoints`] | logins and refreshes answered, registrations kept; `handed_out`: tokens of our own | hold state of its own, send anything |
+//! | [`peer`] | who is at the other end of a connection: an address or a uid | |
 //! | [`principal`] | whose credentials; `principal::naming`: what a request head names | see tokens |
 //! | [`credentials`] | the life of tokens: cache, renewal, login, budget, guards, keeper, seal | know requests or answers |
 //! | [`store`] | the contract of a token store, its test-suite, and the SQLite engine | call Damoov, see a token in the clear |
@@ -108,6 +109,7 @@ pub mod error;
 pub mod headers;
 pub mod live;
 pub mod metrics;
+pub mod peer;
 pub mod principal;
 pub mod proxy;
 pub mod replay;

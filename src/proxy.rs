@@ -38,6 +38,7 @@ use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
 use crate::live::{self, Live};
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult, Tally};
+use crate::peer::Peer;
 use crate::principal::naming::{self, Bearer};
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
 use crate::telemetry::access::{AccessLog, AccessWriter};
@@ -197,6 +198,7 @@ impl Path {
     /// that takes the connection over.
     pub fn answer(
         self: Rc<Self>,
+        peer: Peer,
         request: Request<Incoming>,
     ) -> impl Future<Output = (Response<answer::Content>, Option<Box<live::Session>>)> + 'static
     {
@@ -206,7 +208,8 @@ impl Path {
         async move {
             let mut record = Record::new(&self, &head.method);
             let page = Page::of(&head.headers, seen, &self.proxy.head);
-            match self.pass(&mut head, seen, &content, &mut record).await {
+            let passed = self.pass(peer, &mut head, seen, &content, &mut record);
+            match passed.await {
                 Ok(answer) => {
                     let (mut answer, session) = record.answered(answer);
                     // A WebSocket is open to whom its handshake was, and to nobody else.
@@ -240,6 +243,7 @@ impl Path {
     /// move it about.
     async fn pass<'a>(
         &'a self,
+        peer: Peer,
         caller: &mut CallerHead,
         seen: head::Seen,
         content: &Recorder<Incoming>,
@@ -284,7 +288,8 @@ impl Path {
         match route.credential {
             Credential::Answer => {
                 let endpoint = Endpoint::at(path).ok_or_else(|| proxy.unknown(path))?;
-                let call = understood::AuthCall::new(endpoint, route, named.instance, request)?;
+                let call =
+                    understood::AuthCall::new(peer, endpoint, route, named.instance, request)?;
                 return Box::pin(self.answer_auth(call, content, record)).await;
             }
             Credential::Passthrough => {

@@ -32,6 +32,7 @@ pub use self::worker::converse;
 
 use self::listen::{Acceptor, Socket, Stream};
 use self::worker::Worker;
+use crate::peer::Peer;
 use crate::telemetry::episode::Episode;
 use crate::{live, proxy};
 
@@ -92,10 +93,11 @@ pub trait Handler: Sized + 'static {
     /// The content of its answers.
     type Content: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Unpin + 'static;
 
-    /// Answers one request. Dropped where the caller leaves before the answer. The session begins
-    /// once its 101 is written.
+    /// Answers one request of `peer`. Dropped if the caller leaves before the answer. The session
+    /// begins once its 101 is written.
     fn handle(
         self: Rc<Self>,
+        peer: Peer,
         request: Request<Incoming>,
     ) -> impl Future<Output = Answered<Self>> + 'static;
 
@@ -121,9 +123,10 @@ impl Handler for proxy::Path {
 
     fn handle(
         self: Rc<Self>,
+        peer: Peer,
         request: Request<Incoming>,
     ) -> impl Future<Output = (Response<Self::Content>, Option<Self::Session>)> {
-        self.answer(request)
+        self.answer(peer, request)
     }
 
     async fn finish(&self) {
@@ -394,6 +397,7 @@ mod tests {
 
         async fn handle(
             self: Rc<Self>,
+            _: Peer,
             request: Request<Incoming>,
         ) -> (Response<Full<Bytes>>, Option<Echo>) {
             match request.uri().path() {
@@ -551,7 +555,8 @@ mod tests {
             answers
         };
         let porter = Rc::new(super::answers(Porter(Arc::default())));
-        let (served, answers) = tokio::join!(converse(stream, porter, stage), calling);
+        let peer = Peer::Uid(0);
+        let (served, answers) = tokio::join!(converse(peer, stream, porter, stage), calling);
         served.unwrap();
         assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 2, "{answers}");
     }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use damoov_proxy::damoov::auth;
+use damoov_proxy::peer::Peer;
 use damoov_proxy::principal::DeviceToken;
 use damoov_proxy::proxy::Path;
 use damoov_proxy::server::{self, Stage};
@@ -124,7 +125,7 @@ impl Exchanges {
             let (caller, stream) = tokio::io::duplex(64 * 1024);
             let (stage, watched) = watch::channel(Stage::Serving);
             tokio::task::spawn_local(async move {
-                let served = server::converse(stream, answers, watched).await;
+                let served = server::converse(Peer::Uid(0), stream, answers, watched).await;
                 drop(stage);
                 served.expect("the caller stays");
             });

@@ -20,7 +20,7 @@ use super::flights::{Flight, Flights, Outcome};
 use super::mass_rejection::MassRejection;
 use super::pace::Pace;
 use super::pair::Pair;
-use super::password::WrongPasswords;
+use super::password_limit::PasswordLimit;
 use super::seal::Ring;
 use super::stored::StoredCount;
 use super::token_endpoint::TokenEndpoint;
@@ -60,7 +60,7 @@ pub(super) struct Engine {
     pub(super) backoff: Backoff,
     pub(super) mass_rejection: MassRejection,
     pub(super) breakers: Breakers,
-    pub(super) wrong_passwords: WrongPasswords,
+    pub(super) password_limit: PasswordLimit,
     /// Who is contested, with its epoch, until when: only for the metric.
     pub(super) contested: Mutex<HashMap<Principal, (u64, Timestamp)>>,
     /// Keys that records need and the ring lacks, each told once.

@@ -1,14 +1,10 @@
 //! Whether a caller that logs in by itself knows the password: the key of its instance, or its
-//! account's. Wrong ones are limited, so that nobody guesses. Damoov is not asked.
+//! account's. Damoov is not asked.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
+use super::password_limit::{Opened, Refused};
 use super::{Provider, Wanted};
-use crate::clock::{Clock, Moment};
+use crate::peer::Peer;
 use crate::principal::{DeviceToken, InstanceId, Principal};
-use crate::telemetry::episode::Episode;
 
 /// Who logs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +13,8 @@ pub enum Login<'a> {
     User {
         /// Whose tokens are wanted.
         user: DeviceToken,
-        /// The instance that the caller named; none: the one that the user is known under, if it is
-        /// that one's key, else the default one.
+        /// The instance that the caller named. `None`: the one that the user is known under, if it
+        /// is that one's key, else the default one.
         instance: Option<InstanceId>,
         /// The instance that the user is known under.
         known: Option<InstanceId>,
@@ -39,145 +35,78 @@ pub enum PasswordError {
     /// It is not the password.
     #[error("the password is wrong")]
     Wrong,
-    /// Nor was it the five times before, all within a minute.
-    #[error("the password was wrong too often; come back after Retry-After")]
-    TooManyWrong {
-        /// When the next wrong one is listened to, in real time.
-        retry_after: Duration,
-    },
+    /// Wrong ones came too often, and this one was not compared.
+    #[error("wrong passwords came too often; come back after Retry-After")]
+    TooManyWrong,
 }
 
-/// So many wrong passwords of one caller for one instance or account within [`REMEMBERED`].
-const MOST_WRONG: usize = 5;
-/// How long a wrong password counts.
-const REMEMBERED: Duration = Duration::from_secs(60);
+impl From<Refused> for PasswordError {
+    fn from(_: Refused) -> PasswordError {
+        PasswordError::TooManyWrong
+    }
+}
 
 impl Provider {
     /// Whom the login is for, if `password` is right. For a user, always under the instance whose
     /// key it was: a user that is known under another one is an error later on.
     ///
-    /// `caller` is the configured name of who asks; empty where no callers are configured.
+    /// Where wrong passwords came too often it waits, at most 10 s; `peer` is who asks.
     ///
     /// # Errors
     ///
-    /// [`PasswordError`]. A right password is never refused.
-    pub fn check_password(
+    /// [`PasswordError`].
+    pub async fn check_password(
         &self,
-        caller: &str,
+        peer: Peer,
         login: &Login<'_>,
         password: &str,
     ) -> Result<Wanted, PasswordError> {
         let engine = &self.engine;
-        let (wanted, secret, opened) = match *login {
+        let limit = &engine.password_limit;
+        match *login {
             Login::User {
                 user,
                 instance: named,
                 known,
             } => {
                 let known = known.and_then(|known| engine.instance(known));
-                let instance = match (named, known) {
-                    (None, Some(known)) if known.key.matches(password) => Ok(known),
-                    _ => self.instance(named),
+                let other = self.instance(named).ok();
+                let candidates = match named {
+                    Some(_) => [None, other],
+                    None => [
+                        known,
+                        other.filter(|one| known.is_none_or(|known| known.id != one.id)),
+                    ],
+                };
+                let candidates: Vec<_> = candidates.into_iter().flatten().collect();
+                if candidates.is_empty() {
+                    return Err(PasswordError::NotConfigured);
                 }
-                .map_err(|_| PasswordError::NotConfigured)?;
-                let wanted = Wanted {
+                let opened: Vec<_> = candidates
+                    .iter()
+                    .map(|instance| Opened::Instance(instance.id))
+                    .collect();
+                let find = || candidates.iter().find(|one| one.key.matches(password));
+                let instance = limit.compare(peer, &opened, find).await?;
+                let instance = instance.ok_or(PasswordError::Wrong)?;
+                Ok(Wanted {
                     principal: Principal::User(user),
                     instance: Some(instance.id),
-                };
-                (wanted, &instance.key, Opened::Instance(instance.id))
+                })
             }
             Login::Account { email } => {
                 let mut accounts = engine.settings.accounts.iter();
                 let account = accounts
                     .find(|account| account.email == email)
                     .ok_or(PasswordError::NotConfigured)?;
-                let wanted = Wanted {
+                let opened = [Opened::Account(account.name.clone())];
+                let is_right = || account.password.matches(password).then_some(());
+                let right = limit.compare(peer, &opened, is_right).await?;
+                right.ok_or(PasswordError::Wrong)?;
+                Ok(Wanted {
                     principal: Principal::Account(account.name.clone()),
                     instance: None,
-                };
-                let opened = Opened::Account(account.name.clone());
-                (wanted, &account.password, opened)
-            }
-        };
-        let guesses = &engine.wrong_passwords;
-        if secret.matches(password) {
-            guesses.right();
-            return Ok(wanted);
-        }
-        let error = guesses.count(caller, opened);
-        if let PasswordError::TooManyWrong { .. } = error {
-            guesses.too_many();
-        }
-        Err(error)
-    }
-}
-
-/// Who guesses, and what.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Guess {
-    caller: Box<str>,
-    opened: Opened,
-}
-
-/// What a password opens.
-#[derive(Debug, PartialEq, Eq, Hash)]
-enum Opened {
-    Instance(InstanceId),
-    Account(Arc<str>),
-}
-
-/// The wrong passwords of the last minute. Bounded: callers, instances and accounts are those of the
-/// configuration.
-#[derive(Debug)]
-pub(super) struct WrongPasswords {
-    /// When they came, oldest first; [`MOST_WRONG`] at most.
-    counted: Mutex<HashMap<Guess, Vec<Moment>>>,
-    /// Wrong ones come too often.
-    guessing: Episode,
-    clock: Clock,
-}
-
-impl WrongPasswords {
-    pub(super) fn new(clock: Clock) -> WrongPasswords {
-        WrongPasswords {
-            counted: Mutex::default(),
-            guessing: Episode::ending_after(REMEMBERED),
-            clock,
-        }
-    }
-
-    /// A caller knew the password.
-    fn right(&self) {
-        if let Some(over) = self.guessing.worked() {
-            let (seconds, hurt) = (over.seconds(), over.hurt);
-            tracing::warn!(seconds, hurt, "wrong passwords no longer come too often");
-        }
-    }
-
-    /// A wrong one is not even listened to.
-    fn too_many(&self) {
-        if self.guessing.failed() {
-            tracing::warn!(
-                "callers log in with wrong passwords, too often for an instance or account: further \
-                 ones are refused for a while"
-            );
-        }
-    }
-
-    /// One more; how it is to be answered.
-    fn count(&self, caller: &str, opened: Opened) -> PasswordError {
-        let now = self.clock.now();
-        let caller = caller.into();
-        let mut counted = self.counted.lock().expect("no code panics under this lock");
-        let wrong = counted.entry(Guess { caller, opened }).or_default();
-        wrong.retain(|at| at.plus(REMEMBERED) > now);
-        match wrong.first() {
-            Some(oldest) if wrong.len() >= MOST_WRONG => PasswordError::TooManyWrong {
-                retry_after: self.clock.to_real(oldest.plus(REMEMBERED).since(now)),
-            },
-            _ => {
-                wrong.push(now);
-                PasswordError::Wrong
+                })
             }
         }
     }
@@ -190,6 +119,8 @@ mod tests {
     };
     use super::*;
 
+    const PEER: Peer = Peer::Uid(1000);
+
     fn of_user(instance: Option<InstanceId>) -> Login<'static> {
         Login::User {
             user: device(1),
@@ -200,8 +131,6 @@ mod tests {
 
     #[tokio::test]
     async fn the_password_is_that_of_the_named_instance_the_default_one_or_the_account() {
-        let process = Medium::new().start();
-        let check = |login, password| process.provider.check_password("", &login, password);
         let of = |principal, instance| {
             Ok(Wanted {
                 principal,
@@ -230,7 +159,10 @@ mod tests {
                 Err(PasswordError::Wrong),
             ),
         ] {
-            assert_eq!(check(login, password), expected, "{login:?} {password}");
+            // Another process each time: what is wrong too often waits.
+            let process = Medium::new().start();
+            let checked = process.provider.check_password(PEER, &login, password);
+            assert_eq!(checked.await, expected, "{login:?} {password}");
         }
     }
 
@@ -238,62 +170,45 @@ mod tests {
     async fn what_is_not_configured_is_said_so_however_often_it_is_tried() {
         let process = Medium::new().start();
         let nobodys = InstanceId::parse("33333333-3333-4333-8333-333333333333").unwrap();
-        for _ in 0..2 * MOST_WRONG {
+        for _ in 0..20 {
             for login in [
                 of_user(Some(nobodys)),
                 Login::Account {
                     email: "Ops@example.com",
                 },
             ] {
-                let checked = process.provider.check_password("", &login, MAIN_KEY);
-                assert_eq!(checked, Err(PasswordError::NotConfigured), "{login:?}");
+                let checked = process.provider.check_password(PEER, &login, MAIN_KEY);
+                assert_eq!(
+                    checked.await,
+                    Err(PasswordError::NotConfigured),
+                    "{login:?}"
+                );
             }
         }
-        let remembered = &process.provider.engine.wrong_passwords.counted;
-        assert!(remembered.lock().unwrap().is_empty());
     }
 
     #[tokio::test]
-    async fn after_five_wrong_ones_a_right_one_passes_and_others_are_not_concerned() {
+    async fn a_user_that_names_no_instance_opens_the_one_it_is_known_under_or_the_default() {
         let process = Medium::new().start();
-        let check = |caller: &str, login, password| {
-            process.provider.check_password(caller, &login, password)
+        let login = Login::User {
+            user: device(1),
+            instance: None,
+            known: Some(other()),
         };
-        for _ in 0..MOST_WRONG {
-            let wrong = check("a", of_user(None), "guess");
-            assert_eq!(wrong, Err(PasswordError::Wrong));
+        for (password, instance) in [(OTHER_KEY, other()), (MAIN_KEY, main())] {
+            let checked = process.provider.check_password(PEER, &login, password);
+            assert_eq!(checked.await.unwrap().instance, Some(instance));
         }
-        let refused = check("a", of_user(Some(main())), "guess");
-        assert!(matches!(refused, Err(PasswordError::TooManyWrong { .. })));
-        assert!(check("a", of_user(None), MAIN_KEY).is_ok());
-        for (caller, login) in [
-            ("b", of_user(None)),
-            ("a", of_user(Some(other()))),
-            ("a", Login::Account { email: EMAIL }),
-        ] {
-            assert_eq!(check(caller, login, "guess"), Err(PasswordError::Wrong));
+        for _ in 0..5 {
+            let checked = process.provider.check_password(PEER, &login, "guess");
+            assert_eq!(checked.await, Err(PasswordError::Wrong));
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_wrong_password_is_listened_to_again_when_the_oldest_is_a_minute_old() {
-        let clock = Clock::scaled(60);
-        let wrong = WrongPasswords::new(clock);
-        let count = || wrong.count("", Opened::Instance(main()));
-        assert_eq!(count(), PasswordError::Wrong);
-        clock.sleep(Duration::from_secs(30)).await;
-        for _ in 1..MOST_WRONG {
-            assert_eq!(count(), PasswordError::Wrong);
+        // They count for both.
+        for (instance, key) in [(main(), MAIN_KEY), (other(), OTHER_KEY)] {
+            let named = of_user(Some(instance));
+            let checked = process.provider.check_password(PEER, &named, key);
+            let at_once = std::time::Duration::from_millis(100);
+            assert!(tokio::time::timeout(at_once, checked).await.is_err());
         }
-        // In real time: half a minute of this clock.
-        for _ in 0..2 {
-            let PasswordError::TooManyWrong { retry_after } = count() else {
-                panic!("five were wrong within the minute")
-            };
-            assert_eq!(retry_after.as_millis().div_ceil(100), 5, "{retry_after:?}");
-        }
-        clock.sleep(Duration::from_secs(31)).await;
-        assert_eq!(count(), PasswordError::Wrong);
-        assert!(matches!(count(), PasswordError::TooManyWrong { .. }));
     }
 }

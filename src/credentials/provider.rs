@@ -20,7 +20,7 @@ use super::flights::{Ask, Boarded, Flight, Flights, Probing};
 use super::keeper;
 use super::mass_rejection::MassRejection;
 use super::pace::Pace;
-use super::password::WrongPasswords;
+use super::password_limit::PasswordLimit;
 use super::probes;
 use super::seal::Ring;
 use super::token_endpoint::TokenEndpoint;
@@ -371,7 +371,7 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
         store_condition: StoreCondition::default(),
         unsaved: Episode::new(),
         breakers: Breakers::new(store.clone(), settings.remember_rejected, clock),
-        wrong_passwords: WrongPasswords::new(clock),
+        password_limit: PasswordLimit::new(clock),
         contested: std::sync::Mutex::default(),
         unknown_keys: std::sync::Mutex::default(),
         stored_count: Default::default(),

@@ -24,6 +24,7 @@ use crate::damoov::routes::Route;
 use crate::damoov::user_changes::{self, Change};
 use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
+use crate::peer::Peer;
 use crate::principal::{InstanceId, Principal};
 use crate::proxy::head::Rejection;
 use crate::replay::{self, Content, Recorder};
@@ -34,6 +35,7 @@ const MOST_REGISTRATIONS: usize = 256;
 
 /// A call to an Auth endpoint.
 pub(super) struct AuthCall<'a> {
+    peer: Peer,
     endpoint: Endpoint,
     /// Where it goes, if it is forwarded.
     route: &'a Route,
@@ -44,6 +46,7 @@ pub(super) struct AuthCall<'a> {
 
 impl<'a> AuthCall<'a> {
     pub(super) fn new(
+        peer: Peer,
         endpoint: Endpoint,
         route: &'a Route,
         instance: Option<InstanceId>,
@@ -53,6 +56,7 @@ impl<'a> AuthCall<'a> {
             return Err(Rejection::Method.into());
         }
         Ok(AuthCall {
+            peer,
             endpoint,
             route,
             instance,
@@ -73,7 +77,7 @@ impl Path {
         let whole = read(content).await?;
         let reply = proxy
             .auth_endpoints
-            .answer(call.endpoint, call.instance, &whole)
+            .answer(call.peer, call.endpoint, call.instance, &whole)
             .await?;
         match reply {
             Reply::Answered {
@@ -103,6 +107,7 @@ impl Path {
             route,
             instance,
             mut request,
+            ..
         } = call;
         headers::clean_request(&mut request.headers, Authorization::Dropped);
         if let Some(instance) = instance {

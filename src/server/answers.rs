@@ -11,6 +11,7 @@ use http::Request;
 use hyper::body::Incoming;
 
 use super::{Answered, Handler};
+use crate::peer::Peer;
 
 /// How many places are kept that nobody needs now.
 const KEPT: usize = 64;
@@ -20,7 +21,7 @@ pub struct Answers<H, F> {
     /// Counted apart, for the connections.
     pub(super) counts: Rc<Counts>,
     handler: Rc<H>,
-    begin: fn(Rc<H>, Request<Incoming>) -> F,
+    begin: fn(Rc<H>, Peer, Request<Incoming>) -> F,
     free: Rc<Free<F>>,
 }
 
@@ -61,8 +62,8 @@ impl<H, F> Answers<H, F> {
     }
 
     /// Begins one.
-    pub(super) fn begin(&self, request: Request<Incoming>) -> UnderWay<F> {
-        let answer = (self.begin)(self.handler.clone(), request);
+    pub(super) fn begin(&self, peer: Peer, request: Request<Incoming>) -> UnderWay<F> {
+        let answer = (self.begin)(self.handler.clone(), peer, request);
         UnderWay::new(answer, self.free.clone())
     }
 }

@@ -44,10 +44,11 @@ pub(super) enum Acceptor {
     },
 }
 
-/// A connection between two runtimes: accepted on one, served on another.
+/// A connection between two runtimes: accepted on one, served on another. With the address that a TCP
+/// connection comes from.
 #[derive(Debug)]
 pub(super) enum Stream {
-    Tcp(std::net::TcpStream),
+    Tcp(std::net::TcpStream, IpAddr),
     Unix(unix::UnixStream),
 }
 
@@ -146,9 +147,9 @@ impl Acceptor {
     pub(super) async fn accept(&self) -> io::Result<Stream> {
         match self {
             Acceptor::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, from) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                stream.into_std().map(Stream::Tcp)
+                Ok(Stream::Tcp(stream.into_std()?, from.ip()))
             }
             Acceptor::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
@@ -174,10 +175,10 @@ impl Acceptor {
         match self {
             Acceptor::Tcp(listener) => {
                 let listener = listener.into_std()?;
-                while let Ok((stream, _)) = listener.accept() {
+                while let Ok((stream, from)) = listener.accept() {
                     stream.set_nonblocking(true)?;
                     stream.set_nodelay(true)?;
-                    backlog.push(Stream::Tcp(stream));
+                    backlog.push(Stream::Tcp(stream, from.ip()));
                 }
             }
             Acceptor::Unix { listener, .. } => {

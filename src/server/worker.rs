@@ -29,6 +29,7 @@ use super::joined::Joined;
 use super::listen::Stream;
 use super::patience::{Answering, Patience, Patient};
 use super::{Answered, Drained, Handler, Session, Stage};
+use crate::peer::Peer;
 use crate::telemetry::episode::Chain;
 
 /// Of a request's head, request line included; more is a 431.
@@ -38,6 +39,9 @@ const HEAD_LIMIT: usize = 16 * 1024;
 const FIELD_LIMIT: usize = 64;
 /// The longest piece of content on its way: hyper reads up to 400 KiB at once, if left to itself.
 const PIECE: usize = 64 * 1024;
+
+/// The uid of users that this system, or this namespace, has no number for.
+const NOBODY: u32 = 65_534;
 
 /// While the server drains, a head that has begun, or the first one of a connection, has this long.
 const LAST_HEAD: Duration = Duration::from_secs(1);
@@ -204,12 +208,12 @@ async fn serve<H, F>(
     let Connection { stream, place } = connection;
     // The descriptor is registered with this thread's runtime from here on.
     let ended = match stream {
-        Stream::Tcp(stream) => match TcpStream::from_std(stream) {
-            Ok(stream) => converse(stream, answers, stage).await,
+        Stream::Tcp(stream, from) => match TcpStream::from_std(stream) {
+            Ok(stream) => converse(Peer::at(from), stream, answers, stage).await,
             Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
         },
         Stream::Unix(stream) => match UnixStream::from_std(stream) {
-            Ok(stream) => converse(stream, answers, stage).await,
+            Ok(stream) => converse(user_of(&stream), stream, answers, stage).await,
             Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
         },
     };
@@ -219,13 +223,19 @@ async fn serve<H, F>(
     drop(place);
 }
 
-/// Serves one open connection, of whatever kind: answers request after request until the caller
+/// The user that connected to a unix socket.
+fn user_of(stream: &UnixStream) -> Peer {
+    Peer::Uid(stream.peer_cred().map_or(NOBODY, |user| user.uid()))
+}
+
+/// Serves one open connection of `peer`, of whatever kind: answers request after request until the caller
 /// leaves or the server drains; what follows a 101 is its session's.
 ///
 /// # Errors
 ///
 /// The connection broke, or what came is not HTTP.
 pub async fn converse<H, F>(
+    peer: Peer,
     stream: impl AsyncRead + AsyncWrite + Unpin,
     answers: Rc<Answers<H, F>>,
     mut stage: watch::Receiver<Stage>,
@@ -241,18 +251,20 @@ where
     let service = service_fn(|request| {
         let switched = switched.clone();
         let busy = patience.busy();
-        answers.begin(request).map(move |(mut answer, session)| {
-            if session.is_some() {
-                switched.set(session);
-            } else if counts.are_last.get() {
-                let close = HeaderValue::from_static("close");
-                answer.headers_mut().insert(header::CONNECTION, close);
-            }
-            Ok::<_, Infallible>(answer.map(|content| Answering {
-                content,
-                _busy: busy,
-            }))
-        })
+        answers
+            .begin(peer, request)
+            .map(move |(mut answer, session)| {
+                if session.is_some() {
+                    switched.set(session);
+                } else if counts.are_last.get() {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok::<_, Infallible>(answer.map(|content| Answering {
+                    content,
+                    _busy: busy,
+                }))
+            })
     });
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)

@@ -1,6 +1,7 @@
 //! Callers that log in by themselves, through the proxy.
 
 mod at_once;
+mod guesses;
 mod handed_out;
 mod hostile;
 mod logins;
