@@ -4,6 +4,7 @@
 
 mod places;
 mod readiness;
+mod unread;
 
 use std::convert::Infallible;
 use std::io;
@@ -26,6 +27,7 @@ pub use self::readiness::{Code, Condition, Engine, Running};
 
 use self::places::{Place, Places};
 use self::readiness::{Readiness, Report};
+use self::unread::Unread;
 
 use crate::error::Error;
 use crate::metrics::{Format, Metrics};
@@ -34,6 +36,8 @@ use crate::server::Stage;
 use crate::telemetry;
 use crate::telemetry::episode::{Chain, Episode};
 
+/// What there is.
+const PATHS: [&str; 4] = ["/livez", "/startupz", "/readyz", "/metrics"];
 /// From the first byte that could come to the last one of a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long accepting rests when the system is out of descriptors.
@@ -67,7 +71,6 @@ pub async fn serve(listener: TcpListener, status: Status<impl Engine>) {
     let failing = Episode::new();
     let mut places = Places::default();
     loop {
-        places.make_room().await;
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
@@ -104,7 +107,7 @@ async fn converse(stream: TcpStream, status: Arc<Answers<impl Engine>>, place: P
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Unread::new(stream)), service);
     if let Err(error) = connection.await {
         tracing::debug!(error = %Chain(&error), "a connection of the status listener broke");
     }
@@ -118,15 +121,16 @@ struct Answers<E> {
 
 impl<E: Engine> Answers<E> {
     async fn answer(&self, head: &http::request::Parts) -> Response<Bytes> {
-        if !matches!(head.method, Method::GET | Method::HEAD) {
-            let why = "use GET or HEAD\n".to_owned();
-            let mut refusal = answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", why);
-            let get = HeaderValue::from_static("GET, HEAD");
-            refusal.headers_mut().insert(header::ALLOW, get);
+        let path = head.uri.path();
+        let is_read = matches!(head.method, Method::GET | Method::HEAD);
+        if PATHS.contains(&path) && !is_read {
+            let mut refusal = Error::from(head::Rejection::Method).answer();
+            let allowed = HeaderValue::from_static("GET, HEAD");
+            refusal.headers_mut().insert(header::ALLOW, allowed);
             return refusal;
         }
         let Status { metrics, .. } = &self.status;
-        match head.uri.path() {
+        match path {
             // Probes come under any name: of a pod, of a service, of a load balancer's choice.
             "/livez" => Report::of(Vec::new(), Vec::new()).answer(),
             "/startupz" => self.readiness.started(&self.status).answer(),
@@ -284,9 +288,14 @@ mod tests {
     async fn nothing_but_get_and_head_and_nothing_but_its_own_paths() {
         let (status, _stage) = status(well());
         for method in [Method::POST, Method::DELETE, Method::TRACE] {
-            let answer = answered(&status, method, "/livez").await;
-            assert_eq!(answer.status(), 405);
-            assert_eq!(answer.headers()[header::ALLOW], "GET, HEAD");
+            for path in PATHS {
+                let answer = answered(&status, method.clone(), path).await;
+                assert_eq!(answer.status(), 405);
+                assert_eq!(answer.headers()[header::ALLOW], "GET, HEAD");
+                let said: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+                assert_eq!(said["Errors"][0]["Key"], "method_unknown");
+            }
+            assert_eq!(answered(&status, method, "/trips").await.status(), 404);
         }
         assert_eq!(
             answered(&status, Method::HEAD, "/livez").await.status(),
@@ -346,16 +355,117 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn whoever_says_nothing_gives_way_to_a_probe() {
-        let (address, _stage) = listening().await;
-        let mut silent = Vec::new();
-        for _ in 0..2 * places::MOST {
-            silent.push(TcpStream::connect(address).await.unwrap());
+    /// This many connections on which `said` was said, each read until `heard` is heard.
+    async fn connections(
+        address: SocketAddr,
+        count: usize,
+        said: &str,
+        heard: &str,
+    ) -> Vec<TcpStream> {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            // So that an answer that is not read is noticed soon.
+            socket.set_recv_buffer_size(4096).unwrap();
+            let mut stream = socket.connect(address).await.unwrap();
+            stream.write_all(said.as_bytes()).await.unwrap();
+            let mut so_far = String::new();
+            while !so_far.contains(heard) {
+                so_far.push(char::from(stream.read_u8().await.unwrap()));
+            }
+            all.push(stream);
         }
-        let answer = exchange(address, "GET /livez HTTP/1.1\r\nHost: x\r\n").await;
+        all
+    }
+
+    /// Whether the other side has closed it.
+    async fn is_closed(stream: &mut TcpStream) -> bool {
+        let moment = Duration::from_millis(20);
+        let read = tokio::time::timeout(moment, stream.read(&mut [0])).await;
+        read.is_ok_and(|read| read.unwrap_or(0) == 0)
+    }
+
+    const PROBE: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n";
+    const ASKED: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn who_asks_for_nothing_gives_way_to_a_probe() {
+        for (said, heard) in [("", ""), ("GET /livez HT", ""), (ASKED, "degraded\":[]}")] {
+            let (address, _stage) = listening().await;
+            let mut idle = connections(address, 2 * places::MOST, said, heard).await;
+            let answer = exchange(address, PROBE).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            // The oldest ones were closed, and no more than had to be.
+            assert!(is_closed(&mut idle[0]).await);
+            assert!(!is_closed(idle.last_mut().unwrap()).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_gives_way_while_there_is_room_and_the_silent_ones_do_first() {
+        let (address, _stage) = listening().await;
+        let mut used = connections(address, places::MOST - 1, ASKED, "degraded\":[]}").await;
+        let mut silent = connections(address, 1, "", "").await;
+        assert!(!is_closed(&mut silent[0]).await);
+        exchange(address, PROBE).await;
+        assert!(is_closed(&mut silent[0]).await);
+        for stream in &mut used {
+            stream.write_all(ASKED.as_bytes()).await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), b'H');
+        }
+    }
+
+    #[tokio::test]
+    async fn readers_that_read_nothing_give_way_too() {
+        let (address, _stage) = listening().await;
+        // More answers than the buffers of a connection take.
+        let asked = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(40);
+        let _unread = connections(address, places::MOST, &asked, "").await;
+        let answer = exchange(address, PROBE).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        // The oldest one was closed.
-        assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_holds_up_no_other_probe() {
+        let (sender, stage) = watch::channel(Stage::Serving);
+        let log = Log::open(telemetry::Format::Text).unwrap();
+        let engine = OnceLock::new();
+        assert!(engine.set(Hanging).is_ok());
+        let status = Status {
+            head: head::Settings::default(),
+            engine: Arc::new(engine),
+            metrics: Arc::default(),
+            stage,
+            log: log.lines().health(),
+        };
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, status));
+        let asked = "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
+        let _waiting = connections(address, 2 * places::MOST, asked, "").await;
+        let answer = exchange(address, PROBE).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        drop(sender);
+    }
+
+    /// Says nothing of itself, ever.
+    struct Hanging;
+
+    impl Engine for Hanging {
+        fn writable(&self) -> Result<(), store::Error> {
+            Ok(())
+        }
+
+        async fn report(&self) {
+            std::future::pending().await
+        }
+
+        fn unreachable(&self) -> Option<(&str, std::time::SystemTime)> {
+            None
+        }
+
+        async fn conditions(&self) -> Vec<(Code, String)> {
+            std::future::pending().await
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! The connections of the status listener: there are few places, and whoever holds one without asking
-//! for anything gives way. Knows nothing of what is asked.
+//! The connections of the status listener: there are few places, and a connection that holds one
+//! without asking for anything gives way to a new one. Knows nothing of what is asked.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,15 +7,18 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::task::{AbortHandle, JoinSet};
 
-/// So many connections at most.
+/// The most connections at a time.
 pub(super) const MOST: usize = 64;
 
 /// What one connection does now. Clones are of the same connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place(Arc<AtomicU8>);
 
+/// No head has been whole yet.
 const SILENT: u8 = 0;
+/// An answer is being made.
 const ANSWERING: u8 = 1;
+/// The last answer has been made: it is being read, or the connection is idle.
 const ANSWERED: u8 = 2;
 
 /// Connections, the oldest first.
@@ -48,24 +51,18 @@ impl Drop for Answering {
 }
 
 impl Places {
-    /// Returns once there is room for one more. The oldest connection that never had a whole head is
-    /// closed for it, else the oldest one that has none now.
-    pub(super) async fn make_room(&mut self) {
-        while self.taken.len() >= MOST {
-            let of = |state| self.taken.iter().position(|(place, _)| place.is(state));
-            if let Some(oldest) = of(SILENT).or_else(|| of(ANSWERED)) {
-                self.taken[oldest].1.abort();
-            }
-            self.someone_leaves().await;
-        }
-    }
-
-    /// Serves one more connection.
+    /// Serves one more connection. If all places are taken, the oldest connection that never had a
+    /// whole head is closed for it, else the oldest one that has none now, else the oldest one.
     pub(super) fn take(
         &mut self,
         place: Place,
         conversation: impl Future<Output = ()> + Send + 'static,
     ) {
+        if self.taken.len() >= MOST {
+            let of = |state| self.taken.iter().position(|(place, _)| place.is(state));
+            let oldest = of(SILENT).or_else(|| of(ANSWERED)).unwrap_or(0);
+            self.taken.remove(oldest).1.abort();
+        }
         let handle = self.tasks.spawn(conversation);
         self.taken.push((place, handle));
     }

@@ -42,7 +42,7 @@ async fn limit(proxy: &Proxy) {
 }
 
 #[tokio::test]
-async fn of_a_thousand_guesses_at_once_six_are_compared() {
+async fn however_many_guesses_come_one_a_second_is_compared() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;
     let guess = login("guess");
@@ -50,7 +50,7 @@ async fn of_a_thousand_guesses_at_once_six_are_compared() {
     let guessing = (0..50).map(async |_| {
         let mut wire = Wire::to(&proxy).await;
         let mut answers = Vec::new();
-        for _ in 0..20 {
+        while began.elapsed() < Duration::from_secs(2) {
             answers.push(wire.ask(&guess).await);
         }
         answers
@@ -59,7 +59,8 @@ async fn of_a_thousand_guesses_at_once_six_are_compared() {
     let took = began.elapsed();
     let wrong = answers.iter().filter(|one| one.status() == 401).count();
     let seconds = usize::try_from(took.as_secs()).unwrap();
-    assert!((5..=6 + seconds).contains(&wrong), "{wrong} in {took:?}");
+    assert!((5..=5 + seconds).contains(&wrong), "{wrong} in {took:?}");
+    assert!(answers.len() > 500, "{} in {took:?}", answers.len());
     for answer in answers.iter().filter(|one| one.status() != 401) {
         let said = (
             answer.status(),
@@ -121,18 +122,20 @@ async fn a_peer_has_one_place_and_another_one_gets_its_turn() {
         () = honest => {}
     }
 
-    // Between two comparisons: one of each address waits, and eight of all.
-    let mut waiting = Vec::new();
-    for number in 0..16 {
-        let mut wire = from(&format!("127.0.0.{}", 10 + number / 2), &proxy).await;
-        wire.write(login("guess")).await;
-        waiting.push(wire);
+    // One of each address waits, and eight of all.
+    for (addresses, places) in [(4, 4), (12, 8)] {
+        let guesses = (0..24).map(async |number| {
+            let address = format!("127.0.0.{}", 10 + number % addresses);
+            let mut wire = from(&address, &proxy).await;
+            wire.ask(login("guess")).await.status()
+        });
+        let answers = join_all(guesses).await;
+        let compared = answers.iter().filter(|status| **status == 401).count();
+        let refused = answers.iter().filter(|status| **status == 429).count();
+        assert_eq!(compared + refused, 24);
+        // Those whose turn comes before the last one has asked leave their places.
+        assert!((places..=places + 2).contains(&compared), "{compared}");
     }
-    let answers = join_all(waiting.iter_mut().map(Wire::message)).await;
-    let refused = answers.iter().filter(|one| one.status() == 429).count();
-    assert!((6..=8).contains(&refused), "{refused} of 16");
-    let compared = answers.iter().filter(|one| one.status() == 401).count();
-    assert_eq!(compared + refused, 16);
 }
 
 #[tokio::test]
