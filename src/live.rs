@@ -9,6 +9,7 @@ mod frames;
 mod message;
 mod query;
 mod session;
+mod watch;
 
 use std::mem;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use http::header::{self, HeaderMap};
 use http::{Response, StatusCode};
 
 use crate::auth_endpoints::ANYBODY;
-use crate::auth_endpoints::handed_out::HandedOut;
+use crate::auth_endpoints::handed_out::{self, HandedOut};
 use crate::credentials::{self, Credentials, Got, Need, Provider, Wanted};
 use crate::error::Error;
 use crate::headers::{self, Passed};
@@ -112,6 +113,7 @@ impl Live {
         // Whoever cannot be read cannot be given a token.
         head.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
         headers::attach_upgrade(&mut head.headers);
+        keeps_own_tokens(&head)?;
         let (answer, passed) = match &wanted {
             None => (self.switcher.ask(target, &head).await?, Passed::AsItCame),
             Some(wanted) => self.ask_for(wanted, target, &mut head).await?,
@@ -181,6 +183,17 @@ impl Live {
             .replays
             .get_or_create(&ReplayLabels { result })
             .inc();
+    }
+}
+
+/// What is left of a handshake carries no token of ours: clients that cannot set Authorization use
+/// other fields. Those in the query are replaced.
+fn keeps_own_tokens(head: &upstream::Head) -> Result<(), naming::Error> {
+    let mut fields = head.headers.values();
+    let in_fields = fields.any(|value| handed_out::is_within(value.as_bytes()));
+    match in_fields || query::holds_own_token(head.target.query()) {
+        true => Err(naming::Error::BearerOurs),
+        false => Ok(()),
     }
 }
 

@@ -57,6 +57,9 @@ pub enum Invalid {
     Ours,
 }
 
+/// How many bytes of an access token tell that it is the proxy's own.
+pub const MARK: usize = mint::HEADER.len();
+
 /// Whether an access token of the proxy's own, or what claims to be one, stands anywhere in a text.
 pub fn is_within(text: &[u8]) -> bool {
     memchr::memmem::find(text, mint::HEADER.as_bytes()).is_some()

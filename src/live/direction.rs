@@ -12,7 +12,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until};
 
-use super::frames::{self, CloseCode, Head, Kind, NotAFrame, Sender};
+use super::frames::{self, CloseCode, Head, Kind, Mask, NotAFrame, Sender};
+use super::watch::Watch;
 
 /// The longest text that is collected. The heads of its frames may come to as much again.
 const TEXT_LIMIT: usize = 64 * 1024;
@@ -32,6 +33,10 @@ pub(super) struct Direction<R, W> {
     out: BytesMut,
     /// Of the last frame in `out`, so many bytes are still to come.
     rest: u64,
+    /// How they are masked, from the next one on.
+    mask: Mask,
+    /// Looks for tokens of the proxy's own in what a caller says.
+    watch: Watch,
     /// The last data frame in `out` is not the end of its message.
     in_message: bool,
     /// Frames of a text message that were not passed on.
@@ -46,6 +51,8 @@ pub(super) struct Direction<R, W> {
 pub(super) enum Text {
     /// A text message is held, and [`Direction::text`] has it.
     Whole,
+    /// A caller says something else first.
+    Binary,
     /// One that is longer than [`TEXT_LIMIT`].
     TooLong,
     /// Nothing follows a Close or the end of the connection.
@@ -61,6 +68,9 @@ pub(super) enum Broken {
     /// What came is not WebSocket.
     #[error("not a frame of WebSocket")]
     Frame,
+    /// A token of the proxy's own would have reached the API.
+    #[error("a token of the proxy's own")]
+    OwnToken,
 }
 
 impl From<NotAFrame> for Broken {
@@ -109,6 +119,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
             read: BytesMut::from(read),
             out: BytesMut::new(),
             rest: 0,
+            mask: Mask::default(),
+            watch: Watch::default(),
             in_message: false,
             held: BytesMut::new(),
             text: Vec::new(),
@@ -118,23 +130,24 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
 
     /// Passes everything on until nothing follows, then says so to the other end. What is held goes
     /// first, but not into the midst of another frame.
-    pub(super) async fn relay(&mut self) -> io::Result<()> {
+    pub(super) async fn relay(&mut self) -> Result<(), Broken> {
         if !self.held.is_empty() {
             self.finish_frame().await?;
             self.release();
         }
         loop {
-            self.pass();
+            self.pass()?;
             self.flush().await?;
             if !self.fill().await? {
                 self.move_on(self.read.len());
                 self.flush().await?;
-                return self.to.shutdown().await;
+                return Ok(self.to.shutdown().await?);
             }
         }
     }
 
-    /// Passes everything on but text: the first whole text message is held.
+    /// Passes everything on but text: the first whole text message is held. Of a caller it must be the
+    /// first message at all, and what it left unfinished goes nowhere.
     pub(super) async fn next_text(&mut self) -> Result<Text, Broken> {
         loop {
             self.finish_frame().await?;
@@ -142,9 +155,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
                 match Head::parse(&self.read)? {
                     Some(head) => break head,
                     None if self.fill().await? => {}
-                    None => return Ok(Text::End),
+                    None => return Ok(self.ended()),
                 }
             };
+            let is_callers = self.sender == Sender::Caller;
             if !head.is_allowed_to(self.sender) {
                 return Err(Broken::Frame);
             }
@@ -152,14 +166,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
                 // One message begins within another.
                 Kind::Text | Kind::Binary if !self.held.is_empty() => return Err(Broken::Frame),
                 Kind::Text => true,
-                Kind::Continuation => !self.held.is_empty(),
+                Kind::Continuation if !self.held.is_empty() => true,
+                Kind::Continuation if is_callers => return Err(Broken::Frame),
+                Kind::Binary if is_callers => return Ok(Text::Binary),
                 Kind::Close => {
-                    self.release();
+                    match self.sender {
+                        Sender::Caller => self.discard(),
+                        Sender::Upstream => self.release(),
+                    }
                     self.pass_head(&head);
                     self.finish_frame().await?;
                     return Ok(Text::End);
                 }
-                Kind::Binary | Kind::Control => false,
+                Kind::Continuation | Kind::Binary | Kind::Control => false,
             };
             if !is_text {
                 self.pass_head(&head);
@@ -174,7 +193,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
             let end = head.size + head.length as usize;
             while self.read.len() < end {
                 if !self.fill().await? {
-                    return Ok(Text::End);
+                    return Ok(self.ended());
                 }
             }
             self.hold(&head, end);
@@ -182,6 +201,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
                 return Ok(Text::Whole);
             }
         }
+    }
+
+    /// Nothing follows. What a caller began to say may hold a token that nobody has replaced.
+    fn ended(&mut self) -> Text {
+        if self.sender == Sender::Caller {
+            self.discard();
+            self.read.clear();
+        }
+        Text::End
     }
 
     /// What the message that is held says.
@@ -234,7 +262,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         &mut self,
         error: Option<Vec<u8>>,
         close: Option<CloseCode>,
-    ) -> io::Result<()> {
+    ) -> Result<(), Broken> {
         self.finish_frame().await?;
         if let Some(error) = error.filter(|_| !self.in_message) {
             self.push_text(error);
@@ -259,41 +287,56 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
     }
 
     /// Passes on the rest of the frame under way and nothing behind it.
-    async fn finish_frame(&mut self) -> io::Result<()> {
+    async fn finish_frame(&mut self) -> Result<(), Broken> {
         loop {
-            self.pass_rest();
+            self.pass_rest()?;
             self.flush().await?;
             if self.rest == 0 {
                 return Ok(());
             }
             if !self.fill().await? {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
         }
     }
 
     /// Passes on all that was read, but for a head that is not whole.
-    fn pass(&mut self) {
+    fn pass(&mut self) -> Result<(), Broken> {
         loop {
-            self.pass_rest();
+            self.pass_rest()?;
             if self.rest > 0 {
-                return;
+                return Ok(());
             }
             match Head::parse(&self.read) {
                 Ok(Some(head)) => self.pass_head(&head),
-                Ok(None) => return,
+                Ok(None) => return Ok(()),
                 // Whoever reads it may make of it what it likes; there is no boundary any more.
-                Err(_) => self.rest = u64::MAX,
+                Err(_) => {
+                    self.rest = u64::MAX;
+                    self.mask = Mask::default();
+                }
             }
         }
     }
 
-    fn pass_rest(&mut self) {
+    fn pass_rest(&mut self) -> Result<(), Broken> {
         let read = self.read.len() as u64;
-        let passed = self.rest.min(read);
-        self.rest -= passed;
         // Not more than was read, which is a usize.
-        self.move_on(passed as usize);
+        let passed = self.rest.min(read) as usize;
+        if self.sender == Sender::Caller && passed > 0 {
+            let piece = self.mask.unmasked(&self.read[..passed]);
+            if self.watch.finds(piece) {
+                // The frame has no end any more, and nothing may follow it.
+                self.out.clear();
+                self.read.clear();
+                self.rest = 0;
+                return Err(Broken::OwnToken);
+            }
+            self.mask.advance(passed);
+        }
+        self.rest -= passed as u64;
+        self.move_on(passed);
+        Ok(())
     }
 
     fn move_on(&mut self, length: usize) {
@@ -303,6 +346,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
     fn pass_head(&mut self, head: &Head) {
         self.move_on(head.size);
         self.rest = head.length;
+        self.mask = head.mask();
         if !matches!(head.kind(), Kind::Close | Kind::Control) {
             self.in_message = !head.is_final();
         }

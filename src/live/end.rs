@@ -8,6 +8,7 @@ use serde_json::json;
 use super::direction::Broken;
 use super::frames::CloseCode;
 use crate::error::Error;
+use crate::principal::naming;
 
 /// Why it ends.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) enum End {
     Late,
     /// The caller's first message is too long.
     TooLong,
+    /// The caller's first message is no text.
+    Binary,
 }
 
 impl From<Broken> for End {
@@ -65,6 +68,16 @@ impl End {
             End::Broken(Broken::Frame) => (None, CloseCode::Protocol),
             End::Late => (None, CloseCode::Policy),
             End::TooLong => (None, CloseCode::Size),
+            End::Binary => (None, CloseCode::Unsupported),
+            // Upstream's direction stands within a message; its connection alone ends.
+            End::Broken(Broken::OwnToken) => {
+                let error = Error::from(naming::Error::BearerOurs);
+                return Goodbye {
+                    error: Some(message(&error)),
+                    to_caller: Some(code(error.refusal().status)),
+                    to_upstream: None,
+                };
+            }
             End::Refused(error) => (Some(message(error)), code(error.refusal().status)),
         };
         Goodbye {

@@ -12,6 +12,23 @@ pub(super) use tungstenite::protocol::frame::coding::CloseCode;
 /// The longest content of a control frame (RFC 6455 §5.5).
 const CONTROL_LIMIT: u64 = 125;
 
+/// What the content of a frame is masked with; nothing, unless a head says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mask([u8; 4]);
+
+impl Mask {
+    /// What `content` says, the mask's first byte being for its first one.
+    pub(super) fn unmasked(self, content: &[u8]) -> impl Iterator<Item = u8> {
+        let mask = self.0.into_iter().cycle();
+        content.iter().zip(mask).map(|(byte, mask)| byte ^ mask)
+    }
+
+    /// Goes on behind `length` bytes.
+    pub(super) fn advance(&mut self, length: usize) {
+        self.0.rotate_left(length % 4);
+    }
+}
+
 /// Whose frames these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sender {
@@ -86,13 +103,12 @@ impl Head {
 
     /// Appends what `content`, some of the frame's from its beginning on, says.
     pub(super) fn unmask(&self, content: &[u8], text: &mut Vec<u8>) {
-        match self.header.mask {
-            Some(mask) => {
-                let mask = mask.iter().cycle();
-                text.extend(content.iter().zip(mask).map(|(byte, mask)| byte ^ mask));
-            }
-            None => text.extend_from_slice(content),
-        }
+        text.extend(self.mask().unmasked(content));
+    }
+
+    /// How its content is masked.
+    pub(super) fn mask(&self) -> Mask {
+        Mask(self.header.mask.unwrap_or_default())
     }
 }
 

@@ -9,6 +9,10 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::principal::InstanceId;
 
+/// What the proxy reads of an `authenticate`. Servers differ in whether the case of a name matters:
+/// where a name may be read as one of these, it is that one.
+const NAMES: [&str; 3] = ["type", "access_token", "instance_id"];
+
 /// A message of the type `authenticate`. Its fields keep their values byte for byte.
 #[derive(Debug)]
 pub(super) struct Authenticate<'m>(BTreeMap<String, &'m RawValue>);
@@ -25,7 +29,17 @@ pub(super) enum Answer {
 impl<'m> Authenticate<'m> {
     /// The message, if it is one.
     pub(super) fn read(text: &'m [u8]) -> Option<Authenticate<'m>> {
-        let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(text).ok()?;
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        let mut fields: BTreeMap<String, &RawValue> = serde_json::from_slice(text).ok()?;
+        for name in NAMES {
+            let is_it = |other: &String| other.eq_ignore_ascii_case(name);
+            let exact = fields.get(name).copied();
+            let last = fields.iter().rfind(|(other, _)| is_it(other));
+            if let Some(value) = exact.or(last.map(|(_, value)| *value)) {
+                fields.retain(|other, _| !is_it(other));
+                fields.insert(name.to_owned(), value);
+            }
+        }
         let kind = fields.get("type").copied().and_then(string);
         (kind.as_deref() == Some("authenticate")).then_some(Authenticate(fields))
     }
@@ -114,6 +128,8 @@ mod tests {
             r#"{"type":"authenticate"}"#,
             r#" { "x": [1], "type" : "authenticate" } "#,
             r#"{"type":"\u0061uthenticate"}"#,
+            r#"{"Type":"authenticate"}"#,
+            "\u{feff}{\"type\":\"authenticate\"}",
         ] {
             assert!(
                 Authenticate::read(message.as_bytes()).is_some(),
@@ -155,6 +171,20 @@ mod tests {
             let read = Authenticate::read(text.as_bytes()).unwrap();
             assert_eq!(read.access_token().as_deref(), token, "{text}");
         }
+    }
+
+    #[test]
+    fn no_spelling_of_a_name_escapes() {
+        let message = r#"{"TYPE":"authenticate","Access_Token":"a","ACCESS_TOKEN":"b","access_token":"c",
+            "access_token":"d","Instance_Id":"main"}"#;
+        let read = Authenticate::read(message.as_bytes()).unwrap();
+        assert_eq!(read.access_token().as_deref(), Some("d"));
+        assert_eq!(
+            with(message, None),
+            json!({"type": "authenticate", "access_token": "new", "instance_id": MAIN})
+        );
+        let other = r#"{"type":"echo","Type":"authenticate"}"#;
+        assert!(Authenticate::read(other.as_bytes()).is_none());
     }
 
     #[test]

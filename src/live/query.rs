@@ -3,6 +3,7 @@
 
 use http::uri::{InvalidUri, PathAndQuery};
 
+use crate::auth_endpoints::handed_out;
 use crate::damoov::routes::decoded;
 
 const NAME: &[u8] = b"token";
@@ -25,6 +26,12 @@ pub(super) fn with_token(target: &PathAndQuery, token: &str) -> Result<PathAndQu
         })
         .collect();
     PathAndQuery::try_from(format!("{}?{}", target.path(), query.join("&")))
+}
+
+/// Whether a token of the proxy's own stands anywhere else in the query.
+pub(super) fn holds_own_token(query: Option<&str>) -> bool {
+    let mut others = parts(query).filter(|part| !is_token(part));
+    others.any(|part| handed_out::is_within(&decoded(part).collect::<Vec<_>>()))
 }
 
 fn parts(query: Option<&str>) -> impl Iterator<Item = &str> {

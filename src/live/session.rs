@@ -17,6 +17,7 @@ use super::direction::{Direction, Movement, Text};
 use super::end::{End, Goodbye};
 use super::frames::Sender;
 use super::message::{Answer, Authenticate};
+use super::watch::holds_own_token;
 use crate::credentials::{self, Credentials, Need, Wanted};
 use crate::error::Error;
 use crate::metrics::ReplayResult;
@@ -151,12 +152,13 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
             .map_err(|_| End::Late)??;
         match text {
             Text::Whole => {}
+            Text::Binary => return Err(End::Binary),
             Text::TooLong => return Err(End::TooLong),
             Text::End => return Ok(()),
         }
         let text = self.up.text().to_vec();
         let Some(message) = Authenticate::read(&text) else {
-            return Ok(());
+            return keeps_own_tokens(&text);
         };
         self.up.discard();
         let wanted = self.named(message.access_token()).await?;
@@ -227,6 +229,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
     ) -> Result<Option<Answer>, End> {
         let named = |name: &str| self.live.provider.instance_named(name);
         let message = message.with(credentials.token(), credentials.instance(), named);
+        keeps_own_tokens(&message)?;
         self.up.push_text(message);
         self.up.flush().await?;
         let answered = async {
@@ -239,7 +242,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
                         self.down.release();
                     }
                     Text::TooLong => self.down.release_too_long(),
-                    Text::End => return Ok(None),
+                    // A caller's alone is an end.
+                    Text::Binary | Text::End => return Ok(None),
                 }
             }
         };
@@ -261,6 +265,14 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
             )
         })
         .await;
+    }
+}
+
+/// The message has no token of the proxy's own in it.
+fn keeps_own_tokens(message: &[u8]) -> Result<(), End> {
+    match holds_own_token(message) {
+        true => Err(End::Refused(naming::Error::BearerOurs.into())),
+        false => Ok(()),
     }
 }
 

@@ -67,14 +67,137 @@ async fn after_any_other_error_or_a_close_the_caller_is_heard_at_once() {
     }
 }
 
+/// A frame as a caller sends it, masked by zeros; short.
+fn frame(first: u8, content: &str) -> Vec<u8> {
+    let length = content.len() as u16;
+    let head = [&[first, 0xfe][..], &length.to_be_bytes(), &[0; 4]].concat();
+    [&head[..], content.as_bytes()].concat()
+}
+
 #[tokio::test]
-async fn what_a_caller_said_of_a_first_message_before_it_left_passes_as_it_was() {
+async fn of_a_first_message_without_an_end_nothing_passes() {
+    let scene = Scene::new().await;
+    let ours = scene.handed_out(1).await;
     let damoov = crate::harness::damoov().await;
-    let (_proxy, mut caller, mut api) = handshake::bytes(&damoov).await;
-    let pieces = b"\x01\x81\0\0\0\0[\x80\x81\0\0";
-    caller.write(pieces).await;
-    caller.close_half().await;
-    assert_eq!(api.rest().await, pieces);
+    let token = format!("{{\"type\":\"authenticate\",\"access_token\":\"{ours}\"");
+    let cut = frame(0x81, &format!("{token}}}"));
+    let close = b"\x88\x82\0\0\0\0\x03\xe8";
+    for (said, heard) in [
+        (frame(0x01, &token), &b""[..]),
+        ([frame(0x01, &token), frame(0x00, ",")].concat(), b""),
+        ([frame(0x01, &token), close.to_vec()].concat(), close),
+        (cut[..cut.len() - 2].to_vec(), b""),
+        (cut[..1].to_vec(), b""),
+    ] {
+        let (_proxy, mut caller, mut api) = handshake::bytes(&damoov).await;
+        caller.write(&said).await;
+        caller.close_half().await;
+        assert_eq!(api.rest().await, heard, "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_message_that_is_no_text_is_refused() {
+    let scene = Scene::new().await;
+    let ours = scene.handed_out(1).await;
+    let token = json!({"type": "authenticate", "access_token": ours}).to_string();
+    let damoov = crate::harness::damoov().await;
+    for (said, code) in [
+        (frame(0x82, &token), 1003_u16),
+        (frame(0x02, "{"), 1003),
+        // The end of a message that never began, and one within another.
+        (frame(0x80, &token), 1002),
+        ([frame(0x01, "{"), frame(0x82, &token)].concat(), 1002),
+        ([frame(0x01, "{"), frame(0x81, &token)].concat(), 1002),
+        // As if it were compressed.
+        (frame(0xc1, &token), 1002),
+    ] {
+        let (_proxy, mut caller, mut api) = handshake::bytes(&damoov).await;
+        caller.write(&said).await;
+        let close = [&[0x88, 2][..], &code.to_be_bytes()].concat();
+        assert_eq!(caller.take(4).await, close, "{said:?}");
+        caller.close().await;
+        let goodbye = api.rest().await;
+        assert_eq!((goodbye.len(), goodbye[0]), (8, 0x88), "a Close, no more");
+    }
+    let mut session = scene.connect(LIVE, &[]).await;
+    session.send(Message::Binary(token.into())).await;
+    assert_eq!(session.close_code().await, 1003);
+    scene.logs_none_of(&[&ours]);
+}
+
+#[tokio::test]
+async fn a_token_of_ours_anywhere_else_ends_the_session_before_the_api_has_it() {
+    let scene = Scene::new().await;
+    let ours = scene.handed_out(1).await;
+    let escaped = ours.replacen('e', "\\u0065", 1);
+    let authenticate = json!({"type": "authenticate", "token": ours}).to_string();
+    for first in [
+        authenticate.as_str(),
+        &json!({"type": "subscribe", "token": format!("Bearer {ours}")}).to_string(),
+        &format!("{{\"type\":\"subscribe\",\"a\":[\"{escaped}\"]}}"),
+        &ours,
+    ] {
+        let mut session = scene.session().await;
+        session.send(Message::text(first)).await;
+        let error = session.json().await;
+        assert_eq!(error["code"], 400, "{error}");
+        assert!(!error.to_string().contains(&ours));
+        assert_eq!(session.close_code().await, 1008);
+    }
+    assert!(scene.heard("/live").is_empty());
+
+    // Later messages pass unread, but for that.
+    let again = json!({"type": "authenticate", "access_token": ours}).to_string();
+    let (start, end) = again.split_at(60);
+    for frames in [
+        vec![(again.as_str(), OpCode::Data(Data::Text), true)],
+        vec![(again.as_str(), OpCode::Data(Data::Binary), true)],
+        vec![
+            (start, OpCode::Data(Data::Text), false),
+            (end, OpCode::Data(Data::Continue), true),
+        ],
+    ] {
+        let mut session = scene.session().await;
+        session.authenticate().await;
+        session
+            .hears(&["authenticated", "welcome", "subscribed"])
+            .await;
+        session.say(json!({"type": "echo"})).await;
+        session.hears(&["echo"]).await;
+        for (text, opcode, last) in frames {
+            let frame = Frame::message(text.to_owned(), opcode, last);
+            session.send(Message::Frame(frame)).await;
+        }
+        assert_eq!(session.json().await["code"], 400);
+        assert_eq!(session.close_code().await, 1008);
+    }
+    let heard = scene.authenticates();
+    assert_eq!(heard.len(), 3, "one a session");
+    assert!(!format!("{heard:?}").contains(&ours[..80]));
+    scene.logs_none_of(&[&ours]);
+}
+
+#[tokio::test]
+async fn every_spelling_of_a_tokens_name_is_replaced() {
+    let scene = Scene::new().await;
+    let ours = scene.handed_out(1).await;
+    for message in [
+        format!(
+            "{{\"type\":\"authenticate\",\"access_token\":\"a.b\",\"access_token\":\"{ours}\"}}"
+        ),
+        format!(
+            "{{\"Type\":\"authenticate\",\"Access_Token\":\"{ours}\",\"ACCESS_TOKEN\":\"{ours}\"}}"
+        ),
+        format!("\u{feff}{{\"type\":\"authenticate\",\"\\u0061ccess_token\":\"{ours}\"}}"),
+    ] {
+        let mut session = scene.connect(LIVE, &[]).await;
+        session.send(Message::text(message)).await;
+        session.hears(&["authenticated"]).await;
+    }
+    let heard = scene.authenticates();
+    assert_eq!(heard.len(), 3);
+    assert!(!format!("{heard:?}").contains(&ours));
 }
 
 #[tokio::test]
@@ -291,11 +414,11 @@ async fn what_is_no_authenticate_passes_untouched_with_all_that_follows() {
         "{\"type\":\"echo\",\"x\":\"\\u00e9\"}",
     ] {
         let mut session = scene.connect(LIVE, &[]).await;
+        session.send(Message::text(odd)).await;
+        assert_eq!(session.message().await, Some(Message::text(odd)));
         let binary = Message::Binary(vec![7; 100_000].into());
         session.send(binary.clone()).await;
         assert_eq!(session.message().await, Some(binary));
-        session.send(Message::text(odd)).await;
-        assert_eq!(session.message().await, Some(Message::text(odd)));
         session
             .say(json!({"type": "authenticate", "access_token": "a.b.c"}))
             .await;

@@ -329,3 +329,23 @@ async fn sessions_have_their_share_of_the_connections_to_a_host() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_token_of_ours_in_an_odd_place_of_a_handshake_is_refused() {
+    let scene = Scene::new().await;
+    let ours = scene.handed_out(1).await;
+    let device = user(1).to_string();
+    let named = ("DeviceToken", &*device);
+    let protocols = format!("bearer, {ours}");
+    for (target, field) in [
+        (LIVE, ("Sec-WebSocket-Protocol", &*protocols)),
+        (LIVE, ("X-Access-Token", &*ours)),
+        (&format!("{LIVE}?access_token={ours}"), ("X-Own", "1")),
+        (&format!("{LIVE}?a=%65{}", &ours[1..]), ("X-Own", "1")),
+    ] {
+        let refused = scene.refused(target, &[named, field]).await;
+        assert_eq!(refused, (400, "bad_request".to_owned()));
+    }
+    assert!(scene.handshakes().is_empty());
+    scene.logs_none_of(&[&ours]);
+}
