@@ -33,6 +33,7 @@
 //! | [`secret`] | a string that cannot be printed; `secret::file`: who may read or write a file of one | know HTTP |
 //! | [`clock`] | monotonic moments, wall-clock timestamps, the time scale of tests | |
 //! | [`alarm`] | timers that are not moved for every request | |
+//! | [`stillness`] | who is still in an exchange, and since when | know callers or upstreams |
 //! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
 //! | [`auth_endpoints`] | logins and refreshes answered, registrations kept; `handed_out`: tokens of our own | hold state of its own, send anything |
 //! | [`peer`] | who is at the other end of a connection: an address or a uid | |
@@ -60,7 +61,7 @@
 //! naming, upstream → headers            upstream → metrics            server → signals
 //! auth_endpoints → credentials, damoov, clock
 //! admin → proxy (head; which host fails), error, metrics, credentials (what they report), store (whether it is writable), telemetry
-//! server, proxy, replay, upstream → alarm
+//! server, proxy, replay, upstream → alarm       server, proxy, upstream → stillness
 //! credentials → store, damoov, upstream (settings, how hosts are dialed), secret, metrics, clock
 //! store → principal, clock              store, credentials, upstream, server, replay → telemetry::episode
 //! ```
@@ -118,6 +119,7 @@ pub mod server;
 pub mod signals;
 #[cfg(feature = "simulator")]
 pub mod simulator;
+pub mod stillness;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

@@ -21,7 +21,9 @@ use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::io::{AsyncRead, AsyncWrite};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -31,8 +33,9 @@ pub use self::stage::{Begun, Ending, Stage};
 pub use self::worker::converse;
 
 use self::listen::{Acceptor, Socket, Stream};
-use self::worker::Worker;
+use self::worker::{Timeouts, Worker};
 use crate::peer::Peer;
+use crate::stillness::Stillness;
 use crate::telemetry::episode::Episode;
 use crate::{live, proxy};
 
@@ -61,6 +64,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Worker threads; at least 1.
     pub threads: usize,
+    /// A caller that takes nothing of what it is given for so long is not waited for.
+    pub stall_timeout: Duration,
 }
 
 /// One place to listen.
@@ -101,9 +106,37 @@ pub trait Handler: Sized + 'static {
         request: Request<Incoming>,
     ) -> impl Future<Output = Answered<Self>> + 'static;
 
+    /// Who is still in an answer that did not end at once; its caller's waits are noted there.
+    fn stillness(content: &Self::Content) -> Option<&Rc<Stillness>> {
+        let _ = content;
+        None
+    }
+
+    /// A caller left unread what it was given for `stall_timeout`; its connection is reset.
+    fn caller_stalled(&self) {}
+
     /// Ends what goes on after its caller has left. Called once, when nothing is left to answer.
     fn finish(&self) -> impl Future<Output = ()>;
 }
+
+/// A caller's end of a connection.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Lets the caller see an error, not an end, when this is dropped, if that can be told apart.
+    fn abort(&self) {}
+}
+
+impl Transport for TcpStream {
+    /// By a reset; what the caller has not taken is given up.
+    fn abort(&self) {
+        // It fails only if there is no connection left to reset.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Transport for UnixStream {}
+
+/// In memory.
+impl Transport for DuplexStream {}
 
 /// What is spoken on a connection after HTTP.
 pub trait Session: 'static {
@@ -227,7 +260,10 @@ pub async fn serve<H: Handler>(
                 number,
                 new_handler.clone(),
                 stage.clone(),
-                settings.drain_timeout,
+                Timeouts {
+                    drain: settings.drain_timeout,
+                    stall: settings.stall_timeout,
+                },
             )
         })
         .collect::<io::Result<Vec<_>>>()?;
@@ -381,6 +417,8 @@ mod tests {
     use tokio::sync::Notify;
     use tokio::task::JoinHandle;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     /// Says which thread answers; waits, or panics, where the path says so.
     struct Porter(Arc<Doors>);
 
@@ -467,6 +505,7 @@ mod tests {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(60),
             threads: 2,
+            stall_timeout: SECOND,
         }
     }
 
@@ -554,7 +593,7 @@ mod tests {
             drop(caller);
             answers
         };
-        let porter = Rc::new(super::answers(Porter(Arc::default())));
+        let porter = Rc::new(super::answers(Porter(Arc::default()), SECOND));
         let peer = Peer::Uid(0);
         let (served, answers) = tokio::join!(converse(peer, stream, porter, stage), calling);
         served.unwrap();

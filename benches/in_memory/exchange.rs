@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
 use damoov_proxy::damoov::auth;
 use damoov_proxy::peer::Peer;
@@ -121,7 +122,8 @@ impl Exchanges {
                 }
             });
             proxy.dialed = tokio::sync::mpsc::unbounded_channel().1;
-            let answers = Rc::new(server::answers(Path::new(proxy.proxy.clone())));
+            let path = Path::new(proxy.proxy.clone());
+            let answers = Rc::new(server::answers(path, Duration::from_secs(60)));
             let (caller, stream) = tokio::io::duplex(64 * 1024);
             let (stage, watched) = watch::channel(Stage::Serving);
             tokio::task::spawn_local(async move {

@@ -33,7 +33,7 @@ use crate::{auth_endpoints, credentials, replay, server, upstream};
 /// The whole file.
 pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settings {
     top.refuse_later(&["caller", "tls", "admin"]);
-    let server = server(top, sources);
+    let mut server = server(top, sources);
     if top.count("instance") + top.count("account") == 0 {
         top.refuse_missing(
             "an [[instance]] or [[account]]",
@@ -49,6 +49,7 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
     let upstream = top.table("upstream", |upstream| {
         self::upstream(upstream, sources, server.threads)
     });
+    server.stall_timeout = upstream.settings.stall_timeout;
     Settings {
         hosts: top.list("hosts", shape::host),
         allowed_origins: top.list("allowed_origins", shape::web_origin),
@@ -116,6 +117,8 @@ fn server(top: &mut Section<'_>, sources: &SecretSources<'_>) -> server::Setting
                 .get("threads", integer(1..=1024))
                 .unwrap_or_else(cores)
         }),
+        // `[upstream]` says it for both sides.
+        stall_timeout: MINUTE,
     }
 }
 

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
@@ -20,6 +21,8 @@ const KEPT: usize = 64;
 pub struct Answers<H, F> {
     /// Counted apart, for the connections.
     pub(super) counts: Rc<Counts>,
+    /// How long a caller may take nothing of them.
+    pub(super) stall_timeout: Duration,
     handler: Rc<H>,
     begin: fn(Rc<H>, Peer, Request<Incoming>) -> F,
     free: Rc<Free<F>>,
@@ -45,10 +48,14 @@ pub(super) struct UnderWay<F> {
     free: Rc<Free<F>>,
 }
 
-/// The answers of `handler`.
-pub fn answers<H: Handler>(handler: H) -> Answers<H, impl Future<Output = Answered<H>> + 'static> {
+/// The answers of `handler`, to callers that take something of them every `stall_timeout`.
+pub fn answers<H: Handler>(
+    handler: H,
+    stall_timeout: Duration,
+) -> Answers<H, impl Future<Output = Answered<H>> + 'static> {
     Answers {
         counts: Rc::default(),
+        stall_timeout,
         handler: Rc::new(handler),
         begin: H::handle,
         free: Rc::new(Free(RefCell::default())),

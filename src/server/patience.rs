@@ -1,8 +1,9 @@
-//! How long a caller's connection may be silent. hyper has one limit for a slow head and for an
-//! idle connection; callers with pools need a longer one for the latter, or they meet resets. Knows
-//! when a request begins and ends, nothing of what is in it.
+//! How long a caller's connection may be silent, and how long it may leave unread what it is given.
+//! hyper has one limit for a slow head and for an idle connection; callers with pools need a longer
+//! one for the latter, or they meet resets. It has none for writes. Knows when a request begins and
+//! ends, nothing of what is in it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,8 +14,10 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::Handler;
 use super::answers::Counts;
 use crate::alarm::Alarm;
+use crate::stillness::{Side, Stillness};
 
 /// From the first byte that could come to the last one of a head.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,6 +59,15 @@ impl Phase {
     }
 }
 
+/// Why what was written to a caller must not look whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// The caller does not read.
+    Stalled,
+    /// Its answer was broken off, and nothing but the end of the connection would say where it ends.
+    Unmarked,
+}
+
 /// The phase of one connection, shared by its stream and its answers.
 #[derive(Clone, Debug)]
 pub(super) struct Patience(Rc<State>);
@@ -63,6 +75,9 @@ pub(super) struct Patience(Rc<State>);
 #[derive(Debug)]
 struct State {
     phase: Cell<Phase>,
+    /// Of the answer that is being given, if it did not end at once.
+    stillness: RefCell<Option<Rc<Stillness>>>,
+    cut: Cell<Option<Cut>>,
     /// The worker's.
     counts: Rc<Counts>,
 }
@@ -72,6 +87,8 @@ impl Patience {
     pub(super) fn new(counts: Rc<Counts>) -> Patience {
         Patience(Rc::new(State {
             phase: Cell::new(Phase::Head { until: None }),
+            stillness: RefCell::default(),
+            cut: Cell::default(),
             counts,
         }))
     }
@@ -79,6 +96,11 @@ impl Patience {
     /// Whether a head is on its way, or the very first one is awaited.
     pub(super) fn awaits_a_head(&self) -> bool {
         matches!(self.0.phase.get(), Phase::Head { .. })
+    }
+
+    /// Whether the connection is to be reset.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        self.0.cut.get()
     }
 
     /// A head is complete; what this returns is to be dropped when its answer has ended.
@@ -96,26 +118,48 @@ pub(super) struct Busy(Patience);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let State { phase, counts } = &*self.0.0;
+        let State {
+            phase,
+            stillness,
+            counts,
+            ..
+        } = &*self.0.0;
         phase.set(Phase::Idle { until: None });
+        drop(stillness.take());
         counts.under_way.set(counts.under_way.get() - 1);
         counts.ended.set(counts.ended.get() + 1);
     }
 }
 
-/// A caller's stream whose reads fail when the patience with it ends.
+impl Busy {
+    /// The answer does not end at once: how its caller reads it is noted from now on.
+    fn watch(&self, stillness: &Rc<Stillness>) {
+        let mut watched = self.0.0.stillness.borrow_mut();
+        if watched.is_none() {
+            *watched = Some(stillness.clone());
+        }
+    }
+}
+
+/// A caller's stream whose reads and writes fail when the patience with it ends.
 pub(super) struct Patient<S> {
     stream: S,
     patience: Patience,
-    /// Looked at only while a read waits.
+    /// How long nothing of what is written may be taken.
+    stall_timeout: Duration,
+    /// Since when a write waits for the caller.
+    blocked: Option<Instant>,
+    /// Looked at only while a read or a write waits.
     timer: Alarm,
 }
 
 impl<S> Patient<S> {
-    pub(super) fn new(stream: S, patience: Patience) -> Patient<S> {
+    pub(super) fn new(stream: S, patience: Patience, stall_timeout: Duration) -> Patient<S> {
         Patient {
             stream,
             patience,
+            stall_timeout,
+            blocked: None,
             timer: Alarm::new(Instant::now() + HEAD_TIMEOUT),
         }
     }
@@ -123,6 +167,48 @@ impl<S> Patient<S> {
     /// The stream, which nobody is impatient with any more.
     pub(super) fn into_inner(self) -> S {
         self.stream
+    }
+
+    /// What became of a write. One that waits fails once nothing was taken for too long, or if its
+    /// exchange is to end.
+    fn written<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        match written {
+            Poll::Ready(written) => {
+                if self.blocked.is_some() {
+                    self.caller_reads();
+                }
+                Poll::Ready(written)
+            }
+            Poll::Pending => self.wait_for_the_caller(context).map(Err),
+        }
+    }
+
+    #[cold]
+    fn caller_reads(&mut self) {
+        self.blocked = None;
+        if let Some(stillness) = &*self.patience.0.stillness.borrow() {
+            stillness.moved(Side::Caller);
+        }
+    }
+
+    #[cold]
+    fn wait_for_the_caller(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let State { stillness, cut, .. } = &*self.patience.0;
+        let since = *self.blocked.get_or_insert_with(Instant::now);
+        if let Some(stillness) = &*stillness.borrow() {
+            stillness.waits(Side::Caller, since, context);
+            if stillness.is_ended() {
+                cut.set(Some(Cut::Unmarked));
+                return Poll::Ready(io::ErrorKind::ConnectionAborted.into());
+            }
+        }
+        ready!(self.timer.poll(since + self.stall_timeout, context));
+        cut.set(Some(Cut::Stalled));
+        Poll::Ready(io::ErrorKind::TimedOut.into())
     }
 }
 
@@ -155,7 +241,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(written, context)
     }
 
     fn poll_write_vectored(
@@ -163,7 +250,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.written(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -171,29 +259,41 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.written(flushed, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let shut_down = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.written(shut_down, context)
     }
 }
 
 /// An answer's content that keeps its connection busy until it has ended.
-pub(super) struct Answering<C> {
-    pub(super) content: C,
-    pub(super) _busy: Busy,
+pub(super) struct Answering<H: Handler> {
+    pub(super) content: H::Content,
+    pub(super) busy: Busy,
+    /// Whether the end of the connection alone says where the content ends (RFC 9112 §6.3): to HTTP/1.0,
+    /// where no length is known.
+    pub(super) is_unmarked: bool,
 }
 
-impl<C: Body + Unpin> Body for Answering<C> {
-    type Data = C::Data;
-    type Error = C::Error;
+impl<H: Handler> Body for Answering<H> {
+    type Data = <H::Content as Body>::Data;
+    type Error = <H::Content as Body>::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<C::Data>, C::Error>>> {
-        Pin::new(&mut self.content).poll_frame(context)
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = Pin::new(&mut self.content).poll_frame(context);
+        if let Some(stillness) = H::stillness(&self.content) {
+            self.busy.watch(stillness);
+        }
+        if self.is_unmarked && matches!(frame, Poll::Ready(Some(Err(_)))) {
+            self.busy.0.0.cut.set(Some(Cut::Unmarked));
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -210,6 +310,8 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+    const STALL: Duration = Duration::from_secs(60);
+
     async fn silence(patient: &mut Patient<tokio::io::DuplexStream>) -> Duration {
         let before = Instant::now();
         let error = patient.read_u8().await.unwrap_err();
@@ -221,7 +323,7 @@ mod tests {
     async fn a_slow_head_is_cut_from_its_first_byte_and_an_idle_connection_later() {
         let (mut caller, stream) = duplex(64);
         let patience = Patience::new(Rc::default());
-        let mut patient = Patient::new(stream, patience.clone());
+        let mut patient = Patient::new(stream, patience.clone(), STALL);
         caller.write_all(b"GE").await.unwrap();
         patient.read_u16().await.unwrap();
         assert_eq!(silence(&mut patient).await, HEAD_TIMEOUT);
@@ -239,9 +341,62 @@ mod tests {
     async fn a_request_that_is_being_answered_may_take_any_time() {
         let (_caller, stream) = duplex(64);
         let patience = Patience::new(Rc::default());
-        let mut patient = Patient::new(stream, patience.clone());
+        let mut patient = Patient::new(stream, patience.clone(), STALL);
         let _busy = patience.busy();
         let hour = Duration::from_secs(3600);
         assert!(tokio::time::timeout(hour, patient.read_u8()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_takes_nothing_is_cut_and_one_that_takes_a_little_is_not() {
+        let (mut caller, stream) = duplex(64);
+        let patience = Patience::new(Rc::default());
+        let mut patient = Patient::new(stream, patience.clone(), STALL);
+        let _busy = patience.busy();
+        let start = Instant::now();
+        let reading = async {
+            for _ in 0..10 {
+                tokio::time::sleep(STALL - Duration::from_millis(1)).await;
+                caller.read_u8().await.unwrap();
+            }
+        };
+        let writing = async {
+            let error = patient.write_all(&[0; 1024]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        };
+        tokio::join!(reading, writing);
+        let taken = 10 * (STALL - Duration::from_millis(1));
+        assert_eq!(start.elapsed(), taken + STALL);
+        assert_eq!(patience.cut(), Some(Cut::Stalled));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_exchange_knows_since_when_its_caller_takes_nothing_and_can_be_ended() {
+        let (mut caller, stream) = duplex(64);
+        let patience = Patience::new(Rc::default());
+        let mut patient = Patient::new(stream, patience.clone(), STALL);
+        let stillness = Rc::<Stillness>::default();
+        let busy = patience.busy();
+        busy.watch(&stillness);
+        patient.write_all(&[0; 64]).await.unwrap();
+        assert_eq!(stillness.stillest(), None);
+        let second = Duration::from_secs(1);
+        let since = Instant::now();
+        let more = tokio::time::timeout(second, patient.write_all(b"more"));
+        assert!(more.await.is_err());
+        assert_eq!(stillness.stillest(), Some((since, Side::Caller)));
+        caller.read_exact(&mut [0; 32]).await.unwrap();
+        patient.write_all(&[0; 32]).await.unwrap();
+        assert_eq!(stillness.stillest(), None);
+
+        let ending = async {
+            tokio::time::sleep(second).await;
+            stillness.end();
+        };
+        let (more, ()) = tokio::join!(patient.write_all(b"more"), ending);
+        assert_eq!(more.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        drop(busy);
+        let more = tokio::time::timeout(second, patient.write_all(b"more"));
+        assert!(more.await.is_err(), "the next answer is another exchange's");
     }
 }

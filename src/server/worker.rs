@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::header::{self, HeaderValue};
+use http::{Request, Version};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalRuntime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -27,8 +28,8 @@ use tokio::time::timeout;
 use super::answers::{Answers, answers};
 use super::joined::Joined;
 use super::listen::Stream;
-use super::patience::{Answering, Patience, Patient};
-use super::{Answered, Drained, Handler, Session, Stage};
+use super::patience::{Answering, Cut, Patience, Patient};
+use super::{Answered, Drained, Handler, Session, Stage, Transport};
 use crate::peer::Peer;
 use crate::telemetry::episode::Chain;
 
@@ -37,14 +38,24 @@ const HEAD_LIMIT: usize = 16 * 1024;
 
 /// Fields of a request's head; more is a 431.
 const FIELD_LIMIT: usize = 64;
-/// The longest piece of content on its way: hyper reads up to 400 KiB at once, if left to itself.
-const PIECE: usize = 64 * 1024;
+/// The longest piece of content that is read of a caller, and how much may lie unwritten before more is
+/// asked for. hyper takes 400 KiB, if left to itself; of either direction there are two such pieces.
+const PIECE: usize = 32 * 1024;
 
 /// The uid of users that this system, or this namespace, has no number for.
 const NOBODY: u32 = 65_534;
 
 /// While the server drains, a head that has begun, or the first one of a connection, has this long.
 const LAST_HEAD: Duration = Duration::from_secs(1);
+
+/// How long a worker waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    /// For its last answers.
+    pub(super) drain: Duration,
+    /// For a caller that takes nothing.
+    pub(super) stall: Duration,
+}
 
 /// A worker's thread as the accept loops see it.
 #[derive(Debug)]
@@ -81,7 +92,7 @@ impl Worker {
         number: usize,
         new_handler: impl Fn() -> H + Send + 'static,
         stage: watch::Receiver<Stage>,
-        drain_timeout: Duration,
+        timeouts: Timeouts,
     ) -> io::Result<Worker> {
         let (connections, handed) = mpsc::unbounded_channel();
         let (ending, ended) = oneshot::channel();
@@ -99,7 +110,7 @@ impl Worker {
                     Err(error) => return drop(report.send(Err(error))),
                 };
                 drop(report.send(Ok(())));
-                let drained = runtime.block_on(run(new_handler, handed, stage, drain_timeout));
+                let drained = runtime.block_on(run(new_handler, handed, stage, timeouts));
                 drop(runtime);
                 // Nobody waits for it if the server was dropped.
                 let _ = ending.send(drained);
@@ -147,9 +158,9 @@ async fn run<H: Handler>(
     new_handler: impl Fn() -> H,
     mut handed: mpsc::UnboundedReceiver<Connection>,
     mut stage: watch::Receiver<Stage>,
-    drain_timeout: Duration,
+    timeouts: Timeouts,
 ) -> Drained {
-    let answers = Rc::new(answers(new_handler()));
+    let answers = Rc::new(answers(new_handler(), timeouts.stall));
     let counts = answers.counts.clone();
     let mut serving = JoinSet::new();
     let mut leaving = stage.clone();
@@ -180,7 +191,7 @@ async fn run<H: Handler>(
     tokio::select! {
         () = drained => {}
         _ = stage.wait_for(|stage| *stage == Stage::Stopping) => {}
-        () = tokio::time::sleep(drain_timeout) => {}
+        () = tokio::time::sleep(timeouts.drain) => {}
     }
     // Before the connections are dropped, which ends their answers in another way.
     Drained {
@@ -236,7 +247,7 @@ fn user_of(stream: &UnixStream) -> Peer {
 /// The connection broke, or what came is not HTTP.
 pub async fn converse<H, F>(
     peer: Peer,
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl Transport,
     answers: Rc<Answers<H, F>>,
     mut stage: watch::Receiver<Stage>,
 ) -> hyper::Result<()>
@@ -246,11 +257,12 @@ where
 {
     let counts = &answers.counts;
     let patience = Patience::new(counts.clone());
-    let stream = Patient::new(Joined(stream), patience.clone());
+    let stream = Patient::new(Joined(stream), patience.clone(), answers.stall_timeout);
     let switched: Rc<Cell<Option<H::Session>>> = Rc::default();
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         let switched = switched.clone();
         let busy = patience.busy();
+        let is_old = request.version() == Version::HTTP_10;
         answers
             .begin(peer, request)
             .map(move |(mut answer, session)| {
@@ -260,9 +272,10 @@ where
                     let close = HeaderValue::from_static("close");
                     answer.headers_mut().insert(header::CONNECTION, close);
                 }
-                Ok::<_, Infallible>(answer.map(|content| Answering {
+                Ok::<_, Infallible>(answer.map(|content| Answering::<H> {
+                    is_unmarked: is_old && content.size_hint().exact().is_none(),
                     content,
-                    _busy: busy,
+                    busy,
                 }))
             })
     });
@@ -275,7 +288,7 @@ where
     let mut watched = stage.clone();
     let mut draining = pin!(watched.wait_for(|stage| *stage >= Stage::Draining));
     let mut will_be_woken = false;
-    let ended = poll_fn(|cx| {
+    let mut ended = poll_fn(|cx| {
         // The stage first, so that an answer ready at the same time says `Connection: close`. Once it
         // is waited for, a look at whether it has changed is enough. An error means that nobody can
         // say anything any more: drain, too.
@@ -287,26 +300,35 @@ where
         Pin::new(&mut connection).poll(cx).map(Some)
     })
     .await;
-    match ended {
-        Some(ended) => ended?,
-        None => {
-            counts.are_last.set(true);
-            // What has come is read first: a request that is on its way is answered, and whoever has
-            // just connected gets to send one.
-            let beginning = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-                Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                Poll::Pending if patience.awaits_a_head() => Poll::Pending,
-                Poll::Pending => Poll::Ready(None),
-            });
-            match Box::pin(timeout(LAST_HEAD, beginning)).await {
-                Ok(Some(ended)) => ended?,
-                Ok(None) | Err(_) => {
-                    Pin::new(&mut connection).graceful_shutdown();
-                    (&mut connection).await?;
-                }
-            }
-        }
+    if ended.is_none() {
+        counts.are_last.set(true);
+        // What has come is read first: a request that is on its way is answered, and whoever has just
+        // connected gets to send one.
+        let beginning = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if patience.awaits_a_head() => Poll::Pending,
+            Poll::Pending => Poll::Ready(None),
+        });
+        ended = Box::pin(timeout(LAST_HEAD, beginning))
+            .await
+            .unwrap_or(None);
     }
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    if let Some(cut) = patience.cut() {
+        if cut == Cut::Stalled {
+            answers.handler().caller_stalled();
+        }
+        let Joined(stream) = connection.into_parts().io.into_inner().into_inner();
+        stream.abort();
+        return ended;
+    }
+    ended?;
     if let Some(session) = switched.take() {
         let parts = connection.into_parts();
         let Joined(stream) = parts.io.into_inner().into_inner();
