@@ -48,11 +48,21 @@ impl Alarm {
 impl Alarms {
     /// One for somebody who waits until `deadline` to begin with.
     pub fn lend(&self, deadline: Instant) -> Lent<'_> {
-        let known = self.0.borrow_mut().pop();
         Lent {
-            alarm: Some(known.unwrap_or_else(|| Alarm::new(deadline))),
+            alarm: Some(self.take(deadline)),
             to: self,
         }
+    }
+
+    /// One to keep until it is put back.
+    pub fn take(&self, deadline: Instant) -> Alarm {
+        let known = self.0.borrow_mut().pop();
+        known.unwrap_or_else(|| Alarm::new(deadline))
+    }
+
+    /// Takes one back.
+    pub fn put(&self, alarm: Alarm) {
+        self.0.borrow_mut().push(alarm);
     }
 
     /// What `future` comes to, or none where that is not before `deadline`.

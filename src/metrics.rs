@@ -11,9 +11,10 @@ mod tally;
 pub use exposition::Format;
 pub use histogram::Histogram;
 pub use labels::{
-    Freshness, Grant, GrantLabel, HostLabel, LogLabels, LogTarget, LookupLabels, Method, Outcome,
-    RenewalLabels, RenewalResult, ReplayLabels, ReplayResult, RequestLabels, RouteLabel,
-    StatusClass, StoreLabels, StoreOperation, StoreResult, Trigger,
+    CutLabels, CutReason, Freshness, Grant, GrantLabel, HostLabel, LogLabels, LogTarget,
+    LookupLabels, Method, Outcome, RenewalLabels, RenewalResult, ReplayLabels, ReplayResult,
+    RequestLabels, RouteLabel, Stalled, StatusClass, StoreLabels, StoreOperation, StoreResult,
+    Trigger,
 };
 pub use registrar::Registered;
 pub use tally::Tally;
@@ -76,6 +77,8 @@ pub struct Metrics {
     pub replay_memory_bytes: Registered<Gauge<i64, AtomicI64>>,
     /// Connections to the upstream hosts.
     pub upstream_connections: Registered<Gauge>,
+    /// Answers that were broken off because one side was still.
+    pub answers_cut: Registered<Family<CutLabels, Counter>>,
     /// Callers' connections that have switched to WebSocket.
     pub live_connections: Registered<Gauge>,
     /// Access events dropped because the log takes none.
@@ -201,6 +204,11 @@ impl Metrics {
                 "upstream_connections",
                 "Open connections to the hosts of the API",
                 Gauge::default(),
+            ),
+            answers_cut: r.add(
+                "answers_cut",
+                "Answers that were broken off because the API sent nothing, or the caller read nothing",
+                complete(Family::default()),
             ),
             live_connections: r.add(
                 "live_connections",

@@ -37,11 +37,12 @@ use crate::damoov::user_changes::Change;
 use crate::error::Error;
 use crate::headers::{self, Authorization, Passed};
 use crate::live::{self, Live};
-use crate::metrics::{Metrics, ReplayLabels, ReplayResult, Tally};
+use crate::metrics::{CutLabels, CutReason, Metrics, ReplayLabels, ReplayResult, Stalled, Tally};
 use crate::peer::Peer;
 use crate::principal::naming::{self, Bearer};
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
 use crate::telemetry::access::{AccessLog, AccessWriter};
+use crate::telemetry::seldom::Seldom;
 use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::switch::Switcher;
 use crate::upstream::{self, Hosts, Target};
@@ -101,6 +102,7 @@ pub struct Proxy {
     live: Arc<Live>,
     metrics: Arc<Metrics>,
     access: AccessLog,
+    unread: Seldom,
     /// The label of requests that no route was found for.
     no_route: Arc<str>,
 }
@@ -143,6 +145,7 @@ impl Proxy {
             response_timeout: settings.response_timeout,
             limits: Limits {
                 connect_timeout: settings.connect_timeout,
+                stall_timeout: settings.stall_timeout,
                 idle_timeout: settings.idle_timeout,
                 max_connections: (settings.max_connections / parts.workers.max(1)).max(1),
             },
@@ -154,6 +157,7 @@ impl Proxy {
             live: Arc::new(live),
             metrics: parts.metrics,
             access: parts.access,
+            unread: Seldom::new(),
             no_route,
         })
     }
@@ -451,6 +455,23 @@ impl Path {
             Some(failure) => Error::Content(failure),
             None => Error::Upstream(proxy.targets[host].failed(error)),
         })
+    }
+
+    /// A caller took nothing of its answer for `stall_timeout`.
+    pub(crate) fn left_unread(&self) {
+        let proxy = &*self.proxy;
+        let labels = CutLabels {
+            stalled: Stalled::Caller,
+            reason: CutReason::Timeout,
+        };
+        proxy.metrics.answers_cut.get_or_create(&labels).inc();
+        if let Some(answers) = proxy.unread.happened() {
+            tracing::warn!(
+                answers,
+                "callers do not read their answers: their connections are reset"
+            );
+        }
+        tracing::debug!("a caller did not read its answer");
     }
 
     fn count(&self, result: ReplayResult) {

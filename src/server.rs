@@ -162,6 +162,14 @@ impl Handler for proxy::Path {
         self.answer(peer, request)
     }
 
+    fn stillness(content: &Self::Content) -> Option<&Rc<Stillness>> {
+        content.stillness()
+    }
+
+    fn caller_stalled(&self) {
+        self.left_unread();
+    }
+
     async fn finish(&self) {
         self.registered().await;
     }

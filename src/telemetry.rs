@@ -6,6 +6,7 @@ pub mod episode;
 mod line;
 mod lost;
 mod output;
+pub mod seldom;
 mod writer;
 
 use std::env;

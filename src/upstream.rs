@@ -210,6 +210,12 @@ pub enum Broken {
     /// Writing failed.
     #[error("writing failed")]
     Write(#[source] io::Error),
+    /// The API was still for `stall_timeout`.
+    #[error("the answer stopped")]
+    Stalled,
+    /// It was still, and somebody else needed the connection.
+    #[error("the answer gave way to another request")]
+    GaveWay,
     /// The request's own content failed, or is not as long as announced.
     #[error("the content of the request is not whole")]
     Content,

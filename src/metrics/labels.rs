@@ -296,6 +296,35 @@ label!(
     }
 );
 
+/// Labels of `answers_cut_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CutLabels {
+    /// Who was still.
+    pub stalled: Stalled,
+    /// Why that was not waited for any longer.
+    pub reason: CutReason,
+}
+
+label!(
+    /// Who is still while an answer is on its way.
+    Stalled {
+        /// The API sends nothing.
+        Upstream = "upstream",
+        /// The caller reads nothing.
+        Caller = "caller",
+    }
+);
+
+label!(
+    /// Why an answer is broken off.
+    CutReason {
+        /// `stall_timeout` is over.
+        Timeout = "timeout",
+        /// Somebody else needed the connection.
+        GaveWay = "gave_way",
+    }
+);
+
 /// Labels of `log_lines_lost_total`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LogLabels {
@@ -350,6 +379,17 @@ impl Bounded for RenewalLabels {
             }
         }
         all
+    }
+}
+
+impl Bounded for CutLabels {
+    fn all() -> Vec<CutLabels> {
+        let of = |&stalled| {
+            CutReason::ALL
+                .iter()
+                .map(move |&reason| CutLabels { stalled, reason })
+        };
+        Stalled::ALL.iter().flat_map(of).collect()
     }
 }
 

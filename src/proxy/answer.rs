@@ -2,6 +2,7 @@
 //! content that the caller gets. Asks for nothing to be renewed or sent.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::damoov::envelope::Envelope;
 use crate::headers::{self, Passed};
 use crate::live;
+use crate::stillness::Stillness;
 use crate::upstream::{Broken, Error, pool};
 
 /// The longest answer that is looked into for a 401.
@@ -242,10 +244,21 @@ impl Received {
 }
 
 impl Content {
-    fn new(source: Source, in_flight: Option<InFlight>) -> Content {
+    fn new(mut source: Source, in_flight: Option<InFlight>) -> Content {
+        if let Source::Api(content) = &mut source {
+            content.pass_on();
+        }
         Content {
             source,
             _in_flight: in_flight,
+        }
+    }
+
+    /// Who is still in the exchange, if it did not end at once.
+    pub(crate) fn stillness(&self) -> Option<&Rc<Stillness>> {
+        match &self.source {
+            Source::Api(content) => content.stillness(),
+            Source::Whole(_) => None,
         }
     }
 

@@ -16,6 +16,11 @@ use super::{Error, Listener};
 /// Connections that the system completes before they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// What the system keeps for a caller beside what it has sent and the caller has not read, in bytes. It
+/// would keep megabytes, and wake the worker only once a third of them was read: a caller that reads
+/// slowly would look as if it did not read.
+const UNSENT: u32 = 64 * 1024;
+
 /// Packets that begin a connection (SYN without ACK in byte 13 of the TCP header) are dropped, in the
 /// words of the Berkeley packet filter.
 const NO_SYN: [SockFilter; 5] = [
@@ -209,6 +214,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     )?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // Accepted connections take it over.
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(Socket::Tcp(socket.into()))

@@ -181,6 +181,7 @@ mod tests {
     async fn through_a_pool(hosts: &Hosts) -> Result<Bytes, upstream::Error> {
         let limits = Limits {
             connect_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(5),
             max_connections: 1,
         };

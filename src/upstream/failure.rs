@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime};
 use rustls::{AlertDescription, CertificateError, PeerMisbehaved};
 
 use super::{Broken, Error};
+use crate::stillness::Side;
 use crate::telemetry::episode::{Chain, Episode};
+use crate::telemetry::seldom::Seldom;
 
 /// A host that answers here and there is told of again only after this much quiet.
 const QUIET: Duration = Duration::from_secs(10);
@@ -33,6 +35,7 @@ pub(crate) struct Condition {
     connecting: Episode,
     answering: Episode,
     full: Episode,
+    giving_way: Seldom,
 }
 
 /// What keeps a host from being reached.
@@ -104,6 +107,7 @@ impl Condition {
             connecting: Episode::new(),
             answering: Episode::ending_after(QUIET),
             full: Episode::ending_after(QUIET),
+            giving_way: Seldom::new(),
         }
     }
 
@@ -147,6 +151,25 @@ impl Condition {
             let host = &*self.name;
             tracing::warn!(host, %cause, "a host of the API does not answer as it should");
         }
+    }
+
+    /// All connections were in use, and an answer was broken off because this side had been still for
+    /// longest.
+    pub(crate) fn gave_way(&self, side: Side) {
+        let host = &*self.name;
+        let still = match side {
+            Side::Upstream => "the API",
+            Side::Caller => "its caller",
+        };
+        if let Some(answers) = self.giving_way.happened() {
+            tracing::warn!(
+                host,
+                still,
+                answers,
+                "all connections to a host of the API are in use: answers that stand still give way"
+            );
+        }
+        tracing::debug!(host, still, "an answer gave way to another request");
     }
 
     /// A connection came about.

@@ -9,6 +9,7 @@ mod outgoing;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 
 pub(super) use self::buffers::Buffers;
 
+use self::buffers::LargeReads;
 use self::content::Decoder;
 use self::outgoing::Outgoing;
 use super::connect::Stream;
@@ -35,9 +37,10 @@ use crate::headers::Framing;
 /// What is read at once, to begin with: room for the head and content of most answers.
 const FIRST_READ: usize = 8 * 1024;
 /// What is read at once of long content, to begin with.
-const LONG_READ: usize = 64 * 1024;
+const LONG_READ: usize = 32 * 1024;
 /// What is read at once of long content that comes faster than that: fewer and larger writes to the
-/// caller are worth half of the time that the system spends on them.
+/// caller are worth half of the time that the system spends on them. A caller that does not read keeps
+/// it in memory, so that only a few answers at once are read so.
 const LONGEST_READ: usize = 256 * 1024;
 /// An API that has answered and then takes nothing more of the request for so long does not want
 /// the rest. Longer than a caller may pause.
@@ -75,6 +78,8 @@ pub(super) struct Content<P> {
     largest: usize,
     /// None once the connection has ended or was taken.
     source: Option<Source<P>>,
+    /// Held by answers of which more than [`LONG_READ`] is read at once.
+    large: Option<LargeReads>,
     /// What is still to be told.
     failure: Option<Broken>,
 }
@@ -96,7 +101,10 @@ enum Source<P> {
         stream: ReadHalf<Stream>,
         read: BytesMut,
         answered: oneshot::Sender<()>,
-        _place: Rc<P>,
+        /// Bytes of the request that were written.
+        written: Rc<Cell<u64>>,
+        buffers: Rc<Buffers>,
+        place: Rc<P>,
     },
 }
 
@@ -183,6 +191,7 @@ impl Connection {
                     },
                     false => self.read_on(outgoing, place),
                 }),
+                large: None,
                 failure: None,
             };
             Ok(answer.map(|()| content))
@@ -195,20 +204,27 @@ impl Connection {
         B: Body<Data = Bytes> + Unpin + 'static,
         P: 'static,
     {
-        let Wire { stream, read, .. } = *self.0;
+        let Wire {
+            stream,
+            read,
+            buffers,
+        } = *self.0;
         let (stream, rest) = tokio::io::split(stream);
         let place = Rc::new(place);
-        let shared = place.clone();
+        let written = Rc::<Cell<u64>>::default();
+        let shared = (place.clone(), written.clone());
         let (answered, told) = oneshot::channel();
         tokio::task::spawn_local(async move {
-            let _place = shared;
-            send_rest(outgoing, rest, told).await;
+            let (_place, written) = shared;
+            send_rest(outgoing, rest, told, &written).await;
         });
         Source::Half {
             stream,
             read,
             answered,
-            _place: place,
+            written,
+            buffers,
+            place,
         }
     }
 }
@@ -233,10 +249,16 @@ async fn send_rest<B: Body<Data = Bytes> + Unpin>(
     mut outgoing: Outgoing<B>,
     mut stream: WriteHalf<Stream>,
     mut answered: oneshot::Receiver<()>,
+    written: &Cell<u64>,
 ) {
+    let sending = poll_fn(|cx| {
+        let sent = outgoing.poll(&mut stream, cx);
+        written.set(outgoing.total());
+        sent
+    });
     let mut sent = tokio::select! {
         biased;
-        sent = poll_fn(|cx| outgoing.poll(&mut stream, cx)) => Some(sent),
+        sent = sending => Some(sent),
         answered = &mut answered => match answered {
             Ok(()) => None,
             Err(_) => return,
@@ -271,6 +293,13 @@ impl<P> Source<P> {
         match self {
             Source::Whole { connection, .. } => &mut connection.0.read,
             Source::Half { read, .. } => read,
+        }
+    }
+
+    fn buffers(&self) -> &Rc<Buffers> {
+        match self {
+            Source::Whole { connection, .. } => &connection.0.buffers,
+            Source::Half { buffers, .. } => buffers,
         }
     }
 
@@ -313,12 +342,38 @@ impl<P> Content<P> {
                 }
                 Ok(0) => return self.fail(Broken::Cut, cx),
                 Ok(count) if count >= self.wanted => {
-                    self.wanted = (2 * self.wanted).min(LONGEST_READ);
+                    if self.large.is_none() {
+                        self.large = source.buffers().read_large();
+                    }
+                    if self.large.is_some() {
+                        self.wanted = (2 * self.wanted).min(LONGEST_READ);
+                    }
                 }
                 Ok(_) => {}
                 Err(error) => return self.fail(Broken::Read(error), cx),
             }
         }
+    }
+
+    /// What the connection takes up, while there is one.
+    pub(super) fn place(&self) -> Option<&P> {
+        match self.source.as_ref()? {
+            Source::Whole { place, .. } => Some(place),
+            Source::Half { place, .. } => Some(place),
+        }
+    }
+
+    /// How much of a request that still goes out has been written.
+    pub(super) fn written(&self) -> u64 {
+        match &self.source {
+            Some(Source::Half { written, .. }) => written.get(),
+            Some(Source::Whole { .. }) | None => 0,
+        }
+    }
+
+    /// Closes the connection: nobody waits for the rest.
+    pub(super) fn abandon(&mut self) {
+        self.let_go();
     }
 
     /// Whether there is no further piece.

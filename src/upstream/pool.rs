@@ -3,6 +3,7 @@
 //! `http1` beside it speaks the protocol.
 
 mod exchange;
+mod passing;
 
 pub use exchange::Answer;
 
@@ -18,6 +19,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response};
 use http_body::Body;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::ClientConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -28,8 +31,9 @@ use super::connect;
 use super::http1::{self, Buffers};
 use super::{Error, Head, Target};
 use crate::alarm::Alarms;
-use crate::metrics::{Histogram, Metrics};
+use crate::metrics::{CutLabels, Histogram, Metrics};
 use exchange::{Lease, Place, State};
+use passing::Passing;
 
 /// A connection is not used again after this, so that a change in DNS is followed.
 const MAX_AGE: Duration = Duration::from_secs(300);
@@ -42,6 +46,8 @@ const SWEEP: Duration = Duration::from_secs(8);
 pub struct Limits {
     /// From asking for a connection to having one, a wait for a free one included.
     pub connect_timeout: Duration,
+    /// How long an API that has begun an answer may be still.
+    pub stall_timeout: Duration,
     /// An idle connection is closed after this.
     pub idle_timeout: Duration,
     /// Connections to one host; at least 1.
@@ -73,8 +79,12 @@ struct Host {
     duration: Histogram,
     /// Shared by all hosts.
     buffers: Rc<Buffers>,
-    /// For those who wait for a connection.
+    /// For those who wait for a connection, or for an answer to go on.
     alarms: Alarms,
+    /// Answers on their way to their callers.
+    passing: Passing,
+    /// `answers_cut_total`
+    cut: Family<CutLabels, Counter>,
 }
 
 #[derive(Debug)]
@@ -134,6 +144,8 @@ impl Pool {
             duration: metrics.upstream_duration_of(name),
             buffers: buffers.clone(),
             alarms: Alarms::default(),
+            passing: Passing::default(),
+            cut: metrics.answers_cut.clone(),
         };
         let hosts: Vec<_> = targets
             .iter()
@@ -221,13 +233,7 @@ impl Host {
     /// The right to send one request, and whether its connection has been used before.
     async fn lease(self: &Rc<Self>, accept: Accept) -> Result<(Lease, bool), Error> {
         let deadline = Instant::now() + self.limits.connect_timeout;
-        let permit = self
-            .alarms
-            .until(deadline, self.free.clone().acquire_owned());
-        let permit = permit
-            .await
-            .ok_or(Error::Busy)?
-            .expect("the semaphore is never closed");
+        let permit = self.free_place(deadline).await?;
         match self.idle(accept, permit) {
             Ok(lease) => Ok((lease, true)),
             Err(permit) => {
@@ -329,6 +335,7 @@ mod tests {
     fn limits(max_connections: usize) -> Limits {
         Limits {
             connect_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(55),
             max_connections,
         }

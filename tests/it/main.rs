@@ -30,6 +30,8 @@ mod requests;
 mod replays;
 // What becomes of odd, broken and late answers of the API.
 mod upstream_answers;
+// Waits that have an end: an API that stops, callers that do not read, who gives way.
+mod stalls;
 // Live tracking over WebSocket.
 mod live;
 // What the log says, what it loses, and that nobody waits for it.

@@ -126,6 +126,24 @@ impl Wire {
         std::mem::take(&mut self.read)
     }
 
+    /// Writes, unless the other side has gone.
+    pub async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).await.is_ok()
+    }
+
+    /// Reads on, to an orderly end; false if it is a reset.
+    pub async fn ends_whole(&mut self) -> bool {
+        loop {
+            self.read.clear();
+            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await;
+            match read.expect("the other side says nothing and does not close") {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
     /// Says that nothing more will be written.
     pub async fn close_half(&mut self) {
         self.stream.shutdown().await.unwrap();

@@ -2,7 +2,8 @@
 //! something in it: what a thousand connections wait for costs no memory, and the next answer is
 //! read into the buffer that was used last, which the processor still has at hand.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use bytes::BytesMut;
 
@@ -11,14 +12,38 @@ const MOST: usize = 32;
 /// Those that have grown beyond this are not, in bytes.
 pub(super) const LARGEST: usize = 16 * 1024;
 
+/// Answers at once of which a lot is read at once.
+const LARGE_READS: usize = 16;
+
 /// The last used on top.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct Buffers {
     read: RefCell<Vec<BytesMut>>,
     heads: RefCell<Vec<Vec<u8>>>,
+    /// How many [`LargeReads`] there are.
+    large: Cell<usize>,
+}
+
+/// The right to read a lot at once, until this is dropped.
+#[derive(Debug)]
+pub(super) struct LargeReads(Rc<Buffers>);
+
+impl Drop for LargeReads {
+    fn drop(&mut self) {
+        self.0.large.set(self.0.large.get() - 1);
+    }
 }
 
 impl Buffers {
+    /// The right to read a lot at once; `None` if as many as may have it.
+    pub(super) fn read_large(self: &Rc<Self>) -> Option<LargeReads> {
+        let large = self.large.get();
+        (large < LARGE_READS).then(|| {
+            self.large.set(large + 1);
+            LargeReads(self.clone())
+        })
+    }
+
     /// To read into: empty, perhaps without room.
     pub(super) fn to_read(&self) -> BytesMut {
         self.read.borrow_mut().pop().unwrap_or_default()
@@ -63,6 +88,15 @@ mod tests {
         assert_eq!(buffers.heads.borrow().len(), MOST);
         assert!(buffers.to_read().capacity() >= MOST);
         assert!(buffers.to_write().capacity() >= MOST);
+    }
+
+    #[test]
+    fn only_a_few_read_a_lot_at_once() {
+        let buffers = Rc::<Buffers>::default();
+        let large: Vec<_> = (0..LARGE_READS).map(|_| buffers.read_large()).collect();
+        assert!(large.iter().all(Option::is_some) && buffers.read_large().is_none());
+        drop(large);
+        assert!(buffers.read_large().is_some());
     }
 
     #[test]

@@ -10,7 +10,9 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::passing::Watch;
 use super::{Host, Opened};
+use crate::stillness::Stillness;
 use crate::upstream::{Broken, Error, Head, Target, http1};
 
 /// The right to send one request.
@@ -30,7 +32,21 @@ pub(super) struct Place {
 
 /// The content of an answer. Its connection returns to the pool at its end.
 #[derive(Debug)]
-pub struct Answer(http1::Content<Place>);
+pub struct Answer {
+    content: http1::Content<Place>,
+    passage: Passage,
+}
+
+/// Where an answer is on its way.
+#[derive(Debug)]
+enum Passage {
+    /// Here: whoever reads it bounds the wait for it.
+    Held,
+    /// Given to its caller.
+    PassedOn,
+    /// That, and it did not end at once.
+    Watched(Box<Watch>),
+}
 
 /// Why an exchange failed.
 pub(super) struct Failed {
@@ -86,14 +102,61 @@ impl Lease {
 
 impl Answer {
     fn of(content: http1::Content<Place>) -> Answer {
-        let mut answer = Answer(content);
+        let mut answer = Answer {
+            content,
+            passage: Passage::Held,
+        };
         answer.give_back();
         answer
     }
 
+    /// Its head goes to the caller. From now on the API may not be still for longer than
+    /// `stall_timeout`, and the exchange may have to give way.
+    pub fn pass_on(&mut self) {
+        if matches!(self.passage, Passage::Held) {
+            self.passage = Passage::PassedOn;
+        }
+    }
+
+    /// Who is still in the exchange, if it was passed on and did not end at once.
+    pub fn stillness(&self) -> Option<&Rc<Stillness>> {
+        match &self.passage {
+            Passage::Watched(watch) => Some(watch.stillness()),
+            Passage::Held | Passage::PassedOn => None,
+        }
+    }
+
+    /// A piece came, and more is to come.
+    fn moved(&mut self) {
+        match &self.passage {
+            Passage::Held => {}
+            Passage::PassedOn => self.watch(),
+            Passage::Watched(watch) => watch.moved(),
+        }
+    }
+
+    #[cold]
+    fn watch(&mut self) {
+        if let Some(place) = self.content.place() {
+            self.passage = Passage::Watched(Box::new(Watch::new(&place.host)));
+        }
+    }
+
+    /// Nothing came.
+    #[cold]
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        if matches!(self.passage, Passage::PassedOn) {
+            self.watch();
+        }
+        match &mut self.passage {
+            Passage::Watched(watch) => watch.poll_end(self.content.written(), cx),
+            Passage::Held | Passage::PassedOn => Poll::Pending,
+        }
+    }
+
     /// Gives the connection back, if all was read.
     fn give_back(&mut self) {
-        if let Some((connection, place)) = self.0.take_connection() {
+        if let Some((connection, place)) = self.content.take_connection() {
             place.host.push(connection, place.opened);
         }
     }
@@ -108,16 +171,24 @@ impl Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let answer = self.get_mut();
-        let piece = ready!(answer.0.poll_piece(cx));
+        let Poll::Ready(piece) = answer.content.poll_piece(cx) else {
+            let broken = ready!(answer.poll_end(cx));
+            answer.content.abandon();
+            return Poll::Ready(Some(Err(broken)));
+        };
         answer.give_back();
+        match answer.content.is_over() {
+            true => answer.passage = Passage::Held,
+            false => answer.moved(),
+        }
         Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_over()
+        self.content.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.content.size_hint()
     }
 }
