@@ -4,5 +4,6 @@ pub mod auth;
 pub mod auth_requests;
 pub mod envelope;
 pub mod jwt;
+pub mod retry_after;
 pub mod routes;
 pub mod user_changes;

@@ -1,9 +1,11 @@
 //! The other grant: a login, which is scarce. Everything that may stand in its way comes before a
 //! slot of the budget is taken.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use super::Error;
+use super::backoff::Permit;
 use super::breaker::Fingerprint;
 use super::engine::Engine;
 use super::flights::{Flight, Outcome, Probing};
@@ -14,13 +16,13 @@ use crate::clock::Timestamp;
 use crate::damoov::auth::{self, Answer, Call};
 use crate::metrics::{Grant, RenewalResult};
 use crate::principal::{InstanceId, Principal};
-use crate::store::{Class, Entry, Note, Rejected};
+use crate::store::{Class, Entry, Note, Rejected, SlotId};
 
 /// A pair of ours rejected so soon after a login that replaced another of ours: somebody else logs
 /// this principal in too.
 const AGAIN_WITHIN: Duration = Duration::from_secs(24 * 3600);
-/// Logins per renewal that may fail without a definite answer; each takes a slot.
-const TRIES: u32 = 3;
+/// The call that goes first after a back-off has its slot within this time, or lets another go.
+const SLOT_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a login is made with.
 struct Identity {
@@ -80,6 +82,12 @@ impl Engine {
         self.check_remembered(entry, &identity).map_err(refused)?;
         self.check_suspended(flight, entry).await.map_err(refused)?;
         self.check_contested(flight, entry).await.map_err(refused)?;
+        let own = &self.login_backoff;
+        if let Some(rest) = own.rest(&flight.principal)
+            && rest.until > flight.patience()
+        {
+            return Err(rest.error);
+        }
         let class = class(&flight.principal, entry);
         if identity.key.instance.is_some() {
             let admitted = self.breakers.admit(identity.key.fingerprint, class).await;
@@ -87,19 +95,29 @@ impl Engine {
                 return Err(refused(Error::LoginRejected));
             }
         }
-        let mut tries = 0;
         loop {
-            self.patient_with_host(flight).await?;
-            let slot = self.budget.take(&*self.store, class, || flight.patience());
-            let taken = self.unless_closing(slot).await?.map_err(refused)?;
-            self.check_suspended(flight, entry).await.map_err(refused)?;
-            if self.is_overtaken(&flight.principal, entry).await? {
-                return Ok(None);
-            }
             let Identity { call, key } = self.identity(flight, entry)?;
+            let (slot, permit) = match self.slot_and_permit(flight, class).await {
+                Err(error @ (Error::BudgetExhausted { .. } | Error::LoginBlocked { .. })) => {
+                    return Err(refused(error));
+                }
+                other => other?,
+            };
+            // Much may have changed while it waited.
+            let stands = self.may_still_log_in(flight, entry).await;
+            let (Ok(true), Some(permit)) = (&stands, permit) else {
+                self.budget.give_back(&*self.store, slot).await;
+                match stands.map_err(refused)? {
+                    true => continue,
+                    false => return Ok(None),
+                }
+            };
             let started = self.clock.now();
             let reply = self.endpoint.log_in(call).await;
-            self.budget.end(&*self.store, taken).await;
+            match reply {
+                Reply::NotSent(_) => self.budget.give_back(&*self.store, slot).await,
+                Reply::Answered(_) | Reply::Lost(_) => self.budget.end(&*self.store, slot).await,
+            }
             let count = |result| {
                 self.count(
                     flight,
@@ -108,39 +126,74 @@ impl Engine {
                     self.clock.now().since(started),
                 );
             };
-            let error = match reply {
+            match reply {
                 Reply::Answered(Answer::Granted(grant))
                     if self.is_whole(&flight.principal, &grant) =>
                 {
                     count(RenewalResult::Ok);
-                    self.backoff.succeeded();
+                    self.call_answered(flight, own, permit);
                     let pair =
                         Pair::from_grant(grant, None, self.wall()).ok_or(Error::BadResponse)?;
                     return self.logged_in(flight, entry, key, pair).await;
                 }
                 Reply::Answered(Answer::Rejected) => {
                     count(RenewalResult::Rejected);
-                    self.backoff.succeeded();
+                    self.call_answered(flight, own, permit);
                     self.login_rejected(flight, entry, key).await?;
                     return Err(Error::LoginRejected);
                 }
                 Reply::Answered(Answer::Limited { retry_after }) => {
                     count(RenewalResult::Limited);
+                    // It is logins that are limited, not the host that is ill.
+                    drop(permit);
                     let retry_after = self.login_limited(retry_after).await?;
                     return Err(Error::LoginBlocked { retry_after });
                 }
+                Reply::NotSent(_) => {
+                    count(RenewalResult::Failed);
+                    let error = reply.error();
+                    self.call_failed(flight, own, permit, reply.failure(), &error);
+                    flight.trouble(error);
+                }
                 reply => {
                     count(RenewalResult::Failed);
-                    self.backoff.failed(None);
-                    reply.error()
+                    let error = reply.error();
+                    self.call_failed(flight, own, permit, reply.failure(), &error);
+                    return Err(error);
                 }
-            };
-            flight.trouble(error.clone());
-            tries += 1;
-            if tries >= TRIES {
-                return Err(error);
             }
         }
+    }
+
+    /// A slot of the budget, and the right to call the host: `None` if it rests since.
+    async fn slot_and_permit(
+        &self,
+        flight: &Flight,
+        class: Class,
+    ) -> Result<(SlotId, Option<Permit<'_>>), Error> {
+        let mut permit = Some(self.permit(flight, &self.login_backoff).await?);
+        let slot = self.budget.take(&*self.store, class, || flight.patience());
+        let mut slot = pin!(self.unless_closing(slot));
+        // Others wait for the call that goes first: it does not wait for a slot.
+        let first = permit.as_ref().is_some_and(Permit::goes_first);
+        let slot = tokio::select! {
+            biased;
+            slot = &mut slot => slot,
+            () = tokio::time::sleep(SLOT_WITHIN), if first => {
+                permit = None;
+                slot.await
+            }
+        };
+        let slot = slot??;
+        // What others found out meanwhile counts.
+        let permit = permit.filter(Permit::goes_first);
+        Ok((slot, permit.or_else(|| self.backoff.pass_now())))
+    }
+
+    /// Whether a login of the pair in `entry` is still in order; false if another process renews it.
+    async fn may_still_log_in(&self, flight: &Flight, entry: &Entry) -> Result<bool, Error> {
+        self.check_suspended(flight, entry).await?;
+        Ok(!self.is_overtaken(&flight.principal, entry).await?)
     }
 
     /// A login was answered with 429: none until the block ends, in real time from now.
@@ -241,7 +294,9 @@ impl Engine {
 
     /// The pair in `entry`, where a refresh with it comes before a login.
     fn refreshable(&self, flight: &Flight, entry: &Entry) -> Result<Option<Pair>, Error> {
-        if entry.notes.refresh_dead == Some(entry.generation) {
+        // A probe asks again: it may have been the API that was wrong.
+        let is_dead = entry.notes.refresh_dead == Some(entry.generation);
+        if is_dead && flight.ask.probing == Probing::No {
             return Ok(None);
         }
         let pair = self.open(&flight.principal, entry)?;

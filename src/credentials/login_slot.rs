@@ -26,7 +26,7 @@ pub enum SlotEnd {
     Answered,
     /// Answered with 429.
     Limited {
-        /// What [`retry_after`](crate::damoov::auth::retry_after) says about it.
+        /// What [`retry_after`](crate::damoov::retry_after::retry_after) says about it.
         retry_after: Option<Duration>,
     },
 }

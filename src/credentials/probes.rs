@@ -17,6 +17,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// However fast the clock of a test is, no oftener than this in real time.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(20);
 
+/// A renewal that callers started may be in a probe's way: then it is waited for, this often,
+const JOINED: usize = 3;
+/// and this long in real time.
+const SHORT: Duration = Duration::from_millis(500);
+
 /// Looks after the guard against mass rejections for as long as the engine lives.
 pub(super) async fn try_the_api(engine: Arc<Engine>) {
     let every = engine.clock.to_real(LOOK_EVERY).max(LOOK_AT_MOST_EVERY);
@@ -61,7 +66,15 @@ async fn probe(engine: &Arc<Engine>, principal: &Principal, probing: Probing) ->
         trigger,
         probing,
     };
-    engine.board(principal, ask, patience);
+    for _ in 0..JOINED {
+        let flight = engine.board(principal, ask.clone(), patience);
+        if flight.ask.probing == probing {
+            break;
+        }
+        // One that only finds out that it has to wait ends at once.
+        let within = tokio::time::timeout(SHORT, flight.landed());
+        let _ = within.await;
+    }
     Ok(())
 }
 

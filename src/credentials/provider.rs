@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::backoff::Backoff;
+use super::backoff::own::{self, OwnBackoff};
 use super::breaker::Breakers;
 use super::budget::Budget;
 use super::cache::{Cache, Credentials, Found};
@@ -367,6 +368,8 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
         ),
         pace: Pace::new(settings.renewals_per_second, clock),
         backoff: Backoff::new(clock),
+        refresh_backoff: OwnBackoff::new(own::REFRESH, clock),
+        login_backoff: OwnBackoff::new(own::LOGIN, clock),
         mass_rejection: MassRejection::new(store.clone(), clock, metrics.clone()),
         store_condition: StoreCondition::default(),
         unsaved: Episode::new(),

@@ -43,13 +43,14 @@ impl Engine {
     ) -> Result<Refreshed, Error> {
         let principal = flight.principal.clone();
         let instance = entry.record.as_ref().and_then(|record| record.instance);
+        let own = &self.refresh_backoff;
         let (mut transient, mut lost) = (0, 0);
         let mut asked_again = false;
         loop {
-            self.patient_with_host(flight).await?;
             let Some(refresh_token) = &pair.refresh_token else {
                 return Ok(Refreshed::Dead);
             };
+            let permit = self.permit(flight, own).await?;
             let started = self.clock.now();
             let reply = self
                 .endpoint
@@ -65,7 +66,7 @@ impl Engine {
             };
             let error = match reply {
                 Reply::Answered(Answer::Granted(grant)) if self.is_of(&principal, &grant) => {
-                    self.backoff.succeeded();
+                    self.call_answered(flight, own, permit);
                     let whole = grant.access_token.is_some();
                     let next = Pair::from_grant(grant, Some(&pair), self.wall())
                         .ok_or(Error::BadResponse)?
@@ -93,7 +94,7 @@ impl Engine {
                     Error::BadResponse
                 }
                 Reply::Answered(Answer::Rejected) => {
-                    self.backoff.succeeded();
+                    self.call_answered(flight, own, permit);
                     count(RenewalResult::Rejected);
                     if Box::pin(self.is_overtaken(&principal, entry)).await? {
                         return Ok(Refreshed::Landed(Ok(None)));
@@ -104,28 +105,28 @@ impl Engine {
                     }
                     continue;
                 }
-                Reply::Answered(Answer::Limited { retry_after }) => {
-                    count(RenewalResult::Limited);
-                    self.backoff.failed(retry_after);
+                Reply::Answered(Answer::Limited { .. } | Answer::Unavailable { .. })
+                | Reply::NotSent(_) => {
+                    count(match &reply {
+                        Reply::Answered(Answer::Limited { .. }) => RenewalResult::Limited,
+                        _ => RenewalResult::Failed,
+                    });
                     transient += 1;
-                    reply.error()
-                }
-                Reply::Answered(Answer::Unavailable) | Reply::NotSent(_) => {
-                    count(RenewalResult::Failed);
-                    self.backoff.failed(None);
-                    transient += 1;
-                    reply.error()
+                    let error = reply.error();
+                    self.call_failed(flight, own, permit, reply.failure(), &error);
+                    error
                 }
                 Reply::Answered(Answer::Granted(_) | Answer::Unreadable) | Reply::Lost(_) => {
                     count(RenewalResult::Failed);
                     lost += 1;
+                    permit.failed(&principal, reply.failure());
                     Box::pin(self.note_lost(&principal, entry)).await;
                     reply.error()
                 }
             };
             flight.trouble(error.clone());
             if lost >= LOST_TRIES {
-                self.backoff.failed(None);
+                own.failed(&principal, error.clone());
                 return Err(error);
             }
             if transient >= TRANSIENT_TRIES {

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 
 use super::Error;
+use super::backoff::Failure;
 use crate::damoov::auth::{self, Answer, Call};
 use crate::telemetry::episode::Chain;
 use crate::upstream::{self, Condition, Connector, Hosts, Obstacle, Resolver, Scheme};
@@ -57,13 +58,27 @@ pub(super) enum Reply {
 }
 
 impl Reply {
+    /// Whose failure it is that it brought no tokens.
+    pub(super) fn failure(&self) -> Failure {
+        match self {
+            Reply::NotSent(_) => Failure::Hosts(None),
+            Reply::Answered(Answer::Limited { retry_after }) => Failure::Hosts(*retry_after),
+            Reply::Answered(Answer::Unavailable { retry_after: None }) => Failure::Own,
+            Reply::Answered(Answer::Unavailable { retry_after }) => Failure::Hosts(*retry_after),
+            Reply::Answered(Answer::Granted(_) | Answer::Rejected | Answer::Unreadable)
+            | Reply::Lost(_) => Failure::Own,
+        }
+    }
+
     /// What those who wait are told where it brought no tokens.
     pub(super) fn error(&self) -> Error {
         match self {
             Reply::Lost(Loss::TimedOut) => Error::Timeout,
             Reply::NotSent(why) => Error::Unreachable(why.clone()),
             Reply::Lost(Loss::Cut) => Error::Unreachable("no whole answer came".into()),
-            Reply::Answered(Answer::Unavailable) => Error::Unreachable("they answer 5xx".into()),
+            Reply::Answered(Answer::Unavailable { .. }) => {
+                Error::Unreachable("they answer 5xx".into())
+            }
             Reply::Answered(Answer::Limited { .. }) => Error::Unreachable("they answer 429".into()),
             Reply::Lost(Loss::TooLong)
             | Reply::Answered(Answer::Granted(_) | Answer::Rejected | Answer::Unreadable) => {
@@ -225,7 +240,7 @@ impl TokenEndpoint {
             Answer::Granted(_) | Answer::Rejected => self.condition.answered(),
             // Of a login it is told by who blocks all of them.
             Answer::Limited { .. } => {}
-            Answer::Unavailable | Answer::Unreadable => {
+            Answer::Unavailable { .. } | Answer::Unreadable => {
                 let (host, status) = (auth::HOST, status.as_u16());
                 tracing::debug!(
                     host,

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::envelope::Envelope;
+use super::retry_after::retry_after;
 use crate::principal::{DeviceToken, InstanceId};
 use crate::secret::Secret;
 
@@ -93,11 +94,14 @@ pub enum Answer {
     Rejected,
     /// 429.
     Limited {
-        /// The header Retry-After, where it gives seconds; a day at most.
+        /// How long it asks to wait.
         retry_after: Option<Duration>,
     },
     /// 5xx: says nothing about the tokens.
-    Unavailable,
+    Unavailable {
+        /// How long a 503 asks to wait.
+        retry_after: Option<Duration>,
+    },
     /// Not what the API answers. Tokens may have rotated.
     Unreadable,
 }
@@ -159,7 +163,10 @@ fn read(
         (429, _) => Answer::Limited {
             retry_after: retry_after(headers),
         },
-        (500.., _) => Answer::Unavailable,
+        (503, _) => Answer::Unavailable {
+            retry_after: retry_after(headers),
+        },
+        (500.., _) => Answer::Unavailable { retry_after: None },
         (200..300, Some(Envelope { result, .. })) => match result.map(RawValue::get) {
             None | Some("{}") => Answer::Rejected,
             Some(result) => serde_json::from_str(result)
@@ -170,23 +177,6 @@ fn read(
         (status, Some(_)) if is_rejection(status) => Answer::Rejected,
         _ => Answer::Unreadable,
     }
-}
-
-/// The longest Retry-After that is believed: a block is durable and never brought forward, so a
-/// date or a misprint must not end logins for years.
-const LONGEST_BLOCK: Duration = Duration::from_secs(24 * 3600);
-
-/// What a 429 says about when to come back: the header Retry-After, where it gives seconds; a day
-/// at most.
-pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_BLOCK))
 }
 
 /// Where the access token stands in what [`grant`] reads.
@@ -231,6 +221,8 @@ fn seconds(value: &Value) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     const USER: &str = "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
@@ -352,14 +344,18 @@ mod tests {
                 r#"{"Result":{"AccessToken":null},"Status":200}"#,
                 "Unreadable",
             ),
-            (200, r#"{"Result":null,"Status":500}"#, "Unavailable"),
+            (
+                200,
+                r#"{"Result":null,"Status":500}"#,
+                "Unavailable { retry_after: None }",
+            ),
             (
                 200,
                 r#"{"Result":null,"Status":429}"#,
                 "Limited { retry_after: None }",
             ),
-            (500, "", "Unavailable"),
-            (503, envelope, "Unavailable"),
+            (500, "", "Unavailable { retry_after: None }"),
+            (503, envelope, "Unavailable { retry_after: None }"),
             (429, "", "Limited { retry_after: None }"),
             (302, "", "Unreadable"),
         ] {
@@ -383,18 +379,17 @@ mod tests {
     }
 
     #[test]
-    fn a_429_says_how_long() {
+    fn a_429_and_a_503_say_how_long() {
         let headers = HeaderMap::from_iter([(header::RETRY_AFTER, "3600".parse().unwrap())]);
-        let answer = read_login(StatusCode::TOO_MANY_REQUESTS, &headers, b"");
-        assert!(matches!(answer, Answer::Limited { retry_after: Some(d) } if d.as_secs() == 3600));
-    }
-
-    #[test]
-    fn a_429_is_believed_for_a_day_at_most() {
-        for seconds in ["86401", "1795000000", "18446744073709551615"] {
-            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, seconds.parse().unwrap())]);
-            assert_eq!(retry_after(&headers), Some(Duration::from_secs(86_400)));
-        }
+        let said = |status| match read_login(status, &headers, b"") {
+            Answer::Limited { retry_after } | Answer::Unavailable { retry_after } => {
+                retry_after.map(|wait| wait.as_secs())
+            }
+            answer => panic!("{answer:?}"),
+        };
+        assert_eq!(said(StatusCode::TOO_MANY_REQUESTS), Some(3600));
+        assert_eq!(said(StatusCode::SERVICE_UNAVAILABLE), Some(3600));
+        assert_eq!(said(StatusCode::BAD_GATEWAY), None);
     }
 
     proptest::proptest! {

@@ -18,8 +18,8 @@ use super::{Path, Proxy};
 
 use crate::auth_endpoints::Reply;
 use crate::credentials::{self, Expected, SlotEnd};
-use crate::damoov::auth;
 use crate::damoov::auth_requests::{Endpoint, LONGEST};
+use crate::damoov::retry_after::retry_after;
 use crate::damoov::routes::Route;
 use crate::damoov::user_changes::{self, Change};
 use crate::error::Error;
@@ -140,7 +140,7 @@ impl Path {
             let received = sent.await.map(Received::unread);
             let end = match &received {
                 Ok(answer) if answer.status() == StatusCode::TOO_MANY_REQUESTS => {
-                    let retry_after = auth::retry_after(answer.headers());
+                    let retry_after = retry_after(answer.headers());
                     SlotEnd::Limited { retry_after }
                 }
                 Err(error) if error.is_unsent() => SlotEnd::NotSent,

@@ -64,6 +64,9 @@ enum Phase {
         next_login: Timer,
         /// Refreshes tried so far.
         probes: u32,
+        /// The newest witness is yet to be probed: it knows best.
+        #[serde(default)]
+        untried: bool,
     },
 }
 
@@ -238,6 +241,7 @@ impl State {
             withdrawn: false,
             next_login: Timer::new(now, first),
             probes: 0,
+            untried: false,
         };
     }
 
@@ -267,8 +271,14 @@ impl State {
             return;
         }
         self.bear_witness(who);
-        if let Phase::Suspended { next_login, .. } = &mut self.phase {
+        if let Phase::Suspended {
+            next_login,
+            untried,
+            ..
+        } = &mut self.phase
+        {
             *next_login = Timer::new(now, DOUBT);
+            *untried = true;
         }
     }
 
@@ -277,9 +287,7 @@ impl State {
     }
 
     fn bear_witness(&mut self, who: &Principal) {
-        if self.is_witness(who) {
-            return;
-        }
+        self.forgotten(who);
         if self.witnesses.len() >= MOST_WITNESSES {
             self.witnesses.pop_front();
         }
@@ -300,7 +308,10 @@ impl State {
     /// confirmed.
     pub(super) fn claim_probe(&mut self, wanted: bool, now: &SharedMoment) -> Option<Probe> {
         let Phase::Suspended {
-            next_login, probes, ..
+            next_login,
+            probes,
+            untried,
+            ..
         } = &mut self.phase
         else {
             if !wanted || self.proof.is_none() || !self.next_refresh.is_over(now) {
@@ -327,6 +338,11 @@ impl State {
         }
         self.next_refresh = Timer::new(now, REFRESH_EVERY);
         *probes = probes.wrapping_add(1);
+        if std::mem::take(untried)
+            && let Some(newest) = self.witnesses.back()
+        {
+            return Some(Probe::Witness(newest.0.clone()));
+        }
         if turn % 2 == 1 {
             return somebody.map(Probe::Waiting);
         }

@@ -154,6 +154,24 @@ fn one_refresh_is_tried_in_five_seconds_and_one_login_in_a_minute() {
 }
 
 #[test]
+fn who_was_just_logged_in_is_the_next_whose_refresh_is_tried() {
+    for before in 0..3 {
+        let mut state = broken();
+        state.logged_in(&who(0), &at(100));
+        let mut second = 105;
+        for _ in 0..before {
+            assert!(state.claim_probe(false, &at(second)).is_some());
+            second += 5;
+        }
+        state.logged_in(&who(7), &at(second - 1));
+        let probe = state.claim_probe(false, &at(second));
+        assert_eq!(probe, Some(Probe::Witness(who(7))), "after {before}");
+        let next = state.claim_probe(false, &at(second + 5));
+        assert_ne!(next, Some(Probe::Witness(who(7))));
+    }
+}
+
+#[test]
 fn with_a_witness_a_probe_costs_a_login_once_an_hour_only() {
     let mut state = broken();
     state.logged_in(&who(0), &at(101));
