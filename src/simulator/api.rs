@@ -98,7 +98,11 @@ impl Endpoint {
     /// A user's own profile is the one exception in the table.
     fn wants(&self, head: &Parts) -> Wants {
         let own_profile = matches!(head.method, Method::GET | Method::PUT)
-            && head.uri.path().eq_ignore_ascii_case("/v1/Management/users");
+            && head
+                .uri
+                .path()
+                .trim_end_matches('/')
+                .eq_ignore_ascii_case("/v1/Management/users");
         if own_profile { Wants::Any } else { self.1 }
     }
 }

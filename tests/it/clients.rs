@@ -17,6 +17,8 @@ use crate::harness::{Builder, Proxy, proxy};
 
 // Requests as the vendor's Android library builds them.
 mod android;
+// Requests as the vendor's open-source apps build them.
+mod apps;
 // damoov-admin, the vendor's Python package.
 mod damoov_admin;
 // Live tracking with the packages websockets (Python) and ws (Node).
