@@ -131,11 +131,13 @@ pub fn name(
             // An account acts on the user whom this field of the API's names, as on admin routes.
             let acts_on_a_user =
                 credential == UserOrAdmin && headers.contains_key(USER_DEVICE_TOKEN);
-            let by_header = match acts_on_a_user && names.default_account.is_some() {
+            let named = one_of(by_path, by_bearer)?;
+            let is_users = named.as_ref().is_some_and(Principal::is_user);
+            let by_header = match acts_on_a_user && names.default_account.is_some() && !is_users {
                 true => None,
                 false => device_token(headers)?.map(Principal::User),
             };
-            match one_of(one_of(by_path, by_header)?, by_bearer)? {
+            match one_of(named, by_header)? {
                 None if acts_on_a_user => Some(names.default_account(is_foreign)?),
                 None if is_foreign => return Err(Error::BearerForeign),
                 None => return Err(Error::DeviceTokenMissing),
@@ -468,6 +470,16 @@ mod tests {
         }
         let by_path = principal(UserOrAdmin, &format!("/~{A}/x"), &[on]);
         assert_eq!(by_path, Ok(user(A)));
+        // Then the DeviceToken is no account's, and must be that user's.
+        for (device, named) in [
+            (A_BARE, Ok(user(A))),
+            (B, Err(Error::Conflict)),
+            ("x", Err(Error::DeviceTokenInvalid)),
+        ] {
+            let fields = [on, ("devicetoken", device)];
+            let found = principal(UserOrAdmin, &format!("/~{A}/x"), &fields);
+            assert_eq!(found, named, "{device}");
+        }
         assert_eq!(principal(User, "/x", &[on]), Err(Error::DeviceTokenMissing));
         let mut headers = HeaderMap::from_iter([(USER_DEVICE_TOKEN, B.parse().unwrap())]);
         let of = |headers: &_, bearer, default| {
