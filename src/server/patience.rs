@@ -125,7 +125,10 @@ impl Drop for Busy {
             ..
         } = &*self.0.0;
         phase.set(Phase::Idle { until: None });
-        drop(stillness.take());
+        if let Some(stillness) = stillness.take() {
+            // What the caller has not read is no longer the exchange's.
+            stillness.moved(Side::Caller);
+        }
         counts.under_way.set(counts.under_way.get() - 1);
         counts.ended.set(counts.ended.get() + 1);
     }

@@ -60,6 +60,13 @@ struct Wire {
     buffers: Rc<Buffers>,
 }
 
+/// What an exchange takes up, and others may need.
+pub(super) trait Held: 'static {
+    /// The answer is over, and the rest of the request goes out. What this returns is told how many
+    /// bytes have gone out whenever it has to wait, and is ready once somebody else needs the place.
+    fn rest(&self) -> impl FnMut(u64, &mut Context<'_>) -> Poll<()> + 'static;
+}
+
 /// Why an exchange failed.
 #[derive(Debug)]
 pub(super) struct Failed {
@@ -141,7 +148,7 @@ impl Connection {
     ) -> impl Future<Output = Result<Response<Content<P>>, Failed>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
-        P: 'static,
+        P: Held,
     {
         let framing = self.0.buffers.to_write();
         let mut outgoing = Outgoing::new(framing, request, host, content);
@@ -202,7 +209,7 @@ impl Connection {
     fn read_on<B, P>(self, outgoing: Outgoing<B>, place: P) -> Source<P>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
-        P: 'static,
+        P: Held,
     {
         let Wire {
             stream,
@@ -215,8 +222,8 @@ impl Connection {
         let shared = (place.clone(), written.clone());
         let (answered, told) = oneshot::channel();
         tokio::task::spawn_local(async move {
-            let (_place, written) = shared;
-            send_rest(outgoing, rest, told, &written).await;
+            let (place, written) = shared;
+            send_rest(outgoing, rest, told, &*place, &written).await;
         });
         Source::Half {
             stream,
@@ -249,6 +256,7 @@ async fn send_rest<B: Body<Data = Bytes> + Unpin>(
     mut outgoing: Outgoing<B>,
     mut stream: WriteHalf<Stream>,
     mut answered: oneshot::Receiver<()>,
+    place: &impl Held,
     written: &Cell<u64>,
 ) {
     let sending = poll_fn(|cx| {
@@ -264,12 +272,18 @@ async fn send_rest<B: Body<Data = Bytes> + Unpin>(
             Err(_) => return,
         },
     };
+    let mut needed = place.rest();
     while sent.is_none() {
         let before = outgoing.total();
-        let sending = poll_fn(|cx| outgoing.poll(&mut stream, cx));
-        sent = timeout(PATIENCE, sending).await.ok();
-        if sent.is_none() && outgoing.total() == before {
-            return;
+        let sending = poll_fn(|cx| match outgoing.poll(&mut stream, cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => needed(outgoing.total(), cx).map(|()| None),
+        });
+        match timeout(PATIENCE, sending).await {
+            Ok(Some(done)) => sent = Some(done),
+            Ok(None) => return,
+            Err(_) if outgoing.total() == before => return,
+            Err(_) => {}
         }
     }
     if let Some(Err(_)) = sent {

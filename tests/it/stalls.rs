@@ -365,6 +365,32 @@ async fn those_that_stand_still_give_way_to_those_who_wait_the_stillest_first() 
 }
 
 #[tokio::test]
+async fn an_upload_behind_its_answer_gives_way_too() {
+    let scene = Scene::with(|proxy| {
+        proxy
+            .set("upstream.max_connections", "1")
+            .set("upstream.connect_timeout", "20s")
+    })
+    .await;
+    let length = "Content-Length: 1000\r\n";
+    let (mut caller, mut api) = scene.asked(request("POST", ECHO, length)).await;
+    api.write(GOOD).await;
+    assert_eq!(caller.message().await.content, b"good");
+    let dripping = async {
+        for _ in 0..1000 {
+            caller.write("x").await;
+            tokio::time::sleep(Duration::from_secs(8)).await;
+        }
+    };
+    tokio::select! {
+        () = dripping => {}
+        () = scene.serves() => {}
+    }
+    assert!(api.rest().await.len() < 10);
+    assert_eq!(scene.cut("reason=\"gave_way\"").await, 1.0);
+}
+
+#[tokio::test]
 async fn callers_that_read_nothing_cost_little_memory() {
     let _turn = heavy().await;
     allow_many_descriptors();

@@ -19,6 +19,12 @@ fn connected(room: usize) -> (Connection, DuplexStream) {
     (Connection::new(near.into(), Rc::default()), far)
 }
 
+impl Held for () {
+    fn rest(&self) -> impl FnMut(u64, &mut Context<'_>) -> Poll<()> + 'static {
+        |_, _| Poll::Pending
+    }
+}
+
 fn head(method: Method) -> Head {
     Head {
         method,
@@ -35,7 +41,7 @@ async fn exchange<B, P>(
 ) -> Result<Response<Content<P>>, Failed>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
-    P: 'static,
+    P: Held,
 {
     let host = HeaderValue::from_static("api.example");
     let head = head(method);

@@ -30,6 +30,13 @@ pub(super) struct Place {
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
+impl http1::Held for Place {
+    fn rest(&self) -> impl FnMut(u64, &mut Context<'_>) -> Poll<()> + 'static {
+        let mut watch = Watch::new(&self.host);
+        move |written, cx| watch.poll_needed(written, cx)
+    }
+}
+
 /// The content of an answer. Its connection returns to the pool at its end.
 #[derive(Debug)]
 pub struct Answer {

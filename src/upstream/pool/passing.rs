@@ -48,7 +48,7 @@ pub(super) struct Watch {
     host: Rc<Host>,
     /// Once the API was waited for.
     timer: Option<Alarm>,
-    /// How much of a request that still goes out was written when the wait began.
+    /// How much has gone out of a request that is not yet sent whole.
     written: u64,
 }
 
@@ -134,30 +134,38 @@ impl Watch {
     /// The API is waited for: ready once that is to end. `written` is how much has gone out of a
     /// request that is not yet sent whole: while that moves, the API is not still.
     pub(super) fn poll_end(&mut self, written: u64, cx: &mut Context<'_>) -> Poll<Broken> {
-        let stillness = &self.exchange.stillness;
-        loop {
-            let now = Instant::now();
-            let since = stillness.waits(Side::Upstream, now, cx);
-            if since == now {
-                self.written = written;
-            }
-            if stillness.is_ended() {
-                return Poll::Ready(Broken::GaveWay);
-            }
-            let deadline = since + self.host.limits.stall_timeout;
-            let timer = match &mut self.timer {
-                Some(timer) => timer,
-                None => self.timer.insert(self.host.alarms.take(deadline)),
-            };
-            ready!(timer.poll(deadline, cx));
-            if written == self.written {
-                break;
-            }
-            self.moved();
+        let since = self.since(written, cx);
+        if self.stillness().is_ended() {
+            return Poll::Ready(Broken::GaveWay);
         }
+        let deadline = since + self.host.limits.stall_timeout;
+        let timer = match &mut self.timer {
+            Some(timer) => timer,
+            None => self.timer.insert(self.host.alarms.take(deadline)),
+        };
+        ready!(timer.poll(deadline, cx));
         self.host.count_cut(Stalled::Upstream, CutReason::Timeout);
         drop(self.host.target.failed(Error::Broken(Broken::Stalled)));
         Poll::Ready(Broken::Stalled)
+    }
+
+    /// The answer is over, and nothing moves of the request: ready once somebody else needs the
+    /// connection.
+    pub(super) fn poll_needed(&mut self, written: u64, cx: &mut Context<'_>) -> Poll<()> {
+        self.since(written, cx);
+        match self.stillness().is_ended() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Since when the API is waited for; now at the latest.
+    fn since(&mut self, written: u64, cx: &mut Context<'_>) -> Instant {
+        if written != self.written {
+            self.written = written;
+            self.moved();
+        }
+        self.stillness().waits(Side::Upstream, Instant::now(), cx)
     }
 }
 

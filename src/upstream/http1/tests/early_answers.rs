@@ -22,7 +22,7 @@ fn by_hand() -> (Pieces, impl Body<Data = Bytes, Error = io::Error> + Unpin) {
 }
 
 /// An answer to a request of which these pieces alone are there, and more may come.
-async fn answered<P: 'static>(
+async fn answered<P: Held>(
     said: &str,
     pieces: &'static [&'static str],
     room: usize,
@@ -42,6 +42,12 @@ async fn answered<P: 'static>(
 
 /// Says when it is dropped.
 struct Place(Rc<Cell<bool>>);
+
+impl Held for Place {
+    fn rest(&self) -> impl FnMut(u64, &mut Context<'_>) -> Poll<()> + 'static {
+        ().rest()
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
