@@ -15,6 +15,9 @@ use tokio::time::Instant;
 pub struct Moment(u64);
 
 impl Moment {
+    /// Later than all others.
+    pub const MAX: Moment = Moment(u64::MAX);
+
     /// The moment `after` this one.
     pub fn plus(self, after: Duration) -> Moment {
         Moment(self.0.saturating_add(nanos(after)))
@@ -220,6 +223,11 @@ impl Clock {
     /// The real time that `duration` of this clock takes.
     pub fn to_real(&self, duration: Duration) -> Duration {
         duration / self.scale
+    }
+
+    /// What passes on this clock in a real second.
+    pub fn second(&self) -> Duration {
+        Duration::from_secs(u64::from(self.scale))
     }
 }
 

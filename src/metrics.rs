@@ -61,6 +61,8 @@ pub struct Metrics {
     pub login_budget_next: Registered<Gauge<f64, AtomicU64>>,
     /// Seconds for which no login may happen.
     pub login_blocked_seconds: Registered<Gauge<f64, AtomicU64>>,
+    /// Logins that wait for a slot of the budget.
+    pub logins_waiting: Registered<Gauge>,
     /// Principals that somebody else logs in too.
     pub principals_contested: Registered<Gauge>,
     /// 1 while a mass rejection of RefreshTokens suspends logins.
@@ -163,6 +165,11 @@ impl Metrics {
             login_blocked_seconds: r.add(
                 "login_blocked_seconds",
                 "Time for which no login is made after Damoov's 429, 0 if logins are made",
+                Gauge::default(),
+            ),
+            logins_waiting: r.add(
+                "logins_waiting",
+                "Logins that wait for the budget to allow them",
                 Gauge::default(),
             ),
             principals_contested: r.add(

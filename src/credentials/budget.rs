@@ -1,30 +1,34 @@
-//! Waiting for a login slot: first come first served within a class, honest about how long it takes.
-//! The slots themselves are the store's.
+//! Waiting for a login slot: who asked first goes first within a class, and whoever is refused is told
+//! honestly when to come back. The slots themselves are the store's, the order is [`queue`](super::queue)'s.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{Mutex as Line, Notify};
+use tokio::sync::{Notify, watch};
 
 use super::Error;
 use super::counted::counted;
+use super::flights::Flight;
+use super::line::Place;
+use super::queue::{Look, Next, Patience, Queue, Refusal};
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Metrics, StoreOperation};
-use crate::store::{Class, LoginBudget, LoginWindow, LoginWindows, Slot, SlotId, Store};
+use crate::principal::Principal;
+use crate::store::{Class, LoginBudget, LoginWindows, Slot, SlotId, Store};
 use crate::telemetry::episode::Episode;
 
-/// Who stands in line gives up so long before its patience ends, in real time.
+/// Who stands in line gives up this long before its patience ends, in real time.
 const EARLY: Duration = Duration::from_millis(500);
 /// The budget suffices again once nobody was refused for this long.
 const QUIET: Duration = Duration::from_secs(60);
-/// Who waits looks this often whether an operator has ended a block, or another process has given a
-/// slot back.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// However fast the clock of a test is, no oftener than this in real time.
-const AT_MOST_EVERY: Duration = Duration::from_millis(20);
-/// After a 429 the windows are halved for so long.
+/// After a 429 the windows are halved for this long.
 const HALVED_FOR: Duration = Duration::from_secs(24 * 3600);
+/// The most principals of a class that are remembered because they were refused: 65,536 in all. Users
+/// that nobody knows cannot push out those that are known.
+const KNOWN_REMEMBERED: usize = 16_384;
+const NEW_REMEMBERED: usize = 49_152;
 
 /// Hands out login slots.
 #[derive(Debug)]
@@ -32,10 +36,10 @@ pub(super) struct Budget {
     windows: LoginWindows,
     /// The block after a 429 that does not say how long.
     blocked_for: Duration,
-    known: Queue,
-    new: Queue,
-    /// A slot was given back.
-    freed: Notify,
+    known: Mutex<Waiters>,
+    new: Mutex<Waiters>,
+    /// Makes what logins to forward are recognised by.
+    hashed: RandomState,
     /// No slot comes in time.
     exhausted: Episode,
     /// Damoov answered a login with 429.
@@ -44,32 +48,80 @@ pub(super) struct Budget {
     metrics: Arc<Metrics>,
 }
 
-/// Those of one class that wait for a slot.
-#[derive(Debug, Default)]
-struct Queue {
-    /// Its holder is the next to get a slot.
-    front: Line<()>,
-    /// How many wait, the front included.
-    length: AtomicU32,
-    /// What the store last said about the next slot.
-    next: Mutex<Next>,
+/// Those of one class that need a slot.
+#[derive(Debug)]
+struct Waiters {
+    queue: Queue<Who>,
+    /// Rung when the one at a place has reason to look again.
+    bells: BTreeMap<Place, Arc<Notify>>,
 }
 
-/// When a slot comes; the default: at once, as far as is known.
-#[derive(Clone, Copy, Debug, Default)]
-struct Next {
-    slot: Moment,
-    /// Whether a block stands in the way, rather than the windows.
-    blocked: bool,
+/// Who a slot is for: what is remembered of those who are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Who {
+    /// A login of ours.
+    Principal(Principal),
+    /// A login to forward, by a hash of what it says.
+    Forwarded(u64),
 }
 
-impl Queue {
-    fn next(&self) -> Next {
-        *self.next.lock().expect("no code panics under this lock")
+/// What wants a slot.
+#[derive(Clone, Debug)]
+pub(super) enum Seeker<'a> {
+    /// A renewal; the callers that wait for it come and go.
+    Flight(&'a Flight),
+    /// A caller whose login is to be forwarded.
+    Caller {
+        /// What it is recognised by when it comes back.
+        login: u64,
+        /// When its patience ends.
+        until: Moment,
+        /// Closed when it hangs up.
+        caller: &'a watch::Sender<()>,
+    },
+}
+
+impl Seeker<'_> {
+    fn who(&self) -> Who {
+        match self {
+            Seeker::Flight(flight) => Who::Principal(flight.principal.clone()),
+            Seeker::Caller { login, .. } => Who::Forwarded(*login),
+        }
     }
 
-    fn learn(&self, next: Next) {
-        *self.next.lock().expect("no code panics under this lock") = next;
+    /// When its patience ends; grows when others join.
+    fn patience(&self) -> Moment {
+        match self {
+            Seeker::Flight(flight) => flight.patience(),
+            Seeker::Caller { until, .. } => *until,
+        }
+    }
+
+    fn is_deserted(&self) -> bool {
+        match self {
+            Seeker::Flight(flight) => flight.is_deserted(),
+            Seeker::Caller { caller, .. } => caller.is_closed(),
+        }
+    }
+
+    /// Returns once nobody waits for it.
+    async fn deserted(&self) {
+        match self {
+            Seeker::Flight(flight) => flight.deserted().await,
+            Seeker::Caller { caller, .. } => caller.closed().await,
+        }
+    }
+}
+
+impl Waiters {
+    fn ring(&self, place: Option<Place>) {
+        if let Some(bell) = place.and_then(|place| self.bells.get(&place)) {
+            bell.notify_one();
+        }
+    }
+
+    fn ring_all(&self) {
+        self.bells.values().for_each(|bell| bell.notify_one());
     }
 }
 
@@ -80,12 +132,18 @@ impl Budget {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Budget {
+        let waiters = |reserve, remembered| {
+            Mutex::new(Waiters {
+                queue: Queue::new(&windows.windows, reserve, remembered, clock.second()),
+                bells: BTreeMap::new(),
+            })
+        };
         Budget {
+            known: waiters(0, KNOWN_REMEMBERED),
+            new: waiters(windows.reserve, NEW_REMEMBERED),
             windows,
             blocked_for,
-            known: Queue::default(),
-            new: Queue::default(),
-            freed: Notify::new(),
+            hashed: RandomState::new(),
             exhausted: Episode::ending_after(QUIET),
             blocked: Episode::new(),
             clock,
@@ -93,63 +151,65 @@ impl Budget {
         }
     }
 
-    /// Takes a slot, waiting for one that comes before `patience` ends. `patience` is asked again
-    /// after each wait: it grows when others join. Answers which slot was taken.
+    /// Takes a slot, waiting for one that comes before the patience of `seeker` ends. Returns which
+    /// slot was taken; `None` if nobody waits for it any more.
     pub(super) async fn take(
         &self,
         store: &dyn Store,
         class: Class,
-        patience: impl Fn() -> Moment,
-    ) -> Result<SlotId, Error> {
-        let queue = match class {
-            Class::Known => &self.known,
-            Class::New => &self.new,
-        };
-        let ahead = queue.length.fetch_add(1, Ordering::AcqRel);
-        let _leaves = Leaves(&queue.length);
-        // An operator may have ended a block meanwhile: the store knows, and is asked in turn.
-        if ahead > 0 && !queue.next().blocked {
-            self.within(self.expected(queue, class, ahead), patience())?;
-        }
-        let wait = self.clock.to_real(patience().since(self.clock.now()));
+        seeker: Seeker<'_>,
+    ) -> Result<Option<SlotId>, Error> {
+        let place = self.enter(class, seeker.who());
+        let wait = seeker.patience().since(self.clock.now());
         // A little before those who wait lose patience, or they would not be told why.
-        let wait = wait - EARLY.min(wait / 10);
-        let Ok(_front) = tokio::time::timeout(wait, queue.front.lock()).await else {
-            return Err(self.refusal(self.expected(queue, class, ahead.max(1))));
-        };
+        let early = EARLY.min(self.clock.to_real(wait) / 10);
         let id = SlotId(uuid::Uuid::new_v4());
+        let mut has_asked = false;
         loop {
-            let freed = self.freed.notified();
-            let slot = store.take_login(id, class, &self.windows).await;
-            match counted(&self.metrics, StoreOperation::Budget, slot)? {
-                Slot::Taken => {
-                    self.slots_come();
-                    queue.learn(Next::default());
-                    return Ok(id);
-                }
-                Slot::Wait { left, blocked } => {
-                    let slot = self.clock.now().plus(left);
-                    let next = Next { slot, blocked };
-                    queue.learn(next);
-                    self.within(next, patience())?;
-                    let look_again = self.clock.to_real(LOOK_AGAIN).max(AT_MOST_EVERY);
-                    tokio::select! {
-                        () = self.clock.sleep_until(slot) => {}
-                        () = tokio::time::sleep(look_again) => {}
-                        () = freed => {}
+            if seeker.is_deserted() {
+                return Ok(None);
+            }
+            let until = seeker.patience();
+            let (look_at, gives_up) = match place.look(Patience { until, has_asked }) {
+                Look::Ask => {
+                    has_asked = true;
+                    let slot = store.take_login(id, class, &self.windows).await;
+                    match counted(&self.metrics, StoreOperation::Budget, slot)? {
+                        Slot::Taken if seeker.is_deserted() => {
+                            self.give_back(store, id).await;
+                        }
+                        Slot::Taken => {
+                            self.slots_come();
+                            place.served();
+                            return Ok(Some(id));
+                        }
+                        Slot::Wait { left, blocked } => place.learn(left, blocked),
                     }
+                    continue;
                 }
+                Look::Refuse => return Err(self.refuse(place, wait)),
+                // The slot comes before its patience ends, if only just.
+                Look::AskAt(slot) => (slot, None),
+                Look::Wait(look_at) => {
+                    let left = self.clock.to_real(until.since(self.clock.now()));
+                    let Some(left) = left.checked_sub(early).filter(|left| !left.is_zero()) else {
+                        return Err(self.refuse(place, wait));
+                    };
+                    (look_at.unwrap_or(Moment::MAX), Some(left))
+                }
+            };
+            tokio::select! {
+                () = place.bell.notified() => {}
+                () = seeker.deserted() => {}
+                () = self.clock.sleep_until(look_at) => {}
+                () = tokio::time::sleep(gives_up.unwrap_or(Duration::MAX)) => {}
             }
         }
     }
 
-    /// The login of the slot `taken` was answered, or its answer lost. Where this cannot
-    /// be written the slot counts from when it was taken.
-    pub(super) async fn end(&self, store: &dyn Store, taken: SlotId) {
-        let ended = store.end_login(&self.windows.group, taken).await;
-        if let Err(error) = counted(&self.metrics, StoreOperation::Budget, ended) {
-            tracing::warn!(%error, "the end of a login could not be written");
-        }
+    /// What a login to forward is recognised by when its caller comes back; not what it says.
+    pub(super) fn recognisable(&self, login: impl Hash) -> u64 {
+        self.hashed.hash_one(login)
     }
 
     /// The login of the slot `taken` was not sent: whoever waits for one may have it at once. Where
@@ -160,52 +220,37 @@ impl Budget {
             tracing::warn!(%error, "a login slot that was not used could not be given back");
             return;
         }
-        for queue in [&self.known, &self.new] {
-            queue.learn(Next::default());
+        for waiters in [&self.known, &self.new] {
+            let mut waiters = lock(waiters);
+            let first = waiters.queue.slot_came_free();
+            waiters.ring(first);
         }
-        self.freed.notify_waiters();
     }
 
-    /// When, at the earliest, a slot comes for whoever has `ahead` others before it.
-    fn expected(&self, queue: &Queue, class: Class, ahead: u32) -> Next {
-        let reserve = match class {
-            Class::Known => 0,
-            Class::New => self.windows.reserve,
+    fn enter(&self, class: Class, who: Who) -> InLine<'_> {
+        let waiters = match class {
+            Class::Known => &self.known,
+            Class::New => &self.new,
         };
-        let of = |window: &LoginWindow| {
-            let usable = window.logins.saturating_sub(reserve).max(1);
-            window.per.saturating_mul(ahead / usable)
-        };
-        let later = self
-            .windows
-            .windows
-            .iter()
-            .map(of)
-            .max()
-            .unwrap_or_default();
-        let next = queue.next();
-        if next.slot == Moment::default() {
-            // Nothing is known that would keep anybody from standing in line.
-            return next;
-        }
-        Next {
-            slot: next.slot.plus(later),
-            ..next
+        let mut locked = lock(waiters);
+        let (place, first) = locked.queue.enter(who, self.clock.now());
+        let bell = Arc::new(Notify::new());
+        locked.bells.insert(place, bell.clone());
+        locked.ring(first);
+        drop(locked);
+        InLine {
+            waiters,
+            place,
+            bell,
+            clock: self.clock,
         }
     }
 
-    /// An error that says how long, unless the slot comes before `patience` ends.
-    fn within(&self, next: Next, patience: Moment) -> Result<(), Error> {
-        if next.slot.max(self.clock.now()) <= patience {
-            return Ok(());
-        }
-        Err(self.refusal(next))
-    }
-
-    fn refusal(&self, next: Next) -> Error {
-        let retry_after = self.clock.to_real(next.slot.since(self.clock.now()));
+    fn refuse(&self, place: InLine<'_>, wait: Duration) -> Error {
+        let refusal = place.refused(wait);
+        let retry_after = refusal.retry_after;
         let seconds = retry_after.as_secs();
-        if next.blocked {
+        if refusal.blocked {
             if self.blocked.failed() {
                 tracing::warn!(seconds, "logins are blocked: who needs one is refused");
             }
@@ -218,6 +263,15 @@ impl Budget {
             );
         }
         Error::BudgetExhausted { retry_after }
+    }
+
+    /// The login of the slot `taken` was answered, or its answer lost. Where this cannot
+    /// be written the slot counts from when it was taken.
+    pub(super) async fn end(&self, store: &dyn Store, taken: SlotId) {
+        let ended = store.end_login(&self.windows.group, taken).await;
+        if let Err(error) = counted(&self.metrics, StoreOperation::Budget, ended) {
+            tracing::warn!(%error, "the end of a login could not be written");
+        }
     }
 
     /// Whether somebody was refused for want of a slot, and the slots have not sufficed since.
@@ -274,17 +328,69 @@ impl Budget {
         self.metrics
             .login_blocked_seconds
             .set(seconds(state.blocked));
+        let waiting = |waiters| lock(waiters).queue.waiting();
+        let waiting = waiting(&self.known) + waiting(&self.new);
+        self.metrics
+            .logins_waiting
+            .set(waiting.try_into().unwrap_or(i64::MAX));
         Ok(())
     }
 }
 
-/// Leaves the queue when dropped.
-struct Leaves<'a>(&'a AtomicU32);
+/// A place among those who wait. It is left when this is dropped.
+struct InLine<'a> {
+    waiters: &'a Mutex<Waiters>,
+    place: Place,
+    bell: Arc<Notify>,
+    clock: Clock,
+}
 
-impl Drop for Leaves<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+impl InLine<'_> {
+    fn look(&self, patience: Patience) -> Look {
+        let now = self.clock.now();
+        lock(self.waiters).queue.look(self.place, patience, now)
     }
+
+    /// The store said when the next slot comes: those behind may learn that it is too late for them.
+    fn learn(&self, left: Duration, blocked: bool) {
+        let learned = self.clock.now();
+        let mut waiters = lock(self.waiters);
+        waiters.queue.learn(Next {
+            slot: learned.plus(left),
+            blocked,
+            learned,
+        });
+        // A block may end at any time; each asks for itself when it is the first.
+        if !blocked {
+            waiters.ring_all();
+        }
+    }
+
+    fn served(self) {
+        let mut waiters = lock(self.waiters);
+        let first = waiters.queue.served(self.place, self.clock.now());
+        waiters.ring(first);
+    }
+
+    fn refused(self, wait: Duration) -> Refusal {
+        let mut waiters = lock(self.waiters);
+        let (refusal, first) = waiters.queue.refuse(self.place, wait, self.clock.now());
+        waiters.ring(first);
+        refusal
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        let mut waiters = lock(self.waiters);
+        waiters.bells.remove(&self.place);
+        let first = waiters.queue.hung_up(self.place, self.clock.now());
+        waiters.ring(first);
+    }
+}
+
+fn lock(waiters: &Mutex<Waiters>) -> MutexGuard<'_, Waiters> {
+    waiters.lock().expect("no code panics under this lock")
 }
 
 #[cfg(test)]
@@ -292,6 +398,7 @@ mod tests {
     use futures_util::future::join_all;
 
     use super::*;
+    use crate::store::LoginWindow;
     use crate::store::contract::run;
     use crate::store::sqlite::{self, Sqlite};
 
@@ -311,12 +418,24 @@ mod tests {
         (budget, store, clock, directory)
     }
 
+    /// A caller that stays.
+    fn caller(login: u64, until: Moment) -> Seeker<'static> {
+        let caller = watch::Sender::new(());
+        std::mem::forget(caller.subscribe());
+        let caller = Box::leak(Box::new(caller));
+        Seeker::Caller {
+            login,
+            until,
+            caller,
+        }
+    }
+
     #[tokio::test]
     async fn a_slot_that_comes_too_late_is_refused_at_once_and_says_when_it_comes() {
         let (budget, store, clock, _directory) = budget(HOUR);
         let take = |patience| {
             let until = clock.now().plus(patience);
-            budget.take(&store, Class::Known, move || until)
+            budget.take(&store, Class::Known, caller(1, until))
         };
         assert!(take(Duration::ZERO).await.is_ok());
         let Err(Error::BudgetExhausted { retry_after }) = take(HOUR / 2).await else {
@@ -333,8 +452,9 @@ mod tests {
         let (budget, store, clock, _directory) = budget(Duration::from_secs(12));
         let started = clock.wall();
         let until = clock.now().plus(HOUR);
-        let takes = (0..4).map(|_| async {
-            let taken = budget.take(&store, Class::New, || until).await;
+        let (budget, store) = (&budget, &store);
+        let takes = (0..4).map(|login| async move {
+            let taken = budget.take(store, Class::New, caller(login, until)).await;
             (taken, clock.wall())
         });
         for (place, (taken, at)) in (0..).zip(join_all(takes).await) {
@@ -348,11 +468,12 @@ mod tests {
         let (budget, store, clock, _directory) = budget(HOUR);
         let patience = clock.now().plus(HOUR * 2);
         let first = budget
-            .take(&store, Class::Known, || patience)
+            .take(&store, Class::Known, caller(1, patience))
             .await
+            .unwrap()
             .unwrap();
         for by_another_process in [false, true] {
-            let waits = budget.take(&store, Class::New, || patience);
+            let waits = budget.take(&store, Class::New, caller(2, patience));
             let gives_back = async {
                 tokio::task::yield_now().await;
                 match by_another_process {
@@ -364,7 +485,7 @@ mod tests {
             let (taken, ()) = tokio::join!(waits, gives_back);
             assert!(clock.now().since(before) < HOUR / 2);
             store
-                .give_login_back("default", taken.unwrap())
+                .give_login_back("default", taken.unwrap().unwrap())
                 .await
                 .unwrap();
             let again = store.take_login(first, Class::Known, &budget.windows);
@@ -378,7 +499,7 @@ mod tests {
         budget.block(&store, None).await.unwrap();
         for _ in 0..2 {
             let until = clock.now().plus(Duration::from_secs(10));
-            let takes = (0..4).map(|_| budget.take(&store, Class::Known, || until));
+            let takes = (0..4).map(|login| budget.take(&store, Class::Known, caller(login, until)));
             for taken in join_all(takes).await {
                 assert!(
                     matches!(taken, Err(Error::LoginBlocked { .. })),

@@ -1,5 +1,6 @@
 //! The renewals now running: one a principal, shared by all who wait for it.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -51,6 +52,8 @@ pub(super) struct Flight {
     pub(super) needed: Urgency,
     /// Until when somebody waits, in milliseconds of the clock; grows as others join.
     patience: AtomicU64,
+    /// How many callers wait now.
+    callers: watch::Sender<usize>,
     /// Why there are no credentials yet: what those are told whose patience ends.
     trouble: Mutex<Option<Error>>,
     /// Empty while it flies.
@@ -62,6 +65,22 @@ impl Flight {
     pub(super) fn extend(&self, until: Moment) {
         self.patience.fetch_max(until.as_millis(), Ordering::AcqRel);
         self.needed.raise();
+    }
+
+    /// Nobody waits for it any more: its callers hung up, or none ever came. A probe is wanted by
+    /// itself.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.ask.probing != Probing::ByLogin && *self.callers.borrow() == 0
+    }
+
+    /// Returns once nobody waits for it. One who comes later finds it there until it has ended.
+    pub(super) async fn deserted(&self) {
+        if self.ask.probing == Probing::ByLogin {
+            return std::future::pending().await;
+        }
+        let mut callers = self.callers.subscribe();
+        // The sender lives in self, so this cannot fail.
+        let _ = callers.wait_for(|callers| *callers == 0).await;
     }
 
     /// Until when somebody waits.
@@ -88,6 +107,34 @@ impl Flight {
             Ok(Some(outcome)) => outcome.clone(),
             Ok(None) | Err(_) => Ok(None),
         }
+    }
+}
+
+/// A caller that waits for a flight, as long as this lives.
+#[derive(Debug)]
+#[must_use = "a flight that nobody waits for logs nobody in"]
+pub(super) struct Caller(Arc<Flight>);
+
+impl Caller {
+    /// Waits until then, unless it is dropped before.
+    pub(super) fn of(flight: Arc<Flight>, until: Moment) -> Caller {
+        flight.callers.send_modify(|callers| *callers += 1);
+        flight.extend(until);
+        Caller(flight)
+    }
+}
+
+impl Deref for Caller {
+    type Target = Flight;
+
+    fn deref(&self) -> &Flight {
+        &self.0
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.callers.send_modify(|callers| *callers -= 1);
     }
 }
 
@@ -129,6 +176,7 @@ impl Flights {
                     ask,
                     needed: Urgency::default(),
                     patience: AtomicU64::new(0),
+                    callers: watch::Sender::new(0),
                     trouble: Mutex::new(None),
                     outcome: watch::Sender::new(None),
                 });

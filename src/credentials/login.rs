@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Error;
 use super::backoff::Permit;
 use super::breaker::Fingerprint;
+use super::budget::Seeker;
 use super::engine::Engine;
 use super::flights::{Flight, Outcome, Probing};
 use super::mass_rejection::AGAIN;
@@ -97,11 +98,14 @@ impl Engine {
         }
         loop {
             let Identity { call, key } = self.identity(flight, entry)?;
-            let (slot, permit) = match self.slot_and_permit(flight, class).await {
+            let granted = match self.slot_and_permit(flight, class).await {
                 Err(error @ (Error::BudgetExhausted { .. } | Error::LoginBlocked { .. })) => {
                     return Err(refused(error));
                 }
                 other => other?,
+            };
+            let Some((slot, permit)) = granted else {
+                return Ok(None);
             };
             // Much may have changed while it waited.
             let stands = self.may_still_log_in(flight, entry).await;
@@ -165,14 +169,16 @@ impl Engine {
         }
     }
 
-    /// A slot of the budget, and the right to call the host: `None` if it rests since.
+    /// A slot of the budget, `None` if nobody waits for the login any more; and the right to call the
+    /// host, `None` if it rests since.
     async fn slot_and_permit(
         &self,
         flight: &Flight,
         class: Class,
-    ) -> Result<(SlotId, Option<Permit<'_>>), Error> {
+    ) -> Result<Option<(SlotId, Option<Permit<'_>>)>, Error> {
         let mut permit = Some(self.permit(flight, &self.login_backoff).await?);
-        let slot = self.budget.take(&*self.store, class, || flight.patience());
+        let seeker = Seeker::Flight(flight);
+        let slot = self.budget.take(&*self.store, class, seeker);
         let mut slot = pin!(self.unless_closing(slot));
         // Others wait for the call that goes first: it does not wait for a slot.
         let first = permit.as_ref().is_some_and(Permit::goes_first);
@@ -184,10 +190,12 @@ impl Engine {
                 slot.await
             }
         };
-        let slot = slot??;
+        let Some(slot) = slot?? else {
+            return Ok(None);
+        };
         // What others found out meanwhile counts.
         let permit = permit.filter(Permit::goes_first);
-        Ok((slot, permit.or_else(|| self.backoff.pass_now())))
+        Ok(Some((slot, permit.or_else(|| self.backoff.pass_now()))))
     }
 
     /// Whether a login of the pair in `entry` is still in order; false if another process renews it.

@@ -1,9 +1,13 @@
 //! The budget for logins that are not ours: a caller's own login, forwarded because its instance is
 //! not configured, costs Damoov's patience as much as one of ours.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
+use super::budget::Seeker;
 use super::engine::Engine;
 use super::{Error, Provider};
 use crate::store::{Class, SlotId};
@@ -33,21 +37,39 @@ pub enum SlotEnd {
 
 impl Provider {
     /// Takes a slot of the budget for a login to forward, in the class of principals never seen.
-    /// Waits at most `wait`.
+    /// Waits at most `wait`, unless it is dropped. `login` is what the caller sends: it is recognised
+    /// by it if it is refused and comes back.
     ///
     /// # Errors
     ///
     /// [`Error::BudgetExhausted`], [`Error::LoginBlocked`], [`Error::StoreUnavailable`],
     /// [`Error::Closing`].
-    pub async fn take_login(&self) -> Result<LoginSlot, Error> {
-        let engine = &self.engine;
-        let patience = engine.clock.now().plus(engine.settings.wait);
-        let slot = engine.budget.take(&*engine.store, Class::New, || patience);
-        let taken = engine.unless_closing(slot).await??;
-        Ok(LoginSlot {
-            engine: engine.clone(),
-            taken: Some(taken),
-        })
+    pub async fn take_login(&self, login: impl Hash) -> Result<LoginSlot, Error> {
+        let engine = self.engine.clone();
+        let until = engine.clock.now().plus(engine.settings.wait);
+        let login = engine.budget.recognisable(login);
+        let (caller, stays) = watch::channel(());
+        // In a task of its own, so that a slot that comes when the caller hangs up is given back.
+        let taking = self.engine.see_through(async move {
+            let seeker = Seeker::Caller {
+                login,
+                until,
+                caller: &caller,
+            };
+            let slot = engine.budget.take(&*engine.store, Class::New, seeker);
+            match engine.unless_closing(slot).await?? {
+                Some(taken) => Ok(LoginSlot {
+                    engine,
+                    taken: Some(taken),
+                }),
+                // The caller hung up.
+                None => Err(Error::Closing),
+            }
+        });
+        let slot = taking.await;
+        drop(stays);
+        // Fails only where the runtime is gone.
+        slot.unwrap_or(Err(Error::Closing))
     }
 }
 
@@ -110,9 +132,9 @@ mod tests {
     #[tokio::test]
     async fn a_forwarded_login_takes_a_slot_of_the_budget_that_counts_from_its_end() {
         let process = Medium::new().start();
-        let slot = process.provider.take_login().await.unwrap();
+        let slot = process.provider.take_login(1).await.unwrap();
         let taken = next(&process).await;
-        let refused = process.provider.take_login().await.map(drop);
+        let refused = process.provider.take_login(1).await.map(drop);
         assert!(matches!(refused, Err(Error::BudgetExhausted { .. })));
         a_moment_later(&process).await;
         slot.end(SlotEnd::Answered).await;
@@ -123,7 +145,7 @@ mod tests {
     async fn the_slot_of_a_login_that_was_not_sent_is_free_again() {
         let process = Medium::new().start();
         for _ in 0..3 {
-            let slot = process.provider.take_login().await.unwrap();
+            let slot = process.provider.take_login(1).await.unwrap();
             slot.end(SlotEnd::NotSent).await;
         }
     }
@@ -131,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn a_slot_whose_caller_hung_up_counts_from_then() {
         let process = Medium::new().start();
-        let slot = process.provider.take_login().await.unwrap();
+        let slot = process.provider.take_login(1).await.unwrap();
         let taken = next(&process).await;
         a_moment_later(&process).await;
         drop(slot);
@@ -142,10 +164,10 @@ mod tests {
     #[tokio::test]
     async fn a_429_to_a_forwarded_login_blocks_all_logins() {
         let process = Medium::new().start();
-        let slot = process.provider.take_login().await.unwrap();
+        let slot = process.provider.take_login(1).await.unwrap();
         let retry_after = Some(Duration::from_secs(7200));
         slot.end(SlotEnd::Limited { retry_after }).await;
-        let Err(Error::LoginBlocked { retry_after }) = process.provider.take_login().await else {
+        let Err(Error::LoginBlocked { retry_after }) = process.provider.take_login(1).await else {
             panic!("logins are blocked")
         };
         let seconds = retry_after.as_secs();

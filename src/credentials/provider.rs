@@ -17,7 +17,7 @@ use super::budget::Budget;
 use super::cache::{Cache, Credentials, Found};
 use super::counted::StoreCondition;
 use super::engine::{Closing, Engine};
-use super::flights::{Ask, Boarded, Flight, Flights, Probing};
+use super::flights::{Ask, Boarded, Caller, Flight, Flights, Probing};
 use super::keeper;
 use super::mass_rejection::MassRejection;
 use super::pace::Pace;
@@ -322,7 +322,8 @@ impl Provider {
         let engine = &self.engine;
         let deadline = engine.clock.now().plus(engine.settings.wait);
         loop {
-            let flight = engine.board(&wanted.principal, ask.clone(), Some(deadline));
+            // If the caller hangs up this is dropped, and the flight knows.
+            let flight = engine.board_for_caller(&wanted.principal, ask.clone(), deadline);
             let left = engine.clock.to_real(deadline.since(engine.clock.now()));
             let Ok(outcome) = tokio::time::timeout(left, flight.landed()).await else {
                 return Err(flight.excuse());
@@ -392,14 +393,41 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
 }
 
 impl Engine {
-    /// The running renewal of `principal`, or a new one for `ask`, flying in a task of its own.
-    /// Somebody waits for it until `patience`, if given.
+    /// The running renewal of `principal`, or a new one for `ask`, flying in a task of its own. No
+    /// caller waits for it; if `patience` is given, it is patient until then all the same.
     pub(super) fn board(
         self: &Arc<Self>,
         principal: &Principal,
         ask: Ask,
         patience: Option<Moment>,
     ) -> Arc<Flight> {
+        self.board_as(principal, ask, |flight| {
+            if let Some(until) = patience {
+                flight.extend(until);
+            }
+            flight.clone()
+        })
+    }
+
+    /// The same, for a caller that waits until `deadline` unless it hangs up before.
+    pub(super) fn board_for_caller(
+        self: &Arc<Self>,
+        principal: &Principal,
+        ask: Ask,
+        deadline: Moment,
+    ) -> Caller {
+        self.board_as(principal, ask, |flight| {
+            Caller::of(flight.clone(), deadline)
+        })
+    }
+
+    /// `boards` is done before the flight begins, or it might give up because nobody waits.
+    fn board_as<T>(
+        self: &Arc<Self>,
+        principal: &Principal,
+        ask: Ask,
+        boards: impl FnOnce(&Arc<Flight>) -> T,
+    ) -> T {
         let (flight, landing) = match self.flights.board(principal, ask) {
             Boarded::Joined(flight) => {
                 self.metrics.renewals_joined.inc();
@@ -407,22 +435,19 @@ impl Engine {
             }
             Boarded::Started(flight, landing) => (flight, Some(landing)),
         };
-        // Before it flies, or it might give up because nobody waits.
-        if let Some(until) = patience {
-            flight.extend(until);
-        }
+        let boarded = boards(&flight);
         if let Some(landing) = landing {
-            let (engine, flying) = (self.clone(), flight.clone());
+            let engine = self.clone();
             self.runtime.spawn(async move {
-                let outcome = engine.fly(&flying).await;
+                let outcome = engine.fly(&flight).await;
                 // What failed before anybody needed it is no answer to whoever needs it now.
                 landing.with(match outcome {
-                    Err(_) if !flying.needed.is_raised() => Ok(None),
+                    Err(_) if !flight.needed.is_raised() => Ok(None),
                     outcome => outcome,
                 });
             });
         }
-        flight
+        boarded
     }
 }
 

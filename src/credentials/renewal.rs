@@ -94,7 +94,7 @@ impl Engine {
                 Refreshed::Dead => {}
             }
         }
-        if !flight.needed.is_raised() && flight.ask.probing != Probing::ByLogin {
+        if flight.is_deserted() {
             return Ok(None);
         }
         // Who waits for a login holds no other renewal up.

@@ -17,7 +17,7 @@ use super::record::Record;
 use super::{Path, Proxy};
 
 use crate::auth_endpoints::Reply;
-use crate::credentials::{self, Expected, SlotEnd};
+use crate::credentials::{self, Expected, LoginSlot, SlotEnd};
 use crate::damoov::auth_requests::{Endpoint, LONGEST};
 use crate::damoov::retry_after::retry_after;
 use crate::damoov::routes::Route;
@@ -114,10 +114,16 @@ impl Path {
             let id = HeaderValue::from_str(&instance.to_string()).expect("a UUID is visible ASCII");
             headers::attach_instance_id(&mut request.headers, id);
         }
-        let content = Content::of(content);
         match endpoint {
-            Endpoint::Login => self.forward_login(route, request, content).await,
-            Endpoint::RefreshToken => self.send(route, &request, recorder, content).await,
+            Endpoint::Login => {
+                let slot = self.proxy.provider.take_login((instance, &content)).await?;
+                let content = Content::of(content);
+                self.forward_login(slot, route, request, content).await
+            }
+            Endpoint::RefreshToken => {
+                let content = Content::of(content);
+                self.send(route, &request, recorder, content).await
+            }
         }
     }
 
@@ -126,11 +132,11 @@ impl Path {
     /// caller stays or not.
     async fn forward_login(
         &self,
+        slot: LoginSlot,
         route: &Route,
         request: upstream::Head,
         content: Content<Incoming>,
     ) -> Result<Received, Error> {
-        let slot = self.proxy.provider.take_login().await?;
         let (proxy, pool, host) = (self.proxy.clone(), self.pool.clone(), route.host.clone());
         let within = proxy.response_timeout(route);
         let (answered, answer) = oneshot::channel();

@@ -1,0 +1,326 @@
+//! The order in which those who need a login slot get one: who asked first goes first, also if it was
+//! refused and told to come back. Remembers those who were refused, a bounded number of them. Pure: it
+//! is told the time, and knows no slot.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::time::Duration;
+
+use crate::clock::Moment;
+
+/// Who comes back this much later than it was told is still in time.
+pub(super) const LATE: Duration = Duration::from_secs(30);
+
+/// Those who wait for a slot, and those who were refused one.
+#[derive(Debug)]
+pub(super) struct Line<K> {
+    /// Those who wait now.
+    waiting: BTreeMap<Place, Waiting<K>>,
+    /// The places of those who wait now and came back when they were told.
+    waiting_returners: BTreeSet<Place>,
+    /// Those who wait no longer and have got no slot.
+    absent: HashMap<K, Absent>,
+    /// The most of `absent`.
+    capacity: usize,
+    /// All of `absent`, by when they have missed their time.
+    by_end: BTreeMap<(Moment, Place), K>,
+    /// Those of `absent` that have never come back in time.
+    strangers: BTreeMap<Place, K>,
+    /// Those of `absent` that came back in time and may do so again.
+    returners: BTreeSet<Place>,
+    /// The same, by when a slot is kept for them.
+    due: BTreeMap<(Moment, Place), (Moment, K)>,
+    /// The next place's.
+    ticket: u64,
+}
+
+/// A place in the line: the earlier of two stands before the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// When its holder asked for the first time.
+    first: Moment,
+    ticket: u64,
+}
+
+/// When somebody who is refused may come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Appointment {
+    /// From when a slot is kept for it.
+    pub(super) from: Moment,
+    /// The time that it was told.
+    pub(super) at: Moment,
+}
+
+/// Whether the holder of a place may take the next slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It may.
+    Now,
+    /// Others who wait asked before it.
+    Behind,
+    /// The next slot is kept for somebody who asked before it, and who is to come back until then.
+    KeptUntil(Moment),
+}
+
+#[derive(Debug)]
+struct Waiting<K> {
+    key: K,
+    standing: Standing,
+    /// The time that it was told, unless it has missed it.
+    told: Option<Moment>,
+}
+
+#[derive(Debug)]
+struct Absent {
+    place: Place,
+    standing: Standing,
+    appointment: Appointment,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Has not come back when it was told, or was never told.
+    Stranger,
+    /// Has.
+    Returner,
+}
+
+impl Appointment {
+    /// After this it is missed.
+    fn end(self) -> Moment {
+        self.at.plus(LATE)
+    }
+
+    /// Where the slot is kept for a moment before the time that was told, or from then on.
+    fn start(self) -> Moment {
+        self.from.min(self.at)
+    }
+}
+
+impl<K: Clone + Eq + Hash> Line<K> {
+    /// A line that remembers up to `capacity` of those whom it refused.
+    pub(super) fn new(capacity: usize) -> Line<K> {
+        Line {
+            waiting: BTreeMap::new(),
+            waiting_returners: BTreeSet::new(),
+            absent: HashMap::new(),
+            capacity,
+            by_end: BTreeMap::new(),
+            strangers: BTreeMap::new(),
+            returners: BTreeSet::new(),
+            due: BTreeMap::new(),
+            ticket: 0,
+        }
+    }
+
+    /// Takes its place among those who wait: the one that it had, if it was here before.
+    pub(super) fn enter(&mut self, key: K, now: Moment) -> Place {
+        self.settle(now);
+        let (place, standing, told) = match self.forget(&key) {
+            Some(absent) => {
+                let Appointment { at, .. } = absent.appointment;
+                let end = absent.appointment.end();
+                match () {
+                    () if now > end => (absent.place, Standing::Stranger, None),
+                    () if now >= at => (absent.place, Standing::Returner, None),
+                    // Too early: it may be here still when its time comes.
+                    () => (absent.place, absent.standing, Some(at)),
+                }
+            }
+            None => {
+                self.ticket += 1;
+                let ticket = self.ticket;
+                let place = Place { first: now, ticket };
+                (place, Standing::Stranger, None)
+            }
+        };
+        if standing == Standing::Returner {
+            self.waiting_returners.insert(place);
+        }
+        let waiting = Waiting {
+            key,
+            standing,
+            told,
+        };
+        self.waiting.insert(place, waiting);
+        place
+    }
+
+    /// Whether the one at `place`, who waits, may take the next slot.
+    pub(super) fn turn(&mut self, place: Place, now: Moment) -> Turn {
+        self.settle(now);
+        match self.waiting.first_key_value() {
+            Some((first, _)) if *first == place => {}
+            _ => return Turn::Behind,
+        }
+        // Nothing is kept from those who came back in time, nor from who stands before one of them.
+        if !self.waiting_returners.is_empty() {
+            return Turn::Now;
+        }
+        let due = self.due.range(..=(now, Place::LAST));
+        let before = due.filter(|((_, theirs), _)| *theirs < place);
+        match before.map(|(_, (end, _))| *end).min() {
+            Some(end) => Turn::KeptUntil(end),
+            None => Turn::Now,
+        }
+    }
+
+    /// How many go before the one at `place`, who waits, if a slot comes until `until`; counts
+    /// no further than `most`.
+    pub(super) fn ahead(&self, place: Place, until: Moment, most: usize) -> usize {
+        let waiting = self.waiting.range(..place).take(most).count();
+        let due = self.due.range(..=(until, Place::LAST));
+        let due = due.filter(|((_, theirs), _)| *theirs < place);
+        waiting + due.take(most.saturating_sub(waiting)).count()
+    }
+
+    /// How many of those who asked before the one at `place`, who waits, came back when they were
+    /// told, if that one did, too. A stranger has no rank: it is to come back first.
+    pub(super) fn rank(&mut self, place: Place, now: Moment) -> usize {
+        self.settle(now);
+        match self.standing(place, now) {
+            Standing::Stranger => 0,
+            Standing::Returner => {
+                let waiting = self.waiting_returners.range(..place).count();
+                waiting + self.returners.range(..place).count()
+            }
+        }
+    }
+
+    /// The one at `place` waits no longer. If it has got no slot it keeps its place, for when it
+    /// comes back. Returns who is the first of those who wait now, if that is another one.
+    pub(super) fn leave(&mut self, place: Place, why: Leave, now: Moment) -> Option<Place> {
+        self.settle(now);
+        let standing = self.standing(place, now);
+        let was_first = self.first() == Some(place);
+        let waiting = self.waiting.remove(&place)?;
+        self.waiting_returners.remove(&place);
+        let absent = match why {
+            Leave::Served => None,
+            Leave::Refused(appointment) => Some((standing, appointment)),
+            // Nothing is kept for somebody who was told nothing.
+            Leave::HungUp => Some((Standing::Stranger, Appointment { from: now, at: now })),
+        };
+        if let Some((standing, appointment)) = absent {
+            let absent = Absent {
+                place,
+                standing,
+                appointment,
+            };
+            self.remember(waiting.key, absent, now);
+        }
+        self.first().filter(|_| was_first)
+    }
+
+    /// The first of those who wait.
+    pub(super) fn first(&self) -> Option<Place> {
+        self.waiting.first_key_value().map(|(first, _)| *first)
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many are remembered who do not wait.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.absent.len()
+    }
+
+    /// Who waits at `place` came back in time if it did so then, or has waited until then.
+    fn standing(&self, place: Place, now: Moment) -> Standing {
+        match self.waiting.get(&place) {
+            Some(waiting) if waiting.told.is_some_and(|told| told <= now) => Standing::Returner,
+            Some(waiting) => waiting.standing,
+            None => Standing::Stranger,
+        }
+    }
+
+    /// Those who missed their time count as strangers again. They keep their places.
+    fn settle(&mut self, now: Moment) {
+        let due = self.due.range(..=(now, Place::LAST));
+        let missed = due.filter(|(_, (end, _))| *end < now);
+        let missed: Vec<_> = missed
+            .map(|(slot, (_, key))| (*slot, key.clone()))
+            .collect();
+        for (slot, key) in missed {
+            let (_, place) = slot;
+            self.due.remove(&slot);
+            self.returners.remove(&place);
+            if let Some(absent) = self.absent.get_mut(&key) {
+                absent.standing = Standing::Stranger;
+                self.strangers.insert(place, key);
+            }
+        }
+    }
+
+    /// Makes room first: those who missed their time go, the longest ago first, then the newest of
+    /// those that have never come back, which may be this one.
+    fn remember(&mut self, key: K, absent: Absent, now: Moment) {
+        if self.absent.contains_key(&key) {
+            // It asked twice at the same time; the other one stands for both.
+            return;
+        }
+        if self.absent.len() >= self.capacity {
+            let missed = self.by_end.first_key_value();
+            let missed = missed.filter(|((end, _), _)| *end < now);
+            let newest = self.strangers.last_key_value();
+            let newest = newest.filter(|(place, _)| match absent.standing {
+                Standing::Stranger => **place > absent.place,
+                Standing::Returner => true,
+            });
+            let goes = missed.map(|(_, key)| key.clone());
+            let Some(goes) = goes.or_else(|| newest.map(|(_, key)| key.clone())) else {
+                return;
+            };
+            self.forget(&goes);
+        }
+        let Absent {
+            place, appointment, ..
+        } = absent;
+        self.by_end.insert((appointment.end(), place), key.clone());
+        match absent.standing {
+            Standing::Stranger => {
+                self.strangers.insert(place, key.clone());
+            }
+            Standing::Returner => {
+                self.returners.insert(place);
+                let due = (appointment.start(), place);
+                self.due.insert(due, (appointment.end(), key.clone()));
+            }
+        }
+        self.absent.insert(key, absent);
+    }
+
+    fn forget(&mut self, key: &K) -> Option<Absent> {
+        let absent = self.absent.remove(key)?;
+        let Absent {
+            place, appointment, ..
+        } = absent;
+        self.by_end.remove(&(appointment.end(), place));
+        self.strangers.remove(&place);
+        self.returners.remove(&place);
+        self.due.remove(&(appointment.start(), place));
+        Some(absent)
+    }
+}
+
+/// Why somebody waits no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It has got a slot.
+    Served,
+    /// It is told to come back.
+    Refused(Appointment),
+    /// Nobody waits for its login any more.
+    HungUp,
+}
+
+impl Place {
+    /// Behind all others.
+    const LAST: Place = Place {
+        first: Moment::MAX,
+        ticket: u64::MAX,
+    };
+}
