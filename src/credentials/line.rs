@@ -324,3 +324,191 @@ impl Place {
         ticket: u64::MAX,
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_millis(seconds * 1_000)
+    }
+
+    /// To be back in the second `back`, for a slot that comes then.
+    fn refused(back: u64) -> Leave {
+        Leave::Refused(Appointment {
+            from: at(back),
+            at: at(back),
+        })
+    }
+
+    /// A line that refused these at second 0, 1, …, all to be back at second 100.
+    fn refused_all(line: &mut Line<u32>, keys: impl IntoIterator<Item = u32>) {
+        for (second, key) in (0..).zip(keys) {
+            let place = line.enter(key, at(second));
+            line.leave(place, refused(100), at(second));
+        }
+    }
+
+    #[test]
+    fn who_asked_first_goes_first_although_it_was_refused_and_comes_back_last() {
+        let mut line = Line::new(10);
+        refused_all(&mut line, [1, 2]);
+        let third = line.enter(3, at(90));
+        let second = line.enter(2, at(100));
+        let first = line.enter(1, at(129));
+        assert_eq!(line.turn(second, at(129)), Turn::Behind);
+        for place in [first, second, third] {
+            assert_eq!(line.turn(place, at(129)), Turn::Now);
+            line.leave(place, Leave::Served, at(129));
+        }
+        assert_eq!((line.waiting(), line.remembered()), (0, 0));
+    }
+
+    #[test]
+    fn only_who_came_back_when_told_counts_in_a_rank_and_has_one() {
+        let mut line = Line::new(10);
+        refused_all(&mut line, [1, 2, 3, 4]);
+        let mut back = |key, second| {
+            let place = line.enter(key, at(second));
+            let rank = line.rank(place, at(second));
+            line.leave(place, refused(second + 100), at(second));
+            rank
+        };
+        // The third is too early, the fourth missed its time, the first was never back.
+        assert_eq!(back(3, 99), 0);
+        assert_eq!(back(2, 100), 0);
+        assert_eq!(back(4, 131), 0);
+        assert_eq!(back(3, 199), 1);
+        // The second has missed its time.
+        assert_eq!(back(4, 231), 1);
+        // The third has, too.
+        assert_eq!(back(4, 331), 0);
+    }
+
+    #[test]
+    fn who_comes_too_early_keeps_its_place_and_is_back_in_time_if_it_stays() {
+        let mut line = Line::new(10);
+        refused_all(&mut line, [1, 2]);
+        let second = line.enter(2, at(95));
+        let first = line.enter(1, at(96));
+        assert_eq!(line.turn(first, at(96)), Turn::Now);
+        line.leave(first, refused(200), at(97));
+        line.leave(second, refused(200), at(101));
+        let (first, second) = (line.enter(1, at(200)), line.enter(2, at(200)));
+        assert!(first < second);
+        assert_eq!(line.rank(second, at(200)), 1);
+    }
+
+    #[test]
+    fn a_slot_is_kept_for_who_came_back_before_from_whom_came_later_for_30_seconds() {
+        let mut line = Line::new(10);
+        let early = line.enter(0, at(0));
+        refused_all(&mut line, [1]);
+        let place = line.enter(1, at(100));
+        line.leave(place, refused(160), at(100));
+        let made_up = line.enter(9, at(150));
+        assert_eq!(line.turn(early, at(161)), Turn::Now);
+        line.leave(early, Leave::Served, at(161));
+        assert_eq!(line.turn(made_up, at(159)), Turn::Now);
+        assert_eq!(line.ahead(made_up, at(159), 9), 0);
+        assert_eq!(line.turn(made_up, at(161)), Turn::KeptUntil(at(190)));
+        assert_eq!(line.ahead(made_up, at(161), 9), 1);
+        assert_eq!(line.turn(made_up, at(191)), Turn::Now);
+        // It has its place all the same.
+        let late = line.enter(1, at(192));
+        assert_eq!(line.turn(late, at(192)), Turn::Now);
+        assert_eq!(line.turn(made_up, at(192)), Turn::Behind);
+    }
+
+    #[test]
+    fn nothing_is_kept_for_who_hung_up_but_its_place() {
+        let mut line = Line::new(10);
+        refused_all(&mut line, [1]);
+        let place = line.enter(1, at(100));
+        line.leave(place, Leave::HungUp, at(101));
+        let other = line.enter(2, at(102));
+        assert_eq!(line.turn(other, at(102)), Turn::Now);
+        let back = line.enter(1, at(103));
+        assert_eq!(line.turn(other, at(103)), Turn::Behind);
+        assert_eq!(line.leave(back, Leave::Served, at(103)), Some(other));
+    }
+
+    #[test]
+    fn room_is_made_by_those_who_missed_their_time_then_by_the_newest() {
+        let mut line = Line::new(3);
+        refused_all(&mut line, [1, 2, 3]);
+        let is_remembered = |line: &Line<u32>, keys: [u32; 3]| {
+            line.remembered() == 3 && keys.iter().all(|key| line.absent.contains_key(key))
+        };
+        // Nobody missed anything: the newest is the one that would be remembered.
+        let newest = line.enter(4, at(50));
+        line.leave(newest, refused(100), at(50));
+        assert!(is_remembered(&line, [1, 2, 3]));
+        // The second comes back in time; what would have been its room is taken.
+        let second = line.enter(2, at(100));
+        let fifth = line.enter(5, at(100));
+        line.leave(fifth, refused(200), at(100));
+        line.leave(second, refused(200), at(101));
+        assert!(is_remembered(&line, [1, 2, 3]));
+        // The others have missed their time, the first by more.
+        let sixth = line.enter(6, at(131));
+        line.leave(sixth, refused(200), at(131));
+        assert!(is_remembered(&line, [2, 3, 6]));
+    }
+
+    proptest! {
+        /// Whatever users do: those who wait go in the order in which they asked first, unless a slot
+        /// is kept; no more are remembered than there is room for; nobody waits for a slot that is
+        /// kept for longer than 30 s after the time that was told; all indices agree.
+        #[test]
+        fn the_order_and_the_bound_hold_whatever_users_do(
+            steps in prop::collection::vec((0u32..12, 0u8..4, 0u64..40), 1..200),
+        ) {
+            let mut line = Line::new(4);
+            let mut second = 0;
+            let mut waiting: Vec<(Place, u32)> = Vec::new();
+            for (key, what, passes) in steps {
+                second += passes;
+                let now = at(second);
+                let found = waiting.iter().position(|(_, waits)| *waits == key);
+                match (found, what) {
+                    (None, _) => waiting.push((line.enter(key, now), key)),
+                    (Some(found), 0) => {
+                        let (place, _) = waiting.remove(found);
+                        line.leave(place, refused(second + 20), now);
+                    }
+                    (Some(found), 1) => {
+                        let (place, _) = waiting.remove(found);
+                        line.leave(place, Leave::HungUp, now);
+                    }
+                    (Some(_), _) => {
+                        let (place, _) = *waiting.iter().min().unwrap();
+                        if line.turn(place, now) == Turn::Now {
+                            waiting.retain(|(waits, _)| *waits != place);
+                            line.leave(place, Leave::Served, now);
+                        }
+                    }
+                }
+                waiting.sort();
+                for (index, (place, _)) in waiting.iter().enumerate() {
+                    match line.turn(*place, now) {
+                        Turn::Behind => prop_assert!(index > 0),
+                        Turn::Now => prop_assert_eq!(index, 0),
+                        Turn::KeptUntil(end) => {
+                            prop_assert_eq!(index, 0);
+                            prop_assert!(now <= end && end <= at(second + 20).plus(LATE));
+                        }
+                    }
+                }
+                prop_assert!(line.remembered() <= 4);
+                prop_assert_eq!(line.waiting(), waiting.len());
+                prop_assert_eq!(line.by_end.len(), line.absent.len());
+                prop_assert_eq!(line.strangers.len() + line.returners.len(), line.absent.len());
+                prop_assert_eq!(line.due.len(), line.returners.len());
+                prop_assert!(line.waiting_returners.len() <= line.waiting());
+            }
+        }
+    }
+}

@@ -24,6 +24,8 @@ mod formats;
 mod instances;
 // Replacing the key of the store.
 mod keys;
+// Who gets the next login slot, and who waits no longer.
+mod login_queue;
 // Mass rejections over restarts, processes, deploys that come and go, a restored backup.
 mod mass_rejection;
 // Callers, processes and answers that vanish in the middle of a renewal.
