@@ -139,7 +139,7 @@ impl Error {
                     retry_after: Some(SOON),
                     ..api(503, "overloaded", "connection_limit_reached")
                 },
-                Api::ConnectTimeout => api(504, "upstream_timeout", "connection_timeout"),
+                Api::ConnectTimeout(_) => api(504, "upstream_timeout", "connection_timeout"),
                 Api::ResponseTimeout => api(504, "upstream_timeout", "http_response_timeout"),
                 Api::Unreachable(_) => api(502, "upstream_unreachable", "destination_unavailable"),
                 Api::Broken(_) => api(502, "upstream_bad_response", "http_response_incomplete"),
@@ -358,7 +358,7 @@ mod tests {
             (Auth::Timeout.into(), 504, "auth_timeout"),
             (Auth::WaitedTooLong.into(), 504, "credentials_timeout"),
             (at(Api::Busy), 503, "overloaded"),
-            (at(Api::ConnectTimeout), 504, "upstream_timeout"),
+            (at(Api::ConnectTimeout(None)), 504, "upstream_timeout"),
             (at(Api::ResponseTimeout), 504, "upstream_timeout"),
             (
                 at(Api::Unreachable(unreachable())),

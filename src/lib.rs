@@ -43,7 +43,7 @@
 //! | [`replay`] | content recorded while it streams | know status codes or tokens |
 //! | [`headers`] | pure edits of header maps | do I/O |
 //! | [`live`] | WebSocket on the one route that has it: the first message gets a token, the rest passes | look inside any other message |
-//! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections; `upstream::http1`: what is spoken on them, in the request's own task; `upstream::switch`: one for each WebSocket | know tokens |
+//! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections; `upstream::http1`: what is spoken on them, in the request's own task; `upstream::switch`: one for each WebSocket; `upstream::calls`: short calls from any thread, and whether a byte of one was written; `upstream::connect`: the one way to dial | know tokens |
 //! | [`proxy`] | the path; `proxy::head`: the checks before it; `proxy::cors`: what browsers are told | word an error, open a socket |
 //! | [`error`] | every error of the path and its answer, in one match | log |
 //! | [`signals`] | which signal came; caught from the first instruction of `main` | know what follows from one |

@@ -24,9 +24,8 @@ pub use lost::Lost;
 pub use writer::{Health, Lines, Log, Unwritable};
 
 /// Crates whose debug and trace events may show header fields or key material.
-const CAPPED: [&str; 7] = [
+const CAPPED: [&str; 6] = [
     "hyper",
-    "hyper_rustls",
     "hyper_util",
     "rustls",
     "tokio_rustls",

@@ -5,12 +5,17 @@
 //! connection's age follows DNS. It is spoken in `http1`, because a client with tasks of its own costs
 //! each request two more hops; WebSocket handshakes are hyper's.
 
+mod calls;
 mod connect;
 mod dial;
 mod failure;
+#[cfg(test)]
+mod fixture;
 mod http1;
 pub mod pool;
+mod stream;
 pub mod switch;
+mod trust;
 
 use std::collections::HashMap;
 use std::io;
@@ -23,10 +28,17 @@ use http::{HeaderMap, HeaderValue, Method};
 use rustls::ClientConfig;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
 
-pub(crate) use self::dial::{Connector, Resolver};
-pub use self::dial::{Dial, Dialed};
+pub(crate) use self::calls::{CallFailure, Calls};
+pub use self::dial::{Dial, Dialed, Network};
+pub(crate) use self::failure::Condition;
 pub use self::failure::Failed;
-pub(crate) use self::failure::{Condition, Obstacle};
+
+/// A connection carries no request after this, whether it was idle or busy until then: the name of
+/// its host is asked for again, and a change in DNS is followed.
+const MAX_AGE: Duration = Duration::from_secs(300);
+
+/// How long at most an idle connection stays open that is to be closed, times four.
+const SWEEP: Duration = Duration::from_secs(8);
 
 /// Part of the configuration: `[upstream]`.
 #[derive(Clone, Debug)]
@@ -161,9 +173,9 @@ pub enum Error {
     /// No connection became free in time.
     #[error("all connections to the host are in use")]
     Busy,
-    /// TCP or TLS took too long.
+    /// Name, TCP or TLS took too long; and what failed before, if anything did.
     #[error("connecting took too long")]
-    ConnectTimeout,
+    ConnectTimeout(#[source] Option<io::Error>),
     /// Name, TCP or TLS failed.
     #[error("the host cannot be reached")]
     Unreachable(#[source] io::Error),
@@ -188,7 +200,7 @@ impl Error {
     /// Whether no byte of the request was written to a socket.
     pub fn is_unsent(&self) -> bool {
         match self {
-            Error::Busy | Error::ConnectTimeout | Error::Unreachable(_) => true,
+            Error::Busy | Error::ConnectTimeout(_) | Error::Unreachable(_) => true,
             Error::ResponseTimeout
             | Error::Broken(_)
             | Error::Framing
@@ -260,11 +272,16 @@ impl Hosts {
     /// Reads the trusted certificates: the platform's, or Mozilla's where the platform has none,
     /// and those of `ca_file`.
     pub fn new(settings: &Settings) -> Result<Hosts, Invalid> {
-        Ok(Hosts {
-            tls: Arc::new(connect::client_config(settings.ca_file.as_deref())?),
+        let hosts = Hosts {
+            tls: Arc::new(trust::client_config(settings.ca_file.as_deref())?),
             redirects: settings.redirects.clone(),
-            dial: Dial::Network,
-        })
+            dial: Dial::default(),
+        };
+        let redirects = &settings.redirects;
+        for redirect in redirects.hosts.values().chain(&redirects.all_others) {
+            hosts.reached("a redirected host", redirect.scheme, &redirect.authority)?;
+        }
+        Ok(hosts)
     }
 
     /// The same hosts, reached another way than by TCP.
@@ -278,6 +295,10 @@ impl Hosts {
             Some(redirect) => (redirect.scheme, redirect.authority.as_str()),
             None => (Scheme::Https, host),
         };
+        self.reached(host, scheme, authority)
+    }
+
+    fn reached(&self, host: &str, scheme: Scheme, authority: &str) -> Result<Target, Invalid> {
         let authority: Authority = authority
             .parse()
             .map_err(|e| Invalid::Authority(authority.to_owned(), e))?;
@@ -306,10 +327,5 @@ impl Hosts {
     /// The TLS settings for calls to the API: verified certificates, http/1.1 alone by ALPN.
     pub fn tls(&self) -> &Arc<ClientConfig> {
         &self.tls
-    }
-
-    /// How connections are opened.
-    pub fn dial(&self) -> &Dial {
-        &self.dial
     }
 }

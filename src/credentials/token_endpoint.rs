@@ -6,19 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{Method, Request, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::Error;
 use super::backoff::Failure;
 use crate::damoov::auth::{self, Answer, Call};
 use crate::telemetry::episode::Chain;
-use crate::upstream::{self, Condition, Connector, Hosts, Obstacle, Resolver, Scheme};
+use crate::upstream::{self, CallFailure, Calls, Condition, Head, Hosts};
 
 /// Calls of one grant under way at once: at 400 ms each, all tokens of 4,000 users that expire
 /// together are renewed in 13 s.
@@ -29,10 +27,8 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 /// Calls the Auth endpoints.
 #[derive(Debug)]
 pub(super) struct TokenEndpoint {
-    client: Client<HttpsConnector<Connector>, Full<Bytes>>,
-    /// `https://user.telematicssdk.com` or what `[upstream.hosts]` puts in its place.
-    base: String,
-    /// `host` or `host:port` of it.
+    calls: Calls,
+    /// `host` or `host:port`, as it is dialed.
     dialed: Box<str>,
     /// How the host fares.
     condition: Condition,
@@ -51,7 +47,7 @@ pub(super) struct TokenEndpoint {
 pub(super) enum Reply {
     /// A whole answer.
     Answered(Answer),
-    /// Nothing left this machine. Why, in a sentence for callers.
+    /// No byte of it was written to a socket. Why, in a sentence for callers.
     NotSent(Arc<str>),
     /// Sent, or perhaps sent, and no whole answer.
     Lost(Loss),
@@ -106,35 +102,15 @@ impl TokenEndpoint {
         hosts: &Hosts,
         timeout: Duration,
     ) -> TokenEndpoint {
-        let mut tls = rustls::ClientConfig::clone(hosts.tls());
-        // The connector chooses the protocols itself and refuses a configuration that already has.
-        tls.alpn_protocols.clear();
-        let mut tcp = HttpConnector::new_with_resolver(Resolver::new());
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(upstream.connect_timeout));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(Connector {
-                tcp,
-                dial: hosts.dial().clone(),
-            });
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(upstream.idle_timeout)
-            .pool_timer(TokioTimer::new())
-            .build(connector);
-        let (scheme, dialed) = match upstream.redirects.of(auth::HOST) {
-            None => (Scheme::Https, auth::HOST),
-            Some(redirect) => (redirect.scheme, redirect.authority.as_str()),
-        };
+        let target = hosts
+            .target(auth::HOST)
+            .expect("a constant name, or a redirect that was checked with the others");
+        let dialed: Box<str> = target.authority.as_str().into();
         TokenEndpoint {
-            client,
-            base: format!("{scheme}://{dialed}"),
-            condition: Condition::of(auth::HOST, dialed),
+            calls: Calls::new(target, hosts, upstream),
+            condition: Condition::of(auth::HOST, &dialed),
             last_failure: Mutex::new("they failed a moment ago".into()),
-            dialed: dialed.into(),
+            dialed,
             timeout,
             refreshes: Semaphore::new(CONCURRENT),
             logins: Semaphore::new(CONCURRENT),
@@ -189,42 +165,45 @@ impl TokenEndpoint {
         &self,
         under_way: &Semaphore,
         call: Call,
-        read: fn(http::StatusCode, &http::HeaderMap, &[u8]) -> Answer,
+        read: fn(StatusCode, &HeaderMap, &[u8]) -> Answer,
     ) -> Reply {
         let Ok(_permit) = under_way.acquire().await else {
             return Reply::NotSent("the proxy is shutting down".into());
         };
-        let exchange = async {
-            let response = match self.client.request(self.request(call)).await {
-                Ok(response) => response,
-                Err(error) if error.is_connect() => return self.not_sent(&error),
-                Err(error) => return self.lost(Loss::Cut, &Chain(&error)),
-            };
-            self.condition.reached();
-            let (head, body) = response.into_parts();
-            match Limited::new(body, LONGEST_ANSWER).collect().await {
-                Ok(content) => {
-                    let answer = read(head.status, &head.headers, &content.to_bytes());
-                    self.answered(head.status, answer)
-                }
-                Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                    self.lost(Loss::TooLong, &"its answer is too long")
-                }
-                Err(error) => self.lost(Loss::Cut, &Chain(&*error)),
+        let deadline = Instant::now() + self.timeout;
+        let (head, content) = request(call);
+        let calling = self.calls.send(&head, content, LONGEST_ANSWER, deadline);
+        let response = match calling.await {
+            Ok(response) => response,
+            Err(CallFailure::NotSent(error)) => return self.not_sent(error),
+            Err(CallFailure::Lost(upstream::Error::ResponseTimeout)) => {
+                return self.lost(Loss::TimedOut, &"it did not answer in time");
+            }
+            Err(CallFailure::Lost(error)) => {
+                return self.lost(Loss::Cut, &Chain(&self.failed(error)));
             }
         };
-        tokio::time::timeout(self.timeout, exchange)
-            .await
-            .unwrap_or_else(|_| self.lost(Loss::TimedOut, &"it did not answer in time"))
+        self.condition.reached();
+        let (head, content) = response.into_parts();
+        match content {
+            Some(content) => {
+                let answer = read(head.status, &head.headers, &content);
+                self.answered(head.status, answer)
+            }
+            None => self.lost(Loss::TooLong, &"its answer is too long"),
+        }
     }
 
-    /// No connection came about, for this reason.
-    fn not_sent(&self, error: &(dyn std::error::Error + 'static)) -> Reply {
-        let why = Obstacle::of(error).says(&self.dialed);
-        let cause = Chain(error);
-        let host = auth::HOST;
+    fn failed(&self, error: upstream::Error) -> upstream::Failed {
+        upstream::Failed::at(&self.dialed, error)
+    }
+
+    /// Nothing was written, for this reason.
+    fn not_sent(&self, error: upstream::Error) -> Reply {
+        let failed = self.failed(error);
+        let (why, cause, host) = (failed.to_string(), Chain(&failed), auth::HOST);
         tracing::debug!(host, why, %cause, "a call to the Auth endpoints was not sent");
-        self.condition.unreachable(&format_args!("{why}: {cause}"));
+        self.condition.unreachable(&cause);
         self.remember(Reply::NotSent(why.into()))
     }
 
@@ -235,7 +214,7 @@ impl TokenEndpoint {
         self.remember(Reply::Lost(loss))
     }
 
-    fn answered(&self, status: http::StatusCode, answer: Answer) -> Reply {
+    fn answered(&self, status: StatusCode, answer: Answer) -> Reply {
         match answer {
             Answer::Granted(_) | Answer::Rejected => self.condition.answered(),
             // Of a login it is told by who blocks all of them.
@@ -253,24 +232,24 @@ impl TokenEndpoint {
         }
         self.remember(Reply::Answered(answer))
     }
+}
 
-    fn request(&self, call: Call) -> Request<Full<Bytes>> {
-        let uri: Uri = [&self.base, call.path]
-            .concat()
-            .parse()
-            .expect("a validated authority and a constant path make a URI");
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(uri)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "application/json");
-        if let Some(instance) = call.instance {
-            request = request.header("InstanceId", instance.to_string());
-        }
-        request
-            .body(Full::new(Bytes::copy_from_slice(
-                call.content.expose().as_bytes(),
-            )))
-            .expect("checked parts make a request")
+fn request(call: Call) -> (Head, Bytes) {
+    let json = HeaderValue::from_static("application/json");
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, json.clone());
+    headers.insert(header::ACCEPT, json);
+    if let Some(instance) = call.instance {
+        let id = HeaderValue::try_from(instance.to_string());
+        headers.insert("InstanceId", id.expect("a UUID is visible ASCII"));
     }
+    let head = Head {
+        method: Method::POST,
+        target: PathAndQuery::from_static(call.path),
+        headers,
+    };
+    (
+        head,
+        Bytes::copy_from_slice(call.content.expose().as_bytes()),
+    )
 }

@@ -1,35 +1,39 @@
 //! What connections to hosts are made of: TCP, or memory, where benches count what the proxy itself
-//! does.
+//! does. Which addresses a name has, and in which order they are tried.
 
-use std::error::Error;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use http::Uri;
 use http::uri::Authority;
-use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
-use tokio::net::TcpStream;
+use tokio::io::DuplexStream;
+use tokio::net::lookup_host;
 use tokio::sync::mpsc;
-use tower_service::Service;
+use tokio::time::Instant;
 
 use super::failure::Unresolved;
 
 /// Bytes that one side may write before the other reads: about what a socket takes.
 const IN_MEMORY: usize = 64 * 1024;
+/// An address that failed is tried last for so long.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// The most addresses that are remembered.
+const MOST: usize = 256;
 
 /// How a connection is opened, before TLS.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub enum Dial {
     /// By TCP.
-    #[default]
-    Network,
+    Network(Network),
     /// In this process. Once nobody takes the far ends, connections are refused.
     Memory(mpsc::UnboundedSender<Dialed>),
+}
+
+impl Default for Dial {
+    fn default() -> Dial {
+        Dial::Network(Network::default())
+    }
 }
 
 /// The far end of a connection in memory.
@@ -39,6 +43,25 @@ pub struct Dialed {
     pub authority: Authority,
     /// For whoever plays the host.
     pub stream: DuplexStream,
+}
+
+/// Addresses of names, and which of them failed a moment ago. Its clones share that.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    names: Names,
+    failed: Arc<Mutex<Vec<(SocketAddr, Instant)>>>,
+}
+
+/// Who knows the addresses of a name.
+#[derive(Clone, Debug, Default)]
+enum Names {
+    /// The system's resolver.
+    #[default]
+    System,
+    /// Whatever is asked for: these, and how often they were asked for; for ever nothing if there
+    /// are none.
+    #[cfg(test)]
+    Told(Arc<Mutex<(Vec<SocketAddr>, usize)>>),
 }
 
 /// The near end of a connection in memory, whose far end goes to whoever listens.
@@ -53,82 +76,90 @@ pub(super) fn in_memory(
     Ok(near)
 }
 
-/// Opens connections for hyper's client, which adds TLS.
-#[derive(Clone, Debug)]
-pub(crate) struct Connector {
-    pub(crate) tcp: HttpConnector<Resolver>,
-    pub(crate) dial: Dial,
-}
-
-/// Looks names up as the system does; an error can be told from those of connections.
-#[derive(Clone, Debug)]
-pub(crate) struct Resolver(GaiResolver);
-
-impl Resolver {
-    pub(crate) fn new() -> Resolver {
-        Resolver(GaiResolver::new())
-    }
-}
-
-impl Service<Name> for Resolver {
-    type Response = GaiAddrs;
-    type Error = Unresolved;
-    type Future = Pin<Box<dyn Future<Output = Result<GaiAddrs, Unresolved>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unresolved>> {
-        self.0.poll_ready(cx).map_err(Unresolved)
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let resolving = self.0.call(name);
-        Box::pin(async { resolving.await.map_err(Unresolved) })
-    }
-}
-
-/// What hyper's client speaks over.
-pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl Wire for TcpStream {}
-impl Wire for DuplexStream {}
-
-impl Connection for Box<dyn Wire> {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-type Refused = Box<dyn Error + Send + Sync>;
-type Connecting = dyn Future<Output = Result<TokioIo<Box<dyn Wire>>, Refused>> + Send;
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Box<dyn Wire>>;
-    type Error = Refused;
-    type Future = Pin<Box<Connecting>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refused>> {
-        self.tcp.poll_ready(cx).map_err(Refused::from)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        match &self.dial {
-            Dial::Network => {
-                let connecting = self.tcp.call(uri);
-                Box::pin(async {
-                    let stream: Box<dyn Wire> = Box::new(connecting.await?.into_inner());
-                    Ok(TokioIo::new(stream))
-                })
+impl Network {
+    /// The addresses of `host` as they are to be tried. The name is asked for every time.
+    pub(super) async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let found = match &self.names {
+            Names::System => lookup_host((host, port))
+                .await
+                .map_err(|error| io::Error::other(Unresolved(error)))?
+                .collect(),
+            #[cfg(test)]
+            Names::Told(told) => {
+                let addresses = {
+                    let mut told = told.lock().expect("no code panics under this lock");
+                    told.1 += 1;
+                    told.0.clone()
+                };
+                if addresses.is_empty() {
+                    std::future::pending::<()>().await;
+                }
+                addresses
             }
-            Dial::Memory(listener) => {
-                let listener = listener.clone();
-                Box::pin(async move {
-                    let authority = uri.authority().ok_or(io::ErrorKind::InvalidInput);
-                    let authority = authority.map_err(io::Error::from)?.clone();
-                    let stream: Box<dyn Wire> = Box::new(in_memory(&listener, authority)?);
-                    Ok(TokioIo::new(stream))
-                })
+        };
+        let mut addresses = interleaved(found);
+        let failed = self.failed.lock().expect("no code panics under this lock");
+        let now = Instant::now();
+        addresses.sort_by_key(|address| {
+            let mut failed = failed.iter();
+            failed.any(|(failed, at)| failed == address && now - *at < REMEMBERED)
+        });
+        Ok(addresses)
+    }
+
+    /// A connection to `address` failed, or was slower than one that began later.
+    pub(super) fn failed(&self, address: SocketAddr) {
+        let now = Instant::now();
+        let mut failed = self.failed.lock().expect("no code panics under this lock");
+        failed.retain(|(other, at)| *other != address && now - *at < REMEMBERED);
+        if failed.len() == MOST {
+            failed.remove(0);
+        }
+        failed.push((address, now));
+    }
+
+    /// A connection to `address` came about.
+    pub(super) fn worked(&self, address: SocketAddr) {
+        let mut failed = self.failed.lock().expect("no code panics under this lock");
+        failed.retain(|(other, _)| *other != address);
+    }
+}
+
+#[cfg(test)]
+impl Network {
+    /// Every name has these addresses.
+    pub(super) fn told(addresses: Vec<SocketAddr>) -> Network {
+        Network {
+            names: Names::Told(Arc::new(Mutex::new((addresses, 0)))),
+            failed: Arc::default(),
+        }
+    }
+
+    /// How often names were asked for.
+    pub(super) fn asked(&self) -> usize {
+        match &self.names {
+            Names::System => unreachable!("a test told the addresses"),
+            Names::Told(told) => told.lock().unwrap().1,
+        }
+    }
+}
+
+/// One address of each family by turns, the system's first choice first (RFC 8305 §4).
+fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
+    let (first, second): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| address.is_ipv4() == first_is_v4);
+    let longer = first.len().max(second.len());
+    let mut all = Vec::with_capacity(first.len() + second.len());
+    for turn in 0..longer {
+        for address in [first.get(turn), second.get(turn)].into_iter().flatten() {
+            if !all.contains(address) {
+                all.push(*address);
             }
         }
     }
+    all
 }
 
 #[cfg(test)]
@@ -138,13 +169,9 @@ mod tests {
     use crate::upstream::pool::{Limits, Pool};
     use crate::upstream::{self, Head, Hosts, Redirect, Scheme, Settings};
     use bytes::Bytes;
-    use http::{HeaderMap, Method, Request};
+    use http::{HeaderMap, Method};
     use http_body_util::{BodyExt, Full};
-    use hyper_util::client::legacy::Client;
-    use hyper_util::rt::TokioExecutor;
-    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
 
     const HOST: &str = "api.example";
 
@@ -199,6 +226,53 @@ mod tests {
         Ok(answer.into_body().collect().await.unwrap().to_bytes())
     }
 
+    fn addresses(hosts: &[&str]) -> Vec<SocketAddr> {
+        let address = |host: &&str| format!("{host}:443").parse().unwrap();
+        hosts.iter().map(address).collect()
+    }
+
+    #[test]
+    fn families_take_turns_and_the_systems_first_choice_stays_the_first() {
+        for (given, expected) in [
+            (&[][..], &[][..]),
+            (&["10.0.0.1"], &["10.0.0.1"]),
+            (
+                &["[::1]", "[::2]", "[::3]", "10.0.0.1", "10.0.0.2"],
+                &["[::1]", "10.0.0.1", "[::2]", "10.0.0.2", "[::3]"],
+            ),
+            (
+                &["10.0.0.1", "10.0.0.2", "[::1]", "10.0.0.1"],
+                &["10.0.0.1", "[::1]", "10.0.0.2"],
+            ),
+        ] {
+            assert_eq!(interleaved(addresses(given)), addresses(expected));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_failed_is_the_last_one_for_a_minute() {
+        let all = addresses(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        let network = Network::told(all.clone());
+        let order = async || network.addresses("api.example", 443).await.unwrap();
+        network.failed(all[0]);
+        let last = addresses(&["10.0.0.2", "10.0.0.3", "10.0.0.1"]);
+        assert_eq!(order().await, last);
+        tokio::time::advance(REMEMBERED - Duration::from_millis(1)).await;
+        assert_eq!(order().await, last);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(order().await, all);
+
+        network.failed(all[0]);
+        network.worked(all[0]);
+        assert_eq!(order().await, all);
+        all.iter().for_each(|address| network.failed(*address));
+        assert_eq!(order().await, all, "all of them are tried all the same");
+        for other in 0..2 * MOST {
+            network.failed(([10, 1, 0, 0], other as u16).into());
+        }
+        assert_eq!(network.failed.lock().unwrap().len(), MOST);
+    }
+
     #[tokio::test(flavor = "local")]
     async fn a_pool_reaches_hosts_in_memory() {
         let (sender, mut listener) = mpsc::unbounded_channel();
@@ -220,24 +294,5 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-    }
-
-    #[tokio::test]
-    async fn hypers_client_reaches_hosts_in_memory_until_nobody_listens() {
-        let (sender, mut listener) = mpsc::unbounded_channel();
-        let connector = Connector {
-            tcp: HttpConnector::new_with_resolver(Resolver::new()),
-            dial: Dial::Memory(sender),
-        };
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        let request = || {
-            let request = Request::builder().uri("http://in-memory:81/");
-            client.request(request.body(Full::<Bytes>::default()).unwrap())
-        };
-        let (response, ()) = tokio::join!(request(), answer(&mut listener));
-        let content = response.unwrap().into_body().collect().await.unwrap();
-        assert_eq!(content.to_bytes(), "in-memory:81");
-        drop(listener);
-        assert!(request().await.unwrap_err().is_connect());
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct Condition {
 
 /// What keeps a host from being reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Obstacle {
+pub(super) enum Obstacle {
     /// Its name cannot be resolved.
     Name,
     /// Nobody listens there.
@@ -64,7 +64,7 @@ pub(crate) enum Obstacle {
 /// The name of a host cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 #[error("the name cannot be resolved")]
-pub(crate) struct Unresolved(#[source] pub(super) io::Error);
+pub(super) struct Unresolved(#[source] pub(super) io::Error);
 
 impl Failed {
     /// Of a host that was dialed as `host`.
@@ -87,7 +87,7 @@ impl fmt::Display for Failed {
         let Failed { host, error } = self;
         match error {
             Error::Busy => write!(f, "all connections to {host} are in use"),
-            Error::ConnectTimeout => write!(f, "connecting to {host} took too long"),
+            Error::ConnectTimeout(_) => write!(f, "connecting to {host} took too long"),
             Error::Unreachable(cause) => f.write_str(&Obstacle::of(cause).says(host)),
             Error::ResponseTimeout => write!(f, "{host} did not answer in time"),
             Error::Broken(Broken::Http2) => f.write_str(&Obstacle::Http2.says(host)),
@@ -118,7 +118,7 @@ impl Condition {
         match &failed.error {
             // The caller's doing.
             Error::Broken(Broken::Content) => {}
-            Error::Unreachable(_) | Error::ConnectTimeout => self.unreachable(&cause),
+            Error::Unreachable(_) | Error::ConnectTimeout(_) => self.unreachable(&cause),
             Error::Busy => {
                 if self.full.failed() {
                     tracing::warn!(
@@ -218,7 +218,7 @@ impl Condition {
 
 impl Obstacle {
     /// What the error, or a cause of it, says about it.
-    pub(crate) fn of(error: &(dyn StdError + 'static)) -> Obstacle {
+    pub(super) fn of(error: &(dyn StdError + 'static)) -> Obstacle {
         let mut cause = Some(error);
         while let Some(error) = cause {
             if let Some(found) = Obstacle::named_by(error) {
@@ -273,8 +273,21 @@ impl Obstacle {
         }
     }
 
+    /// How much it tells of a host, of whose addresses several failed: the further an attempt came,
+    /// the more.
+    pub(super) fn tells(self) -> u8 {
+        match self {
+            Obstacle::Name | Obstacle::Network => 0,
+            Obstacle::Late => 1,
+            Obstacle::Refused => 2,
+            Obstacle::Tls => 3,
+            Obstacle::Http2 => 4,
+            Obstacle::Untrusted | Obstacle::Expired | Obstacle::Foreign => 5,
+        }
+    }
+
     /// The sentence about `host`, which is `host` or `host:port`.
-    pub(crate) fn says(self, host: &str) -> String {
+    pub(super) fn says(self, host: &str) -> String {
         match self {
             Obstacle::Name => {
                 let name = host.rsplit_once(':').map_or(host, |(name, _)| name);

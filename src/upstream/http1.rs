@@ -8,11 +8,12 @@ mod head;
 mod outgoing;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,17 +21,17 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::{Body, SizeHint};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
-use tokio::task::coop::unconstrained;
 use tokio::time::timeout;
 
 pub(super) use self::buffers::Buffers;
+pub(super) use self::whole::Whole;
 
 use self::buffers::LargeReads;
 use self::content::Decoder;
 use self::outgoing::Outgoing;
-use super::connect::Stream;
+use super::stream::Stream;
 use super::{Broken, Error, Head};
 use crate::headers::Framing;
 
@@ -125,14 +126,19 @@ impl Connection {
     }
 
     /// Whether it can carry another request, as far as this end knows: nothing has come since the
-    /// last answer, not even the end. Asks the system only where there is news, of which `cx` is
-    /// woken.
-    pub(super) fn is_quiet(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut byte = [0];
-        let reading =
-            poll_fn(|cx| Pin::new(&mut self.0.stream).poll_read(cx, &mut ReadBuf::new(&mut byte)));
-        // Whoever asks may have used up its share of reads for now, which looks like quiet.
-        pin!(unconstrained(reading)).poll(cx).is_pending()
+    /// last answer, not even the end (RFC 9112 §9.2).
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.0.stream.is_quiet()
+    }
+
+    /// The same, and `cx` is woken when that changes.
+    pub(super) fn stays_quiet(&mut self, cx: &mut Context<'_>) -> bool {
+        self.0.stream.stays_quiet(cx)
+    }
+
+    #[cfg(test)]
+    pub(super) fn stream(&mut self) -> &mut Stream {
+        &mut self.0.stream
     }
 
     /// Sends a request and waits for the head of its answer. `host` is the Host to send; `place` is
@@ -167,8 +173,12 @@ impl Connection {
                             wire.buffers.was_written(outgoing.take_framing());
                         }
                         // The API may answer and close without reading everything (RFC 9112 §9.5).
-                        Poll::Ready(Err(Broken::Write(_))) => writes = false,
+                        Poll::Ready(Err(Broken::Write(_))) if outgoing.total() > 0 => {
+                            writes = false;
+                        }
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Broken(error))),
+                        // What comes before the first byte of a request is no answer to it.
+                        Poll::Pending if outgoing.total() == 0 => return Poll::Pending,
                         Poll::Pending => {}
                     }
                 }

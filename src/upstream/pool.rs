@@ -13,7 +13,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,21 +25,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use rustls::ClientConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::connect;
 use super::http1::{self, Buffers};
-use super::{Error, Head, Target};
+use super::{Error, Head, MAX_AGE, SWEEP, Target};
 use crate::alarm::Alarms;
 use crate::metrics::{CutLabels, Histogram, Metrics};
 use exchange::{Lease, Place, State};
 use passing::Passing;
-
-/// A connection is not used again after this, so that a change in DNS is followed.
-const MAX_AGE: Duration = Duration::from_secs(300);
-
-/// An idle connection that the host closes is closed within a quarter of this.
-const SWEEP: Duration = Duration::from_secs(8);
 
 /// What one worker may do.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +103,10 @@ impl Opened {
             at: Instant::now(),
             gauge: gauge.clone(),
         }
+    }
+
+    fn is_young(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < MAX_AGE
     }
 }
 
@@ -193,7 +191,7 @@ impl Pool {
         let repeatable = content.is_end_stream()
             && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
 
-        let (lease, reused, sent) = match host.at_once() {
+        let (lease, reused, sent) = match host.at_once(now) {
             Some(lease) => (lease, true, now),
             // Boxed, because it is rare and long.
             None => {
@@ -225,22 +223,18 @@ impl Pool {
 
 impl Host {
     /// The right to send one request on a connection that has been used before, where one is free.
-    fn at_once(self: &Rc<Self>) -> Option<Lease> {
+    fn at_once(self: &Rc<Self>, now: Instant) -> Option<Lease> {
         let permit = self.free.clone().try_acquire_owned().ok()?;
-        self.idle(Accept::Any, permit).ok()
+        self.idle(Accept::Any, now, permit).ok()
     }
 
     /// The right to send one request, and whether its connection has been used before.
     async fn lease(self: &Rc<Self>, accept: Accept) -> Result<(Lease, bool), Error> {
         let deadline = Instant::now() + self.limits.connect_timeout;
         let permit = self.free_place(deadline).await?;
-        match self.idle(accept, permit) {
+        match self.idle(accept, Instant::now(), permit) {
             Ok(lease) => Ok((lease, true)),
-            Err(permit) => {
-                let connecting = timeout_at(deadline, self.connect(permit));
-                let lease = connecting.await.map_err(|_| Error::ConnectTimeout)??;
-                Ok((lease, false))
-            }
+            Err(permit) => Ok((self.connect(deadline, permit).await?, false)),
         }
     }
 
@@ -248,10 +242,11 @@ impl Host {
     fn idle(
         self: &Rc<Self>,
         accept: Accept,
+        now: Instant,
         permit: OwnedSemaphorePermit,
     ) -> Result<Lease, OwnedSemaphorePermit> {
         let idle = match accept {
-            Accept::Any => self.pop(),
+            Accept::Any => self.pop(now),
             Accept::OnlyNew => None,
         };
         match idle {
@@ -260,10 +255,12 @@ impl Host {
         }
     }
 
-    async fn connect(self: &Rc<Self>, permit: OwnedSemaphorePermit) -> Result<Lease, Error> {
-        let stream = connect::open(&self.target, &self.tls)
-            .await
-            .map_err(Error::Unreachable)?;
+    async fn connect(
+        self: &Rc<Self>,
+        deadline: Instant,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Lease, Error> {
+        let stream = connect::open(&self.target, &self.tls, deadline).await?;
         self.target.condition.reached();
         let opened = Opened::now(&self.open);
         let connection = http1::Connection::new(stream, self.buffers.clone());
@@ -286,12 +283,11 @@ impl Host {
     }
 
     /// The newest idle connection that can still be used. Those above it cannot, and are closed.
-    fn pop(&self) -> Option<Idle> {
-        let mut nobody = Context::from_waker(Waker::noop());
+    fn pop(&self, now: Instant) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
         loop {
             let mut newest = idle.pop()?;
-            if newest.connection.is_quiet(&mut nobody) {
+            if newest.opened.is_young(now) && newest.connection.is_quiet() {
                 return Some(newest);
             }
         }
@@ -311,8 +307,8 @@ impl Host {
         self.idle.borrow_mut().retain_mut(|idle| {
             let since = *idle.since.get_or_insert(now);
             now - since < self.limits.idle_timeout
-                && now - idle.opened.at < MAX_AGE
-                && idle.connection.is_quiet(cx)
+                && idle.opened.is_young(now)
+                && idle.connection.stays_quiet(cx)
         });
     }
 }
@@ -320,17 +316,17 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::{Hosts, Redirect, Scheme, Settings};
+    use crate::upstream::fixture::{self, HOST, OK, hosts, listen, named, tls};
+    use crate::upstream::{Hosts, Scheme};
     use http::{HeaderMap, Request, Version};
     use http_body_util::{BodyExt, Full};
     use hyper::body::Incoming;
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
-
-    const HOST: &str = "api.example";
-    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    use std::io::Write;
+    use std::net::Shutdown;
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     fn limits(max_connections: usize) -> Limits {
         Limits {
@@ -339,45 +335,6 @@ mod tests {
             idle_timeout: Duration::from_secs(55),
             max_connections,
         }
-    }
-
-    async fn listen() -> (TcpListener, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let authority = listener.local_addr().unwrap().to_string();
-        (listener, authority)
-    }
-
-    fn hosts(scheme: Scheme, authority: String, ca_file: Option<std::path::PathBuf>) -> Hosts {
-        let redirect = Redirect { scheme, authority };
-        Hosts::new(&Settings {
-            connect_timeout: Duration::from_secs(5),
-            response_timeout: Duration::from_secs(5),
-            stall_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(5),
-            max_connections: 1,
-            ca_file,
-            redirects: [(HOST.to_owned(), redirect)].into(),
-        })
-        .unwrap()
-    }
-
-    /// Speaks TLS as `name`, and a folder with the certificate, `ca.pem`.
-    fn tls(name: &str, alpn: &[&[u8]]) -> (tokio_rustls::TlsAcceptor, tempfile::TempDir) {
-        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![made.cert.der().clone()],
-                made.signing_key.serialize_der().try_into().unwrap(),
-            )
-            .unwrap();
-        tls.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        (Arc::new(tls).into(), folder)
     }
 
     fn pool(hosts: &Hosts, limits: Limits) -> (Pool, Gauge) {
@@ -416,16 +373,13 @@ mod tests {
     }
 
     /// Reads one request without content.
-    async fn hear(stream: &mut TcpStream) -> String {
-        let mut heard = Vec::new();
-        while !heard.ends_with(b"\r\n\r\n") {
-            heard.push(stream.read_u8().await.unwrap());
-        }
-        String::from_utf8(heard).unwrap()
+    async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> String {
+        fixture::hear(stream, "\r\n\r\n").await
     }
 
-    async fn say(stream: &mut TcpStream, answer: &str) {
+    async fn say(stream: &mut (impl AsyncWrite + Unpin), answer: &str) {
         stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
     }
 
     #[tokio::test(flavor = "local")]
@@ -668,6 +622,196 @@ mod tests {
         let calling = pool.send(HOST, &post, content, Instant::now(), std::future::pending());
         let (answer, ()) = tokio::join!(calling, serving);
         assert_eq!(answer.unwrap().status(), 200);
+    }
+
+    async fn post(pool: &Pool) -> Result<Response<Answer>, Error> {
+        let head = head(Method::POST);
+        let (now, never) = (Instant::now(), std::future::pending());
+        pool.send(HOST, &head, Full::from("abc"), now, never).await
+    }
+
+    fn something_lies_on(pool: &Pool) {
+        let mut idle = pool.hosts[0].1.idle.borrow_mut();
+        fixture::something_lies_on(idle[0].connection.stream());
+    }
+
+    const FORGED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
+
+    #[tokio::test(flavor = "local")]
+    async fn what_lies_on_an_idle_connection_is_nobodys_answer() {
+        let (listener, authority) = listen().await;
+        let (pool, open) = plain(authority, limits(1));
+        let mut idle: Option<TcpStream> = None;
+        for round in 0..20 {
+            // It has come before the next request is written, and the runtime has heard nothing of it.
+            if let Some(idle) = &mut idle {
+                let said = match round % 3 {
+                    0 => idle.try_write(FORGED.as_bytes()),
+                    1 => idle.try_write(b"\r\n"),
+                    _ => socket2::SockRef::from(&*idle)
+                        .shutdown(Shutdown::Write)
+                        .map(|()| 1),
+                };
+                assert!(said.unwrap() > 0);
+                something_lies_on(&pool);
+            }
+            let serving = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                fixture::hear(&mut stream, "abc").await;
+                say(&mut stream, OK).await;
+                stream
+            };
+            let calling = async { text(post(&pool).await.unwrap()).await };
+            let both = async { tokio::join!(calling, serving) };
+            let both = tokio::time::timeout(Duration::from_secs(10), both).await;
+            let (answer, stream) = both.expect("another connection is opened");
+            assert_eq!(answer, "ok", "{round}");
+            assert_eq!(open.get(), 1, "the old one is closed");
+            idle = Some(stream);
+        }
+    }
+
+    /// What the host says on an idle connection under TLS, before the system has told anybody.
+    #[derive(Clone, Copy, Debug)]
+    enum Unasked {
+        /// An answer, once the first one was read.
+        Later,
+        /// An answer, in one piece with the first one.
+        AtOnce,
+        /// The same, but for the last byte of its record.
+        Cut,
+        /// Nothing for people: keys are changed.
+        Keys,
+        /// The end.
+        End,
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn what_lies_on_an_idle_connection_under_tls_is_nobodys_answer() {
+        let (listener, authority) = listen().await;
+        let port = authority.rsplit(':').next().unwrap();
+        let (acceptor, folder) = tls("localhost", &[]);
+        let ca_file = folder.path().join("ca.pem");
+        let hosts = hosts(Scheme::Https, format!("localhost:{port}"), Some(ca_file));
+        let (pool, open) = pool(&hosts, limits(1));
+        let unasked = [
+            Unasked::Later,
+            Unasked::AtOnce,
+            Unasked::Cut,
+            Unasked::Keys,
+            Unasked::End,
+        ];
+        for unasked in unasked.repeat(4) {
+            let serving = async {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                hear(&mut stream).await;
+                let (tcp, session) = stream.get_mut();
+                let mut encrypted = Vec::new();
+                for said in [OK, FORGED] {
+                    session.writer().write_all(said.as_bytes()).unwrap();
+                    while session.wants_write() {
+                        session.write_tls(&mut encrypted).unwrap();
+                    }
+                    if !matches!(unasked, Unasked::AtOnce | Unasked::Cut) {
+                        break;
+                    }
+                }
+                if matches!(unasked, Unasked::Cut) {
+                    encrypted.pop();
+                }
+                tcp.write_all(&encrypted).await.unwrap();
+                stream
+            };
+            let calling = async { text(get(&pool).await.unwrap()).await };
+            let both = async { tokio::join!(calling, serving) };
+            let both = tokio::time::timeout(Duration::from_secs(10), both).await;
+            let (answer, mut stream) = both.expect("another connection is opened");
+            assert_eq!(answer, "ok", "{unasked:?}");
+            assert!(open.get() <= 1, "the old one is closed");
+            let (tcp, session) = stream.get_mut();
+            match unasked {
+                Unasked::Later => session.writer().write_all(FORGED.as_bytes()).unwrap(),
+                Unasked::Keys => session.refresh_traffic_keys().unwrap(),
+                Unasked::End => session.send_close_notify(),
+                Unasked::AtOnce | Unasked::Cut => {}
+            }
+            let mut encrypted = Vec::new();
+            while session.wants_write() {
+                session.write_tls(&mut encrypted).unwrap();
+            }
+            if !encrypted.is_empty() {
+                assert_eq!(tcp.try_write(&encrypted).unwrap(), encrypted.len());
+                something_lies_on(&pool);
+            }
+            // The host's end stays open as long as the next request is under way.
+            tokio::task::spawn_local(async move {
+                let _ = stream.read(&mut [0]).await;
+            });
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_connection_of_age_carries_no_request_whether_it_was_idle_or_busy() {
+        let (listener, _) = listen().await;
+        let address = listener.local_addr().unwrap();
+        let (hosts, network) = named(Scheme::Http, "api.example", None, vec![address]);
+        let (pool, open) = pool(&hosts, limits(1));
+        let grow_old = async |age: Duration| {
+            tokio::time::pause();
+            tokio::time::advance(age).await;
+            tokio::time::resume();
+        };
+        let second = Duration::from_secs(1);
+        // Seldom enough that the sweeper has no part in it; idle for less than it may be.
+        let mut asked = 0;
+        for busy in [false, true] {
+            let (answer, mut stream) = tokio::join!(get(&pool), async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                hear(&mut stream).await;
+                say(&mut stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await;
+                stream
+            });
+            asked += 1;
+            if busy {
+                grow_old(MAX_AGE).await;
+            }
+            say(&mut stream, "ok").await;
+            assert_eq!(text(answer.unwrap()).await, "ok");
+            if !busy {
+                // In use again and again, it is as old as any other.
+                for _ in 0..6 {
+                    grow_old(MAX_AGE / 6 - second).await;
+                    let serving = async {
+                        hear(&mut stream).await;
+                        say(&mut stream, OK).await;
+                    };
+                    let (answer, ()) = tokio::join!(get(&pool), serving);
+                    assert_eq!(text(answer.unwrap()).await, "ok");
+                }
+                grow_old(6 * second).await;
+            }
+            assert_eq!(network.asked(), asked);
+            let serving = async {
+                let (mut next, _) = listener.accept().await.unwrap();
+                hear(&mut next).await;
+                say(
+                    &mut next,
+                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+                )
+                .await;
+                assert_eq!(
+                    stream.read(&mut [0]).await.unwrap(),
+                    0,
+                    "the old one is closed"
+                );
+            };
+            let (answer, ()) = tokio::join!(get(&pool), serving);
+            assert_eq!(text(answer.unwrap()).await, "ok");
+            asked += 1;
+            assert_eq!(network.asked(), asked, "the name is asked for again");
+            assert_eq!(open.get(), 0);
+        }
     }
 
     #[tokio::test(flavor = "local")]

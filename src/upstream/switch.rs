@@ -14,12 +14,12 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Error, Failed, Head, Hosts, Settings, Target, connect};
 use crate::headers;
 
-pub use super::connect::Stream;
+pub use super::stream::Stream;
 
 /// The longest content of an answer other than 101.
 const ANSWER_LIMIT: usize = 64 * 1024;
@@ -79,10 +79,8 @@ impl Switcher {
     async fn exchange(&self, target: &Target, head: &Head) -> Result<Answer, Error> {
         let place = self.free.clone().try_acquire_owned();
         let place = place.map_err(|_| Error::Busy)?;
-        let stream = timeout(self.connect_timeout, connect::open(target, &self.tls))
-            .await
-            .map_err(|_| Error::ConnectTimeout)?
-            .map_err(Error::Unreachable)?;
+        let deadline = Instant::now() + self.connect_timeout;
+        let stream = connect::open(target, &self.tls, deadline).await?;
         target.condition.reached();
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await

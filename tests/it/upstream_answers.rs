@@ -469,6 +469,7 @@ async fn behind_a_certificate_of_ca_file_http_1_1_is_spoken() {
     }
 }
 
+const AUTH_HOST: &str = "user.telematicssdk.com";
 const LIVE_HOST: &str = "portal-apis.telematicssdk.com";
 
 /// A handshake for live tracking that names nobody.
@@ -496,6 +497,7 @@ async fn a_host_that_offers_http_2_alone_is_a_502_that_says_so() {
     for (host, code) in [
         (HOST, "upstream_unreachable"),
         (LIVE_HOST, "upstream_unreachable"),
+        (AUTH_HOST, "auth_unreachable"),
     ] {
         let proxy = trusting(proxy(&damoov), &folder).redirect(host, &url);
         let proxy = proxy.start().await;

@@ -73,7 +73,9 @@ pub(super) enum State {
 impl From<http1::Failed> for Failed {
     fn from(failed: http1::Failed) -> Failed {
         let state = match &failed.error {
-            Error::Broken(Broken::Cut | Broken::Read(_)) if !failed.heard => State::Unanswered,
+            Error::Broken(Broken::Cut | Broken::Read(_) | Broken::Write(_)) if !failed.heard => {
+                State::Unanswered
+            }
             _ => State::Final,
         };
         Failed {

@@ -1,0 +1,48 @@
+//! Whose certificates are trusted. Opens no connection.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::Invalid;
+
+/// Trusts the platform's certificates, or Mozilla's where it has none, and those of `ca_file`. Offers
+/// HTTP/1.1 alone.
+pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Invalid> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        tracing::warn!("the platform has no trusted certificates; using the built-in ones");
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    if let Some(path) = ca_file {
+        let unreadable = |source| Invalid::CaFile {
+            path: path.to_owned(),
+            source,
+        };
+        let mut found = false;
+        for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+            found = true;
+            roots
+                .add(certificate.map_err(unreadable)?)
+                .map_err(|source| Invalid::Certificate {
+                    path: path.to_owned(),
+                    source,
+                })?;
+        }
+        if !found {
+            return Err(unreadable(rustls::pki_types::pem::Error::NoItemsFound));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("aws-lc-rs has every default version")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
