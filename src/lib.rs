@@ -42,7 +42,7 @@
 //! | [`store`] | the contract of a token store, its test-suite, and the SQLite engine | call Damoov, see a token in the clear |
 //! | [`replay`] | content recorded while it streams | know status codes or tokens |
 //! | [`headers`] | pure edits of header maps | do I/O |
-//! | [`live`] | WebSocket on the one route that has it: the first message gets a token, the rest passes | look inside any other message |
+//! | [`live`] | WebSocket on the one route that has it: the first message gets a token, the rest passes | look inside any other message, but for a token of the proxy's own |
 //! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections; `upstream::http1`: what is spoken on them, in the request's own task; `upstream::switch`: one for each WebSocket; `upstream::calls`: short calls from any thread, and whether a byte of one was written; `upstream::connect`: the one way to dial | know tokens |
 //! | [`proxy`] | the path; `proxy::head`: the checks before it; `proxy::cors`: what browsers are told | word an error, open a socket |
 //! | [`error`] | every error of the path and its answer, in one match | log |
@@ -93,7 +93,9 @@
 //! - **I8** No real token, key or password in any log, answer, metric, error or panic.
 //!   `secrets::no_secret_is_in_any_output_whatever_happens`
 //! - **I9** Hop-by-hop headers never pass, nor the caller's Authorization except on `passthrough`
-//!   routes. `requests::hygiene::*`
+//!   routes, and there none that the proxy handed out. `requests::hygiene::*`,
+//!   `requests::naming::a_token_that_the_proxy_handed_out_passes_on_no_route`,
+//!   `live::first_message::a_token_of_ours_anywhere_else_ends_the_session_before_the_api_has_it`
 //! - **I10** A known user never needs a login while its RefreshToken lives.
 //!   `promises::kills::i3_i10_…`, `promises::week::*`, `promises::import::*`, `tokens::formats::*`,
 //!   `tokens::keys::*`

@@ -391,26 +391,6 @@ impl Path {
         Ok(second)
     }
 
-    /// Answers a preflight, which names nobody: it says what may be sent, not by whom.
-    fn permission<'a>(
-        &'a self,
-        path: &str,
-        headers: &HeaderMap,
-        record: &mut Record<'a>,
-    ) -> Result<Received, Error> {
-        let routes = &self.proxy.routes;
-        let asked = cors::requested_method(headers);
-        let found = asked.and_then(|method| routes.find(path, &method));
-        let route = found.or_else(|| routes.of_path(path).next());
-        let route = route.ok_or_else(|| self.proxy.unknown(path))?;
-        record.route = Some(route);
-        if route.credential == Credential::Answer && Endpoint::at(path).is_none() {
-            return Err(self.proxy.unknown(path));
-        }
-        let all = routes.of_path(path).map(|route| &**route);
-        Ok(Received::permission(cors::permission(headers, all)))
-    }
-
     /// Whom the caller's bearer names, on routes where that matters.
     async fn bearer(&self, credential: Credential, headers: &HeaderMap) -> Result<Bearer, Error> {
         match credential {

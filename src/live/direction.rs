@@ -1,6 +1,6 @@
 //! One direction of a session, from where it is read to where it is written. Frames are passed on
 //! byte for byte, masks included; text is collected only where somebody asks for it. Knows nothing
-//! of what the messages say.
+//! of what the messages say, but that a caller's must hold no token of the proxy's own.
 
 use std::cell::Cell;
 use std::io;

@@ -1,5 +1,6 @@
 //! One session, from the 101 to its end: the caller's first message gets a token, a 401 in answer
-//! to it is answered by a newer one, and then bytes go by in both directions.
+//! to it is answered by a newer one, and then bytes go by in both directions; all but a token of the
+//! proxy's own, which ends it.
 
 use std::future::Future;
 use std::pin::pin;

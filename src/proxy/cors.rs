@@ -1,14 +1,17 @@
 //! What a browser is told about calls from pages of an allowed origin (the Fetch standard, "CORS
-//! protocol"): preflights, and the fields of every other answer. Pure; knows neither principals nor
-//! tokens.
+//! protocol"): preflights, and the fields of every other answer. Knows neither principals nor tokens.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
+use super::Path;
+use super::answer::Received;
 use super::head::{self, Seen, Settings};
-use crate::damoov::routes::Route;
-use crate::error::METHODS;
+use super::record::Record;
+use crate::damoov::auth_requests::Endpoint;
+use crate::damoov::routes::{Credential, Route};
+use crate::error::{Error, METHODS};
 use crate::headers;
 
 const REQUEST_PRIVATE_NETWORK: HeaderName =
@@ -65,6 +68,28 @@ impl Page {
     }
 }
 
+impl Path {
+    /// Answers a preflight, which names nobody: it says what may be sent, not by whom.
+    pub(super) fn permission<'a>(
+        &'a self,
+        path: &str,
+        headers: &HeaderMap,
+        record: &mut Record<'a>,
+    ) -> Result<Received, Error> {
+        let routes = &self.proxy.routes;
+        let asked = requested_method(headers);
+        let found = asked.and_then(|method| routes.find(path, &method));
+        let route = found.or_else(|| routes.of_path(path).next());
+        let route = route.ok_or_else(|| self.proxy.unknown(path))?;
+        record.route = Some(route);
+        if route.credential == Credential::Answer && Endpoint::at(path).is_none() {
+            return Err(self.proxy.unknown(path));
+        }
+        let all = routes.of_path(path).map(|route| &**route);
+        Ok(Received::permission(permission(headers, all)))
+    }
+}
+
 /// Whether a request that has an Origin asks for permission to send another one.
 pub(super) fn is_preflight(head: &Parts) -> bool {
     let asks = || {
@@ -77,17 +102,14 @@ pub(super) fn is_preflight(head: &Parts) -> bool {
 }
 
 /// The method that a preflight is about; `None` if it is malformed.
-pub(super) fn requested_method(headers: &HeaderMap) -> Option<Method> {
+fn requested_method(headers: &HeaderMap) -> Option<Method> {
     let requested = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
     Method::from_bytes(requested.as_bytes()).ok()
 }
 
 /// The permission to call a path that these routes serve, with the fields that were asked for and
 /// have a chance: what the proxy would drop or refuse is not promised.
-pub(super) fn permission<'r>(
-    request: &HeaderMap,
-    routes: impl Iterator<Item = &'r Route>,
-) -> Response<()> {
+fn permission<'r>(request: &HeaderMap, routes: impl Iterator<Item = &'r Route>) -> Response<()> {
     let mut answer = Response::new(());
     *answer.status_mut() = StatusCode::NO_CONTENT;
     let headers = answer.headers_mut();
@@ -173,7 +195,7 @@ fn vary(answer: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::damoov::routes::{Credential, Replay};
+    use crate::damoov::routes::Replay;
 
     fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
