@@ -88,8 +88,8 @@
 //!   `promises::crowd::i6_…`, `tokens::damoov_misbehaves::another_users_token_is_never_attached`,
 //!   `auth_endpoints::handed_out::forged_foreign_and_misused_tokens_are_invalid`
 //! - **I7** No more logins than the budget, whatever fails, restarts or races.
-//!   `promises::strangers::i7_…`, `tokens::budget_and_blocks::*`, `tokens::mass_rejection::*`,
-//!   `store::windows`
+//!   `promises::strangers::i7_…`, `tokens::budget_and_blocks::*`, `tokens::login_queue::*`,
+//!   `tokens::mass_rejection::*`, `store::windows`
 //! - **I8** No real token, key or password in any log, answer, metric, error or panic.
 //!   `secrets::no_secret_is_in_any_output_whatever_happens`
 //! - **I9** Hop-by-hop headers never pass, nor the caller's Authorization except on `passthrough`

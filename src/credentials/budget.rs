@@ -29,6 +29,7 @@ const HALVED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// that nobody knows cannot push out those that are known.
 const KNOWN_REMEMBERED: usize = 16_384;
 const NEW_REMEMBERED: usize = 49_152;
+const _: () = assert!(KNOWN_REMEMBERED + NEW_REMEMBERED == 65_536);
 
 /// Hands out login slots.
 #[derive(Debug)]

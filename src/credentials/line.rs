@@ -458,6 +458,32 @@ mod tests {
         assert!(is_remembered(&line, [2, 3, 6]));
     }
 
+    #[test]
+    fn made_up_users_without_end_take_no_more_room_and_push_out_nobody_who_is_in_time() {
+        let mut line = Line::new(1_000);
+        refused_all(&mut line, 0..10);
+        for key in 0..10 {
+            let place = line.enter(key, at(100));
+            line.leave(place, refused(500), at(100));
+        }
+        for key in 10..50_000 {
+            let now = at(100 + u64::from(key) / 200);
+            let place = line.enter(key, now);
+            line.leave(place, refused(100 + u64::from(key) / 200 + 60), now);
+            assert!(line.remembered() <= 1_000);
+        }
+        for key in 0..10 {
+            let place = line.enter(key, at(500));
+            assert_eq!(line.rank(place, at(500)), key as usize);
+            assert_eq!(line.turn(place, at(500)) == Turn::Now, key == 0);
+        }
+        let sizes = [
+            line.by_end.len(),
+            line.strangers.len() + line.returners.len(),
+        ];
+        assert!(sizes.iter().all(|size| *size <= 1_000), "{sizes:?}");
+    }
+
     proptest! {
         /// Whatever users do: those who wait go in the order in which they asked first, unless a slot
         /// is kept; no more are remembered than there is room for; nobody waits for a slot that is

@@ -286,6 +286,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         Ok(read > 0)
     }
 
+    /// Returns once nothing follows any more. What comes meanwhile is kept to be looked at, up to a
+    /// piece of it; behind more than that the end is not seen.
+    pub(super) async fn gone(&mut self) {
+        while self.read.len() < PIECE {
+            match self.fill().await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return,
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Passes on the rest of the frame under way and nothing behind it.
     async fn finish_frame(&mut self) -> Result<(), Broken> {
         loop {

@@ -3,6 +3,7 @@
 //! proxy's own, which ends it.
 
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -194,7 +195,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
     ) -> Result<(), End> {
         let live = self.live.clone();
         let getting = live.provider.get(wanted, Need::Usable);
-        let got = while_relaying(&mut self.down, getting).await?;
+        let getting = unless_gone(&mut self.up, getting);
+        let got = while_relaying(&mut self.down, getting).await??;
         let credentials = got.map_err(Error::from)?.credentials;
         match self.ask(message, &credentials).await? {
             Some(Answer::Unauthorized) => {}
@@ -205,7 +207,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
             None => return Ok(()),
         }
         // Nothing is passed on meanwhile: the 401, should it be the answer, comes first.
-        let newer = match live.provider.renew(wanted, &credentials).await {
+        let renewing = live.provider.renew(wanted, &credentials);
+        let newer = match unless_gone(&mut self.up, renewing).await? {
             Ok(newer) => newer,
             Err(credentials::Error::Settled) => return Ok(()),
             Err(error) => return Err(End::Refused(error.into())),
@@ -292,6 +295,21 @@ where
             ended?;
             Err(End::Upstream)
         }
+    }
+}
+
+/// Does `work` unless the caller leaves: nobody logs in for one who does not wait.
+async fn unless_gone<T, R, W>(
+    up: &mut Direction<R, W>,
+    work: impl Future<Output = T>,
+) -> Result<T, End>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    tokio::select! {
+        done = work => Ok(done),
+        () = up.gone() => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
     }
 }
 

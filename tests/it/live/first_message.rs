@@ -533,3 +533,38 @@ async fn fifty_sessions_of_one_user_share_one_refresh() {
     let count = scene.count(1);
     assert_eq!((count.refreshes.all(), count.logins.all()), (1, 0));
 }
+
+#[tokio::test]
+async fn no_login_waits_for_a_session_whose_caller_has_left() {
+    let damoov = crate::harness::damoov().await;
+    let proxy = crate::harness::proxy(&damoov)
+        .set("renewal.wait", "1h")
+        .start()
+        .await;
+    let scene = Scene { damoov, proxy };
+    for number in 1..=3 {
+        assert_eq!(scene.proxy.get(number, SCORES).await.status, 200);
+    }
+    let ours = scene.handed_out(1).await;
+    // The fourth slot of the minute is for users seen before.
+    scene.damoov.handle().revoke(Some(&principal(2)));
+    assert_eq!(scene.proxy.get(2, SCORES).await.status, 200);
+    scene.damoov.handle().revoke(Some(&principal(1)));
+    let as_many_wait = async |count: f64| {
+        eventually("as many wait for a slot", async || {
+            scene.proxy.metric("logins_waiting", "").await == count
+        })
+        .await;
+    };
+    // The first one's token is found out to be dead, the second one's is known to be.
+    for _ in 0..2 {
+        let mut session = scene.connect(LIVE, &[]).await;
+        session
+            .say(json!({"type": "authenticate", "access_token": ours}))
+            .await;
+        as_many_wait(1.0).await;
+        drop(session);
+        as_many_wait(0.0).await;
+    }
+    assert_eq!(scene.count(1).logins.all(), 0);
+}
