@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::credentials::{self, Expected, Login, Need, PasswordError, Provider};
+use crate::damoov::auth::Unreadable;
 use crate::damoov::auth_requests::{self, Endpoint, Granted, Unread, Who};
 use crate::damoov::jwt::Claims;
 use crate::damoov::user_changes::Registration;
@@ -202,16 +203,19 @@ impl AuthEndpoints {
     }
 
     /// Keeps what the answer to a registration with `instance` gives out, and puts tokens of our
-    /// own in its place. Returns `None` if it cannot be told what the answer gives out, so that real
-    /// tokens might pass.
+    /// own in its place. `content` is decoded.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be told what it gives out, so that real tokens might pass.
     pub async fn registered(
         &self,
         instance: InstanceId,
         expected: Expected,
         content: Bytes,
-    ) -> Option<Bytes> {
+    ) -> Result<Bytes, Unreadable> {
         if content.is_empty() {
-            return Some(content);
+            return Ok(content);
         }
         let mut registration = Registration::read(&content)?;
         let Some(grant) = registration.grant.take() else {
@@ -219,9 +223,10 @@ impl AuthEndpoints {
                 self.registered_without_tokens(&Principal::User(user), instance)
                     .await;
             }
-            return Some(content);
+            return Ok(content);
         };
-        let principal = Principal::User(registration.user?);
+        let user = registration.user.ok_or(Unreadable::Unexpected)?;
+        let principal = Principal::User(user);
         let adopted = self
             .provider
             .adopt(expected, &principal, Some(instance), grant)
@@ -239,7 +244,7 @@ impl AuthEndpoints {
             Err(_) => self.handed_out.stopgap(ANYBODY, &principal),
         };
         let ours = registration.with_tokens(&tokens.access_token, &tokens.refresh_token);
-        Some(ours.into())
+        Ok(ours.into())
     }
 
     async fn registered_without_tokens(&self, user: &Principal, instance: InstanceId) {

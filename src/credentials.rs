@@ -34,6 +34,7 @@ pub mod seal;
 mod shared;
 mod stored;
 mod token_endpoint;
+mod unreadable;
 mod verification;
 
 pub use adoption::Expected;

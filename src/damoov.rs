@@ -3,6 +3,8 @@
 pub mod auth;
 pub mod auth_requests;
 pub mod envelope;
+pub mod in_band;
+mod json;
 pub mod jwt;
 pub mod retry_after;
 pub mod routes;

@@ -8,6 +8,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::auth_endpoints;
+use crate::content_coding;
 use crate::credentials;
 use crate::damoov::envelope;
 use crate::damoov::routes::Suggestion;
@@ -34,6 +35,9 @@ pub enum Error {
     /// More content than this call may have.
     #[error("this call may have 64 KiB of content")]
     ContentTooLarge,
+    /// Content that must be understood, and cannot be decoded.
+    #[error("the content cannot be read: {0}")]
+    ContentUnreadable(content_coding::Unreadable),
     /// The caller's content did not come.
     #[error(transparent)]
     Content(#[from] replay::Failure),
@@ -43,6 +47,16 @@ pub enum Error {
     /// The API gave no answer.
     #[error(transparent)]
     Upstream(#[from] upstream::Failed),
+}
+
+impl From<content_coding::Unreadable> for Error {
+    fn from(error: content_coding::Unreadable) -> Error {
+        use content_coding::Unreadable;
+        match error {
+            Unreadable::TooLong => Error::ContentTooLarge,
+            Unreadable::CodingUnknown | Unreadable::Damaged => Error::ContentUnreadable(error),
+        }
+    }
 }
 
 /// Whose failure it is.
@@ -128,6 +142,7 @@ impl Error {
                 Endpoint::Credentials(error) => of_credentials(error),
             },
             Error::ContentTooLarge => caller(413, "content_too_large"),
+            Error::ContentUnreadable(_) => caller(400, "bad_request"),
             Error::Content(failure) => match failure {
                 replay::Failure::Idle => caller(408, "content_timeout"),
                 replay::Failure::Cut | replay::Failure::Taken => caller(400, "bad_request"),
@@ -318,6 +333,11 @@ mod tests {
                 "login_rejected",
             ),
             (Error::ContentTooLarge, 413, "content_too_large"),
+            (
+                content_coding::Unreadable::Damaged.into(),
+                400,
+                "bad_request",
+            ),
             (replay::Failure::Idle.into(), 408, "content_timeout"),
             (replay::Failure::Cut.into(), 400, "bad_request"),
             (Auth::InstanceUnknown.into(), 400, "instance_unknown"),

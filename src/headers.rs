@@ -217,7 +217,7 @@ pub fn lines<'h>(
 }
 
 /// The elements of a field that is a list, on however many lines.
-fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+pub fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
     lines(headers, name).flat_map(|line| {
         line.as_bytes()
             .split(|byte| *byte == b',')

@@ -34,6 +34,7 @@
 //! | [`clock`] | monotonic moments, wall-clock timestamps, the time scale of tests | |
 //! | [`alarm`] | timers that are not moved for every request | |
 //! | [`stillness`] | who is still in an exchange, and since when | know callers or upstreams |
+//! | [`content_coding`] | what content says without its coding and byte order mark, within bounds | know what it means |
 //! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
 //! | [`auth_endpoints`] | logins and refreshes answered, registrations kept; `handed_out`: tokens of our own | hold state of its own, send anything |
 //! | [`peer`] | who is at the other end of a connection: an address or a uid | |
@@ -62,6 +63,7 @@
 //! auth_endpoints → credentials, damoov, clock
 //! admin → proxy (head; which host fails), error, metrics, credentials (what they report), store (whether it is writable), telemetry
 //! server, proxy, replay, upstream → alarm       server, proxy, upstream → stillness
+//! damoov, credentials, proxy → content_coding → headers
 //! credentials → store, damoov, upstream (settings, how hosts are dialed), secret, metrics, clock
 //! store → principal, clock              store, credentials, upstream, server, replay → telemetry::episode
 //! ```
@@ -106,6 +108,7 @@ pub mod auth_endpoints;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod content_coding;
 pub mod credentials;
 pub mod damoov;
 pub mod error;

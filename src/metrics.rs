@@ -11,10 +11,10 @@ mod tally;
 pub use exposition::Format;
 pub use histogram::Histogram;
 pub use labels::{
-    CutLabels, CutReason, Freshness, Grant, GrantLabel, HostLabel, LogLabels, LogTarget,
-    LookupLabels, Method, Outcome, RenewalLabels, RenewalResult, ReplayLabels, ReplayResult,
-    RequestLabels, RouteLabel, Stalled, StatusClass, StoreLabels, StoreOperation, StoreResult,
-    Trigger,
+    AuthEndpoint, CutLabels, CutReason, Doubt, Freshness, Grant, GrantLabel, HostLabel, LogLabels,
+    LogTarget, LookupLabels, Method, Outcome, RenewalLabels, RenewalResult, ReplayLabels,
+    ReplayResult, RequestLabels, RouteLabel, Stalled, StatusClass, StoreLabels, StoreOperation,
+    StoreResult, Trigger, UnreadableLabels,
 };
 pub use registrar::Registered;
 pub use tally::Tally;
@@ -51,6 +51,8 @@ pub struct Metrics {
     pub renewal_duration: Registered<Family<GrantLabel, Histogram>>,
     /// Requests that waited on a renewal somebody else had started.
     pub renewals_joined: Registered<Counter>,
+    /// Answers to logins, refreshes and registrations that could not be read.
+    pub auth_answers_unreadable: Registered<Family<UnreadableLabels, Counter>>,
     /// Requests sent again after a 401.
     pub replays: Registered<Family<ReplayLabels, Counter>>,
     /// Logins that the budget allows now.
@@ -141,6 +143,11 @@ impl Metrics {
                 "renewals_joined",
                 "Requests that waited for a renewal which another request had started",
                 Counter::default(),
+            ),
+            auth_answers_unreadable: r.add(
+                "auth_answers_unreadable",
+                "Answers to logins, refreshes and registrations that could not be read, by what is wrong with them",
+                complete(Family::default()),
             ),
             replays: r.add(
                 "replays",

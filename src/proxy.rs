@@ -10,9 +10,10 @@ mod understood;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderMap, HeaderValue};
@@ -73,7 +74,7 @@ pub struct Parts {
     pub upstream: upstream::Settings,
     /// How much content is kept.
     pub replay: replay::Settings,
-    /// Whether a small 2xx answer that says 401 inside counts as a 401.
+    /// Whether a 2xx answer whose beginning says 401 counts as a 401.
     pub in_band_401: bool,
     /// How many workers share the limits.
     pub workers: usize,
@@ -342,11 +343,14 @@ impl Path {
         let first = self.send(route, &request, content, content.view()).await?;
         if !first.is_unauthorized() {
             credentials.accept();
-            if let Some(change) = change {
-                Box::pin(self.follow(change, &wanted.principal, &first, || content.recorded()))
-                    .await;
-            }
-            return Ok(first);
+            return match change {
+                Some(change) => {
+                    let sent = || understood::sent(&request.headers, content.recorded()?);
+                    let principal = &wanted.principal;
+                    Box::pin(self.follow(change, principal, route, first, sent)).await
+                }
+                None => Ok(first),
+            };
         }
 
         if route.replay == Replay::Never || !content.keeps() {
@@ -385,7 +389,9 @@ impl Path {
             newer.accept();
             self.count(ReplayResult::Ok);
             if let Some(change) = change {
-                Box::pin(self.follow(change, &wanted.principal, &second, || sent)).await;
+                let sent = || understood::sent(&request.headers, sent?);
+                let principal = &wanted.principal;
+                return Box::pin(self.follow(change, principal, route, second, sent)).await;
             }
         }
         Ok(second)
@@ -426,9 +432,19 @@ impl Path {
         let host = &*route.host;
         let sent = self.pool.send(host, request, content, now, overdue);
         let received = match sent.await {
-            Ok(answer) if proxy.in_band_401 && answer::may_hold_a_401(&answer) => {
-                Box::pin(Received::read(answer, within)).await
-            }
+            Ok(answer) if proxy.in_band_401 => match answer::may_hold_a_401(&answer) {
+                Some(coding) => {
+                    let mut received = Received::unread(answer);
+                    // It is usually there, and needs no timer.
+                    let looked = poll_fn(|cx| Poll::Ready(received.poll_look(coding, cx))).await;
+                    let looked = match looked {
+                        Poll::Ready(looked) => looked,
+                        Poll::Pending => Box::pin(received.look(coding, within)).await,
+                    };
+                    looked.map(|()| received)
+                }
+                None => Ok(Received::unread(answer)),
+            },
             sent => sent.map(Received::unread),
         };
         received.map_err(|error| match recorder.failure() {

@@ -9,8 +9,8 @@ use super::flights::Outcome;
 use super::pair::Pair;
 use super::{Credentials, Error, Provider};
 use crate::clock::Timestamp;
-use crate::damoov::auth::Grant;
-use crate::metrics::StoreOperation;
+use crate::damoov::auth::{Grant, Unreadable};
+use crate::metrics::{AuthEndpoint, StoreOperation};
 use crate::principal::{InstanceId, Principal};
 use crate::store::{Change, Note};
 
@@ -53,6 +53,8 @@ impl Provider {
         if !engine.is_whole(principal, &grant) {
             return Err(Error::BadResponse);
         }
+        let answers = engine.endpoint.unreadable_answers();
+        answers.read(AuthEndpoint::Registration);
         let pair = Pair::from_grant(grant, None, engine.wall()).ok_or(Error::BadResponse)?;
         let adoption = engine.see_through({
             let (engine, principal) = (engine.clone(), principal.clone());
@@ -86,6 +88,12 @@ impl Provider {
             Some(_) => self.engine.note(user, Note::RegisteredIn(instance)).await,
             None => Ok(()),
         }
+    }
+
+    /// The answer to a registration could not be read: its tokens are lost.
+    pub fn registration_unreadable(&self, status: Option<u16>, why: Unreadable) {
+        let answers = self.engine.endpoint.unreadable_answers();
+        answers.note(AuthEndpoint::Registration, status, why);
     }
 
     /// The configured instance that a user is known under.

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -391,27 +391,31 @@ impl Engine {
         grant.access_token.is_some() && self.is_of(principal, grant)
     }
 
-    /// A's token is never attached to B: neither the answer nor the JWT names another user.
+    /// A's token is never attached to B: neither the answer nor the JWT names another user, and no
+    /// user's JWT is an account's. An answer in which neither names anybody is that of the request
+    /// all the same: each has a connection to itself while it is under way, and the connection of a
+    /// request that was given up is closed. That much is believed, and warned of once.
     pub(super) fn is_of(&self, principal: &Principal, grant: &auth::Grant) -> bool {
-        let Principal::User(user) = principal else {
-            return true;
-        };
         let claimed = grant
             .access_token
             .as_ref()
             .and_then(|token| Claims::read(token.expose()).device_token);
-        let foreign = grant
-            .device_token
-            .into_iter()
-            .chain(claimed)
-            .any(|named| named != *user);
-        if foreign {
+        let is_foreign = match principal {
+            Principal::User(user) => {
+                let mut named = grant.device_token.into_iter().chain(claimed);
+                named.any(|named| named != *user)
+            }
+            Principal::Account(_) => claimed.is_some(),
+        };
+        if is_foreign {
             tracing::error!(
                 principal = self.log_name(principal).as_str(),
                 "Damoov answered with another user's token; it is not used"
             );
+        } else if principal.is_user() && grant.device_token.or(claimed).is_none() {
+            warn_of_nobody();
         }
-        !foreign
+        !is_foreign
     }
 
     /// Remembers a fact durably.
@@ -453,4 +457,14 @@ impl Engine {
     pub(super) fn wall(&self) -> Timestamp {
         self.clock.wall()
     }
+}
+/// Once a process: the API has answered like this from its first login on, or changed its dialect.
+fn warn_of_nobody() {
+    static WARNING: Once = Once::new();
+    WARNING.call_once(|| {
+        tracing::warn!(
+            "Damoov's answer to a login or refresh names no user, neither beside its JWT nor inside; \
+             the tokens are taken for those of the user that asked"
+        );
+    });
 }

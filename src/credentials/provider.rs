@@ -25,6 +25,7 @@ use super::password_limit::PasswordLimit;
 use super::probes;
 use super::seal::Ring;
 use super::token_endpoint::TokenEndpoint;
+use super::unreadable::UnreadableAnswers;
 use super::{Error, Instance, Need, Settings, Wanted};
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
@@ -379,7 +380,7 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
         contested: std::sync::Mutex::default(),
         unknown_keys: std::sync::Mutex::default(),
         stored_count: Default::default(),
-        endpoint: TokenEndpoint::new(upstream, hosts, timeout),
+        endpoint: TokenEndpoint::new(upstream, hosts, timeout, UnreadableAnswers::new(&metrics)),
         closing: watch::Sender::new(Closing::NotYet),
         pairs_lost: AtomicU64::new(0),
         settings,

@@ -116,7 +116,7 @@ impl Engine {
                     self.call_failed(flight, own, permit, reply.failure(), &error);
                     error
                 }
-                Reply::Answered(Answer::Granted(_) | Answer::Unreadable) | Reply::Lost(_) => {
+                Reply::Answered(Answer::Granted(_) | Answer::Unreadable(_)) | Reply::Lost(_) => {
                     count(RenewalResult::Failed);
                     lost += 1;
                     permit.failed(&principal, reply.failure());

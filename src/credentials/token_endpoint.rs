@@ -14,15 +14,16 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::backoff::Failure;
-use crate::damoov::auth::{self, Answer, Call};
+use super::unreadable::UnreadableAnswers;
+use crate::content_coding::{self, LONGEST};
+use crate::damoov::auth::{self, Answer, Call, Unreadable};
+use crate::metrics::AuthEndpoint;
 use crate::telemetry::episode::Chain;
 use crate::upstream::{self, CallFailure, Calls, Condition, Head, Hosts};
 
 /// Calls of one grant under way at once: at 400 ms each, all tokens of 4,000 users that expire
 /// together are renewed in 13 s.
 const CONCURRENT: usize = 128;
-/// More of an answer is not read.
-const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// Calls the Auth endpoints.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub(super) struct TokenEndpoint {
     last_failure: Mutex<Arc<str>>,
     /// One call, connecting included, the wait for its turn not.
     timeout: Duration,
+    unreadable: UnreadableAnswers,
     refreshes: Semaphore,
     /// Of their own: a login that stood in line behind refreshes would reach Damoov long after its
     /// slot of the budget was taken, and several of them at once.
@@ -61,7 +63,7 @@ impl Reply {
             Reply::Answered(Answer::Limited { retry_after }) => Failure::Hosts(*retry_after),
             Reply::Answered(Answer::Unavailable { retry_after: None }) => Failure::Own,
             Reply::Answered(Answer::Unavailable { retry_after }) => Failure::Hosts(*retry_after),
-            Reply::Answered(Answer::Granted(_) | Answer::Rejected | Answer::Unreadable)
+            Reply::Answered(Answer::Granted(_) | Answer::Rejected | Answer::Unreadable(_))
             | Reply::Lost(_) => Failure::Own,
         }
     }
@@ -76,8 +78,7 @@ impl Reply {
                 Error::Unreachable("they answer 5xx".into())
             }
             Reply::Answered(Answer::Limited { .. }) => Error::Unreachable("they answer 429".into()),
-            Reply::Lost(Loss::TooLong)
-            | Reply::Answered(Answer::Granted(_) | Answer::Rejected | Answer::Unreadable) => {
+            Reply::Answered(Answer::Granted(_) | Answer::Rejected | Answer::Unreadable(_)) => {
                 Error::BadResponse
             }
         }
@@ -91,8 +92,6 @@ pub(super) enum Loss {
     Cut,
     /// The time was over.
     TimedOut,
-    /// More than anybody would send.
-    TooLong,
 }
 
 impl TokenEndpoint {
@@ -101,6 +100,7 @@ impl TokenEndpoint {
         upstream: &upstream::Settings,
         hosts: &Hosts,
         timeout: Duration,
+        unreadable: UnreadableAnswers,
     ) -> TokenEndpoint {
         let target = hosts
             .target(auth::HOST)
@@ -112,6 +112,7 @@ impl TokenEndpoint {
             last_failure: Mutex::new("they failed a moment ago".into()),
             dialed,
             timeout,
+            unreadable,
             refreshes: Semaphore::new(CONCURRENT),
             logins: Semaphore::new(CONCURRENT),
         }
@@ -143,7 +144,9 @@ impl TokenEndpoint {
 
     /// Trades a pair for a new one.
     pub(super) async fn refresh(&self, call: Call) -> Reply {
-        let reply = self.call(&self.refreshes, call, auth::read_refresh).await;
+        let reply = self
+            .call(AuthEndpoint::Refresh, call, auth::read_refresh)
+            .await;
         if let Reply::Answered(Answer::Limited { .. }) = &reply {
             self.condition.unanswered(&"it answers refreshes with 429");
         }
@@ -152,7 +155,12 @@ impl TokenEndpoint {
 
     /// Logs a principal in.
     pub(super) async fn log_in(&self, call: Call) -> Reply {
-        self.call(&self.logins, call, auth::read_login).await
+        self.call(AuthEndpoint::Login, call, auth::read_login).await
+    }
+
+    /// Who tells of answers that cannot be read.
+    pub(super) fn unreadable_answers(&self) -> &UnreadableAnswers {
+        &self.unreadable
     }
 
     /// From now on no call starts; those under way end.
@@ -163,21 +171,29 @@ impl TokenEndpoint {
 
     async fn call(
         &self,
-        under_way: &Semaphore,
+        endpoint: AuthEndpoint,
         call: Call,
-        read: fn(StatusCode, &HeaderMap, &[u8]) -> Answer,
+        read: fn(StatusCode, &HeaderMap, Result<Bytes, Unreadable>) -> Answer,
     ) -> Reply {
+        let under_way = match endpoint {
+            AuthEndpoint::Refresh => &self.refreshes,
+            AuthEndpoint::Login | AuthEndpoint::Registration => &self.logins,
+        };
         let Ok(_permit) = under_way.acquire().await else {
             return Reply::NotSent("the proxy is shutting down".into());
         };
         let deadline = Instant::now() + self.timeout;
         let (head, content) = request(call);
-        let calling = self.calls.send(&head, content, LONGEST_ANSWER, deadline);
+        let calling = self.calls.send(&head, content, LONGEST, deadline);
         let response = match calling.await {
             Ok(response) => response,
             Err(CallFailure::NotSent(error)) => return self.not_sent(error),
             Err(CallFailure::Lost(upstream::Error::ResponseTimeout)) => {
                 return self.lost(Loss::TimedOut, &"it did not answer in time");
+            }
+            Err(CallFailure::Lost(upstream::Error::Framing)) => {
+                let answer = Answer::Unreadable(Unreadable::Framing);
+                return self.answered(endpoint, None, answer);
             }
             Err(CallFailure::Lost(error)) => {
                 return self.lost(Loss::Cut, &Chain(&self.failed(error)));
@@ -185,13 +201,9 @@ impl TokenEndpoint {
         };
         self.condition.reached();
         let (head, content) = response.into_parts();
-        match content {
-            Some(content) => {
-                let answer = read(head.status, &head.headers, &content);
-                self.answered(head.status, answer)
-            }
-            None => self.lost(Loss::TooLong, &"its answer is too long"),
-        }
+        let content = content.ok_or(content_coding::Unreadable::TooLong.into());
+        let answer = read(head.status, &head.headers, content);
+        self.answered(endpoint, Some(head.status), answer)
     }
 
     fn failed(&self, error: upstream::Error) -> upstream::Failed {
@@ -214,13 +226,25 @@ impl TokenEndpoint {
         self.remember(Reply::Lost(loss))
     }
 
-    fn answered(&self, status: StatusCode, answer: Answer) -> Reply {
+    /// `status` is `None` if the head of the answer was refused.
+    fn answered(
+        &self,
+        endpoint: AuthEndpoint,
+        status: Option<StatusCode>,
+        answer: Answer,
+    ) -> Reply {
+        let status = status.map(|status| status.as_u16());
+        match &answer {
+            Answer::Unreadable(why) => self.unreadable.note(endpoint, status, *why),
+            Answer::Granted(_) => self.unreadable.read(endpoint),
+            Answer::Rejected | Answer::Limited { .. } | Answer::Unavailable { .. } => {}
+        }
         match answer {
             Answer::Granted(_) | Answer::Rejected => self.condition.answered(),
             // Of a login it is told by who blocks all of them.
             Answer::Limited { .. } => {}
-            Answer::Unavailable { .. } | Answer::Unreadable => {
-                let (host, status) = (auth::HOST, status.as_u16());
+            Answer::Unavailable { .. } | Answer::Unreadable(_) => {
+                let (host, status) = (auth::HOST, status.unwrap_or_default());
                 tracing::debug!(
                     host,
                     status,
@@ -239,6 +263,8 @@ fn request(call: Call) -> (Head, Bytes) {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, json.clone());
     headers.insert(header::ACCEPT, json);
+    let identity = HeaderValue::from_static("identity");
+    headers.insert(header::ACCEPT_ENCODING, identity);
     if let Some(instance) = call.instance {
         let id = HeaderValue::try_from(instance.to_string());
         headers.insert("InstanceId", id.expect("a UUID is visible ASCII"));

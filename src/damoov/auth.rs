@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
-use super::envelope::Envelope;
+use super::json::{self, Doubt};
 use super::retry_after::retry_after;
+use crate::content_coding::{self, understood};
 use crate::principal::{DeviceToken, InstanceId};
 use crate::secret::Secret;
 
@@ -103,7 +104,27 @@ pub enum Answer {
         retry_after: Option<Duration>,
     },
     /// Not what the API answers. Tokens may have rotated.
-    Unreadable,
+    Unreadable(Unreadable),
+}
+
+/// Why an answer cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Nobody knows where it ends: Content-Length beside Transfer-Encoding, or twice.
+    #[error("its framing is ambiguous")]
+    Framing,
+    /// Its coding is unknown or damaged, or it is too long.
+    #[error(transparent)]
+    Content(#[from] content_coding::Unreadable),
+    /// Also where it is no envelope.
+    #[error("it is not the JSON that the API answers")]
+    NotJson,
+    /// Of two tokens of the same name nobody knows which one counts.
+    #[error("a name stands twice in it")]
+    NameTwice,
+    /// A status, or a `Result`, that says neither yes nor no.
+    #[error("it carries neither tokens nor a rejection")]
+    Unexpected,
 }
 
 /// Tokens as given out.
@@ -131,15 +152,23 @@ pub enum ExpiresInForm {
     Text,
 }
 
-/// Reads the answer to a refresh.
-pub fn read_refresh(status: StatusCode, headers: &HeaderMap, content: &[u8]) -> Answer {
+/// Reads the answer to a refresh: its content as it came, or why it cannot be read.
+pub fn read_refresh(
+    status: StatusCode,
+    headers: &HeaderMap,
+    content: Result<Bytes, Unreadable>,
+) -> Answer {
     read(status, headers, content, |status| {
         matches!(status, 400 | 401)
     })
 }
 
-/// Reads the answer to a login.
-pub fn read_login(status: StatusCode, headers: &HeaderMap, content: &[u8]) -> Answer {
+/// Reads the answer to a login, likewise.
+pub fn read_login(
+    status: StatusCode,
+    headers: &HeaderMap,
+    content: Result<Bytes, Unreadable>,
+) -> Answer {
     read(status, headers, content, |status| {
         (400..500).contains(&status)
     })
@@ -148,12 +177,14 @@ pub fn read_login(status: StatusCode, headers: &HeaderMap, content: &[u8]) -> An
 fn read(
     status: StatusCode,
     headers: &HeaderMap,
-    content: &[u8],
+    content: Result<Bytes, Unreadable>,
     is_rejection: impl Fn(u16) -> bool,
 ) -> Answer {
-    let envelope = Envelope::parse(content);
+    let envelope = content
+        .and_then(|content| Ok(understood(headers, content)?))
+        .and_then(|content| Envelope::read(&content));
     let status = match &envelope {
-        Some(Envelope {
+        Ok(Envelope {
             status: Some(inner),
             ..
         }) if status.is_success() => *inner,
@@ -167,15 +198,48 @@ fn read(
             retry_after: retry_after(headers),
         },
         (500.., _) => Answer::Unavailable { retry_after: None },
-        (200..300, Some(Envelope { result, .. })) => match result.map(RawValue::get) {
-            None | Some("{}") => Answer::Rejected,
-            Some(result) => serde_json::from_str(result)
-                .ok()
-                .and_then(|result| grant(&result))
-                .map_or(Answer::Unreadable, Answer::Granted),
+        (_, Err(unreadable)) => Answer::Unreadable(unreadable),
+        (200..300, Ok(Envelope { result, .. })) => match result {
+            Value::Null => Answer::Rejected,
+            Value::Object(fields) if fields.is_empty() => Answer::Rejected,
+            result => {
+                grant(&result).map_or(Answer::Unreadable(Unreadable::Unexpected), Answer::Granted)
+            }
         },
-        (status, Some(_)) if is_rejection(status) => Answer::Rejected,
-        _ => Answer::Unreadable,
+        (status, Ok(_)) if is_rejection(status) => Answer::Rejected,
+        _ => Answer::Unreadable(Unreadable::Unexpected),
+    }
+}
+
+/// The envelope of an answer with tokens, in which nothing is ambiguous.
+struct Envelope {
+    /// `Null` also if there is none.
+    result: Value,
+    status: Option<u16>,
+}
+
+impl Envelope {
+    fn read(content: &[u8]) -> Result<Envelope, Unreadable> {
+        let mut fields = match json::parse(content) {
+            Ok(Value::Object(fields)) => fields,
+            Ok(_) | Err(Doubt::NotJson) => return Err(Unreadable::NotJson),
+            Err(Doubt::NameTwice) => return Err(Unreadable::NameTwice),
+        };
+        // On one host the names are in lower case.
+        let mut take = |names: [&str; 2]| match names.map(|name| fields.remove(name)) {
+            [Some(_), Some(_)] => Err(Unreadable::NameTwice),
+            [one, other] => Ok(one.or(other).unwrap_or_default()),
+        };
+        let result = take(["Result", "result"])?;
+        let status = match take(["Status", "status"])? {
+            Value::Null if result.is_null() => return Err(Unreadable::NotJson),
+            Value::Null => None,
+            status => {
+                let status = status.as_u64().and_then(|status| status.try_into().ok());
+                Some(status.ok_or(Unreadable::NotJson)?)
+            }
+        };
+        Ok(Envelope { result, status })
     }
 }
 
@@ -259,7 +323,7 @@ mod tests {
         read_refresh(
             StatusCode::from_u16(status).unwrap(),
             &HeaderMap::new(),
-            content.as_bytes(),
+            Ok(content.to_owned().into()),
         )
     }
 
@@ -331,18 +395,26 @@ mod tests {
             (401, envelope, "Rejected"),
             (200, envelope, "Rejected"),
             (200, ok, "Rejected"),
-            (400, "<html>", "Unreadable"),
-            (401, "", "Unreadable"),
-            (403, envelope, "Unreadable"),
-            (422, envelope, "Unreadable"),
-            (200, "<html>", "Unreadable"),
-            (200, "", "Unreadable"),
-            (200, r#"{"Result":{"AccessTok"#, "Unreadable"),
+            (400, "<html>", "Unreadable(NotJson)"),
+            (401, "", "Unreadable(NotJson)"),
+            (403, envelope, "Unreadable(Unexpected)"),
+            (422, envelope, "Unreadable(Unexpected)"),
+            (200, "<html>", "Unreadable(NotJson)"),
+            (200, "", "Unreadable(NotJson)"),
+            (200, "{}", "Unreadable(NotJson)"),
+            (200, "[]", "Unreadable(NotJson)"),
+            (200, r#"{"Status":"x"}"#, "Unreadable(NotJson)"),
+            (
+                200,
+                r#"{"Status":null,"Result":null}"#,
+                "Unreadable(NotJson)",
+            ),
+            (200, r#"{"Result":{"AccessTok"#, "Unreadable(NotJson)"),
             (200, r#"{"Result":{},"Status":200}"#, "Rejected"),
             (
                 200,
                 r#"{"Result":{"AccessToken":null},"Status":200}"#,
-                "Unreadable",
+                "Unreadable(Unexpected)",
             ),
             (
                 200,
@@ -357,7 +429,7 @@ mod tests {
             (500, "", "Unavailable { retry_after: None }"),
             (503, envelope, "Unavailable { retry_after: None }"),
             (429, "", "Limited { retry_after: None }"),
-            (302, "", "Unreadable"),
+            (302, "", "Unreadable(NotJson)"),
         ] {
             assert_eq!(
                 format!("{:?}", answered(status, content)),
@@ -368,12 +440,71 @@ mod tests {
     }
 
     #[test]
+    fn of_names_that_stand_twice_none_counts() {
+        let token = r#"{"Token":"a"}"#;
+        for content in [
+            format!(r#"{{"Result":{{"AccessToken":{token},"AccessToken":{token}}}}}"#),
+            format!(r#"{{"Result":{{"AccessToken":{token}}},"Result":null}}"#),
+            format!(r#"{{"Result":{{"AccessToken":{token}}},"result":null}}"#),
+            format!(r#"{{"Result":{{"AccessToken":{token}}},"Status":401,"status":200}}"#),
+            format!(r#"{{"Result":{{"AccessToken":{token}}},"Status":200,"Status":200}}"#),
+            r#"{"Result":{"AccessToken":{"Token":"a","Token":"b"}}}"#.to_owned(),
+            r#"{"Result":{"RefreshToken":"a","RefreshToken":"b"}}"#.to_owned(),
+        ] {
+            let expected = "Unreadable(NameTwice)";
+            assert_eq!(
+                format!("{:?}", answered(200, &content)),
+                expected,
+                "{content}"
+            );
+            // Nor is a rejection believed that could be read as none.
+            assert_eq!(
+                format!("{:?}", answered(400, &content)),
+                expected,
+                "{content}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_is_read_whatever_its_coding_and_mark() {
+        let content = "\u{feff}{\"Result\":{\"RefreshToken\":\"r\"},\"Status\":200}";
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, content.as_bytes()).unwrap();
+        let zipped = Bytes::from(encoder.finish().unwrap());
+        let coded = |name: &'static str, content: &Bytes| {
+            let name = http::HeaderValue::from_static(name);
+            let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, name)]);
+            read_login(StatusCode::OK, &headers, Ok(content.clone()))
+        };
+        assert!(matches!(answered(200, content), Answer::Granted(_)));
+        assert!(matches!(coded("gzip", &zipped), Answer::Granted(_)));
+        for (name, content, expected) in [
+            ("br", &zipped, content_coding::Unreadable::CodingUnknown),
+            (
+                "gzip",
+                &zipped.slice(..20),
+                content_coding::Unreadable::Damaged,
+            ),
+        ] {
+            match coded(name, content) {
+                Answer::Unreadable(Unreadable::Content(why)) => assert_eq!(why, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+        let long = " ".repeat(content_coding::LONGEST) + "{}";
+        let expected = "Unreadable(Content(TooLong))";
+        assert_eq!(format!("{:?}", answered(200, &long)), expected);
+        assert!(matches!(answered(503, &long), Answer::Unavailable { .. }));
+    }
+
+    #[test]
     fn a_login_is_rejected_by_more_statuses_than_a_refresh() {
         let status = StatusCode::FORBIDDEN;
         let answer = read_login(
             status,
             &HeaderMap::new(),
-            br#"{"Result":null,"Status":403}"#,
+            Ok(r#"{"Result":null,"Status":403}"#.into()),
         );
         assert!(matches!(answer, Answer::Rejected));
     }
@@ -381,7 +512,7 @@ mod tests {
     #[test]
     fn a_429_and_a_503_say_how_long() {
         let headers = HeaderMap::from_iter([(header::RETRY_AFTER, "3600".parse().unwrap())]);
-        let said = |status| match read_login(status, &headers, b"") {
+        let said = |status| match read_login(status, &headers, Ok(Bytes::new())) {
             Answer::Limited { retry_after } | Answer::Unavailable { retry_after } => {
                 retry_after.map(|wait| wait.as_secs())
             }
@@ -395,7 +526,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_answer_makes_reading_panic(status in 100u16..=599, content: Vec<u8>) {
-            let _ = read_login(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), &content);
+            let status = StatusCode::from_u16(status).unwrap();
+            let _ = read_login(status, &HeaderMap::new(), Ok(content.into()));
         }
     }
 }

@@ -6,11 +6,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::auth::ExpiresInForm;
+use super::json;
 use crate::principal::DeviceToken;
 use crate::secret::Secret;
-
-/// The longest content that such a request has: a few hundred bytes, in truth.
-pub const LONGEST: usize = 64 * 1024;
 
 /// Which of the Auth endpoints is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,12 +76,12 @@ pub enum Unread {
     Refresh,
 }
 
-/// Reads a login in either form: `LoginFields` as JSON in a string, or as the object of older
+/// Reads a login, decoded, in either form: `LoginFields` as JSON in a string, or as the object of older
 /// clients. The case of names does not matter: the sources disagree about it.
 pub fn read_login(content: &[u8]) -> Result<Login, Unread> {
-    let content: Map<String, Value> = serde_json::from_slice(content).map_err(|_| Unread::Login)?;
-    let fields: Map<String, Value> = match field(&content, "LoginFields") {
-        Some(Value::String(text)) => serde_json::from_str(text).map_err(|_| Unread::Login)?,
+    let content = json::object(content).ok_or(Unread::Login)?;
+    let fields = match field(&content, "LoginFields") {
+        Some(Value::String(text)) => json::object(text.as_bytes()).ok_or(Unread::Login)?,
         Some(Value::Object(fields)) => fields.clone(),
         _ => return Err(Unread::Login),
     };
@@ -102,10 +100,9 @@ pub fn read_login(content: &[u8]) -> Result<Login, Unread> {
     })
 }
 
-/// Reads a refresh. The case of names does not matter.
+/// Reads a refresh, decoded. The case of names does not matter.
 pub fn read_refresh(content: &[u8]) -> Result<Refresh, Unread> {
-    let content: Map<String, Value> =
-        serde_json::from_slice(content).map_err(|_| Unread::Refresh)?;
+    let content = json::object(content).ok_or(Unread::Refresh)?;
     let token = |name| text(&content, name).map(Secret::from);
     match (token("AccessToken"), token("RefreshToken")) {
         (Some(access_token), Some(refresh_token)) => Ok(Refresh {
@@ -248,6 +245,12 @@ mod tests {
             format!(
                 r#"{{"LoginFields":{{"DeviceToken":"{USER}","Devicetoken":"{USER}"}},"Password":"k"}}"#
             ),
+            format!(
+                r#"{{"LoginFields":{{"DeviceToken":"{USER}"}},"Password":"x","Password":"k"}}"#
+            ),
+            format!(
+                r#"{{"LoginFields":"{{\"Devicetoken\":\"x\",\"Devicetoken\":\"{USER}\"}}","Password":"k"}}"#
+            ),
         ];
         for content in nobody_or_two {
             assert_eq!(login(&content), Err(Unread::Login), "{content}");
@@ -266,6 +269,7 @@ mod tests {
             br#"{"RefreshToken":"r"}"#,
             br#"{"AccessToken":"a","RefreshToken":""}"#,
             br#"{"AccessToken":"a","RefreshToken":null}"#,
+            br#"{"AccessToken":"a","RefreshToken":"r","RefreshToken":"r"}"#,
             b"x",
         ] {
             assert_eq!(read_refresh(content).unwrap_err(), Unread::Refresh);

@@ -4,7 +4,8 @@
 use http::Method;
 use serde_json::{Map, Value};
 
-use super::auth::{ACCESS_TOKEN, Grant, REFRESH_TOKEN, grant};
+use super::auth::{ACCESS_TOKEN, Grant, REFRESH_TOKEN, Unreadable, grant};
+use super::json::{self, Doubt};
 use super::jwt::Claims;
 use super::routes::decoded;
 use crate::principal::{DeviceToken, InstanceId};
@@ -92,26 +93,37 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Reads the answer to a registration, with the envelope or without it. None where it is no
-    /// JSON object, or where tokens stand in it that cannot be taken for the user's.
-    pub fn read(content: &[u8]) -> Option<Registration> {
-        let answer: Value = serde_json::from_slice(content).ok()?;
-        let fields = answer.as_object()?;
-        let succeeded = match fields.get("Status") {
+    /// Reads the answer to a registration, decoded, with the envelope or without it.
+    ///
+    /// # Errors
+    ///
+    /// It is no JSON object, a name stands twice in it, or it holds tokens that cannot be taken for
+    /// the user's.
+    pub fn read(content: &[u8]) -> Result<Registration, Unreadable> {
+        let answer = match json::parse(content) {
+            Ok(answer @ Value::Object(_)) => answer,
+            Ok(_) | Err(Doubt::NotJson) => return Err(Unreadable::NotJson),
+            Err(Doubt::NameTwice) => return Err(Unreadable::NameTwice),
+        };
+        let succeeded = match answer.get("Status") {
             None => true,
             Some(status) => matches!(status.as_u64(), Some(200..300)),
         };
-        let result = fields.get("Result").unwrap_or(&answer);
+        let result = answer.get("Result").unwrap_or(&answer);
         let grant = grant(result).filter(|_| succeeded);
-        if grant.is_none() && holds_token(&answer) {
-            return None;
+        let mut rest = answer.clone();
+        if grant.is_some() {
+            replace_tokens(&mut rest, [Value::Null, Value::Null]);
+        }
+        if holds_token(&rest) {
+            return Err(Unreadable::Unexpected);
         }
         let named = result.get("DeviceToken").and_then(Value::as_str);
         let claimed = || {
             let jwt = grant.as_ref()?.access_token.as_ref()?;
             Claims::read(jwt.expose()).device_token
         };
-        Some(Registration {
+        Ok(Registration {
             user: named
                 .and_then(|user| DeviceToken::parse(user).ok())
                 .or_else(claimed)
@@ -123,16 +135,22 @@ impl Registration {
 
     /// The answer with these tokens in the place of those that it carries.
     pub fn with_tokens(mut self, access_token: &str, refresh_token: &str) -> Vec<u8> {
-        let result = match self.answer.get("Result").is_some() {
-            true => &mut self.answer["Result"],
-            false => &mut self.answer,
-        };
-        for (place, token) in [(ACCESS_TOKEN, access_token), (REFRESH_TOKEN, refresh_token)] {
-            if let Some(found) = result.pointer_mut(place).filter(|found| !found.is_null()) {
-                *found = token.into();
-            }
-        }
+        let tokens = [access_token.into(), refresh_token.into()];
+        replace_tokens(&mut self.answer, tokens);
         self.answer.to_string().into_bytes()
+    }
+}
+
+/// Puts these in the place of the two tokens that [`grant`] reads.
+fn replace_tokens(answer: &mut Value, [access_token, refresh_token]: [Value; 2]) {
+    let result = match answer.get("Result").is_some() {
+        true => &mut answer["Result"],
+        false => answer,
+    };
+    for (place, token) in [(ACCESS_TOKEN, access_token), (REFRESH_TOKEN, refresh_token)] {
+        if let Some(found) = result.pointer_mut(place).filter(|found| !found.is_null()) {
+            *found = token;
+        }
     }
 }
 
@@ -260,11 +278,12 @@ mod tests {
             r#"{"Result":{"AccessToken":["a"]}}"#,
             r#"{"Result":{"User":{"refreshToken":"a"}}}"#,
             r#"{"Result":null,"token":"a"}"#,
+            // One that would be replaced, and one that would pass.
+            r#"{"Result":{"RefreshToken":"a"},"result":{"RefreshToken":"a"}}"#,
+            r#"{"Result":{"RefreshToken":"a","User":{"token":"a"}}}"#,
+            r#"{"Result":{"RefreshToken":"a","RefreshToken":"b"}}"#,
         ] {
-            assert!(
-                Registration::read(content.as_bytes()).is_none(),
-                "{content}"
-            );
+            assert!(Registration::read(content.as_bytes()).is_err(), "{content}");
         }
     }
 
@@ -288,7 +307,7 @@ mod tests {
             assert!(registration.user.is_none() && registration.grant.is_none());
         }
         for content in [&b""[..], b"[]", b"<html>", br#"{"Result":{"Acc"#] {
-            assert!(Registration::read(content).is_none());
+            assert!(Registration::read(content).is_err());
         }
     }
 }

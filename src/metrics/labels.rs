@@ -232,6 +232,45 @@ label!(
     }
 );
 
+/// Labels of `auth_answers_unreadable_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UnreadableLabels {
+    /// Which endpoint answered.
+    pub endpoint: AuthEndpoint,
+    /// What is wrong with the answer.
+    pub reason: Doubt,
+}
+
+label!(
+    /// The calls whose answers carry tokens.
+    AuthEndpoint {
+        /// `/v1/Auth/Login`
+        Login = "login",
+        /// `/v1/Auth/RefreshToken`
+        Refresh = "refresh",
+        /// `/v1/Registration/create`
+        Registration = "registration",
+    }
+);
+
+label!(
+    /// Why an answer with tokens cannot be read.
+    Doubt {
+        /// Where it ends is ambiguous.
+        Framing = "framing",
+        /// Its Content-Encoding is unknown or damaged.
+        Coding = "coding",
+        /// More than 64 KiB, compressed or decoded.
+        TooLong = "too_long",
+        /// It is not the API's JSON.
+        NotJson = "not_json",
+        /// A name stands twice in an object.
+        NameTwice = "name_twice",
+        /// JSON that is neither tokens nor a rejection.
+        Unexpected = "unexpected",
+    }
+);
+
 /// Labels of `replays_total`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReplayLabels {
@@ -390,6 +429,17 @@ impl Bounded for CutLabels {
                 .map(move |&reason| CutLabels { stalled, reason })
         };
         Stalled::ALL.iter().flat_map(of).collect()
+    }
+}
+
+impl Bounded for UnreadableLabels {
+    fn all() -> Vec<UnreadableLabels> {
+        let of = |&endpoint| {
+            Doubt::ALL
+                .iter()
+                .map(move |&reason| UnreadableLabels { endpoint, reason })
+        };
+        AuthEndpoint::ALL.iter().flat_map(of).collect()
     }
 }
 

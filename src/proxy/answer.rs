@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::response::Parts;
 use http::{Response, StatusCode, Version};
@@ -14,14 +14,14 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use prometheus_client::metrics::gauge::Gauge;
 
+use crate::content_coding::{self, BEGINNING, Coding, LONGEST};
 use crate::damoov::envelope::Envelope;
+use crate::damoov::in_band::says_401;
 use crate::headers::{self, Passed};
 use crate::live;
 use crate::stillness::Stillness;
 use crate::upstream::{Broken, Error, pool};
 
-/// The longest answer that is looked into for a 401.
-const IN_BAND_LIMIT: u64 = 512;
 /// What is kept of a 401 while a renewal may make it unnecessary.
 const DETACHED_LIMIT: usize = 64 * 1024;
 /// How long is waited for that.
@@ -62,7 +62,11 @@ pub(super) struct InFlight(Gauge);
 
 enum Source {
     /// As it comes.
-    Api(pool::Answer),
+    Api {
+        /// What was read of it to be looked into, and comes first.
+        begun: Option<Bytes>,
+        content: pool::Answer,
+    },
     /// `None` once it was given out.
     Whole(Option<Bytes>),
 }
@@ -87,24 +91,62 @@ impl Received {
         Received {
             unauthorized: head.status == StatusCode::UNAUTHORIZED,
             head,
-            source: Source::Api(content),
+            source: Source::Api {
+                begun: None,
+                content,
+            },
             origin: Origin::Api,
             session: None,
         }
     }
 
-    /// An answer that is small enough to be looked into, for at most `within`.
-    pub(super) async fn read(answer: FromApi, within: Duration) -> Result<Received, Error> {
-        let (head, content) = answer.into_parts();
-        let whole = tokio::time::timeout(within, content.collect())
-            .await
-            .map_err(|_| Error::ResponseTimeout)?
-            .map_err(Error::Broken)?
-            .to_bytes();
-        Ok(Received {
-            unauthorized: says_401(&whole),
-            ..Received::with_content(head, whole)
-        })
+    /// Looks for a 401 inside an answer with this coding, in the first piece of its content, and in
+    /// what came with that: nothing further is waited for.
+    pub(super) fn poll_look(
+        &mut self,
+        coding: Option<Coding>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        let Source::Api { begun, content } = &mut self.source else {
+            return Poll::Ready(Ok(()));
+        };
+        let mut content = Pin::new(content);
+        let first = std::task::ready!(content.as_mut().poll_frame(cx));
+        let first = first.transpose().map_err(Error::Broken)?;
+        *begun = first.and_then(|frame| frame.into_data().ok());
+        while let Some(piece) = begun {
+            self.unauthorized = begins_with_401(coding, piece);
+            let is_enough = self.unauthorized || piece.len() >= BEGINNING;
+            if is_enough || content.is_end_stream() {
+                break;
+            }
+            // A piece that breaks is told of when it is asked for again.
+            let Poll::Ready(Some(Ok(more))) = content.as_mut().poll_frame(cx) else {
+                break;
+            };
+            let Ok(more) = more.into_data() else { break };
+            *begun = Some([&**piece, &*more].concat().into());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Goes on to look, for at most `within`: what does not begin in time is passed on unread.
+    pub(super) async fn look(
+        &mut self,
+        coding: Option<Coding>,
+        within: Duration,
+    ) -> Result<(), Error> {
+        let looking = std::future::poll_fn(|cx| self.poll_look(coding, cx));
+        match tokio::time::timeout(within, looking).await {
+            Ok(looked) => looked,
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn put_back(&mut self, piece: Bytes) {
+        if let Source::Api { begun, .. } = &mut self.source {
+            *begun = Some(piece).filter(|piece| !piece.is_empty());
+        }
     }
 
     /// What became of a WebSocket handshake.
@@ -164,9 +206,8 @@ impl Received {
     ) -> Result<(Parts, Bytes), Error> {
         let content = match self.source {
             Source::Whole(content) => content.unwrap_or_default(),
-            Source::Api(content) => {
-                let collected =
-                    tokio::time::timeout(within, Limited::new(content, limit).collect());
+            source @ Source::Api { .. } => {
+                let collected = tokio::time::timeout(within, Limited::new(source, limit).collect());
                 let collected = collected.await.map_err(|_| Error::ResponseTimeout)?;
                 let broken =
                     |error: Box<dyn std::error::Error + Send + Sync>| match error.downcast() {
@@ -183,13 +224,51 @@ impl Received {
         self.head.status
     }
 
-    /// Neither the status nor, in an answer that was looked into, the envelope says otherwise.
-    pub(super) fn succeeded(&self) -> bool {
+    /// The same answer with its whole content in memory, so that its envelope can be read: if that
+    /// comes within this time and is no longer than can be understood. Else it goes on from where it
+    /// was read to.
+    pub(super) async fn gathered(mut self, within: Duration) -> Result<Received, Error> {
+        if let Source::Api { .. } = &self.source {
+            let mut read = BytesMut::new();
+            let gathering = async {
+                while let Some(frame) = self.source.frame().await {
+                    read.extend(frame?.into_data().ok());
+                    if read.len() > LONGEST {
+                        return Ok(false);
+                    }
+                }
+                Ok::<_, Broken>(true)
+            };
+            let is_whole = match tokio::time::timeout(within, gathering).await {
+                Ok(gathered) => gathered.map_err(Error::Broken)?,
+                Err(_) => false,
+            };
+            match is_whole {
+                true => self.source = Source::Whole(Some(read.freeze())),
+                false => self.put_back(read.freeze()),
+            }
+        }
+        Ok(self)
+    }
+
+    /// The status that counts: that of the envelope within a success, if it was gathered and can be
+    /// understood.
+    pub(super) fn inner_status(&self) -> u16 {
         let inside = match &self.source {
-            Source::Whole(Some(content)) => Envelope::parse(content).and_then(|e| e.status),
-            Source::Whole(None) | Source::Api(_) => None,
+            Source::Whole(Some(content)) if self.head.status.is_success() => {
+                let content = content_coding::understood(&self.head.headers, content.clone());
+                content
+                    .ok()
+                    .and_then(|content| Envelope::parse(&content)?.status)
+            }
+            Source::Whole(_) | Source::Api { .. } => None,
         };
-        self.head.status.is_success() && inside.is_none_or(|status| (200..300).contains(&status))
+        inside.unwrap_or(self.head.status.as_u16())
+    }
+
+    /// Neither the status nor, in an answer that was gathered, the envelope says otherwise.
+    pub(super) fn succeeded(&self) -> bool {
+        (200..300).contains(&self.inner_status())
     }
 
     /// The header fields.
@@ -204,8 +283,8 @@ impl Received {
 
     /// The same answer, free of its connection; without content where that does not come whole.
     pub(super) async fn detached(mut self) -> Received {
-        if let Source::Api(content) = self.source {
-            let collected = Limited::new(content, DETACHED_LIMIT).collect();
+        if let source @ Source::Api { .. } = self.source {
+            let collected = Limited::new(source, DETACHED_LIMIT).collect();
             self.source = match tokio::time::timeout(DETACHED_TIME, collected).await {
                 Ok(Ok(whole)) => Source::Whole(Some(whole.to_bytes())),
                 Ok(Err(_)) | Err(_) => {
@@ -245,7 +324,7 @@ impl Received {
 
 impl Content {
     fn new(mut source: Source, in_flight: Option<InFlight>) -> Content {
-        if let Source::Api(content) = &mut source {
+        if let Source::Api { content, .. } = &mut source {
             content.pass_on();
         }
         Content {
@@ -257,7 +336,7 @@ impl Content {
     /// Who is still in the exchange, if it did not end at once.
     pub(crate) fn stillness(&self) -> Option<&Rc<Stillness>> {
         match &self.source {
-            Source::Api(content) => content.stillness(),
+            Source::Api { content, .. } => content.stillness(),
             Source::Whole(_) => None,
         }
     }
@@ -268,26 +347,89 @@ impl Content {
     }
 }
 
-/// Whether a 401 may stand inside a success: in JSON without a coding, of a known and small length.
-/// HEAD and 204 may announce content that never comes.
-pub(super) fn may_hold_a_401<C: Body>(answer: &Response<C>) -> bool {
-    let length = answer.body().size_hint().exact();
+/// How JSON is coded in which a 401 may stand although the answer is a success; `None` where none
+/// may, or where it could not be told. HEAD and 204 may announce content that never comes, and a
+/// part of a document need not be its beginning.
+pub(super) fn may_hold_a_401<C: Body>(answer: &Response<C>) -> Option<Option<Coding>> {
     if !answer.status().is_success()
+        || answer.status() == StatusCode::PARTIAL_CONTENT
         || answer.body().is_end_stream()
-        || !length.is_some_and(|length| (1..=IN_BAND_LIMIT).contains(&length))
     {
-        return false;
+        return None;
     }
-    let kind = answer.headers().get(header::CONTENT_TYPE);
-    let is_json = kind
-        .and_then(|kind| kind.to_str().ok()?.split(';').next())
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-    is_json && !answer.headers().contains_key(header::CONTENT_ENCODING)
+    // One look at each name takes less than to ask for these two.
+    let (mut is_json, mut is_coded) = (false, false);
+    for (name, value) in answer.headers() {
+        if name == header::CONTENT_TYPE {
+            is_json = names_json(value.as_bytes());
+        } else if name == header::CONTENT_ENCODING {
+            is_coded = true;
+        }
+    }
+    match (is_json, is_coded) {
+        (false, _) => None,
+        (true, false) => Some(None),
+        (true, true) => content_coding::only_coding(answer.headers()).ok(),
+    }
 }
 
-/// Whether the envelope says what the status does not.
-fn says_401(content: &[u8]) -> bool {
-    Envelope::parse(content).is_some_and(|envelope| envelope.status == Some(401))
+/// Whether a media type is JSON, as it is or below another name (RFC 6839 §3.1).
+fn names_json(media_type: &[u8]) -> bool {
+    let end = media_type.iter().position(|byte| *byte == b';');
+    let essence = media_type[..end.unwrap_or(media_type.len())].trim_ascii();
+    let ends_with = |suffix: &[u8]| {
+        let start = essence.len().checked_sub(suffix.len());
+        start.is_some_and(|start| essence[start..].eq_ignore_ascii_case(suffix))
+    };
+    essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json")
+}
+
+/// Whether content that begins with `piece` says 401 where the status does not.
+fn begins_with_401(coding: Option<Coding>, piece: &[u8]) -> bool {
+    match coding {
+        None => says_401(&piece[..piece.len().min(BEGINNING)]),
+        Some(coding) => says_401(content_coding::beginning(
+            coding,
+            piece,
+            &mut [0; BEGINNING],
+        )),
+    }
+}
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Source::Api { begun, content } => match begun.take() {
+                Some(begun) => Poll::Ready(Some(Ok(Frame::data(begun)))),
+                None => Pin::new(content).poll_frame(cx),
+            },
+            Source::Whole(content) => Poll::Ready(content.take().map(|c| Ok(Frame::data(c)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Source::Api { begun, content } => begun.is_none() && content.is_end_stream(),
+            Source::Whole(content) => content.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let known = |content: &Option<Bytes>| content.as_ref().map_or(0, |c| c.len() as u64);
+        match self {
+            Source::Api { begun, content } => match content.size_hint().exact() {
+                Some(length) => SizeHint::with_exact(length + known(begun)),
+                None => SizeHint::default(),
+            },
+            Source::Whole(content) => SizeHint::with_exact(known(content)),
+        }
+    }
 }
 
 impl Body for Content {
@@ -298,32 +440,15 @@ impl Body for Content {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        match &mut self.get_mut().source {
-            Source::Api(content) => loop {
-                match std::task::ready!(Pin::new(&mut *content).poll_frame(cx)) {
-                    // Trailers are dropped.
-                    Some(Ok(frame)) if frame.is_trailers() => {}
-                    other => return Poll::Ready(other),
-                }
-            },
-            Source::Whole(content) => Poll::Ready(content.take().map(|c| Ok(Frame::data(c)))),
-        }
+        Pin::new(&mut self.get_mut().source).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Api(content) => content.is_end_stream(),
-            Source::Whole(content) => content.is_none(),
-        }
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Api(content) => content.size_hint(),
-            Source::Whole(content) => {
-                SizeHint::with_exact(content.as_ref().map_or(0, |c| c.len() as u64))
-            }
-        }
+        self.source.size_hint()
     }
 }
 
@@ -332,11 +457,8 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
-    use http_body_util::Full;
-
     /// Content that says this of itself.
     struct Said {
-        length: Option<u64>,
         ended: bool,
     }
 
@@ -354,65 +476,66 @@ mod tests {
         fn is_end_stream(&self) -> bool {
             self.ended
         }
-
-        fn size_hint(&self) -> SizeHint {
-            self.length
-                .map_or_else(SizeHint::default, SizeHint::with_exact)
-        }
     }
 
     #[test]
-    fn only_small_plain_json_of_known_length_is_looked_into() {
-        let answer = |status: u16, length: usize, fields: &[(&str, &str)]| {
-            let mut answer = Response::new(Full::<Bytes>::from(vec![b' '; length]));
+    fn json_of_a_success_is_looked_into_whatever_its_length_and_coding() {
+        let looked = |status: u16, fields: &[(&str, &str)], ended| {
+            let mut answer = Response::new(Said { ended });
             *answer.status_mut() = StatusCode::from_u16(status).unwrap();
             for (name, value) in fields {
                 let name = header::HeaderName::from_bytes(name.as_bytes()).unwrap();
                 answer.headers_mut().insert(name, value.parse().unwrap());
             }
-            answer
+            may_hold_a_401(&answer)
         };
-        let json = ("content-type", "application/json; charset=utf-8");
-        assert!(may_hold_a_401(&answer(200, 512, &[json])));
-        assert!(may_hold_a_401(&answer(207, 1, &[json])));
-        for other in [
-            answer(200, 513, &[json]),
-            answer(200, 0, &[json]),
-            answer(401, 20, &[json]),
-            answer(200, 20, &[]),
-            answer(200, 20, &[("content-type", "text/html")]),
-            answer(200, 20, &[json, ("content-encoding", "gzip")]),
+        let json = ("content-type", "application/json");
+        for kind in [
+            "application/json",
+            "Application/JSON ; charset=utf-8",
+            "application/problem+json",
+            "application/vnd.damoov.v1+JSON;a=b",
         ] {
-            assert!(!may_hold_a_401(&other), "{other:?}");
+            let json = ("content-type", kind);
+            assert_eq!(looked(200, &[json], false), Some(None), "{kind}");
         }
-        for (length, ended, expected) in [
-            (Some(20), false, true),
-            (None, false, false),
-            // To HEAD, by HTTP/2: its length is announced, and nothing follows.
-            (Some(20), true, false),
+        for (coding, known) in [
+            ("identity", None),
+            ("gzip", Some(Coding::Gzip)),
+            ("X-GZIP", Some(Coding::Gzip)),
+            ("deflate", Some(Coding::Deflate)),
         ] {
-            let other = answer(200, 20, &[json]).map(|_| Said { length, ended });
-            assert_eq!(may_hold_a_401(&other), expected, "{length:?}, {ended}");
+            let fields = [json, ("content-encoding", coding)];
+            assert_eq!(looked(207, &fields, false), Some(known), "{coding}");
         }
+        for (status, fields) in [
+            (401, &[json][..]),
+            (206, &[json]),
+            (200, &[]),
+            (200, &[("content-type", "text/html")]),
+            (200, &[("content-type", "application/jsonp")]),
+            (200, &[("content-type", "json")]),
+            (200, &[json, ("content-encoding", "br")]),
+            (200, &[json, ("content-encoding", "zstd")]),
+            (200, &[json, ("content-encoding", "gzip, deflate")]),
+        ] {
+            assert_eq!(looked(status, fields, false), None, "{fields:?}");
+        }
+        // An answer to HEAD.
+        assert_eq!(looked(200, &[json], true), None);
     }
 
     #[test]
-    fn a_401_inside_is_the_status_of_the_envelope_and_nothing_else() {
-        for yes in [
-            r#"{"Result":null,"Status":401,"Title":"","Errors":[]}"#,
-            r#"{"result":null,"status":401}"#,
-        ] {
-            assert!(says_401(yes.as_bytes()), "{yes}");
-        }
-        for no in [
-            r#"{"Result":{"Status":401},"Status":200}"#,
-            r#"{"Status":"401"}"#,
-            r#"{"Status":403}"#,
-            r#"[401]"#,
-            r#"{"Status":401"#,
-            "",
-        ] {
-            assert!(!says_401(no.as_bytes()), "{no}");
-        }
+    fn a_401_counts_within_the_first_512_bytes_alone() {
+        let after = |blanks: usize| {
+            let blanks = " ".repeat(blanks);
+            format!(
+                "{{{blanks}\"Status\":401,\"Errors\":[\"{}\"]}}",
+                "x".repeat(999)
+            )
+        };
+        let last = BEGINNING - "{\"Status\":401,".len();
+        assert!(begins_with_401(None, after(last).as_bytes()));
+        assert!(!begins_with_401(None, after(last + 1).as_bytes()));
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -17,8 +17,10 @@ use super::record::Record;
 use super::{Path, Proxy};
 
 use crate::auth_endpoints::Reply;
+use crate::content_coding::{self, LONGEST, understood};
 use crate::credentials::{self, Expected, LoginSlot, SlotEnd};
-use crate::damoov::auth_requests::{Endpoint, LONGEST};
+use crate::damoov::auth;
+use crate::damoov::auth_requests::Endpoint;
 use crate::damoov::retry_after::retry_after;
 use crate::damoov::routes::Route;
 use crate::damoov::user_changes::{self, Change};
@@ -75,9 +77,10 @@ impl Path {
     ) -> Result<Received, Error> {
         let proxy = &*self.proxy;
         let whole = read(content).await?;
+        let said = understood(&call.request.headers, whole.clone())?;
         let reply = proxy
             .auth_endpoints
-            .answer(call.peer, call.endpoint, call.instance, &whole)
+            .answer(call.peer, call.endpoint, call.instance, &said)
             .await?;
         match reply {
             Reply::Answered {
@@ -114,6 +117,8 @@ impl Path {
             let id = HeaderValue::from_str(&instance.to_string()).expect("a UUID is visible ASCII");
             headers::attach_instance_id(&mut request.headers, id);
         }
+        // What it says counts, whatever codings the caller would take.
+        ask_for_plain(&mut request.headers);
         match endpoint {
             Endpoint::Login => {
                 let slot = self.proxy.provider.take_login((instance, &content)).await?;
@@ -143,9 +148,12 @@ impl Path {
         self.see_through(async move {
             let overdue = sleep(within);
             let sent = pool.send(&host, &request, content, Instant::now(), overdue);
-            let received = sent.await.map(Received::unread);
+            let received = match sent.await {
+                Ok(answer) => Received::unread(answer).gathered(within).await,
+                Err(error) => Err(error),
+            };
             let end = match &received {
-                Ok(answer) if answer.status() == StatusCode::TOO_MANY_REQUESTS => {
+                Ok(answer) if answer.inner_status() == StatusCode::TOO_MANY_REQUESTS.as_u16() => {
                     let retry_after = retry_after(answer.headers());
                     SlotEnd::Limited { retry_after }
                 }
@@ -177,8 +185,7 @@ impl Path {
         let proxy = self.proxy.clone();
         self.has_room_for_a_registration(&route.host)?;
         let expected = proxy.provider.expect_tokens()?;
-        // What is compressed cannot be kept either.
-        request.headers.remove(header::ACCEPT_ENCODING);
+        ask_for_plain(&mut request.headers);
         let (pool, host) = (self.pool.clone(), route.host.clone());
         let within = proxy.response_timeout(route);
         let (answered, answer) = oneshot::channel();
@@ -195,7 +202,13 @@ impl Path {
                 .await;
             let kept = match received {
                 Ok(received) => keep(&proxy, instance, expected, received, within).await,
-                Err(error) => Err(error),
+                Err(error) => {
+                    if let upstream::Error::Framing = error {
+                        let provider = &proxy.provider;
+                        provider.registration_unreadable(None, auth::Unreadable::Framing);
+                    }
+                    Err(error)
+                }
             };
             let kept = kept.map_err(|error| proxy.targets[&*host].failed(error));
             // Refused only where the caller has left.
@@ -209,27 +222,39 @@ impl Path {
     }
 
     /// What the store believes of a user follows what the API was told about it: its credentials
-    /// are worth nothing any more. `sent` is the content of the request, which went out as `caller`.
+    /// are worth nothing any more. `sent` is what the content of the request says, which went out
+    /// as `caller`. Returns the answer for the caller.
     pub(super) async fn follow(
         &self,
         change: Change,
         caller: &Principal,
-        answer: &Received,
+        route: &Route,
+        answer: Received,
         sent: impl FnOnce() -> Option<Bytes>,
-    ) {
+    ) -> Result<Received, Error> {
         if !answer.succeeded() {
-            return;
+            return Ok(answer);
+        }
+        // One that is cut has succeeded, as far as is known.
+        let answer = self.gathered(route, answer).await;
+        if answer.as_ref().is_ok_and(|answer| !answer.succeeded()) {
+            return answer;
         }
         let moved = || user_changes::moved(&sent()?);
-        let (principal, now_in) = match change {
-            Change::Deleted(user) => (Principal::User(user), None),
-            Change::Moved => match moved() {
-                Some((user, to)) => (Principal::User(user), to),
-                None => return,
-            },
-            Change::Joined if caller.is_user() => (caller.clone(), None),
-            Change::Joined | Change::Registered => return,
+        let changed = match change {
+            Change::Deleted(user) => Some((Principal::User(user), None)),
+            Change::Moved => moved().map(|(user, to)| (Principal::User(user), to)),
+            Change::Joined => caller.is_user().then(|| (caller.clone(), None)),
+            Change::Registered => None,
         };
+        if let Some((principal, now_in)) = changed {
+            self.forget(principal, now_in).await;
+        }
+        answer
+    }
+
+    /// Forgets a user that is deleted, or moved to this instance.
+    async fn forget(&self, principal: Principal, now_in: Option<InstanceId>) {
         let provider = &self.proxy.provider;
         let followed = async {
             provider.forget(&principal).await?;
@@ -245,6 +270,13 @@ impl Path {
                 "a user was deleted or moved, but its credentials could not be forgotten"
             );
         }
+    }
+
+    /// The answer with its content in memory, if it can be.
+    async fn gathered(&self, route: &Route, answer: Received) -> Result<Received, Error> {
+        let proxy = &self.proxy;
+        let gathered = answer.gathered(proxy.response_timeout(route)).await;
+        Ok(gathered.map_err(|error| proxy.targets[&*route.host].failed(error))?)
     }
 
     /// Returns once no registration is under way.
@@ -272,7 +304,18 @@ impl Path {
     }
 }
 
-/// All of a caller's content.
+/// What the content of a request that was sent says, if that can be told.
+pub(super) fn sent(headers: &HeaderMap, content: Bytes) -> Option<Bytes> {
+    understood(headers, content).ok()
+}
+
+/// Asks for content without a coding. Not asking for any would allow all (RFC 9110 §12.5.3).
+fn ask_for_plain(headers: &mut HeaderMap) {
+    let identity = HeaderValue::from_static("identity");
+    headers.insert(header::ACCEPT_ENCODING, identity);
+}
+
+/// All of a caller's content, as it came.
 async fn read(content: &Recorder<Incoming>) -> Result<Bytes, Error> {
     match Limited::new(content.view(), LONGEST).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
@@ -290,14 +333,28 @@ async fn keep(
     within: Duration,
 ) -> Result<Received, upstream::Error> {
     let received = Received::unread(answer);
-    let (mut head, mut content) = received.whole(LONGEST, within).await?;
-    if head.status.is_success() {
-        let kept = proxy
-            .auth_endpoints
-            .registered(instance, expected, content)
-            .await;
-        content = kept.ok_or(upstream::Error::Unreadable)?;
+    let status = received.status();
+    let unreadable = |why| {
+        if status.is_success() {
+            let status = Some(status.as_u16());
+            proxy.provider.registration_unreadable(status, why);
+        }
+        upstream::Error::Unreadable
+    };
+    let whole = received.whole(LONGEST, within).await;
+    let (mut head, mut content) = whole.map_err(|error| match error {
+        upstream::Error::Unreadable => unreadable(content_coding::Unreadable::TooLong.into()),
+        error => error,
+    })?;
+    if status.is_success() {
+        let kept = async {
+            let said = understood(&head.headers, content)?;
+            let endpoints = &proxy.auth_endpoints;
+            endpoints.registered(instance, expected, said).await
+        };
+        content = kept.await.map_err(unreadable)?;
         head.headers.remove(header::CONTENT_LENGTH);
+        head.headers.remove(header::CONTENT_ENCODING);
     }
     Ok(Received::with_content(head, content))
 }

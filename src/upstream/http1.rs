@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
@@ -195,7 +195,11 @@ impl Connection {
                     }
                 }
             });
-            let (answer, framing) = answer.await.map_err(|error| Failed { error, heard })?;
+            let (mut answer, framing) = answer.await.map_err(|error| Failed { error, heard })?;
+            if let StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT = answer.status() {
+                // Unlike a 304's, it would be the length of this very answer's content.
+                answer.headers_mut().remove(header::CONTENT_LENGTH);
+            }
             let content = Content {
                 decoder: decoder(is_to_head, answer.status(), framing),
                 wanted: LONG_READ,
@@ -203,7 +207,7 @@ impl Connection {
                 source: Some(match sent {
                     true => Source::Whole {
                         connection: self,
-                        lasts: head::lasts(&answer),
+                        lasts: head::lasts(&answer, framing),
                         place,
                     },
                     false => self.read_on(outgoing, place),
@@ -304,10 +308,9 @@ async fn send_rest<B: Body<Data = Bytes> + Unpin>(
 
 /// How the content of an answer with plain framing ends (RFC 9112 §6.3).
 fn decoder(is_to_head: bool, status: StatusCode, framing: Framing) -> Decoder {
-    match status {
-        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Decoder::none(),
-        _ if is_to_head => Decoder::none(),
-        _ => Decoder::of(framing),
+    match is_to_head || head::has_no_content(status) {
+        true => Decoder::none(),
+        false => Decoder::of(framing),
     }
 }
 

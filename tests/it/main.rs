@@ -32,6 +32,8 @@ mod replays;
 mod upstream_answers;
 // Waits that have an end: an API that stops, callers that do not read, who gives way.
 mod stalls;
+// What must be understood is understood however it is framed.
+mod framed;
 // Live tracking over WebSocket.
 mod live;
 // What the log says, what it loses, and that nobody waits for it.

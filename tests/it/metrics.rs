@@ -61,6 +61,7 @@ async fn every_series_of_an_alert_is_there_from_the_first_scrape() {
         ("renewal_duration_seconds_count{", 2),
         ("renewals_joined_total ", 1),
         ("replays_total{", 4),
+        ("auth_answers_unreadable_total{endpoint=\"login\"", 6),
         ("login_blocked_seconds ", 1),
         ("login_budget_next_seconds ", 1),
         ("principals_contested ", 1),

@@ -79,6 +79,12 @@ async fn an_answer_that_is_not_plain_http_is_a_502_and_its_connection_ends() {
     for answer in [
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
         "HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 02\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: 02\r\nContent-Length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",
+        "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nTransfer-Encoding: chunked\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nab",
         "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nab",
         "HTTP/1.1 200 OK\r\nContent-Length: 0x2\r\n\r\nab",
@@ -232,31 +238,76 @@ async fn odd_but_good_answers_are_passed_on_as_they_are() {
 }
 
 #[tokio::test]
-async fn an_answer_without_content_keeps_none_whatever_it_announces() {
+async fn an_answer_to_head_announces_content_and_has_none() {
     let scene = Scene::new().await;
     let json = "Content-Type: application/json\r\nContent-Length: 20\r\n\r\n";
-    for (method, answer, length) in [
-        ("HEAD", format!("HTTP/1.1 200 OK\r\n{json}"), Some("20")),
+    for (answer, length) in [
+        (format!("HTTP/1.1 200 OK\r\n{json}"), Some("20")),
         (
-            "HEAD",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
             None,
         ),
-        ("GET", format!("HTTP/1.1 304 Not Modified\r\n{json}"), None),
-        ("GET", format!("HTTP/1.1 204 No Content\r\n{json}"), None),
     ] {
-        let mut caller = scene.calling(method).await;
+        let mut caller = scene.calling("HEAD").await;
         let mut api = scene.upstream.answer_once(&answer).await;
         let got = caller.head().await;
-        assert_eq!(got.head[9..12], answer[9..12]);
-        assert_eq!(got.field("content-length"), length, "{method} {answer}");
+        assert_eq!(got.status(), 200);
+        assert_eq!(got.field("content-length"), length, "{answer}");
         assert!(got.field("transfer-encoding").is_none());
-        // The connection of the caller goes on, right behind the head.
+        // The connection of the caller goes on, right behind the head, and the API's, too.
         caller.write(get(ECHO, "")).await;
         api.head().await;
-        api.write(GOOD).await;
+        api.write(GOOD.replacen("\r\n", "\r\nConnection: close\r\n", 1))
+            .await;
         assert_eq!(caller.message().await.content, b"good");
-        api.write("nonsense").await;
+        assert!(api.rest().await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_an_answer_without_content_announces_is_nobodys_however_late() {
+    let scene = Scene::new().await;
+    let late = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
+    for (method, status) in [
+        ("GET", "204 No Content"),
+        ("GET", "205 Reset Content"),
+        ("GET", "304 Not Modified"),
+        ("HEAD", "204 No Content"),
+    ] {
+        for announced in [
+            format!("Content-Length: {}", late.len()),
+            "Content-Type: application/json\r\nContent-Length: 1".to_owned(),
+            "Transfer-Encoding: chunked".to_owned(),
+        ] {
+            let mut caller = scene.calling(method).await;
+            let answer = format!("HTTP/1.1 {status}\r\n{announced}\r\n\r\n");
+            let mut api = scene.upstream.answer_once(&answer).await;
+            let got = caller.head().await;
+            assert_eq!(got.head[9..12], status[..3]);
+            assert!(got.field("transfer-encoding").is_none());
+            // What was announced comes now, when somebody else might wait on this connection.
+            api.write(late).await;
+            caller.write(get(ECHO, "")).await;
+            let last = GOOD.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+            scene.upstream.answer_once(&last).await;
+            assert_eq!(caller.message().await.content, b"good", "{answer}");
+            assert!(api.rest().await.is_empty(), "not used again after {answer}");
+        }
+    }
+    // Nothing announced, nothing to come: these connections go on.
+    for head in [
+        "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\n\r\n",
+    ] {
+        let mut caller = scene.calling("GET").await;
+        let mut api = scene.upstream.answer_once(head).await;
+        assert_eq!(caller.head().await.head[9..12], head[9..12]);
+        caller.write(get(ECHO, "")).await;
+        api.head().await;
+        api.write(GOOD.replacen("\r\n", "\r\nConnection: close\r\n", 1))
+            .await;
+        assert_eq!(caller.message().await.content, b"good");
         assert!(api.rest().await.is_empty());
     }
 }

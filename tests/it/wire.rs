@@ -213,6 +213,15 @@ impl Upstream {
         Wire::new(accepted.expect("nobody connects").unwrap().0)
     }
 
+    /// The next connection, whenever it comes.
+    pub async fn next(&self) -> Option<Wire> {
+        self.0
+            .accept()
+            .await
+            .ok()
+            .map(|(stream, _)| Wire::new(stream))
+    }
+
     /// Accepts a connection, reads one request, and writes `answer`.
     pub async fn answer_once(&self, answer: &str) -> Wire {
         let mut wire = self.accept().await;

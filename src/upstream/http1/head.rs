@@ -42,6 +42,9 @@ impl Finder {
                 return Err(Error::Switched);
             }
             if answer.status().is_informational() {
+                if announces_content(framing(answer.headers(), answer.version())) {
+                    return Err(Error::Framing);
+                }
                 self.interim += end;
                 if self.interim > LONGEST_HEAD {
                     return Err(Error::Broken(Broken::HeadTooLong));
@@ -89,9 +92,26 @@ fn is_http2(read: &[u8]) -> bool {
     matches!(read, [0, _, _, 4 | 7, _, 0, 0, 0, 0, ..])
 }
 
-/// Whether the connection can be used again after this answer.
-pub(super) fn lasts(answer: &Response<()>) -> bool {
-    answer.version() == Version::HTTP_11 && !wants_close(answer.headers())
+/// Whether the connection can be used again after this answer, which is framed like this. Not after
+/// one without content that announces some: nobody knows whether it comes after all, and it must
+/// not be taken for the next answer.
+pub(super) fn lasts(answer: &Response<()>, framing: Framing) -> bool {
+    let contradicts_itself = has_no_content(answer.status()) && announces_content(Some(framing));
+    answer.version() == Version::HTTP_11 && !wants_close(answer.headers()) && !contradicts_itself
+}
+
+/// Whether an answer of this status has no content, whatever was asked for (RFC 9110 §15.3.5,
+/// §15.3.6, §15.4.5).
+pub(super) fn has_no_content(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+    )
+}
+
+/// Whether the fields of a head say that content follows, or leave it in doubt.
+fn announces_content(framing: Option<Framing>) -> bool {
+    !matches!(framing, Some(Framing::Unsaid | Framing::Length(0)))
 }
 
 /// Reads a head; its fields share the bytes.
@@ -167,6 +187,17 @@ mod tests {
         assert_eq!(found.status(), 204);
         assert!(found.headers().is_empty());
         assert!(taken(interim).unwrap().is_none());
+        for announced in [
+            "Content-Length: 1",
+            "Transfer-Encoding: chunked",
+            "Content-Length: x",
+        ] {
+            let interim = format!("HTTP/1.1 100 Continue\r\n{announced}\r\n\r\n");
+            assert!(
+                matches!(taken(&interim), Err(Error::Framing)),
+                "{announced}"
+            );
+        }
         let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n";
         assert!(matches!(taken(switch), Err(Error::Switched)));
     }
@@ -232,8 +263,20 @@ mod tests {
                 false,
             ),
             ("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", false),
+            ("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", true),
+            (
+                "HTTP/1.1 204 No Content\r\nContent-Length: 1\r\n\r\n",
+                false,
+            ),
+            ("HTTP/1.1 205 Reset\r\nContent-Length: 1\r\n\r\n", false),
+            ("HTTP/1.1 304 Not\r\n\r\n", true),
+            (
+                "HTTP/1.1 304 Not\r\nTransfer-Encoding: chunked\r\n\r\n",
+                false,
+            ),
         ] {
-            assert_eq!(lasts(&taken(head).unwrap().unwrap()), expected, "{head}");
+            let (answer, framing) = Finder::default().take(&mut head.into()).unwrap().unwrap();
+            assert_eq!(lasts(&answer, framing), expected, "{head}");
         }
     }
 }

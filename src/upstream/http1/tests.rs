@@ -102,15 +102,52 @@ async fn a_connection_is_used_again_only_after_an_answer_that_leaves_no_doubt() 
         ),
         (
             "GET",
-            "HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
             "",
             true,
         ),
         (
             "GET",
-            "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 0\r\n\r\n",
             "",
             true,
+        ),
+        (
+            "GET",
+            "HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n",
+            "",
+            true,
+        ),
+        // The content that these announce may come yet, or never.
+        (
+            "GET",
+            "HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n",
+            "",
+            false,
+        ),
+        (
+            "GET",
+            "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "",
+            false,
+        ),
+        (
+            "GET",
+            "HTTP/1.1 205 Reset Content\r\nContent-Length: 9\r\n\r\n",
+            "",
+            false,
+        ),
+        (
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+            "",
+            false,
+        ),
+        (
+            "HEAD",
+            "HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n",
+            "",
+            false,
         ),
         (
             "HEAD",

@@ -81,7 +81,7 @@ impl<'a> Whole<'a> {
         let (answer, framing) = answer.await?;
         let mut decoder = decoder(self.is_to_head, answer.status(), framing);
         let mut content = BytesMut::new();
-        let mut lasts = sent && head::lasts(&answer);
+        let mut lasts = sent && head::lasts(&answer, framing);
         loop {
             while let Some(piece) = decoder.take(&mut read).map_err(Error::Broken)? {
                 content.extend_from_slice(&piece);

@@ -149,7 +149,7 @@ async fn odd_content_is_refused_and_the_next_login_on_the_connection_is_answered
         "[".repeat(60_000),
         format!("{{\"LoginFields\":{}", "{\"a\":".repeat(10_000)),
         format!("{{\"LoginFields\":\"{}\"}}", "[".repeat(60_000)),
-        format!("\u{feff}{good}"),
+        format!("\u{feff}\u{feff}{good}"),
         utf_16,
         format!("{good}{good}"),
         format!("{}\0", good),
