@@ -56,7 +56,9 @@ impl Change {
             }
             _ if !is(area, "management") || !is(third, "users") => None,
             (Some(token), None) if method == Method::DELETE => {
-                DeviceToken::parse(token).ok().map(Change::Deleted)
+                // Escapes of plain characters are read by the API, too.
+                let token: String = decoded(token).map(char::from).collect();
+                DeviceToken::parse(&token).ok().map(Change::Deleted)
             }
             (Some(fourth), Some(fifth)) if is(fourth, "instances") && is(fifth, "change") => {
                 match sixth {
@@ -184,6 +186,11 @@ mod tests {
 
     #[test]
     fn calls_that_change_a_user_are_recognised_in_any_spelling() {
+        let escaped = format!(
+            "/v1/Management/users/%{:x}{}/",
+            USER.as_bytes()[0],
+            &USER[1..]
+        );
         let delete = format!("/v1/management/USERS/{}", USER.replace('-', ""));
         for (method, path, change) in [
             ("POST", "/v1/Registration/create", Change::Registered),
@@ -204,6 +211,7 @@ mod tests {
                 Change::Joined,
             ),
             ("DELETE", &delete, Change::Deleted(user())),
+            ("DELETE", &escaped, Change::Deleted(user())),
         ] {
             let method = method.parse().unwrap();
             assert_eq!(Change::of(&method, path), Some(change), "{path}");
