@@ -9,6 +9,10 @@
 #[path = "in_memory/wiring.rs"]
 mod wiring;
 
+#[allow(dead_code, reason = "the other bench uses the rest")]
+#[path = "in_memory/exchange.rs"]
+mod exchange;
+
 use std::fs::OpenOptions;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -29,13 +33,16 @@ use damoov_proxy::replay::{self, Memory, Recorder};
 use damoov_proxy::secret::Secret;
 use damoov_proxy::telemetry::access::{Access, AccessLog};
 use damoov_proxy::telemetry::{Format, Log, Lost};
+use damoov_proxy::upstream::switch::Stream;
 use futures_util::FutureExt;
 use http::header::HeaderMap;
 use http::{Method, Request, Response, request};
 use http_body_util::{BodyExt, Full};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
+use exchange::{Call, Exchanges};
 use wiring::{Wired, jwt, refresh_token, user, wire};
 
 const PATH: &str = "/indicators/v3/Scores/safety";
@@ -49,6 +56,7 @@ fn main() {
     of_the_head(&mut criterion);
     of_credentials(&mut criterion, &runtime);
     of_content(&mut criterion, &runtime);
+    of_connections(&mut criterion, &runtime);
     of_the_log(&mut criterion);
     criterion.final_summary();
 }
@@ -194,6 +202,35 @@ fn of_content(criterion: &mut Criterion, runtime: &Runtime) {
             recorder
         });
     });
+}
+
+/// What it costs to ask an idle connection whether anything lies on it, beside a whole hit, whose
+/// connections are in memory.
+fn of_connections(criterion: &mut Criterion, runtime: &Runtime) {
+    let (mut stream, _far) = runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let near = TcpStream::connect(address).await.expect("it listens");
+        let (far, _) = listener.accept().await.expect("a connection");
+        (Stream::from(near), far)
+    });
+    criterion.bench_function("ask whether a connection is quiet", |b| {
+        b.iter(|| assert!(black_box(&mut stream).is_quiet()));
+    });
+    let mut group = criterion.benchmark_group("of connections");
+    group.sample_size(10);
+    group.bench_function("a hit", |b| {
+        b.iter_custom(|hits| {
+            let calls = |count| (0..count).map(|_| Call::of(user(0)));
+            let mut warm = vec![Call::with_stored_token(user(0))];
+            warm.extend(calls(10));
+            let exchanges = Exchanges::through_proxy(1, user(0), warm, calls(hits).collect());
+            let started = Instant::now();
+            drop(exchanges.run());
+            started.elapsed()
+        });
+    });
+    group.finish();
 }
 
 /// What a line costs the worker; to write it is another thread's work.

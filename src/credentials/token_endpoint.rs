@@ -19,7 +19,7 @@ use crate::content_coding::{self, LONGEST};
 use crate::damoov::auth::{self, Answer, Call, Unreadable};
 use crate::metrics::AuthEndpoint;
 use crate::telemetry::episode::Chain;
-use crate::upstream::{self, CallFailure, Calls, Condition, Head, Hosts};
+use crate::upstream::{self, Broken, CallFailure, Calls, Condition, Head, Hosts};
 
 /// Calls of one grant under way at once: at 400 ms each, all tokens of 4,000 users that expire
 /// together are renewed in 13 s.
@@ -74,6 +74,7 @@ impl Reply {
             Reply::Lost(Loss::TimedOut) => Error::Timeout,
             Reply::NotSent(why) => Error::Unreachable(why.clone()),
             Reply::Lost(Loss::Cut) => Error::Unreachable("no whole answer came".into()),
+            Reply::Lost(Loss::Http2) => Error::Unreachable(Broken::Http2.to_string().into()),
             Reply::Answered(Answer::Unavailable { .. }) => {
                 Error::Unreachable("they answer 5xx".into())
             }
@@ -90,6 +91,8 @@ impl Reply {
 pub(super) enum Loss {
     /// The connection broke.
     Cut,
+    /// What came is HTTP/2.
+    Http2,
     /// The time was over.
     TimedOut,
 }
@@ -196,7 +199,11 @@ impl TokenEndpoint {
                 return self.answered(endpoint, None, answer);
             }
             Err(CallFailure::Lost(error)) => {
-                return self.lost(Loss::Cut, &Chain(&self.failed(error)));
+                let loss = match error {
+                    upstream::Error::Broken(Broken::Http2) => Loss::Http2,
+                    _ => Loss::Cut,
+                };
+                return self.lost(loss, &Chain(&self.failed(error)));
             }
         };
         self.condition.reached();

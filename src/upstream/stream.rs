@@ -45,7 +45,7 @@ impl From<DuplexStream> for Stream {
 impl Stream {
     /// Whether nothing can be read: no byte, no end, no error. Asks what was read and not taken, then
     /// the system itself, because what the runtime knows of a socket can be one turn of its loop old.
-    pub(super) fn is_quiet(&mut self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
         match &self.0 {
             Transport::Plain(tcp) => is_empty(tcp),
             Transport::Tls(tls) => {

@@ -110,6 +110,7 @@ async fn play(scene: Scene, said: &[u8]) {
     let limits = Limits {
         connect_timeout: AGES,
         idle_timeout: AGES,
+        stall_timeout: AGES,
         max_connections: 1,
     };
     let metrics = metrics();

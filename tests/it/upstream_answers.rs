@@ -585,4 +585,27 @@ async fn a_frame_of_http_2_is_a_502_that_says_so_at_once() {
     let log = scene.proxy.log();
     assert!(log.contains("the host speaks HTTP/2"), "{log}");
     scene.still_works().await;
+
+    // Of the Auth endpoints, too.
+    let auth = Upstream::listen().await;
+    let proxy = proxy(&scene.damoov).redirect(AUTH_HOST, &auth.url());
+    let proxy = proxy.start().await;
+    let answering = async {
+        loop {
+            let mut login = auth.answer_once("\0\0\0\x04\0\0\0\0\0").await;
+            login.rest().await;
+        }
+    };
+    let mut caller = Wire::to(&proxy).await;
+    let answer = tokio::select! {
+        answer = caller.ask(get(ECHO, "")) => answer,
+        () = answering => unreachable!(),
+    };
+    assert_eq!(
+        (answer.status(), &*answer.code()),
+        (502, "auth_unreachable")
+    );
+    let told = String::from_utf8_lossy(&answer.content);
+    assert!(told.contains("speaks HTTP/2"), "{told}");
+    assert!(proxy.log().contains("the host speaks HTTP/2"));
 }
