@@ -77,7 +77,11 @@ pub fn main(signals: io::Result<Signals>) -> ExitCode {
     };
     match Cli::try_parse().and_then(Cli::without_useless_config) {
         Ok(cli) => cli.run(signals),
-        Err(error) => shown(&error),
+        Err(error) => {
+            // Its reader may have stopped reading.
+            signals.release();
+            shown(&error)
+        }
     }
 }
 
@@ -158,7 +162,7 @@ impl Failure {
     fn report(self) -> ExitCode {
         match &self {
             Failure::Config(report) => say(report),
-            // Whoever reads has read enough.
+            // The reader has read enough.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Failure::Service(_) | Failure::Store(_) | Failure::Output(_) | Failure::Other(_) => {
                 say(&format!("error: {self}"));
@@ -177,7 +181,7 @@ impl Failure {
                 service::Error::Upstream(_)
                 | service::Error::Listen(server::Error::GroupUnknown(_)),
             ) => ExitCode::from(exit::CONFIG),
-            // Whoever reads has read enough.
+            // The reader has read enough.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 ExitCode::SUCCESS
             }

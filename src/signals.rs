@@ -3,8 +3,9 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 
 use signal_hook::consts::signal::*;
@@ -85,22 +86,69 @@ impl Signals {
         }
     }
 
-    /// The signals that came, and those that will.
+    /// Follows the signals that came, and those that will. Until [`Followed::in_order`] one that asks
+    /// for the end ends the process at once, with exit code 0: there is nothing to bring to an end.
     ///
     /// # Errors
     ///
     /// There can be no thread that waits for them.
-    pub fn follow(mut self) -> io::Result<mpsc::UnboundedReceiver<Caught>> {
+    pub fn follow(mut self) -> io::Result<Followed> {
         let (tell, told) = mpsc::unbounded_channel();
+        let end = Arc::new(Mutex::new(End::AtOnce));
+        let known = end.clone();
         thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
                 for signal in self.caught.forever() {
-                    // Where nobody listens any more the process is about to end.
-                    let _ = tell.send(Caught(signal));
+                    let caught = Caught(signal);
+                    // Held until it has been told: what came before the change is not lost by it.
+                    let end = known.lock().expect("no code panics under this lock");
+                    match (&*end, caught.asks()) {
+                        (End::AtOnce, Asks::ToEnd | Asks::ToEndNow) => process::exit(0),
+                        // If nobody listens any more the process is about to end.
+                        (End::AtOnce | End::InOrder, _) => drop(tell.send(caught)),
+                        // Fails only for those that do nothing.
+                        (End::AsByDefault, _) => drop(low_level::emulate_default_handler(signal)),
+                    }
                 }
             })?;
-        Ok(told)
+        Ok(Followed { told, end })
+    }
+}
+
+/// Signals that a thread waits for.
+#[derive(Debug)]
+pub struct Followed {
+    told: mpsc::UnboundedReceiver<Caught>,
+    end: Arc<Mutex<End>>,
+}
+
+/// What becomes of a signal that asks for the end.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// The process ends as it is.
+    AtOnce,
+    /// It is told to those that bring things to an end.
+    InOrder,
+    /// The process dies of it.
+    AsByDefault,
+}
+
+impl Followed {
+    /// From now on there is something to bring to an end. The signals that came, and those that will.
+    pub fn in_order(self) -> mpsc::UnboundedReceiver<Caught> {
+        self.set(End::InOrder);
+        self.told
+    }
+
+    /// Lets signals do to this process what they do to any other: it has failed, and only has to say
+    /// so.
+    pub fn release(self) {
+        self.set(End::AsByDefault);
+    }
+
+    fn set(&self, end: End) {
+        *self.end.lock().expect("no code panics under this lock") = end;
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use tracing::level_filters::LevelFilter;
 
+use super::output::print_aside;
 use super::run::until_signalled;
 use super::service::Service;
 use super::{Failure, print};
@@ -47,15 +49,29 @@ async fn serve(
     let nothing = Environment::from_iter(std::iter::empty());
     let loaded = config::load(&file, &nothing, Secrets::Resolve)
         .map_err(|error| Failure::Config(error.to_string()))?;
-    let ending = until_signalled(signals, loaded.settings.server.drain_delay)?;
+    let signals = signals.follow().map_err(Failure::other)?;
+    let ending = until_signalled(signals, loaded.settings.server.drain_delay);
     if let Some(service) = Service::open(loaded.settings, ending, log).await? {
-        for address in service.local_addrs() {
-            print(&lines_to_paste(address, &damoov.base_url()))?;
+        let addresses = service.local_addrs().into_iter();
+        let lines = addresses.map(|address| lines_to_paste(address, &damoov.base_url()));
+        let printing = print_aside(lines.collect());
+        let (served, printed) = {
+            let (mut serving, mut printing) = (pin!(service.serve()), pin!(printing));
+            tokio::select! {
+                served = &mut serving => (served, None),
+                printed = &mut printing => {
+                    printed?;
+                    (serving.await, Some(()))
+                }
+            }
+        };
+        served.map_err(Failure::other)?;
+        damoov.shutdown().await;
+        // If the lines were never read this would wait behind them.
+        if printed.is_some() {
+            print("\nended")?;
         }
-        service.serve().await.map_err(Failure::other)?;
     }
-    damoov.shutdown().await;
-    print("\nended")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -177,12 +177,18 @@ pub fn warnings(settings: &config::Store) -> Vec<String> {
     if settings.key.is_none() {
         warnings.extend(key_file::warning(&settings.path));
         warnings.push(format!(
-            "no [store] key is configured: {} lies beside the store, so that whoever copies the \
-             folder can read every token; keep the key elsewhere, and a backup of it",
+            "no [store] key is configured: {} lies beside the store, so that a copy of the \
+             folder is every token in clear; keep the key elsewhere, and a backup of it",
             file.display()
         ));
     }
     warnings
+}
+
+/// Whether there is a store where the settings say. An error if there was one, or if one must be there.
+pub fn is_there(settings: &config::Store) -> Result<bool, StoreError> {
+    refuse_absent(settings)?;
+    Ok(sqlite::is_there(&settings.path)?)
 }
 
 fn refuse_absent(settings: &config::Store) -> Result<(), sqlite::OpenError> {

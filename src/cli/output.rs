@@ -2,7 +2,10 @@
 //! reader that went away (`tokens list | head`) is no error, and a failing write never panics.
 
 use std::io::{self, Write};
+use std::thread;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use super::Failure;
 
@@ -13,6 +16,22 @@ use super::Failure;
 /// [`Failure::Output`]: nobody will read it. The command has no more to do.
 pub fn print(text: &str) -> Result<(), Failure> {
     write(format!("{text}\n").as_bytes())
+}
+
+/// Prints as [`print()`] does, on a thread of its own: standard output may be a pipe that nobody reads,
+/// and the runtime has signals to hear.
+///
+/// # Errors
+///
+/// As [`print()`].
+pub async fn print_aside(text: String) -> Result<(), Failure> {
+    let (done, printed) = oneshot::channel();
+    let printing = thread::Builder::new().spawn(move || {
+        // Nobody waits for it any more if the command has ended.
+        let _ = done.send(print(&text));
+    });
+    printing.map_err(Failure::Output)?;
+    printed.await.expect("the thread sends before it ends")
 }
 
 /// Writes these bytes to standard output, at once.

@@ -8,18 +8,26 @@ use super::service::{Served, Service};
 use super::{ConfigFile, Failure};
 use crate::config::{Loaded, Secrets, Settings};
 use crate::server::{Drained, Ending};
-use crate::signals::Signals;
+use crate::signals::{Followed, Signals};
 use crate::telemetry::{Lines, Log};
 
 /// Loads the configuration and serves until SIGTERM or SIGINT; a second one hurries the answers.
 pub fn run(config: ConfigFile, signals: Signals) -> Result<ExitCode, Failure> {
-    let (path, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
+    // The file or a secret may be a pipe that nobody writes, or lie on a mount that hangs.
+    let signals = signals.follow().map_err(Failure::other)?;
+    let (path, loaded) = match config.load(Secrets::Resolve) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            signals.release();
+            return Err(Failure::Config(report));
+        }
+    };
     let log = Log::open(loaded.settings.log.format).map_err(Failure::other)?;
     let ended = log
         .follow(loaded.settings.log.level)
         .map_err(Failure::other)
         .and_then(|()| begin(&path, loaded, signals, log.lines()));
-    // Whoever reads the log reads why it ends in the form of all other lines.
+    // Why it ends has the form of all other lines of the log.
     Ok(ended.unwrap_or_else(|failure| {
         let why = failure.to_string();
         log.fatal(why.strip_prefix("error: ").unwrap_or(&why));
@@ -27,7 +35,7 @@ pub fn run(config: ConfigFile, signals: Signals) -> Result<ExitCode, Failure> {
     }))
 }
 
-fn begin(path: &Path, loaded: Loaded, signals: Signals, log: &Lines) -> Result<ExitCode, Failure> {
+fn begin(path: &Path, loaded: Loaded, signals: Followed, log: &Lines) -> Result<ExitCode, Failure> {
     super::check_descriptors(&loaded.settings)?;
     harden();
     for warning in &loaded.warnings {
@@ -41,8 +49,8 @@ fn begin(path: &Path, loaded: Loaded, signals: Signals, log: &Lines) -> Result<E
     ended
 }
 
-async fn serve(settings: Settings, signals: Signals, log: &Lines) -> Result<ExitCode, Failure> {
-    let ending = until_signalled(signals, settings.server.drain_delay)?;
+async fn serve(settings: Settings, signals: Followed, log: &Lines) -> Result<ExitCode, Failure> {
+    let ending = until_signalled(signals, settings.server.drain_delay);
     let begun = ending.begun.clone();
     let served = match Service::open(settings, ending, log).await? {
         Some(service) => {
@@ -79,11 +87,10 @@ async fn serve(settings: Settings, signals: Signals, log: &Lines) -> Result<Exit
 }
 
 /// What the signals say, followed on the current runtime.
-pub(super) fn until_signalled(signals: Signals, drain_delay: Duration) -> Result<Ending, Failure> {
-    let caught = signals.follow().map_err(Failure::other)?;
-    let (ending, following) = Ending::by_signals(caught, drain_delay);
+pub(super) fn until_signalled(signals: Followed, drain_delay: Duration) -> Ending {
+    let (ending, following) = Ending::by_signals(signals.in_order(), drain_delay);
     tokio::spawn(following);
-    Ok(ending)
+    ending
 }
 
 /// Files are the owner's alone, and neither a debugger of the same user nor a core file sees

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ValueEnum;
 
+use super::output::print_aside;
 use super::{Failure, print};
 use crate::clock::Clock;
 use crate::principal::{DeviceToken, InstanceId};
@@ -122,17 +123,27 @@ pub async fn run(args: Args, signals: Signals) -> Result<(), Failure> {
     }
     let url = simulator.base_url();
     let file = configuration(&instances_and_accounts, &url);
-    print(&format!(
+    let text = format!(
         "simulated Damoov: {url}\n\n{known}\nmanual     damoov-proxy simulate manual\n\n\
          A proxy takes it for Damoov with this damoov-proxy.toml (chmod 600, because keys stand in it):\n\n\
          {file}"
-    ))?;
-    let mut caught = signals.follow().map_err(Failure::other)?;
-    while let Some(signal) = caught.recv().await {
-        match signal.asks() {
-            Asks::ToEnd | Asks::ToEndNow => break,
-            Asks::ToReload | Asks::Nothing => {}
+    );
+    let mut caught = signals.follow().map_err(Failure::other)?.in_order();
+    let ended = async {
+        while let Some(signal) = caught.recv().await {
+            match signal.asks() {
+                Asks::ToEnd | Asks::ToEndNow => break,
+                Asks::ToReload | Asks::Nothing => {}
+            }
         }
+    };
+    let printing = async {
+        print_aside(text).await?;
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = ended => {}
+        failed = printing => return failed,
     }
     simulator.shutdown().await;
     Ok(())

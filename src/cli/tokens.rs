@@ -23,7 +23,7 @@ use self::list::list;
 use self::reseal::reseal;
 use self::show::show;
 use self::verify::verify;
-use super::opening::{look, open_store, open_to_forget};
+use super::opening::{is_there, look, open_store, open_to_forget};
 use super::output::rough;
 use super::{ConfigFile, Failure, say};
 use crate::clock::Timestamp;
@@ -75,6 +75,13 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
     let (_, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
     super::background_runtime()?.block_on(async {
         let settings = &loaded.settings;
+        let needs_a_store = matches!(
+            command,
+            Command::Forget(_) | Command::Verify(_) | Command::Reseal
+        );
+        if needs_a_store && !is_there(&settings.store)? {
+            return Ok(no_store(settings, ExitCode::from(NOT_FOUND)));
+        }
         match &command {
             Command::Forget(one) => {
                 let open = open_to_forget(&settings.store).await?;

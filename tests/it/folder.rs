@@ -128,6 +128,10 @@ async fn who_looks_where_no_store_is_says_so_and_makes_none() {
         ("check".to_owned(), 0),
         ("tokens list".to_owned(), 0),
         (format!("tokens show {}", user(1)), 1),
+        (format!("tokens forget {}", user(1)), 1),
+        ("tokens verify".to_owned(), 1),
+        ("tokens reseal".to_owned(), 1),
+        ("tokens export --to -".to_owned(), 1),
     ] {
         let (found, said) = run(&proxy, &look).await;
         assert_eq!(found, Some(code), "{look}: {said}");

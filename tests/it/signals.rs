@@ -4,15 +4,16 @@
 mod load;
 
 use std::fs;
+use std::io::{PipeReader, PipeWriter, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use damoov_proxy::simulator::{Action, Delay, Fault, Lost, On};
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-use crate::harness::{ECHO, Proxy, SCORES, damoov, eventually, proxy};
+use crate::harness::{ECHO, Proxy, SCORES, damoov, eventually, proxy, write_private};
 use crate::wire::{Upstream, Wire, get};
 
 #[tokio::test]
@@ -318,5 +319,82 @@ async fn a_command_that_waits_for_its_file_dies_of_a_signal() {
         rustix::process::kill_process(pid, signal).unwrap();
         let status = tokio::task::spawn_blocking(move || check.wait().unwrap()).await;
         assert_eq!(status.unwrap().signal(), Some(signal.as_raw()));
+    }
+}
+
+/// A pipe that takes no more bytes; it is full until the reader is dropped.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&[b'x'; 64 * 1024]).unwrap();
+    (reader, writer)
+}
+
+/// How the process ends after this signal, which it must within a few seconds.
+async fn ended_by(mut command: Command, signal: Signal) -> ExitStatus {
+    let mut child = command.spawn().unwrap();
+    let mask = 1 << (signal.as_raw() - 1);
+    eventually("it is caught", async || caught(child.id()) & mask != 0).await;
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, signal).unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > until {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{command:?} does not hear {signal:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn while_it_waits_for_its_file_or_a_secret_a_signal_ends_run_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    let made = Command::new("mkfifo")
+        .args(["-m", "600"])
+        .arg(&fifo)
+        .status();
+    assert!(made.unwrap().success());
+    let config = folder.path().join("damoov-proxy.toml");
+    let instance = "[[instance]]\nname = \"main\"\nid = \"11111111-1111-4111-8111-111111111111\"";
+    let key = format!("{instance}\nkey = {{ file = \"{}\" }}\n", fifo.display());
+    write_private(&config, &key);
+    for file in [&fifo, &config] {
+        for signal in [Signal::TERM, Signal::INT] {
+            let mut run = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"));
+            run.args(["run", "--config"]).arg(file);
+            let status = ended_by(run, signal).await;
+            assert_eq!(status.code(), Some(0), "{signal:?}, waiting for {file:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_reads_holds_up_the_end_of_no_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("damoov-proxy.toml");
+    write_private(&config, "nonsense = 1\n");
+    let refused = format!("--config {}", config.display());
+    for arguments in ["--help", "--nonsense", "check --nonsense", &refused] {
+        let (_reader, writer) = full_pipe();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"));
+        command.args(arguments.split(' '));
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let status = ended_by(command, Signal::TERM).await;
+        // Of `run`, until it knows that it is refused, the end is in order.
+        let in_order = arguments == refused && status.code() == Some(0);
+        let died = status.signal() == Some(Signal::TERM.as_raw());
+        assert!(died || in_order, "{arguments}: {status}");
+    }
+    for arguments in ["simulate --listen 127.0.0.1:0", "demo"] {
+        let (_reader, writer) = full_pipe();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"));
+        command.args(arguments.split(' ')).stdout(writer);
+        let status = ended_by(command, Signal::TERM).await;
+        assert_eq!(status.code(), Some(0), "{arguments}");
     }
 }

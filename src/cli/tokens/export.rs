@@ -15,6 +15,7 @@ use crate::cli::opening::LookedAt;
 use crate::cli::output::write;
 use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::credentials::Pair;
+use crate::credentials::seal::Unopened;
 use crate::principal::Principal;
 use crate::store::Entry;
 
@@ -128,10 +129,21 @@ fn append(
     let Some(record) = &entry.record else {
         return;
     };
-    let Ok(pair) = Pair::of_record(&open.ring, principal, record) else {
-        counts.unopened += 1;
-        say(&format!("{principal}: its record cannot be opened"));
-        return;
+    let pair = match Pair::of_record(&open.ring, principal, record) {
+        Ok(pair) => pair,
+        Err(unopened) => {
+            counts.unopened += 1;
+            say(&match unopened {
+                Unopened::UnknownKey => format!(
+                    "{principal}: its record is sealed with the key {}, which is not configured",
+                    record.key
+                ),
+                Unopened::Malformed | Unopened::Forged => {
+                    format!("{principal}: its record is damaged")
+                }
+            });
+            return;
+        }
     };
     let is_dead = entry.notes.refresh_dead == Some(entry.generation);
     let Some(refresh_token) = pair.refresh_token.as_ref().filter(|_| !is_dead) else {

@@ -60,16 +60,25 @@ pub(super) async fn show(
     };
     let guard = async |name: String| open.store.guard(&name).await;
     let obstacles = credentials::obstacles(&inquiry, guard).await?;
+    let obstacles = obstacles.iter().map(|one| sentence(principal, one));
     let pair = entry
         .record
         .as_ref()
         .map(|record| Pair::of_record(&open.ring, principal, record));
     let renewal = renewal(&entry, pair.as_ref());
+    let key = entry.record.as_ref().map(|record| record.key);
+    let missing = key.filter(|_| matches!(renewal, Renewal::KeyMissing));
+    let key_missing = missing.map(|key| {
+        format!(
+            "key missing: its record is sealed with the key {key}, which is not configured \
+             (store_unavailable); put it into [store] old_keys"
+        )
+    });
+    let obstacles: Vec<_> = key_missing.into_iter().chain(obstacles).collect();
     let log_name = open.ring.log_name(principal);
     let text = match arguments.json {
         true => {
             let record = entry.record.as_ref();
-            let obstacles: Vec<_> = obstacles.iter().map(|o| sentence(principal, o)).collect();
             json!({
                 "principal": principal.to_string(),
                 "log_name": log_name.as_str(),
@@ -143,7 +152,7 @@ pub(super) async fn show(
                 },
             );
             for obstacle in &obstacles {
-                row("obstacle", &sentence(principal, obstacle));
+                row("obstacle", obstacle);
             }
             if obstacles.is_empty() {
                 row("obstacle", "none: a login could happen now");

@@ -85,7 +85,7 @@ async fn a_pair_whose_key_this_process_lacks_is_503_and_stays_as_it_is() {
     let damoov = damoov().await;
     let mut proxy = keyed(&damoov).start().await;
     log_in(&damoov, &proxy, [1, 2]).await;
-    let newer = keyed(&damoov)
+    let mut newer = keyed(&damoov)
         .set("store.key.env", "SECOND_KEY")
         .set("store.old_keys", "[{ env = \"FIRST_KEY\" }]")
         .start_on(proxy.store())
@@ -96,6 +96,20 @@ async fn a_pair_whose_key_this_process_lacks_is_503_and_stays_as_it_is() {
     for _ in 0..3 {
         refused(&proxy.get(1, SCORES).await, 503, "store_unavailable");
     }
+    // Commands say so, too, and which key it needs.
+    newer.reconfigure("store.old_keys", "[]");
+    let show = format!("tokens show {}", user(2));
+    let (_, said) = run(&newer, &show).await;
+    assert!(said.contains("key missing"), "{said}");
+    assert!(!said.contains("obstacle       none"), "{said}");
+    let needed = said.split("sealed with the key ").nth(1).unwrap();
+    let needed = needed.split([',', '\n']).next().unwrap();
+    let (code, said) = run(&newer, "tokens export --to -").await;
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains(&format!("with the key {needed}, which")),
+        "{said}"
+    );
     // A rejected RefreshToken is no reason either.
     Connection::open(proxy.store().join("tokens.db"))
         .unwrap()
