@@ -30,6 +30,8 @@ mod requests;
 mod replays;
 // What becomes of odd, broken and late answers of the API.
 mod upstream_answers;
+// That no answer of the API is another request's, whatever it says.
+mod whose_answer;
 // Waits that have an end: an API that stops, callers that do not read, who gives way.
 mod stalls;
 // What must be understood is understood however it is framed.
