@@ -90,6 +90,20 @@ impl Seeker<'_> {
         }
     }
 
+    /// When it asked for the first time, if it had a slot and gave it back.
+    fn asked(&self) -> Option<Moment> {
+        match self {
+            Seeker::Flight(flight) => flight.asked.get().copied(),
+            Seeker::Caller { .. } => None,
+        }
+    }
+
+    fn stands_at(&self, place: Place) {
+        if let Seeker::Flight(flight) = self {
+            let _ = flight.asked.set(place.first());
+        }
+    }
+
     /// When its patience ends; grows when others join.
     fn patience(&self) -> Moment {
         match self {
@@ -160,7 +174,7 @@ impl Budget {
         class: Class,
         seeker: Seeker<'_>,
     ) -> Result<Option<SlotId>, Error> {
-        let place = self.enter(class, seeker.who());
+        let place = self.enter(class, &seeker);
         let wait = seeker.patience().since(self.clock.now());
         // A little before those who wait lose patience, or they would not be told why.
         let early = EARLY.min(self.clock.to_real(wait) / 10);
@@ -228,13 +242,16 @@ impl Budget {
         }
     }
 
-    fn enter(&self, class: Class, who: Who) -> InLine<'_> {
+    fn enter(&self, class: Class, seeker: &Seeker<'_>) -> InLine<'_> {
         let waiters = match class {
             Class::Known => &self.known,
             Class::New => &self.new,
         };
         let mut locked = lock(waiters);
-        let (place, first) = locked.queue.enter(who, self.clock.now());
+        let now = self.clock.now();
+        let asked = seeker.asked().unwrap_or(now);
+        let (place, first) = locked.queue.enter(seeker.who(), asked, now);
+        seeker.stands_at(place);
         let bell = Arc::new(Notify::new());
         locked.bells.insert(place, bell.clone());
         locked.ring(first);

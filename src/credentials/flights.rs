@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -54,6 +54,8 @@ pub(super) struct Flight {
     patience: AtomicU64,
     /// How many callers wait now.
     callers: watch::Sender<usize>,
+    /// When it asked for a login slot for the first time.
+    pub(super) asked: OnceLock<Moment>,
     /// Why there are no credentials yet: what those are told whose patience ends.
     trouble: Mutex<Option<Error>>,
     /// Empty while it flies.
@@ -177,6 +179,7 @@ impl Flights {
                     needed: Urgency::default(),
                     patience: AtomicU64::new(0),
                     callers: watch::Sender::new(0),
+                    asked: OnceLock::new(),
                     trouble: Mutex::new(None),
                     outcome: watch::Sender::new(None),
                 });

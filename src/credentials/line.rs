@@ -113,8 +113,9 @@ impl<K: Clone + Eq + Hash> Line<K> {
         }
     }
 
-    /// Takes its place among those who wait: the one that it had, if it was here before.
-    pub(super) fn enter(&mut self, key: K, now: Moment) -> Place {
+    /// Takes its place among those who wait: the one that it had, if it was refused before; else that
+    /// of somebody who asked at `first`.
+    pub(super) fn enter(&mut self, key: K, first: Moment, now: Moment) -> Place {
         self.settle(now);
         let (place, standing, told) = match self.forget(&key) {
             Some(absent) => {
@@ -130,7 +131,7 @@ impl<K: Clone + Eq + Hash> Line<K> {
             None => {
                 self.ticket += 1;
                 let ticket = self.ticket;
-                let place = Place { first: now, ticket };
+                let place = Place { first, ticket };
                 (place, Standing::Stranger, None)
             }
         };
@@ -318,6 +319,11 @@ pub(super) enum Leave {
 }
 
 impl Place {
+    /// When its holder asked for the first time.
+    pub(super) fn first(self) -> Moment {
+        self.first
+    }
+
     /// Behind all others.
     const LAST: Place = Place {
         first: Moment::MAX,
@@ -346,7 +352,7 @@ mod tests {
     /// A line that refused these at second 0, 1, …, all to be back at second 100.
     fn refused_all(line: &mut Line<u32>, keys: impl IntoIterator<Item = u32>) {
         for (second, key) in (0..).zip(keys) {
-            let place = line.enter(key, at(second));
+            let place = line.enter(key, at(second), at(second));
             line.leave(place, refused(100), at(second));
         }
     }
@@ -355,9 +361,9 @@ mod tests {
     fn who_asked_first_goes_first_although_it_was_refused_and_comes_back_last() {
         let mut line = Line::new(10);
         refused_all(&mut line, [1, 2]);
-        let third = line.enter(3, at(90));
-        let second = line.enter(2, at(100));
-        let first = line.enter(1, at(129));
+        let third = line.enter(3, at(90), at(90));
+        let second = line.enter(2, at(100), at(100));
+        let first = line.enter(1, at(129), at(129));
         assert_eq!(line.turn(second, at(129)), Turn::Behind);
         for place in [first, second, third] {
             assert_eq!(line.turn(place, at(129)), Turn::Now);
@@ -371,7 +377,7 @@ mod tests {
         let mut line = Line::new(10);
         refused_all(&mut line, [1, 2, 3, 4]);
         let mut back = |key, second| {
-            let place = line.enter(key, at(second));
+            let place = line.enter(key, at(second), at(second));
             let rank = line.rank(place, at(second));
             line.leave(place, refused(second + 100), at(second));
             rank
@@ -391,12 +397,15 @@ mod tests {
     fn who_comes_too_early_keeps_its_place_and_is_back_in_time_if_it_stays() {
         let mut line = Line::new(10);
         refused_all(&mut line, [1, 2]);
-        let second = line.enter(2, at(95));
-        let first = line.enter(1, at(96));
+        let second = line.enter(2, at(95), at(95));
+        let first = line.enter(1, at(96), at(96));
         assert_eq!(line.turn(first, at(96)), Turn::Now);
         line.leave(first, refused(200), at(97));
         line.leave(second, refused(200), at(101));
-        let (first, second) = (line.enter(1, at(200)), line.enter(2, at(200)));
+        let (first, second) = (
+            line.enter(1, at(200), at(200)),
+            line.enter(2, at(200), at(200)),
+        );
         assert!(first < second);
         assert_eq!(line.rank(second, at(200)), 1);
     }
@@ -404,11 +413,11 @@ mod tests {
     #[test]
     fn a_slot_is_kept_for_who_came_back_before_from_whom_came_later_for_30_seconds() {
         let mut line = Line::new(10);
-        let early = line.enter(0, at(0));
+        let early = line.enter(0, at(0), at(0));
         refused_all(&mut line, [1]);
-        let place = line.enter(1, at(100));
+        let place = line.enter(1, at(100), at(100));
         line.leave(place, refused(160), at(100));
-        let made_up = line.enter(9, at(150));
+        let made_up = line.enter(9, at(150), at(150));
         assert_eq!(line.turn(early, at(161)), Turn::Now);
         line.leave(early, Leave::Served, at(161));
         assert_eq!(line.turn(made_up, at(159)), Turn::Now);
@@ -417,7 +426,7 @@ mod tests {
         assert_eq!(line.ahead(made_up, at(161), 9), 1);
         assert_eq!(line.turn(made_up, at(191)), Turn::Now);
         // It has its place all the same.
-        let late = line.enter(1, at(192));
+        let late = line.enter(1, at(192), at(192));
         assert_eq!(line.turn(late, at(192)), Turn::Now);
         assert_eq!(line.turn(made_up, at(192)), Turn::Behind);
     }
@@ -426,11 +435,11 @@ mod tests {
     fn nothing_is_kept_for_who_hung_up_but_its_place() {
         let mut line = Line::new(10);
         refused_all(&mut line, [1]);
-        let place = line.enter(1, at(100));
+        let place = line.enter(1, at(100), at(100));
         line.leave(place, Leave::HungUp, at(101));
-        let other = line.enter(2, at(102));
+        let other = line.enter(2, at(102), at(102));
         assert_eq!(line.turn(other, at(102)), Turn::Now);
-        let back = line.enter(1, at(103));
+        let back = line.enter(1, at(103), at(103));
         assert_eq!(line.turn(other, at(103)), Turn::Behind);
         assert_eq!(line.leave(back, Leave::Served, at(103)), Some(other));
     }
@@ -443,19 +452,30 @@ mod tests {
             line.remembered() == 3 && keys.iter().all(|key| line.absent.contains_key(key))
         };
         // Nobody missed anything: the newest is the one that would be remembered.
-        let newest = line.enter(4, at(50));
+        let newest = line.enter(4, at(50), at(50));
         line.leave(newest, refused(100), at(50));
         assert!(is_remembered(&line, [1, 2, 3]));
         // The second comes back in time; what would have been its room is taken.
-        let second = line.enter(2, at(100));
-        let fifth = line.enter(5, at(100));
+        let second = line.enter(2, at(100), at(100));
+        let fifth = line.enter(5, at(100), at(100));
         line.leave(fifth, refused(200), at(100));
         line.leave(second, refused(200), at(101));
         assert!(is_remembered(&line, [1, 2, 3]));
         // The others have missed their time, the first by more.
-        let sixth = line.enter(6, at(131));
+        let sixth = line.enter(6, at(131), at(131));
         line.leave(sixth, refused(200), at(131));
         assert!(is_remembered(&line, [2, 3, 6]));
+    }
+
+    #[test]
+    fn who_got_a_slot_and_gave_it_back_stands_where_it_stood() {
+        let mut line = Line::new(10);
+        let first = line.enter(1, at(0), at(0));
+        let second = line.enter(2, at(5), at(5));
+        line.leave(first, Leave::Served, at(10));
+        let again = line.enter(1, first.first(), at(11));
+        assert_eq!(line.turn(again, at(11)), Turn::Now);
+        assert_eq!(line.turn(second, at(11)), Turn::Behind);
     }
 
     #[test]
@@ -463,17 +483,17 @@ mod tests {
         let mut line = Line::new(1_000);
         refused_all(&mut line, 0..10);
         for key in 0..10 {
-            let place = line.enter(key, at(100));
+            let place = line.enter(key, at(100), at(100));
             line.leave(place, refused(500), at(100));
         }
         for key in 10..50_000 {
             let now = at(100 + u64::from(key) / 200);
-            let place = line.enter(key, now);
+            let place = line.enter(key, now, now);
             line.leave(place, refused(100 + u64::from(key) / 200 + 60), now);
             assert!(line.remembered() <= 1_000);
         }
         for key in 0..10 {
-            let place = line.enter(key, at(500));
+            let place = line.enter(key, at(500), at(500));
             assert_eq!(line.rank(place, at(500)), key as usize);
             assert_eq!(line.turn(place, at(500)) == Turn::Now, key == 0);
         }
@@ -500,7 +520,7 @@ mod tests {
                 let now = at(second);
                 let found = waiting.iter().position(|(_, waits)| *waits == key);
                 match (found, what) {
-                    (None, _) => waiting.push((line.enter(key, now), key)),
+                    (None, _) => waiting.push((line.enter(key, now, now), key)),
                     (Some(found), 0) => {
                         let (place, _) = waiting.remove(found);
                         line.leave(place, refused(second + 20), now);

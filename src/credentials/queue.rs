@@ -88,9 +88,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
-    /// Somebody needs a slot. Returns its place, and who else has reason to look again.
-    pub(super) fn enter(&mut self, key: K, now: Moment) -> (Place, Option<Place>) {
-        let place = self.line.enter(key, now);
+    /// Somebody needs a slot, since `first`. Returns its place, and who else has reason to look again.
+    pub(super) fn enter(&mut self, key: K, first: Moment, now: Moment) -> (Place, Option<Place>) {
+        let place = self.line.enter(key, first, now);
         (place, self.line.first().filter(|first| *first != place))
     }
 
@@ -331,7 +331,7 @@ mod tests {
                     && at <= self.now
                 {
                     self.asks.remove(&(at, user));
-                    let (place, _) = self.queue.enter(user, now);
+                    let (place, _) = self.queue.enter(user, now, now);
                     self.waiting.insert(place, (user, now, false));
                 }
                 let waiting: Vec<_> = self.waiting.keys().copied().collect();
