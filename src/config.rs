@@ -50,7 +50,7 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// What callers that log in by themselves are given.
     pub auth_endpoints: auth_endpoints::Settings,
-    /// Whether a small 2xx whose envelope says 401 counts as a 401.
+    /// Whether a 2xx counts as a 401 if the beginning of its JSON says so.
     pub in_band_401: bool,
     /// Where health and metrics are served; none: nowhere.
     pub status: Option<SocketAddr>,

@@ -26,6 +26,11 @@ pub enum Framing {
     Chunked,
 }
 
+/// Among the extensions of a request whose head has several Content-Lengths, of which only the first
+/// is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct SeveralLengths;
+
 /// What `Proxy-Status` (RFC 9209) tells about an answer of the API that is passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passed {

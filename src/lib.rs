@@ -59,7 +59,7 @@
 //! main → cli → everything it wires      server → proxy (as a Handler), live (as its Session)
 //! proxy → head, naming, damoov, credentials, auth_endpoints, live, replay, headers, upstream, error, metrics, telemetry::{access, episode}
 //! live → head, naming, damoov, credentials, auth_endpoints, headers, upstream, error, metrics
-//! naming, upstream → headers            upstream → metrics            server → signals
+//! naming, upstream, server → headers    upstream → metrics            server → signals
 //! auth_endpoints → credentials, damoov, clock
 //! admin → proxy (head; which host fails), error, metrics, credentials (what they report), store (whether it is writable), telemetry
 //! server, proxy, replay, upstream → alarm       server, proxy, upstream → stillness

@@ -2,6 +2,7 @@
 
 mod answers;
 mod joined;
+mod lengths;
 mod listen;
 mod patience;
 mod stage;

@@ -5,9 +5,9 @@
 //! lines, bare CR, NUL, spaces around and bytes beyond ASCII in field names; a Content-Length that
 //! is not all digits or differs from another; Transfer-Encoding that does not end in `chunked` or
 //! comes with HTTP/1.0; more fields or a larger head than it was told to take. It has normalised:
-//! equal Content-Lengths are one, a Content-Length beside Transfer-Encoding is gone and the
-//! connection will be closed, a fragment is cut off the target. Left to us is everything below;
-//! what hyper refuses too is checked again where that costs nothing.
+//! equal Content-Lengths are one (the server tells that there were several), a Content-Length beside
+//! Transfer-Encoding is gone and the connection will be closed, a fragment is cut off the target.
+//! Left to us is everything below; what hyper refuses too is checked again where that costs nothing.
 
 mod seen;
 
@@ -95,7 +95,10 @@ pub enum Rejection {
 /// Checks a request head that has `seen`. Allocates nothing. Framing comes first: where it is in
 /// doubt, nothing that follows on the connection may be read as a request.
 pub fn check(head: &Parts, seen: Seen, settings: &Settings) -> Result<Target, Rejection> {
-    let framing_is_plain = || headers::framing_is_plain(&head.headers, head.version);
+    let framing_is_plain = || {
+        headers::framing_is_plain(&head.headers, head.version)
+            && head.extensions.get::<headers::SeveralLengths>().is_none()
+    };
     require(!seen.framing || framing_is_plain(), Rejection::Framing)?;
     require(head.headers.len() <= FIELD_LIMIT, Rejection::TooManyFields)?;
     check_method(&head.method)?;

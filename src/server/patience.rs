@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::Handler;
 use super::answers::Counts;
+use super::lengths::Lengths;
 use crate::alarm::Alarm;
 use crate::stillness::{Side, Stillness};
 
@@ -78,6 +79,8 @@ struct State {
     /// Of the answer that is being given, if it did not end at once.
     stillness: RefCell<Option<Rc<Stillness>>>,
     cut: Cell<Option<Cut>>,
+    /// Of the head that is on its way, or came last.
+    lengths: RefCell<Lengths>,
     /// The worker's.
     counts: Rc<Counts>,
 }
@@ -89,6 +92,7 @@ impl Patience {
             phase: Cell::new(Phase::Head { until: None }),
             stillness: RefCell::default(),
             cut: Cell::default(),
+            lengths: RefCell::default(),
             counts,
         }))
     }
@@ -101,6 +105,11 @@ impl Patience {
     /// Whether the connection is to be reset.
     pub(super) fn cut(&self) -> Option<Cut> {
         self.0.cut.get()
+    }
+
+    /// Whether the head that came last has several Content-Lengths, of which hyper shows one.
+    pub(super) fn has_several_lengths(&self) -> bool {
+        self.0.lengths.borrow().are_several()
     }
 
     /// A head is complete; what this returns is to be dropped when its answer has ended.
@@ -222,9 +231,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let phase = self.patience.0.phase.get();
+        let before = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
+            let state = &*self.patience.0;
             if let Phase::Idle { .. } = phase {
-                self.patience.0.phase.set(Phase::Head { until: None });
+                state.phase.set(Phase::Head { until: None });
+                state.lengths.borrow_mut().reset();
+            }
+            if !matches!(phase, Phase::Busy) {
+                let piece = &buffer.filled()[before..];
+                state.lengths.borrow_mut().read(piece);
             }
             return Poll::Ready(read);
         }

@@ -30,6 +30,7 @@ use super::joined::Joined;
 use super::listen::Stream;
 use super::patience::{Answering, Cut, Patience, Patient};
 use super::{Answered, Drained, Handler, Session, Stage, Transport};
+use crate::headers;
 use crate::peer::Peer;
 use crate::telemetry::episode::Chain;
 
@@ -259,9 +260,12 @@ where
     let patience = Patience::new(counts.clone());
     let stream = Patient::new(Joined(stream), patience.clone(), answers.stall_timeout);
     let switched: Rc<Cell<Option<H::Session>>> = Rc::default();
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         let switched = switched.clone();
         let busy = patience.busy();
+        if patience.has_several_lengths() {
+            request.extensions_mut().insert(headers::SeveralLengths);
+        }
         let is_old = request.version() == Version::HTTP_10;
         answers
             .begin(peer, request)

@@ -89,6 +89,14 @@ async fn an_answer_with_tokens_that_cannot_be_read_is_told_once_and_counted() {
     ]
     .concat();
     let long = format!("{good}{}", " ".repeat(65 << 10));
+    let text = |form: Form| String::from_utf8(form.answer("200 OK", &good)).unwrap();
+    let both = text(Form::Chunked).replacen("\r\n", "\r\nContent-Length: 9\r\n", 1);
+    let lengths = text(Form::Sized).replacen(
+        "Content-Length: ",
+        "Content-Length: 1\r\nContent-Length: 0",
+        1,
+    );
+    let (both, lengths) = (both.into_bytes(), lengths.into_bytes());
     for (reason, answer) in [
         ("coding", brotli),
         ("coding", cut),
@@ -97,6 +105,8 @@ async fn an_answer_with_tokens_that_cannot_be_read_is_told_once_and_counted() {
         ("not_json", Form::Gzip.answer("200 OK", "<html>")),
         ("name_twice", Form::Marked.answer("200 OK", &twice)),
         ("name_twice", Form::Sized.answer("200 OK", &inner)),
+        ("framing", both),
+        ("framing", lengths),
         (
             "unexpected",
             Form::Sized.answer("200 OK", r#"{"Result":{"a":1},"Status":200}"#),

@@ -18,6 +18,10 @@ async fn a_content_length_that_is_not_one_plain_number_ends_the_connection() {
         "Content-Length: 1, 1\r\n",
         "Content-Length: 1\r\nContent-Length: 2\r\n",
         "Content-Length: 0\r\nContent-Length: 1\r\n",
+        // Which hyper takes for one and the same.
+        "Content-Length: 1\r\nContent-Length: 01\r\n",
+        "Content-Length: 01\r\nContent-Length: 1\r\n",
+        "Content-Length: 1\r\nX-Between: 1\r\ncontent-length:1\r\n",
         "Content-Length: 9223372036854775808\r\n",
         "Content-Length: 18446744073709551616\r\n",
     ] {
