@@ -43,7 +43,7 @@ const SWEEP: Duration = Duration::from_secs(8);
 /// Part of the configuration: `[upstream]`.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// TCP connect and TLS handshake together.
+    /// The look-up of the name, TCP and TLS, over all its addresses together.
     pub connect_timeout: Duration,
     /// From the last content byte written to the answer's head, each attempt.
     pub response_timeout: Duration,
