@@ -66,6 +66,7 @@
 //! damoov, credentials, proxy → content_coding → headers
 //! credentials → store, damoov, upstream (settings, how hosts are dialed), secret, metrics, clock
 //! store → principal, clock              store, credentials, upstream, server, replay → telemetry::episode
+//! proxy, upstream → telemetry::seldom
 //! ```
 //!
 //! # Invariants

@@ -13,6 +13,7 @@ mod watch;
 
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
@@ -51,6 +52,8 @@ pub struct Handshake<'a> {
     pub wanted: Option<Wanted>,
     /// The instance that the caller named, if it did.
     pub instance: Option<InstanceId>,
+    /// How long upstream's answer is waited for, if the route sets it.
+    pub response_timeout: Option<Duration>,
 }
 
 /// What became of a handshake.
@@ -109,14 +112,18 @@ impl Live {
             mut head,
             wanted,
             instance,
+            response_timeout: within,
         } = handshake;
         // Whoever cannot be read cannot be given a token.
         head.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
         headers::attach_upgrade(&mut head.headers);
         keeps_own_tokens(&head)?;
         let (answer, passed) = match &wanted {
-            None => (self.switcher.ask(target, &head).await?, Passed::AsItCame),
-            Some(wanted) => self.ask_for(wanted, target, &mut head).await?,
+            None => (
+                self.switcher.ask(target, &head, within).await?,
+                Passed::AsItCame,
+            ),
+            Some(wanted) => self.ask_for(wanted, target, &mut head, within).await?,
         };
         Ok(match answer {
             Answer::Refused(answer) => Opened {
@@ -137,6 +144,7 @@ impl Live {
         wanted: &Wanted,
         target: &Target,
         head: &mut upstream::Head,
+        within: Option<Duration>,
     ) -> Result<(Answer, Passed), Error> {
         let Got {
             credentials,
@@ -147,7 +155,7 @@ impl Live {
             false => Passed::AsItCame,
         };
         attach(head, &credentials)?;
-        let first = self.switcher.ask(target, head).await?;
+        let first = self.switcher.ask(target, head, within).await?;
         if !is_unauthorized(&first) {
             credentials.accept();
             return Ok((first, passed));
@@ -160,7 +168,7 @@ impl Live {
         attach(head, &newer)?;
         let second = self
             .switcher
-            .ask(target, head)
+            .ask(target, head, within)
             .await
             .inspect_err(|_| self.count(ReplayResult::Failed))?;
         self.judge(wanted, &newer, is_unauthorized(&second));

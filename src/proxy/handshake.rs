@@ -52,6 +52,7 @@ impl Path {
                 instance: named.instance,
             }),
             instance: named.instance,
+            response_timeout: route.response_timeout,
         };
         let opened = proxy.live.open(handshake).await?;
         record.passed = opened.passed;

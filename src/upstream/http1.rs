@@ -6,6 +6,7 @@ mod buffers;
 mod content;
 mod head;
 mod outgoing;
+mod rest;
 #[cfg(test)]
 mod tests;
 mod whole;
@@ -16,16 +17,15 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body, SizeHint};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 pub(super) use self::buffers::Buffers;
+pub(super) use self::rest::Held;
 pub(super) use self::whole::Whole;
 
 use self::buffers::LargeReads;
@@ -43,10 +43,6 @@ const LONG_READ: usize = 32 * 1024;
 /// caller are worth half of the time that the system spends on them. A caller that does not read keeps
 /// it in memory, so that only a few answers at once are read so.
 const LONGEST_READ: usize = 256 * 1024;
-/// An API that has answered and then takes nothing more of the request for so long does not want
-/// the rest. Longer than a caller may pause.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// A connection that nobody waits for an answer on. Boxed once, because it is handed on several
 /// times for each request.
 #[derive(Debug)]
@@ -59,13 +55,6 @@ struct Wire {
     read: BytesMut,
     /// Where to get a buffer, and give it back.
     buffers: Rc<Buffers>,
-}
-
-/// What an exchange takes up, and others may need.
-pub(super) trait Held: 'static {
-    /// The answer is over, and the rest of the request goes out. What this returns is told how many
-    /// bytes have gone out whenever it has to wait, and is ready once somebody else needs the place.
-    fn rest(&self) -> impl FnMut(u64, &mut Context<'_>) -> Poll<()> + 'static;
 }
 
 /// Why an exchange failed.
@@ -218,36 +207,6 @@ impl Connection {
             Ok(answer.map(|()| content))
         }
     }
-
-    /// Leaves it to a task to send the rest of a request whose answer has begun.
-    fn read_on<B, P>(self, outgoing: Outgoing<B>, place: P) -> Source<P>
-    where
-        B: Body<Data = Bytes> + Unpin + 'static,
-        P: Held,
-    {
-        let Wire {
-            stream,
-            read,
-            buffers,
-        } = *self.0;
-        let (stream, rest) = tokio::io::split(stream);
-        let place = Rc::new(place);
-        let written = Rc::<Cell<u64>>::default();
-        let shared = (place.clone(), written.clone());
-        let (answered, told) = oneshot::channel();
-        tokio::task::spawn_local(async move {
-            let (place, written) = shared;
-            send_rest(outgoing, rest, told, &*place, &written).await;
-        });
-        Source::Half {
-            stream,
-            read,
-            answered,
-            written,
-            buffers,
-            place,
-        }
-    }
 }
 
 impl Wire {
@@ -261,48 +220,6 @@ impl Wire {
             self.buffers.was_read(std::mem::take(&mut self.read));
         }
         filled
-    }
-}
-
-/// Goes on with a request whose answer has begun: until the answer is given up, or, after a whole
-/// one, as long as the API takes it.
-async fn send_rest<B: Body<Data = Bytes> + Unpin>(
-    mut outgoing: Outgoing<B>,
-    mut stream: WriteHalf<Stream>,
-    mut answered: oneshot::Receiver<()>,
-    place: &impl Held,
-    written: &Cell<u64>,
-) {
-    let sending = poll_fn(|cx| {
-        let sent = outgoing.poll(&mut stream, cx);
-        written.set(outgoing.total());
-        sent
-    });
-    let mut sent = tokio::select! {
-        biased;
-        sent = sending => Some(sent),
-        answered = &mut answered => match answered {
-            Ok(()) => None,
-            Err(_) => return,
-        },
-    };
-    let mut needed = place.rest();
-    while sent.is_none() {
-        let before = outgoing.total();
-        let sending = poll_fn(|cx| match outgoing.poll(&mut stream, cx) {
-            Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => needed(outgoing.total(), cx).map(|()| None),
-        });
-        match timeout(PATIENCE, sending).await {
-            Ok(Some(done)) => sent = Some(done),
-            Ok(None) => return,
-            Err(_) if outgoing.total() == before => return,
-            Err(_) => {}
-        }
-    }
-    if let Some(Err(_)) = sent {
-        // The API must not take what it has got for all. It may be gone already.
-        let _ = timeout(PATIENCE, stream.shutdown()).await;
     }
 }
 

@@ -68,15 +68,26 @@ impl Switcher {
     }
 
     /// Asks `target` to switch to WebSocket. `head` is cleaned but for what asks for that. Nobody
-    /// waits for a free connection, because they last.
-    pub async fn ask(&self, target: &Target, head: &Head) -> Result<Answer, Failed> {
-        let answer = self.exchange(target, head).await;
+    /// waits for a free connection, because they last. The answer comes `within` this time; `None`:
+    /// within that of the settings.
+    pub async fn ask(
+        &self,
+        target: &Target,
+        head: &Head,
+        within: Option<Duration>,
+    ) -> Result<Answer, Failed> {
+        let answer = self.exchange(target, head, within).await;
         let answer = answer.map_err(|error| target.failed(error))?;
         target.condition.answered();
         Ok(answer)
     }
 
-    async fn exchange(&self, target: &Target, head: &Head) -> Result<Answer, Error> {
+    async fn exchange(
+        &self,
+        target: &Target,
+        head: &Head,
+        within: Option<Duration>,
+    ) -> Result<Answer, Error> {
         let place = self.free.clone().try_acquire_owned();
         let place = place.map_err(|_| Error::Busy)?;
         let deadline = Instant::now() + self.connect_timeout;
@@ -97,7 +108,7 @@ impl Switcher {
         let both = pin!(async {
             tokio::join!(whole_answer(sender, request), connection.without_shutdown())
         });
-        let (answer, ended) = timeout(self.response_timeout, both)
+        let (answer, ended) = timeout(within.unwrap_or(self.response_timeout), both)
             .await
             .map_err(|_| Error::ResponseTimeout)?;
         let answer = answer?;

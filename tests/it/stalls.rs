@@ -14,6 +14,8 @@ use crate::harness::{
 use crate::wire::{Upstream, Wire, get, request};
 
 const HOST: &str = "mobilesdk.telematicssdk.com";
+const PORTAL: &str = "portal-apis.telematicssdk.com";
+const LIVE: &str = "/realtime/api/v1/ws/realtime";
 const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood";
 /// The `stall_timeout` of most tests.
 const STALL: Duration = Duration::from_millis(600);
@@ -310,6 +312,26 @@ async fn a_route_may_wait_longer_for_an_answer_than_the_others() {
     );
     polled.write(GOOD).await;
     assert_eq!(poll.message().await.content, b"good");
+}
+
+#[tokio::test]
+async fn the_route_of_live_tracking_may_wait_as_long_as_it_says() {
+    let route = format!(
+        "[[route]]\npath = \"{LIVE}$\"\nhost = \"{PORTAL}\"\ncredential = \"user_or_admin\"\n\
+         response_timeout = \"300ms\"\n"
+    );
+    let damoov = damoov().await;
+    let upstream = Upstream::listen().await;
+    let proxy = proxy(&damoov).redirect(PORTAL, &upstream.url());
+    let proxy = proxy.toml(&route).start().await;
+    let mut caller = Wire::to(&proxy).await;
+    let handshake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let answer = caller.ask(get(LIVE, handshake)).await;
+    assert_eq!(
+        (answer.status(), &*answer.code()),
+        (504, "upstream_timeout")
+    );
 }
 
 #[tokio::test]

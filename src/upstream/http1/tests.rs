@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use http::HeaderMap;
 use http_body_util::Full;
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 

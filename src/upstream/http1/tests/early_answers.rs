@@ -7,6 +7,7 @@ use http_body_util::StreamBody;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::upstream::http1::rest::PATIENCE;
 
 /// What a test sends of a request, piece by piece.
 type Pieces = mpsc::UnboundedSender<io::Result<Bytes>>;
