@@ -94,15 +94,19 @@ enum Source<P> {
     /// The answer began before all of the request was sent, which a task goes on with until this
     /// is dropped, or to its end if that was told that the answer is whole. Such a connection is
     /// not used again.
-    Half {
-        stream: ReadHalf<Stream>,
-        read: BytesMut,
-        answered: oneshot::Sender<()>,
-        /// Bytes of the request that were written.
-        written: Rc<Cell<u64>>,
-        buffers: Rc<Buffers>,
-        place: Rc<P>,
-    },
+    Half(Box<Half<P>>),
+}
+
+/// Boxed, because it is rare and long.
+#[derive(Debug)]
+struct Half<P> {
+    stream: ReadHalf<Stream>,
+    read: BytesMut,
+    answered: oneshot::Sender<()>,
+    /// Bytes of the request that were written.
+    written: Rc<Cell<u64>>,
+    buffers: Rc<Buffers>,
+    place: Rc<P>,
 }
 
 impl Connection {
@@ -236,14 +240,14 @@ impl<P> Source<P> {
     fn buffer(&mut self) -> &mut BytesMut {
         match self {
             Source::Whole { connection, .. } => &mut connection.0.read,
-            Source::Half { read, .. } => read,
+            Source::Half(half) => &mut half.read,
         }
     }
 
     fn buffers(&self) -> &Rc<Buffers> {
         match self {
             Source::Whole { connection, .. } => &connection.0.buffers,
-            Source::Half { buffers, .. } => buffers,
+            Source::Half(half) => &half.buffers,
         }
     }
 
@@ -253,7 +257,7 @@ impl<P> Source<P> {
                 let Wire { stream, read, .. } = &mut *connection.0;
                 poll_fill(stream, read, wanted, cx)
             }
-            Source::Half { stream, read, .. } => poll_fill(stream, read, wanted, cx),
+            Source::Half(half) => poll_fill(&mut half.stream, &mut half.read, wanted, cx),
         }
     }
 }
@@ -303,14 +307,14 @@ impl<P> Content<P> {
     pub(super) fn place(&self) -> Option<&P> {
         match self.source.as_ref()? {
             Source::Whole { place, .. } => Some(place),
-            Source::Half { place, .. } => Some(place),
+            Source::Half(half) => Some(&half.place),
         }
     }
 
     /// How much of a request that still goes out has been written.
     pub(super) fn written(&self) -> u64 {
         match &self.source {
-            Some(Source::Half { written, .. }) => written.get(),
+            Some(Source::Half(half)) => half.written.get(),
             Some(Source::Whole { .. }) | None => 0,
         }
     }
@@ -337,7 +341,7 @@ impl<P> Content<P> {
             Source::Whole {
                 connection, lasts, ..
             } => *lasts && is_over && connection.0.read.is_empty(),
-            Source::Half { .. } => false,
+            Source::Half(_) => false,
         };
         let Source::Whole {
             mut connection,
@@ -366,10 +370,10 @@ impl<P> Content<P> {
     /// Closes the connection, but for a request that still goes out: after a whole answer the API
     /// may want the rest of it.
     fn let_go(&mut self) {
-        if let Some(Source::Half { answered, .. }) = self.source.take()
+        if let Some(Source::Half(half)) = self.source.take()
             && self.decoder.is_over()
         {
-            let _ = answered.send(());
+            let _ = half.answered.send(());
         }
     }
 }

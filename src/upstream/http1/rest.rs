@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::outgoing::Outgoing;
-use super::{Connection, Source, Wire};
+use super::{Connection, Half, Source, Wire};
 use crate::upstream::stream::Stream;
 
 /// An API that has answered and then takes nothing more of the request for so long does not want
@@ -42,14 +42,14 @@ impl Connection {
             let (place, written) = shared;
             send_rest(outgoing, rest, told, &*place, &written).await;
         });
-        Source::Half {
+        Source::Half(Box::new(Half {
             stream,
             read,
             answered,
             written,
             buffers,
             place,
-        }
+        }))
     }
 }
 
