@@ -65,7 +65,7 @@ impl Alarms {
         self.0.borrow_mut().push(alarm);
     }
 
-    /// What `future` comes to, or none where that is not before `deadline`.
+    /// What `future` comes to; `None` if that is not before `deadline`.
     pub async fn until<F: Future>(&self, deadline: Instant, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         let mut alarm = self.lend(deadline);

@@ -129,7 +129,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Tells the time and sleeps. One is made at start and copied to whoever needs it.
+/// Tells the time and sleeps. One is made at start and copied to all that need it.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     started: Instant,

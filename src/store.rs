@@ -209,7 +209,7 @@ pub struct Change {
 /// How many logins may happen; all windows must allow one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginWindows {
-    /// Whoever names the same group shares the slots.
+    /// All that name the same group share the slots.
     pub group: String,
     /// At least one.
     pub windows: Vec<LoginWindow>,
@@ -235,7 +235,7 @@ pub enum Class {
     New,
 }
 
-/// One slot of the login budget, named by whoever takes it.
+/// One slot of the login budget, named by the one that takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SlotId(pub uuid::Uuid);

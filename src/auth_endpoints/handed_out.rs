@@ -115,7 +115,7 @@ impl HandedOut {
         }
     }
 
-    /// Whom a caller's bearer names; none where it is not one of ours.
+    /// Whom a caller's bearer names; `None` if it is not one of ours.
     ///
     /// # Errors
     ///

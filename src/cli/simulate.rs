@@ -78,7 +78,7 @@ pub struct Args {
     /// Registrations are answered without the envelope.
     #[arg(long)]
     registration_bare: bool,
-    /// Answers take up to so many milliseconds longer.
+    /// Answers take up to this many milliseconds longer.
     #[arg(long, value_name = "MILLIS")]
     latency: Option<u64>,
     /// A fault as JSON, like those of POST /_control/faults; may be repeated.

@@ -24,7 +24,7 @@ impl FromIterator<(OsString, OsString)> for Environment {
 }
 
 impl Environment {
-    /// The variable's value; none where it is not set.
+    /// The variable's value; `None` if it is not set.
     pub(super) fn get(&self, name: &str) -> Option<&OsString> {
         self.0.get(name)
     }

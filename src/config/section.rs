@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::report::{Problem, Problems, dotted};
 use super::tree::{Entry, Node, Origin, Table, Value};
 
-/// A table being read. Whoever reads asks for every key that is valid; a key left over when
+/// A table being read. Its reader asks for every key that is valid; a key left over when
 /// reading ends is unknown.
 pub(super) struct Section<'p> {
     /// Dotted, without indices; empty at the top.

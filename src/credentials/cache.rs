@@ -35,7 +35,7 @@ pub struct Credentials {
     pub(super) expires_in_form: ExpiresInForm,
     /// The JWT before this one, once somebody has shown it.
     pub(super) previous: OnceLock<Box<JwtHash>>,
-    /// When this process renewed it; none where it was found in the store.
+    /// When this process renewed it; `None` if it was found in the store.
     pub(super) renewed: Option<Moment>,
     /// From here on it is renewed in the background.
     pub(super) stale: Moment,

@@ -1,5 +1,5 @@
-//! The table of credentials in memory: at most so many bytes, beyond which those go first that
-//! nobody asked for of late. Knows nothing of freshness.
+//! The table of credentials in memory: at most a given number of bytes, beyond which
+//! those go first that have not been asked for recently. Knows nothing of freshness.
 //!
 //! Made for what one principal costs: a table of numbers finds the place of an `Arc`, and the
 //! credentials themselves say whose they are. A general cache keeps some 300 bytes a key beside it.

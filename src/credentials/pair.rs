@@ -22,7 +22,7 @@ use crate::store::Record;
 pub struct Pair {
     /// The JWT, expired or not: a refresh wants it too.
     pub access_token: Secret,
-    /// None where the API gave none.
+    /// `None` if the API gave none.
     pub refresh_token: Option<Secret>,
     /// When the JWT was received, on the wall clock of that moment.
     pub received: Timestamp,
@@ -30,7 +30,7 @@ pub struct Pair {
     pub lifetime: Duration,
     /// How the API wrote `ExpiresIn` for the JWT.
     pub expires_in_form: ExpiresInForm,
-    /// The JWT that this one replaced; none where there was none.
+    /// The JWT that this one replaced, if there was one.
     pub previous: Option<JwtHash>,
 }
 
@@ -93,7 +93,7 @@ struct Sealed<'a> {
 impl Pair {
     /// The pair that `grant` makes, received just now. Keeps `previous`' RefreshToken where the
     /// grant carries none, and its JWT, as one that has expired, where the grant carries none.
-    /// None where there is no JWT at all.
+    /// Returns `None` if there is no JWT at all.
     pub fn from_grant(grant: Grant, previous: Option<&Pair>, received: Timestamp) -> Option<Pair> {
         let refresh_token = grant
             .refresh_token

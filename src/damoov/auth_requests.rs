@@ -20,7 +20,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint at a path that has passed the checks of the request head; none where there is
+    /// The endpoint at a path that has passed the checks of the request head; `None` if there is
     /// no such one. Case and a slash at the end do not matter.
     pub fn at(path: &str) -> Option<Endpoint> {
         let path = path.strip_suffix('/').unwrap_or(path);

@@ -1,4 +1,4 @@
-//! What stands for a principal in logs: a keyed hash, so that whoever reads a log learns no
+//! What stands for a principal in logs: a keyed hash, so that a reader of the log learns no
 //! DeviceToken.
 
 use std::fmt;

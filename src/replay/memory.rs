@@ -79,7 +79,7 @@ impl Loan {
         }
     }
 
-    /// Whether there is memory for so many bytes. What is lent at least doubles, within the limit
+    /// Whether there is memory for this many bytes. What is lent at least doubles, within the limit
     /// of one request, so that content in many pieces is not moved at each.
     pub(super) fn cover(&mut self, bytes: usize) -> bool {
         let (bytes, limit) = (bytes as u64, self.memory.settings.limit);

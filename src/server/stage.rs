@@ -45,7 +45,7 @@ pub struct Begun {
 }
 
 impl Ending {
-    /// An end that whoever holds the sender begins.
+    /// An end that the holder of the sender begins.
     pub fn by_hand() -> (watch::Sender<Stage>, Ending) {
         let (sender, stage) = watch::channel(Stage::Serving);
         let begun = Arc::default();

@@ -26,7 +26,7 @@ pub(super) struct Received {
     pub(super) length: u64,
     /// In lower-case hex.
     pub(super) sha256: String,
-    /// The content itself; none where it was longer than what the caller wanted kept.
+    /// The content itself; `None` if it was longer than what the caller wanted kept.
     pub(super) content: Option<Bytes>,
 }
 

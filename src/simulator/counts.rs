@@ -99,7 +99,7 @@ pub struct LoginCall {
     /// When it arrived, on the simulator's clock; in JSON, milliseconds since the Unix epoch.
     #[serde(serialize_with = "in_millis")]
     pub at: Timestamp,
-    /// Who logged in; none where the body could not be read.
+    /// Who logged in; `None` if the body could not be read.
     #[serde(serialize_with = "displayed")]
     pub principal: Option<Principal>,
     /// What came of it.

@@ -192,9 +192,9 @@ pub enum Early {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delay {
-    /// So many milliseconds.
+    /// This many milliseconds.
     Millis(u64),
-    /// Zero to so many milliseconds, evenly spread.
+    /// Zero to this many milliseconds, evenly spread.
     UpToMillis(u64),
 }
 

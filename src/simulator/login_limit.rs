@@ -1,4 +1,4 @@
-//! The limit that makes a login scarce: so many calls per client address, then a long block
+//! The limit that makes a login scarce: some calls per client address, then a long block
 //! (damoov-api.md, "Login").
 
 use std::collections::{HashMap, VecDeque};

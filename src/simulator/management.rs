@@ -128,7 +128,7 @@ fn move_user(
     Ok(None)
 }
 
-/// What is told about a user; none where there is no such user.
+/// What is told about a user; `None` if there is no such user.
 fn user(world: &World, device: DeviceToken) -> Option<Value> {
     let written = world.users.user(device, |user| user.written.clone())?;
     let mut fields = Map::from_iter([("ClientId".to_owned(), "simulated".into())]);

@@ -11,7 +11,7 @@ use crate::principal::Principal;
 
 use super::content::Received;
 
-/// The newest requests are kept, so many of them.
+/// How many of the newest requests are kept.
 const KEPT: usize = 20_000;
 
 /// The header by which a test finds its own requests; a request that has it is recorded.

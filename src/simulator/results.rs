@@ -14,7 +14,7 @@ use super::world::World;
 /// Why there is no result.
 pub(super) struct Refused(pub(super) StatusCode, pub(super) &'static str);
 
-/// The `Result` of a call by the holder of a token of the right kind; none where the envelope has
+/// The `Result` of a call by the holder of a token of the right kind; `None` if the envelope has
 /// no such field.
 pub(super) fn result(
     world: &World,

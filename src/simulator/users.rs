@@ -142,12 +142,12 @@ impl Users {
         }
     }
 
-    /// Registers `device` with another instance. None where there is no such user.
+    /// Registers `device` with another instance. `None` if there is no such user.
     pub(super) fn move_to(&self, device: DeviceToken, instance: InstanceId) -> Option<()> {
         self.user(device, |user| user.home = Home::In(instance))
     }
 
-    /// Ends `device` until it is registered again. None where there is no such user.
+    /// Ends `device` until it is registered again. `None` if there is no such user.
     pub(super) fn delete(&self, device: DeviceToken) -> Option<()> {
         self.user(device, |user| {
             *user = User {
@@ -157,7 +157,7 @@ impl Users {
         })
     }
 
-    /// Looks at or changes what was written about `device`. None where there is no such user.
+    /// Looks at or changes what was written about `device`. `None` if there is no such user.
     pub(super) fn user<T>(
         &self,
         device: DeviceToken,

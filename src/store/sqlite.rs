@@ -72,7 +72,7 @@ pub struct Sqlite {
     listings: Lane<Job<Connection>>,
     turns: Turns,
     changes: Changes,
-    /// Checks a large file; none where it was checked before it was opened.
+    /// Checks a large file; `None` if it was checked before it was opened.
     integrity: Option<Integrity>,
     /// Says to other processes that this run lives; none once closed.
     alive: Mutex<Option<Arc<Mutex<Alive>>>>,
@@ -156,7 +156,7 @@ impl Sqlite {
         self.turns.close();
         self.entries.close();
         self.listings.close();
-        // Before the log goes: whoever finds this run alive expects its files there.
+        // Before the log goes: a process that finds this run alive expects its files there.
         drop(
             self.alive
                 .lock()

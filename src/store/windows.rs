@@ -246,7 +246,7 @@ mod tests {
     /// The wall clock when the machine booted, in seconds.
     const BOOTED: i64 = 1_000_000;
 
-    /// So many seconds after the boot, by clocks that nobody set.
+    /// This many seconds after the boot, by clocks that nobody set.
     fn at(seconds: i64) -> Stamp {
         on(1, seconds, BOOTED + seconds)
     }

@@ -21,7 +21,7 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 pub(super) struct Changes {
     /// A job is to look at once.
     lane: Lane<()>,
-    /// Who is told. Under a lock, so that whoever subscribes misses nothing committed afterwards.
+    /// Who is told. Under a lock, so that a subscriber misses nothing committed afterwards.
     to: Arc<Mutex<Option<UnboundedSender<Change>>>>,
 }
 

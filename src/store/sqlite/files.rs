@@ -15,7 +15,7 @@ use super::schema::{self, APPLICATION_ID, FORMAT};
 use super::{folder, integrity};
 use crate::clock::Clock;
 
-/// Files of up to so many bytes, some ten thousand users, are checked as a whole before they are
+/// Files of up to this many bytes, some ten thousand users, are checked as a whole before they are
 /// used, which takes some ten milliseconds; larger ones while they are used.
 const CHECKED_AT_ONCE: u64 = 16 * 1024 * 1024;
 /// The pages that a connection which only reads keeps in memory.

@@ -1,5 +1,5 @@
 //! The folder of a store: whose it is, who may write to it, on what filesystem it lies. What is
-//! created in it belongs to its owner, whoever runs the command that creates it. Knows no database.
+//! created in it belongs to its owner, no matter who runs the command that creates it. Knows no database.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
@@ -128,7 +128,7 @@ pub(super) fn refuse_misnamed(path: &Path) -> Result<(), OpenError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(OpenError::DanglingLink(lowest.to_owned()));
             }
-            // Whoever opens it says what else is wrong.
+            // Opening it will say what else is wrong.
             _ => {}
         }
     }

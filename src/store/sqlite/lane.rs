@@ -71,7 +71,7 @@ impl<T: Send + 'static> Lane<Job<T>> {
     ) -> Result<R, Error> {
         let (answer, answered) = tokio::sync::oneshot::channel();
         self.send(Box::new(move |state| {
-            // Whoever asked may have gone; the work is done all the same.
+            // Who asked may have gone; the work is done all the same.
             let _ = answer.send(work(state));
         }))?;
         answered.await.map_err(|_| Error::Closed)

@@ -318,7 +318,7 @@ impl Leases {
 
 impl Drop for Leases {
     fn drop(&mut self) {
-        // Those that are left were not given back: whoever comes next knows that a refresh may have
+        // Those that are left were not given back: the next one that asks knows that a refresh may have
         // been under way.
         let void = "UPDATE leases SET until = 0 WHERE owner = ?1";
         if identities(&self.paths) == self.files

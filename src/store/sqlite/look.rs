@@ -168,7 +168,7 @@ pub(super) fn refuse_foreign_log(directory: &Path) -> Result<(), OpenError> {
         return Ok(());
     }
     let Ok(alone) = open(&tokens, "&immutable=1") else {
-        // Whoever opens it with its log says what is wrong.
+        // Opening it with its log will say what is wrong.
         return Ok(());
     };
     let belongs =

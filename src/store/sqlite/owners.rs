@@ -133,7 +133,7 @@ impl Drop for Alive {
     }
 }
 
-/// Waits: whoever looks at the file holds a shared lock on it for an instant.
+/// Waits: a process that looks at the file holds a shared lock on it for an instant.
 fn create_locked(path: &Path) -> io::Result<File> {
     let lock = folder::create_file(path)?;
     lock.lock()?;

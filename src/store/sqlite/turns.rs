@@ -127,7 +127,7 @@ fn locked(given_back: &GivenBack) -> MutexGuard<'_, Vec<Principal>> {
 }
 
 impl Answer {
-    /// Whether whoever asked is still there.
+    /// Whether the one that asked is still there.
     fn is_wanted(&self) -> bool {
         match self {
             Answer::Lease(answer) => !answer.is_closed(),
@@ -162,7 +162,7 @@ impl Desk {
     }
 
     fn serve(&mut self, mut asks: Vec<Ask>) {
-        // In this order: whoever gave a lease back has gone by then, and is not given it again.
+        // In this order: the one that gave a lease back has gone by then, and is not given it again.
         let given_back = std::mem::take(&mut *locked(&self.given_back));
         asks.retain(|ask| ask.answer.is_wanted());
         match self.lease(&given_back, &asks) {
@@ -177,7 +177,7 @@ impl Desk {
             Err(error) => {
                 for ask in asks {
                     let refused = error.clone();
-                    // Whoever asked may have gone.
+                    // Who asked may have gone.
                     match ask.answer {
                         Answer::Lease(answer) => drop(answer.send(Err(refused))),
                         Answer::WithEntry(answer) => drop(answer.send(Err(refused))),
@@ -209,7 +209,7 @@ impl Desk {
         }
     }
 
-    /// Tries leases that fail now and then: whoever is not ready is not asked.
+    /// Tries leases that fail now and then: one that is not ready is not asked.
     fn probe(&mut self) {
         if !self.health.leases_are_failing() || self.tried.elapsed() < PROBE_EVERY {
             return;
@@ -230,7 +230,7 @@ impl Desk {
             _ => Transaction::reading(&self.tokens).ok(),
         };
         for (ask, lease) in asks.into_iter().zip(leased) {
-            // Whoever asked may have gone; the lease is given back, or ends by itself.
+            // Who asked may have gone; the lease is given back, or ends by itself.
             match ask.answer {
                 Answer::Lease(answer) => drop(answer.send(Ok(lease))),
                 Answer::WithEntry(answer) => {

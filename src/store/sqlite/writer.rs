@@ -29,7 +29,7 @@ pub(super) struct Writer {
     lane: Lane<Box<dyn Write>>,
 }
 
-/// One write of a group: does its statements, and tells whoever asked once they are durable.
+/// One write of a group: does its statements, and tells who asked once they are durable.
 trait Write: Send {
     /// Does the statements, which are undone where they fail: false. May be called again once they
     /// were undone.
@@ -97,7 +97,7 @@ where
     }
 
     fn finish(self: Box<Self>, group: Result<(), Error>) {
-        // Whoever asked may have gone; the write stands all the same.
+        // Who asked may have gone; the write stands all the same.
         let _ = self.answer.send(group.and(self.result));
     }
 }
@@ -132,7 +132,7 @@ fn write(db: Connection, queue: &Receiver<Box<dyn Write>>, health: &Health) {
     end(&db, health);
 }
 
-/// Leaves one whole file to whoever copies it; not needed for durability.
+/// Leaves one whole file that can be copied; not needed for durability.
 fn end(db: &Connection, health: &Health) {
     let emptied = match health.in_place() {
         Ok(()) => db
