@@ -11,7 +11,10 @@ use super::*;
 type Told = (u16, Vec<(String, Vec<u8>)>, Vec<u8>);
 
 fn told(parts: &http::response::Parts, content: Vec<u8>) -> Told {
+    // hyper leaves to a 204 the length that it must not have (RFC 9110 §8.6).
+    let is_empty = parts.status == StatusCode::NO_CONTENT;
     let fields = parts.headers.iter();
+    let fields = fields.filter(|(name, _)| !is_empty || *name != header::CONTENT_LENGTH);
     let fields = fields.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
     (parts.status.as_u16(), fields.collect(), content)
 }
@@ -108,7 +111,8 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
         runtime.unwrap().block_on(async {
             let ours = told_by_us(answer.clone(), piece).await;
-            if ours.is_some() {
+            // hyper reads content of a 205, which has none.
+            if ours.as_ref().is_some_and(|(status, ..)| *status != 205) {
                 let theirs = told_by_hyper(answer).await;
                 prop_assert_eq!(ours, theirs);
             }
