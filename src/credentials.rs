@@ -25,6 +25,7 @@ mod pace;
 mod pair;
 mod password;
 mod password_limit;
+mod permits;
 mod probes;
 mod provider;
 mod queue;

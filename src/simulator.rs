@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 pub use counts::{Count, Counts, Grants, LoginCall, Outcome};
-pub use fault::{Action, Delay, Early, Fault, Garbage, Lost, On, Status};
+pub use fault::{Action, Delay, Early, Fault, Garbage, Lost, On, Status, StatusUntil};
 pub use handle::Handle;
 pub use login_limit::{LoginLimit, RetryAfter};
 pub use requests::Recorded;

@@ -150,6 +150,11 @@ impl Backoff {
         }
     }
 
+    /// Whether nothing is known against the host.
+    pub(super) fn is_open(&self) -> bool {
+        self.lock().phase == Phase::Open
+    }
+
     /// The right to call the host although it may rest: for a call that finds out whether it works.
     /// `None` if the host itself said how long to leave it alone.
     pub(super) fn probe(&self) -> Option<Permit<'_>> {

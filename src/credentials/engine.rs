@@ -11,13 +11,13 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::backoff::Backoff;
 use super::backoff::own::OwnBackoff;
-use super::backoff::{Backoff, Failure, Permit, Resting};
 use super::breaker::Breakers;
 use super::budget::Budget;
 use super::cache::{Cache, Credentials, SCHEME, UNTRIED};
 use super::counted::{Ended, StoreCondition, counted};
-use super::flights::{Flight, Flights, Outcome, Probing};
+use super::flights::{Flight, Flights, Outcome};
 use super::mass_rejection::MassRejection;
 use super::pace::Pace;
 use super::pair::Pair;
@@ -328,61 +328,6 @@ impl Engine {
     ) -> Result<T, store::Error> {
         self.store_condition.note(operation, &ended);
         counted(&self.metrics, operation, ended)
-    }
-
-    /// The right to make one call, once principal and host have rested, if somebody is patient enough.
-    pub(super) async fn permit(
-        &self,
-        flight: &Flight,
-        own: &OwnBackoff,
-    ) -> Result<Permit<'_>, Error> {
-        if flight.ask.probing == Probing::ByRefresh {
-            // It finds out whether the host works, whatever others think of it.
-            return self
-                .backoff
-                .probe()
-                .ok_or_else(|| self.endpoint.last_failure());
-        }
-        while let Some(rest) = own.rest(&flight.principal) {
-            if rest.until > flight.patience() {
-                return Err(rest.error);
-            }
-            flight.trouble(rest.error);
-            let rested = self.clock.sleep_until(rest.until);
-            self.unless_closing(rested).await?;
-        }
-        if let Some(permit) = self.backoff.pass_now() {
-            return Ok(permit);
-        }
-        if let Error::WaitedTooLong = flight.excuse() {
-            flight.trouble(self.endpoint.last_failure());
-        }
-        let passed = self.backoff.pass(|| flight.patience());
-        match self.unless_closing(passed).await? {
-            Ok(permit) => Ok(permit),
-            Err(Resting) => Err(flight.excuse()),
-        }
-    }
-
-    /// A call of `flight` was answered, whatever the answer.
-    pub(super) fn call_answered(&self, flight: &Flight, own: &OwnBackoff, permit: Permit<'_>) {
-        permit.answered();
-        own.answered(&flight.principal);
-    }
-
-    /// A call of `flight` failed with `error`: its principal rests, or the host does.
-    pub(super) fn call_failed(
-        &self,
-        flight: &Flight,
-        own: &OwnBackoff,
-        permit: Permit<'_>,
-        failure: Failure,
-        error: &Error,
-    ) {
-        permit.failed(&flight.principal, failure);
-        if failure == Failure::Own {
-            own.failed(&flight.principal, error.clone());
-        }
     }
 
     /// Whether the answer to a login, or to a registration, has all that a pair needs: an access

@@ -50,11 +50,11 @@ impl Engine {
             let Some(refresh_token) = &pair.refresh_token else {
                 return Ok(Refreshed::Dead);
             };
-            let permit = self.permit(flight, own).await?;
+            let (permit, turn) = self.refresh_permit(flight).await?;
             let started = self.clock.now();
             let reply = self
                 .endpoint
-                .refresh(auth::refresh(&pair.access_token, refresh_token))
+                .refresh(auth::refresh(&pair.access_token, refresh_token), turn)
                 .await;
             let count = |result| {
                 self.count(

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::Error;
@@ -97,6 +97,13 @@ pub(super) enum Loss {
     TimedOut,
 }
 
+/// A place among the refreshes under way.
+#[derive(Debug)]
+#[must_use = "it is held for as long as this lives"]
+pub(super) struct Turn<'a>(
+    #[expect(dead_code, reason = "held, not looked at")] SemaphorePermit<'a>,
+);
+
 impl TokenEndpoint {
     /// `timeout` is in real time.
     pub(super) fn new(
@@ -145,8 +152,13 @@ impl TokenEndpoint {
         reply
     }
 
+    /// A turn among the refreshes that may be under way; `None` once it is closed.
+    pub(super) async fn turn(&self) -> Option<Turn<'_>> {
+        self.refreshes.acquire().await.ok().map(Turn)
+    }
+
     /// Trades a pair for a new one.
-    pub(super) async fn refresh(&self, call: Call) -> Reply {
+    pub(super) async fn refresh(&self, call: Call, _turn: Turn<'_>) -> Reply {
         let reply = self
             .call(AuthEndpoint::Refresh, call, auth::read_refresh)
             .await;
@@ -158,6 +170,9 @@ impl TokenEndpoint {
 
     /// Logs a principal in.
     pub(super) async fn log_in(&self, call: Call) -> Reply {
+        let Ok(_turn) = self.logins.acquire().await else {
+            return Reply::NotSent("the proxy is shutting down".into());
+        };
         self.call(AuthEndpoint::Login, call, auth::read_login).await
     }
 
@@ -178,13 +193,6 @@ impl TokenEndpoint {
         call: Call,
         read: fn(StatusCode, &HeaderMap, Result<Bytes, Unreadable>) -> Answer,
     ) -> Reply {
-        let under_way = match endpoint {
-            AuthEndpoint::Refresh => &self.refreshes,
-            AuthEndpoint::Login | AuthEndpoint::Registration => &self.logins,
-        };
-        let Ok(_permit) = under_way.acquire().await else {
-            return Reply::NotSent("the proxy is shutting down".into());
-        };
         let deadline = Instant::now() + self.timeout;
         let (head, content) = request(call);
         let calling = self.calls.send(&head, content, LONGEST, deadline);

@@ -139,6 +139,8 @@ impl On {
 pub enum Action {
     /// Another answer; nothing is processed.
     Status(Status),
+    /// The same with Retry-After as a date; nothing is processed.
+    StatusUntil(StatusUntil),
     /// HTTP 200 with an envelope that says this `Status`; nothing is processed.
     InBand(u16),
     /// 401 before the content is read. Data calls only.
@@ -165,6 +167,16 @@ pub struct Status {
     /// The content; none: the envelope of that status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+}
+
+/// An answer that says until when to stay away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusUntil {
+    /// The HTTP status, 200 … 599.
+    pub code: u16,
+    /// How far ahead the date is, in seconds of real time; it may lie in the past.
+    pub seconds: i64,
 }
 
 impl Action {

@@ -25,7 +25,7 @@ use crate::principal::{InstanceId, Principal};
 
 use super::answer::{self, Answer, Names};
 use super::content::Received;
-use super::fault::{Action, On};
+use super::fault::{Action, On, Status, StatusUntil};
 use super::settings::LivePace;
 use super::tokens::Presented;
 use super::world::World;
@@ -205,7 +205,10 @@ impl Session {
             .strike(&On::Data, AUTHENTICATE, principal.as_ref());
         struck.half_delay().await;
         let verdict = match (struck.action, &presented) {
-            (Some(Action::Status(status)), _) => Err((status.code, "a fault asked for this")),
+            (Some(Action::Status(Status { code, .. })), _)
+            | (Some(Action::StatusUntil(StatusUntil { code, .. })), _) => {
+                Err((code, "a fault asked for this"))
+            }
             (_, Presented::Dead(_) | Presented::Unknown) => Err((401, "Token is not valid")),
             (_, Presented::Valid(owner)) if !self.may_name(owner, &message["instance_id"]) => {
                 Err((403, "Not the user's instance"))

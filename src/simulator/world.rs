@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
+use jiff::fmt::rfc2822::DateTimePrinter;
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -12,7 +14,7 @@ use crate::principal::{DeviceToken, Principal};
 
 use super::answer::{self, Answer, Cut, Names};
 use super::counts::{Counter, Outcome};
-use super::fault::{Action, Faults, Lost, Status, Struck};
+use super::fault::{Action, Faults, Lost, Status, StatusUntil, Struck};
 use super::login_limit::Limiter;
 use super::requests::Requests;
 use super::settings::{ExpiresIn, LivePace, Refresh, Registration, Settings};
@@ -127,6 +129,7 @@ impl Struck {
     pub(super) fn instead(&self) -> Option<Result<Answer, Cut>> {
         match self.action.as_ref()? {
             Action::Status(status) => Some(Ok(status.answer())),
+            Action::StatusUntil(status) => Some(Ok(status.answer())),
             Action::InBand(status) => {
                 let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::UNAUTHORIZED);
                 let envelope = answer::failure(status, "", "");
@@ -145,6 +148,27 @@ impl Struck {
             Some(Action::Lose(Lost::Hang)) => std::future::pending().await,
             _ => Ok(answer),
         }
+    }
+}
+
+impl StatusUntil {
+    fn answer(&self) -> Answer {
+        let status = Status {
+            code: self.code,
+            retry_after: None,
+            content: None,
+        };
+        let mut answer = status.answer();
+        if let Some(until) = self.until() {
+            answer.headers_mut().insert(header::RETRY_AFTER, until);
+        }
+        answer
+    }
+
+    fn until(&self) -> Option<HeaderValue> {
+        let until = Timestamp::now().checked_add(SignedDuration::from_secs(self.seconds));
+        let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&until.ok()?);
+        HeaderValue::try_from(date.ok()?).ok()
     }
 }
 

@@ -8,6 +8,8 @@ use damoov_proxy::simulator::{Action, Fault, On, Simulator};
 
 use crate::harness::{Answer, Builder, Proxy, SCORES, damoov_with, principal, proxy, user};
 
+// Patience with a host, and with one user, after calls that failed.
+mod back_off;
 // What keeps logins in bounds: the budget, the block, the negative cache, the breaker.
 mod budget_and_blocks;
 // Time that jumps, and time that is bought with an old token.
