@@ -4,11 +4,11 @@
 use std::fs;
 use std::time::Duration;
 
-use damoov_proxy::simulator::{Action, On, Simulator};
+use damoov_proxy::simulator::{Action, Fault, On, Simulator};
 use tokio::time::Instant;
 
 use super::{fast, fast_damoov, fault, log_in, refused, served};
-use crate::harness::{Proxy, SCORES, captured, eventually, heavy, proxy, rounds, user};
+use crate::harness::{Proxy, SCORES, captured, eventually, heavy, principal, proxy, rounds, user};
 
 fn logins(damoov: &Simulator) -> u64 {
     damoov.handle().counts().total.logins.all()
@@ -90,6 +90,60 @@ async fn processes_on_one_store_lose_four_logins_and_probe_together() {
         );
     }
     assert_eq!(logins(&damoov), 4);
+}
+
+#[tokio::test]
+async fn a_suspension_ends_with_the_next_probe_although_the_host_failed_for_long() {
+    let damoov = fast_damoov(20).await;
+    let one = fast(&damoov, 20).start().await;
+    let other = fast(&damoov, 20).start_on(one.store()).await;
+    log_in(&damoov, &one, 0..12).await;
+    break_refreshes(&damoov);
+    asked(&one, 0..6).await;
+    asked(&other, 6..12).await;
+    suspended(&one, 1.0).await;
+    suspended(&other, 1.0).await;
+    // The deploy is taken back, which takes its time.
+    damoov.handle().clear_faults();
+    fault(&damoov, On::Auth, Action::status(502));
+    let refreshes = || damoov.handle().counts().total.refreshes.all();
+    let before = refreshes();
+    eventually("many probes", async || refreshes() >= before + 6).await;
+
+    damoov.handle().clear_faults();
+    let well = Instant::now();
+    for proxy in [&one, &other] {
+        suspended(proxy, 0.0).await;
+    }
+    let seconds = well.elapsed().as_secs_f64() * 20.0;
+    assert!(seconds < 8.0, "after {seconds} s");
+    assert_eq!(logins(&damoov), 4);
+}
+
+#[tokio::test]
+async fn a_probe_asks_again_for_pairs_that_were_believed_dead() {
+    let damoov = fast_damoov(60).await;
+    let proxy = fast(&damoov, 60).set("renewal.wait", "5s").start().await;
+    log_in(&damoov, &proxy, 0..9).await;
+    damoov.handle().expire(None);
+    fault(&damoov, On::Login, Action::status(500));
+    for number in 0..3 {
+        let rejects = Fault::new(On::Refresh, Action::status(400)).of(principal(number));
+        damoov.handle().add_fault(rejects);
+        refused(&proxy.get(number, SCORES).await, 502, "auth_unreachable");
+    }
+    served(&proxy.get(8, SCORES).await, 8);
+    fault(&damoov, On::Refresh, Action::status(400));
+    asked(&proxy, 3..8).await;
+    suspended(&proxy, 1.0).await;
+    asked(&proxy, 0..3).await;
+    // Logins do not work, and of those that wait only they have a pair that does.
+    for number in 3..8 {
+        damoov.handle().revoke(Some(&principal(number)));
+    }
+    damoov.handle().clear_faults();
+    fault(&damoov, On::Login, Action::status(500));
+    suspended(&proxy, 0.0).await;
 }
 
 #[tokio::test]
