@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_secs(8);
 const SEVERAL: usize = 3;
 /// This many of those who were held up follow in the first second, and as many more in each further
 /// one as in the one before.
-const FOLLOW: f64 = 60.0;
+const FOLLOW: f64 = 40.0;
 
 /// The back-off of one host.
 #[derive(Debug)]
@@ -414,14 +414,14 @@ mod tests {
         let mut calls = join_all(calls).await;
         calls.sort_unstable();
         assert!(calls[1] >= calls[0] + 100, "they wait for the first");
-        assert!(calls[999] <= calls[0] + 6_000, "{}", calls[999] - calls[0]);
+        assert!(calls[999] <= calls[0] + 8_000, "{}", calls[999] - calls[0]);
         let most_of = |calls: &[u64]| {
             let within = |from: u64| calls.partition_point(|at| *at < from + 250);
             let most = calls.iter().enumerate();
             most.map(|(before, at)| within(*at) - before).max()
         };
-        assert!(most_of(&calls[..300]) < Some(60), "{:?}", most_of(&calls));
-        assert!(most_of(&calls) < Some(120), "{:?}", most_of(&calls));
+        assert!(most_of(&calls[..300]) < Some(50), "{:?}", most_of(&calls));
+        assert!(most_of(&calls) < Some(90), "{:?}", most_of(&calls));
     }
 
     #[tokio::test(start_paused = true)]

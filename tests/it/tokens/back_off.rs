@@ -211,8 +211,8 @@ async fn a_503_and_a_429_to_a_refresh_say_how_long_the_host_is_left_alone() {
         let started = Instant::now();
         let first = proxy.calling(if on == On::Login { 3 } else { 1 }, SCORES);
         eventually("the host said so", async || {
-            let total = damoov.handle().counts().total;
-            total.logins.all() + total.refreshes.all() == 1
+            let failed = proxy.metric("renewals_total", "result=\"failed\"").await;
+            failed + proxy.metric("renewals_total", "result=\"limited\"").await == 1.0
         })
         .await;
         served(&proxy.get(2, SCORES).await, 2);
@@ -269,13 +269,13 @@ async fn after_a_back_off_one_renewal_goes_first_and_the_others_follow_at_a_pace
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert!(seen[0].0.elapsed() < Duration::from_secs(20));
     }
-    let most = seen.iter().enumerate().map(|(at, (from, count))| {
-        let until =
-            seen[at..].partition_point(|(then, _)| *then < *from + Duration::from_millis(250));
-        seen[at + until - 1].1 - count
-    });
-    let most = most.max().unwrap();
-    assert!(most < 60, "{most} within 0.25 s, {before} before");
+    let when = |count| {
+        let reached = seen.iter().find(|(_, calls)| *calls >= before + count);
+        reached.expect("all were seen").0
+    };
+    // Of 300 one goes first; for the nine tenths of the others that follow, 3 s are meant.
+    let took = when(270) - when(2);
+    assert!(took > Duration::from_secs(2), "{took:?}, {before} before");
     for (number, caller) in callers.into_iter().enumerate() {
         served(&caller.await.unwrap(), number);
     }
