@@ -7,6 +7,7 @@ mod backoff;
 mod breaker;
 mod budget;
 mod cache;
+mod contested;
 mod counted;
 mod engine;
 #[cfg(test)]

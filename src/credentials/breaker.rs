@@ -69,6 +69,15 @@ impl Breaker {
         admitted
     }
 
+    /// What was admitted last was not tried: the next of its class may be.
+    fn not_tried(&mut self, class: Class) {
+        match (self, class) {
+            (Breaker::Closed { .. }, _) => {}
+            (Breaker::Open { last_known, .. }, Class::Known) => *last_known = Default::default(),
+            (Breaker::Open { last_new, .. }, Class::New) => *last_new = Default::default(),
+        }
+    }
+
     /// True when this opens it.
     fn rejected(&mut self, now: &SharedMoment) -> bool {
         let Breaker::Closed { rejected } = self else {
@@ -106,6 +115,17 @@ impl Breakers {
             breaker.held.fetch_add(1, Ordering::Relaxed);
         }
         Ok(admitted)
+    }
+
+    /// The login that was admitted last was not sent.
+    pub(super) async fn not_tried(&self, key: Fingerprint, class: Class) -> Result<(), Error> {
+        let breaker = self.of(key);
+        // Read when it was admitted.
+        if let Breaker::Closed { .. } = *breaker.shared.last_seen() {
+            return Ok(());
+        }
+        let change = |breaker: &mut Breaker| breaker.not_tried(class);
+        breaker.shared.update(&*self.store, change).await
     }
 
     /// A login succeeded. If that closes an open breaker: how long it was open, and how many logins
@@ -198,6 +218,16 @@ mod tests {
         assert!(breaker.admit(Class::Known, &at(600), EVERY));
         assert!(!breaker.admit(Class::Known, &at(1199), EVERY));
         assert!(breaker.admit(Class::Known, &at(1200), EVERY));
+    }
+
+    #[test]
+    fn a_probe_that_was_not_sent_is_not_used_up() {
+        let mut breaker = open();
+        assert!(breaker.admit(Class::Known, &at(600), EVERY));
+        breaker.not_tried(Class::Known);
+        assert!(!breaker.admit(Class::New, &at(599), EVERY));
+        assert!(breaker.admit(Class::Known, &at(601), EVERY));
+        assert!(!breaker.admit(Class::Known, &at(602), EVERY));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::Error;
 use super::counted::counted;
+use super::engine::Closing;
 use super::flights::Flight;
 use super::line::Place;
 use super::queue::{Look, Next, Patience, Queue, Refusal};
@@ -45,6 +46,7 @@ pub(super) struct Budget {
     exhausted: Episode,
     /// Damoov answered a login with 429.
     blocked: Episode,
+    closing: watch::Receiver<Closing>,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
@@ -144,6 +146,7 @@ impl Budget {
     pub(super) fn new(
         windows: LoginWindows,
         blocked_for: Duration,
+        closing: watch::Receiver<Closing>,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Budget {
@@ -161,13 +164,19 @@ impl Budget {
             hashed: RandomState::new(),
             exhausted: Episode::ending_after(QUIET),
             blocked: Episode::new(),
+            closing,
             clock,
             metrics,
         }
     }
 
     /// Takes a slot, waiting for one that comes before the patience of `seeker` ends. Returns which
-    /// slot was taken; `None` if nobody waits for it any more.
+    /// slot was taken; `None` if nobody waits for it any more. Not to be dropped before it returns: a
+    /// slot might be taken that nobody gives back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closing`], besides those of a refusal.
     pub(super) async fn take(
         &self,
         store: &dyn Store,
@@ -180,9 +189,13 @@ impl Budget {
         let early = EARLY.min(self.clock.to_real(wait) / 10);
         let id = SlotId(uuid::Uuid::new_v4());
         let mut has_asked = false;
+        let mut closing = self.closing.clone();
         loop {
             if seeker.is_deserted() {
                 return Ok(None);
+            }
+            if self.is_closing() {
+                return Err(Error::Closing);
             }
             let until = seeker.patience();
             let (look_at, gives_up) = match place.look(Patience { until, has_asked }) {
@@ -190,7 +203,7 @@ impl Budget {
                     has_asked = true;
                     let slot = store.take_login(id, class, &self.windows).await;
                     match counted(&self.metrics, StoreOperation::Budget, slot)? {
-                        Slot::Taken if seeker.is_deserted() => {
+                        Slot::Taken if seeker.is_deserted() || self.is_closing() => {
                             self.give_back(store, id).await;
                         }
                         Slot::Taken => {
@@ -216,10 +229,15 @@ impl Budget {
             tokio::select! {
                 () = place.bell.notified() => {}
                 () = seeker.deserted() => {}
+                Ok(_) = closing.wait_for(|closing| *closing > Closing::NotYet) => {}
                 () = self.clock.sleep_until(look_at) => {}
                 () = tokio::time::sleep(gives_up.unwrap_or(Duration::MAX)) => {}
             }
         }
+    }
+
+    fn is_closing(&self) -> bool {
+        *self.closing.borrow() > Closing::NotYet
     }
 
     /// What a login to forward is recognised by when its caller comes back; not what it says.
@@ -432,7 +450,13 @@ mod tests {
             windows: vec![LoginWindow { logins: 1, per }],
             reserve: 0,
         };
-        let budget = Budget::new(windows, HOUR, clock, Arc::new(Metrics::new()));
+        let budget = Budget::new(
+            windows,
+            HOUR,
+            watch::Sender::new(Closing::NotYet).subscribe(),
+            clock,
+            Arc::new(Metrics::new()),
+        );
         (budget, store, clock, directory)
     }
 

@@ -13,15 +13,11 @@ use super::flights::{Flight, Outcome, Probing};
 use super::mass_rejection::AGAIN;
 use super::pair::Pair;
 use super::token_endpoint::Reply;
-use crate::clock::Timestamp;
 use crate::damoov::auth::{self, Answer, Call};
 use crate::metrics::{Grant, RenewalResult};
 use crate::principal::{InstanceId, Principal};
 use crate::store::{Class, Entry, Note, Rejected, SlotId};
 
-/// A pair of ours rejected so soon after a login that replaced another of ours: somebody else logs
-/// this principal in too.
-const AGAIN_WITHIN: Duration = Duration::from_secs(24 * 3600);
 /// The call that goes first after a back-off has its slot within this time, or lets another go.
 const SLOT_WITHIN: Duration = Duration::from_secs(1);
 
@@ -90,82 +86,107 @@ impl Engine {
             return Err(rest.error);
         }
         let class = class(&flight.principal, entry);
-        if identity.key.instance.is_some() {
-            let admitted = self.breakers.admit(identity.key.fingerprint, class).await;
+        let key = identity.key;
+        if key.instance.is_some() {
+            let admitted = self.breakers.admit(key.fingerprint, class).await;
             if !admitted.map_err(|error| refused(error.into()))? {
                 return Err(refused(Error::LoginRejected));
             }
         }
         loop {
             let Identity { call, key } = self.identity(flight, entry)?;
-            let granted = match self.slot_and_permit(flight, class).await {
-                Err(error @ (Error::BudgetExhausted { .. } | Error::LoginBlocked { .. })) => {
-                    return Err(refused(error));
-                }
-                other => other?,
+            let ready = self.ready_to_log_in(flight, entry, class).await;
+            let Ok(Some((slot, permit))) = ready else {
+                self.give_breaker_back(key, class).await;
+                return match ready {
+                    Err(
+                        error @ (Error::BudgetExhausted { .. }
+                        | Error::LoginBlocked { .. }
+                        | Error::Suspended { .. }),
+                    ) => Err(refused(error)),
+                    other => other.map(|_| None),
+                };
             };
-            let Some((slot, permit)) = granted else {
+            let started = self.clock.now();
+            let reply = self.endpoint.log_in(call).await;
+            let took = self.clock.now().since(started);
+            if let Reply::NotSent(_) = reply {
+                self.budget.give_back(&*self.store, slot).await;
+                self.count(flight, Grant::Login, RenewalResult::Failed, took);
+                let error = reply.error();
+                self.call_failed(flight, own, permit, reply.failure(), &error);
+                flight.trouble(error);
+                continue;
+            }
+            self.budget.end(&*self.store, slot).await;
+            let result = match &reply {
+                Reply::Answered(Answer::Granted(grant))
+                    if self.is_whole(&flight.principal, grant) =>
+                {
+                    RenewalResult::Ok
+                }
+                Reply::Answered(Answer::Rejected) => RenewalResult::Rejected,
+                Reply::Answered(Answer::Limited { .. }) => RenewalResult::Limited,
+                Reply::Answered(_) | Reply::NotSent(_) | Reply::Lost(_) => RenewalResult::Failed,
+            };
+            self.count(flight, Grant::Login, result, took);
+            return match (result, reply) {
+                (RenewalResult::Ok, Reply::Answered(Answer::Granted(grant))) => {
+                    self.call_answered(flight, own, permit);
+                    let pair =
+                        Pair::from_grant(grant, None, self.wall()).ok_or(Error::BadResponse)?;
+                    self.logged_in(flight, entry, key, pair).await
+                }
+                (_, Reply::Answered(Answer::Rejected)) => {
+                    self.call_answered(flight, own, permit);
+                    self.login_rejected(flight, entry, key).await?;
+                    Err(Error::LoginRejected)
+                }
+                (_, Reply::Answered(Answer::Limited { retry_after })) => {
+                    // It is logins that are limited, not the host that is ill.
+                    drop(permit);
+                    let retry_after = self.login_limited(retry_after).await?;
+                    Err(Error::LoginBlocked { retry_after })
+                }
+                (_, reply) => {
+                    let error = reply.error();
+                    self.call_failed(flight, own, permit, reply.failure(), &error);
+                    Err(error)
+                }
+            };
+        }
+    }
+
+    /// Waits until the login may be sent: a slot of the budget, and the right to call the host. `None`
+    /// if it is not to be sent any more. A slot that is not used is given back.
+    async fn ready_to_log_in(
+        &self,
+        flight: &Flight,
+        entry: &Entry,
+        class: Class,
+    ) -> Result<Option<(SlotId, Permit<'_>)>, Error> {
+        loop {
+            let Some((slot, permit)) = self.slot_and_permit(flight, class).await? else {
                 return Ok(None);
             };
             // Much may have changed while it waited.
             let stands = self.may_still_log_in(flight, entry).await;
-            let (Ok(true), Some(permit)) = (&stands, permit) else {
-                self.budget.give_back(&*self.store, slot).await;
-                match stands.map_err(refused)? {
-                    true => continue,
-                    false => return Ok(None),
-                }
-            };
-            let started = self.clock.now();
-            let reply = self.endpoint.log_in(call).await;
-            match reply {
-                Reply::NotSent(_) => self.budget.give_back(&*self.store, slot).await,
-                Reply::Answered(_) | Reply::Lost(_) => self.budget.end(&*self.store, slot).await,
+            if let (Ok(true), Some(permit)) = (&stands, permit) {
+                return Ok(Some((slot, permit)));
             }
-            let count = |result| {
-                self.count(
-                    flight,
-                    Grant::Login,
-                    result,
-                    self.clock.now().since(started),
-                );
-            };
-            match reply {
-                Reply::Answered(Answer::Granted(grant))
-                    if self.is_whole(&flight.principal, &grant) =>
-                {
-                    count(RenewalResult::Ok);
-                    self.call_answered(flight, own, permit);
-                    let pair =
-                        Pair::from_grant(grant, None, self.wall()).ok_or(Error::BadResponse)?;
-                    return self.logged_in(flight, entry, key, pair).await;
-                }
-                Reply::Answered(Answer::Rejected) => {
-                    count(RenewalResult::Rejected);
-                    self.call_answered(flight, own, permit);
-                    self.login_rejected(flight, entry, key).await?;
-                    return Err(Error::LoginRejected);
-                }
-                Reply::Answered(Answer::Limited { retry_after }) => {
-                    count(RenewalResult::Limited);
-                    // It is logins that are limited, not the host that is ill.
-                    drop(permit);
-                    let retry_after = self.login_limited(retry_after).await?;
-                    return Err(Error::LoginBlocked { retry_after });
-                }
-                Reply::NotSent(_) => {
-                    count(RenewalResult::Failed);
-                    let error = reply.error();
-                    self.call_failed(flight, own, permit, reply.failure(), &error);
-                    flight.trouble(error);
-                }
-                reply => {
-                    count(RenewalResult::Failed);
-                    let error = reply.error();
-                    self.call_failed(flight, own, permit, reply.failure(), &error);
-                    return Err(error);
-                }
+            self.budget.give_back(&*self.store, slot).await;
+            if !stands? {
+                return Ok(None);
             }
+        }
+    }
+
+    /// A login that a breaker let through was not sent: another may be.
+    async fn give_breaker_back(&self, key: Key, class: Class) {
+        if key.instance.is_some()
+            && let Err(error) = self.breakers.not_tried(key.fingerprint, class).await
+        {
+            tracing::debug!(%error, "a login that was not sent could not be told to the breaker");
         }
     }
 
@@ -179,7 +200,7 @@ impl Engine {
         let mut permit = Some(self.permit(flight, &self.login_backoff).await?);
         let seeker = Seeker::Flight(flight);
         let slot = self.budget.take(&*self.store, class, seeker);
-        let mut slot = pin!(self.unless_closing(slot));
+        let mut slot = pin!(slot);
         // Others wait for the call that goes first: it does not wait for a slot.
         let first = permit.as_ref().is_some_and(Permit::goes_first);
         let slot = tokio::select! {
@@ -190,7 +211,7 @@ impl Engine {
                 slot.await
             }
         };
-        let Some(slot) = slot?? else {
+        let Some(slot) = slot? else {
             return Ok(None);
         };
         // What others found out meanwhile counts.
@@ -360,89 +381,6 @@ impl Engine {
         Error::Suspended {
             retry_after: self.clock.to_real(AGAIN),
         }
-    }
-
-    /// One login in `contested_backoff` for a principal that somebody else logs in too. Finds out
-    /// whether it is one.
-    async fn check_contested(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
-        self.check_known_contested(entry)?;
-        let now = self.wall();
-        let Some(last) = entry.notes.displaced.filter(|_| self.is_displaced(entry)) else {
-            return Ok(());
-        };
-        let until = last.plus(self.settings.contested_backoff);
-        if now.since(last) > AGAIN_WITHIN || now >= until {
-            return Ok(());
-        }
-        tracing::warn!(
-            principal = self.log_name(&flight.principal).as_str(),
-            "somebody else logs this principal in too; one login in `contested_backoff` from here on: \
-             does a second damoov-proxy with another store serve this user, or an app that logs in by \
-             itself?"
-        );
-        self.note(&flight.principal, Note::ContestedUntil(until))
-            .await?;
-        self.is_contested(&flight.principal, entry.epoch, until);
-        Err(Error::Contested {
-            retry_after: self.clock.to_real(until.since(now)),
-        })
-    }
-
-    fn check_known_contested(&self, entry: &Entry) -> Result<(), Error> {
-        let left = entry
-            .notes
-            .contested_until
-            .map(|until| until.since(self.wall()));
-        match left {
-            Some(left) if stands(left, self.settings.contested_backoff) => Err(Error::Contested {
-                retry_after: self.clock.to_real(left),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Remembers, for the metric, that a principal is contested.
-    fn is_contested(&self, principal: &Principal, epoch: u64, until: Timestamp) {
-        let mut contested = self
-            .contested
-            .lock()
-            .expect("no code panics under this lock");
-        contested.insert(principal.clone(), (epoch, until));
-    }
-
-    /// A principal whose epoch is another one now was forgotten: nobody contests it.
-    pub(super) fn uncontest(&self, principal: &Principal, epoch: Option<u64>) {
-        let mut contested = self
-            .contested
-            .lock()
-            .expect("no code panics under this lock");
-        if let Some((then, _)) = contested.get(principal)
-            && Some(*then) != epoch
-        {
-            contested.remove(principal);
-        }
-    }
-
-    /// How many principals are contested now.
-    pub(super) fn count_contested(&self) -> i64 {
-        let now = self.wall();
-        let mut contested = self
-            .contested
-            .lock()
-            .expect("no code panics under this lock");
-        contested.retain(|_, (_, until)| *until > now);
-        contested.len().try_into().unwrap_or(i64::MAX)
-    }
-
-    /// Whether a pair that this very run committed was rejected, without a lost answer.
-    fn is_displaced(&self, entry: &Entry) -> bool {
-        !self.settings.contested_backoff.is_zero()
-            && entry.notes.refresh_dead == Some(entry.generation)
-            && entry.notes.answer_lost != Some(entry.generation)
-            && entry
-                .record
-                .as_ref()
-                .is_some_and(|record| record.run == self.run)
     }
 }
 

@@ -57,7 +57,7 @@ impl Provider {
                 caller: &caller,
             };
             let slot = engine.budget.take(&*engine.store, Class::New, seeker);
-            match engine.unless_closing(slot).await?? {
+            match slot.await? {
                 Some(taken) => Ok(LoginSlot {
                     engine,
                     taken: Some(taken),

@@ -359,12 +359,14 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
         runtime,
     } = parts;
     let timeout = clock.to_real(settings.timeout);
+    let closing = watch::Sender::new(Closing::NotYet);
     Arc::new(Engine {
         cache: Cache::new(settings.max_cached, clock),
         flights: Flights::new(),
         budget: Budget::new(
             settings.budget.clone(),
             settings.blocked_for,
+            closing.subscribe(),
             clock,
             metrics.clone(),
         ),
@@ -381,7 +383,7 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
         unknown_keys: std::sync::Mutex::default(),
         stored_count: Default::default(),
         endpoint: TokenEndpoint::new(upstream, hosts, timeout, UnreadableAnswers::new(&metrics)),
-        closing: watch::Sender::new(Closing::NotYet),
+        closing,
         pairs_lost: AtomicU64::new(0),
         settings,
         store,

@@ -94,9 +94,9 @@ async fn processes_on_one_store_lose_four_logins_and_probe_together() {
 
 #[tokio::test]
 async fn a_suspension_ends_with_the_next_probe_although_the_host_failed_for_long() {
-    let damoov = fast_damoov(20).await;
-    let one = fast(&damoov, 20).start().await;
-    let other = fast(&damoov, 20).start_on(one.store()).await;
+    let damoov = fast_damoov(5).await;
+    let one = fast(&damoov, 5).start().await;
+    let other = fast(&damoov, 5).start_on(one.store()).await;
     log_in(&damoov, &one, 0..12).await;
     break_refreshes(&damoov);
     asked(&one, 0..6).await;
@@ -108,22 +108,23 @@ async fn a_suspension_ends_with_the_next_probe_although_the_host_failed_for_long
     fault(&damoov, On::Auth, Action::status(502));
     let refreshes = || damoov.handle().counts().total.refreshes.all();
     let before = refreshes();
-    eventually("many probes", async || refreshes() >= before + 6).await;
+    eventually("many probes", async || refreshes() >= before + 4).await;
 
     damoov.handle().clear_faults();
     let well = Instant::now();
     for proxy in [&one, &other] {
         suspended(proxy, 0.0).await;
     }
-    let seconds = well.elapsed().as_secs_f64() * 20.0;
-    assert!(seconds < 8.0, "after {seconds} s");
+    let seconds = well.elapsed().as_secs_f64() * 5.0;
+    // Five are meant; the rest is for a machine that is busy with other tests.
+    assert!(seconds < 15.0, "after {seconds} s");
     assert_eq!(logins(&damoov), 4);
 }
 
 #[tokio::test]
 async fn a_probe_asks_again_for_pairs_that_were_believed_dead() {
     let damoov = fast_damoov(60).await;
-    let proxy = fast(&damoov, 60).set("renewal.wait", "5s").start().await;
+    let proxy = fast(&damoov, 60).start().await;
     log_in(&damoov, &proxy, 0..9).await;
     damoov.handle().expire(None);
     fault(&damoov, On::Login, Action::status(500));
