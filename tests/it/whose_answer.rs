@@ -376,19 +376,21 @@ impl Plan {
         };
         let is_early = !is_good && rng.bool();
         let has_content = method != Method::HEAD;
+        let piece = match rng.u8(..8) {
+            0 => rng.usize(1..64),
+            _ => said.len().max(1),
+        };
         Plan {
             early: is_early && length == LONG,
-            piece: match rng.u8(..8) {
-                0 => rng.usize(1..64),
-                _ => said.len().max(1),
-            },
+            piece,
+            // In pieces, more of it may come once the request has what it takes for its answer.
+            at_once: rng.bool() && piece >= said.len(),
             must: is_good.then(|| if has_content { content } else { Vec::new() }),
             said: match is_good && !has_content {
                 true => head_of(&said),
                 false => said,
             },
             then: Then::new(rng, &tag),
-            at_once: rng.bool(),
             taken: Cell::new(false),
             tag,
             method,
