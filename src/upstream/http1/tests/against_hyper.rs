@@ -16,7 +16,10 @@ fn told(parts: &http::response::Parts, content: Vec<u8>) -> Told {
     let fields = parts.headers.iter();
     let fields = fields.filter(|(name, _)| !is_empty || *name != header::CONTENT_LENGTH);
     let fields = fields.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
-    (parts.status.as_u16(), fields.collect(), content)
+    let mut fields: Vec<_> = fields.collect();
+    // A field that was taken out leaves its place to the last one. Those of one name keep their order.
+    fields.sort_by(|(one, _), (other, _)| one.cmp(other));
+    (parts.status.as_u16(), fields, content)
 }
 
 async fn told_by_hyper(far_writes: Vec<u8>) -> Option<Told> {
