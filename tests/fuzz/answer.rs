@@ -254,7 +254,7 @@ fn whole(method: &Method, mut said: &[u8]) -> Option<(Option<usize>, Vec<u8>)> {
         match head.code? {
             101 => return None,
             100..200 => continue,
-            204 | 304 => return Some((ends(0), Vec::new())),
+            204 | 205 | 304 => return Some((ends(0), Vec::new())),
             _ if *method == Method::HEAD => return Some((ends(0), Vec::new())),
             _ => {}
         }
