@@ -87,7 +87,7 @@ async fn main() {
     damoov.shutdown().await;
 }
 
-/// Calls per second over so many connections, each with one request under way.
+/// Calls per second over this many connections, each with one request under way.
 async fn calls(address: SocketAddr, request: &[u8], connections: u32) -> f64 {
     let done = Arc::new(AtomicU64::new(0));
     let started = Instant::now();

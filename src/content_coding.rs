@@ -113,11 +113,15 @@ fn codings(headers: &HeaderMap) -> Result<[Option<Coding>; MOST_CODINGS], Unread
     let mut places = codings.iter_mut();
     for name in headers::list(headers, &header::CONTENT_ENCODING) {
         let is = |coding: &str| name.eq_ignore_ascii_case(coding.as_bytes());
-        let coding = match () {
-            () if name.is_empty() || is("identity") => continue,
-            () if is("gzip") || is("x-gzip") => Coding::Gzip,
-            () if is("deflate") => Coding::Deflate,
-            () => return Err(Unreadable::CodingUnknown),
+        if name.is_empty() || is("identity") {
+            continue;
+        }
+        let coding = if is("gzip") || is("x-gzip") {
+            Coding::Gzip
+        } else if is("deflate") {
+            Coding::Deflate
+        } else {
+            return Err(Unreadable::CodingUnknown);
         };
         *places.next().ok_or(Unreadable::CodingUnknown)? = Some(coding);
     }

@@ -20,7 +20,7 @@ pub enum Authorization {
 pub enum Framing {
     /// Nothing.
     Unsaid,
-    /// After so many bytes.
+    /// After this many bytes.
     Length(u64),
     /// After the last chunk.
     Chunked,
@@ -188,7 +188,7 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
         .then(|| token.trim_ascii())
 }
 
-/// What the fields say of where the content ends; none where somebody could read it differently
+/// What the fields say of where the content ends; `None` if somebody could read it differently
 /// (RFC 9112 §6): at most one plain Content-Length, or `chunked` once, never both.
 pub fn framing(headers: &HeaderMap, version: Version) -> Option<Framing> {
     let mut lengths = lines(headers, &header::CONTENT_LENGTH);

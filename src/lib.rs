@@ -33,38 +33,39 @@
 //! | [`secret`] | a string that cannot be printed; `secret::file`: who may read or write a file of one | know HTTP |
 //! | [`clock`] | monotonic moments, wall-clock timestamps, the time scale of tests | |
 //! | [`alarm`] | timers that are not moved for every request | |
-//! | [`stillness`] | who is still in an exchange, and since when | know callers or upstreams |
+//! | [`stillness`] | which side of an exchange is still, and since when | know callers or upstreams |
 //! | [`content_coding`] | what content says without its coding and byte order mark, within bounds | know what it means |
 //! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
 //! | [`auth_endpoints`] | logins and refreshes answered, registrations kept; `handed_out`: tokens of our own | hold state of its own, send anything |
 //! | [`peer`] | who is at the other end of a connection: an address or a uid | |
 //! | [`principal`] | whose credentials; `principal::naming`: what a request head names | see tokens |
-//! | [`credentials`] | the life of tokens: cache, renewal, login, budget, guards, keeper, seal | know requests or answers |
+//! | [`credentials`] | the life of tokens: cache, renewal, login, budget and the line for it, back-off, passwords, guards, keeper, seal | know requests or answers |
 //! | [`store`] | the contract of a token store, its test-suite, and the SQLite engine | call Damoov, see a token in the clear |
 //! | [`replay`] | content recorded while it streams | know status codes or tokens |
 //! | [`headers`] | pure edits of header maps | do I/O |
 //! | [`live`] | WebSocket on the one route that has it: the first message gets a token, the rest passes | look inside any other message, but for a token of the proxy's own |
-//! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections; `upstream::http1`: what is spoken on them, in the request's own task; `upstream::switch`: one for each WebSocket; `upstream::calls`: short calls from any thread, and whether a byte of one was written; `upstream::connect`: the one way to dial | know tokens |
+//! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections; `upstream::http1`: what is spoken on them, in the request's own task; `upstream::switch`: one for each WebSocket; `upstream::calls`: short calls from any thread, and whether a byte of one was written; `upstream::connect`: the one way to dial; `upstream::stream`: one open connection, and whether anything lies on it unread | know tokens |
 //! | [`proxy`] | the path; `proxy::head`: the checks before it; `proxy::cors`: what browsers are told | word an error, open a socket |
 //! | [`error`] | every error of the path and its answer, in one match | log |
 //! | [`signals`] | which signal came; caught from the first instruction of `main` | know what follows from one |
 //! | [`server`] | listeners, handing out, workers; `server::stage`: from a signal to the end | look inside a request |
 //! | [`admin`] | health and metrics, on a listener of their own | share the callers' listener |
-//! | [`metrics`], [`telemetry`] | one struct with every metric, labels as enums; the log | see secrets |
+//! | [`metrics`], [`telemetry`] | one struct with every metric, labels as enums; the log: what lasts is told once (`telemetry::episode`), what comes often now and then (`telemetry::seldom`) | see secrets |
 //! | `simulator` | a faithful Damoov with faults on demand (feature `simulator`) | be reachable from the path |
 //!
 //! An arrow means "may use":
 //!
 //! ```text
 //! main → cli → everything it wires      server → proxy (as a Handler), live (as its Session)
-//! proxy → head, naming, damoov, credentials, auth_endpoints, live, replay, headers, upstream, error, metrics, telemetry::{access, episode}
+//! proxy → head, naming, damoov, credentials, auth_endpoints, live, replay, headers, upstream, error, metrics, telemetry::access
 //! live → head, naming, damoov, credentials, auth_endpoints, headers, upstream, error, metrics
 //! naming, upstream, server → headers    upstream → metrics            server → signals
-//! auth_endpoints → credentials, damoov, clock
+//! auth_endpoints → credentials, damoov, clock                         naming → damoov
+//! server, proxy, auth_endpoints, credentials → peer                   error → the rooms whose errors it answers
 //! admin → proxy (head; which host fails), error, metrics, credentials (what they report), store (whether it is writable), telemetry
 //! server, proxy, replay, upstream → alarm       server, proxy, upstream → stillness
 //! damoov, credentials, proxy → content_coding → headers
-//! credentials → store, damoov, upstream (settings, how hosts are dialed), secret, metrics, clock
+//! credentials → store, damoov, upstream (settings, its calls), secret, metrics, clock
 //! store → principal, clock              store, credentials, upstream, server, replay → telemetry::episode
 //! proxy, upstream → telemetry::seldom
 //! ```
@@ -89,10 +90,11 @@
 //!   `replays::whatever_is_kept_is_replayed_byte_for_byte`
 //! - **I6** A's token never goes out for B.
 //!   `promises::crowd::i6_…`, `tokens::damoov_misbehaves::another_users_token_is_never_attached`,
-//!   `auth_endpoints::handed_out::forged_foreign_and_misused_tokens_are_invalid`
+//!   `auth_endpoints::handed_out::forged_foreign_and_misused_tokens_are_invalid`; nor is an answer
+//!   given to another request: `whose_answer::no_answer_of_a_hostile_api_is_given_to_another_request`
 //! - **I7** No more logins than the budget, whatever fails, restarts or races.
 //!   `promises::strangers::i7_…`, `tokens::budget_and_blocks::*`, `tokens::login_queue::*`,
-//!   `tokens::mass_rejection::*`, `store::windows`
+//!   `tokens::back_off::*`, `tokens::mass_rejection::*`, `store::windows`
 //! - **I8** No real token, key or password in any log, answer, metric, error or panic.
 //!   `secrets::no_secret_is_in_any_output_whatever_happens`
 //! - **I9** Hop-by-hop headers never pass, nor the caller's Authorization except on `passthrough`

@@ -1,5 +1,5 @@
 //! Live tracking: WebSocket on the one route that has it (damoov-api.md, "Live tracking over
-//! WebSocket"). [`Live::open`] shakes hands with upstream, with the credentials of whoever is named
+//! WebSocket"). [`Live::open`] shakes hands with upstream, with the credentials of the one who is named
 //! so far; the [`Session`] that comes of it gives the caller's first message a token, and passes
 //! everything else on as it is.
 
@@ -104,7 +104,7 @@ impl Live {
         Ok(named)
     }
 
-    /// Shakes hands with upstream, with the credentials of whoever is named. Like any other request
+    /// Shakes hands with upstream, with the credentials of the one who is named. Like any other request
     /// it is sent at most twice.
     pub async fn open(self: &Arc<Self>, handshake: Handshake<'_>) -> Result<Opened, Error> {
         let Handshake {
@@ -114,7 +114,7 @@ impl Live {
             instance,
             response_timeout: within,
         } = handshake;
-        // Whoever cannot be read cannot be given a token.
+        // A caller that cannot be read cannot be given a token.
         head.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
         headers::attach_upgrade(&mut head.headers);
         keeps_own_tokens(&head)?;

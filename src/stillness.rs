@@ -1,6 +1,7 @@
-//! Who is still in an exchange that does not end at once, and since when. Written by whoever waits:
-//! the caller's connection for its caller, the answer's content for the API. Read by whoever must
-//! choose an exchange to end. Everything of one exchange stays on its worker's thread.
+//! Which side of an exchange that does not end at once is still, and since when. It is written by what
+//! waits: the caller's connection for its caller, the answer's content for the API. It is read by the
+//! pool, which may have to choose an exchange to end. Everything of one exchange stays on its worker's
+//! thread.
 
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};

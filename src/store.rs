@@ -195,7 +195,7 @@ pub enum Guarded {
     Superseded(Guard),
 }
 
-/// A principal whose entry changed, by whomever.
+/// A principal whose entry was changed, by this process or another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Whose.

@@ -1,5 +1,6 @@
 //! Connections to the API's hosts: names, TLS, deadlines. Knows no tokens. Callers' requests go
-//! through the [`pool`] of their worker, WebSocket through a connection of its own ([`switch`]).
+//! through the [`pool`] of their worker, calls to the Auth endpoints through a pool of their own
+//! (`calls`), a WebSocket through a connection of its own ([`switch`]).
 //! HTTP/1.1 is spoken, alone: one connection carries one exchange, so that no slow reader uses up the
 //! flow control of others, no limit of streams caps a worker, no GOAWAY has to be interpreted, and a
 //! connection's age follows DNS. It is spoken in `http1`, because a client with tasks of its own costs
@@ -248,7 +249,7 @@ pub enum Broken {
     Hyper(#[from] hyper::Error),
 }
 
-/// How hosts are reached: made once, shared by all workers and by whoever else calls the API.
+/// How hosts are reached: made once, shared by all workers and by everything else that calls the API.
 #[derive(Clone, Debug)]
 pub struct Hosts {
     tls: Arc<ClientConfig>,

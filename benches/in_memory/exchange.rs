@@ -47,7 +47,7 @@ pub(crate) struct Exchanges {
     runtime: LocalRuntime,
     api: Rc<Api>,
     caller: DuplexStream,
-    /// None where caller and API talk without a proxy.
+    /// `None` if caller and API talk without a proxy.
     proxy: Option<Wired>,
     calls: Vec<Call>,
 }
@@ -99,7 +99,7 @@ impl Call {
 }
 
 impl Exchanges {
-    /// Through a proxy that holds so many users' pairs in its store. `warm` is called at once,
+    /// Through a proxy that holds this many users' pairs in its store. `warm` is called at once,
     /// `calls` when they are counted; `refreshed` is whom refreshes, if any come, are for.
     pub(crate) fn through_proxy(
         users: usize,
@@ -219,7 +219,7 @@ impl Api {
         }
     }
 
-    /// The API: 1 KiB for whoever has the right token, else 401.
+    /// The API: 1 KiB for a request with the right token, else 401.
     async fn answer(self: Rc<Api>, mut stream: DuplexStream) {
         let mut request = Vec::with_capacity(4096);
         loop {

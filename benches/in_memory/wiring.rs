@@ -46,7 +46,7 @@ pub(crate) struct Wired {
     pub(crate) folder: TempDir,
 }
 
-/// A proxy whose store holds a fresh pair for each of so many users, generation 0 of [`jwt`] and
+/// A proxy whose store holds a fresh pair for each of this many users, generation 0 of [`jwt`] and
 /// [`refresh_token`]. On the current runtime.
 pub(crate) async fn wire(users: usize) -> Wired {
     let folder = tempfile::tempdir().expect("a folder");

@@ -93,7 +93,7 @@ def slowly(port, path, device, connections, bytes_per_second):
 
 
 def together(work, times):
-    """Runs it so many times at once; what each returned. What one raises, this raises."""
+    """Runs it this many times at once; what each returned. What one raises, this raises."""
     with concurrent.futures.ThreadPoolExecutor(times) as threads:
         return [each.result() for each in [threads.submit(work) for _ in range(times)]]
 

@@ -24,7 +24,7 @@ class Failed(Exception):
 
 @dataclasses.dataclass
 class Column:
-    """`value` of a round, for a name; none where it does not make sense for that name."""
+    """`value` of a round, for a name; None if it does not make sense for that name."""
 
     label: str
     value: typing.Callable[[dict, str], float | None]

@@ -1,5 +1,5 @@
-//! Waiting for a login slot: who asked first goes first within a class, and whoever is refused is told
-//! honestly when to come back. The slots themselves are the store's, the order is [`queue`](super::queue)'s.
+//! Waiting for a login slot: who asked first goes first within a class, and a user that is refused is
+//! told honestly when to come back. The slots themselves are the store's, the order is [`queue`](super::queue)'s.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -245,8 +245,8 @@ impl Budget {
         self.hashed.hash_one(login)
     }
 
-    /// The login of the slot `taken` was not sent: whoever waits for one may have it at once. Where
-    /// this cannot be written the slot stays taken.
+    /// The login of the slot `taken` was not sent: the first that waits may have it at once. If this
+    /// cannot be written the slot stays taken.
     pub(super) async fn give_back(&self, store: &dyn Store, taken: SlotId) {
         let given = store.give_login_back(&self.windows.group, taken).await;
         if let Err(error) = counted(&self.metrics, StoreOperation::Budget, given) {

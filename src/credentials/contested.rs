@@ -1,6 +1,8 @@
 //! Principals that somebody else logs in too, a phone app say: each login ends the other's tokens, so
 //! that one of ours is made in `contested_backoff`.
 
+use std::collections::HashMap;
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use super::Error;
@@ -14,6 +16,7 @@ use crate::store::{Entry, Note};
 /// A pair of ours rejected so soon after a login that replaced another of ours: somebody else logs
 /// this principal in too.
 const AGAIN_WITHIN: Duration = Duration::from_secs(24 * 3600);
+
 impl Engine {
     /// One login in `contested_backoff` for a principal that somebody else logs in too. Finds out
     /// whether it is one.
@@ -60,19 +63,13 @@ impl Engine {
 
     /// Remembers, for the metric, that a principal is contested.
     fn is_contested(&self, principal: &Principal, epoch: u64, until: Timestamp) {
-        let mut contested = self
-            .contested
-            .lock()
-            .expect("no code panics under this lock");
+        let mut contested = self.contested();
         contested.insert(principal.clone(), (epoch, until));
     }
 
     /// A principal whose epoch is another one now was forgotten: nobody contests it.
     pub(super) fn uncontest(&self, principal: &Principal, epoch: Option<u64>) {
-        let mut contested = self
-            .contested
-            .lock()
-            .expect("no code panics under this lock");
+        let mut contested = self.contested();
         if let Some((then, _)) = contested.get(principal)
             && Some(*then) != epoch
         {
@@ -83,12 +80,15 @@ impl Engine {
     /// How many principals are contested now.
     pub(super) fn count_contested(&self) -> i64 {
         let now = self.wall();
-        let mut contested = self
-            .contested
-            .lock()
-            .expect("no code panics under this lock");
+        let mut contested = self.contested();
         contested.retain(|_, (_, until)| *until > now);
         contested.len().try_into().unwrap_or(i64::MAX)
+    }
+
+    fn contested(&self) -> MutexGuard<'_, HashMap<Principal, (u64, Timestamp)>> {
+        self.contested
+            .lock()
+            .expect("no code panics under this lock")
     }
 
     /// Whether a pair that this very run committed was rejected, without a lost answer.

@@ -87,7 +87,7 @@ pub(super) struct Engine {
 
 /// What came of making a pair durable.
 pub(super) enum Made {
-    /// It is, and it is published. None where its token may not be used, because a 401 came back
+    /// It is, and it is published. `None` if its token may not be used, because a 401 came back
     /// for it.
     Durable(Option<Arc<Credentials>>),
     /// Somebody else was first; nothing was written. What stands there now.
@@ -296,7 +296,8 @@ impl Engine {
         }
     }
 
-    /// Runs `work` on the background runtime to its end, whoever hangs up; a shutdown waits for it.
+    /// Runs `work` on the background runtime to its end, even if its caller hangs up; a shutdown
+    /// waits for it.
     pub(super) fn see_through<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,

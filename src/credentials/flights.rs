@@ -16,7 +16,7 @@ use crate::principal::{InstanceId, Principal};
 use crate::store::Generation;
 
 /// How a flight ended. No credentials and no error: it stopped where only a login would have
-/// helped, and nobody was waiting, or another process took over; whoever waits starts another.
+/// helped, and nobody was waiting, or another process took over; a caller that waits starts another.
 pub(super) type Outcome = Result<Option<Arc<Credentials>>, Error>;
 
 /// What a flight is asked for.
@@ -75,7 +75,7 @@ impl Flight {
         self.ask.probing != Probing::ByLogin && *self.callers.borrow() == 0
     }
 
-    /// Returns once nobody waits for it. One who comes later finds it there until it has ended.
+    /// Returns once nobody waits for it. A caller that comes later finds it there until it has ended.
     pub(super) async fn deserted(&self) {
         if self.ask.probing == Probing::ByLogin {
             return std::future::pending().await;
@@ -236,7 +236,7 @@ impl Landing {
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        // Off the board first: whoever comes now finds the published credentials or starts anew.
+        // Off the board first: a caller that comes now finds the published credentials or starts anew.
         self.under_way.0.running.remove(&self.flight.principal);
         let outcome = std::mem::replace(&mut self.outcome, Ok(None));
         self.flight.outcome.send_replace(Some(outcome));

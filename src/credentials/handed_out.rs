@@ -67,7 +67,7 @@ impl Engine {
         };
         let previous = stored.previous;
         let holds = is_either(jwt, stored.access_token.expose(), previous.as_ref());
-        // Whoever shows an old JWT once shows it again: from now on memory is enough.
+        // A caller that shows an old JWT once shows it again: from now on memory is enough.
         if holds
             && let (Some(cached), Some(previous)) = (cached, previous)
             && cached.generation == entry.generation

@@ -121,11 +121,13 @@ impl<K: Clone + Eq + Hash> Line<K> {
             Some(absent) => {
                 let Appointment { at, .. } = absent.appointment;
                 let end = absent.appointment.end();
-                match () {
-                    () if now > end => (absent.place, Standing::Stranger, None),
-                    () if now >= at => (absent.place, Standing::Returner, None),
+                if now > end {
+                    (absent.place, Standing::Stranger, None)
+                } else if now >= at {
+                    (absent.place, Standing::Returner, None)
+                } else {
                     // Too early: it may be here still when its time comes.
-                    () => (absent.place, absent.standing, Some(at)),
+                    (absent.place, absent.standing, Some(at))
                 }
             }
             None => {

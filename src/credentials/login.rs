@@ -38,7 +38,7 @@ struct Key {
 
 impl Engine {
     /// Refuses early, before pace and lease, what could only end in a refused login. Else the pair to
-    /// refresh with; none where only a login helps.
+    /// refresh with; `None` if only a login helps.
     pub(super) fn check_refused(
         &self,
         flight: &Flight,

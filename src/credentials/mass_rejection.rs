@@ -332,7 +332,7 @@ impl MassRejection {
                 seconds,
                 hurt,
                 "Damoov accepts new RefreshTokens and rejects older ones, as after a backup was \
-                 restored: logins are no longer suspended, and whoever holds an older one is \
+                 restored: logins are no longer suspended, and users that hold older ones are \
                  logged in, as fast as the budget allows"
             ),
         }

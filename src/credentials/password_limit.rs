@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -164,10 +164,7 @@ impl PasswordLimit {
         loop {
             let (limited, its_turn) = {
                 let now = self.clock.now();
-                let mut attempts = self
-                    .attempts
-                    .lock()
-                    .expect("no code panics under this lock");
+                let mut attempts = self.lock();
                 let limited = opened.iter().find(|one| {
                     let of_one = attempts.get_mut(*one);
                     of_one.is_some_and(|of_one| of_one.are_limited(now)) && !allowed.contains(one)
@@ -209,10 +206,7 @@ impl PasswordLimit {
     ) -> Result<(), Refused> {
         loop {
             let next = {
-                let mut attempts = self
-                    .attempts
-                    .lock()
-                    .expect("no code panics under this lock");
+                let mut attempts = self.lock();
                 let of_one = attempts.entry(opened.clone()).or_default();
                 of_one.draw(self.clock.now())
             };
@@ -237,10 +231,7 @@ impl PasswordLimit {
         }
         let now = self.clock.now();
         let limited = {
-            let mut attempts = self
-                .attempts
-                .lock()
-                .expect("no code panics under this lock");
+            let mut attempts = self.lock();
             opened.iter().find(|one| {
                 let of_one = attempts.get_mut(*one);
                 of_one.is_some_and(|of_one| of_one.are_limited(now))
@@ -249,6 +240,12 @@ impl PasswordLimit {
         if let Some(limited) = limited {
             self.too_many(peer, limited);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Opened, Attempts>> {
+        self.attempts
+            .lock()
+            .expect("no code panics under this lock")
     }
 
     fn too_many(&self, peer: Peer, opened: &Opened) {

@@ -287,8 +287,8 @@ impl Provider {
         }
     }
 
-    /// Takes note of a 401. Newer credentials where they are there already; none where a renewal
-    /// is due.
+    /// Takes note of a 401. Newer credentials if they are there already; `None` if a renewal is
+    /// due.
     fn after_rejection(
         &self,
         wanted: &Wanted,
@@ -443,7 +443,7 @@ impl Engine {
             let engine = self.clone();
             self.runtime.spawn(async move {
                 let outcome = engine.fly(&flight).await;
-                // What failed before anybody needed it is no answer to whoever needs it now.
+                // What failed before anybody needed it is no answer to a caller that needs it now.
                 landing.with(match outcome {
                     Err(_) if !flight.needed.is_raised() => Ok(None),
                     outcome => outcome,

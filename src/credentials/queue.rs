@@ -107,10 +107,12 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             Turn::Now => {
                 // Nobody is told of a block that may have ended without having asked.
                 let doubts = now >= old || (blocked && !patience.has_asked);
-                match () {
-                    () if !is_known || doubts => Look::Ask,
-                    () if slot > patience.until => Look::Refuse,
-                    () => Look::AskAt(slot.min(old)),
+                if !is_known || doubts {
+                    Look::Ask
+                } else if slot > patience.until {
+                    Look::Refuse
+                } else {
+                    Look::AskAt(slot.min(old))
                 }
             }
             Turn::Behind if is_known && !blocked => {
@@ -197,7 +199,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.usable.iter().map(of).min().unwrap_or(usize::MAX)
     }
 
-    /// How much later than the next slot the one comes for which so many others stand before.
+    /// How much later than the next slot the one comes that is left when `rank` others have had theirs.
     fn later(&self, rank: usize) -> Duration {
         let rank = u32::try_from(rank).unwrap_or(u32::MAX);
         let of = |window: &LoginWindow| window.per.saturating_mul(rank / window.logins);

@@ -40,7 +40,7 @@ impl Engine {
     pub(super) async fn fly(&self, flight: &Flight) -> Outcome {
         let mut turn = None;
         match flight.ask.trigger {
-            // Whoever asked knows what stands in the store: it is read under the lease, not before.
+            // The asker knows what stands in the store: it is read under the lease, not before.
             Trigger::Ahead | Trigger::Keep | Trigger::Rejected
                 if flight.ask.probing == Probing::No =>
             {

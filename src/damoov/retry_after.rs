@@ -91,7 +91,7 @@ fn clock_time(text: &str) -> Option<Time> {
     Time::new(part(hour)?, part(minute)?, part(second.min(59))?, 0).ok()
 }
 
-/// A number of at most so many digits.
+/// A number of at most this many digits.
 fn number(text: &str, digits: usize) -> Option<i16> {
     let fits = (1..=digits).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|_| fits)
@@ -129,7 +129,7 @@ mod tests {
         headers
     }
 
-    /// What these fields say so many seconds after [`THEN`].
+    /// What these fields say this many seconds after [`THEN`].
     fn seconds(fields: &[(&'static str, &str)], after: i64) -> Option<u64> {
         let now = UNIX_EPOCH + Duration::from_secs(THEN.checked_add_signed(after).unwrap());
         read(&headers(fields), now).map(|wait| wait.as_secs())

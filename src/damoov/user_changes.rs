@@ -24,7 +24,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// What a call on the host of users does; none where it changes nobody. The path has passed the
+    /// What a call on the host of users does; `None` if it changes nobody. The path has passed the
     /// checks of the request head.
     pub fn of(method: &Method, path: &str) -> Option<Change> {
         let mut segments = path.split('/').filter(|segment| !segment.is_empty());

@@ -31,7 +31,7 @@ pub(super) struct Direction<R, W> {
     read: BytesMut,
     /// To be written: whole heads and any part of what follows them.
     out: BytesMut,
-    /// Of the last frame in `out`, so many bytes are still to come.
+    /// How many bytes of the last frame in `out` are still to come.
     rest: u64,
     /// How they are masked, from the next one on.
     mask: Mask,
@@ -322,7 +322,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
             match Head::parse(&self.read) {
                 Ok(Some(head)) => self.pass_head(&head),
                 Ok(None) => return Ok(()),
-                // Whoever reads it may make of it what it likes; there is no boundary any more.
+                // The reader may make of it what it likes; there is no boundary any more.
                 Err(_) => {
                     self.rest = u64::MAX;
                     self.mask = Mask::default();

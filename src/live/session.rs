@@ -143,7 +143,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
 
     /// Returns once nothing more is to be read or changed.
     async fn first_message(&mut self) -> Result<(), End> {
-        // Whoever is named may have authenticated with the handshake.
+        // A caller that is named may have authenticated with the handshake.
         let patience = match self.wanted {
             Some(_) => Duration::MAX,
             None => FIRST_MESSAGE,
@@ -224,7 +224,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
         Ok(())
     }
 
-    /// Sends the message with this token and waits for the answer, which is held then. None where
+    /// Sends the message with this token and waits for the answer, which is held then. `None` if
     /// it does not come in time, or not at all.
     async fn ask(
         &mut self,
@@ -246,7 +246,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
                         self.down.release();
                     }
                     Text::TooLong => self.down.release_too_long(),
-                    // A caller's alone is an end.
+                    // Binary is reported of a caller alone.
                     Text::Binary | Text::End => return Ok(None),
                 }
             }
@@ -298,7 +298,7 @@ where
     }
 }
 
-/// Does `work` unless the caller leaves: nobody logs in for one who does not wait.
+/// Does `work` unless the caller leaves: no login is spent on one that does not wait.
 async fn unless_gone<T, R, W>(
     up: &mut Direction<R, W>,
     work: impl Future<Output = T>,

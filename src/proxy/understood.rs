@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep};
 use super::answer::Received;
 use super::record::Record;
 use super::{Path, Proxy};
-
 use crate::auth_endpoints::Reply;
 use crate::content_coding::{self, LONGEST, understood};
 use crate::credentials::{self, Expected, LoginSlot, SlotEnd};
@@ -32,7 +31,7 @@ use crate::proxy::head::Rejection;
 use crate::replay::{self, Content, Recorder};
 use crate::upstream::{self, pool};
 
-/// Registrations under way on one worker at most: each holds its content, whoever hangs up.
+/// Registrations under way on one worker at most: each holds its content, even if its caller hangs up.
 const MOST_REGISTRATIONS: usize = 256;
 
 /// A call to an Auth endpoint.
@@ -211,7 +210,7 @@ impl Path {
                 }
             };
             let kept = kept.map_err(|error| proxy.targets[&*host].failed(error));
-            // Refused only where the caller has left.
+            // Refused only if the caller has left.
             let _ = answered.send(kept);
         });
         match answer.await {

@@ -1,5 +1,5 @@
 //! Several Content-Lengths in one head (RFC 9112 §6.3). hyper takes those of the same number for one,
-//! `1` and `01` too, and shows only the first: whoever stands in front of the proxy may have read
+//! `1` and `01` too, and shows only the first: a proxy in front of this one may have read
 //! another. So the bytes of a head are looked at before hyper gets them. Knows nothing else of a
 //! request.
 //!

@@ -306,8 +306,8 @@ where
     .await;
     if ended.is_none() {
         counts.are_last.set(true);
-        // What has come is read first: a request that is on its way is answered, and whoever has just
-        // connected gets to send one.
+        // What has come is read first: a request that is on its way is answered, and a caller that has
+        // just connected may send one.
         let beginning = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
             Poll::Pending if patience.awaits_a_head() => Poll::Pending,

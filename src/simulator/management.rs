@@ -9,7 +9,7 @@ use crate::principal::{DeviceToken, InstanceId, Principal};
 use super::results::{Refused, parameter};
 use super::world::World;
 
-/// Who is listed where nobody was named.
+/// Who is listed if nobody was named.
 const EXAMPLE: &str = "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
 
 /// The `Result` of a call; none for what is answered with the status alone. `below` is the rest of

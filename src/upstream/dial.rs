@@ -16,7 +16,7 @@ use super::failure::Unresolved;
 
 /// Bytes that one side may write before the other reads: about what a socket takes.
 const IN_MEMORY: usize = 64 * 1024;
-/// An address that failed is tried last for so long.
+/// For how long an address that failed is tried last.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// The most addresses that are remembered.
 const MOST: usize = 256;
@@ -41,7 +41,7 @@ impl Default for Dial {
 pub struct Dialed {
     /// Whom it was opened to: `host` or `host:port`.
     pub authority: Authority,
-    /// For whoever plays the host.
+    /// For the side that plays the host.
     pub stream: DuplexStream,
 }
 
@@ -64,7 +64,7 @@ enum Names {
     Told(Arc<Mutex<(Vec<SocketAddr>, usize)>>),
 }
 
-/// The near end of a connection in memory, whose far end goes to whoever listens.
+/// The near end of a connection in memory, whose far end goes to `listener`.
 pub(super) fn in_memory(
     listener: &mpsc::UnboundedSender<Dialed>,
     authority: Authority,

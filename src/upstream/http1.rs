@@ -43,6 +43,7 @@ const LONG_READ: usize = 32 * 1024;
 /// caller are worth half of the time that the system spends on them. A caller that does not read keeps
 /// it in memory, so that only a few answers at once are read so.
 const LONGEST_READ: usize = 256 * 1024;
+
 /// A connection that nobody waits for an answer on. Boxed once, because it is handed on several
 /// times for each request.
 #[derive(Debug)]
@@ -73,7 +74,7 @@ pub(super) struct Content<P> {
     wanted: usize,
     /// The largest that the buffer has been, in bytes: what is left of it may not tell.
     largest: usize,
-    /// None once the connection has ended or was taken.
+    /// `None` once the connection has ended or was taken.
     source: Option<Source<P>>,
     /// Held by answers of which more than [`LONG_READ`] is read at once.
     large: Option<LargeReads>,
@@ -263,7 +264,7 @@ impl<P> Source<P> {
 }
 
 impl<P> Content<P> {
-    /// The next piece; none at the end.
+    /// The next piece; `None` at the end.
     pub(super) fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,

@@ -52,17 +52,17 @@ impl Stream {
                 let (records, session) = tls.get_ref();
                 session.wants_read() && records.between_two() && is_empty(&records.tcp)
             }
-            Transport::Memory(_) => self.is_watched(&mut Context::from_waker(Waker::noop())),
+            Transport::Memory(_) => self.reads_nothing(&mut Context::from_waker(Waker::noop())),
         }
     }
 
     /// The same, and `cx` is woken when that changes.
     pub(super) fn stays_quiet(&mut self, cx: &mut Context<'_>) -> bool {
-        self.is_quiet() && self.is_watched(cx)
+        self.is_quiet() && self.reads_nothing(cx)
     }
 
-    /// Reads, which must bring nothing.
-    fn is_watched(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Whether a read brings nothing yet; `cx` is woken when one does.
+    fn reads_nothing(&mut self, cx: &mut Context<'_>) -> bool {
         let mut byte = [0];
         let reading =
             poll_fn(|cx| Pin::new(&mut *self).poll_read(cx, &mut ReadBuf::new(&mut byte)));

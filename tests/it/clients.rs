@@ -126,7 +126,7 @@ impl Script {
                 env!("CARGO_MANIFEST_DIR")
             ))
             .args(arguments)
-            // How soon websockets tries again where nobody listens, in seconds.
+            // How soon websockets tries again if nobody listens, in seconds.
             .env("WEBSOCKETS_BACKOFF_INITIAL_DELAY", "0.02")
             .env("WEBSOCKETS_BACKOFF_MIN_DELAY", "0.02")
             .env("WEBSOCKETS_BACKOFF_MAX_DELAY", "0.02")

@@ -72,7 +72,7 @@ fn length(path: &Path) -> u64 {
 async fn logged_nothing(proxy: &Proxy) {
     let log = proxy.store().join("tokens.db-wal");
     eventually("the log is empty", async || length(&log) == 0).await;
-    // Whoever emptied it has finished.
+    // The one that emptied it has finished.
     let lock = fs::File::open(proxy.store().join("open.lock")).unwrap();
     lock.lock().unwrap();
 }

@@ -517,7 +517,7 @@ impl Client {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// None where the content was cut.
+    /// `None` if the content was cut.
     content: Option<Bytes>,
 }
 

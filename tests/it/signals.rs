@@ -198,7 +198,7 @@ async fn a_sigterm_at_any_moment_of_the_start_ends_it_in_order() {
 async fn while_the_store_is_opened_it_is_starting_and_a_sigterm_ends_it() {
     let damoov = damoov().await;
     let mut proxy = proxy(&damoov).stopped_here();
-    // Whoever reads the key of the store waits until somebody writes it.
+    // Reading the key of the store waits until somebody writes it.
     fs::create_dir_all(proxy.store()).unwrap();
     let key = proxy.store().join("store.key");
     let fifo = Command::new("mkfifo")

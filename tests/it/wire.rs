@@ -112,7 +112,7 @@ impl Wire {
         (size > 0).then_some(chunk)
     }
 
-    /// Reads so many bytes.
+    /// Reads this many bytes.
     pub async fn take(&mut self, length: usize) -> Vec<u8> {
         while self.read.len() < length {
             assert!(self.fill().await > 0, "the connection ended too early");

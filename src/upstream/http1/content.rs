@@ -20,7 +20,7 @@ pub(super) struct Decoder(Ending);
 /// How the content ends.
 #[derive(Debug)]
 enum Ending {
-    /// After so many bytes.
+    /// After this many bytes.
     Length(u64),
     /// After the last chunk.
     Chunks(Chunks),
@@ -41,7 +41,7 @@ struct Chunks {
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The size, after so many digits.
+    /// The size, of which this many digits have come.
     Size(u8),
     /// Blanks behind the size.
     Blanks,
@@ -77,7 +77,7 @@ impl Decoder {
         })
     }
 
-    /// The next piece of content; none where more must be read first, or it is over.
+    /// The next piece of content; `None` if more must be read first, or if it is over.
     pub(super) fn take(&mut self, read: &mut BytesMut) -> Result<Option<Bytes>, Broken> {
         match &mut self.0 {
             Ending::Length(left) => Ok(split(read, left)),

@@ -37,7 +37,7 @@ pub(super) struct Outgoing<B> {
 enum Rest {
     /// Nothing.
     None,
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
     /// Chunks.
     Chunks,

@@ -1,4 +1,4 @@
-//! One request and its answer on a connection of the pool, and how far it came where it failed.
+//! One request and its answer on a connection of the pool, and how far it came if it failed.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -44,14 +44,14 @@ pub struct Answer {
     passage: Passage,
 }
 
-/// Where an answer is on its way.
+/// How far an answer is on its way.
 #[derive(Debug)]
 enum Passage {
-    /// Here: whoever reads it bounds the wait for it.
+    /// Not yet given to its caller: the code that reads it bounds the wait for it.
     Held,
     /// Given to its caller.
     PassedOn,
-    /// That, and it did not end at once.
+    /// Given to its caller, and it did not end at once.
     Watched(Box<Watch>),
 }
 

@@ -52,7 +52,7 @@ async fn an_accounts_token_names_it_on_routes_that_want_an_admin_and_a_users_doe
     let admin = Tokens::of(&log_in_account(&proxy).await);
     let of_user = Tokens::of(&log_in(&proxy, 1).await);
     assert_eq!(proxy.send(admin.get(ADMIN)).await.status, 200);
-    // On a route for either, whoever is named.
+    // On a route for either, the one who is named.
     for (tokens, served_as) in [(&admin, String::new()), (&of_user, user(1).to_string())] {
         let answer = proxy.send(tokens.get("/v1/Management/users")).await;
         assert_eq!(answer.status, 200, "{}", answer.text());

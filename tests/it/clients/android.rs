@@ -90,7 +90,7 @@ impl App {
         App::of(&call(proxy, "POST /v1/Auth/RefreshToken", &fields, &body).await)
     }
 
-    /// `getUserProfile`: the user is whoever the token says.
+    /// `getUserProfile`: the user is the token's.
     async fn get_profile(&self, proxy: &Proxy) {
         let authorization = format!("Bearer {}", self.access);
         let fields = [

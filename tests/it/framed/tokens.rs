@@ -6,8 +6,8 @@ use damoov_proxy::simulator::ACCOUNT_EMAIL;
 use super::*;
 use crate::harness::{captured, principal};
 
-#[tokio::test]
-async fn a_login_and_a_refresh_are_read_in_every_form() {
+/// A proxy whose Auth endpoints the test plays, with a login for each of its users.
+async fn with_many_logins() -> (Simulator, Played, Proxy) {
     let damoov = damoov().await;
     let auth = Played::start().await;
     let proxy = proxy(&damoov)
@@ -15,6 +15,12 @@ async fn a_login_and_a_refresh_are_read_in_every_form() {
         .set("login_budget.logins", "100")
         .start()
         .await;
+    (damoov, auth, proxy)
+}
+
+#[tokio::test]
+async fn a_login_and_a_refresh_are_read_in_every_form() {
+    let (damoov, auth, proxy) = with_many_logins().await;
     for (number, form) in FORMS.into_iter().enumerate() {
         auth.answers(LOGIN, form.answer("200 OK", &granted(&damoov, number)));
         let answer = proxy.get(number, SCORES).await;
@@ -37,13 +43,7 @@ async fn a_login_and_a_refresh_are_read_in_every_form() {
 
 #[tokio::test]
 async fn a_definite_no_is_understood_in_every_form() {
-    let damoov = damoov().await;
-    let auth = Played::start().await;
-    let proxy = proxy(&damoov)
-        .redirect(USERS, &auth.url)
-        .set("login_budget.logins", "100")
-        .start()
-        .await;
+    let (damoov, auth, proxy) = with_many_logins().await;
     proxy.import(&damoov, 0..FORMS.len());
     let no = r#"{"Result":null,"Status":400,"Title":"","Errors":[]}"#;
     for (number, form) in FORMS.into_iter().enumerate().take(4) {
@@ -142,13 +142,7 @@ async fn an_answer_with_tokens_that_cannot_be_read_is_told_once_and_counted() {
 
 #[tokio::test]
 async fn a_pair_is_that_of_the_user_it_was_asked_for() {
-    let damoov = damoov().await;
-    let auth = Played::start().await;
-    let proxy = proxy(&damoov)
-        .redirect(USERS, &auth.url)
-        .set("login_budget.logins", "100")
-        .start()
-        .await;
+    let (damoov, auth, proxy) = with_many_logins().await;
     // Named in the answer, in the JWT, or in both.
     let other = granted(&damoov, 1);
     let nobody = |text: &str| {

@@ -174,7 +174,7 @@ impl Week {
         }
     }
 
-    /// None where the proxy is not there.
+    /// `None` if the proxy is not there.
     async fn call(&self, device_token: String) -> Option<Answer> {
         let request = Request::get(&self.url).header("DeviceToken", device_token);
         let request = request.body(Full::<Bytes>::default()).unwrap();

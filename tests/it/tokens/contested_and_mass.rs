@@ -228,7 +228,7 @@ async fn four_thousand_users_401_at_once_are_all_served_within_the_wait() {
     assert_eq!((total.refreshes.ok, total.logins.all()), (users as u64, 0));
 }
 
-/// Stores a pair for each of so many users.
+/// Stores a pair for each of this many users.
 fn adopt(damoov: &Simulator, proxy: &Proxy, users: usize) {
     let lines: String = (0..users)
         .map(|number| {

@@ -21,7 +21,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// None where the tests may not mount anything.
+    /// `None` if the tests may not mount anything.
     pub fn new() -> Option<Disk> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
@@ -44,7 +44,7 @@ impl Disk {
         self.folder.path().join("filler")
     }
 
-    /// Leaves so many bytes free.
+    /// Leaves this many bytes free.
     pub fn fill(&self, leave: u64) {
         let space = rustix::fs::statvfs(self.folder.path()).unwrap();
         let free = space.f_bavail * space.f_frsize;
