@@ -4,7 +4,7 @@ use damoov_proxy::principal::Principal;
 use damoov_proxy::simulator::ACCOUNT_EMAIL;
 
 use super::*;
-use crate::harness::{captured, principal};
+use crate::harness::{captured, eventually, principal};
 
 /// A proxy whose Auth endpoints the test plays, with a login for each of its users.
 async fn with_many_logins() -> (Simulator, Played, Proxy) {
@@ -127,10 +127,10 @@ async fn an_answer_with_tokens_that_cannot_be_read_is_told_once_and_counted() {
         let counted = proxy.metric("auth_answers_unreadable_total", &labels).await;
         assert_eq!(counted, refreshes as f64, "{reason}");
         assert_eq!(auth.heard(LOGIN), 0, "the pair stays");
+        let lost = "cannot be read, and the tokens in it";
+        eventually("it is told", async || proxy.log().contains(lost)).await;
         let log = proxy.log();
-        let told = log
-            .lines()
-            .filter(|line| line.contains("cannot be read, and the tokens in it"));
+        let told = log.lines().filter(|line| line.contains(lost));
         let told: Vec<_> = told.collect();
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(
@@ -176,8 +176,10 @@ async fn an_answer_that_names_nobody_is_believed_and_warned_of_once() {
         // The simulator does not know the token.
         proxy.get(number, SCORES).await;
     }
+    let warning = "names no user";
+    eventually("it is warned of", async || proxy.log().contains(warning)).await;
     let log = proxy.log();
-    let warned = log.lines().filter(|line| line.contains("names no user"));
+    let warned = log.lines().filter(|line| line.contains(warning));
     assert_eq!(warned.count(), 1, "{log}");
 }
 
