@@ -62,8 +62,11 @@ impl Lengths {
     }
 }
 
-/// How many lines of a head are Content-Lengths; `None` if it is not whole.
+/// How many lines of a head are Content-Lengths; `None` if it is not whole. Empty lines before it do
+/// not count (RFC 9112 §2.2).
 fn count(head: &[u8]) -> Option<usize> {
+    let begins = head.iter().position(|byte| !b"\r\n".contains(byte))?;
+    let head = &head[begins..];
     let mut lengths = 0;
     for end in memchr::memchr_iter(b'\n', head) {
         let line = &head[end + 1..];
@@ -106,6 +109,10 @@ mod tests {
             (
                 "PUT / HTTP/1.1\r\n\r\n\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
                 false,
+            ),
+            (
+                "\r\n\r\n\nPUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+                true,
             ),
         ] {
             for size in 1..=text.len() {
