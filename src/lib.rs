@@ -64,7 +64,7 @@
 //! server, proxy, auth_endpoints, credentials → peer                   error → the rooms whose errors it answers
 //! admin → proxy (head; which host fails), error, metrics, credentials (what they report), store (whether it is writable), telemetry
 //! server, proxy, replay, upstream → alarm       server, proxy, upstream → stillness
-//! damoov, credentials, proxy → content_coding → headers
+//! damoov, credentials, proxy, live → content_coding → headers
 //! credentials → store, damoov, upstream (settings, its calls), secret, metrics, clock
 //! store → principal, clock              store, credentials, upstream, server, replay → telemetry::episode
 //! proxy, upstream → telemetry::seldom

@@ -115,8 +115,9 @@ pub struct Path {
     tally: Tally,
     access: AccessWriter,
     alarms: Alarms,
-    /// Registrations under way, which a caller's hang-up does not end; the worker waits for them.
-    registrations: RefCell<JoinSet<()>>,
+    /// Registrations and forwarded logins under way, which a caller's hang-up does not end; the worker
+    /// waits for them.
+    unfinished: RefCell<JoinSet<()>>,
 }
 
 impl Proxy {
@@ -195,7 +196,7 @@ impl Path {
             access: proxy.access.writer(),
             alarms: Alarms::default(),
             proxy,
-            registrations: RefCell::default(),
+            unfinished: RefCell::default(),
         }
     }
 

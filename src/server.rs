@@ -172,7 +172,7 @@ impl Handler for proxy::Path {
     }
 
     async fn finish(&self) {
-        self.registered().await;
+        self.finished().await;
     }
 }
 

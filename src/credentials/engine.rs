@@ -79,7 +79,7 @@ pub(super) struct Engine {
     pub(super) metrics: Arc<Metrics>,
     /// Where renewals run: no caller's runtime.
     pub(super) runtime: Handle,
-    /// True once no renewal may wait for anything but its own calls.
+    /// Once it has begun no renewal may wait for anything but its own calls.
     pub(super) closing: watch::Sender<Closing>,
     /// Pairs that were received and could not be stored before the end.
     pub(super) pairs_lost: AtomicU64,

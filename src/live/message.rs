@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::content_coding::unmarked;
 use crate::principal::InstanceId;
 
 /// What the proxy reads of an `authenticate`. Servers differ in whether the case of a name matters:
@@ -29,8 +30,8 @@ pub(super) enum Answer {
 impl<'m> Authenticate<'m> {
     /// The message, if it is one.
     pub(super) fn read(text: &'m [u8]) -> Option<Authenticate<'m>> {
-        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        let mut fields: BTreeMap<String, &RawValue> = serde_json::from_slice(text).ok()?;
+        let mut fields: BTreeMap<String, &RawValue> =
+            serde_json::from_slice(unmarked(text)).ok()?;
         for name in NAMES {
             let is_it = |other: &String| other.eq_ignore_ascii_case(name);
             let exact = fields.get(name).copied();

@@ -167,7 +167,7 @@ fn check_host(head: &Parts, settings: &Settings) -> Result<(), Rejection> {
             check_authority(host.to_str().map_err(|_| Rejection::Host)?, settings)?;
         }
         (Some(_), Some(_)) => return Err(Rejection::Host),
-        // HTTP/1.0 has no Host, HTTP/2 puts it into the target.
+        // HTTP/1.0 need not have one.
         (None, _) if head.version == Version::HTTP_11 => return Err(Rejection::Host),
         (None, _) => {}
     }
@@ -261,10 +261,12 @@ fn without_default_port(origin: &[u8]) -> &[u8] {
         let beginning = origin.get(..scheme.len());
         beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(scheme))
     };
-    let port: &[u8] = match () {
-        () if begins(b"https://") => b":443",
-        () if begins(b"http://") => b":80",
-        () => b"",
+    let port: &[u8] = if begins(b"https://") {
+        b":443"
+    } else if begins(b"http://") {
+        b":80"
+    } else {
+        b""
     };
     origin.strip_suffix(port).unwrap_or(origin)
 }

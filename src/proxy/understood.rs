@@ -31,8 +31,9 @@ use crate::proxy::head::Rejection;
 use crate::replay::{self, Content, Recorder};
 use crate::upstream::{self, pool};
 
-/// Registrations under way on one worker at most: each holds its content, even if its caller hangs up.
-const MOST_REGISTRATIONS: usize = 256;
+/// Registrations and forwarded logins under way on one worker at most when another registration comes:
+/// each holds its content, even if its caller hangs up.
+const MOST_UNFINISHED: usize = 256;
 
 /// A call to an Auth endpoint.
 pub(super) struct AuthCall<'a> {
@@ -278,10 +279,10 @@ impl Path {
         Ok(gathered.map_err(|error| proxy.targets[&*route.host].failed(error))?)
     }
 
-    /// Returns once no registration is under way.
-    pub(crate) async fn registered(&self) {
+    /// Returns once no registration and no forwarded login is under way.
+    pub(crate) async fn finished(&self) {
         poll_fn(|cx| {
-            let mut under_way = self.registrations.borrow_mut();
+            let mut under_way = self.unfinished.borrow_mut();
             while ready!(under_way.poll_join_next(cx)).is_some() {}
             Poll::Ready(())
         })
@@ -289,17 +290,17 @@ impl Path {
     }
 
     fn has_room_for_a_registration(&self, host: &str) -> Result<(), upstream::Failed> {
-        let mut under_way = self.registrations.borrow_mut();
+        let mut under_way = self.unfinished.borrow_mut();
         while under_way.try_join_next().is_some() {}
-        match under_way.len() < MOST_REGISTRATIONS {
+        match under_way.len() < MOST_UNFINISHED {
             true => Ok(()),
             false => Err(self.proxy.targets[host].failed(upstream::Error::Busy)),
         }
     }
 
-    /// Runs `registration` to its end, or to the worker's.
-    fn see_through(&self, registration: impl Future<Output = ()> + 'static) {
-        self.registrations.borrow_mut().spawn_local(registration);
+    /// Runs `call` to its end, or to the worker's.
+    fn see_through(&self, call: impl Future<Output = ()> + 'static) {
+        self.unfinished.borrow_mut().spawn_local(call);
     }
 }
 

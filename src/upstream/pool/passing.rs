@@ -106,7 +106,7 @@ impl Passing {
     }
 }
 
-impl<'a> Drop for Waiting<'a> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
