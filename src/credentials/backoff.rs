@@ -23,6 +23,8 @@ const SEVERAL: usize = 3;
 /// This many of those who were held up follow in the first second, and as many more in each further
 /// one as in the one before.
 const FOLLOW: f64 = 40.0;
+/// A principal whose own calls fail leaves it to others for this long to go first.
+const ASIDE: Duration = Duration::from_millis(100);
 
 /// The back-off of one host.
 #[derive(Debug)]
@@ -71,6 +73,14 @@ pub(super) enum Failure {
     Hosts(Option<Duration>),
 }
 
+/// What is known of a principal that wants to call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Good,
+    /// Its last calls failed, and the failure may be its own: as the first one it would tell little.
+    Failing,
+}
+
 /// The host rests for longer than anybody is patient.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Resting;
@@ -102,7 +112,15 @@ impl Backoff {
 
     /// Waits until the host may be called, as long as `patience` allows. It is asked again after
     /// each wait: it grows when others join.
-    pub(super) async fn pass(&self, patience: impl Fn() -> Moment) -> Result<Permit<'_>, Resting> {
+    pub(super) async fn pass(
+        &self,
+        standing: Standing,
+        patience: impl Fn() -> Moment,
+    ) -> Result<Permit<'_>, Resting> {
+        let aside = match standing {
+            Standing::Good => Duration::ZERO,
+            Standing::Failing => ASIDE,
+        };
         let mut was_held = false;
         let mut turn = None;
         loop {
@@ -116,11 +134,13 @@ impl Backoff {
                         turn if turn <= now => return Ok(self.permit(None)),
                         turn => turn,
                     },
-                    Phase::Resting { until, .. } if until <= now => {
-                        return Ok(self.permit(Some(state.goes_first())));
-                    }
-                    Phase::Resting { until, .. } if until > patience() => return Err(Resting),
-                    Phase::Resting { until, .. } => until,
+                    Phase::Resting { until, .. } => match until.plus(aside) {
+                        until if until <= now => {
+                            return Ok(self.permit(Some(state.goes_first())));
+                        }
+                        until if until > patience() => return Err(Resting),
+                        until => until,
+                    },
                     Phase::Trying(_) => match patience() {
                         over if over <= now => return Err(Resting),
                         patience => patience,
@@ -314,7 +334,7 @@ mod tests {
 
     /// Passes at once.
     fn pass(backoff: &Backoff) -> Permit<'_> {
-        let passed = backoff.pass(|| backoff.clock.now()).now_or_never();
+        let passed = backoff.pass(Standing::Good, || backoff.clock.now()).now_or_never();
         passed.expect("nothing is waited for").unwrap()
     }
 
@@ -352,10 +372,10 @@ mod tests {
             assert_eq!(rests_for(&backoff), SECOND * 100);
         }
         assert!(backoff.probe().is_none());
-        let impatient = backoff.pass(|| clock.now().plus(SECOND * 99)).await;
+        let impatient = backoff.pass(Standing::Good, || clock.now().plus(SECOND * 99)).await;
         assert_eq!(impatient.err(), Some(Resting));
         let before = clock.now();
-        let patient = backoff.pass(|| before.plus(SECOND * 101)).await;
+        let patient = backoff.pass(Standing::Good, || before.plus(SECOND * 101)).await;
         patient.unwrap().answered();
         assert!(clock.now().since(before) >= SECOND * 100);
     }
@@ -384,7 +404,7 @@ mod tests {
         let patience = clock.now().plus(SECOND * 20);
         let (called, held) = (Cell::new(0), Cell::new(0));
         let calls = (0..300).map(|_| async {
-            match backoff.pass(|| patience).await {
+            match backoff.pass(Standing::Good, || patience).await {
                 Ok(permit) => {
                     called.set(called.get() + 1);
                     clock.sleep(SECOND / 10).await;
@@ -399,13 +419,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_principal_whose_calls_fail_leaves_it_to_others_to_go_first() {
+        let clock = Clock::real();
+        let backoff = Backoff::new(clock);
+        for others in [false, true] {
+            pass(&backoff).failed(&who(0), Failure::Hosts(None));
+            let patience = clock.now().plus(SECOND * 20);
+            let failing = async {
+                let permit = backoff.pass(Standing::Failing, || patience).await.unwrap();
+                assert_eq!(permit.goes_first(), !others);
+                permit.answered();
+            };
+            let other = async {
+                if others {
+                    let permit = backoff.pass(Standing::Good, || patience).await.unwrap();
+                    assert!(permit.goes_first());
+                    permit.answered();
+                }
+            };
+            tokio::join!(failing, other);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_others_follow_when_the_first_was_answered_and_never_all_at_once() {
         let clock = Clock::real();
         let backoff = Backoff::new(clock);
         pass(&backoff).failed(&who(0), Failure::Hosts(Some(SECOND * 3)));
         let patience = clock.now().plus(SECOND * 20);
         let calls = (0..1_000).map(|_| async {
-            let permit = backoff.pass(|| patience).await.unwrap();
+            let permit = backoff.pass(Standing::Good, || patience).await.unwrap();
             let at = clock.now().as_millis();
             clock.sleep(SECOND / 10).await;
             permit.answered();
@@ -431,7 +474,7 @@ mod tests {
         pass(&backoff).failed(&who(0), Failure::Hosts(None));
         let patience = clock.now().plus(SECOND * 3);
         let calls = (0..5_000).map(|_| async {
-            backoff.pass(|| patience).await.unwrap().answered();
+            backoff.pass(Standing::Good, || patience).await.unwrap().answered();
             clock.now()
         });
         let calls = join_all(calls).await;

@@ -3,7 +3,7 @@
 
 use super::Error;
 use super::backoff::own::OwnBackoff;
-use super::backoff::{Failure, Permit, Resting};
+use super::backoff::{Failure, Permit, Resting, Standing};
 use super::engine::Engine;
 use super::flights::{Flight, Probing};
 use super::token_endpoint::Turn;
@@ -36,7 +36,9 @@ impl Engine {
         if let Error::WaitedTooLong = flight.excuse() {
             flight.trouble(self.endpoint.last_failure());
         }
-        let passed = self.backoff.pass(|| flight.patience());
+        let passed = self
+            .backoff
+            .pass(own.standing(&flight.principal), || flight.patience());
         match self.unless_closing(passed).await? {
             Ok(permit) => Ok(permit),
             Err(Resting) => Err(flight.excuse()),
@@ -58,9 +60,27 @@ impl Engine {
         failure: Failure,
         error: &Error,
     ) {
-        permit.failed(&flight.principal, failure);
+        self.told_of_host(flight, own, permit, failure);
         if failure == Failure::Own {
             own.failed(&flight.principal, error.clone());
+        }
+    }
+
+    /// What a call that failed says of the host: nothing, if this principal's calls failed before
+    /// while others' were answered.
+    pub(super) fn told_of_host(
+        &self,
+        flight: &Flight,
+        own: &OwnBackoff,
+        permit: Permit<'_>,
+        failure: Failure,
+    ) {
+        let is_news = match failure {
+            Failure::Own => own.standing(&flight.principal) == Standing::Good,
+            Failure::Hosts(_) => true,
+        };
+        if is_news || permit.goes_first() {
+            permit.failed(&flight.principal, failure);
         }
     }
 

@@ -119,7 +119,7 @@ impl Engine {
                 Reply::Answered(Answer::Granted(_) | Answer::Unreadable(_)) | Reply::Lost(_) => {
                     count(RenewalResult::Failed);
                     lost += 1;
-                    permit.failed(&principal, reply.failure());
+                    self.told_of_host(flight, own, permit, reply.failure());
                     Box::pin(self.note_lost(&principal, entry)).await;
                     reply.error()
                 }

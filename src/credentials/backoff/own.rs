@@ -5,6 +5,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use super::super::Error;
+use super::Standing;
 use crate::clock::{Clock, Moment};
 use crate::principal::Principal;
 
@@ -68,6 +69,14 @@ impl OwnBackoff {
     pub(in crate::credentials) fn rest(&self, principal: &Principal) -> Option<Rest> {
         let rest = self.rests.get(principal)?;
         (rest.until > self.clock.now()).then_some(rest)
+    }
+
+    /// What its last calls say of `principal`.
+    pub(in crate::credentials) fn standing(&self, principal: &Principal) -> Standing {
+        match self.rests.contains_key(principal) {
+            true => Standing::Failing,
+            false => Standing::Good,
+        }
     }
 
     /// A call of `principal` failed.

@@ -153,6 +153,32 @@ async fn one_user_whose_refresh_fails_holds_up_no_other_renewal() {
 }
 
 #[tokio::test]
+async fn several_users_whose_refreshes_keep_failing_hold_up_no_other_renewal() {
+    let damoov = damoov().await;
+    let proxy = roomy(&damoov).start().await;
+    proxy.import(&damoov, 1..=16);
+    damoov.handle().expire(None);
+    let failing = 11..=16;
+    for number in failing.clone() {
+        let fails = Fault::new(On::Refresh, Action::status(500)).of(principal(number));
+        damoov.handle().add_fault(fails);
+    }
+    let callers: Vec<_> = failing.clone().map(|n| proxy.calling(n, SCORES)).collect();
+    eventually("each has failed", async || {
+        failing.clone().all(|number| calls(&damoov, number).1 >= 1)
+    })
+    .await;
+    // It looked like the host's failure, until this one was answered.
+    served(&proxy.get(1, SCORES).await, 1);
+    for caller in callers {
+        refused(&caller.await.unwrap(), 502, "auth_unreachable");
+    }
+    let started = Instant::now();
+    served(&proxy.get(2, SCORES).await, 2);
+    assert!(started.elapsed() < Duration::from_millis(500));
+}
+
+#[tokio::test]
 async fn several_users_in_a_row_whose_calls_fail_are_a_host_that_does() {
     let damoov = damoov().await;
     let proxy = roomy(&damoov).start().await;
