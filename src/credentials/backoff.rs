@@ -334,7 +334,9 @@ mod tests {
 
     /// Passes at once.
     fn pass(backoff: &Backoff) -> Permit<'_> {
-        let passed = backoff.pass(Standing::Good, || backoff.clock.now()).now_or_never();
+        let passed = backoff
+            .pass(Standing::Good, || backoff.clock.now())
+            .now_or_never();
         passed.expect("nothing is waited for").unwrap()
     }
 
@@ -372,10 +374,14 @@ mod tests {
             assert_eq!(rests_for(&backoff), SECOND * 100);
         }
         assert!(backoff.probe().is_none());
-        let impatient = backoff.pass(Standing::Good, || clock.now().plus(SECOND * 99)).await;
+        let impatient = backoff
+            .pass(Standing::Good, || clock.now().plus(SECOND * 99))
+            .await;
         assert_eq!(impatient.err(), Some(Resting));
         let before = clock.now();
-        let patient = backoff.pass(Standing::Good, || before.plus(SECOND * 101)).await;
+        let patient = backoff
+            .pass(Standing::Good, || before.plus(SECOND * 101))
+            .await;
         patient.unwrap().answered();
         assert!(clock.now().since(before) >= SECOND * 100);
     }
@@ -474,7 +480,11 @@ mod tests {
         pass(&backoff).failed(&who(0), Failure::Hosts(None));
         let patience = clock.now().plus(SECOND * 3);
         let calls = (0..5_000).map(|_| async {
-            backoff.pass(Standing::Good, || patience).await.unwrap().answered();
+            backoff
+                .pass(Standing::Good, || patience)
+                .await
+                .unwrap()
+                .answered();
             clock.now()
         });
         let calls = join_all(calls).await;
