@@ -306,6 +306,11 @@ impl Proxy {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// Returns once this run has logged this: a thread of its own writes the log.
+    pub async fn has_logged(&self, said: &str) {
+        eventually(said, async || self.log().contains(said)).await;
+    }
+
     /// Where callers are served.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -560,7 +560,7 @@ async fn a_host_that_offers_http_2_alone_is_a_502_that_says_so() {
         assert_eq!((answer.status(), &*answer.code()), (502, code), "{host}");
         let told = String::from_utf8_lossy(&answer.content);
         assert!(told.contains("does not speak HTTP/1.1"), "{told}");
-        assert!(proxy.log().contains("does not speak HTTP/1.1"), "{host}");
+        proxy.has_logged("does not speak HTTP/1.1").await;
     }
     accepting.abort();
     assert!(accepting.await.unwrap_err().is_cancelled());
@@ -582,8 +582,7 @@ async fn a_frame_of_http_2_is_a_502_that_says_so_at_once() {
         assert!(told.contains("does not speak HTTP/1.1"), "{told}");
         assert!(api.rest().await.is_empty());
     }
-    let log = scene.proxy.log();
-    assert!(log.contains("the host speaks HTTP/2"), "{log}");
+    scene.proxy.has_logged("the host speaks HTTP/2").await;
     scene.still_works().await;
 
     // Of the Auth endpoints, too.
@@ -607,5 +606,5 @@ async fn a_frame_of_http_2_is_a_502_that_says_so_at_once() {
     );
     let told = String::from_utf8_lossy(&answer.content);
     assert!(told.contains("speaks HTTP/2"), "{told}");
-    assert!(proxy.log().contains("the host speaks HTTP/2"));
+    proxy.has_logged("the host speaks HTTP/2").await;
 }

@@ -4,7 +4,7 @@ use damoov_proxy::principal::Principal;
 use damoov_proxy::simulator::ACCOUNT_EMAIL;
 
 use super::*;
-use crate::harness::{captured, eventually, principal};
+use crate::harness::{captured, principal};
 
 /// A proxy whose Auth endpoints the test plays, with a login for each of its users.
 async fn with_many_logins() -> (Simulator, Played, Proxy) {
@@ -128,7 +128,7 @@ async fn an_answer_with_tokens_that_cannot_be_read_is_told_once_and_counted() {
         assert_eq!(counted, refreshes as f64, "{reason}");
         assert_eq!(auth.heard(LOGIN), 0, "the pair stays");
         let lost = "cannot be read, and the tokens in it";
-        eventually("it is told", async || proxy.log().contains(lost)).await;
+        proxy.has_logged(lost).await;
         let log = proxy.log();
         let told = log.lines().filter(|line| line.contains(lost));
         let told: Vec<_> = told.collect();
@@ -177,7 +177,7 @@ async fn an_answer_that_names_nobody_is_believed_and_warned_of_once() {
         proxy.get(number, SCORES).await;
     }
     let warning = "names no user";
-    eventually("it is warned of", async || proxy.log().contains(warning)).await;
+    proxy.has_logged(warning).await;
     let log = proxy.log();
     let warned = log.lines().filter(|line| line.contains(warning));
     assert_eq!(warned.count(), 1, "{log}");
