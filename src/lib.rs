@@ -1,6 +1,6 @@
 //! damoov-proxy stands in front of the Damoov telematics APIs. A caller names a user by
 //! DeviceToken; the proxy attaches that user's token, notices the API's 401, refreshes the token,
-//! replays the request, and logs in again only where there is no usable RefreshToken.
+//! replays the request, and logs in again only if there is no usable RefreshToken.
 //!
 //! # The idea
 //!

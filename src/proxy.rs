@@ -418,7 +418,7 @@ impl Path {
         Ok(holder.map_or(Bearer::Foreign, Bearer::Ours))
     }
 
-    /// Sends the request once. Where the caller's content fails, that is the error.
+    /// Sends the request once. If the caller's content fails, that is the error.
     async fn send(
         &self,
         route: &Route,

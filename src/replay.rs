@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep};
 use crate::alarm::{Alarms, Lent};
 use memory::Loan;
 
-/// A caller that sends no content for so long is not waited for.
+/// A caller that sends no content for this long is not waited for.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Part of the configuration: `[renewal] replay_limit` and `replay_memory`.

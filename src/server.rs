@@ -65,7 +65,7 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Worker threads; at least 1.
     pub threads: usize,
-    /// A caller that takes nothing of what it is given for so long is not waited for.
+    /// A caller that takes nothing of what it is given for this long is not waited for.
     pub stall_timeout: Duration,
 }
 

@@ -423,7 +423,7 @@ pub trait Store: Send + Sync + 'static {
     /// How many principals hold a pair.
     async fn count(&self) -> Result<u64, Error>;
 
-    /// The guard called `name`; the default one where there is none.
+    /// The guard called `name`; the default one if there is none.
     async fn guard(&self, name: &str) -> Result<Guard, Error>;
 
     /// Writes `value` if the guard called `name` still has the version `expected`. Durable on

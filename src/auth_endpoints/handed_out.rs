@@ -119,7 +119,7 @@ impl HandedOut {
     ///
     /// # Errors
     ///
-    /// [`Error::TokenInvalid`] where it is one of ours that counts no longer.
+    /// [`Error::TokenInvalid`] if it is one of ours that counts no longer.
     pub async fn holder(&self, caller: &str, bearer: &str) -> Result<Option<Principal>, Error> {
         if !mint::is_ours(bearer) {
             return self.holder_of_real(bearer).await;
@@ -136,7 +136,7 @@ impl HandedOut {
     ///
     /// # Errors
     ///
-    /// [`Error::TokenInvalid`] where it is nobody's.
+    /// [`Error::TokenInvalid`] if it is nobody's.
     pub async fn renewable(
         &self,
         caller: &str,

@@ -17,7 +17,7 @@ use crate::signals::Signals;
 use crate::simulator::{self, Simulator};
 use crate::telemetry;
 
-/// The port of the documentation; any free one where it is taken.
+/// The port of the documentation; any free one if it is taken.
 const PORT: u16 = 8080;
 
 /// Serves until Ctrl-C or SIGTERM. Keeps its store in a temporary folder, which goes with it.

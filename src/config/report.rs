@@ -18,7 +18,7 @@ pub(super) struct Problem {
     pub(super) title: String,
     /// What would be valid.
     pub(super) label: String,
-    /// What to do, where there is something to say.
+    /// What to do, if there is something to say.
     pub(super) help: Option<String>,
 }
 

@@ -149,11 +149,11 @@ impl Credentials {
     }
 }
 
-/// After a background renewal was started, the next one of the same token waits so long.
+/// After a background renewal was started, the next one of the same token waits this long.
 const AHEAD_AGAIN: Duration = Duration::from_secs(60);
 /// A replay is answered within this time, or judges nothing.
 const TRIAL: Duration = Duration::from_secs(5);
-/// A principal whose replay got a 401 too is not renewed for 401s for so long.
+/// A principal whose replay got a 401 too is not renewed for 401s for this long.
 const SETTLED: Duration = Duration::from_secs(60);
 /// Settled principals remembered at most; beyond it the oldest are forgotten.
 const MOST_SETTLED: u64 = 100_000;

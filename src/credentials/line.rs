@@ -91,7 +91,7 @@ impl Appointment {
         self.at.plus(LATE)
     }
 
-    /// Where the slot is kept for a moment before the time that was told, or from then on.
+    /// From when: that of the slot, if it is before the time that was told, else from then on.
     fn start(self) -> Moment {
         self.from.min(self.at)
     }

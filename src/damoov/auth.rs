@@ -116,7 +116,7 @@ pub enum Unreadable {
     /// Its coding is unknown or damaged, or it is too long.
     #[error(transparent)]
     Content(#[from] content_coding::Unreadable),
-    /// Also where it is no envelope.
+    /// Also if it is no envelope.
     #[error("it is not the JSON that the API answers")]
     NotJson,
     /// Of two tokens of the same name nobody knows which one counts.

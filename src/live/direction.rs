@@ -92,7 +92,7 @@ impl Movement {
         self.0.set(Instant::now());
     }
 
-    /// Returns once nothing has moved for so long.
+    /// Returns once nothing has moved for as long as `silence`.
     pub(super) async fn ceased(&self, silence: Duration) {
         loop {
             let until = self.0.get() + silence;
@@ -278,7 +278,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         Ok(())
     }
 
-    /// Reads more. False where nothing follows.
+    /// Reads more. False if nothing follows.
     async fn fill(&mut self) -> io::Result<bool> {
         self.read.reserve(PIECE);
         let read = self.from.read_buf(&mut self.read).await?;

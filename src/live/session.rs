@@ -31,9 +31,9 @@ use crate::upstream::switch::{self, Switched};
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 /// Upstream answers that within this time, or what it says is passed on unread.
 const ANSWER: Duration = Duration::from_secs(10);
-/// The session ends when nothing has moved for so long; the API pings every 30 s.
+/// The session ends when nothing has moved for this long; the API pings every 30 s.
 const SILENCE: Duration = Duration::from_secs(90);
-/// Once one end says nothing more, the other one has so long to do likewise.
+/// Once one end says nothing more, the other one has this long to do likewise.
 const HALF_CLOSED: Duration = Duration::from_secs(10);
 /// How long saying goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);

@@ -33,7 +33,7 @@ impl Tally {
         }
     }
 
-    /// Counts a request that took so long. Routes are told apart by their `Arc`, for there is one
+    /// Counts a request that took this long. Routes are told apart by their `Arc`, for there is one
     /// for each.
     pub fn count(
         &self,

@@ -34,7 +34,7 @@ pub struct Names {
     pub instances: Vec<(Arc<str>, InstanceId)>,
 }
 
-/// The first segment of a path, where it is one that names a principal.
+/// The first segment of a path, if it is one that names a principal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefix<'a> {
     /// `/~<DeviceToken>/…`

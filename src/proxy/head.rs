@@ -190,7 +190,7 @@ fn check_authority(authority: &str, settings: &Settings) -> Result<(), Rejection
     require(served, Rejection::Misdirected)
 }
 
-/// The host of `host[:port]`, and whether it is an IP address; `None` where it is malformed, or
+/// The host of `host[:port]`, and whether it is an IP address; `None` if it is malformed, or
 /// where something precedes it.
 fn host_of(authority: &str) -> Option<(&str, bool)> {
     // The colons of an IPv6 address stand within brackets.

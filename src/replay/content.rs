@@ -33,7 +33,7 @@ pub struct View<C>(pub(super) Rc<RefCell<Recording<C>>>);
 /// Content kept in memory; gives the memory back when dropped.
 #[derive(Debug)]
 pub struct Kept {
-    /// All of it; `None` where there is none, or once it was given out.
+    /// All of it; `None` if there is none, or once it was given out.
     pub(super) content: Option<Bytes>,
     /// Whether the caller announced the length: a replay is framed like the first attempt.
     pub(super) sized: bool,
@@ -49,7 +49,7 @@ impl<C> Content<C> {
         }
     }
 
-    /// All of it, where it is in memory.
+    /// All of it, if it is in memory.
     pub fn whole(&self) -> Option<Bytes> {
         match self {
             Content::Kept(kept) => kept.content.clone(),

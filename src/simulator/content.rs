@@ -49,7 +49,7 @@ impl Received {
         }
     }
 
-    /// The content as JSON; null where it is none.
+    /// The content as JSON; null if it is none.
     pub(super) fn json(&self) -> Value {
         let content = self.content.as_deref().unwrap_or_default();
         serde_json::from_slice(content).unwrap_or_default()

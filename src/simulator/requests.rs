@@ -74,7 +74,7 @@ impl Requests {
         });
     }
 
-    /// The recorded requests in the order of their answers; of one test, where it is named.
+    /// The recorded requests in the order of their answers; of one test, if it is named.
     pub(super) fn list(&self, test_id: Option<&str>) -> Vec<Recorded> {
         let requests = self.0.lock().expect("no holder panics");
         requests

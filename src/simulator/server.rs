@@ -88,7 +88,7 @@ async fn connect(stream: TcpStream, peer: IpAddr, tls: Option<TlsAcceptor>, worl
     serve_http1(stream, peer, world).await;
 }
 
-/// Serves one connection; gives the stream back where it is to be reset.
+/// Serves one connection; gives the stream back if it is to be reset.
 async fn serve_http1<S>(stream: S, peer: IpAddr, world: Arc<World>) -> Option<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,

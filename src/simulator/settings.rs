@@ -174,7 +174,7 @@ pub struct Registration {
 /// When the answer to a registration carries credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RegistrationCredentials {
-    /// Where the request says `"CreateAccessToken": true`.
+    /// If the request says `"CreateAccessToken": true`.
     #[default]
     Asked,
     /// Always, as in older behaviour.

@@ -102,7 +102,7 @@ impl History {
         longer(&mut self.halved, halved.unwrap_or_default());
     }
 
-    /// Ends the block; false where there is none.
+    /// Ends the block; false if there is none.
     pub fn unblock(&mut self, now: Stamp) -> bool {
         let stood = !left(self.blocked.take(), now).is_zero();
         self.blocked = None;

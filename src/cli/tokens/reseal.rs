@@ -65,7 +65,7 @@ pub(super) async fn reseal(open: &OpenStore) -> Result<ExitCode, Failure> {
     })
 }
 
-/// The record of `entry` sealed with the current key; `None` where it is already, or there is none.
+/// The record of `entry` sealed with the current key; `None` if it is already, or if there is none.
 fn anew(open: &OpenStore, principal: &Principal, entry: &Entry) -> Option<Result<Resealed, ()>> {
     let key = open.ring.key_id();
     let record = entry.record.as_ref().filter(|record| record.key != key)?;

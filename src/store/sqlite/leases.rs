@@ -26,7 +26,7 @@ use crate::telemetry::episode::Episode;
 const CHECKPOINT_AFTER: u32 = 200;
 /// How often a process that holds leases looks whether it still has the right file open.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// For so long after the file was made anew no lease is given out: every process that holds some
+/// For this long after the file was made anew no lease is given out: every process that holds some
 /// has written them down by then.
 const SETTLES_IN: Duration = Duration::from_secs(1);
 
@@ -218,7 +218,7 @@ impl Leases {
         }
     }
 
-    /// Takes a lease of which there is no row, as of nearly every one; false where there is.
+    /// Takes a lease of which there is no row, as of nearly every one; false if there is one.
     fn insert(&self, principal: &Principal, until: i64) -> rusqlite::Result<bool> {
         let rows = self
             .db

@@ -18,7 +18,7 @@ use crate::telemetry::episode::Episode;
 
 /// How often it looks: a few calls of stat(2).
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// The log is emptied once nobody has written to it for so long. A log is worth little as a copy,
+/// The log is emptied once nobody has written to it for this long. A log is worth little as a copy,
 /// and one bad page of it loses all that was committed after that page.
 const QUIET: Duration = Duration::from_secs(1);
 

@@ -17,7 +17,7 @@ use super::outgoing::Outgoing;
 use super::{Connection, Half, Source, Wire};
 use crate::upstream::stream::Stream;
 
-/// An API that has answered and then takes nothing more of the request for so long does not want
+/// An API that has answered and then takes nothing more of the request for this long does not want
 /// the rest. Longer than a caller may pause.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
