@@ -404,8 +404,10 @@ mod tests {
     #[tokio::test]
     async fn nobody_gives_way_while_there_is_room_and_the_silent_ones_do_first() {
         let (address, _stage) = listening().await;
-        let mut used = connections(address, places::MOST - 1, ASKED, "degraded\":[]}").await;
+        let count = places::MOST - 1 - places::NEWEST;
+        let mut used = connections(address, count, ASKED, "degraded\":[]}").await;
         let mut silent = connections(address, 1, "", "").await;
+        used.extend(connections(address, places::NEWEST, ASKED, "degraded\":[]}").await);
         assert!(!is_closed(&mut silent[0]).await);
         exchange(address, PROBE).await;
         assert!(is_closed(&mut silent[0]).await);
@@ -413,6 +415,17 @@ mod tests {
             stream.write_all(ASKED.as_bytes()).await.unwrap();
             assert_eq!(stream.read_u8().await.unwrap(), b'H');
         }
+    }
+
+    #[tokio::test]
+    async fn a_probe_among_many_that_come_has_the_time_to_ask() {
+        let (address, _stage) = listening().await;
+        let answered = "degraded\":[]}";
+        let _idle = connections(address, places::MOST, ASKED, answered).await;
+        let mut probe = TcpStream::connect(address).await.unwrap();
+        let _others = connections(address, places::NEWEST - 1, ASKED, answered).await;
+        probe.write_all(ASKED.as_bytes()).await.unwrap();
+        assert_eq!(probe.read_u8().await.unwrap(), b'H');
     }
 
     #[tokio::test]

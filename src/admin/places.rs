@@ -9,6 +9,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// The most connections at a time.
 pub(super) const MOST: usize = 64;
+/// So many of the newest connections may not have had the time to say a head.
+pub(super) const NEWEST: usize = 16;
 
 /// What one connection does now. Clones are of the same connection.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +54,8 @@ impl Drop for Answering {
 
 impl Places {
     /// Serves one more connection. If all places are taken, the oldest connection that never had a
-    /// whole head is closed for it, else the oldest one that has none now, else the oldest one.
+    /// whole head and is none of the newest is closed for it, else the oldest one that has none now,
+    /// else the oldest one.
     pub(super) fn take(
         &mut self,
         place: Place,
@@ -60,7 +63,8 @@ impl Places {
     ) {
         if self.taken.len() >= MOST {
             let of = |state| self.taken.iter().position(|(place, _)| place.is(state));
-            let oldest = of(SILENT).or_else(|| of(ANSWERED)).unwrap_or(0);
+            let silent = of(SILENT).filter(|oldest| oldest + NEWEST < self.taken.len());
+            let oldest = silent.or_else(|| of(ANSWERED)).unwrap_or(0);
             self.taken.remove(oldest).1.abort();
         }
         let handle = self.tasks.spawn(conversation);
