@@ -64,8 +64,9 @@ fn http_date(text: &str, now: SystemTime) -> Option<Timestamp> {
         (None, [month, day, time, year]) => (date(year, month, day)?, time),
         _ => return None,
     };
-    let moment = DateTime::from_parts(date, clock_time(time)?);
-    Some(moment.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    let moment = DateTime::from_parts(date, clock_time(time)?).to_zoned(TimeZone::UTC);
+    // Only the last two days of the year 9999 are none.
+    Some(moment.map_or(Timestamp::MAX, |moment| moment.timestamp()))
 }
 
 fn date(year: &str, month: &str, day: &str) -> Option<Date> {
@@ -166,6 +167,12 @@ mod tests {
                 assert_eq!(wait, Some(expected), "{date} {after}");
             }
         }
+    }
+
+    #[test]
+    fn the_end_of_the_last_year_with_four_digits_is_a_date() {
+        let end = ("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(seconds(&[end], 0), Some(86_400));
     }
 
     #[test]
