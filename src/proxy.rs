@@ -10,10 +10,10 @@ mod understood;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderMap, HeaderValue};
@@ -431,27 +431,30 @@ impl Path {
         let within = proxy.response_timeout(route);
         let overdue = recorder.silent_for(within, now, &self.alarms);
         let host = &*route.host;
-        let sent = self.pool.send(host, request, content, now, overdue);
-        let received = match sent.await {
-            Ok(answer) if proxy.in_band_401 => match answer::may_hold_a_401(&answer) {
-                Some(coding) => {
-                    let mut received = Received::unread(answer);
-                    // It is usually there, and needs no timer.
-                    let looked = poll_fn(|cx| Poll::Ready(received.poll_look(coding, cx))).await;
-                    let looked = match looked {
-                        Poll::Ready(looked) => looked,
-                        Poll::Pending => Box::pin(received.look(coding, within)).await,
-                    };
-                    looked.map(|()| received)
-                }
-                None => Ok(Received::unread(answer)),
-            },
-            sent => sent.map(Received::unread),
-        };
-        received.map_err(|error| match recorder.failure() {
+        let failed = |error| match recorder.failure() {
             Some(failure) => Error::Content(failure),
             None => Error::Upstream(proxy.targets[host].failed(error)),
-        })
+        };
+        let sent = self.pool.send(host, request, content, now, overdue);
+        let answer = sent.await.map_err(failed)?;
+        let coding = match proxy.in_band_401 {
+            true => answer::may_hold_a_401(&answer),
+            false => None,
+        };
+        let mut received = Received::unread(answer);
+        let Some(coding) = coding else {
+            return Ok(received);
+        };
+        // The first piece is usually there, and needs neither a timer nor room in this future.
+        let mut nobody = Context::from_waker(Waker::noop());
+        match received.poll_look(coding, &mut nobody) {
+            Poll::Ready(looked) => looked.map_err(failed)?,
+            Poll::Pending => {
+                let looked = Box::pin(received.looked_into(coding, within)).await;
+                return looked.map_err(failed);
+            }
+        }
+        Ok(received)
     }
 
     /// A caller took nothing of its answer for `stall_timeout`.

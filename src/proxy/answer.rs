@@ -62,13 +62,18 @@ pub(super) struct InFlight(Gauge);
 
 enum Source {
     /// As it comes.
-    Api {
-        /// What was read of it to be looked into, and comes first.
-        begun: Option<Bytes>,
-        content: pool::Answer,
-    },
+    Api(pool::Answer),
+    /// The same, once its beginning was looked into, and did not hold all of it.
+    Begun(Box<Begun>),
     /// `None` once it was given out.
     Whole(Option<Bytes>),
+}
+
+/// Content of which some was read.
+struct Begun {
+    /// That comes first; `None` once it was given out.
+    beginning: Option<Bytes>,
+    rest: pool::Answer,
 }
 
 impl InFlight {
@@ -91,10 +96,7 @@ impl Received {
         Received {
             unauthorized: head.status == StatusCode::UNAUTHORIZED,
             head,
-            source: Source::Api {
-                begun: None,
-                content,
-            },
+            source: Source::Api(content),
             origin: Origin::Api,
             session: None,
         }
@@ -107,46 +109,63 @@ impl Received {
         coding: Option<Coding>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
-        let Source::Api { begun, content } = &mut self.source else {
+        let Source::Api(content) = &mut self.source else {
             return Poll::Ready(Ok(()));
         };
         let mut content = Pin::new(content);
         let first = std::task::ready!(content.as_mut().poll_frame(cx));
         let first = first.transpose().map_err(Error::Broken)?;
-        *begun = first.and_then(|frame| frame.into_data().ok());
-        while let Some(piece) = begun {
-            self.unauthorized = begins_with_401(coding, piece);
-            let is_enough = self.unauthorized || piece.len() >= BEGINNING;
-            if is_enough || content.is_end_stream() {
+        let Some(mut piece) = first.and_then(|frame| frame.into_data().ok()) else {
+            return Poll::Ready(Ok(()));
+        };
+        loop {
+            self.unauthorized = begins_with_401(coding, &piece);
+            if content.is_end_stream() {
+                self.source = Source::Whole(Some(piece));
                 break;
             }
-            // A piece that breaks is told of when it is asked for again.
-            let Poll::Ready(Some(Ok(more))) = content.as_mut().poll_frame(cx) else {
-                break;
+            let is_enough = self.unauthorized || piece.len() >= BEGINNING;
+            let more = match is_enough {
+                true => Poll::Pending,
+                false => content.as_mut().poll_frame(cx),
             };
-            let Ok(more) = more.into_data() else { break };
-            *begun = Some([&**piece, &*more].concat().into());
+            match more {
+                Poll::Ready(Some(Ok(more))) if more.is_data() => {
+                    let more = more.into_data().unwrap_or_default();
+                    piece = [&*piece, &*more].concat().into();
+                }
+                // A piece that breaks is told of when it is asked for again.
+                _ => {
+                    self.put_back(piece);
+                    break;
+                }
+            }
         }
         Poll::Ready(Ok(()))
     }
 
     /// Goes on to look, for at most `within`: what does not begin in time is passed on unread.
-    pub(super) async fn look(
-        &mut self,
+    pub(super) async fn looked_into(
+        mut self,
         coding: Option<Coding>,
         within: Duration,
-    ) -> Result<(), Error> {
+    ) -> Result<Received, Error> {
         let looking = std::future::poll_fn(|cx| self.poll_look(coding, cx));
         match tokio::time::timeout(within, looking).await {
-            Ok(looked) => looked,
-            Err(_) => Ok(()),
+            Ok(looked) => looked.map(|()| self),
+            Err(_) => Ok(self),
         }
     }
 
-    fn put_back(&mut self, piece: Bytes) {
-        if let Source::Api { begun, .. } = &mut self.source {
-            *begun = Some(piece).filter(|piece| !piece.is_empty());
-        }
+    /// What was read of the content comes first again.
+    fn put_back(&mut self, beginning: Bytes) {
+        let rest = match std::mem::replace(&mut self.source, Source::Whole(None)) {
+            Source::Api(rest) => rest,
+            Source::Begun(begun) => begun.rest,
+            Source::Whole(_) => return self.source = Source::Whole(Some(beginning)),
+        };
+        let beginning = Some(beginning).filter(|beginning| !beginning.is_empty());
+        self.source = Source::Begun(Box::new(Begun { beginning, rest }));
     }
 
     /// What became of a WebSocket handshake.
@@ -206,7 +225,7 @@ impl Received {
     ) -> Result<(Parts, Bytes), Error> {
         let content = match self.source {
             Source::Whole(content) => content.unwrap_or_default(),
-            source @ Source::Api { .. } => {
+            source @ (Source::Api(_) | Source::Begun(_)) => {
                 let collected = tokio::time::timeout(within, Limited::new(source, limit).collect());
                 let collected = collected.await.map_err(|_| Error::ResponseTimeout)?;
                 let broken =
@@ -228,7 +247,7 @@ impl Received {
     /// comes within this time and is no longer than can be understood. Else it goes on from where it
     /// was read to.
     pub(super) async fn gathered(mut self, within: Duration) -> Result<Received, Error> {
-        if let Source::Api { .. } = &self.source {
+        if let Source::Api(_) | Source::Begun(_) = &self.source {
             let mut read = BytesMut::new();
             let gathering = async {
                 while let Some(frame) = self.source.frame().await {
@@ -261,7 +280,7 @@ impl Received {
                     .ok()
                     .and_then(|content| Envelope::parse(&content)?.status)
             }
-            Source::Whole(_) | Source::Api { .. } => None,
+            Source::Whole(_) | Source::Api(_) | Source::Begun(_) => None,
         };
         inside.unwrap_or(self.head.status.as_u16())
     }
@@ -283,7 +302,7 @@ impl Received {
 
     /// The same answer, free of its connection; without content where that does not come whole.
     pub(super) async fn detached(mut self) -> Received {
-        if let source @ Source::Api { .. } = self.source {
+        if let source @ (Source::Api(_) | Source::Begun(_)) = self.source {
             let collected = Limited::new(source, DETACHED_LIMIT).collect();
             self.source = match tokio::time::timeout(DETACHED_TIME, collected).await {
                 Ok(Ok(whole)) => Source::Whole(Some(whole.to_bytes())),
@@ -324,8 +343,10 @@ impl Received {
 
 impl Content {
     fn new(mut source: Source, in_flight: Option<InFlight>) -> Content {
-        if let Source::Api { content, .. } = &mut source {
-            content.pass_on();
+        match &mut source {
+            Source::Api(content) => content.pass_on(),
+            Source::Begun(begun) => begun.rest.pass_on(),
+            Source::Whole(_) => {}
         }
         Content {
             source,
@@ -336,7 +357,8 @@ impl Content {
     /// Who is still in the exchange, if it did not end at once.
     pub(crate) fn stillness(&self) -> Option<&Rc<Stillness>> {
         match &self.source {
-            Source::Api { content, .. } => content.stillness(),
+            Source::Api(content) => content.stillness(),
+            Source::Begun(begun) => begun.rest.stillness(),
             Source::Whole(_) => None,
         }
     }
@@ -375,13 +397,19 @@ pub(super) fn may_hold_a_401<C: Body>(answer: &Response<C>) -> Option<Option<Cod
 
 /// Whether a media type is JSON, as it is or below another name (RFC 6839 §3.1).
 fn names_json(media_type: &[u8]) -> bool {
-    let end = media_type.iter().position(|byte| *byte == b';');
+    const USUAL: &[u8] = b"application/json";
+    if let Some(rest) = media_type.strip_prefix(USUAL)
+        && matches!(rest.first(), None | Some(b';'))
+    {
+        return true;
+    }
+    let end = memchr::memchr(b';', media_type);
     let essence = media_type[..end.unwrap_or(media_type.len())].trim_ascii();
     let ends_with = |suffix: &[u8]| {
         let start = essence.len().checked_sub(suffix.len());
         start.is_some_and(|start| essence[start..].eq_ignore_ascii_case(suffix))
     };
-    essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json")
+    essence.eq_ignore_ascii_case(USUAL) || ends_with(b"+json")
 }
 
 /// Whether content that begins with `piece` says 401 where the status does not.
@@ -405,9 +433,10 @@ impl Body for Source {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
-            Source::Api { begun, content } => match begun.take() {
-                Some(begun) => Poll::Ready(Some(Ok(Frame::data(begun)))),
-                None => Pin::new(content).poll_frame(cx),
+            Source::Api(content) => Pin::new(content).poll_frame(cx),
+            Source::Begun(begun) => match begun.beginning.take() {
+                Some(beginning) => Poll::Ready(Some(Ok(Frame::data(beginning)))),
+                None => Pin::new(&mut begun.rest).poll_frame(cx),
             },
             Source::Whole(content) => Poll::Ready(content.take().map(|c| Ok(Frame::data(c)))),
         }
@@ -415,7 +444,8 @@ impl Body for Source {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Source::Api { begun, content } => begun.is_none() && content.is_end_stream(),
+            Source::Api(content) => content.is_end_stream(),
+            Source::Begun(begun) => begun.beginning.is_none() && begun.rest.is_end_stream(),
             Source::Whole(content) => content.is_none(),
         }
     }
@@ -423,8 +453,9 @@ impl Body for Source {
     fn size_hint(&self) -> SizeHint {
         let known = |content: &Option<Bytes>| content.as_ref().map_or(0, |c| c.len() as u64);
         match self {
-            Source::Api { begun, content } => match content.size_hint().exact() {
-                Some(length) => SizeHint::with_exact(length + known(begun)),
+            Source::Api(content) => content.size_hint(),
+            Source::Begun(begun) => match begun.rest.size_hint().exact() {
+                Some(length) => SizeHint::with_exact(length + known(&begun.beginning)),
                 None => SizeHint::default(),
             },
             Source::Whole(content) => SizeHint::with_exact(known(content)),
