@@ -9,7 +9,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// The most connections at a time.
 pub(super) const MOST: usize = 64;
-/// So many of the newest connections may not have had the time to say a head.
+/// The newest connections, which are not asked to give way for want of a head: they may not have had the
+/// time to send one. In connections; below [`MOST`].
 pub(super) const NEWEST: usize = 16;
 
 /// What one connection does now. Clones are of the same connection.

@@ -1,3 +1,6 @@
+//! Orders of events, by hand and generated: who is dead, when the mass is believed, and what ends it.
+//! No store, no clock: every moment is given.
+
 use proptest::prelude::*;
 
 use super::*;
