@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn run_need_not_be_named_and_the_config_is_named_before_or_after_the_command() {
+    fn run_need_not_be_named_and_the_config_stands_before_or_after_it() {
         for arguments in [
             "--config a.toml",
             "run --config a.toml",

@@ -433,7 +433,7 @@ listen = "0.0.0.0:9091"
     }
 
     #[test]
-    fn relative_paths_are_relative_to_the_files_folder_and_an_id_may_come_from_elsewhere() {
+    fn relative_paths_start_at_the_files_folder_and_an_id_may_be_elsewhere() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("damoov-proxy.toml");
         let text = r#"

@@ -78,13 +78,13 @@
 //!   `promises::crowd::i1_…`, `promises::fleet::i1_…`
 //! - **I2** No hang-up cancels a renewal, nor loses what a registration brought.
 //!   `tokens::renewal_faults::a_caller_that_hangs_up_does_not_cancel_the_refresh`, `…_the_login`,
-//!   `auth_endpoints::registrations::a_caller_that_hangs_up_during_its_registration_…`
+//!   `auth_endpoints::registrations::a_caller_that_hangs_up_while_registering_…`
 //! - **I3** A token is durable before it is used.
 //!   `tokens::renewal_faults::a_new_token_is_used_only_once_it_is_durable`,
 //!   `promises::kills::i3_i10_…`
 //! - **I4** A rejected token is never sent again, except the newest one in the 60 s after a replay
 //!   got a 401 too; that 401 is passed on.
-//!   `tokens::damoov_misbehaves::an_api_that_always_answers_401_causes_one_refresh_a_minute_and_no_login`,
+//!   `tokens::damoov_misbehaves::an_api_that_always_says_401_costs_one_refresh_a_minute_and_no_login`,
 //!   `…::a_late_401_for_an_older_token_costs_no_auth_call`
 //! - **I5** At most one replay, byte for byte the same method, target, headers and content.
 //!   `replays::whatever_is_kept_is_replayed_byte_for_byte`

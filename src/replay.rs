@@ -412,7 +412,7 @@ mod tests {
     /// All ways in which the answer may come: after `read` of three pieces, with the caller having
     /// said all of them or not yet, below and above the limit.
     #[tokio::test]
-    async fn what_is_replayed_is_byte_for_byte_what_the_caller_sent_wherever_the_answer_came() {
+    async fn wherever_the_answer_came_the_replay_is_byte_for_byte_the_same() {
         for limit in [9, 8] {
             for read in 0..=4 {
                 for said_before in 0..=3 {
@@ -606,7 +606,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_counts_from_the_last_piece_and_not_while_the_caller_is_waited_for() {
+    async fn silence_counts_from_the_last_piece_but_not_waits_for_the_caller() {
         let (sender, source) = caller(SizeHint::default());
         let recorder = Recorder::new(source, &memory(10, 10));
         let mut view = recorder.view();

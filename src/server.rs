@@ -657,7 +657,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn draining_ends_answers_under_way_closes_idle_connections_and_accepts_nobody() {
+    async fn draining_ends_answers_closes_idle_connections_accepts_nobody() {
         let running = start(settings(tcp()));
         let (mut idle, mut busy) = (running.connect().await, running.connect().await);
         send(&mut idle, "/").await;
@@ -692,7 +692,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_101_the_session_has_the_connection_and_what_was_read_behind_the_request() {
+    async fn after_a_101_the_session_has_the_connection_and_what_was_read() {
         let running = start(settings(tcp()));
         let mut stream = switch(&running, b"GET / early").await;
         stream.write_all(b" late").await.unwrap();
@@ -760,7 +760,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_unix_socket_has_its_mode_replaces_a_stale_one_and_leaves_nothing_behind() {
+    async fn a_unix_socket_has_its_mode_replaces_a_stale_one_and_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("proxy.sock");
         let listener = || Listener::Unix {

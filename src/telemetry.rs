@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn crates_that_see_header_fields_say_nothing_below_info_whatever_is_asked_for() {
+    fn crates_that_see_header_fields_log_nothing_below_info() {
         for filter in [
             "trace",
             "hyper=trace,hyper_util::rt=trace,trace",

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_adopted_pair_replaces_what_was_there_but_not_what_came_since_it_was_expected() {
+    async fn an_adopted_pair_replaces_what_was_expected_but_nothing_newer() {
         let medium = Medium::new();
         let (one, other) = (medium.start(), medium.start());
         let expected = one.provider.expect_tokens().unwrap();

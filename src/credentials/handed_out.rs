@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_current_jwt_and_the_one_before_it_name_their_holder_and_no_other_does() {
+    async fn only_the_current_jwt_and_the_one_before_it_name_their_holder() {
         let medium = Medium::new();
         let (one, other) = (medium.start(), medium.start());
         for principal in [user(1), account()] {

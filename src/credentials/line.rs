@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_kept_for_who_came_back_before_from_whom_came_later_for_30_seconds() {
+    fn a_slot_is_kept_30_seconds_for_a_caller_that_came_before() {
         let mut line = Line::new(10);
         let early = line.enter(0, at(0), at(0));
         refused_all(&mut line, [1]);
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn made_up_users_without_end_take_no_more_room_and_push_out_nobody_who_is_in_time() {
+    fn endless_made_up_users_take_no_more_room_and_push_out_nobody() {
         let mut line = Line::new(1_000);
         refused_all(&mut line, 0..10);
         for key in 0..10 {

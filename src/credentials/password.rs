@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_password_is_that_of_the_named_instance_the_default_one_or_the_account() {
+    async fn the_password_is_the_named_instances_the_defaults_or_the_accounts() {
         let of = |principal, instance| {
             Ok(Wanted {
                 principal,
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_that_names_no_instance_opens_the_one_it_is_known_under_or_the_default() {
+    async fn a_user_without_an_instance_opens_its_known_one_or_the_default() {
         let process = Medium::new().start();
         let login = Login::User {
             user: device(1),

@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pieces_of_any_size_arrive_as_they_were_but_for_a_head_that_is_not_whole() {
+    async fn pieces_of_any_size_arrive_as_they_were_but_for_half_a_head() {
         let frames = b"\x81\x02ab\x82\x7e\0\x80".iter().copied();
         let frames: Vec<u8> = frames.chain([7; 128]).chain(*b"\x89\0").collect();
         for size in 1..frames.len() {
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_held_when_nobody_waits_any_more_passes_after_the_frame_under_way() {
+    async fn what_is_still_held_passes_after_the_frame_under_way() {
         let (mut down, mut near, mut far) = direction(Sender::Upstream);
         near.write_all(b"\x01\x01a\x89\x02p").await.unwrap();
         let text = tokio::time::timeout(MINUTE, down.next_text()).await;

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_null_or_empty_is_absent_and_one_that_is_no_string_is_nobodys() {
+    fn a_null_or_empty_token_is_absent_and_one_that_is_no_string_nobodys() {
         for (given, token) in [
             (json!({}), None),
             (json!({"access_token": null}), None),

@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_on_a_user_is_the_default_accounts_unless_path_or_bearer_name_somebody() {
+    fn a_call_on_a_user_is_the_default_accounts_unless_somebody_is_named() {
         let on = ("userdevicetoken", B);
         for fields in [&[on][..], &[on, ("devicetoken", A)]] {
             let named = principal(UserOrAdmin, "/x", fields);

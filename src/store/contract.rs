@@ -43,7 +43,7 @@ macro_rules! contract {
             every_note_is_remembered_and_a_commit_clears_those_about_the_old_pair
             a_rejected_login_ends_being_known
             where_a_user_was_registered_is_known_until_a_login_says_more
-            a_forgotten_principal_keeps_its_generation_and_no_flight_brings_the_pair_back
+            a_forgotten_principal_keeps_its_generation_and_stays_forgotten
             only_one_process_holds_a_lease_and_a_release_frees_it
             a_lease_comes_with_the_entry_that_stands_once_it_is_taken
             nobody_releases_the_lease_of_another
@@ -289,7 +289,7 @@ pub(crate) async fn where_a_user_was_registered_is_known_until_a_login_says_more
     assert_eq!(known(3).await, Some(elsewhere), "the pair's counts");
 }
 
-pub(crate) async fn a_forgotten_principal_keeps_its_generation_and_no_flight_brings_the_pair_back(
+pub(crate) async fn a_forgotten_principal_keeps_its_generation_and_stays_forgotten(
     medium: &impl Medium,
 ) {
     let (store, other) = (medium.open(run()), medium.open(run()));

@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn after_another_boot_the_wall_clock_counts_once_and_nothing_lies_in_the_future() {
+    fn after_a_reboot_the_wall_clock_counts_once_and_no_slot_is_in_the_future() {
         const YEAR: i64 = 365 * 86_400;
         let windows = windows(&[(1, 60)], 0);
         let before = || {

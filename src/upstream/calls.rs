@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_was_written_is_lost_with_its_connection_and_never_sent_again() {
+    async fn a_written_call_is_lost_with_its_connection_and_never_sent_again() {
         let (listener, authority) = listen().await;
         let calls = plain(authority);
         let (_, mut used) = tokio::join!(call(&calls), accept(&listener, OK));

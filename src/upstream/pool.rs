@@ -606,7 +606,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local")]
-    async fn an_answer_given_before_all_content_was_read_is_not_lost_when_the_host_closes() {
+    async fn an_early_answer_is_not_lost_when_the_host_closes() {
         let (listener, authority) = listen().await;
         // So that the content does not fit into the buffers.
         let socket = socket2::SockRef::from(&listener);

@@ -305,7 +305,7 @@ fn simulate_prints_where_it_listens_and_takes_faults_by_flag_and_by_http() {
 }
 
 #[tokio::test]
-async fn each_request_is_told_of_once_in_the_log_and_by_the_name_that_tokens_show_prints() {
+async fn each_request_is_logged_once_by_the_name_that_tokens_show_prints() {
     let damoov = damoov().await;
     let mut proxy = proxy(&damoov).start().await;
     proxy.get(1, SCORES).await;
@@ -347,7 +347,7 @@ async fn each_request_is_told_of_once_in_the_log_and_by_the_name_that_tokens_sho
 }
 
 #[tokio::test]
-async fn a_unix_socket_is_served_like_a_port_and_a_dead_processs_one_is_replaced() {
+async fn a_unix_socket_is_served_like_a_port_and_a_dead_one_is_replaced() {
     let damoov = damoov().await;
     let builder = proxy(&damoov);
     let socket = builder.folder().join("proxy.sock");

@@ -197,7 +197,7 @@ async fn a_slow_caller_is_replayed_whole() {
 }
 
 #[tokio::test]
-async fn an_early_401_stops_the_sending_and_what_is_still_to_come_is_replayed_whole() {
+async fn after_an_early_401_content_still_to_come_is_replayed_whole() {
     let damoov = damoov().await;
     let proxy = limited(&damoov).start().await;
     proxy.get(1, SCORES).await;
@@ -407,7 +407,7 @@ async fn a_registration_is_sent_once_whatever_comes_back() {
 }
 
 #[tokio::test]
-async fn on_a_route_that_never_replays_the_401_is_passed_on_and_the_next_request_is_good() {
+async fn without_replay_the_401_is_passed_on_and_the_next_request_is_good() {
     let damoov = damoov().await;
     let builder = proxy(&damoov).toml(
         "[[route]]\npath = \"/mobilesdk/stage/echo\"\nhost = \"mobilesdk.telematicssdk.com\"\n\

@@ -313,7 +313,7 @@ async fn what_an_answer_without_content_announces_is_nobodys_however_late() {
 }
 
 #[tokio::test]
-async fn a_reused_connection_that_died_is_replaced_once_where_nothing_can_happen_twice() {
+async fn a_dead_reused_connection_is_replaced_once_if_nothing_happens_twice() {
     let scene = Scene::new().await;
     let mut idle = scene.still_works().await;
     let mut caller = scene.calling("GET").await;

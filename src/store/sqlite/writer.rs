@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_of_a_group_that_fails_is_undone_alone_and_the_others_are_durable() {
+    async fn a_failed_write_of_a_group_is_undone_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
         let db = written(&path);

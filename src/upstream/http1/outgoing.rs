@@ -279,7 +279,7 @@ mod tests {
     const HEAD: &str = "/trips?a=1 HTTP/1.1\r\nhost: api.example\r\naccept: */*\r\n";
 
     #[tokio::test]
-    async fn content_of_known_length_is_announced_and_none_only_where_it_is_promised() {
+    async fn known_length_is_announced_and_no_content_only_if_promised() {
         for room in [1, 7, 4096] {
             let (sent, got) = written(Method::PUT, Full::from("abc"), room).await;
             sent.unwrap();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn content_of_another_length_than_announced_is_an_error_and_never_too_long() {
+    async fn content_of_another_length_is_an_error_and_is_never_too_long() {
         for announced in [2, 4] {
             let (sent, got) = written(Method::PUT, Liar("abc", announced), 4096).await;
             assert!(matches!(sent, Err(Broken::Content)));

@@ -214,7 +214,7 @@ async fn an_idle_connection_that_says_anything_is_not_quiet() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn an_idle_connection_is_not_taken_for_quiet_by_a_task_that_has_read_its_share() {
+async fn a_task_that_has_read_its_share_takes_no_idle_connection_for_quiet() {
     let (connection, mut far) = connected(ROOM);
     far.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
         .await

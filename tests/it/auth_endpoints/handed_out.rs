@@ -46,7 +46,7 @@ async fn a_handed_out_token_looks_like_the_real_one_and_is_swapped_for_it() {
 }
 
 #[tokio::test]
-async fn an_accounts_token_names_it_on_routes_that_want_an_admin_and_a_users_does_not() {
+async fn an_accounts_token_names_it_on_admin_routes_and_a_users_does_not() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;
     let admin = Tokens::of(&log_in_account(&proxy).await);
@@ -147,7 +147,7 @@ async fn forged_foreign_and_misused_tokens_are_invalid() {
 }
 
 #[tokio::test]
-async fn tokens_are_good_after_a_restart_and_on_every_process_with_the_store_and_its_key() {
+async fn tokens_are_good_after_a_restart_and_on_every_process_of_the_store() {
     let damoov = damoov().await;
     let mut first = proxy(&damoov).start().await;
     let tokens = Tokens::of(&log_in(&first, 1).await);
@@ -229,7 +229,7 @@ async fn an_access_token_is_good_for_a_day_past_its_end_and_renewable_after() {
 }
 
 #[tokio::test]
-async fn real_tokens_are_handed_out_where_configured_and_name_their_user_while_they_are_known() {
+async fn configured_real_tokens_name_their_user_while_they_are_known() {
     let damoov = damoov().await;
     let mut proxy = proxy(&damoov).set("hand_out", "real").start().await;
     let first = Tokens::of(&log_in(&proxy, 1).await);
@@ -289,7 +289,7 @@ async fn a_real_token_names_its_user_after_an_import_replaced_it() {
 }
 
 #[tokio::test]
-async fn whoever_refreshes_a_real_token_gets_another_one_because_damoov_may_have_refused_it() {
+async fn a_refresh_of_a_real_token_gives_another_in_case_damoov_refused_it() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).set("hand_out", "real").start().await;
     let first = Tokens::of(&log_in(&proxy, 1).await);

@@ -85,8 +85,7 @@ async fn whatever_the_answer_to_a_registration_looks_like_no_real_token_passes()
 }
 
 #[tokio::test]
-async fn a_registration_is_understood_with_a_201_without_tokens_and_when_only_its_jwt_names_the_user()
- {
+async fn a_registration_may_be_201_without_tokens_or_named_by_its_jwt_alone() {
     let claims = format!(r#"{{"DeviceToken":"{}","iat":0,"exp":9000}}"#, user(2));
     let jwt = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
     let tokens = format!(r#""AccessToken":{{"Token":"{jwt}"}},"RefreshToken":"real""#);
@@ -139,7 +138,7 @@ async fn of_two_bearers_neither_counts() {
 }
 
 #[tokio::test]
-async fn odd_content_is_refused_and_the_next_login_on_the_connection_is_answered() {
+async fn odd_content_is_refused_and_the_connections_next_login_answered() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;
     let mut caller = Wire::to(&proxy).await;

@@ -71,7 +71,7 @@ async fn two_hundred_services_that_log_the_same_user_in_cost_one_login_ever() {
 }
 
 #[tokio::test]
-async fn a_refresh_is_answered_with_newer_tokens_and_costs_nothing_while_the_real_one_is_fresh() {
+async fn a_refresh_gives_newer_tokens_and_is_free_while_the_real_one_is_fresh() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;
     let first = Tokens::of(&log_in(&proxy, 1).await);
@@ -123,7 +123,7 @@ async fn a_login_that_damoov_rejects_is_403_so_that_nobody_tries_again_at_once()
 const OTHER_INSTANCE: &str = "22222222-2222-4222-8222-222222222222";
 
 #[tokio::test]
-async fn a_login_for_nobody_configured_is_403_or_goes_to_damoov_within_the_budget() {
+async fn a_login_for_nobody_configured_is_403_or_forwarded_within_budget() {
     let damoov = damoov_with(|settings| {
         settings.instances.push(Instance {
             id: InstanceId::parse(OTHER_INSTANCE).unwrap(),
@@ -160,7 +160,7 @@ async fn a_login_for_nobody_configured_is_403_or_goes_to_damoov_within_the_budge
 }
 
 #[tokio::test]
-async fn a_refresh_of_a_real_pair_of_ours_is_not_forwarded_because_it_would_end_ours() {
+async fn a_refresh_of_a_real_pair_of_ours_is_not_forwarded() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov)
         .set("forward_unknown_logins", "true")

@@ -21,7 +21,7 @@ async fn register(proxy: &Proxy, number: usize, asks: bool) -> Answer {
 }
 
 #[tokio::test]
-async fn a_registrations_tokens_are_kept_and_replaced_whatever_its_answer_looks_like() {
+async fn a_registrations_tokens_are_kept_and_replaced_whatever_the_answer() {
     for shape in [RegistrationShape::Enveloped, RegistrationShape::Bare] {
         for credentials in [
             RegistrationCredentials::Asked,
@@ -91,7 +91,7 @@ async fn register_and_hang_up(damoov: &Simulator, proxy: &Proxy) {
 }
 
 #[tokio::test]
-async fn a_caller_that_hangs_up_during_its_registration_leaves_the_tokens_behind() {
+async fn a_caller_that_hangs_up_while_registering_leaves_the_tokens_behind() {
     let damoov = damoov_with(|_| {}).await;
     let proxy = proxy(&damoov).start().await;
     register_and_hang_up(&damoov, &proxy).await;
@@ -181,7 +181,7 @@ async fn a_registration_is_sent_once_whatever_comes_back() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_is_not_passed_on_because_real_tokens_may_stand_in_it() {
+async fn an_unreadable_answer_is_not_passed_on_as_it_may_hold_real_tokens() {
     for garbage in [Garbage::CutJson, Garbage::Html, Garbage::Huge] {
         let damoov = damoov_with(|_| {}).await;
         let proxy = proxy(&damoov).start().await;

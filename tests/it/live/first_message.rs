@@ -263,7 +263,7 @@ async fn an_account_is_named_by_its_prefix() {
 }
 
 #[tokio::test]
-async fn a_strangers_token_is_replaced_where_somebody_is_named_and_refused_where_nobody_is() {
+async fn a_strangers_token_is_replaced_if_somebody_is_named_else_refused() {
     let scene = Scene::new().await;
     let foreign = json!({"type": "authenticate", "access_token": "a.b.c"});
     let mut named = scene.session().await;

@@ -159,7 +159,7 @@ async fn a_second_401_to_the_handshake_is_the_answer() {
 }
 
 #[tokio::test]
-async fn a_strangers_token_in_the_query_is_replaced_where_somebody_is_named_and_else_refused() {
+async fn a_strangers_query_token_is_replaced_for_a_named_user_else_refused() {
     let scene = Scene::new().await;
     let target = format!("{LIVE}?token=a.b.c&token");
     let (status, code) = scene.refused(&target, &[]).await;
@@ -224,7 +224,7 @@ async fn websocket_is_served_on_one_route_alone() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_cannot_be_reached_or_does_not_switch_gives_an_ordinary_answer() {
+async fn an_upstream_that_fails_or_does_not_switch_gives_an_ordinary_answer() {
     let damoov = crate::harness::damoov().await;
     let upstream = Upstream::listen().await;
     let proxy = in_front_of(&upstream, &damoov).await;

@@ -73,7 +73,7 @@ async fn not_a_byte_is_touched_not_even_of_what_is_no_frame() {
 }
 
 #[tokio::test]
-async fn a_half_that_is_closed_is_closed_at_the_other_end_and_the_other_half_goes_on() {
+async fn a_closed_half_is_closed_at_the_other_end_and_the_other_goes_on() {
     let damoov = crate::harness::damoov().await;
     let (_proxy, mut caller, mut api) = bytes(&damoov).await;
     caller.write(b"\x82\x81\0\0\0\0x").await;

@@ -62,7 +62,7 @@ async fn a_host_that_cannot_be_reached_is_told_once_with_its_cause_and_its_end()
 }
 
 #[tokio::test]
-async fn a_certificate_and_a_name_are_told_from_each_other_and_each_time_at_debug() {
+async fn certificate_and_name_failures_are_apart_and_each_is_at_debug() {
     let (secured, _) = with_tls("127.0.0.1").await;
     let untrusted = secured.base_url();
     let damoov = damoov().await;

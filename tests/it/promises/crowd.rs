@@ -17,7 +17,7 @@ use crate::harness::{
 const CALLERS: usize = 10_000;
 
 #[tokio::test]
-async fn i1_ten_thousand_callers_of_one_expired_principal_cost_one_refresh_and_no_login() {
+async fn i1_ten_thousand_callers_of_an_expired_user_cost_one_refresh_no_login() {
     let _turn = heavy().await;
     allow_many_descriptors();
     let damoov = damoov().await;
@@ -83,7 +83,7 @@ struct Tally {
 }
 
 #[tokio::test]
-async fn i6_a_thousand_principals_in_trouble_are_never_mixed_up_and_keep_to_the_budget() {
+async fn i6_a_thousand_users_in_trouble_never_mix_and_keep_to_the_budget() {
     let _turn = heavy().await;
     allow_many_descriptors();
     let damoov = damoov_with(|settings| {

@@ -18,7 +18,7 @@ async fn assert_served(proxy: &Proxy, users: std::ops::Range<usize>) {
 }
 
 #[tokio::test]
-async fn a_thousand_pairs_imported_before_the_start_are_served_without_one_login() {
+async fn a_thousand_pairs_imported_before_the_start_cost_no_login() {
     let damoov = damoov().await;
     let builder = proxy(&damoov);
     let store = builder.store();
@@ -34,7 +34,7 @@ async fn a_thousand_pairs_imported_before_the_start_are_served_without_one_login
 }
 
 #[tokio::test]
-async fn a_thousand_pairs_imported_beside_a_running_proxy_are_served_without_one_login() {
+async fn a_thousand_pairs_imported_beside_a_running_proxy_cost_no_login() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;
     proxy.import(&damoov, 0..USERS);

@@ -19,12 +19,12 @@ const CALLERS: usize = 2;
 const WITHIN: Duration = Duration::from_millis(150);
 
 #[tokio::test]
-async fn i3_i10_kill_9_under_load_costs_no_login_where_the_api_has_a_grace_period() {
+async fn i3_i10_kill_9_under_load_costs_no_login_in_a_grace_period() {
     kill_again_and_again(Duration::from_secs(3600), rounds(100, 300)).await;
 }
 
 #[tokio::test]
-async fn i3_i10_kill_9_under_load_costs_at_most_the_refreshes_and_logins_in_flight() {
+async fn i3_i10_kill_9_under_load_costs_at_most_what_is_in_flight() {
     kill_again_and_again(Duration::ZERO, rounds(100, 300)).await;
 }
 

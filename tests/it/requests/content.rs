@@ -24,7 +24,7 @@ async fn content_behind_an_early_answer_is_swallowed_up_to_64_kib() {
 }
 
 #[tokio::test]
-async fn behind_more_content_the_connection_ends_and_none_of_it_is_read_as_a_request() {
+async fn behind_more_content_the_connection_ends_and_no_request_is_read() {
     let scene = Scene::new().await;
     for length in [200_000, 5_000_000] {
         let mut wire = Wire::to(&scene.proxy).await;

@@ -58,7 +58,7 @@ async fn a_transfer_encoding_other_than_chunked_once_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn beside_a_transfer_encoding_no_content_length_counts_and_the_connection_ends() {
+async fn beside_transfer_encoding_no_length_counts_and_the_connection_ends() {
     let scene = Scene::new().await;
     for fields in [
         "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n",
@@ -138,7 +138,7 @@ async fn a_request_cut_in_its_content_is_aborted_upstream_too() {
 }
 
 #[tokio::test]
-async fn sized_and_chunked_content_of_good_requests_follows_each_other_on_one_connection() {
+async fn sized_and_chunked_content_follow_each_other_on_one_connection() {
     let scene = Scene::new().await;
     let mut wire = Wire::to(&scene.proxy).await;
     let sized = request("POST", ECHO, "Content-Length: 3\r\n") + "abc";

@@ -82,7 +82,7 @@ async fn trailers_are_dropped() {
 }
 
 #[tokio::test]
-async fn on_passthrough_routes_the_callers_authorization_passes_and_nothing_else_of_it() {
+async fn on_passthrough_routes_the_callers_authorization_passes_alone() {
     let scene = Scene::with(|proxy| {
         proxy.toml(
             "[[route]]\npath = \"/pass\"\nhost = \"api.telematicssdk.com\"\n\

@@ -80,7 +80,7 @@ async fn every_spelling_of_a_device_token_means_the_same_user() {
 }
 
 #[tokio::test]
-async fn two_names_for_different_principals_are_a_conflict_and_nothing_is_looked_up() {
+async fn names_of_two_principals_are_a_conflict_and_nothing_is_looked_up() {
     let scene = Scene::new().await;
     let other = user(2);
     for (path, fields) in [

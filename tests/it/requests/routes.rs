@@ -40,7 +40,7 @@ async fn an_upgrade_to_websocket_is_refused_and_another_is_ignored() {
 }
 
 #[tokio::test]
-async fn a_caller_that_waits_for_100_gets_it_once_the_head_has_passed_the_checks() {
+async fn a_caller_that_waits_for_100_gets_it_after_the_heads_checks() {
     let scene = Scene::new().await;
     let expecting = "Expect: 100-continue\r\nContent-Length: 3\r\n";
     let mut wire = Wire::to(&scene.proxy).await;

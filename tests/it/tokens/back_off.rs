@@ -53,7 +53,7 @@ async fn remaining(proxy: &Proxy) -> f64 {
 }
 
 #[tokio::test]
-async fn a_login_that_was_not_sent_costs_no_slot_and_goes_out_once_the_host_is_back() {
+async fn an_unsent_login_costs_no_slot_and_goes_out_when_the_host_is_back() {
     let damoov = damoov().await;
     let host = refusing();
     let one = proxy(&damoov).redirect("user.telematicssdk.com", &format!("http://{host}"));
@@ -83,7 +83,7 @@ async fn a_login_that_was_not_sent_costs_no_slot_and_goes_out_once_the_host_is_b
 }
 
 #[tokio::test]
-async fn a_login_that_was_sent_and_brought_nothing_is_sent_once_and_costs_its_slot() {
+async fn a_sent_login_that_brought_nothing_costs_its_slot_and_is_not_resent() {
     let damoov = fast_damoov(60).await;
     let proxy = fast(&damoov, 60)
         .set("renewal.timeout", "30s")
@@ -259,7 +259,7 @@ async fn a_503_and_a_429_to_a_refresh_say_how_long_the_host_is_left_alone() {
 }
 
 #[tokio::test]
-async fn waiters_whose_patience_ends_before_the_host_may_be_called_are_told_why_at_once() {
+async fn waiters_that_cannot_outwait_a_back_off_are_told_why_at_once() {
     let damoov = damoov().await;
     let proxy = roomy(&damoov).set("renewal.wait", "5s").start().await;
     log_in(&damoov, &proxy, [1, 2]).await;
@@ -274,7 +274,7 @@ async fn waiters_whose_patience_ends_before_the_host_may_be_called_are_told_why_
 }
 
 #[tokio::test]
-async fn after_a_back_off_one_renewal_goes_first_and_the_others_follow_at_a_pace() {
+async fn after_a_back_off_one_renewal_goes_first_and_others_at_a_pace() {
     let _turn = heavy().await;
     let damoov = damoov().await;
     let users = 300;

@@ -142,7 +142,7 @@ async fn users_never_seen_that_are_rejected_hold_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn three_rejected_logins_of_known_users_hold_back_the_instance_but_not_its_refreshes() {
+async fn three_rejected_logins_of_known_users_hold_back_only_logins() {
     let damoov = damoov().await;
     let mut proxy = roomy(&damoov).start().await;
     log_in(&damoov, &proxy, 1..=5).await;

@@ -127,7 +127,7 @@ async fn no_expires_in_makes_a_renewal_loop() {
 }
 
 #[tokio::test]
-async fn an_api_that_always_answers_401_causes_one_refresh_a_minute_and_no_login() {
+async fn an_api_that_always_says_401_costs_one_refresh_a_minute_and_no_login() {
     let damoov = damoov().await;
     let proxy = roomy(&damoov).start().await;
     log_in(&damoov, &proxy, [1, 2]).await;

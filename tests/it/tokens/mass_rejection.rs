@@ -93,7 +93,7 @@ async fn processes_on_one_store_lose_four_logins_and_probe_together() {
 }
 
 #[tokio::test]
-async fn a_suspension_ends_with_the_next_probe_although_the_host_failed_for_long() {
+async fn a_suspension_ends_with_the_next_probe_after_a_long_failure() {
     let damoov = fast_damoov(5).await;
     let one = fast(&damoov, 5).start().await;
     let other = fast(&damoov, 5).start_on(one.store()).await;

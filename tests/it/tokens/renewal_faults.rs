@@ -83,7 +83,7 @@ async fn a_kill_after_the_refresh_was_processed_costs_one_login() {
 }
 
 #[tokio::test]
-async fn a_kill_after_the_refresh_was_processed_costs_no_login_where_it_may_be_sent_again() {
+async fn a_kill_after_the_refresh_costs_no_login_if_it_may_be_sent_again() {
     let damoov = forgiving().await;
     let mut proxy = roomy(&damoov).start().await;
     log_in(&damoov, &proxy, [1]).await;
@@ -117,7 +117,7 @@ async fn a_kill_before_the_commit_costs_one_login() {
 }
 
 #[tokio::test]
-async fn a_kill_before_the_commit_costs_no_login_where_a_refresh_may_be_sent_again() {
+async fn a_kill_before_the_commit_costs_no_login_if_refreshes_may_repeat() {
     let damoov = forgiving().await;
     let mut proxy = roomy(&damoov).start().await;
     log_in(&damoov, &proxy, [1]).await;

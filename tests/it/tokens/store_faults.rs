@@ -245,7 +245,7 @@ async fn a_damaged_record_costs_that_user_one_login_and_is_counted() {
 }
 
 #[tokio::test]
-async fn a_record_whose_columns_are_damaged_holds_up_nobody_else_and_can_be_forgotten() {
+async fn a_damaged_record_holds_up_nobody_else_and_can_be_forgotten() {
     let damoov = damoov().await;
     let mut proxy = roomy(&damoov).start().await;
     log_in(&damoov, &proxy, [1, 2]).await;

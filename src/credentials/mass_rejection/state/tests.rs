@@ -74,7 +74,7 @@ fn any_refresh_that_succeeds_resets_the_count_and_ends_a_suspension() {
 }
 
 #[test]
-fn once_a_newer_pair_refreshed_older_ones_are_not_counted_but_have_to_be_confirmed() {
+fn after_a_newer_pairs_refresh_older_ones_are_confirmed_not_counted() {
     let mut state = proved();
     assert!(!state.is_suspended());
     for number in 5..50 {
@@ -94,7 +94,7 @@ fn once_a_newer_pair_refreshed_older_ones_are_not_counted_but_have_to_be_confirm
 }
 
 #[test]
-fn a_few_rejections_prove_nothing_about_age_and_a_proof_does_not_last_for_ever() {
+fn a_few_rejections_prove_nothing_about_age_and_a_proof_expires() {
     let mut state = State::default();
     rejected(&mut state, 1, 1);
     state.refreshed(&who(60), received(60), &at(100));
