@@ -1,4 +1,7 @@
-//! The API's dialect as pure data: bodies, answers, paths, claims (damoov-api.md). No I/O.
+//! The API's dialect as pure data: bodies, answers, paths, claims. No I/O. What is known of the API,
+//! with its sources, is the page below, which the rest of the code cites as damoov/API.md.
+#![doc = ""]
+#![doc = include_str!("damoov/API.md")]
 
 pub mod auth;
 pub mod auth_requests;

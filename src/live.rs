@@ -1,6 +1,6 @@
-//! Live tracking: WebSocket on the one route that has it (damoov-api.md, "Live tracking over
-//! WebSocket"). [`Live::open`] shakes hands with upstream, with the credentials of the one who is named
-//! so far; the [`Session`] that comes of it gives the caller's first message a token, and passes
+//! Live tracking: WebSocket on the one route that has it (damoov/API.md, "Live tracking").
+//! [`Live::open`] shakes hands with upstream, with the credentials of the one who is named so
+//! far; the [`Session`] that comes of it gives the caller's first message a token, and passes
 //! everything else on as it is.
 
 mod direction;

@@ -17,7 +17,7 @@ use uuid::Uuid;
 #[error("not a UUID of 32 hex digits, with or without dashes")]
 pub struct NotAUuid;
 
-/// Accepts what damoov-api.md calls "with or without dashes, any case", and neither braces nor
+/// Accepts what damoov/API.md calls "with or without dashes, in any case", and neither braces nor
 /// `urn:uuid:`, which the `uuid` crate would take.
 fn parse_uuid(text: &str) -> Result<Uuid, NotAUuid> {
     match text.len() {
@@ -26,7 +26,7 @@ fn parse_uuid(text: &str) -> Result<Uuid, NotAUuid> {
     }
 }
 
-/// The permanent identifier of one app user (damoov-api.md, "Words").
+/// The permanent identifier of one app user (damoov/API.md, "Terms").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceToken(Uuid);
 
@@ -44,7 +44,7 @@ impl fmt::Display for DeviceToken {
     }
 }
 
-/// The group a user is registered in (damoov-api.md, "Words").
+/// The group a user is registered in (damoov/API.md, "Terms").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(Uuid);
 

@@ -66,7 +66,7 @@ pub enum NotImported {
 const SHORTEST: Duration = Duration::from_secs(30);
 /// The longest lifetime that is believed.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Assumed where neither `ExpiresIn` nor the claims say (damoov-api.md, "Lifetimes").
+/// Assumed where neither `ExpiresIn` nor the claims say (damoov/API.md, "Lifetimes").
 const UNSTATED: Duration = Duration::from_secs(43_200);
 
 /// The kind of sealed record, part of what the seal binds.

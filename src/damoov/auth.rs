@@ -1,5 +1,5 @@
 //! The Auth endpoints: what is sent to log in and to refresh, and what an answer means
-//! (damoov-api.md, "Login", "Refresh"). Pure.
+//! (damoov/API.md, "Login", "Refresh"). Pure.
 
 use std::time::Duration;
 
@@ -142,7 +142,7 @@ pub struct Grant {
     pub expires_in_form: ExpiresInForm,
 }
 
-/// How the API writes `ExpiresIn`; both were seen (damoov-api.md, "Envelope").
+/// How the API writes `ExpiresIn`; both were seen (damoov/API.md, "Envelope").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExpiresInForm {
     /// `86400`; also where there was none to go by.

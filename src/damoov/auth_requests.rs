@@ -1,5 +1,5 @@
 //! The Auth endpoints seen from the other side: what clients send to log in and to refresh, and
-//! what they are answered (damoov-api.md, "Login" and "Refresh"). Pure.
+//! what they are answered (damoov/API.md, "Login" and "Refresh"). Pure.
 
 use http::StatusCode;
 use serde::Serialize;

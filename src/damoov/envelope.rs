@@ -1,5 +1,5 @@
 //! The envelope that every answer of the API has: `{"Result": …, "Status": …, "Title": …,
-//! "Errors": […]}`, on one host in lower case (damoov-api.md, "Envelope"). Pure.
+//! "Errors": […]}`, on one host in lower case (damoov/API.md, "Envelope"). Pure.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};

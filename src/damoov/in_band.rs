@@ -1,4 +1,4 @@
-//! A 401 inside a success, told from the beginning of the answer alone (damoov-api.md, "Envelope").
+//! A 401 inside a success, told from the beginning of the answer alone (damoov/API.md, "Envelope").
 //! Pure, and cheap: each JSON answer that passes is asked.
 
 use std::sync::LazyLock;

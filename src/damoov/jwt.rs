@@ -1,5 +1,5 @@
 //! Reading the claims of a JWT. The signing key is not public, so claims can be read but not
-//! verified (damoov-api.md, "What is in a JWT"). Pure.
+//! verified (damoov/API.md, "Claims of a JWT"). Pure.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,5 +1,5 @@
 //! Calls that change who a user is: registration, move to another instance, deletion
-//! (damoov-api.md, "Registration" and "Hosts and what they ask for"). Pure.
+//! (damoov/API.md, "Registration" and "Hosts and credentials"). Pure.
 
 use http::Method;
 use serde_json::{Map, Value};

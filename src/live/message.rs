@@ -1,4 +1,4 @@
-//! The two messages that a session understands (damoov-api.md, "Live tracking over WebSocket"): the
+//! The two messages that a session understands (damoov/API.md, "Live tracking"): the
 //! caller's `authenticate`, and what upstream answers it. Pure.
 
 use std::borrow::Cow;

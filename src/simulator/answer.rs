@@ -26,7 +26,7 @@ pub(super) enum Cut {
     Close,
 }
 
-/// How the API spells the envelope's names (damoov-api.md, "Hosts and what they ask for").
+/// How the API spells the envelope's names (damoov/API.md, "Hosts and credentials").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Names {
     /// `Result`, `Status`: everywhere but there.

@@ -1,4 +1,4 @@
-//! The data endpoints of every host in damoov-api.md's table: which credential each wants, what
+//! The data endpoints of every host in damoov/API.md's table: which credential each wants, what
 //! else can be wrong, and whose token came.
 
 use http::request::Parts;

@@ -1,5 +1,5 @@
 //! The Auth endpoints and the registration: what is understood, who is let in, what is answered
-//! (damoov-api.md, "Login", "Refresh", "Registration").
+//! (damoov/API.md, "Login", "Refresh", "Registration").
 
 use std::net::IpAddr;
 use std::time::Duration;

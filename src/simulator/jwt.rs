@@ -1,5 +1,5 @@
 //! Access tokens that look like the API's: RS256 in shape, about 1 kB, with the claims of
-//! damoov-api.md ("What is in a JWT"). The signature is noise; tokens are looked up, not verified.
+//! damoov/API.md ("Claims of a JWT"). The signature is noise; tokens are looked up, not verified.
 
 use crate::clock::Timestamp;
 use crate::principal::{InstanceId, Principal};

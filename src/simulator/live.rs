@@ -1,4 +1,4 @@
-//! Live tracking over WebSocket (damoov-api.md): the handshake, the first message with its token,
+//! Live tracking over WebSocket (damoov/API.md): the handshake, the first message with its token,
 //! and the stream that follows. Also what tests send through it: echoes and floods.
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! The limit that makes a login scarce: some calls per client address, then a long block
-//! (damoov-api.md, "Login").
+//! (damoov/API.md, "Login").
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;

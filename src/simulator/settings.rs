@@ -1,4 +1,4 @@
-//! What a simulated Damoov can be told; the defaults are those of damoov-api.md.
+//! What a simulated Damoov can be told; the defaults are those of damoov/API.md.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The facts of damoov-api.md and every fault, over real sockets. [`client`] is what calls.
+//! The facts of damoov/API.md and every fault, over real sockets. [`client`] is what calls.
 
 mod calls;
 mod client;

@@ -1,13 +1,13 @@
-//! The routes that are built in (damoov-api.md, "Hosts and what they ask for"). Data.
+//! The routes that are built in (damoov/API.md, "Hosts and credentials"). Data.
 
 use http::Method;
 
 use super::{Credential, Replay, Route};
 
-/// The one route that may switch to WebSocket (damoov-api.md, "Live tracking over WebSocket").
+/// The one route that may switch to WebSocket (damoov/API.md, "Live tracking").
 pub(super) const LIVE: &str = "/realtime/api/v1/ws/realtime$";
 
-/// The table of damoov-api.md, "Hosts and what they ask for".
+/// The table of damoov/API.md, "Hosts and credentials".
 pub(super) fn built_in() -> impl Iterator<Item = Route> {
     use Credential::{Admin, Answer, Instance, User, UserOrAdmin};
     const ACCOUNTS: &str = "accounts.telematicssdk.com";

@@ -1,4 +1,4 @@
-//! Login, refresh and registration (damoov-api.md).
+//! Login, refresh and registration (damoov/API.md).
 
 use super::*;
 
