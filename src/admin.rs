@@ -30,8 +30,8 @@ use self::readiness::{Readiness, Report};
 use self::unread::Unread;
 
 use crate::error::Error;
+use crate::head;
 use crate::metrics::{Format, Metrics};
-use crate::proxy::head;
 use crate::server::Stage;
 use crate::telemetry;
 use crate::telemetry::episode::{Chain, Episode};

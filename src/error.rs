@@ -12,8 +12,8 @@ use crate::content_coding;
 use crate::credentials;
 use crate::damoov::envelope;
 use crate::damoov::routes::Suggestion;
-use crate::principal::naming;
-use crate::proxy::head::Rejection;
+use crate::head::Rejection;
+use crate::naming;
 use crate::replay;
 use crate::upstream;
 

@@ -38,17 +38,20 @@
 //! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
 //! | [`auth_endpoints`] | logins and refreshes answered, registrations kept; `handed_out`: tokens of our own | hold state of its own, send anything |
 //! | [`peer`] | who is at the other end of a connection: an address or a uid | |
-//! | [`principal`] | whose credentials; `principal::naming`: what a request head names | see tokens |
+//! | [`principal`] | whose credentials | see tokens |
+//! | [`naming`] | whom a request head names | see tokens |
+//! | [`head`] | what a head must be before anything is looked up | know routes |
+//! | [`percent`] | percent-encoding | |
 //! | [`credentials`] | the life of tokens: cache, renewal, login, budget and the line for it, back-off, passwords, guards, keeper, seal | know requests or answers |
 //! | [`store`] | the contract of a token store, its test-suite, and the SQLite engine | call Damoov, see a token in the clear |
 //! | [`replay`] | content recorded while it streams | know status codes or tokens |
 //! | [`headers`] | pure edits of header maps | do I/O |
 //! | [`live`] | WebSocket on the one route that has it: the first message gets a token, the rest passes | look inside any other message, but for a token of the proxy's own |
 //! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections; `upstream::http1`: what is spoken on them, in the request's own task; `upstream::switch`: one for each WebSocket; `upstream::calls`: short calls from any thread, and whether a byte of one was written; `upstream::connect`: the one way to dial; `upstream::stream`: one open connection, and whether anything lies on it unread | know tokens |
-//! | [`proxy`] | the path; `proxy::head`: the checks before it; `proxy::cors`: what browsers are told | word an error, open a socket |
+//! | [`proxy`] | the path; `proxy::cors`: what browsers are told | word an error, open a socket |
 //! | [`error`] | every error of the path and its answer, in one match | log |
 //! | [`signals`] | which signal came; caught from the first instruction of `main` | know what follows from one |
-//! | [`server`] | listeners, handing out, workers; `server::stage`: from a signal to the end | look inside a request |
+//! | [`server`] | listeners, handing out, workers; `server::stage`: from a signal to the end | know what it serves, or look inside a request |
 //! | [`admin`] | health and metrics, on a listener of their own | share the callers' listener |
 //! | [`metrics`], [`telemetry`] | one struct with every metric, labels as enums; the log: what lasts is told once (`telemetry::episode`), what comes often now and then (`telemetry::seldom`) | see secrets |
 //! | `simulator` | a faithful Damoov with faults on demand (feature `simulator`) | be reachable from the path |
@@ -56,13 +59,14 @@
 //! An arrow means "may use":
 //!
 //! ```text
-//! main → cli → everything it wires      server → proxy (as a Handler), live (as its Session)
-//! proxy → head, naming, damoov, credentials, auth_endpoints, live, replay, headers, upstream, error, metrics, telemetry::access
-//! live → head, naming, damoov, credentials, auth_endpoints, headers, upstream, error, metrics
+//! main → cli → everything it wires      server → nothing that it serves (proxy and live implement its traits)
+//! proxy → server (its traits), head, naming, damoov, credentials, auth_endpoints, live, replay, headers, upstream, error, metrics, telemetry::access
+//! live → server (its traits), head, naming, damoov, credentials, auth_endpoints, headers, upstream, error, metrics
 //! naming, upstream, server → headers    upstream → metrics            server → signals
-//! auth_endpoints → credentials, damoov, clock                         naming → damoov
+//! auth_endpoints → credentials, damoov, clock                         naming → damoov, principal
+//! head, damoov, live → percent                                      head → headers
 //! server, proxy, auth_endpoints, credentials → peer                   error → the rooms whose errors it answers
-//! admin → proxy (head; which host fails), error, metrics, credentials (what they report), store (whether it is writable), telemetry
+//! admin → head, proxy (which host fails), error, metrics, credentials (what they report), store (whether it is writable), telemetry
 //! server, proxy, replay, upstream → alarm       server, proxy, upstream → stillness
 //! damoov, credentials, proxy, live → content_coding → headers
 //! credentials → store, damoov, upstream (settings, its calls), secret, metrics, clock
@@ -115,10 +119,13 @@ pub mod content_coding;
 pub mod credentials;
 pub mod damoov;
 pub mod error;
+pub mod head;
 pub mod headers;
 pub mod live;
 pub mod metrics;
+pub mod naming;
 pub mod peer;
+pub mod percent;
 pub mod principal;
 pub mod proxy;
 pub mod replay;

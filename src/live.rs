@@ -23,11 +23,11 @@ use crate::auth_endpoints::ANYBODY;
 use crate::auth_endpoints::handed_out::{self, HandedOut};
 use crate::credentials::{self, Credentials, Got, Need, Provider, Wanted};
 use crate::error::Error;
+use crate::head::Rejection;
 use crate::headers::{self, Passed};
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
+use crate::naming::{self, Bearer};
 use crate::principal::InstanceId;
-use crate::principal::naming::{self, Bearer};
-use crate::proxy::head::Rejection;
 use crate::upstream::switch::{Answer, Switcher};
 use crate::upstream::{self, Target};
 

@@ -1,9 +1,7 @@
 //! Whose credentials: a user of an instance, or an API account. The identifiers here are canonical
 //! once parsed; nothing else reaches a key, a header or a body. Pure; never sees a token.
-//! [`naming`] holds the rules by which a request head names a principal.
 
 mod log_name;
-pub mod naming;
 
 pub use log_name::LogName;
 

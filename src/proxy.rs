@@ -4,7 +4,6 @@
 pub mod answer;
 mod cors;
 mod handshake;
-pub mod head;
 mod record;
 mod understood;
 
@@ -25,7 +24,7 @@ use tokio::time::Instant;
 
 use self::answer::Received;
 use self::cors::Page;
-use self::head::Rejection;
+
 use self::record::Record;
 use crate::alarm::Alarms;
 use crate::auth_endpoints::handed_out::{self, HandedOut};
@@ -36,12 +35,15 @@ use crate::damoov::auth_requests::Endpoint;
 use crate::damoov::routes::{Credential, Replay, Route, Table};
 use crate::damoov::user_changes::Change;
 use crate::error::Error;
+use crate::head::{self, Rejection};
 use crate::headers::{self, Authorization, Passed};
 use crate::live::{self, Live};
 use crate::metrics::{CutLabels, CutReason, Metrics, ReplayLabels, ReplayResult, Stalled, Tally};
+use crate::naming::{self, Bearer};
 use crate::peer::Peer;
-use crate::principal::naming::{self, Bearer};
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
+use crate::server::Handler;
+use crate::stillness::Stillness;
 use crate::telemetry::access::{AccessLog, AccessWriter};
 use crate::telemetry::seldom::Seldom;
 use crate::upstream::pool::{Limits, Pool};
@@ -480,6 +482,31 @@ impl Path {
             .replays
             .get_or_create(&ReplayLabels { result })
             .inc();
+    }
+}
+
+impl Handler for Path {
+    type Content = answer::Content;
+    type Session = Box<live::Session>;
+
+    fn handle(
+        self: Rc<Self>,
+        peer: Peer,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = (Response<Self::Content>, Option<Self::Session>)> {
+        self.answer(peer, request)
+    }
+
+    fn stillness(content: &Self::Content) -> Option<&Rc<Stillness>> {
+        content.stillness()
+    }
+
+    fn caller_stalled(&self) {
+        self.left_unread();
+    }
+
+    async fn finish(&self) {
+        self.finished().await;
     }
 }
 

@@ -38,7 +38,6 @@ use self::worker::{Timeouts, Worker};
 use crate::peer::Peer;
 use crate::stillness::Stillness;
 use crate::telemetry::episode::Episode;
-use crate::{live, proxy};
 
 /// Descriptors for everything but callers: upstream connections, the store, logs.
 const OTHER_DESCRIPTORS: u64 = 2048;
@@ -149,42 +148,6 @@ pub trait Session: 'static {
         read: Bytes,
         draining: impl Future<Output = ()>,
     ) -> impl Future<Output = ()>;
-}
-
-impl Handler for proxy::Path {
-    type Content = proxy::answer::Content;
-    type Session = Box<live::Session>;
-
-    fn handle(
-        self: Rc<Self>,
-        peer: Peer,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = (Response<Self::Content>, Option<Self::Session>)> {
-        self.answer(peer, request)
-    }
-
-    fn stillness(content: &Self::Content) -> Option<&Rc<Stillness>> {
-        content.stillness()
-    }
-
-    fn caller_stalled(&self) {
-        self.left_unread();
-    }
-
-    async fn finish(&self) {
-        self.finished().await;
-    }
-}
-
-impl Session for Box<live::Session> {
-    async fn run(
-        self,
-        stream: impl AsyncRead + AsyncWrite + Unpin,
-        read: Bytes,
-        draining: impl Future<Output = ()>,
-    ) {
-        self.hold(stream, read, draining).await;
-    }
 }
 
 /// Why nothing can be served.

@@ -30,7 +30,7 @@ impl Endpoint {
         ]
         .into_iter()
         .find(|(known, _)| {
-            super::routes::decoded(path)
+            crate::percent::decoded(path)
                 .map(|byte| byte.to_ascii_lowercase())
                 .eq(known.bytes().map(|byte| byte.to_ascii_lowercase()))
         })

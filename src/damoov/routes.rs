@@ -14,6 +14,8 @@ use http::Method;
 
 use built_in::{LIVE, built_in};
 
+use crate::percent::decoded;
+
 /// All routes of a running proxy, the most specific first.
 #[derive(Debug)]
 pub struct Table {
@@ -236,28 +238,6 @@ impl Route {
     pub fn label(&self) -> &Arc<str> {
         &self.path
     }
-}
-
-/// The bytes of a checked path after percent-decoding. An escape that is cut off or not hexadecimal
-/// stays as it is.
-pub(crate) fn decoded(text: &str) -> impl Iterator<Item = u8> {
-    let mut rest = text.as_bytes();
-    std::iter::from_fn(move || {
-        let (&first, after) = rest.split_first()?;
-        let escaped = match (first, after) {
-            (b'%', [high, low, after @ ..]) => hex(*high)
-                .zip(hex(*low))
-                .map(|(high, low)| (high << 4 | low, after)),
-            _ => None,
-        };
-        let (byte, after) = escaped.unwrap_or((first, after));
-        rest = after;
-        Some(byte)
-    })
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
 /// What may stand in a segment and means itself everywhere.

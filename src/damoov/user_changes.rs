@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::auth::{ACCESS_TOKEN, Grant, REFRESH_TOKEN, Unreadable, grant};
 use super::json::{self, Doubt};
 use super::jwt::Claims;
-use super::routes::decoded;
+use crate::percent::decoded;
 use crate::principal::{DeviceToken, InstanceId};
 
 /// What a call does to a user, if it succeeds.

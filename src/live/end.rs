@@ -8,7 +8,7 @@ use serde_json::json;
 use super::direction::Broken;
 use super::frames::CloseCode;
 use crate::error::Error;
-use crate::principal::naming;
+use crate::naming;
 
 /// Why it ends.
 #[derive(Debug)]

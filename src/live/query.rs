@@ -4,7 +4,7 @@
 use http::uri::{InvalidUri, PathAndQuery};
 
 use crate::auth_endpoints::handed_out;
-use crate::damoov::routes::decoded;
+use crate::percent::{decoded, escaped};
 
 const NAME: &[u8] = b"token";
 
@@ -44,19 +44,6 @@ fn is_token(part: &str) -> bool {
     decoded(name)
         .map(|byte| byte.to_ascii_lowercase())
         .eq(NAME.iter().copied())
-}
-
-/// Everything but the unreserved characters (RFC 3986 §2.3) is escaped.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(byte.into());
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

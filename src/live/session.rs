@@ -23,8 +23,9 @@ use super::watch::holds_own_token;
 use crate::credentials::{self, Credentials, Need, Wanted};
 use crate::error::Error;
 use crate::metrics::ReplayResult;
+use crate::naming::{self, Bearer};
 use crate::principal::InstanceId;
-use crate::principal::naming::{self, Bearer};
+use crate::server;
 use crate::upstream::switch::{self, Switched};
 
 /// A caller that nobody has named authenticates within this time.
@@ -109,6 +110,17 @@ impl Session {
             tracing::debug!(reason = ?end, "a live session ends before its ends do");
             talk.end(end).await;
         }
+    }
+}
+
+impl server::Session for Box<Session> {
+    async fn run(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        read: Bytes,
+        draining: impl Future<Output = ()>,
+    ) {
+        self.hold(stream, read, draining).await;
     }
 }
 

@@ -7,11 +7,11 @@ use http::{Method, Response, StatusCode};
 
 use super::Path;
 use super::answer::Received;
-use super::head::{self, Seen, Settings};
 use super::record::Record;
 use crate::damoov::auth_requests::Endpoint;
 use crate::damoov::routes::{Credential, Route};
 use crate::error::{Error, METHODS};
+use crate::head::{self, Seen, Settings};
 use crate::headers;
 
 const REQUEST_PRIVATE_NETWORK: HeaderName =

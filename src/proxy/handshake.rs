@@ -12,7 +12,7 @@ use crate::damoov::routes::{Credential, Route};
 use crate::error::Error;
 use crate::headers::{self, Authorization};
 use crate::live;
-use crate::principal::naming::{self, Prefix};
+use crate::naming::{self, Prefix};
 use crate::upstream;
 
 impl Path {

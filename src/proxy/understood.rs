@@ -24,10 +24,10 @@ use crate::damoov::retry_after::retry_after;
 use crate::damoov::routes::Route;
 use crate::damoov::user_changes::{self, Change};
 use crate::error::Error;
+use crate::head::Rejection;
 use crate::headers::{self, Authorization, Passed};
 use crate::peer::Peer;
 use crate::principal::{InstanceId, Principal};
-use crate::proxy::head::Rejection;
 use crate::replay::{self, Content, Recorder};
 use crate::upstream::{self, pool};
 

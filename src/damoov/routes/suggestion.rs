@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Credential, Table, decoded, segments};
+use super::{Credential, Table, segments};
+use crate::percent::decoded;
 
 /// The host of what no route comes near to.
 const FALLBACK: &str = "api.telematicssdk.com";

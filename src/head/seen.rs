@@ -7,17 +7,17 @@ use http::HeaderMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Content-Length or Transfer-Encoding.
-    pub(in crate::proxy) framing: bool,
+    pub(crate) framing: bool,
     /// Origin or Sec-Fetch-Site.
-    pub(in crate::proxy) origin: bool,
+    pub(crate) origin: bool,
     /// Expect.
-    pub(in crate::proxy) expectation: bool,
+    pub(crate) expectation: bool,
     /// Upgrade.
-    pub(in crate::proxy) upgrade: bool,
+    pub(crate) upgrade: bool,
     /// Authorization.
-    pub(in crate::proxy) authorization: bool,
+    pub(crate) authorization: bool,
     /// A name that reads like one that the proxy sets or checks.
-    pub(in crate::proxy) disguise: bool,
+    pub(crate) disguise: bool,
 }
 
 impl Seen {
@@ -47,7 +47,7 @@ impl Seen {
 
 /// Servers behind CGI-like interfaces read `_` as `-`, others drop it: such a name could pass our
 /// checks as a stranger and arrive as one of these.
-pub(in crate::proxy) fn reads_like_ours(name: &str) -> bool {
+pub(crate) fn reads_like_ours(name: &str) -> bool {
     const GUARDED: [&str; 20] = [
         "authorization",
         "connection",
