@@ -2,51 +2,23 @@
 //! path asks [`Provider`] for credentials and reports rejected ones; it learns nothing of how they
 //! come about. Nothing here sees a request or a response.
 
-mod adoption;
-mod backoff;
-mod breaker;
-mod budget;
-mod cache;
-mod contested;
-mod counted;
 mod engine;
 #[cfg(test)]
 mod fixture;
-mod flights;
-mod handed_out;
-mod hot;
-mod keeper;
-pub mod key_file;
-mod line;
-mod login;
-mod login_slot;
-mod mass_rejection;
-mod obstacles;
-mod pace;
-mod pair;
-mod password;
-mod password_limit;
-mod permits;
-mod probes;
+mod guards;
 mod provider;
-mod queue;
-mod refresh;
 mod renewal;
-pub mod seal;
-mod shared;
-mod stored;
-mod token_endpoint;
-mod unreadable;
-mod verification;
+mod vault;
 
-pub use adoption::Expected;
-pub use cache::Credentials;
-pub use login_slot::{LoginSlot, SlotEnd};
-pub use obstacles::{Inquiry, Obstacle, obstacles};
-pub use pair::{JwtHash, NotImported, Pair};
-pub use password::{Login, PasswordError};
+pub use guards::login_slot::{LoginSlot, SlotEnd};
+pub use guards::obstacles::{Inquiry, Obstacle, obstacles};
+pub use guards::password::{Login, PasswordError};
 pub use provider::{Background, Got, Parts, Provider};
-pub use verification::{Stored, Verified, Verifier};
+pub use renewal::adoption::Expected;
+pub use renewal::verification::{Stored, Verified, Verifier};
+pub use vault::cache::Credentials;
+pub use vault::pair::{JwtHash, NotImported, Pair};
+pub use vault::{key_file, seal};
 
 use std::sync::Arc;
 use std::time::Duration;

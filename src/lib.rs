@@ -42,7 +42,7 @@
 //! | [`naming`] | whom a request head names | see tokens |
 //! | [`head`] | what a head must be before anything is looked up | know routes |
 //! | [`percent`] | percent-encoding | |
-//! | [`credentials`] | the life of tokens: cache, renewal, login, budget and the line for it, back-off, passwords, guards, keeper, seal | know requests or answers |
+//! | [`credentials`] | the life of tokens; `vault`: what is kept; `guards`: what holds a login back; `renewal`: how a pair is renewed | know requests or answers |
 //! | [`store`] | the contract of a token store, its test-suite, and the SQLite engine | call Damoov, see a token in the clear |
 //! | [`replay`] | content recorded while it streams | know status codes or tokens |
 //! | [`headers`] | pure edits of header maps | do I/O |

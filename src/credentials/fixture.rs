@@ -10,8 +10,8 @@ use http::HeaderValue;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
-use super::cache::UNTRIED;
-use super::seal::Ring;
+use super::vault::cache::UNTRIED;
+use super::vault::seal::Ring;
 use super::{Account, Background, Credentials, Instance, Parts, Provider, Settings};
 use crate::clock::{Clock, Moment};
 use crate::damoov::auth::{self, ExpiresInForm, Grant};

@@ -1,0 +1,263 @@
+//! One breaker per instance and key: a wrong InstanceKey must not burn the login budget. It opens after
+//! rejected logins of principals that had logged in before, and is never fed by ones never seen. All
+//! processes on one store share it, over restarts; another key has another one.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::shared::{Shared, SharedMoment};
+use crate::clock::Clock;
+use crate::store::{Class, Error, Guard, Store};
+
+/// This many rejected logins in a row open the breaker.
+const OPENS_AT: u32 = 3;
+
+/// Identifies an instance and its key without giving them away.
+pub(crate) type Fingerprint = [u8; 8];
+
+/// The breakers of all instances.
+pub(crate) struct Breakers {
+    by_key: Mutex<HashMap<Fingerprint, Arc<OfKey>>>,
+    store: Arc<dyn Store>,
+    /// While open, one login of each class in this time is let through.
+    probe_every: Duration,
+    clock: Clock,
+}
+
+/// The breaker of one key.
+struct OfKey {
+    shared: Shared<Breaker>,
+    /// Logins that this process held back.
+    held: AtomicU64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Breaker {
+    Closed {
+        rejected: u32,
+    },
+    /// Principals seen before have a probe of their own: made-up ones, all rejected, must not use
+    /// it up.
+    Open {
+        since: SharedMoment,
+        last_known: SharedMoment,
+        last_new: SharedMoment,
+    },
+}
+
+impl Default for Breaker {
+    fn default() -> Breaker {
+        Breaker::Closed { rejected: 0 }
+    }
+}
+
+impl Breaker {
+    fn admit(&mut self, class: Class, now: &SharedMoment, probe_every: Duration) -> bool {
+        let last = match (self, class) {
+            (Breaker::Closed { .. }, _) => return true,
+            (Breaker::Open { last_known, .. }, Class::Known) => last_known,
+            (Breaker::Open { last_new, .. }, Class::New) => last_new,
+        };
+        let admitted = now.since(last) >= probe_every;
+        if admitted {
+            *last = *now;
+        }
+        admitted
+    }
+
+    /// What was admitted last was not tried: the next of its class may be.
+    fn not_tried(&mut self, class: Class) {
+        match (self, class) {
+            (Breaker::Closed { .. }, _) => {}
+            (Breaker::Open { last_known, .. }, Class::Known) => *last_known = Default::default(),
+            (Breaker::Open { last_new, .. }, Class::New) => *last_new = Default::default(),
+        }
+    }
+
+    /// True when this opens it.
+    fn rejected(&mut self, now: &SharedMoment) -> bool {
+        let Breaker::Closed { rejected } = self else {
+            return false;
+        };
+        *rejected += 1;
+        let opens = *rejected >= OPENS_AT;
+        if opens {
+            *self = Breaker::Open {
+                since: *now,
+                last_known: *now,
+                last_new: *now,
+            };
+        }
+        opens
+    }
+}
+
+impl Breakers {
+    pub(crate) fn new(store: Arc<dyn Store>, probe_every: Duration, clock: Clock) -> Breakers {
+        Breakers {
+            by_key: Mutex::default(),
+            store,
+            probe_every,
+            clock,
+        }
+    }
+
+    /// Whether a login with this key may be tried now. While open, a yes is the probe.
+    pub(crate) async fn admit(&self, key: Fingerprint, class: Class) -> Result<bool, Error> {
+        let (breaker, now) = (self.of(key), SharedMoment::now(&self.clock));
+        let admit = |breaker: &mut Breaker| breaker.admit(class, &now, self.probe_every);
+        let admitted = breaker.shared.update(&*self.store, admit).await?;
+        if !admitted {
+            breaker.held.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(admitted)
+    }
+
+    /// The login that was admitted last was not sent.
+    pub(crate) async fn not_tried(&self, key: Fingerprint, class: Class) -> Result<(), Error> {
+        let breaker = self.of(key);
+        // Read when it was admitted.
+        if let Breaker::Closed { .. } = *breaker.shared.last_seen() {
+            return Ok(());
+        }
+        let change = |breaker: &mut Breaker| breaker.not_tried(class);
+        breaker.shared.update(&*self.store, change).await
+    }
+
+    /// A login succeeded. If that closes an open breaker: how long it was open, and how many logins
+    /// this process held back.
+    pub(crate) async fn accepted(
+        &self,
+        key: Fingerprint,
+    ) -> Result<Option<(Duration, u64)>, Error> {
+        let breaker = self.of(key);
+        // Read when it was admitted.
+        if *breaker.shared.last_seen() == Breaker::default() {
+            return Ok(None);
+        }
+        let before = breaker.shared.update(&*self.store, std::mem::take).await?;
+        let held = breaker.held.swap(0, Ordering::Relaxed);
+        Ok(match before {
+            Breaker::Open { since, .. } => {
+                Some((SharedMoment::now(&self.clock).since(&since), held))
+            }
+            Breaker::Closed { .. } => None,
+        })
+    }
+
+    /// A login of a principal that had logged in before was rejected: true when this opens it.
+    pub(crate) async fn rejected(&self, key: Fingerprint) -> Result<bool, Error> {
+        let (breaker, now) = (self.of(key), SharedMoment::now(&self.clock));
+        let reject = |breaker: &mut Breaker| breaker.rejected(&now);
+        breaker.shared.update(&*self.store, reject).await
+    }
+
+    fn of(&self, key: Fingerprint) -> Arc<OfKey> {
+        let mut by_key = self.by_key.lock().expect("no code panics under this lock");
+        let named = || {
+            Arc::new(OfKey {
+                shared: Shared::new(row(key)),
+                held: AtomicU64::new(0),
+            })
+        };
+        by_key.entry(key).or_insert_with(named).clone()
+    }
+}
+
+/// The row of the store in which the breaker of this key is.
+pub(crate) fn row(key: Fingerprint) -> String {
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("breaker {hex}")
+}
+
+/// How long the breaker in a row holds a login of this class back; `None` if it does not.
+pub(crate) fn holds(
+    row: &Guard,
+    class: Class,
+    now: &SharedMoment,
+    probe_every: Duration,
+) -> Option<Duration> {
+    let last = match (serde_json::from_slice(&row.value).ok()?, class) {
+        (Breaker::Closed { .. }, _) => return None,
+        (Breaker::Open { last_known, .. }, Class::Known) => last_known,
+        (Breaker::Open { last_new, .. }, Class::New) => last_new,
+    };
+    let left = probe_every.saturating_sub(now.since(&last));
+    (!left.is_zero()).then_some(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::run;
+    use crate::store::sqlite;
+
+    const EVERY: Duration = Duration::from_secs(600);
+
+    fn at(seconds: i64) -> SharedMoment {
+        SharedMoment::of_boot(1, seconds)
+    }
+
+    fn open() -> Breaker {
+        let mut breaker = Breaker::default();
+        assert!(!breaker.rejected(&at(0)));
+        assert!(!breaker.rejected(&at(0)));
+        assert!(breaker.admit(Class::Known, &at(0), EVERY));
+        assert!(breaker.rejected(&at(0)));
+        breaker
+    }
+
+    #[test]
+    fn three_rejections_in_a_row_open_it_and_one_probe_passes_in_a_while() {
+        let mut breaker = open();
+        assert!(!breaker.admit(Class::Known, &at(599), EVERY));
+        assert!(breaker.admit(Class::Known, &at(600), EVERY));
+        assert!(!breaker.admit(Class::Known, &at(1199), EVERY));
+        assert!(breaker.admit(Class::Known, &at(1200), EVERY));
+    }
+
+    #[test]
+    fn a_probe_that_was_not_sent_is_not_used_up() {
+        let mut breaker = open();
+        assert!(breaker.admit(Class::Known, &at(600), EVERY));
+        breaker.not_tried(Class::Known);
+        assert!(!breaker.admit(Class::New, &at(599), EVERY));
+        assert!(breaker.admit(Class::Known, &at(601), EVERY));
+        assert!(!breaker.admit(Class::Known, &at(602), EVERY));
+    }
+
+    #[test]
+    fn made_up_principals_do_not_use_up_the_probe_of_known_ones() {
+        let mut breaker = open();
+        assert!(breaker.admit(Class::New, &at(600), EVERY));
+        assert!(!breaker.admit(Class::New, &at(600), EVERY));
+        assert!(breaker.admit(Class::Known, &at(600), EVERY));
+        assert!(!breaker.admit(Class::Known, &at(600), EVERY));
+    }
+
+    #[tokio::test]
+    async fn processes_and_restarts_share_it_and_another_key_has_another_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let start = || {
+            let store = Arc::new(sqlite::open(directory.path(), run(), Clock::real()).unwrap());
+            Breakers::new(store, EVERY, Clock::real())
+        };
+        let (key, changed) = ([1; 8], [2; 8]);
+        let one = start();
+        for opens in [false, false, true] {
+            // Each time in a process that knows nothing yet.
+            assert_eq!(start().rejected(key).await, Ok(opens));
+        }
+        for breakers in [&one, &start()] {
+            assert_eq!(breakers.admit(key, Class::Known).await, Ok(false));
+            assert_eq!(breakers.admit(changed, Class::Known).await, Ok(true));
+        }
+        let closed = one.accepted(key).await.unwrap();
+        assert_eq!(closed.map(|(_, held)| held), Some(1));
+        assert_eq!(start().admit(key, Class::Known).await, Ok(true));
+    }
+}

@@ -1,0 +1,364 @@
+//! The guard against a broken deploy of the API: when RefreshTokens of many principals are rejected
+//! at once, it is the API that is wrong, not they. Then logins of those who hold a pair are
+//! suspended, and it is tried now and then whether the API works again.
+//!
+//! A pair that is newer than the rejected ones and refreshes proves that the API works, and that it
+//! is their age that is wrong with the others: a backup was restored, or Damoov revoked what is
+//! older. From then on such a rejection is believed once a newer pair has been seen to refresh after
+//! it, and it has come a second time.
+//!
+//! What is counted, suspended and proved is the [`State`] that all processes on one store share; who
+//! waits is this process's own.
+
+mod state;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::shared::{Shared, SharedMoment};
+use crate::clock::{Clock, Moment, Timestamp};
+use crate::metrics::Metrics;
+use crate::principal::Principal;
+use crate::store::{Entry, Error, Generation, Guard, Store};
+use crate::telemetry::episode::Episode;
+pub(crate) use state::{How, Verdict};
+use state::{Probe as Claimed, State};
+
+/// The row of the store.
+pub(crate) const ROW: &str = "mass rejection";
+/// Those who are suspended are told to come back after this time: two refreshes are tried in it.
+pub(crate) const AGAIN: Duration = state::REFRESH_EVERY.saturating_mul(2);
+/// The patience of a probe that may log in.
+pub(crate) const PROBE_PATIENCE: Duration = state::LOGIN_EVERY;
+/// A rejection waits this long for a newer pair to refresh; then nothing is proved any more.
+const CONFIRMED_WITHIN: Duration = state::REFRESH_EVERY.saturating_mul(3);
+/// After this time another process withdraws the notes that the one which suspended has not.
+const WITHDRAWN_WITHIN: Duration = Duration::from_secs(10);
+/// While pairs die of their age that is said once in this time.
+const OUTLIVED_AGAIN: Duration = Duration::from_secs(60);
+
+/// Counts rejections and, once there are many, holds logins back.
+pub(crate) struct MassRejection {
+    shared: Shared<State>,
+    store: Arc<dyn Store>,
+    waiting: Mutex<Waiting>,
+    /// How many rejections wait to be confirmed.
+    unsure: AtomicUsize,
+    /// Whether it was said that logins are suspended.
+    told: AtomicBool,
+    outlived: Mutex<Outlived>,
+    /// How long logins are suspended, and whom that hurts.
+    suspension: Episode,
+    /// Wakes who tries whether the API works.
+    wake: Notify,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+/// Who was rejected during this suspension and wants to be probed, in rotation, with the generation
+/// and epoch that were rejected.
+#[derive(Debug, Default)]
+struct Waiting {
+    queue: VecDeque<Principal>,
+    rejected: HashMap<Principal, (Generation, u64)>,
+}
+
+/// Pairs that were believed dead because newer ones refresh.
+#[derive(Debug, Default)]
+struct Outlived {
+    /// When they were last told of.
+    told: Option<Moment>,
+    /// How many since.
+    count: u64,
+}
+
+/// How it is tried whether the API works.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// Refresh this principal's pair; do not log it in.
+    Refresh(Principal),
+    /// Refresh this principal's pair, and log it in if that is rejected.
+    LogIn(Principal),
+}
+
+impl Waiting {
+    fn add(&mut self, principal: &Principal, entry: &Entry) {
+        let rejected = (entry.generation, entry.epoch);
+        if self.rejected.insert(principal.clone(), rejected).is_none() {
+            self.queue.push_back(principal.clone());
+        }
+    }
+
+    fn remove(&mut self, principal: &Principal) {
+        if self.rejected.remove(principal).is_some() {
+            self.queue.retain(|waits| waits != principal);
+        }
+    }
+
+    /// The next in rotation; stays in line.
+    fn next(&mut self) -> Option<Principal> {
+        let next = self.queue.pop_front()?;
+        self.queue.push_back(next.clone());
+        Some(next)
+    }
+}
+
+/// Whether a row says that the logins of those who hold a pair are suspended.
+pub(crate) fn suspends(row: &Guard) -> bool {
+    serde_json::from_slice::<State>(&row.value).is_ok_and(|state| state.is_suspended())
+}
+
+impl MassRejection {
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, metrics: Arc<Metrics>) -> MassRejection {
+        MassRejection {
+            shared: Shared::new(ROW),
+            store,
+            waiting: Mutex::default(),
+            unsure: AtomicUsize::new(0),
+            told: AtomicBool::new(false),
+            outlived: Mutex::default(),
+            suspension: Episode::new(),
+            wake: Notify::new(),
+            clock,
+            metrics,
+        }
+    }
+
+    /// Looks at what other processes wrote.
+    pub(crate) async fn follow(&self) -> Result<(), Error> {
+        let now = self.shared.load(&*self.store).await?;
+        self.tell(&now);
+        Ok(())
+    }
+
+    /// A refresh of `principal`'s pair, received at `received`, succeeded. Costs nothing while
+    /// nothing is wrong, unless it was a `probe`.
+    pub(crate) async fn refreshed(
+        &self,
+        principal: &Principal,
+        received: Timestamp,
+        probe: bool,
+    ) -> Result<(), Error> {
+        if !probe && self.shared.last_seen().is_calm() {
+            return Ok(());
+        }
+        let now = self.now();
+        self.update(|state| state.refreshed(principal, received, &now))
+            .await
+    }
+
+    /// A refresh of the pair in `entry` was definitely rejected.
+    pub(crate) async fn rejected(
+        &self,
+        principal: &Principal,
+        entry: &Entry,
+        how: How,
+    ) -> Result<Verdict, Error> {
+        let received = entry.record.as_ref().map(|record| record.received);
+        let (received, now) = (received.unwrap_or_default(), self.now());
+        let verdict = self
+            .update(|state| state.rejected(principal, received, how, &now))
+            .await?;
+        match &verdict {
+            Verdict::StillBroken | Verdict::Broken(_) => self.lock().add(principal, entry),
+            Verdict::Outlived => self.count_outlived(),
+            Verdict::Dead | Verdict::Unsure(_) => {}
+        }
+        Ok(verdict)
+    }
+
+    /// Waits until a newer pair refreshes, after the one that made the count of confirmations
+    /// `since`; false where that did not come, or nothing is proved any more.
+    pub(crate) async fn confirmed(&self, since: u64) -> Result<bool, Error> {
+        let _unsure = Unsure::new(self);
+        self.wake.notify_one();
+        let mut seen = self.shared.watch();
+        let told = seen.wait_for(|seen| seen.value.confirmed().is_none_or(|count| count > since));
+        let within = self.clock.to_real(CONFIRMED_WITHIN);
+        if let Ok(Ok(seen)) = tokio::time::timeout(within, told).await {
+            return Ok(seen.value.confirmed().is_some());
+        }
+        self.update(State::unproven).await?;
+        Ok(false)
+    }
+
+    /// `principal` was given a new pair, not by a refresh.
+    pub(crate) async fn logged_in(&self, principal: &Principal) -> Result<(), Error> {
+        self.lock().remove(principal);
+        if self.shared.last_seen().is_calm() {
+            return Ok(());
+        }
+        let now = self.now();
+        self.update(|state| state.logged_in(principal, &now)).await
+    }
+
+    /// Whether logins of those who hold a pair are suspended, as the store says at this moment; if
+    /// so `principal` will be probed in its turn.
+    pub(crate) async fn hold(&self, principal: &Principal, entry: &Entry) -> Result<bool, Error> {
+        self.follow().await?;
+        let suspended = self.shared.last_seen().is_suspended();
+        if suspended {
+            self.lock().add(principal, entry);
+        }
+        Ok(suspended)
+    }
+
+    /// The generation and epoch of `principal` that were rejected during this suspension: no need
+    /// to ask for them again before its probe.
+    pub(crate) fn waits_with(&self, principal: &Principal) -> Option<(Generation, u64)> {
+        if !self.shared.last_seen().is_suspended() {
+            return None;
+        }
+        self.lock().rejected.get(principal).copied()
+    }
+
+    /// `principal` has another pair than the rejected one, or none.
+    pub(crate) fn moved_on(&self, principal: &Principal) {
+        self.lock().remove(principal);
+    }
+
+    /// There is nothing to probe `principal` with.
+    pub(crate) async fn no_witness(&self, principal: &Principal) -> Result<(), Error> {
+        self.moved_on(principal);
+        self.update(|state| state.forgotten(principal)).await
+    }
+
+    /// Returns when it may be time for a probe.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Takes the turn to try whether the API works, if it is due and no other process has it.
+    pub(crate) async fn claim_probe(&self) -> Result<Option<Probe>, Error> {
+        let wanted = self.unsure.load(Ordering::Acquire) > 0;
+        let now = self.now();
+        let would = State::clone(&self.shared.last_seen()).claim_probe(wanted, &now);
+        if would.is_none() {
+            return Ok(None);
+        }
+        let claimed = self.update(|state| state.claim_probe(wanted, &now)).await?;
+        let next = |listed| self.lock().next().unwrap_or(listed);
+        Ok(claimed.map(|claimed| match claimed {
+            Claimed::Witness(witness) => Probe::Refresh(witness),
+            Claimed::Waiting(listed) => Probe::Refresh(next(listed)),
+            Claimed::LogIn(listed) => Probe::LogIn(next(listed)),
+        }))
+    }
+
+    /// Those whose notes a process that ended early has not withdrawn.
+    pub(crate) fn to_withdraw(&self) -> Vec<Principal> {
+        let now = self.now();
+        self.shared.last_seen().to_withdraw(WITHDRAWN_WITHIN, &now)
+    }
+
+    /// The notes of those who were rejected are withdrawn.
+    pub(crate) async fn withdrew(&self) -> Result<(), Error> {
+        self.update(State::withdrew).await
+    }
+
+    async fn update<R>(&self, change: impl FnMut(&mut State) -> R) -> Result<R, Error> {
+        let result = self.shared.update(&*self.store, change).await?;
+        self.tell(&self.shared.last_seen());
+        Ok(result)
+    }
+
+    /// Keeps the alarm up for as long as pairs die of their age.
+    fn count_outlived(&self) {
+        self.metrics.old_pairs_rejected.inc();
+        let now = self.clock.now();
+        let mut outlived = self
+            .outlived
+            .lock()
+            .expect("no code panics under this lock");
+        outlived.count += 1;
+        if outlived
+            .told
+            .is_none_or(|told| now.since(told) >= OUTLIVED_AGAIN)
+        {
+            tracing::error!(
+                count = outlived.count,
+                "Damoov rejects RefreshTokens that are older than others which it accepts: was a \
+                 backup restored? Each costs a login"
+            );
+            *outlived = Outlived {
+                told: Some(now),
+                count: 0,
+            };
+        }
+    }
+
+    /// Somebody is refused because logins are suspended.
+    pub(crate) fn held_back(&self) {
+        // That they are was told when it began.
+        let _ = self.suspension.failed();
+    }
+
+    /// Says what changed, whichever process it was that changed it.
+    fn tell(&self, now: &State) {
+        let suspended = now.is_suspended();
+        if self.told.swap(suspended, Ordering::AcqRel) == suspended {
+            return;
+        }
+        self.metrics.logins_suspended.set(suspended.into());
+        let over = match suspended {
+            // The lines below tell of it.
+            true => {
+                let _ = self.suspension.found_failing();
+                None
+            }
+            false => self.suspension.worked(),
+        };
+        let (seconds, hurt) = (over.map(|over| over.seconds()), over.map(|over| over.hurt));
+        *self.lock() = Waiting::default();
+        match (suspended, now.confirmed()) {
+            (true, _) => tracing::error!(
+                "Damoov rejects the RefreshTokens of {} principals in a row: logins of those who \
+                 hold one are suspended, and a refresh is tried every {} s",
+                now.count(),
+                state::REFRESH_EVERY.as_secs()
+            ),
+            (false, None) => {
+                tracing::warn!(
+                    seconds,
+                    hurt,
+                    "Damoov accepts RefreshTokens again: logins are no longer suspended"
+                )
+            }
+            (false, Some(_)) => tracing::error!(
+                seconds,
+                hurt,
+                "Damoov accepts new RefreshTokens and rejects older ones, as after a backup was \
+                 restored: logins are no longer suspended, and users that hold older ones are \
+                 logged in, as fast as the budget allows"
+            ),
+        }
+    }
+
+    fn now(&self) -> SharedMoment {
+        SharedMoment::now(&self.clock)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("no code panics under this lock")
+    }
+}
+
+/// Counts one rejection that waits to be confirmed, for as long as it lives.
+struct Unsure<'a>(&'a AtomicUsize);
+
+impl Unsure<'_> {
+    fn new(guard: &MassRejection) -> Unsure<'_> {
+        guard.unsure.fetch_add(1, Ordering::AcqRel);
+        Unsure(&guard.unsure)
+    }
+}
+
+impl Drop for Unsure<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

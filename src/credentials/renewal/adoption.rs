@@ -1,0 +1,317 @@
+//! Pairs that did not come of a renewal, and pairs that are to be no more: a registration's answer
+//! is taken into the store, a user that was deleted or moved is forgotten.
+
+use std::sync::Arc;
+
+use super::flights::Outcome;
+use crate::clock::Timestamp;
+use crate::credentials::engine::{Engine, Made};
+use crate::credentials::vault::cache::Found;
+use crate::credentials::vault::pair::Pair;
+use crate::credentials::{Credentials, Error, Provider};
+use crate::damoov::auth::{Grant, Unreadable};
+use crate::metrics::{AuthEndpoint, StoreOperation};
+use crate::principal::{InstanceId, Principal};
+use crate::store::{Change, Note};
+
+/// Tokens that a registration may bring. Asked for before it is sent, handed in with what it
+/// brought.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// Nothing of the registration's can be older.
+    since: Timestamp,
+}
+
+impl Provider {
+    /// Before a registration is sent: that its tokens could be kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`]: they could not; do not send it.
+    pub fn expect_tokens(&self) -> Result<Expected, Error> {
+        self.writable()?;
+        let since = self.engine.wall();
+        Ok(Expected { since })
+    }
+
+    /// Makes the tokens that a registration of `principal` brought its newest: a login saved.
+    /// Where a login came meanwhile, its tokens stay. Durable when it returns; goes on to its end
+    /// when the caller hangs up. Waits at most `wait`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadResponse`]: no access token, or another user's. [`Error::StoreUnavailable`]: not
+    /// durable; it is tried on.
+    pub async fn adopt(
+        &self,
+        expected: Expected,
+        principal: &Principal,
+        instance: Option<InstanceId>,
+        grant: Grant,
+    ) -> Result<Arc<Credentials>, Error> {
+        let engine = &self.engine;
+        if !engine.is_whole(principal, &grant) {
+            return Err(Error::BadResponse);
+        }
+        let answers = engine.endpoint.unreadable_answers();
+        answers.read(AuthEndpoint::Registration);
+        let pair = Pair::from_grant(grant, None, engine.wall()).ok_or(Error::BadResponse)?;
+        let adoption = engine.see_through({
+            let (engine, principal) = (engine.clone(), principal.clone());
+            async move {
+                engine
+                    .adopt_pair(expected, &principal, instance, pair)
+                    .await
+            }
+        });
+        let wait = engine.clock.to_real(engine.settings.wait);
+        match tokio::time::timeout(wait, adoption).await {
+            Ok(Ok(adopted)) => adopted?.ok_or(Error::BadResponse),
+            // The runtime is gone.
+            Ok(Err(_)) => Err(Error::Closing),
+            Err(_) => Err(match engine.store.writable() {
+                Err(error) => error.into(),
+                Ok(()) => Error::WaitedTooLong,
+            }),
+        }
+    }
+
+    /// A registration or a move that brought no tokens: `user` is known under `instance` from now
+    /// on, unless it has a pair. Durable when it returns. An instance that is not configured is not
+    /// remembered: nobody could log in there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`].
+    pub async fn registered(&self, user: &Principal, instance: InstanceId) -> Result<(), Error> {
+        match self.engine.instance(instance) {
+            Some(_) => self.engine.note(user, Note::RegisteredIn(instance)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The answer to a registration could not be read: its tokens are lost.
+    pub fn registration_unreadable(&self, status: Option<u16>, why: Unreadable) {
+        let answers = self.engine.endpoint.unreadable_answers();
+        answers.note(AuthEndpoint::Registration, status, why);
+    }
+
+    /// The configured instance that a user is known under.
+    pub async fn known_instance(&self, user: &Principal) -> Option<InstanceId> {
+        if self.engine.settings.instances.len() < 2 {
+            return None;
+        }
+        let known = match self.engine.cache.look_up(user) {
+            Found::Fresh(found) | Found::Stale(found) => found.instance,
+            Found::Unusable | Found::Absent => self.engine.load(user).await.ok()?.known_instance(),
+        };
+        known.filter(|id| self.engine.instance(*id).is_some())
+    }
+
+    /// Drops the pair and all notes, here at once and in every process within a second, and ends
+    /// what was handed out: the epoch is raised. Durable when it returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`].
+    pub async fn forget(&self, principal: &Principal) -> Result<(), Error> {
+        let forgotten = self.engine.store.forget(principal).await;
+        self.engine.counted(StoreOperation::Note, forgotten)?;
+        self.engine.cache.forget(principal);
+        self.engine.starts_anew(principal);
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Drops what this process alone remembers against a principal that was forgotten.
+    fn starts_anew(&self, principal: &Principal) {
+        self.cache.unsettle(principal);
+        self.mass_rejection.moved_on(principal);
+        self.uncontest(principal, None);
+    }
+
+    /// Does the same where another process, or the command line, forgot it or renewed it.
+    pub(crate) fn follow(&self, change: &Change) {
+        let Change {
+            principal,
+            generation,
+            epoch,
+        } = change;
+        self.cache.follow(principal, *generation, *epoch);
+        self.uncontest(principal, Some(*epoch));
+        if let Some(rejected) = self.mass_rejection.waits_with(principal)
+            && rejected != (*generation, *epoch)
+        {
+            self.mass_rejection.moved_on(principal);
+        }
+    }
+
+    /// Commits `pair` on top of whatever is older. Without a lease: those are the run's, not the
+    /// task's, so that giving one back here would take it from a flight of the same principal. A
+    /// refresh under way, here or elsewhere, finds itself superseded.
+    async fn adopt_pair(
+        &self,
+        expected: Expected,
+        principal: &Principal,
+        instance: Option<InstanceId>,
+        mut pair: Pair,
+    ) -> Outcome {
+        let mut entry = self.load(principal).await?;
+        loop {
+            // Nobody can log a user in before it is registered: such a login has revoked `pair`.
+            let stands = self.open(principal, &entry)?;
+            let received = entry.record.as_ref().map(|record| record.received);
+            if received.is_some_and(|received| received > expected.since)
+                && let Some(newer) = &stands
+            {
+                return Ok(self.publish_entry(principal, &entry, newer));
+            }
+            pair = pair.replacing(stands.as_ref());
+            let made = self.make_durable(principal, &entry, instance, &pair, |_| {});
+            match made.await? {
+                Made::Durable(credentials) => {
+                    // Its RefreshToken is as new as after a login.
+                    if let Err(error) = self.mass_rejection.logged_in(principal).await {
+                        tracing::warn!(%error, "a registration could not be told to the guard against mass rejections");
+                    }
+                    return Ok(credentials);
+                }
+                Made::Superseded(now) => entry = now,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::credentials::fixture::{Medium, Process, device, grant, jwt, main, user};
+    use crate::credentials::{Need, Wanted};
+    use crate::damoov::auth::ExpiresInForm;
+    use crate::secret::Secret;
+    use crate::store::{Generation, Rejected, Store};
+
+    /// User 1's.
+    async fn adopt(process: &Process, grant: Grant) -> Result<Arc<Credentials>, Error> {
+        let provider = &process.provider;
+        let expected = provider.expect_tokens().unwrap();
+        provider
+            .adopt(expected, &user(1), Some(main()), grant)
+            .await
+    }
+
+    fn wanted() -> Wanted {
+        Wanted {
+            principal: user(1),
+            instance: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_registrations_tokens_are_used_by_every_process_and_survive_all() {
+        let medium = Medium::new();
+        let (one, other) = (medium.start(), medium.start());
+        let adopted = adopt(&one, grant(&user(1), 7)).await.unwrap();
+        let got = one.provider.get(&wanted(), Need::Fresh).await.unwrap();
+        assert!(Arc::ptr_eq(&adopted, &got.credentials));
+
+        let elsewhere = other.provider.get(&wanted(), Need::Fresh).await.unwrap();
+        for credentials in [&adopted, &elsewhere.credentials] {
+            assert_eq!(credentials.token(), jwt(&user(1), 7));
+            assert_eq!(credentials.instance(), Some(main()));
+            let name = one.provider.log_name(&user(1));
+            assert_eq!(credentials.log_name(), name);
+            assert_eq!(credentials.expires_in_form(), ExpiresInForm::Text);
+            let left = credentials.left(one.clock.now()).as_secs();
+            assert!((86_390..=86_400).contains(&left), "{left}");
+        }
+        let entry = one.store.load(&user(1)).await.unwrap();
+        assert!(entry.record.unwrap().known);
+    }
+
+    #[tokio::test]
+    async fn an_adopted_pair_replaces_what_was_expected_but_nothing_newer() {
+        let medium = Medium::new();
+        let (one, other) = (medium.start(), medium.start());
+        let expected = one.provider.expect_tokens().unwrap();
+        while one.clock.wall() <= expected.since {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for serial in 1..=3 {
+            let process = if serial % 2 == 0 { &one } else { &other };
+            let adopted = adopt(process, grant(&user(1), serial)).await.unwrap();
+            assert_eq!(adopted.token(), jwt(&user(1), serial));
+        }
+        let (somebody, late) = (user(1), grant(&user(1), 4));
+        let late = one.provider.adopt(expected, &somebody, None, late).await;
+        assert_eq!(late.unwrap().token(), jwt(&user(1), 3));
+        let entry = one.store.load(&user(1)).await.unwrap();
+        assert_eq!(entry.generation, Generation(3));
+    }
+
+    #[tokio::test]
+    async fn a_rejected_login_is_forgotten_over_an_adopted_pair() {
+        let process = Medium::new().start();
+        let rejected = Rejected {
+            until: process.clock.wall().plus(Duration::from_secs(60)),
+            with: [0; 8],
+        };
+        let note = Note::Rejected(rejected);
+        process.store.note(&user(1), note).await.unwrap();
+        adopt(&process, grant(&user(1), 1)).await.unwrap();
+        let entry = process.store.load(&user(1)).await.unwrap();
+        assert_eq!(entry.notes.rejected, None);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_hangs_up_does_not_lose_its_registration() {
+        let process = Medium::new().start();
+        let adoption = adopt(&process, grant(&user(1), 1));
+        assert!(adoption.now_or_never().is_none());
+        process.background.finish(Duration::from_secs(5)).await;
+        let entry = process.store.load(&user(1)).await.unwrap();
+        assert!(entry.record.is_some());
+    }
+
+    #[tokio::test]
+    async fn tokens_that_are_another_users_or_missing_are_not_adopted() {
+        let process = Medium::new().start();
+        let named = |device_token| Grant {
+            device_token,
+            ..grant(&user(1), 1)
+        };
+        for bad in [
+            grant(&user(2), 1),
+            named(Some(device(2))),
+            Grant {
+                access_token: None,
+                refresh_token: Some(Secret::from("refresh")),
+                ..named(None)
+            },
+        ] {
+            let adopted = adopt(&process, bad).await;
+            assert_eq!(adopted.unwrap_err(), Error::BadResponse);
+        }
+        assert_eq!(process.store.count().await, Ok(0));
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_user_is_gone_at_once_and_can_be_adopted_anew() {
+        let process = Medium::new().start();
+        let provider = &process.provider;
+        let before = adopt(&process, grant(&user(1), 1)).await.unwrap().epoch();
+        provider.forget(&user(1)).await.unwrap();
+        assert!(provider.engine.cache.peek(&user(1)).is_none());
+        assert_eq!(process.store.load(&user(1)).await.unwrap().record, None);
+
+        let anew = adopt(&process, grant(&user(1), 2)).await.unwrap();
+        assert!(anew.epoch() > before);
+        let got = provider.get(&wanted(), Need::Fresh).await.unwrap();
+        assert_eq!(got.credentials.token(), jwt(&user(1), 2));
+    }
+}

@@ -1,0 +1,106 @@
+//! What nobody asks for: renewing used tokens ahead of time and idle pairs before their
+//! RefreshToken dies, following what other processes commit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::flights::{Ask, Probing};
+use crate::clock::Timestamp;
+use crate::credentials::engine::Engine;
+use crate::metrics::{StoreOperation, Trigger};
+use crate::principal::Principal;
+use crate::store::Generation;
+
+/// How often the keeper looks around.
+const ROUND: Duration = Duration::from_secs(60);
+/// Idle pairs started in one round at most; `renewals_per_second` paces them.
+const MOST_IDLE: usize = 1000;
+
+/// Rejected strangers dropped in one round at most, and in one transaction.
+const MOST_REJECTED: usize = 50_000;
+const REJECTED_AT_ONCE: usize = 500;
+
+/// Goes its rounds for as long as the engine lives.
+pub(crate) async fn keep(engine: Arc<Engine>) {
+    let started = (engine.wall(), engine.clock.now());
+    let mut idle_seen = 0;
+    loop {
+        engine.clock.sleep(ROUND).await;
+        for due in engine.cache.due_ahead() {
+            if due.claim_ahead(engine.clock.now()) {
+                start(&engine, &due.principal, Trigger::Ahead, due.generation);
+            }
+        }
+        drop_rejected(&engine).await;
+        if let Some(age) = engine.settings.keep_refresh_tokens {
+            // Counted from the wall clock at start, so that a jump of it renews nobody.
+            let now = started.0.plus(engine.clock.now().since(started.1));
+            idle_seen = renew_idle(&engine, now.minus(age), idle_seen).await;
+        }
+    }
+}
+
+/// Drops strangers whose rejected login is remembered no longer, a bounded number a round.
+async fn drop_rejected(engine: &Engine) {
+    let now = engine.wall();
+    // As `Engine::check_remembered` judges.
+    let latest = now.plus(engine.settings.remember_rejected.saturating_mul(2));
+    for _ in 0..MOST_REJECTED / REJECTED_AT_ONCE {
+        let dropped = engine.store.drop_rejected(now, latest, REJECTED_AT_ONCE);
+        match dropped.await {
+            Ok(REJECTED_AT_ONCE) => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::debug!(%error, "rejected logins cannot be dropped now");
+                return;
+            }
+        }
+    }
+}
+
+/// Drops from memory what another process, or the command line, has overtaken.
+pub(crate) async fn follow(engine: Arc<Engine>) {
+    let mut changes = engine.store.changes();
+    while let Some(change) = changes.recv().await {
+        engine.follow(&change);
+    }
+}
+
+/// Starts renewals of idle pairs, those after the first `seen`; answers how many are seen now.
+/// Goes through all before it starts over, so that those that cannot be renewed (without a
+/// RefreshToken, or damaged) do not stand before the others for ever.
+async fn renew_idle(engine: &Arc<Engine>, received_before: Timestamp, seen: usize) -> usize {
+    let due = engine.store.due(received_before, seen, MOST_IDLE).await;
+    let due = match engine.counted(StoreOperation::Scan, due) {
+        Ok(due) => due,
+        Err(error) => {
+            tracing::warn!(%error, "the keeper cannot look for idle pairs");
+            return seen;
+        }
+    };
+    for principal in &due {
+        renew(engine, principal).await;
+    }
+    match due.len() {
+        MOST_IDLE => seen + MOST_IDLE,
+        _ => 0,
+    }
+}
+
+/// Refreshes the stored pair, whatever its age; logs nobody in.
+async fn renew(engine: &Arc<Engine>, principal: &Principal) {
+    if let Ok(entry) = engine.load(principal).await {
+        start(engine, principal, Trigger::Keep, entry.generation);
+    }
+}
+
+/// For a newer pair than the one of that generation, even if its token would still do.
+fn start(engine: &Arc<Engine>, principal: &Principal, trigger: Trigger, than: Generation) {
+    let ask = Ask {
+        instance: None,
+        newer_than: Some(than),
+        trigger,
+        probing: Probing::No,
+    };
+    engine.board(principal, ask, None);
+}

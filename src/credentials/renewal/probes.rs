@@ -1,0 +1,92 @@
+//! Trying whether the API works while logins are suspended, and whether it is the age of a rejected
+//! pair that is wrong with it. All processes on one store try it together, once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::flights::{Ask, Probing};
+use crate::credentials::Error;
+use crate::credentials::engine::Engine;
+use crate::credentials::guards::mass_rejection::{PROBE_PATIENCE, Probe};
+use crate::metrics::Trigger;
+use crate::principal::Principal;
+use crate::store::Note;
+
+/// How often it is looked at what other processes found.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// However fast the clock of a test is, no oftener than this in real time.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(20);
+
+/// A renewal that callers started may be in a probe's way: then it is waited for, this often,
+const JOINED: usize = 3;
+/// and this long in real time.
+const SHORT: Duration = Duration::from_millis(500);
+
+/// Looks after the guard against mass rejections for as long as the engine lives.
+pub(crate) async fn try_the_api(engine: Arc<Engine>) {
+    let every = engine.clock.to_real(LOOK_EVERY).max(LOOK_AT_MOST_EVERY);
+    loop {
+        if let Err(error) = look_after(&engine).await {
+            tracing::debug!(%error, "the guard against mass rejections cannot be looked after");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = engine.mass_rejection.woken() => {}
+        }
+    }
+}
+
+async fn look_after(engine: &Arc<Engine>) -> Result<(), Error> {
+    let guard = &engine.mass_rejection;
+    guard.follow().await?;
+    engine.withdraw(&guard.to_withdraw()).await?;
+    match guard.claim_probe().await? {
+        None => Ok(()),
+        Some(Probe::Refresh(principal)) => probe(engine, &principal, Probing::ByRefresh).await,
+        Some(Probe::LogIn(principal)) => probe(engine, &principal, Probing::ByLogin).await,
+    }
+}
+
+/// Starts a renewal of the stored pair, whatever its age.
+async fn probe(engine: &Arc<Engine>, principal: &Principal, probing: Probing) -> Result<(), Error> {
+    let entry = engine.load(principal).await?;
+    if entry.record.is_none() {
+        return Ok(engine.mass_rejection.no_witness(principal).await?);
+    }
+    let (trigger, patience) = match probing {
+        Probing::No | Probing::ByRefresh => (Trigger::Keep, None),
+        Probing::ByLogin => {
+            let patience = engine.clock.now().plus(PROBE_PATIENCE);
+            (Trigger::Asked, Some(patience))
+        }
+    };
+    let ask = Ask {
+        instance: None,
+        newer_than: Some(entry.generation),
+        trigger,
+        probing,
+    };
+    for _ in 0..JOINED {
+        let flight = engine.board(principal, ask.clone(), patience);
+        if flight.ask.probing == probing {
+            break;
+        }
+        // One that only finds out that it has to wait ends at once.
+        let within = tokio::time::timeout(SHORT, flight.landed());
+        let _ = within.await;
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Withdraws the notes that the pairs of these are dead: it is the API that is wrong.
+    pub(crate) async fn withdraw(&self, all: &[Principal]) -> Result<(), Error> {
+        if all.is_empty() {
+            return Ok(());
+        }
+        for principal in all {
+            self.note(principal, Note::RefreshAlive).await?;
+        }
+        Ok(self.mass_rejection.withdrew().await?)
+    }
+}

@@ -1,0 +1,182 @@
+//! One renewal, top to bottom: adopt what is there, else lease, refresh, or log in. Runs in a task
+//! of its own; nothing that callers do cancels it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::flights::{Flight, Outcome, Probing};
+use super::refresh::Refreshed;
+use crate::credentials::engine::Engine;
+use crate::credentials::guards::pace;
+use crate::credentials::{Credentials, Error};
+use crate::metrics::{StoreOperation, Trigger};
+use crate::principal::Principal;
+use crate::store::{Entry, Lease};
+
+/// How long a lease lasts without a heartbeat, in real time.
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// How often it is extended.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often a lease that another process holds is asked for again, in real time.
+const LEASE_AGAIN: Duration = Duration::from_millis(50);
+/// Who holds the lease.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it arrives"
+)]
+enum Turn {
+    Ours {
+        orphaned: bool,
+        /// The entry, read under the lease.
+        entry: Result<Entry, Error>,
+    },
+    /// Another process renewed meanwhile.
+    Adopted(Arc<Credentials>),
+}
+
+impl Engine {
+    /// Flies `flight` to its outcome.
+    pub(crate) async fn fly(&self, flight: &Flight) -> Outcome {
+        let mut turn = None;
+        match flight.ask.trigger {
+            // The asker knows what stands in the store: it is read under the lease, not before.
+            Trigger::Ahead | Trigger::Keep | Trigger::Rejected
+                if flight.ask.probing == Probing::No =>
+            {
+                self.check_not_waiting(flight).await?;
+                turn = Some(self.unless_closing(self.pace.turn(&flight.needed)).await?);
+            }
+            Trigger::Ahead
+            | Trigger::Keep
+            | Trigger::Rejected
+            | Trigger::Missing
+            | Trigger::Asked => {
+                let entry = self.load(&flight.principal).await?;
+                if let Some(found) = self.adopt(flight, &entry)? {
+                    return Ok(Some(found));
+                }
+                self.check_refused(flight, &entry)?;
+            }
+        }
+        let (orphaned, entry) = match self.unless_closing(self.lease(flight)).await?? {
+            Some(Turn::Ours { orphaned, entry }) => (orphaned, entry),
+            Some(Turn::Adopted(found)) => return Ok(Some(found)),
+            None => return Ok(None),
+        };
+        let outcome = tokio::select! {
+            outcome = self.renew(flight, turn, orphaned, entry) => outcome,
+            never = self.heartbeat(&flight.principal) => match never {},
+        };
+        self.store.release(&flight.principal);
+        outcome
+    }
+
+    /// Renews under the lease.
+    async fn renew(
+        &self,
+        flight: &Flight,
+        turn: Option<pace::Turn<'_>>,
+        orphaned: bool,
+        entry: Result<Entry, Error>,
+    ) -> Outcome {
+        let mut entry = entry?;
+        if let Some(found) = self.adopt(flight, &entry)? {
+            return Ok(Some(found));
+        }
+        let refreshable = self.check_refused(flight, &entry)?;
+        if orphaned {
+            entry.notes.answer_lost = Some(entry.generation);
+        }
+        if let Some(pair) = refreshable {
+            match self.refresh(flight, &mut entry, pair).await? {
+                Refreshed::Landed(outcome) => return outcome,
+                Refreshed::Dead => {}
+            }
+        }
+        if flight.is_deserted() {
+            return Ok(None);
+        }
+        // Who waits for a login holds no other renewal up.
+        drop(turn);
+        // Seldom, and larger than all the rest of a flight.
+        Box::pin(self.log_in(flight, &entry)).await
+    }
+
+    /// The token that stands in the entry, where it is what the flight wants.
+    fn adopt(&self, flight: &Flight, entry: &Entry) -> Outcome {
+        self.check_instance(flight, entry)?;
+        if let Some(record) = &entry.record {
+            self.check_key(record)?;
+        }
+        self.usable(flight, entry)
+    }
+
+    fn usable(&self, flight: &Flight, entry: &Entry) -> Outcome {
+        let generation = entry.generation;
+        if flight.ask.newer_than.is_some_and(|old| generation <= old)
+            || !self.cache.may_use(&flight.principal, generation)
+            || entry
+                .record
+                .as_ref()
+                .is_none_or(|record| record.expires <= self.wall())
+        {
+            return Ok(None);
+        }
+        let pair = self.open(&flight.principal, entry)?;
+        Ok(pair.and_then(|pair| self.publish_entry(&flight.principal, entry, &pair)))
+    }
+
+    /// A user known under another instance than the one named is an error, not a login.
+    fn check_instance(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
+        match (flight.ask.instance, entry.known_instance()) {
+            (Some(asked), Some(known)) if asked != known => Err(Error::InstanceMismatch),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the lease, or adopts what its holder commits, or gives up when nobody waits.
+    async fn lease(&self, flight: &Flight) -> Result<Option<Turn>, Error> {
+        loop {
+            let leased = self.store.lease_and_load(&flight.principal, LEASE).await;
+            let (lease, entry) = self.counted(StoreOperation::Lease, leased)?;
+            let entry = self
+                .counted(StoreOperation::Load, entry)
+                .map_err(Error::from);
+            if let Lease::Granted { orphaned } = lease {
+                return Ok(Some(Turn::Ours { orphaned, entry }));
+            }
+            if let Some(found) = self.adopt(flight, &entry?)? {
+                return Ok(Some(Turn::Adopted(found)));
+            }
+            if self.clock.now() >= flight.patience() {
+                return Ok(None);
+            }
+            tokio::time::sleep(LEASE_AGAIN).await;
+        }
+    }
+
+    async fn heartbeat(&self, principal: &Principal) -> Infallible {
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+            // A lease that is lost all the same only costs: the commit finds itself superseded.
+            let _ = self.store.lease(principal, LEASE).await;
+        }
+    }
+
+    /// Whether another process renews, or renewed, in this one's place: a process that was stopped,
+    /// or a machine that slept, for longer than a lease wakes up with a pair that is no longer
+    /// the newest. A login of its would revoke the other one's.
+    pub(crate) async fn is_overtaken(
+        &self,
+        principal: &Principal,
+        entry: &Entry,
+    ) -> Result<bool, Error> {
+        let leased = self.store.lease(principal, LEASE).await;
+        if self.counted(StoreOperation::Lease, leased)? == Lease::Held {
+            return Ok(true);
+        }
+        let now = self.load(principal).await?;
+        Ok((now.generation, now.epoch) != (entry.generation, entry.epoch))
+    }
+}

@@ -1,0 +1,296 @@
+//! The connection to the Auth endpoints: a small pool of its own, so that a full upstream pool
+//! cannot starve renewals. Tells apart what was never sent from what was lost.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use crate::content_coding::{self, LONGEST};
+use crate::credentials::Error;
+use crate::credentials::guards::backoff::Failure;
+use crate::credentials::guards::unreadable::UnreadableAnswers;
+use crate::damoov::auth::{self, Answer, Call, Unreadable};
+use crate::metrics::AuthEndpoint;
+use crate::telemetry::episode::Chain;
+use crate::upstream::{self, Broken, CallFailure, Calls, Condition, Head, Hosts};
+
+/// Calls of one grant under way at once: at 400 ms each, all tokens of 4,000 users that expire
+/// together are renewed in 13 s.
+const CONCURRENT: usize = 128;
+
+/// Calls the Auth endpoints.
+#[derive(Debug)]
+pub(crate) struct TokenEndpoint {
+    calls: Calls,
+    /// `host` or `host:port`, as it is dialed.
+    dialed: Box<str>,
+    /// How the host fares.
+    condition: Condition,
+    /// Why the last call that failed did.
+    last_failure: Mutex<Arc<str>>,
+    /// One call, connecting included, the wait for its turn not.
+    timeout: Duration,
+    unreadable: UnreadableAnswers,
+    refreshes: Semaphore,
+    /// Of their own: a login that stood in line behind refreshes would reach Damoov long after its
+    /// slot of the budget was taken, and several of them at once.
+    logins: Semaphore,
+}
+
+/// What came of a call.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// A whole answer.
+    Answered(Answer),
+    /// No byte of it was written to a socket. Why, in a sentence for callers.
+    NotSent(Arc<str>),
+    /// Sent, or perhaps sent, and no whole answer.
+    Lost(Loss),
+}
+
+impl Reply {
+    /// Whose failure it is that it brought no tokens.
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            Reply::NotSent(_) => Failure::Hosts(None),
+            Reply::Answered(Answer::Limited { retry_after }) => Failure::Hosts(*retry_after),
+            Reply::Answered(Answer::Unavailable { retry_after: None }) => Failure::Own,
+            Reply::Answered(Answer::Unavailable { retry_after }) => Failure::Hosts(*retry_after),
+            Reply::Answered(Answer::Granted(_) | Answer::Rejected | Answer::Unreadable(_))
+            | Reply::Lost(_) => Failure::Own,
+        }
+    }
+
+    /// What those who wait are told where it brought no tokens.
+    pub(crate) fn error(&self) -> Error {
+        match self {
+            Reply::Lost(Loss::TimedOut) => Error::Timeout,
+            Reply::NotSent(why) => Error::Unreachable(why.clone()),
+            Reply::Lost(Loss::Cut) => Error::Unreachable("no whole answer came".into()),
+            Reply::Lost(Loss::Http2) => Error::Unreachable(Broken::Http2.to_string().into()),
+            Reply::Answered(Answer::Unavailable { .. }) => {
+                Error::Unreachable("they answer 5xx".into())
+            }
+            Reply::Answered(Answer::Limited { .. }) => Error::Unreachable("they answer 429".into()),
+            Reply::Answered(Answer::Granted(_) | Answer::Rejected | Answer::Unreadable(_)) => {
+                Error::BadResponse
+            }
+        }
+    }
+}
+
+/// How an answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The connection broke.
+    Cut,
+    /// What came is HTTP/2.
+    Http2,
+    /// The time was over.
+    TimedOut,
+}
+
+/// A place among the refreshes under way.
+#[derive(Debug)]
+#[must_use = "it is held for as long as this lives"]
+pub(crate) struct Turn<'a>(
+    #[expect(dead_code, reason = "held, not looked at")] SemaphorePermit<'a>,
+);
+
+impl TokenEndpoint {
+    /// `timeout` is in real time.
+    pub(crate) fn new(
+        upstream: &upstream::Settings,
+        hosts: &Hosts,
+        timeout: Duration,
+        unreadable: UnreadableAnswers,
+    ) -> TokenEndpoint {
+        let target = hosts
+            .target(auth::HOST)
+            .expect("a constant name, or a redirect that was checked with the others");
+        let dialed: Box<str> = target.authority.as_str().into();
+        TokenEndpoint {
+            calls: Calls::new(target, hosts, upstream),
+            condition: Condition::of(auth::HOST, &dialed),
+            last_failure: Mutex::new("they failed a moment ago".into()),
+            dialed,
+            timeout,
+            unreadable,
+            refreshes: Semaphore::new(CONCURRENT),
+            logins: Semaphore::new(CONCURRENT),
+        }
+    }
+
+    /// The host and since when, if no connection comes about.
+    pub(crate) fn unreachable(&self) -> Option<(&str, SystemTime)> {
+        self.condition.unreachable_now()
+    }
+
+    /// What those are told who come while the host is left alone.
+    pub(crate) fn last_failure(&self) -> Error {
+        let why = self
+            .last_failure
+            .lock()
+            .expect("no code panics under this lock");
+        Error::Unreachable(why.clone())
+    }
+
+    fn remember(&self, reply: Reply) -> Reply {
+        if let Error::Unreachable(why) = reply.error() {
+            *self
+                .last_failure
+                .lock()
+                .expect("no code panics under this lock") = why;
+        }
+        reply
+    }
+
+    /// A turn among the refreshes that may be under way; `None` once it is closed.
+    pub(crate) async fn turn(&self) -> Option<Turn<'_>> {
+        self.refreshes.acquire().await.ok().map(Turn)
+    }
+
+    /// Trades a pair for a new one.
+    pub(crate) async fn refresh(&self, call: Call, _turn: Turn<'_>) -> Reply {
+        let reply = self
+            .call(AuthEndpoint::Refresh, call, auth::read_refresh)
+            .await;
+        if let Reply::Answered(Answer::Limited { .. }) = &reply {
+            self.condition.unanswered(&"it answers refreshes with 429");
+        }
+        reply
+    }
+
+    /// Logs a principal in.
+    pub(crate) async fn log_in(&self, call: Call) -> Reply {
+        let Ok(_turn) = self.logins.acquire().await else {
+            return Reply::NotSent("the proxy is shutting down".into());
+        };
+        self.call(AuthEndpoint::Login, call, auth::read_login).await
+    }
+
+    /// Who tells of answers that cannot be read.
+    pub(crate) fn unreadable_answers(&self) -> &UnreadableAnswers {
+        &self.unreadable
+    }
+
+    /// From now on no call starts; those under way end.
+    pub(crate) fn close(&self) {
+        self.refreshes.close();
+        self.logins.close();
+    }
+
+    async fn call(
+        &self,
+        endpoint: AuthEndpoint,
+        call: Call,
+        read: fn(StatusCode, &HeaderMap, Result<Bytes, Unreadable>) -> Answer,
+    ) -> Reply {
+        let deadline = Instant::now() + self.timeout;
+        let (head, content) = request(call);
+        let calling = self.calls.send(&head, content, LONGEST, deadline);
+        let response = match calling.await {
+            Ok(response) => response,
+            Err(CallFailure::NotSent(error)) => return self.not_sent(error),
+            Err(CallFailure::Lost(upstream::Error::ResponseTimeout)) => {
+                return self.lost(Loss::TimedOut, &"it did not answer in time");
+            }
+            Err(CallFailure::Lost(upstream::Error::Framing)) => {
+                let answer = Answer::Unreadable(Unreadable::Framing);
+                return self.answered(endpoint, None, answer);
+            }
+            Err(CallFailure::Lost(error)) => {
+                let loss = match error {
+                    upstream::Error::Broken(Broken::Http2) => Loss::Http2,
+                    _ => Loss::Cut,
+                };
+                return self.lost(loss, &Chain(&self.failed(error)));
+            }
+        };
+        self.condition.reached();
+        let (head, content) = response.into_parts();
+        let content = content.ok_or(content_coding::Unreadable::TooLong.into());
+        let answer = read(head.status, &head.headers, content);
+        self.answered(endpoint, Some(head.status), answer)
+    }
+
+    fn failed(&self, error: upstream::Error) -> upstream::Failed {
+        upstream::Failed::at(&self.dialed, error)
+    }
+
+    /// Nothing was written, for this reason.
+    fn not_sent(&self, error: upstream::Error) -> Reply {
+        let failed = self.failed(error);
+        let (why, cause, host) = (failed.to_string(), Chain(&failed), auth::HOST);
+        tracing::debug!(host, why, %cause, "a call to the Auth endpoints was not sent");
+        self.condition.unreachable(&cause);
+        self.remember(Reply::NotSent(why.into()))
+    }
+
+    fn lost(&self, loss: Loss, cause: &dyn fmt::Display) -> Reply {
+        let host = auth::HOST;
+        tracing::debug!(host, %cause, "the answer to a call to the Auth endpoints was lost");
+        self.condition.unanswered(cause);
+        self.remember(Reply::Lost(loss))
+    }
+
+    /// `status` is `None` if the head of the answer was refused.
+    fn answered(
+        &self,
+        endpoint: AuthEndpoint,
+        status: Option<StatusCode>,
+        answer: Answer,
+    ) -> Reply {
+        let status = status.map(|status| status.as_u16());
+        match &answer {
+            Answer::Unreadable(why) => self.unreadable.note(endpoint, status, *why),
+            Answer::Granted(_) => self.unreadable.read(endpoint),
+            Answer::Rejected | Answer::Limited { .. } | Answer::Unavailable { .. } => {}
+        }
+        match answer {
+            Answer::Granted(_) | Answer::Rejected => self.condition.answered(),
+            // Of a login it is told by who blocks all of them.
+            Answer::Limited { .. } => {}
+            Answer::Unavailable { .. } | Answer::Unreadable(_) => {
+                let (host, status) = (auth::HOST, status.unwrap_or_default());
+                tracing::debug!(
+                    host,
+                    status,
+                    "an answer of the Auth endpoints cannot be used"
+                );
+                self.condition
+                    .unanswered(&format_args!("it answers {status}, without tokens"));
+            }
+        }
+        self.remember(Reply::Answered(answer))
+    }
+}
+
+fn request(call: Call) -> (Head, Bytes) {
+    let json = HeaderValue::from_static("application/json");
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, json.clone());
+    headers.insert(header::ACCEPT, json);
+    let identity = HeaderValue::from_static("identity");
+    headers.insert(header::ACCEPT_ENCODING, identity);
+    if let Some(instance) = call.instance {
+        let id = HeaderValue::try_from(instance.to_string());
+        headers.insert("InstanceId", id.expect("a UUID is visible ASCII"));
+    }
+    let head = Head {
+        method: Method::POST,
+        target: PathAndQuery::from_static(call.path),
+        headers,
+    };
+    (
+        head,
+        Bytes::copy_from_slice(call.content.expose().as_bytes()),
+    )
+}

@@ -1,0 +1,109 @@
+//! Whether stored pairs are good: refreshes them as the keeper does, one at a time, and never logs
+//! anybody in. For a command beside a proxy or before its start.
+
+use std::sync::Arc;
+
+use super::flights::{Ask, Boarded, Probing};
+use super::run::LEASE;
+use crate::credentials::engine::Engine;
+use crate::credentials::provider::{self, Parts};
+use crate::credentials::{Error, Pair};
+use crate::metrics::Trigger;
+use crate::principal::Principal;
+use crate::store::{Entry, Lease};
+
+/// Refreshes pairs that nobody asked for.
+pub struct Verifier {
+    engine: Arc<Engine>,
+}
+
+/// What is known of a pair without asking the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It can be verified.
+    Refreshable,
+    /// Its RefreshToken was rejected already.
+    KnownDead,
+    /// It has no RefreshToken.
+    WithoutRefreshToken,
+    /// Its record cannot be opened.
+    Unopened,
+    /// There is no pair.
+    Absent,
+}
+
+/// What came of one refresh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// It succeeded, here or in a running proxy; the new pair is stored.
+    Refreshed,
+    /// The API rejects the RefreshToken.
+    Rejected,
+    /// A running proxy is renewing the pair.
+    Busy,
+    /// The refresh did not come to an end that says anything about the pair.
+    Failed(Error),
+}
+
+impl Verifier {
+    /// With an engine that does nothing by itself.
+    pub fn new(parts: Parts<'_>) -> Verifier {
+        let engine = provider::engine(parts);
+        Verifier { engine }
+    }
+
+    /// What is known of the pair in `entry`.
+    pub fn stored(&self, principal: &Principal, entry: &Entry) -> Stored {
+        let Some(record) = &entry.record else {
+            return Stored::Absent;
+        };
+        match Pair::of_record(&self.engine.ring, principal, record) {
+            Err(_) => Stored::Unopened,
+            Ok(pair) if pair.refresh_token.is_none() => Stored::WithoutRefreshToken,
+            Ok(_) if entry.notes.refresh_dead == Some(entry.generation) => Stored::KnownDead,
+            Ok(_) => Stored::Refreshable,
+        }
+    }
+
+    /// Refreshes the pair of `principal`. Not to be cancelled: the answer to a refresh under way
+    /// would be lost, and with it a login.
+    pub async fn verify(&self, principal: &Principal) -> Verified {
+        match self.refresh(principal).await {
+            Ok(verified) => verified,
+            Err(error) => Verified::Failed(error),
+        }
+    }
+
+    async fn refresh(&self, principal: &Principal) -> Result<Verified, Error> {
+        let engine = &self.engine;
+        // A success is to end a suspension that other processes saw.
+        engine.mass_rejection.follow().await?;
+        let before = engine.load(principal).await?;
+        let ask = Ask {
+            instance: None,
+            newer_than: Some(before.generation),
+            trigger: Trigger::Keep,
+            probing: Probing::No,
+        };
+        let Boarded::Started(flight, landing) = engine.flights.board(principal, ask) else {
+            return Ok(Verified::Busy);
+        };
+        // Nobody waits for this flight, so that it does not log in.
+        let outcome = engine.fly(&flight).await;
+        drop(landing);
+        if outcome?.is_some() {
+            return Ok(Verified::Refreshed);
+        }
+        let after = engine.load(principal).await?;
+        if after.generation > before.generation {
+            return Ok(Verified::Refreshed);
+        }
+        // It gave way to the holder of the lease, or was rejected.
+        let lease = engine.store.lease(principal, LEASE).await?;
+        engine.store.release(principal);
+        Ok(match lease {
+            Lease::Held => Verified::Busy,
+            Lease::Granted { .. } => Verified::Rejected,
+        })
+    }
+}
