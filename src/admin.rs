@@ -83,7 +83,7 @@ pub async fn serve(listener: TcpListener, status: Status<impl Engine>) {
                 }
                 Err(error) => {
                     if failing.failed() {
-                        tracing::warn!(%error, "cannot accept connections of [status]; resting");
+                        tracing::warn!(%error, "cannot accept connections of [status]; pausing after each attempt");
                     }
                     tokio::time::sleep(ACCEPT_REST).await;
                 }

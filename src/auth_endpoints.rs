@@ -66,7 +66,7 @@ pub enum Error {
     #[error("the password is not the one that is configured here")]
     PasswordWrong,
     /// Wrong ones came too often, and this one was not compared.
-    #[error("too many wrong passwords; come back after Retry-After")]
+    #[error("too many wrong passwords; try again after Retry-After")]
     TooManyWrong,
     /// A token that was not handed out here, or counts no longer.
     #[error(transparent)]

@@ -116,46 +116,46 @@ pub enum Error {
     #[error("Damoov accepts no login with this DeviceToken and InstanceKey; check both")]
     LoginRejected,
     /// No login slot comes in time.
-    #[error("every login that the budget allows is taken; come back after Retry-After")]
+    #[error("the login budget is used up; try again after Retry-After")]
     BudgetExhausted {
         /// When the next slot of this principal's class comes.
         retry_after: Duration,
     },
     /// Damoov blocks logins.
-    #[error("Damoov blocks logins from this address; come back after Retry-After")]
+    #[error("Damoov blocks logins from this address; try again after Retry-After")]
     LoginBlocked {
         /// When the block ends.
         retry_after: Duration,
     },
     /// Somebody else keeps logging this principal in.
-    #[error("something else logs this user in, too; end that, or come back after Retry-After")]
+    #[error("another program logs this user in as well; stop it, or try again after Retry-After")]
     Contested {
         /// When this principal may log in again.
         retry_after: Duration,
     },
     /// Damoov rejects many RefreshTokens at once; those who hold one wait.
-    #[error("Damoov rejects the RefreshTokens of many users; come back after Retry-After")]
+    #[error("Damoov rejects the RefreshTokens of many users; try again after Retry-After")]
     Suspended {
         /// When it has been tried again whether the API works.
         retry_after: Duration,
     },
     /// The store cannot be used for a renewal.
-    #[error("the store of tokens cannot be used now; /readyz says why")]
+    #[error("the token store cannot be used now; /readyz says why")]
     StoreUnavailable(#[from] crate::store::Error),
     /// The Auth endpoints cannot be reached, or answer 5xx. Why, in a sentence for callers.
-    #[error("the Auth endpoints of Damoov cannot be reached: {0}; try again later")]
+    #[error("Damoov's Auth endpoints cannot be reached: {0}; try again later")]
     Unreachable(Arc<str>),
     /// The Auth endpoints answer what cannot be understood.
-    #[error("the Auth endpoints of Damoov answer what cannot be used; try again later")]
+    #[error("the answer of Damoov's Auth endpoints cannot be used; try again later")]
     BadResponse,
     /// The Auth endpoints do not answer in time.
-    #[error("the Auth endpoints of Damoov do not answer in time; try again later")]
+    #[error("Damoov's Auth endpoints did not answer in time; try again later")]
     Timeout,
     /// The request's own wait ended; the renewal goes on.
-    #[error("the token did not come in time; its renewal goes on, try again")]
+    #[error("the token was not renewed in time; the renewal goes on, so try again")]
     WaitedTooLong,
     /// A newer token got a 401 too, less than a minute ago: it is not about expiry.
-    #[error("a renewal did not help a moment ago")]
+    #[error("the API rejected a newly renewed token a moment ago")]
     Settled,
     /// The process is shutting down.
     #[error("shutting down")]

@@ -33,7 +33,7 @@ pub enum Error {
     #[error(transparent)]
     AuthEndpoint(#[from] auth_endpoints::Error),
     /// More content than this call may have.
-    #[error("this call may have 64 KiB of content")]
+    #[error("the content of this call may be at most 64 KiB long")]
     ContentTooLarge,
     /// Content that must be understood, and cannot be decoded.
     #[error("the content cannot be read: {0}")]

@@ -56,7 +56,7 @@ pub enum Rejection {
     #[error("send exactly one well-formed Host")]
     Host,
     /// `bad_request`
-    #[error("a field name with `_` reads like one that the proxy sets or checks")]
+    #[error("a field name with `_` can be confused with one that the proxy sets or checks")]
     FieldName,
     /// `path_invalid`
     #[error(
@@ -85,10 +85,10 @@ pub enum Rejection {
     )]
     Handshake,
     /// `target_too_long`, 414.
-    #[error("the path and query may have 8 KiB")]
+    #[error("path and query may be at most 8 KiB long")]
     TargetTooLong,
     /// `head_too_large`, 431.
-    #[error("a request may have 64 header fields")]
+    #[error("a request may have at most 64 header fields")]
     TooManyFields,
 }
 

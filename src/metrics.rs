@@ -106,7 +106,7 @@ impl Metrics {
     pub fn new() -> Metrics {
         let mut r = Registrar::new();
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        r.add_constant("build", "The version that runs", version);
+        r.add_constant("build", "The version of this program", version);
         Metrics {
             requests: r.add("requests", "Requests answered", Family::default()),
             request_duration: r.add_seconds(
@@ -116,7 +116,7 @@ impl Metrics {
             ),
             requests_in_flight: r.add(
                 "requests_in_flight",
-                "Requests whose answer has not ended",
+                "Requests that are being served",
                 Gauge::default(),
             ),
             upstream_duration: r.add_seconds(
@@ -126,12 +126,12 @@ impl Metrics {
             ),
             token_lookups: r.add(
                 "token_lookups",
-                "Requests by the state of the token found in memory",
+                "Requests, by the state of the token that memory held",
                 complete(Family::default()),
             ),
             renewals: r.add(
                 "renewals",
-                "Refreshes and logins that ended, by what asked for them and how they ended",
+                "Refreshes and logins that have ended, by trigger and result",
                 complete(Family::default()),
             ),
             renewal_duration: r.add_seconds(
@@ -146,12 +146,12 @@ impl Metrics {
             ),
             auth_answers_unreadable: r.add(
                 "auth_answers_unreadable",
-                "Answers to logins, refreshes and registrations that could not be read, by what is wrong with them",
+                "Answers to logins, refreshes and registrations that could not be read, by reason",
                 complete(Family::default()),
             ),
             replays: r.add(
                 "replays",
-                "Requests that got a 401 from the API, by what became of them",
+                "Requests that the API answered with 401, by the result of the replay",
                 complete(Family::default()),
             ),
             login_budget_remaining: r.add(
@@ -161,17 +161,17 @@ impl Metrics {
             ),
             login_budget_limit: r.add(
                 "login_budget_limit",
-                "Logins that the budget allows when none has been made, in its tightest window",
+                "Logins that the tightest window of the budget allows when none has been made",
                 Gauge::default(),
             ),
             login_budget_next: r.add_seconds(
                 "login_budget_next",
-                "Time until a user seen before can log in, 0 if one can now",
+                "Time until a user that has logged in before can log in again; 0 if one can now",
                 Gauge::default(),
             ),
             login_blocked_seconds: r.add(
                 "login_blocked_seconds",
-                "Time for which no login is made after Damoov's 429, 0 if logins are made",
+                "Seconds for which logins stay blocked after a 429 of Damoov; 0 if they are not blocked",
                 Gauge::default(),
             ),
             logins_waiting: r.add(
@@ -191,12 +191,12 @@ impl Metrics {
             ),
             old_pairs_rejected: r.add(
                 "old_pairs_rejected",
-                "RefreshTokens that the API rejects while it accepts newer ones, as after a backup was restored",
+                "Rejected refreshes of pairs that are older than one that works, as after a backup was restored",
                 Counter::default(),
             ),
             store_operations: r.add(
                 "store_operations",
-                "Calls to the store, by how they ended",
+                "Calls to the store, by operation and result",
                 complete(Family::default()),
             ),
             tokens_cached: r.add(
@@ -206,7 +206,7 @@ impl Metrics {
             ),
             tokens_stored: r.add(
                 "tokens_stored",
-                "Users and accounts with tokens in the store, at most a minute old",
+                "Users and accounts with tokens in the store, counted once a minute",
                 Gauge::default(),
             ),
             replay_memory_bytes: r.add(
@@ -226,17 +226,17 @@ impl Metrics {
             ),
             live_connections: r.add(
                 "live_connections",
-                "Connections of callers that are WebSockets",
+                "Open WebSocket connections of callers",
                 Gauge::default(),
             ),
             access_events_lost: r.add(
                 "access_events_lost",
-                "Lines about requests that the log did not take",
+                "Access lines that the log dropped, also counted in log_lines_lost",
                 Counter::default(),
             ),
             log_lines_lost: r.add(
                 "log_lines_lost",
-                "Lines that the log did not take",
+                "Lines that the log dropped, by target",
                 complete(Family::default()),
             ),
             ready: r.add("ready", "1 while /readyz answers 200", Gauge::default()),

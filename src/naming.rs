@@ -76,7 +76,9 @@ pub enum Error {
     #[error("this path is for API accounts, and the request names a user")]
     AccountWanted,
     /// `token_invalid`, 401: a bearer that is not ours is the only name.
-    #[error("the bearer was not handed out by this proxy; log in through it, or name the user")]
+    #[error(
+        "the bearer token was not handed out by this proxy; log in through it, or name the user"
+    )]
     BearerForeign,
     /// `bad_request`: a token of the proxy's own, where Damoov would get it.
     #[error(

@@ -307,7 +307,7 @@ async fn accept_all(acceptor: &Acceptor, workers: &[Worker], free: &Arc<Semaphor
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 if failing.failed() {
-                    tracing::warn!(%error, "cannot accept connections; resting after each try");
+                    tracing::warn!(%error, "cannot accept connections; pausing after each attempt");
                 }
                 tokio::time::sleep(ACCEPT_REST).await;
             }

@@ -184,7 +184,7 @@ pub enum Error {
     #[error("the answer did not come in time")]
     ResponseTimeout,
     /// The connection broke before an answer, or what came is not HTTP.
-    #[error("no whole answer came")]
+    #[error("there was no complete answer")]
     Broken(#[source] Broken),
     /// Where the content of the answer ends is not beyond doubt.
     #[error("the answer's framing is ambiguous")]
@@ -193,7 +193,7 @@ pub enum Error {
     #[error("the answer cannot be read")]
     Unreadable,
     /// A 101 that nobody asked for.
-    #[error("the host switched protocols unasked")]
+    #[error("the host switched protocols without being asked")]
     Switched,
 }
 
@@ -230,7 +230,7 @@ pub enum Broken {
     #[error("the answer gave way to another request")]
     GaveWay,
     /// The request's own content failed, or is not as long as announced.
-    #[error("the content of the request is not whole")]
+    #[error("the content of the request is incomplete")]
     Content,
     /// The head is not HTTP's.
     #[error("the head of the answer is malformed")]
@@ -242,7 +242,7 @@ pub enum Broken {
     #[error("the chunks of the answer are malformed")]
     Chunks,
     /// It is a frame of HTTP/2: the host speaks nothing else.
-    #[error("the host speaks HTTP/2, the proxy HTTP/1.1 alone")]
+    #[error("the host speaks HTTP/2; the proxy speaks HTTP/1.1 only")]
     Http2,
     /// What hyper says of handshakes.
     #[error(transparent)]

@@ -53,7 +53,7 @@ pub enum Invalid {
     #[error("the token was not handed out by this proxy; log in through it")]
     Foreign,
     /// Forged, too old, forgotten, another caller's, or not of the same pair.
-    #[error("the token counts no longer; log in through this proxy")]
+    #[error("the token is no longer valid; log in through this proxy")]
     Ours,
 }
 

@@ -117,10 +117,10 @@ pub enum Unreadable {
     #[error(transparent)]
     Content(#[from] content_coding::Unreadable),
     /// Also if it is no envelope.
-    #[error("it is not the JSON that the API answers")]
+    #[error("it is not JSON of the expected form")]
     NotJson,
     /// Of two tokens of the same name nobody knows which one counts.
-    #[error("a name stands twice in it")]
+    #[error("a name appears twice in it")]
     NameTwice,
     /// A status, or a `Result`, that says neither yes nor no.
     #[error("it carries neither tokens nor a rejection")]

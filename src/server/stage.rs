@@ -143,7 +143,7 @@ async fn follow(
                         signal = %name,
                         "the configuration is read at start only; restart to apply changes"
                     ),
-                    _ => tracing::info!(signal = %name, "this signal means nothing here; ignored"),
+                    _ => tracing::info!(signal = %name, "this signal is ignored"),
                 }
             }
         }

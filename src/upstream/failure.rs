@@ -91,10 +91,10 @@ impl fmt::Display for Failed {
             Error::Unreachable(cause) => f.write_str(&Obstacle::of(cause).says(host)),
             Error::ResponseTimeout => write!(f, "{host} did not answer in time"),
             Error::Broken(Broken::Http2) => f.write_str(&Obstacle::Http2.says(host)),
-            Error::Broken(_) => write!(f, "{host} gave no whole answer"),
-            Error::Framing => write!(f, "the framing of what {host} answered is ambiguous"),
-            Error::Unreadable => write!(f, "what {host} answered cannot be read"),
-            Error::Switched => write!(f, "{host} switched protocols unasked"),
+            Error::Broken(_) => write!(f, "{host} did not give a complete answer"),
+            Error::Framing => write!(f, "the framing of the answer of {host} is ambiguous"),
+            Error::Unreadable => write!(f, "the answer of {host} cannot be read"),
+            Error::Switched => write!(f, "{host} switched protocols without being asked"),
         }
     }
 }
@@ -166,7 +166,7 @@ impl Condition {
                 host,
                 still,
                 answers,
-                "all connections to a host of the API are in use: answers that stand still give way"
+                "all connections to a host of the API are in use: answers that have stalled are broken off"
             );
         }
         tracing::debug!(host, still, "an answer gave way to another request");
@@ -299,12 +299,12 @@ impl Obstacle {
             Obstacle::Expired => {
                 format!("the certificate of {host} has expired or is not valid yet")
             }
-            Obstacle::Foreign => format!("the certificate of {host} is another host's"),
+            Obstacle::Foreign => format!("the certificate of {host} belongs to another host"),
             Obstacle::Http2 => {
-                format!("{host} does not speak HTTP/1.1, and the proxy speaks nothing else to it")
+                format!("{host} does not speak HTTP/1.1, which is all that the proxy speaks")
             }
             Obstacle::Tls => format!("{host} and the proxy cannot agree on TLS"),
-            Obstacle::Network => format!("no connection to {host} comes about"),
+            Obstacle::Network => format!("{host} cannot be reached over the network"),
         }
     }
 }
@@ -343,13 +343,13 @@ mod tests {
             ),
             (
                 tls(CertificateError::NotValidForName),
-                "the certificate of api.example:81 is another host's",
+                "the certificate of api.example:81 belongs to another host",
             ),
             (
                 io::Error::other(rustls::Error::AlertReceived(
                     AlertDescription::NoApplicationProtocol,
                 )),
-                "api.example:81 does not speak HTTP/1.1, and the proxy speaks nothing else to it",
+                "api.example:81 does not speak HTTP/1.1, which is all that the proxy speaks",
             ),
             (
                 io::Error::other(rustls::Error::DecryptError),
@@ -357,7 +357,7 @@ mod tests {
             ),
             (
                 io::ErrorKind::NetworkUnreachable.into(),
-                "no connection to api.example:81 comes about",
+                "api.example:81 cannot be reached over the network",
             ),
         ] {
             assert_eq!(says(error), sentence);

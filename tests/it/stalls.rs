@@ -383,7 +383,10 @@ async fn those_that_stand_still_give_way_to_those_who_wait_the_stillest_first() 
         done = timeout(Duration::from_secs(30), others) => done.unwrap(),
     }
     let log = scene.proxy.log();
-    assert!(log.contains("answers that stand still give way"), "{log}");
+    assert!(
+        log.contains("answers that have stalled are broken off"),
+        "{log}"
+    );
 }
 
 #[tokio::test]

@@ -288,14 +288,17 @@ impl Budget {
         let seconds = retry_after.as_secs();
         if refusal.blocked {
             if self.blocked.failed() {
-                tracing::warn!(seconds, "logins are blocked: who needs one is refused");
+                tracing::warn!(
+                    seconds,
+                    "logins are blocked: requests that need one are refused"
+                );
             }
             return Error::LoginBlocked { retry_after };
         }
         if self.exhausted.failed() {
             tracing::warn!(
                 seconds,
-                "the login budget is used up: who needs a login sooner than a slot comes is refused"
+                "the login budget is used up: requests that cannot wait for the next slot are refused"
             );
         }
         Error::BudgetExhausted { retry_after }

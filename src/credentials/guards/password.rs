@@ -36,7 +36,7 @@ pub enum PasswordError {
     #[error("the password is wrong")]
     Wrong,
     /// Wrong ones came too often, and this one was not compared.
-    #[error("wrong passwords came too often; come back after Retry-After")]
+    #[error("too many wrong passwords; try again after Retry-After")]
     TooManyWrong,
 }
 

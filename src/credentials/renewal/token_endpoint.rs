@@ -73,7 +73,7 @@ impl Reply {
         match self {
             Reply::Lost(Loss::TimedOut) => Error::Timeout,
             Reply::NotSent(why) => Error::Unreachable(why.clone()),
-            Reply::Lost(Loss::Cut) => Error::Unreachable("no whole answer came".into()),
+            Reply::Lost(Loss::Cut) => Error::Unreachable("there was no complete answer".into()),
             Reply::Lost(Loss::Http2) => Error::Unreachable(Broken::Http2.to_string().into()),
             Reply::Answered(Answer::Unavailable { .. }) => {
                 Error::Unreachable("they answer 5xx".into())

@@ -39,7 +39,7 @@ impl StoreCondition {
                 if self.reading.failed() {
                     tracing::error!(
                         why,
-                        "the store cannot be read: who has no token in memory is refused"
+                        "the store cannot be read: requests of users without a token in memory are refused"
                     );
                 }
             }

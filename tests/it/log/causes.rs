@@ -168,7 +168,7 @@ async fn a_host_that_hangs_up_is_told_with_its_name() {
     };
     let (answer, ()) = tokio::join!(proxy.get(1, ECHO), hanging_up);
     let host = upstream.url().trim_start_matches("http://").to_owned();
-    let says = format!("{host} gave no whole answer");
+    let says = format!("{host} did not give a complete answer");
     refused(&answer, "upstream_bad_response", &says);
     let line = told_once(&proxy, "a host of the API does not answer as it should").await;
     let cause = line["cause"].as_str().unwrap();

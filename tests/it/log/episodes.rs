@@ -24,7 +24,7 @@ async fn a_budget_that_is_used_up_is_told_once_however_many_are_refused() {
         );
     }
     let message =
-        "the login budget is used up: who needs a login sooner than a slot comes is refused";
+        "the login budget is used up: requests that cannot wait for the next slot are refused";
     assert_eq!(told_once(&proxy, message).await["level"], "WARN");
 }
 
@@ -37,7 +37,7 @@ async fn a_block_that_an_earlier_run_met_is_told_again_once() {
         .add_fault(Fault::new(On::Login, Action::status(429)));
     assert_eq!(proxy.get(0, ECHO).await.code(), "login_blocked");
     assert_eq!(proxy.get(1, ECHO).await.code(), "login_blocked");
-    let blocked = "logins are blocked: who needs one is refused";
+    let blocked = "logins are blocked: requests that need one are refused";
     assert!(
         saying(&proxy, blocked).is_empty(),
         "the 429 itself was told"
