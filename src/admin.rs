@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-pub use self::readiness::{Code, Condition, Engine, Running};
+pub use self::readiness::{Code, Condition, Engine};
 
 use self::places::{Place, Places};
 use self::readiness::{Readiness, Report};

@@ -7,6 +7,7 @@ pub mod demo;
 pub mod opening;
 pub mod output;
 pub mod run;
+mod running;
 pub mod service;
 #[cfg(feature = "simulator")]
 pub mod simulate;

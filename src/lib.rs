@@ -66,7 +66,7 @@
 //! auth_endpoints → credentials, damoov, clock                         naming → damoov, principal
 //! head, damoov, live → percent                                      head → headers
 //! server, proxy, auth_endpoints, credentials → peer                   error → the rooms whose errors it answers
-//! admin → head, proxy (which host fails), error, metrics, credentials (what they report), store (whether it is writable), telemetry
+//! admin → head, error, metrics, server (its stage), store (its error), telemetry
 //! server, proxy, replay, upstream → alarm       server, proxy, upstream → stillness
 //! damoov, credentials, proxy, live → content_coding → headers
 //! credentials → store, damoov, upstream (settings, its calls), secret, metrics, clock

@@ -29,7 +29,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::telemetry;
 use registrar::{Registrar, complete};
 
 /// All metrics. Cheap to share: every field is an `Arc` inside.
@@ -263,18 +262,10 @@ impl Metrics {
             .clone()
     }
 
-    /// What counts the lines that the log loses.
-    pub fn lost_lines(&self) -> telemetry::Lost {
-        let of = |target| {
-            let labels = LogLabels { target };
-            self.log_lines_lost.get_or_create(&labels).clone()
-        };
-        telemetry::Lost {
-            access_events: self.access_events_lost.clone(),
-            access: of(LogTarget::Access),
-            audit: of(LogTarget::Audit),
-            other: of(LogTarget::Other),
-        }
+    /// What counts the lines of this target that the log loses.
+    pub fn lost_lines(&self, target: LogTarget) -> Counter {
+        let labels = LogLabels { target };
+        self.log_lines_lost.get_or_create(&labels).clone()
     }
 
     /// All metrics as text.

@@ -1,10 +1,6 @@
 //! Whose credentials: a user of an instance, or an API account. The identifiers here are canonical
 //! once parsed; nothing else reaches a key, a header or a body. Pure; never sees a token.
 
-mod log_name;
-
-pub use log_name::LogName;
-
 use std::fmt;
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod episode;
 mod line;
+mod log_name;
 mod lost;
 mod output;
 pub mod seldom;
@@ -20,6 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
+pub use log_name::LogName;
 pub use lost::Lost;
 pub use writer::{Health, Lines, Log, Unwritable};
 

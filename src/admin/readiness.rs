@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -11,8 +11,6 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::Status;
-use crate::credentials::Provider;
-use crate::proxy::Proxy;
 use crate::server::Stage;
 use crate::store;
 
@@ -62,59 +60,6 @@ pub trait Engine: Send + Sync + 'static {
 
     /// A host of the API that cannot be connected to, and since when.
     fn unreachable(&self) -> Option<(&str, SystemTime)>;
-}
-
-/// What serves requests, as far as it is asked here.
-pub struct Running {
-    /// Gives out credentials.
-    pub provider: Provider,
-    /// Knows the hosts.
-    pub proxy: Arc<Proxy>,
-}
-
-impl Engine for Running {
-    fn writable(&self) -> Result<(), store::Error> {
-        self.provider.writable()
-    }
-
-    fn report(&self) -> impl Future<Output = ()> + Send {
-        self.provider.report()
-    }
-
-    fn unreachable(&self) -> Option<(&str, SystemTime)> {
-        self.proxy.unreachable().or(self.provider.unreachable())
-    }
-
-    async fn conditions(&self) -> Vec<(Code, String)> {
-        let obstacles = self.provider.obstacles().await;
-        let mut conditions = Vec::new();
-        if let Some(left) = obstacles.blocked_for {
-            let message = format!(
-                "Damoov allows no login for another {} s: it answered one with 429",
-                left.as_secs()
-            );
-            conditions.push((Code::LoginBlocked, message));
-        } else if let Some(next) = obstacles.next_login_in {
-            let message = format!(
-                "every login of the budget is spent; the next one is free in {} s",
-                next.as_secs() + 1
-            );
-            conditions.push((Code::LoginBudgetExhausted, message));
-        } else if let Some(next) = obstacles.next_new_login_in {
-            let message = format!(
-                "every login of the budget but the reserve is spent, and users never seen are \
-                 refused; their next one is free in {} s",
-                next.as_secs() + 1
-            );
-            conditions.push((Code::LoginBudgetExhausted, message));
-        }
-        if obstacles.suspended {
-            let message = "Damoov rejects the RefreshTokens of many users: logins of users that \
-                           hold tokens are suspended until a refresh succeeds";
-            conditions.push((Code::LoginsSuspended, message.to_owned()));
-        }
-        conditions
-    }
 }
 
 /// What `/readyz` answers.

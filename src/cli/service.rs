@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::opening::{OpenStore, StoreError, open_store};
+use super::running::Running;
 use crate::admin;
 use crate::auth_endpoints::AuthEndpoints;
 use crate::auth_endpoints::handed_out::HandedOut;
@@ -21,7 +22,7 @@ use crate::config::{self, Settings};
 use crate::credentials::{self, Background, Provider};
 use crate::damoov::routes::Table;
 use crate::head;
-use crate::metrics::Metrics;
+use crate::metrics::{LogTarget, Metrics};
 use crate::naming;
 use crate::proxy::{self, Path, Proxy};
 use crate::server::{self, Bound, Drained, Ending, Stage};
@@ -97,7 +98,7 @@ impl Service {
         log: &telemetry::Lines,
     ) -> Result<Option<Service>, Error> {
         let metrics = Arc::new(Metrics::new());
-        log.count_into(metrics.lost_lines());
+        log.count_into(lost_lines(&metrics));
         let hosts = Hosts::new(&settings.upstream)?;
         let head = head::Settings {
             hosts: settings.hosts,
@@ -163,7 +164,7 @@ impl Service {
             access: AccessLog::new(log),
         })?;
         let proxy = Arc::new(proxy);
-        let running = admin::Running {
+        let running = Running {
             provider,
             proxy: proxy.clone(),
         };
@@ -221,7 +222,7 @@ impl Service {
 /// Binds the status listener and answers on it.
 async fn serve_status(
     address: SocketAddr,
-    status: admin::Status<admin::Running>,
+    status: admin::Status<Running>,
 ) -> Result<StatusTask, Error> {
     let unusable = |source| Error::Status { address, source };
     let listener = admin::bind(address).await.map_err(unusable)?;
@@ -237,6 +238,16 @@ async fn open_store_aside(settings: config::Store) -> Result<OpenStore, StoreErr
     opening
         .await
         .unwrap_or_else(|error| resume_unwind(error.into_panic()))
+}
+
+/// Where the log counts the lines that it loses.
+fn lost_lines(metrics: &Metrics) -> telemetry::Lost {
+    telemetry::Lost {
+        access_events: metrics.access_events_lost.clone(),
+        access: metrics.lost_lines(LogTarget::Access),
+        audit: metrics.lost_lines(LogTarget::Audit),
+        other: metrics.lost_lines(LogTarget::Other),
+    }
 }
 
 fn names(settings: &credentials::Settings) -> naming::Names {

@@ -30,8 +30,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::damoov::auth;
 use crate::damoov::jwt::Claims;
 use crate::metrics::{Grant, GrantLabel, Metrics, RenewalLabels, RenewalResult, StoreOperation};
-use crate::principal::{InstanceId, LogName, Principal};
+use crate::principal::{InstanceId, Principal};
 use crate::store::{self, Commit, Entry, Generation, KeyId, Note, Record, RunId, Store};
+use crate::telemetry::LogName;
 use crate::telemetry::episode::Episode;
 
 /// How far the end of the process has come.

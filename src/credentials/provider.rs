@@ -29,8 +29,9 @@ use super::vault::seal::Ring;
 use super::{Error, Instance, Need, Settings, Wanted};
 use crate::clock::{Clock, Moment};
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
-use crate::principal::{InstanceId, LogName, Principal};
+use crate::principal::{InstanceId, Principal};
 use crate::store::{self, RunId, Store};
+use crate::telemetry::LogName;
 use crate::telemetry::episode::Episode;
 use crate::upstream::{self, Hosts};
 

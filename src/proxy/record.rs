@@ -13,7 +13,8 @@ use crate::error::{Error, Refusal, Source};
 use crate::headers::Passed;
 use crate::live;
 use crate::metrics::{Method, Outcome};
-use crate::principal::{LogName, Principal};
+use crate::principal::Principal;
+use crate::telemetry::LogName;
 use crate::telemetry::access::Access;
 
 /// What the log says of a caller that left; nobody is sent it.

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::LogName;
 use super::writer::{Buffer, Lines};
 use super::{Format, Target};
-use crate::principal::LogName;
 
 /// What is recorded of one request. Never a path, a query or a token.
 #[derive(Clone, Copy, Debug)]

@@ -13,8 +13,9 @@ use super::hot::Hot;
 use super::pair::JwtHash;
 use crate::clock::{Clock, Moment};
 use crate::damoov::auth::ExpiresInForm;
-use crate::principal::{InstanceId, LogName, Principal};
+use crate::principal::{InstanceId, Principal};
 use crate::store::Generation;
+use crate::telemetry::LogName;
 
 /// An access token ready to be attached. The RefreshToken stays sealed in the store.
 #[derive(Debug)]

@@ -13,9 +13,10 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::principal::{LogName, Principal};
+use crate::principal::Principal;
 use crate::secret::Secret;
 use crate::store::{self, KeyId, Store};
+use crate::telemetry::LogName;
 
 /// The first byte of a sealed text.
 const VERSION: u8 = 1;
