@@ -79,7 +79,7 @@ pub async fn serve(listener: TcpListener, status: Status<impl Engine>) {
                         tracing::warn!(seconds, "connections of [status] are accepted again");
                     }
                     let place = Place::default();
-                    places.take(place.clone(), converse(stream, status.clone(), place));
+                    places.take(place.clone(), serve_connection(stream, status.clone(), place));
                 }
                 Err(error) => {
                     if failing.failed() {
@@ -93,7 +93,7 @@ pub async fn serve(listener: TcpListener, status: Status<impl Engine>) {
     }
 }
 
-async fn converse(stream: TcpStream, status: Arc<Answers<impl Engine>>, place: Place) {
+async fn serve_connection(stream: TcpStream, status: Arc<Answers<impl Engine>>, place: Place) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (head, _content) = request.into_parts();
         let status = status.clone();

@@ -18,8 +18,9 @@ pub enum Authorization {
 /// What the fields of a message say of where its content ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Nothing.
-    Unsaid,
+    /// Neither a length nor a coding: the content of an answer ends with its connection, and a
+    /// request has none (RFC 9112 §6.3).
+    CloseDelimited,
     /// After this many bytes.
     Length(u64),
     /// After the last chunk.
@@ -194,7 +195,7 @@ pub fn framing(headers: &HeaderMap, version: Version) -> Option<Framing> {
     let mut lengths = lines(headers, &header::CONTENT_LENGTH);
     let mut codings = lines(headers, &header::TRANSFER_ENCODING);
     let framing = match (lengths.next(), codings.next()) {
-        (None, None) => Framing::Unsaid,
+        (None, None) => Framing::CloseDelimited,
         (Some(length), None) => Framing::Length(plain_length(length.as_bytes())?),
         (None, Some(coding)) => {
             let is_plain =

@@ -32,8 +32,8 @@
 //! | [`config`] | TOML as written → settings as meant; errors with line and column | open sockets |
 //! | [`secret`] | a string that cannot be printed; `secret::file`: who may read or write a file of one | know HTTP |
 //! | [`clock`] | monotonic moments, wall-clock timestamps, the time scale of tests | |
-//! | [`alarm`] | timers that are not moved for every request | |
-//! | [`stillness`] | which side of an exchange is still, and since when | know callers or upstreams |
+//! | [`timer`] | timers that are not moved for every request | |
+//! | [`stalls`] | which side of an exchange is still, and since when | know callers or upstreams |
 //! | [`content_coding`] | what content says without its coding and byte order mark, within bounds | know what it means |
 //! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
 //! | [`auth_endpoints`] | logins and refreshes answered, registrations kept; `handed_out`: tokens of our own | hold state of its own, send anything |
@@ -67,7 +67,7 @@
 //! head, damoov, live → percent                                      head → headers
 //! server, proxy, auth_endpoints, credentials → peer                   error → the rooms whose errors it answers
 //! admin → head, error, metrics, server (its stage), store (its error), telemetry
-//! server, proxy, replay, upstream → alarm       server, proxy, upstream → stillness
+//! server, proxy, replay, upstream → timer       server, proxy, upstream → stalls
 //! damoov, credentials, proxy, live → content_coding → headers
 //! credentials → store, damoov, upstream (settings, its calls), secret, metrics, clock
 //! store → principal, clock              store, credentials, upstream, server, replay → telemetry::episode
@@ -110,7 +110,6 @@
 //!   `tokens::keys::*`
 
 pub mod admin;
-pub mod alarm;
 pub mod auth_endpoints;
 pub mod cli;
 pub mod clock;
@@ -134,7 +133,8 @@ pub mod server;
 pub mod signals;
 #[cfg(feature = "simulator")]
 pub mod simulator;
-pub mod stillness;
+pub mod stalls;
 pub mod store;
 pub mod telemetry;
+pub mod timer;
 pub mod upstream;

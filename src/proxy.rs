@@ -26,7 +26,6 @@ use self::answer::Received;
 use self::cors::Page;
 
 use self::record::Record;
-use crate::alarm::Alarms;
 use crate::auth_endpoints::handed_out::{self, HandedOut};
 use crate::auth_endpoints::{ANYBODY, AuthEndpoints};
 use crate::credentials::{self, Got, Need, Provider, Wanted};
@@ -43,9 +42,10 @@ use crate::naming::{self, Bearer};
 use crate::peer::Peer;
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
 use crate::server::Handler;
-use crate::stillness::Stillness;
+use crate::stalls::Stalls;
 use crate::telemetry::access::{AccessLog, AccessWriter};
 use crate::telemetry::seldom::Seldom;
+use crate::timer::TimerPool;
 use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::switch::Switcher;
 use crate::upstream::{self, Hosts, Target};
@@ -116,7 +116,7 @@ pub struct Path {
     pool: Rc<Pool>,
     tally: Tally,
     access: AccessWriter,
-    alarms: Alarms,
+    timers: TimerPool,
     /// Registrations and forwarded logins under way, which a caller's hang-up does not end; the worker
     /// waits for them.
     unfinished: RefCell<JoinSet<()>>,
@@ -196,7 +196,7 @@ impl Path {
             )),
             tally: Tally::new(proxy.metrics.clone()),
             access: proxy.access.writer(),
-            alarms: Alarms::default(),
+            timers: TimerPool::default(),
             proxy,
             unfinished: RefCell::default(),
         }
@@ -431,7 +431,7 @@ impl Path {
         let proxy = &*self.proxy;
         let now = Instant::now();
         let within = proxy.response_timeout(route);
-        let overdue = recorder.silent_for(within, now, &self.alarms);
+        let overdue = recorder.upstream_deadline(within, now, &self.timers);
         let host = &*route.host;
         let failed = |error| match recorder.failure() {
             Some(failure) => Error::Content(failure),
@@ -497,8 +497,8 @@ impl Handler for Path {
         self.answer(peer, request)
     }
 
-    fn stillness(content: &Self::Content) -> Option<&Rc<Stillness>> {
-        content.stillness()
+    fn stalls(content: &Self::Content) -> Option<&Rc<Stalls>> {
+        content.stalls()
     }
 
     fn caller_stalled(&self) {

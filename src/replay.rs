@@ -21,8 +21,8 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
-use crate::alarm::{Alarms, Lent};
-use memory::Loan;
+use crate::timer::{PooledTimer, TimerPool};
+use memory::MemoryPermit;
 
 /// A caller that sends no content for this long is not waited for.
 const IDLE: Duration = Duration::from_secs(10);
@@ -68,12 +68,12 @@ pub struct Recorder<C> {
 
 /// Ends once nothing was heard of upstream for long enough.
 #[derive(Debug)]
-pub struct Silence<'a, C> {
+pub struct UpstreamDeadline<'a, C> {
     recording: Option<&'a RefCell<Recording<C>>>,
-    silence: Duration,
+    timeout: Duration,
     /// Not before this.
     until: Instant,
-    alarm: Lent<'a>,
+    timer: PooledTimer<'a>,
 }
 
 #[derive(Debug)]
@@ -81,7 +81,7 @@ struct Recording<C> {
     source: C,
     sized: bool,
     progress: Progress,
-    tape: Tape,
+    buffer: Buffer,
     view: Attachment,
     /// When the upstream connection last got content, or found none left.
     handed_over: Instant,
@@ -101,9 +101,9 @@ enum Progress {
 }
 
 #[derive(Debug)]
-enum Tape {
+enum Buffer {
     /// All so far: a copy, because a chunk, however small, pins the whole buffer it was read into.
-    Recording(Vec<u8>, Loan),
+    Recording(Vec<u8>, MemoryPermit),
     /// More than may be kept; what was, is gone.
     Overflowed,
     /// Nobody is going to replay.
@@ -124,18 +124,18 @@ impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
             return Recorder { recording: None };
         }
         let size = source.size_hint();
-        let loan = Loan::of(memory);
-        let tape = if size.lower() > memory.settings.limit {
-            Tape::Overflowed
+        let permit = MemoryPermit::of(memory);
+        let buffer = if size.lower() > memory.settings.limit {
+            Buffer::Overflowed
         } else {
-            Tape::Recording(Vec::new(), loan)
+            Buffer::Recording(Vec::new(), permit)
         };
         Recorder {
             recording: Some(Rc::new(RefCell::new(Recording {
                 source,
                 sized: size.exact().is_some(),
                 progress: Progress::Streaming,
-                tape,
+                buffer,
                 view: Attachment::Attached(None),
                 handed_over: Instant::now(),
                 idle: Box::pin(tokio::time::sleep(IDLE)),
@@ -155,7 +155,7 @@ impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
     pub fn keeps(&self) -> bool {
         self.recording
             .as_ref()
-            .is_none_or(|r| matches!(r.borrow().tape, Tape::Recording(..)))
+            .is_none_or(|r| matches!(r.borrow().buffer, Buffer::Recording(..)))
     }
 
     /// Whether all of the content has been read.
@@ -176,11 +176,11 @@ impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
     /// A copy of all of it, where it was read to its end and kept.
     pub fn recorded(&self) -> Option<Bytes> {
         let recording = self.recording.as_ref()?.borrow();
-        match &recording.tape {
-            Tape::Recording(content, _) if recording.progress == Progress::Complete => {
+        match &recording.buffer {
+            Buffer::Recording(content, _) if recording.progress == Progress::Complete => {
                 Some(Bytes::copy_from_slice(content))
             }
-            Tape::Recording(..) | Tape::Overflowed | Tape::Stopped => None,
+            Buffer::Recording(..) | Buffer::Overflowed | Buffer::Stopped => None,
         }
     }
 
@@ -207,7 +207,7 @@ impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
             return;
         };
         recording.borrow_mut().take_view();
-        recording.borrow_mut().tape = Tape::Stopped;
+        recording.borrow_mut().buffer = Buffer::Stopped;
         let rest = async {
             let mut left = limit;
             while let Some(Ok(chunk)) = poll_fn(|cx| recording.borrow_mut().poll_chunk(cx)).await {
@@ -222,39 +222,39 @@ impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
     }
 
     /// Ends when the upstream connection has had all content, or leaves content lying, for
-    /// `silence` from `now` on. Time spent waiting for the caller does not count.
-    pub fn silent_for<'a>(
+    /// `timeout` from `now` on. Time spent waiting for the caller does not count.
+    pub fn upstream_deadline<'a>(
         &'a self,
-        silence: Duration,
+        timeout: Duration,
         now: Instant,
-        alarms: &'a Alarms,
-    ) -> Silence<'a, C> {
-        let until = now + silence;
-        Silence {
+        timers: &'a TimerPool,
+    ) -> UpstreamDeadline<'a, C> {
+        let until = now + timeout;
+        UpstreamDeadline {
             recording: self.recording.as_deref(),
-            silence,
+            timeout,
             until,
-            alarm: alarms.lend(until),
+            timer: timers.pooled(until),
         }
     }
 }
 
-impl<C> Future for Silence<'_, C> {
+impl<C> Future for UpstreamDeadline<'_, C> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         loop {
-            ready!(this.alarm.poll(this.until, cx));
+            ready!(this.timer.poll(this.until, cx));
             let Some(recording) = this.recording else {
                 return Poll::Ready(());
             };
             let recording = recording.borrow();
             let now = Instant::now();
             this.until = match recording.progress {
-                Progress::AwaitingCaller => now + this.silence,
+                Progress::AwaitingCaller => now + this.timeout,
                 Progress::Streaming | Progress::Complete | Progress::Failed(_) => {
-                    recording.handed_over + this.silence
+                    recording.handed_over + this.timeout
                 }
             };
             if this.until <= now {
@@ -267,7 +267,7 @@ impl<C> Future for Silence<'_, C> {
 impl<C> Drop for Recorder<C> {
     fn drop(&mut self) {
         if let Some(recording) = &self.recording {
-            recording.borrow_mut().tape = Tape::Stopped;
+            recording.borrow_mut().buffer = Buffer::Stopped;
         }
     }
 }
@@ -282,25 +282,25 @@ impl<C> Recording<C> {
     }
 
     fn rewind(&mut self) -> Result<Kept, NotKept> {
-        match std::mem::replace(&mut self.tape, Tape::Stopped) {
-            Tape::Recording(content, loan) => Ok(Kept {
+        match std::mem::replace(&mut self.buffer, Buffer::Stopped) {
+            Buffer::Recording(content, permit) => Ok(Kept {
                 content: (!content.is_empty()).then(|| content.into()),
                 sized: self.sized,
-                _loan: loan,
+                _permit: permit,
             }),
-            Tape::Overflowed | Tape::Stopped => Err(NotKept::Overflowed),
+            Buffer::Overflowed | Buffer::Stopped => Err(NotKept::Overflowed),
         }
     }
 
     fn keep(&mut self, chunk: &[u8]) {
-        let Tape::Recording(content, loan) = &mut self.tape else {
+        let Buffer::Recording(content, permit) = &mut self.buffer else {
             return;
         };
-        if loan.cover(content.len() + chunk.len()) {
-            content.reserve_exact(loan.bytes as usize - content.len());
+        if permit.cover(content.len() + chunk.len()) {
+            content.reserve_exact(permit.bytes as usize - content.len());
             content.extend_from_slice(chunk);
         } else {
-            self.tape = Tape::Overflowed;
+            self.buffer = Buffer::Overflowed;
         }
     }
 }
@@ -443,7 +443,7 @@ mod tests {
                             assert_eq!((limit, error), (8, NotKept::Overflowed));
                         }
                     }
-                    assert_eq!(memory.lent.get(), 0, "all memory is given back");
+                    assert_eq!(memory.reserved.get(), 0, "all memory is given back");
                 }
             }
         }
@@ -498,9 +498,9 @@ mod tests {
         let mut view = second.view();
         assert_eq!(next(&mut view).await.unwrap().unwrap(), "def");
         assert_eq!((first.keeps(), second.keeps()), (true, false));
-        assert_eq!(memory.lent.get(), 3);
+        assert_eq!(memory.reserved.get(), 3);
         drop(first);
-        assert_eq!(memory.lent.get(), 0);
+        assert_eq!(memory.reserved.get(), 0);
     }
 
     #[tokio::test]
@@ -511,19 +511,19 @@ mod tests {
         let mut view = recorder.view();
         let buffer = Arc::new([b'a'; 64 * 1024]);
         for _ in 0..10 {
-            let piece = Bytes::from_owner(Buffer(buffer.clone())).slice(..1);
+            let piece = Bytes::from_owner(ReadBuffer(buffer.clone())).slice(..1);
             sender.send(Ok(Frame::data(piece))).unwrap();
             next(&mut view).await.unwrap().unwrap();
         }
         assert_eq!(Arc::strong_count(&buffer), 1);
-        assert!((10..=20).contains(&memory.lent.get()));
+        assert!((10..=20).contains(&memory.reserved.get()));
         drop(sender);
         assert_eq!(text(recorder.kept().await.unwrap()).await, "a".repeat(10));
     }
 
-    struct Buffer(Arc<[u8; 64 * 1024]>);
+    struct ReadBuffer(Arc<[u8; 64 * 1024]>);
 
-    impl AsRef<[u8]> for Buffer {
+    impl AsRef<[u8]> for ReadBuffer {
         fn as_ref(&self) -> &[u8] {
             &*self.0
         }
@@ -538,7 +538,7 @@ mod tests {
         say(&sender, "abc");
         next(&mut view).await.unwrap().unwrap();
         drop(recorder);
-        assert_eq!(memory.lent.get(), 0);
+        assert_eq!(memory.reserved.get(), 0);
         say(&sender, "def");
         drop(sender);
         assert_eq!(text(view).await, "def");
@@ -611,7 +611,7 @@ mod tests {
         let recorder = Recorder::new(source, &memory(10, 10));
         let mut view = recorder.view();
         let started = Instant::now();
-        let alarms = Alarms::default();
+        let timers = TimerPool::default();
         let sending = async {
             tokio::time::sleep(Duration::from_secs(8)).await;
             drop(sender);
@@ -620,7 +620,7 @@ mod tests {
         tokio::join!(
             sending,
             reading,
-            recorder.silent_for(Duration::from_secs(3), Instant::now(), &alarms)
+            recorder.upstream_deadline(Duration::from_secs(3), Instant::now(), &timers)
         );
         // Never before 8 + 3; looking only every 3 s may make it a little later.
         assert!((11..=14).contains(&started.elapsed().as_secs()));

@@ -1,11 +1,11 @@
 //! Listeners, handing connections to workers, limits, drain. Never looks inside a request.
 
 mod answers;
-mod joined;
+mod coalesced_writes;
 mod lengths;
 mod listen;
-mod patience;
 mod stage;
+mod timeouts;
 mod worker;
 
 use std::future::Future;
@@ -31,12 +31,12 @@ use tokio::time::timeout;
 
 pub use self::answers::{Answers, answers};
 pub use self::stage::{Begun, Ending, Stage};
-pub use self::worker::converse;
+pub use self::worker::serve_connection;
 
 use self::listen::{Acceptor, Socket, Stream};
 use self::worker::{Timeouts, Worker};
 use crate::peer::Peer;
-use crate::stillness::Stillness;
+use crate::stalls::Stalls;
 use crate::telemetry::episode::Episode;
 
 /// Descriptors for everything but callers: upstream connections, the store, logs.
@@ -107,7 +107,7 @@ pub trait Handler: Sized + 'static {
     ) -> impl Future<Output = Answered<Self>> + 'static;
 
     /// Who is still in an answer that did not end at once; its caller's waits are noted there.
-    fn stillness(content: &Self::Content) -> Option<&Rc<Stillness>> {
+    fn stalls(content: &Self::Content) -> Option<&Rc<Stalls>> {
         let _ = content;
         None
     }
@@ -567,7 +567,8 @@ mod tests {
         };
         let porter = Rc::new(super::answers(Porter(Arc::default()), SECOND));
         let peer = Peer::Uid(0);
-        let (served, answers) = tokio::join!(converse(peer, stream, porter, stage), calling);
+        let (served, answers) =
+            tokio::join!(serve_connection(peer, stream, porter, stage), calling);
         served.unwrap();
         assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 2, "{answers}");
     }

@@ -127,7 +127,7 @@ impl Exchanges {
             let (caller, stream) = tokio::io::duplex(64 * 1024);
             let (stage, watched) = watch::channel(Stage::Serving);
             tokio::task::spawn_local(async move {
-                let served = server::converse(Peer::Uid(0), stream, answers, watched).await;
+                let served = server::serve_connection(Peer::Uid(0), stream, answers, watched).await;
                 drop(stage);
                 served.expect("the caller stays");
             });

@@ -19,7 +19,7 @@ use crate::damoov::envelope::Envelope;
 use crate::damoov::in_band::says_401;
 use crate::headers::{self, Passed};
 use crate::live;
-use crate::stillness::Stillness;
+use crate::stalls::Stalls;
 use crate::upstream::{Broken, Error, pool};
 
 /// What is kept of a 401 while a renewal may make it unnecessary.
@@ -28,7 +28,7 @@ const DETACHED_LIMIT: usize = 64 * 1024;
 const DETACHED_TIME: Duration = Duration::from_secs(1);
 
 /// An answer as the pool gives it out.
-pub(super) type FromApi = Response<pool::Answer>;
+pub(super) type FromApi = Response<pool::AnswerContent>;
 
 /// An answer of the API, before it is known what becomes of it.
 pub(super) struct Received {
@@ -62,7 +62,7 @@ pub(super) struct InFlight(Gauge);
 
 enum Source {
     /// As it comes.
-    Api(pool::Answer),
+    Api(pool::AnswerContent),
     /// The same, once its beginning was looked into, and did not hold all of it.
     Begun(Box<Begun>),
     /// `None` once it was given out.
@@ -73,7 +73,7 @@ enum Source {
 struct Begun {
     /// That comes first; `None` once it was given out.
     beginning: Option<Bytes>,
-    rest: pool::Answer,
+    rest: pool::AnswerContent,
 }
 
 impl InFlight {
@@ -355,10 +355,10 @@ impl Content {
     }
 
     /// Who is still in the exchange, if it did not end at once.
-    pub(crate) fn stillness(&self) -> Option<&Rc<Stillness>> {
+    pub(crate) fn stalls(&self) -> Option<&Rc<Stalls>> {
         match &self.source {
-            Source::Api(content) => content.stillness(),
-            Source::Begun(begun) => begun.rest.stillness(),
+            Source::Api(content) => content.stalls(),
+            Source::Begun(begun) => begun.rest.stalls(),
             Source::Whole(_) => None,
         }
     }

@@ -329,7 +329,7 @@ async fn keep(
     proxy: &Proxy,
     instance: InstanceId,
     expected: Expected,
-    answer: Response<pool::Answer>,
+    answer: Response<pool::AnswerContent>,
     within: Duration,
 ) -> Result<Received, upstream::Error> {
     let received = Received::unread(answer);

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::memory::Loan;
+use super::memory::MemoryPermit;
 use super::{Attachment, Failure, Progress, Recording};
 
 /// What is sent upstream: the request's content the first time or the second.
@@ -37,7 +37,7 @@ pub struct Kept {
     pub(super) content: Option<Bytes>,
     /// Whether the caller announced the length: a replay is framed like the first attempt.
     pub(super) sized: bool,
-    pub(super) _loan: Loan,
+    pub(super) _permit: MemoryPermit,
 }
 
 impl<C> Content<C> {

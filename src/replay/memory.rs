@@ -17,26 +17,27 @@ const QUIET: Duration = Duration::from_secs(10);
 pub struct Memory {
     pub(super) settings: Settings,
     /// The account itself, not a copy of it, so that the metric cannot drift from the truth.
-    pub(super) lent: Gauge<i64, AtomicI64>,
+    pub(super) reserved: Gauge<i64, AtomicI64>,
     /// Told of when it begins and when it is over.
     exhausted: Episode,
 }
 
 impl Memory {
-    /// Accounts for what is lent in `lent`.
-    pub fn new(settings: Settings, lent: Gauge<i64, AtomicI64>) -> Memory {
+    /// Accounts for what is reserved in `reserved`.
+    pub fn new(settings: Settings, reserved: Gauge<i64, AtomicI64>) -> Memory {
         Memory {
             settings,
-            lent,
+            reserved,
             exhausted: Episode::ending_after(QUIET),
         }
     }
 
-    fn lend(&self, bytes: u64) -> bool {
+    fn reserve(&self, bytes: u64) -> bool {
         let bytes = signed(bytes);
-        let fits = self.lent.inc_by(bytes).saturating_add(bytes) <= signed(self.settings.memory);
+        let fits =
+            self.reserved.inc_by(bytes).saturating_add(bytes) <= signed(self.settings.memory);
         if !fits {
-            self.lent.dec_by(bytes);
+            self.reserved.dec_by(bytes);
             self.refused();
         } else if self.exhausted.is_failing()
             && let Some(over) = self.exhausted.worked()
@@ -65,21 +66,21 @@ fn signed(bytes: u64) -> i64 {
 
 /// The memory of one recording; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Loan {
+pub(super) struct MemoryPermit {
     memory: Arc<Memory>,
     pub(super) bytes: u64,
 }
 
-impl Loan {
+impl MemoryPermit {
     /// Of nothing yet.
-    pub(super) fn of(memory: &Arc<Memory>) -> Loan {
-        Loan {
+    pub(super) fn of(memory: &Arc<Memory>) -> MemoryPermit {
+        MemoryPermit {
             memory: memory.clone(),
             bytes: 0,
         }
     }
 
-    /// Whether there is memory for this many bytes. What is lent at least doubles, within the limit
+    /// Whether there is memory for this many bytes. What is reserved at least doubles, within the limit
     /// of one request, so that content in many pieces is not moved at each.
     pub(super) fn cover(&mut self, bytes: usize) -> bool {
         let (bytes, limit) = (bytes as u64, self.memory.settings.limit);
@@ -87,7 +88,7 @@ impl Loan {
             return true;
         }
         let grown = bytes.max(self.bytes * 2).min(limit);
-        let covers = bytes <= limit && self.memory.lend(grown - self.bytes);
+        let covers = bytes <= limit && self.memory.reserve(grown - self.bytes);
         if covers {
             self.bytes = grown;
         }
@@ -95,8 +96,8 @@ impl Loan {
     }
 }
 
-impl Drop for Loan {
+impl Drop for MemoryPermit {
     fn drop(&mut self) {
-        self.memory.lent.dec_by(signed(self.bytes));
+        self.memory.reserved.dec_by(signed(self.bytes));
     }
 }

@@ -26,9 +26,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::answers::{Answers, answers};
-use super::joined::Joined;
+use super::coalesced_writes::CoalescedWrites;
 use super::listen::Stream;
-use super::patience::{Answering, Cut, Patience, Patient};
+use super::timeouts::{Answering, ConnectionTimeouts, Cut, TimedStream};
 use super::{Answered, Drained, Handler, Session, Stage, Transport};
 use crate::headers;
 use crate::peer::Peer;
@@ -221,11 +221,11 @@ async fn serve<H, F>(
     // The descriptor is registered with this thread's runtime from here on.
     let ended = match stream {
         Stream::Tcp(stream, from) => match TcpStream::from_std(stream) {
-            Ok(stream) => converse(Peer::at(from), stream, answers, stage).await,
+            Ok(stream) => serve_connection(Peer::at(from), stream, answers, stage).await,
             Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
         },
         Stream::Unix(stream) => match UnixStream::from_std(stream) {
-            Ok(stream) => converse(user_of(&stream), stream, answers, stage).await,
+            Ok(stream) => serve_connection(user_of(&stream), stream, answers, stage).await,
             Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
         },
     };
@@ -246,7 +246,7 @@ fn user_of(stream: &UnixStream) -> Peer {
 /// # Errors
 ///
 /// The connection broke, or what came is not HTTP.
-pub async fn converse<H, F>(
+pub async fn serve_connection<H, F>(
     peer: Peer,
     stream: impl Transport,
     answers: Rc<Answers<H, F>>,
@@ -257,13 +257,17 @@ where
     F: Future<Output = Answered<H>> + 'static,
 {
     let counts = &answers.counts;
-    let patience = Patience::new(counts.clone());
-    let stream = Patient::new(Joined(stream), patience.clone(), answers.stall_timeout);
+    let timeouts = ConnectionTimeouts::new(counts.clone());
+    let stream = TimedStream::new(
+        CoalescedWrites(stream),
+        timeouts.clone(),
+        answers.stall_timeout,
+    );
     let switched: Rc<Cell<Option<H::Session>>> = Rc::default();
     let service = service_fn(|mut request: Request<Incoming>| {
         let switched = switched.clone();
-        let busy = patience.busy();
-        if patience.has_several_lengths() {
+        let busy = timeouts.busy();
+        if timeouts.has_several_lengths() {
             request.extensions_mut().insert(headers::SeveralLengths);
         }
         let is_old = request.version() == Version::HTTP_10;
@@ -310,7 +314,7 @@ where
         // just connected may send one.
         let beginning = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
-            Poll::Pending if patience.awaits_a_head() => Poll::Pending,
+            Poll::Pending if timeouts.awaits_a_head() => Poll::Pending,
             Poll::Pending => Poll::Ready(None),
         });
         ended = Box::pin(timeout(LAST_HEAD, beginning))
@@ -324,18 +328,18 @@ where
             (&mut connection).await
         }
     };
-    if let Some(cut) = patience.cut() {
+    if let Some(cut) = timeouts.cut() {
         if cut == Cut::Stalled {
             answers.handler().caller_stalled();
         }
-        let Joined(stream) = connection.into_parts().io.into_inner().into_inner();
+        let CoalescedWrites(stream) = connection.into_parts().io.into_inner().into_inner();
         stream.abort();
         return ended;
     }
     ended?;
     if let Some(session) = switched.take() {
         let parts = connection.into_parts();
-        let Joined(stream) = parts.io.into_inner().into_inner();
+        let CoalescedWrites(stream) = parts.io.into_inner().into_inner();
         let draining = async {
             let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
         };

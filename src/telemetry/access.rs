@@ -50,7 +50,7 @@ pub struct AccessLog {
 pub struct AccessWriter {
     lines: Option<Lines>,
     buffer: Arc<Buffer>,
-    stamp: RefCell<Stamp>,
+    timestamp: RefCell<Timestamp>,
 }
 
 impl AccessLog {
@@ -73,7 +73,7 @@ impl AccessLog {
         AccessWriter {
             lines: self.lines.clone(),
             buffer: Buffer::of(Target::Access),
-            stamp: RefCell::default(),
+            timestamp: RefCell::default(),
         }
     }
 }
@@ -85,18 +85,18 @@ impl AccessWriter {
             return;
         };
         lines.write(&self.buffer, |is_first, text| {
-            let stamp = &mut *self.stamp.borrow_mut();
+            let timestamp = &mut *self.timestamp.borrow_mut();
             if is_first {
-                stamp.set(access.at, SystemTime::now());
+                timestamp.set(access.at, SystemTime::now());
             }
-            line(lines.format(), stamp, access, text);
+            line(lines.format(), timestamp, access, text);
         });
     }
 }
 
 /// Every text is one of ours, and needs no escaping: routes are written plainly. Joined
 /// rather than formatted: it is done for every request.
-fn line(format: Format, stamp: &mut Stamp, access: &Access<'_>, lines: &mut String) {
+fn line(format: Format, timestamp: &mut Timestamp, access: &Access<'_>, lines: &mut String) {
     let Access {
         at,
         route,
@@ -124,7 +124,7 @@ fn line(format: Format, stamp: &mut Stamp, access: &Access<'_>, lines: &mut Stri
     if format == Format::Json {
         lines.push_str(r#"{"timestamp":""#);
     }
-    stamp.write(*at, lines);
+    timestamp.write(*at, lines);
     match format {
         Format::Json => lines.extend([
             r#"","level":"INFO","route":""#,
@@ -188,14 +188,14 @@ fn line(format: Format, stamp: &mut Stamp, access: &Access<'_>, lines: &mut Stri
 /// Writes when something happened. For each request the monotonic clock alone is read; what the wall
 /// clock says is found out once for many lines, and each second is written out once.
 #[derive(Debug, Default)]
-struct Stamp {
+struct Timestamp {
     /// One moment, on both clocks.
     known: Option<(Instant, SystemTime)>,
     /// Seconds since 1970, and how they are written.
     second: (u64, String),
 }
 
-impl Stamp {
+impl Timestamp {
     fn set(&mut self, monotonic: Instant, wall: SystemTime) {
         self.known = Some((monotonic, wall));
     }
@@ -245,10 +245,10 @@ mod tests {
     fn line_of(format: Format, access: &Access<'_>) -> String {
         let wall = UNIX_EPOCH + Duration::from_micros(1_795_348_800_000_001);
         let before = Duration::from_millis(1_500);
-        let mut stamp = Stamp::default();
-        stamp.set(access.at - before, wall - before);
+        let mut timestamp = Timestamp::default();
+        timestamp.set(access.at - before, wall - before);
         let mut lines = String::new();
-        line(format, &mut stamp, access, &mut lines);
+        line(format, &mut timestamp, access, &mut lines);
         lines
     }
 
@@ -325,11 +325,11 @@ mod tests {
     fn stamps_follow_the_clock_from_second_to_second() {
         let now = Instant::now();
         let wall = UNIX_EPOCH + Duration::from_millis(1_795_348_800_250);
-        let mut stamp = Stamp::default();
-        stamp.set(now, wall);
+        let mut timestamp = Timestamp::default();
+        timestamp.set(now, wall);
         let mut stamped = |later| {
             let mut text = String::new();
-            stamp.write(now + Duration::from_millis(later), &mut text);
+            timestamp.write(now + Duration::from_millis(later), &mut text);
             text
         };
         assert_eq!(stamped(0), "2026-11-22T12:00:00.250000Z");
@@ -337,9 +337,9 @@ mod tests {
         assert_eq!(stamped(750), "2026-11-22T12:00:01.000000Z");
         assert_eq!(stamped(1), "2026-11-22T12:00:00.251000Z");
         // The wall clock was set back.
-        stamp.set(now, UNIX_EPOCH + Duration::from_millis(250));
+        timestamp.set(now, UNIX_EPOCH + Duration::from_millis(250));
         let mut text = String::new();
-        stamp.write(now, &mut text);
+        timestamp.write(now, &mut text);
         assert_eq!(text, "1970-01-01T00:00:00.250000Z");
     }
 

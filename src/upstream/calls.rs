@@ -91,8 +91,8 @@ impl Calls {
             let exchanged = timeout_at(deadline, whole.exchange(limit)).await;
             let is_begun = whole.is_begun();
             let error = match exchanged {
-                Ok(Ok((answer, lasts))) => {
-                    if lasts {
+                Ok(Ok((answer, keeps_alive))) => {
+                    if keeps_alive {
                         self.keep(connection);
                     }
                     return Ok(answer);

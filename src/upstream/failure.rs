@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use rustls::{AlertDescription, CertificateError, PeerMisbehaved};
 
 use super::{Broken, Error};
-use crate::stillness::Side;
+use crate::stalls::Side;
 use crate::telemetry::episode::{Chain, Episode};
 use crate::telemetry::seldom::Seldom;
 

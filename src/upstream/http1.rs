@@ -68,14 +68,14 @@ pub(super) struct Failed {
 
 /// The content of an answer, with what the connection takes up. Reads only when it is polled.
 #[derive(Debug)]
-pub(super) struct Content<P> {
+pub(super) struct Content<S> {
     decoder: Decoder,
     /// How much to read at once.
     wanted: usize,
     /// The largest that the buffer has been, in bytes: what is left of it may not tell.
     largest: usize,
     /// `None` once the connection has ended or was taken.
-    source: Option<Source<P>>,
+    reader: Option<Reader<S>>,
     /// Held by answers of which more than [`LONG_READ`] is read at once.
     large: Option<LargeReads>,
     /// What is still to be told.
@@ -84,30 +84,30 @@ pub(super) struct Content<P> {
 
 /// What content is read from.
 #[derive(Debug)]
-enum Source<P> {
+enum Reader<S> {
     /// The request was sent whole.
     Whole {
         connection: Connection,
         /// Whether the API means to keep the connection.
-        lasts: bool,
-        place: P,
+        keeps_alive: bool,
+        slot: S,
     },
     /// The answer began before all of the request was sent, which a task goes on with until this
     /// is dropped, or to its end if that was told that the answer is whole. Such a connection is
     /// not used again.
-    Half(Box<Half<P>>),
+    Half(Box<Half<S>>),
 }
 
 /// Boxed, because it is rare and long.
 #[derive(Debug)]
-struct Half<P> {
+struct Half<S> {
     stream: ReadHalf<Stream>,
     read: BytesMut,
     answered: oneshot::Sender<()>,
     /// Bytes of the request that were written.
     written: Rc<Cell<u64>>,
     buffers: Rc<Buffers>,
-    place: Rc<P>,
+    slot: Rc<S>,
 }
 
 impl Connection {
@@ -135,20 +135,20 @@ impl Connection {
         &mut self.0.stream
     }
 
-    /// Sends a request and waits for the head of its answer. `host` is the Host to send; `place` is
+    /// Sends a request and waits for the head of its answer. `host` is the Host to send; `slot` is
     /// held until the connection is closed or taken back.
     ///
     /// Whatever goes wrong, and if this is dropped, the connection is closed.
-    pub(super) fn exchange<B, P>(
+    pub(super) fn exchange<B, S>(
         mut self,
         request: &Head,
         host: &HeaderValue,
         content: B,
-        place: P,
-    ) -> impl Future<Output = Result<Response<Content<P>>, Failed>>
+        slot: S,
+    ) -> impl Future<Output = Result<Response<Content<S>>, Failed>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
-        P: Held,
+        S: Held,
     {
         let framing = self.0.buffers.to_write();
         let mut outgoing = Outgoing::new(framing, request, host, content);
@@ -198,13 +198,13 @@ impl Connection {
                 decoder: decoder(is_to_head, answer.status(), framing),
                 wanted: LONG_READ,
                 largest: self.0.read.capacity(),
-                source: Some(match sent {
-                    true => Source::Whole {
+                reader: Some(match sent {
+                    true => Reader::Whole {
                         connection: self,
-                        lasts: head::lasts(&answer, framing),
-                        place,
+                        keeps_alive: head::keeps_alive(&answer, framing),
+                        slot,
                     },
-                    false => self.read_on(outgoing, place),
+                    false => self.read_on(outgoing, slot),
                 }),
                 large: None,
                 failure: None,
@@ -236,34 +236,34 @@ fn decoder(is_to_head: bool, status: StatusCode, framing: Framing) -> Decoder {
     }
 }
 
-impl<P> Source<P> {
+impl<S> Reader<S> {
     /// What was read and not yet taken.
     fn buffer(&mut self) -> &mut BytesMut {
         match self {
-            Source::Whole { connection, .. } => &mut connection.0.read,
-            Source::Half(half) => &mut half.read,
+            Reader::Whole { connection, .. } => &mut connection.0.read,
+            Reader::Half(half) => &mut half.read,
         }
     }
 
     fn buffers(&self) -> &Rc<Buffers> {
         match self {
-            Source::Whole { connection, .. } => &connection.0.buffers,
-            Source::Half(half) => &half.buffers,
+            Reader::Whole { connection, .. } => &connection.0.buffers,
+            Reader::Half(half) => &half.buffers,
         }
     }
 
     fn poll_fill(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match self {
-            Source::Whole { connection, .. } => {
+            Reader::Whole { connection, .. } => {
                 let Wire { stream, read, .. } = &mut *connection.0;
                 poll_fill(stream, read, wanted, cx)
             }
-            Source::Half(half) => poll_fill(&mut half.stream, &mut half.read, wanted, cx),
+            Reader::Half(half) => poll_fill(&mut half.stream, &mut half.read, wanted, cx),
         }
     }
 }
 
-impl<P> Content<P> {
+impl<S> Content<S> {
     /// The next piece; `None` at the end.
     pub(super) fn poll_piece(
         &mut self,
@@ -273,17 +273,17 @@ impl<P> Content<P> {
             return Poll::Ready(Some(Err(failure)));
         }
         loop {
-            let Some(source) = &mut self.source else {
+            let Some(reader) = &mut self.reader else {
                 return Poll::Ready(None);
             };
-            match self.decoder.take(source.buffer()) {
+            match self.decoder.take(reader.buffer()) {
                 Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
                 Ok(None) if self.decoder.is_over() => return Poll::Ready(None),
                 Ok(None) => {}
                 Err(error) => return self.fail(error, cx),
             }
-            let filled = ready!(source.poll_fill(self.decoder.wanted(self.wanted), cx));
-            self.largest = self.largest.max(source.buffer().capacity());
+            let filled = ready!(reader.poll_fill(self.decoder.wanted(self.wanted), cx));
+            self.largest = self.largest.max(reader.buffer().capacity());
             match filled {
                 Ok(0) if self.decoder.ends_with_the_connection() => {
                     self.decoder = Decoder::none();
@@ -292,7 +292,7 @@ impl<P> Content<P> {
                 Ok(0) => return self.fail(Broken::Cut, cx),
                 Ok(count) if count >= self.wanted => {
                     if self.large.is_none() {
-                        self.large = source.buffers().read_large();
+                        self.large = reader.buffers().read_large();
                     }
                     if self.large.is_some() {
                         self.wanted = (2 * self.wanted).min(LONGEST_READ);
@@ -305,18 +305,18 @@ impl<P> Content<P> {
     }
 
     /// What the connection takes up, while there is one.
-    pub(super) fn place(&self) -> Option<&P> {
-        match self.source.as_ref()? {
-            Source::Whole { place, .. } => Some(place),
-            Source::Half(half) => Some(&half.place),
+    pub(super) fn slot(&self) -> Option<&S> {
+        match self.reader.as_ref()? {
+            Reader::Whole { slot, .. } => Some(slot),
+            Reader::Half(half) => Some(&half.slot),
         }
     }
 
     /// How much of a request that still goes out has been written.
     pub(super) fn written(&self) -> u64 {
-        match &self.source {
-            Some(Source::Half(half)) => half.written.get(),
-            Some(Source::Whole { .. }) | None => 0,
+        match &self.reader {
+            Some(Reader::Half(half)) => half.written.get(),
+            Some(Reader::Whole { .. }) | None => 0,
         }
     }
 
@@ -336,19 +336,21 @@ impl<P> Content<P> {
     }
 
     /// Once it is over: the connection, if it can be used again, and what it takes up.
-    pub(super) fn take_connection(&mut self) -> Option<(Connection, P)> {
+    pub(super) fn take_connection(&mut self) -> Option<(Connection, S)> {
         let is_over = self.is_over();
-        let is_used_up = |source: &mut Source<P>| match source {
-            Source::Whole {
-                connection, lasts, ..
-            } => *lasts && is_over && connection.0.read.is_empty(),
-            Source::Half(_) => false,
+        let can_be_reused = |reader: &mut Reader<S>| match reader {
+            Reader::Whole {
+                connection,
+                keeps_alive,
+                ..
+            } => *keeps_alive && is_over && connection.0.read.is_empty(),
+            Reader::Half(_) => false,
         };
-        let Source::Whole {
+        let Reader::Whole {
             mut connection,
-            place,
+            slot,
             ..
-        } = self.source.take_if(is_used_up)?
+        } = self.reader.take_if(can_be_reused)?
         else {
             return None;
         };
@@ -356,7 +358,7 @@ impl<P> Content<P> {
         if self.largest <= buffers::LARGEST {
             connection.0.buffers.was_read(read);
         }
-        Some((connection, place))
+        Some((connection, slot))
     }
 
     /// Tells of the failure the next time: an error makes hyper drop what it has not yet written to
@@ -371,7 +373,7 @@ impl<P> Content<P> {
     /// Closes the connection, but for a request that still goes out: after a whole answer the API
     /// may want the rest of it.
     fn let_go(&mut self) {
-        if let Some(Source::Half(half)) = self.source.take()
+        if let Some(Reader::Half(half)) = self.reader.take()
             && self.decoder.is_over()
         {
             let _ = half.answered.send(());
@@ -379,7 +381,7 @@ impl<P> Content<P> {
     }
 }
 
-impl<P> Drop for Content<P> {
+impl<S> Drop for Content<S> {
     fn drop(&mut self) {
         self.let_go();
     }

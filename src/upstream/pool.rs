@@ -3,9 +3,9 @@
 //! `http1` beside it speaks the protocol.
 
 mod exchange;
-mod passing;
+mod streaming;
 
-pub use exchange::Answer;
+pub use exchange::AnswerContent;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -30,10 +30,10 @@ use tokio::time::Instant;
 use super::connect;
 use super::http1::{self, Buffers};
 use super::{Error, Head, MAX_AGE, SWEEP, Target};
-use crate::alarm::Alarms;
 use crate::metrics::{CutLabels, Histogram, Metrics};
-use exchange::{Lease, Place, State};
-use passing::Passing;
+use crate::timer::TimerPool;
+use exchange::{CheckedOut, Progress, Slot};
+use streaming::Streaming;
 
 /// What one worker may do.
 #[derive(Clone, Copy, Debug)]
@@ -74,9 +74,9 @@ struct Host {
     /// Shared by all hosts.
     buffers: Rc<Buffers>,
     /// For those who wait for a connection, or for an answer to go on.
-    alarms: Alarms,
+    timers: TimerPool,
     /// Answers on their way to their callers.
-    passing: Passing,
+    streaming: Streaming,
     /// `answers_cut_total`
     cut: Family<CutLabels, Counter>,
 }
@@ -141,8 +141,8 @@ impl Pool {
             open: metrics.upstream_connections.clone(),
             duration: metrics.upstream_duration_of(name),
             buffers: buffers.clone(),
-            alarms: Alarms::default(),
-            passing: Passing::default(),
+            timers: TimerPool::default(),
+            streaming: Streaming::default(),
             cut: metrics.answers_cut.clone(),
         };
         let hosts: Vec<_> = targets
@@ -181,7 +181,7 @@ impl Pool {
         content: B,
         now: Instant,
         overdue: impl Future<Output = ()>,
-    ) -> Result<Response<Answer>, Error>
+    ) -> Result<Response<AnswerContent>, Error>
     where
         B: Body<Data = Bytes> + Default + Unpin + 'static,
     {
@@ -191,15 +191,15 @@ impl Pool {
         let repeatable = content.is_end_stream()
             && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
 
-        let (lease, reused, sent) = match host.at_once(now) {
-            Some(lease) => (lease, true, now),
+        let (checked_out, reused, sent) = match host.at_once(now) {
+            Some(checked_out) => (checked_out, true, now),
             // Boxed, because it is rare and long.
             None => {
-                let (lease, reused) = Box::pin(host.lease(Accept::Any)).await?;
-                (lease, reused, Instant::now())
+                let (checked_out, reused) = Box::pin(host.check_out(Accept::Any)).await?;
+                (checked_out, reused, Instant::now())
             }
         };
-        let first = lease.exchange(&host.target, head, content, overdue.as_mut());
+        let first = checked_out.exchange(&host.target, head, content, overdue.as_mut());
         let failed = match first.await {
             Ok(answer) => {
                 host.duration.observe(sent.elapsed());
@@ -208,12 +208,12 @@ impl Pool {
             }
             Err(failed) => failed,
         };
-        if failed.state != State::Unanswered || !reused || !repeatable {
+        if failed.progress != Progress::Unanswered || !reused || !repeatable {
             return Err(failed.error);
         }
-        let (lease, _) = Box::pin(host.lease(Accept::OnlyNew)).await?;
+        let (checked_out, _) = Box::pin(host.check_out(Accept::OnlyNew)).await?;
         let sent = Instant::now();
-        let second = Box::pin(lease.exchange(&host.target, head, B::default(), overdue));
+        let second = Box::pin(checked_out.exchange(&host.target, head, B::default(), overdue));
         let answer = second.await.map_err(|failed| failed.error)?;
         host.duration.observe(sent.elapsed());
         host.target.condition.answered();
@@ -223,17 +223,17 @@ impl Pool {
 
 impl Host {
     /// The right to send one request on a connection that has been used before, where one is free.
-    fn at_once(self: &Rc<Self>, now: Instant) -> Option<Lease> {
+    fn at_once(self: &Rc<Self>, now: Instant) -> Option<CheckedOut> {
         let permit = self.free.clone().try_acquire_owned().ok()?;
         self.idle(Accept::Any, now, permit).ok()
     }
 
     /// The right to send one request, and whether its connection has been used before.
-    async fn lease(self: &Rc<Self>, accept: Accept) -> Result<(Lease, bool), Error> {
+    async fn check_out(self: &Rc<Self>, accept: Accept) -> Result<(CheckedOut, bool), Error> {
         let deadline = Instant::now() + self.limits.connect_timeout;
         let permit = self.free_place(deadline).await?;
         match self.idle(accept, Instant::now(), permit) {
-            Ok(lease) => Ok((lease, true)),
+            Ok(checked_out) => Ok((checked_out, true)),
             Err(permit) => Ok((self.connect(deadline, permit).await?, false)),
         }
     }
@@ -244,13 +244,13 @@ impl Host {
         accept: Accept,
         now: Instant,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Lease, OwnedSemaphorePermit> {
+    ) -> Result<CheckedOut, OwnedSemaphorePermit> {
         let idle = match accept {
             Accept::Any => self.pop(now),
             Accept::OnlyNew => None,
         };
         match idle {
-            Some(idle) => Ok(self.place(idle.connection, idle.opened, permit)),
+            Some(idle) => Ok(self.slot(idle.connection, idle.opened, permit)),
             None => Err(permit),
         }
     }
@@ -259,27 +259,27 @@ impl Host {
         self: &Rc<Self>,
         deadline: Instant,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Lease, Error> {
+    ) -> Result<CheckedOut, Error> {
         let stream = connect::open(&self.target, &self.tls, deadline).await?;
         self.target.condition.reached();
         let opened = Opened::now(&self.open);
         let connection = http1::Connection::new(stream, self.buffers.clone());
-        Ok(self.place(connection, opened, permit))
+        Ok(self.slot(connection, opened, permit))
     }
 
-    fn place(
+    fn slot(
         self: &Rc<Self>,
         connection: http1::Connection,
         opened: Opened,
         permit: OwnedSemaphorePermit,
-    ) -> Lease {
+    ) -> CheckedOut {
         let host = self.clone();
-        let place = Place {
+        let slot = Slot {
             host,
             opened,
             _permit: permit,
         };
-        Lease { connection, place }
+        CheckedOut { connection, slot }
     }
 
     /// The newest idle connection that can still be used. Those above it cannot, and are closed.
@@ -356,7 +356,7 @@ mod tests {
         }
     }
 
-    async fn get(pool: &Pool) -> Result<Response<Answer>, Error> {
+    async fn get(pool: &Pool) -> Result<Response<AnswerContent>, Error> {
         pool.send(
             HOST,
             &head(Method::GET),
@@ -367,7 +367,7 @@ mod tests {
         .await
     }
 
-    async fn text(answer: Response<Answer>) -> String {
+    async fn text(answer: Response<AnswerContent>) -> String {
         let whole = answer.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(whole.to_vec()).unwrap()
     }
@@ -624,7 +624,7 @@ mod tests {
         assert_eq!(answer.unwrap().status(), 200);
     }
 
-    async fn post(pool: &Pool) -> Result<Response<Answer>, Error> {
+    async fn post(pool: &Pool) -> Result<Response<AnswerContent>, Error> {
         let head = head(Method::POST);
         let (now, never) = (Instant::now(), std::future::pending());
         pool.send(HOST, &head, Full::from("abc"), now, never).await

@@ -9,7 +9,7 @@ use crate::headers::Framing;
 use crate::upstream::Broken;
 
 /// Chunk extensions and trailers of one answer, in bytes, together; they are dropped.
-const ODDMENTS_LIMIT: usize = 16 * 1024;
+const OVERHEAD_LIMIT: usize = 16 * 1024;
 /// Hexadecimal digits of a chunk's size: 60 bits.
 const SIZE_DIGITS: u8 = 15;
 
@@ -35,7 +35,7 @@ struct Chunks {
     /// Of the current chunk.
     left: u64,
     /// Bytes of extensions and trailers so far.
-    oddments: usize,
+    overhead: usize,
 }
 
 /// What comes next.
@@ -67,12 +67,12 @@ impl Decoder {
     /// As the fields of the head say.
     pub(super) fn of(framing: Framing) -> Decoder {
         Decoder(match framing {
-            Framing::Unsaid => Ending::Close,
+            Framing::CloseDelimited => Ending::Close,
             Framing::Length(length) => Ending::Length(length),
             Framing::Chunked => Ending::Chunks(Chunks {
                 state: State::Size(0),
                 left: 0,
-                oddments: 0,
+                overhead: 0,
             }),
         })
     }
@@ -153,17 +153,17 @@ impl Chunks {
                 self.left = self.left << 4 | digit;
                 Size(digits + 1)
             }
-            (Size(1..), b' ' | b'\t') | (Blanks, b' ' | b'\t') => self.oddment(Blanks)?,
-            (Size(1..) | Blanks, b';') => self.oddment(Extension)?,
+            (Size(1..), b' ' | b'\t') | (Blanks, b' ' | b'\t') => self.count_overhead(Blanks)?,
+            (Size(1..) | Blanks, b';') => self.count_overhead(Extension)?,
             (Size(1..) | Blanks | Extension, b'\r') => SizeLineFeed,
-            (Extension, _) if byte != b'\n' => self.oddment(Extension)?,
+            (Extension, _) if byte != b'\n' => self.count_overhead(Extension)?,
             (SizeLineFeed, b'\n') if self.left == 0 => TrailerStart,
             (SizeLineFeed, b'\n') => Data,
             (DataReturn, b'\r') => DataLineFeed,
             (DataLineFeed, b'\n') => Size(0),
             (TrailerStart, b'\r') => LastLineFeed,
             (Trailer, b'\r') => TrailerLineFeed,
-            (TrailerStart | Trailer, _) if byte != b'\n' => self.oddment(Trailer)?,
+            (TrailerStart | Trailer, _) if byte != b'\n' => self.count_overhead(Trailer)?,
             (TrailerLineFeed, b'\n') => TrailerStart,
             (LastLineFeed, b'\n') => Over,
             _ => return Err(Broken::Chunks),
@@ -171,9 +171,9 @@ impl Chunks {
         Ok(())
     }
 
-    fn oddment(&mut self, next: State) -> Result<State, Broken> {
-        self.oddments += 1;
-        match self.oddments <= ODDMENTS_LIMIT {
+    fn count_overhead(&mut self, next: State) -> Result<State, Broken> {
+        self.overhead += 1;
+        match self.overhead <= OVERHEAD_LIMIT {
             true => Ok(next),
             false => Err(Broken::Chunks),
         }
@@ -280,12 +280,12 @@ mod tests {
 
     #[test]
     fn extensions_and_trailers_are_bounded() {
-        let filler = "x".repeat(ODDMENTS_LIMIT);
+        let filler = "x".repeat(OVERHEAD_LIMIT);
         assert!(decoded(format!("0;{}\r\n\r\n", &filler[1..]).as_bytes(), 1024).is_ok());
         for text in [
             format!("0;{filler}"),
             format!("0\r\nA{filler}"),
-            "1;x\r\na\r\n".repeat(ODDMENTS_LIMIT),
+            "1;x\r\na\r\n".repeat(OVERHEAD_LIMIT),
         ] {
             assert!(matches!(
                 decoded(text.as_bytes(), 1024),
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(&read[..], b"fg");
         assert!(decoder.take(&mut read).unwrap().is_none());
 
-        let mut decoder = Decoder::of(Framing::Unsaid);
+        let mut decoder = Decoder::of(Framing::CloseDelimited);
         assert!(decoder.ends_with_the_connection() && !decoder.is_over());
         assert_eq!(decoder.take(&mut read).unwrap().unwrap(), "fg");
         assert!(!decoder.is_over());

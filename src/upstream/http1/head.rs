@@ -95,7 +95,7 @@ fn is_http2(read: &[u8]) -> bool {
 /// Whether the connection can be used again after this answer, which is framed like this. Not after
 /// one without content that announces some: nobody knows whether it comes after all, and it must
 /// not be taken for the next answer.
-pub(super) fn lasts(answer: &Response<()>, framing: Framing) -> bool {
+pub(super) fn keeps_alive(answer: &Response<()>, framing: Framing) -> bool {
     let contradicts_itself = has_no_content(answer.status()) && announces_content(Some(framing));
     answer.version() == Version::HTTP_11 && !wants_close(answer.headers()) && !contradicts_itself
 }
@@ -111,7 +111,7 @@ pub(super) fn has_no_content(status: StatusCode) -> bool {
 
 /// Whether the fields of a head say that content follows, or leave it in doubt.
 fn announces_content(framing: Option<Framing>) -> bool {
-    !matches!(framing, Some(Framing::Unsaid | Framing::Length(0)))
+    !matches!(framing, Some(Framing::CloseDelimited | Framing::Length(0)))
 }
 
 /// Reads a head; its fields share the bytes.
@@ -276,7 +276,7 @@ mod tests {
             ),
         ] {
             let (answer, framing) = Finder::default().take(&mut head.into()).unwrap().unwrap();
-            assert_eq!(lasts(&answer, framing), expected, "{head}");
+            assert_eq!(keeps_alive(&answer, framing), expected, "{head}");
         }
     }
 }

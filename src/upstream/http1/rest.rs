@@ -14,19 +14,19 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::outgoing::Outgoing;
-use super::{Connection, Half, Source, Wire};
+use super::{Connection, Half, Reader, Wire};
 use crate::upstream::stream::Stream;
 
 /// An API that has answered and then takes nothing more of the request for this long does not want
 /// the rest. Longer than a caller may pause.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const REST_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Connection {
     /// Leaves it to a task to send the rest of a request whose answer has begun.
-    pub(super) fn read_on<B, P>(self, outgoing: Outgoing<B>, place: P) -> Source<P>
+    pub(super) fn read_on<B, S>(self, outgoing: Outgoing<B>, slot: S) -> Reader<S>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
-        P: Held,
+        S: Held,
     {
         let Wire {
             stream,
@@ -34,21 +34,21 @@ impl Connection {
             buffers,
         } = *self.0;
         let (stream, rest) = tokio::io::split(stream);
-        let place = Rc::new(place);
+        let slot = Rc::new(slot);
         let written = Rc::<Cell<u64>>::default();
-        let shared = (place.clone(), written.clone());
+        let shared = (slot.clone(), written.clone());
         let (answered, told) = oneshot::channel();
         tokio::task::spawn_local(async move {
-            let (place, written) = shared;
-            send_rest(outgoing, rest, told, &*place, &written).await;
+            let (slot, written) = shared;
+            send_rest(outgoing, rest, told, &*slot, &written).await;
         });
-        Source::Half(Box::new(Half {
+        Reader::Half(Box::new(Half {
             stream,
             read,
             answered,
             written,
             buffers,
-            place,
+            slot,
         }))
     }
 }
@@ -56,7 +56,7 @@ impl Connection {
 /// What an exchange takes up, and others may need.
 pub(in crate::upstream) trait Held: 'static {
     /// The answer is over, and the rest of the request goes out. What this returns is told how many
-    /// bytes have gone out whenever it has to wait, and is ready once somebody else needs the place.
+    /// bytes have gone out whenever it has to wait, and is ready once somebody else needs the slot.
     fn rest(&self) -> impl FnMut(u64, &mut Context<'_>) -> Poll<()> + 'static;
 }
 
@@ -66,7 +66,7 @@ async fn send_rest<B: Body<Data = Bytes> + Unpin>(
     mut outgoing: Outgoing<B>,
     mut stream: WriteHalf<Stream>,
     mut answered: oneshot::Receiver<()>,
-    place: &impl Held,
+    slot: &impl Held,
     written: &Cell<u64>,
 ) {
     let sending = poll_fn(|cx| {
@@ -82,14 +82,14 @@ async fn send_rest<B: Body<Data = Bytes> + Unpin>(
             Err(_) => return,
         },
     };
-    let mut needed = place.rest();
+    let mut needed = slot.rest();
     while sent.is_none() {
         let before = outgoing.total();
         let sending = poll_fn(|cx| match outgoing.poll(&mut stream, cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
             Poll::Pending => needed(outgoing.total(), cx).map(|()| None),
         });
-        match timeout(PATIENCE, sending).await {
+        match timeout(REST_TIMEOUT, sending).await {
             Ok(Some(done)) => sent = Some(done),
             Ok(None) => return,
             Err(_) if outgoing.total() == before => return,
@@ -98,6 +98,6 @@ async fn send_rest<B: Body<Data = Bytes> + Unpin>(
     }
     if let Some(Err(_)) = sent {
         // The API must not take what it has got for all. It may be gone already.
-        let _ = timeout(PATIENCE, stream.shutdown()).await;
+        let _ = timeout(REST_TIMEOUT, stream.shutdown()).await;
     }
 }

@@ -81,7 +81,7 @@ impl<'a> Whole<'a> {
         let (answer, framing) = answer.await?;
         let mut decoder = decoder(self.is_to_head, answer.status(), framing);
         let mut content = BytesMut::new();
-        let mut lasts = sent && head::lasts(&answer, framing);
+        let mut keeps_alive = sent && head::keeps_alive(&answer, framing);
         loop {
             while let Some(piece) = decoder.take(&mut read).map_err(Error::Broken)? {
                 content.extend_from_slice(&piece);
@@ -95,7 +95,7 @@ impl<'a> Whole<'a> {
             let wanted = decoder.wanted(FIRST_READ);
             match poll_fn(|cx| poll_fill(self.stream, &mut read, wanted, cx)).await {
                 Ok(0) if decoder.ends_with_the_connection() => {
-                    lasts = false;
+                    keeps_alive = false;
                     break;
                 }
                 Ok(0) => return Err(Error::Broken(Broken::Cut)),
@@ -103,7 +103,7 @@ impl<'a> Whole<'a> {
                 Err(error) => return Err(Error::Broken(Broken::Read(error))),
             }
         }
-        lasts &= read.is_empty();
-        Ok((answer.map(|()| Some(content.freeze())), lasts))
+        keeps_alive &= read.is_empty();
+        Ok((answer.map(|()| Some(content.freeze())), keeps_alive))
     }
 }

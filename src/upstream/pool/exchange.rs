@@ -10,27 +10,27 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::passing::Watch;
+use super::streaming::Watch;
 use super::{Host, Opened};
-use crate::stillness::Stillness;
+use crate::stalls::Stalls;
 use crate::upstream::{Broken, Error, Head, Target, http1};
 
 /// The right to send one request.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct CheckedOut {
     pub(super) connection: http1::Connection,
-    pub(super) place: Place,
+    pub(super) slot: Slot,
 }
 
 /// What a connection takes up while it carries a request.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Slot {
     pub(super) host: Rc<Host>,
     pub(super) opened: Opened,
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
-impl http1::Held for Place {
+impl http1::Held for Slot {
     fn rest(&self) -> impl FnMut(u64, &mut Context<'_>) -> Poll<()> + 'static {
         let mut watch = Watch::new(&self.host);
         move |written, cx| watch.poll_needed(written, cx)
@@ -39,14 +39,14 @@ impl http1::Held for Place {
 
 /// The content of an answer. Its connection returns to the pool at its end.
 #[derive(Debug)]
-pub struct Answer {
-    content: http1::Content<Place>,
-    passage: Passage,
+pub struct AnswerContent {
+    content: http1::Content<Slot>,
+    delivery: Delivery,
 }
 
 /// How far an answer is on its way.
 #[derive(Debug)]
-enum Passage {
+enum Delivery {
     /// Not yet given to its caller: the code that reads it bounds the wait for it.
     Held,
     /// Given to its caller.
@@ -58,12 +58,12 @@ enum Passage {
 /// Why an exchange failed.
 pub(super) struct Failed {
     pub(super) error: Error,
-    pub(super) state: State,
+    pub(super) progress: Progress,
 }
 
 /// How far a request came before it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum Progress {
     /// The connection died before any byte of an answer.
     Unanswered,
     /// The answer was bad, cut off or late.
@@ -72,20 +72,20 @@ pub(super) enum State {
 
 impl From<http1::Failed> for Failed {
     fn from(failed: http1::Failed) -> Failed {
-        let state = match &failed.error {
+        let progress = match &failed.error {
             Error::Broken(Broken::Cut | Broken::Read(_) | Broken::Write(_)) if !failed.heard => {
-                State::Unanswered
+                Progress::Unanswered
             }
-            _ => State::Final,
+            _ => Progress::Final,
         };
         Failed {
             error: failed.error,
-            state,
+            progress,
         }
     }
 }
 
-impl Lease {
+impl CheckedOut {
     /// Sends the request. Whatever goes wrong, the connection is not used again.
     pub(super) async fn exchange(
         self,
@@ -93,27 +93,27 @@ impl Lease {
         request: &Head,
         content: impl Body<Data = Bytes> + Unpin + 'static,
         overdue: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Response<Answer>, Failed> {
-        let Lease { connection, place } = self;
+    ) -> Result<Response<AnswerContent>, Failed> {
+        let CheckedOut { connection, slot } = self;
         tokio::select! {
             biased;
-            answer = connection.exchange(request, &target.host, content, place) => match answer {
-                Ok(answer) => Ok(answer.map(Answer::of)),
+            answer = connection.exchange(request, &target.host, content, slot) => match answer {
+                Ok(answer) => Ok(answer.map(AnswerContent::of)),
                 Err(failed) => Err(failed.into()),
             },
             () = overdue => Err(Failed {
                 error: Error::ResponseTimeout,
-                state: State::Final,
+                progress: Progress::Final,
             }),
         }
     }
 }
 
-impl Answer {
-    fn of(content: http1::Content<Place>) -> Answer {
-        let mut answer = Answer {
+impl AnswerContent {
+    fn of(content: http1::Content<Slot>) -> AnswerContent {
+        let mut answer = AnswerContent {
             content,
-            passage: Passage::Held,
+            delivery: Delivery::Held,
         };
         answer.give_back();
         answer
@@ -122,56 +122,56 @@ impl Answer {
     /// Its head goes to the caller. From now on the API may not be still for longer than
     /// `stall_timeout`, and the exchange may have to give way.
     pub fn pass_on(&mut self) {
-        if matches!(self.passage, Passage::Held) {
-            self.passage = Passage::PassedOn;
+        if matches!(self.delivery, Delivery::Held) {
+            self.delivery = Delivery::PassedOn;
         }
     }
 
     /// Who is still in the exchange, if it was passed on and did not end at once.
-    pub fn stillness(&self) -> Option<&Rc<Stillness>> {
-        match &self.passage {
-            Passage::Watched(watch) => Some(watch.stillness()),
-            Passage::Held | Passage::PassedOn => None,
+    pub fn stalls(&self) -> Option<&Rc<Stalls>> {
+        match &self.delivery {
+            Delivery::Watched(watch) => Some(watch.stalls()),
+            Delivery::Held | Delivery::PassedOn => None,
         }
     }
 
     /// A piece came, and more is to come.
     fn moved(&mut self) {
-        match &self.passage {
-            Passage::Held => {}
-            Passage::PassedOn => self.watch(),
-            Passage::Watched(watch) => watch.moved(),
+        match &self.delivery {
+            Delivery::Held => {}
+            Delivery::PassedOn => self.watch(),
+            Delivery::Watched(watch) => watch.moved(),
         }
     }
 
     #[cold]
     fn watch(&mut self) {
-        if let Some(place) = self.content.place() {
-            self.passage = Passage::Watched(Box::new(Watch::new(&place.host)));
+        if let Some(slot) = self.content.slot() {
+            self.delivery = Delivery::Watched(Box::new(Watch::new(&slot.host)));
         }
     }
 
     /// Nothing came.
     #[cold]
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
-        if matches!(self.passage, Passage::PassedOn) {
+        if matches!(self.delivery, Delivery::PassedOn) {
             self.watch();
         }
-        match &mut self.passage {
-            Passage::Watched(watch) => watch.poll_end(self.content.written(), cx),
-            Passage::Held | Passage::PassedOn => Poll::Pending,
+        match &mut self.delivery {
+            Delivery::Watched(watch) => watch.poll_end(self.content.written(), cx),
+            Delivery::Held | Delivery::PassedOn => Poll::Pending,
         }
     }
 
     /// Gives the connection back, if all was read.
     fn give_back(&mut self) {
-        if let Some((connection, place)) = self.content.take_connection() {
-            place.host.push(connection, place.opened);
+        if let Some((connection, slot)) = self.content.take_connection() {
+            slot.host.push(connection, slot.opened);
         }
     }
 }
 
-impl Body for Answer {
+impl Body for AnswerContent {
     type Data = Bytes;
     type Error = Broken;
 
@@ -187,7 +187,7 @@ impl Body for Answer {
         };
         answer.give_back();
         match answer.content.is_over() {
-            true => answer.passage = Passage::Held,
+            true => answer.delivery = Delivery::Held,
             false => answer.moved(),
         }
         Poll::Ready(piece.map(|piece| piece.map(Frame::data)))

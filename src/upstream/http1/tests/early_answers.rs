@@ -7,7 +7,7 @@ use http_body_util::StreamBody;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::upstream::http1::rest::PATIENCE;
+use crate::upstream::http1::rest::REST_TIMEOUT;
 
 /// What a test sends of a request, piece by piece.
 type Pieces = mpsc::UnboundedSender<io::Result<Bytes>>;
@@ -112,7 +112,7 @@ async fn an_early_answer_that_breaks_ends_the_upload() {
     let broken = poll_fn(|cx| content.poll_piece(cx)).await;
     assert!(matches!(broken, Some(Err(Broken::Chunks))));
     let mut byte = [0];
-    let read = tokio::time::timeout(PATIENCE, far.read(&mut byte)).await;
+    let read = tokio::time::timeout(REST_TIMEOUT, far.read(&mut byte)).await;
     assert_eq!(read.unwrap().unwrap(), 0);
     assert!(pieces.is_closed());
 }
@@ -126,13 +126,13 @@ async fn an_upload_after_a_whole_answer_ends_once_the_api_takes_nothing_more() {
     drop(whole(answer).await.unwrap());
     hear(&mut far, "\r\n\r\n").await;
     for _ in 0..5 {
-        tokio::time::sleep(PATIENCE * 2 / 3).await;
+        tokio::time::sleep(REST_TIMEOUT * 2 / 3).await;
         pieces.send(Ok("slow".into())).unwrap();
         hear(&mut far, "4\r\nslow\r\n").await;
     }
     pieces.send(Ok(vec![0; 1024].into())).unwrap();
-    tokio::time::sleep(PATIENCE * 2 / 3).await;
+    tokio::time::sleep(REST_TIMEOUT * 2 / 3).await;
     assert!(!dropped.get());
-    tokio::time::sleep(PATIENCE * 2).await;
+    tokio::time::sleep(REST_TIMEOUT * 2).await;
     assert!(dropped.get() && pieces.is_closed());
 }

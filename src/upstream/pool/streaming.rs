@@ -12,9 +12,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Host;
-use crate::alarm::Alarm;
 use crate::metrics::{CutLabels, CutReason, Stalled};
-use crate::stillness::{Side, Stillness};
+use crate::stalls::{Side, Stalls};
+use crate::timer::LazyTimer;
 use crate::upstream::{Broken, Error};
 
 /// An exchange that is still for less gives way to nobody.
@@ -25,8 +25,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The exchanges of one host on one worker, and who waits for them to end.
 #[derive(Debug, Default)]
-pub(super) struct Passing {
-    /// In no order; each knows its own place.
+pub(super) struct Streaming {
+    /// In no order; each knows its own index.
     exchanges: RefCell<Vec<Rc<Exchange>>>,
     /// Requests that wait for a connection.
     waiting: Cell<usize>,
@@ -36,9 +36,9 @@ pub(super) struct Passing {
 
 #[derive(Debug, Default)]
 struct Exchange {
-    stillness: Rc<Stillness>,
+    stalls: Rc<Stalls>,
     /// Where it is in the list.
-    place: Cell<usize>,
+    index: Cell<usize>,
 }
 
 /// An answer in the list of its host, until this is dropped.
@@ -47,7 +47,7 @@ pub(super) struct Watch {
     exchange: Rc<Exchange>,
     host: Rc<Host>,
     /// Once the API was waited for.
-    timer: Option<Alarm>,
+    timer: Option<LazyTimer>,
     /// How much has gone out of a request that is not yet sent whole.
     written: u64,
 }
@@ -55,23 +55,23 @@ pub(super) struct Watch {
 /// Counts somebody who waits, until this is dropped.
 struct Waiting<'a>(&'a Cell<usize>);
 
-impl Passing {
+impl Streaming {
     fn enter(&self) -> Rc<Exchange> {
         let exchange = Rc::<Exchange>::default();
         let mut exchanges = self.exchanges.borrow_mut();
-        exchange.place.set(exchanges.len());
+        exchange.index.set(exchanges.len());
         exchanges.push(exchange.clone());
         exchange
     }
 
     fn leave(&self, exchange: &Exchange) {
         let mut exchanges = self.exchanges.borrow_mut();
-        let place = exchange.place.get();
-        exchanges.swap_remove(place);
-        if let Some(moved) = exchanges.get(place) {
-            moved.place.set(place);
+        let index = exchange.index.get();
+        exchanges.swap_remove(index);
+        if let Some(moved) = exchanges.get(index) {
+            moved.index.set(index);
         }
-        if exchange.stillness.is_ended() {
+        if exchange.stalls.is_ended() {
             self.ending.set(self.ending.get() - 1);
         }
     }
@@ -90,17 +90,17 @@ impl Passing {
         }
         let exchanges = self.exchanges.borrow();
         let still = exchanges.iter().filter_map(|exchange| {
-            let stillness = &exchange.stillness;
-            let (since, side) = stillness.stillest().filter(|_| !stillness.is_ended())?;
-            Some((since, side, stillness))
+            let stalls = &exchange.stalls;
+            let (since, side) = stalls.longest().filter(|_| !stalls.is_ended())?;
+            Some((since, side, stalls))
         });
-        let Some((since, side, stillness)) = still.min_by_key(|(since, ..)| *since) else {
+        let Some((since, side, stalls)) = still.min_by_key(|(since, ..)| *since) else {
             return Err(later);
         };
         if since + GIVES_WAY > now {
             return Err(later.min(since + GIVES_WAY));
         }
-        stillness.end();
+        stalls.end();
         self.ending.set(self.ending.get() + 1);
         Ok(side)
     }
@@ -115,33 +115,33 @@ impl Drop for Waiting<'_> {
 impl Watch {
     pub(super) fn new(host: &Rc<Host>) -> Watch {
         Watch {
-            exchange: host.passing.enter(),
+            exchange: host.streaming.enter(),
             host: host.clone(),
             timer: None,
             written: 0,
         }
     }
 
-    pub(super) fn stillness(&self) -> &Rc<Stillness> {
-        &self.exchange.stillness
+    pub(super) fn stalls(&self) -> &Rc<Stalls> {
+        &self.exchange.stalls
     }
 
     /// A piece came.
     pub(super) fn moved(&self) {
-        self.stillness().moved(Side::Upstream);
+        self.stalls().progressed(Side::Upstream);
     }
 
     /// The API is waited for: ready once that is to end. `written` is how much has gone out of a
     /// request that is not yet sent whole: while that moves, the API is not still.
     pub(super) fn poll_end(&mut self, written: u64, cx: &mut Context<'_>) -> Poll<Broken> {
         let since = self.since(written, cx);
-        if self.stillness().is_ended() {
+        if self.stalls().is_ended() {
             return Poll::Ready(Broken::GaveWay);
         }
         let deadline = since + self.host.limits.stall_timeout;
         let timer = match &mut self.timer {
             Some(timer) => timer,
-            None => self.timer.insert(self.host.alarms.take(deadline)),
+            None => self.timer.insert(self.host.timers.take(deadline)),
         };
         ready!(timer.poll(deadline, cx));
         self.host.count_cut(Stalled::Upstream, CutReason::Timeout);
@@ -153,7 +153,7 @@ impl Watch {
     /// connection.
     pub(super) fn poll_needed(&mut self, written: u64, cx: &mut Context<'_>) -> Poll<()> {
         self.since(written, cx);
-        match self.stillness().is_ended() {
+        match self.stalls().is_ended() {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
@@ -165,15 +165,16 @@ impl Watch {
             self.written = written;
             self.moved();
         }
-        self.stillness().waits(Side::Upstream, Instant::now(), cx)
+        self.stalls()
+            .waiting_for(Side::Upstream, Instant::now(), cx)
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.host.passing.leave(&self.exchange);
+        self.host.streaming.leave(&self.exchange);
         if let Some(timer) = self.timer.take() {
-            self.host.alarms.put(timer);
+            self.host.timers.put(timer);
         }
     }
 }
@@ -187,10 +188,10 @@ impl Host {
         if let Ok(permit) = self.free.clone().try_acquire_owned() {
             return Ok(permit);
         }
-        let _waiting = self.passing.wait();
+        let _waiting = self.streaming.wait();
         let mut acquiring = pin!(self.free.clone().acquire_owned());
         loop {
-            let again = match self.passing.give_way(Instant::now()) {
+            let again = match self.streaming.give_way(Instant::now()) {
                 Ok(side) => {
                     self.count_cut(side.into(), CutReason::GaveWay);
                     self.target.condition.gave_way(side);
@@ -198,7 +199,7 @@ impl Host {
                 }
                 Err(again) => again.min(deadline),
             };
-            match self.alarms.until(again, acquiring.as_mut()).await {
+            match self.timers.until(again, acquiring.as_mut()).await {
                 Some(permit) => return Ok(permit.expect("the semaphore is never closed")),
                 None if Instant::now() >= deadline => return Err(Error::Busy),
                 None => {}
@@ -230,15 +231,15 @@ mod tests {
 
     #[test]
     fn the_stillest_gives_way_one_for_each_who_waits_and_none_that_moves() {
-        let passing = Passing::default();
+        let streaming = Streaming::default();
         let cx = Context::from_waker(Waker::noop());
         let start = Instant::now();
         let now = start + 60 * SECOND;
-        let moving = passing.enter();
+        let moving = streaming.enter();
         let still = |seconds: u32, side| {
-            let exchange = passing.enter();
+            let exchange = streaming.enter();
             let since = start + seconds * SECOND;
-            exchange.stillness.waits(side, since, &cx);
+            exchange.stalls.waiting_for(side, since, &cx);
             exchange
         };
         let later = still(3, Side::Upstream);
@@ -246,32 +247,32 @@ mod tests {
         let last = still(58, Side::Upstream);
         let second = still(2, Side::Upstream);
 
-        assert_eq!(passing.give_way(now), Err(now + SECOND), "nobody waits");
-        let one = passing.wait();
-        assert_eq!(passing.give_way(now), Ok(Side::Caller));
-        assert!(first.stillness.is_ended());
-        assert_eq!(passing.give_way(now), Err(now + SECOND), "one is enough");
-        let other = passing.wait();
-        assert_eq!(passing.give_way(now), Ok(Side::Upstream));
-        assert!(second.stillness.is_ended());
-        // The first one ends, and its place goes to somebody else.
-        passing.leave(&first);
-        assert_eq!(passing.give_way(now), Ok(Side::Upstream));
-        assert!(later.stillness.is_ended());
-        passing.leave(&later);
-        passing.leave(&second);
+        assert_eq!(streaming.give_way(now), Err(now + SECOND), "nobody waits");
+        let one = streaming.wait();
+        assert_eq!(streaming.give_way(now), Ok(Side::Caller));
+        assert!(first.stalls.is_ended());
+        assert_eq!(streaming.give_way(now), Err(now + SECOND), "one is enough");
+        let other = streaming.wait();
+        assert_eq!(streaming.give_way(now), Ok(Side::Upstream));
+        assert!(second.stalls.is_ended());
+        // The first one ends, and its index goes to somebody else.
+        streaming.leave(&first);
+        assert_eq!(streaming.give_way(now), Ok(Side::Upstream));
+        assert!(later.stalls.is_ended());
+        streaming.leave(&later);
+        streaming.leave(&second);
         assert_eq!(
-            passing.give_way(now),
+            streaming.give_way(now),
             Err(now + SECOND),
             "it is still for 2 s"
         );
         let soon = now + 2 * SECOND;
-        assert_eq!(passing.give_way(soon), Err(start + 63 * SECOND));
-        assert_eq!(passing.give_way(start + 63 * SECOND), Ok(Side::Upstream));
+        assert_eq!(streaming.give_way(soon), Err(start + 63 * SECOND));
+        assert_eq!(streaming.give_way(start + 63 * SECOND), Ok(Side::Upstream));
         drop((one, other));
-        passing.leave(&moving);
-        passing.leave(&last);
-        assert!(passing.exchanges.borrow().is_empty());
-        assert_eq!((passing.waiting.get(), passing.ending.get()), (0, 0));
+        streaming.leave(&moving);
+        streaming.leave(&last);
+        assert!(streaming.exchanges.borrow().is_empty());
+        assert_eq!((streaming.waiting.get(), streaming.ending.get()), (0, 0));
     }
 }

@@ -11,23 +11,23 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A timer that may go off too early, and then looks again.
 #[derive(Debug)]
-pub struct Alarm(Pin<Box<Sleep>>);
+pub struct LazyTimer(Pin<Box<Sleep>>);
 
 /// Timers of one worker that nobody waits for now; still armed, as they were.
 #[derive(Debug, Default)]
-pub struct Alarms(RefCell<Vec<Alarm>>);
+pub struct TimerPool(RefCell<Vec<LazyTimer>>);
 
 /// A timer that goes back when it is dropped.
 #[derive(Debug)]
-pub struct Lent<'a> {
-    alarm: Option<Alarm>,
-    to: &'a Alarms,
+pub struct PooledTimer<'a> {
+    timer: Option<LazyTimer>,
+    to: &'a TimerPool,
 }
 
-impl Alarm {
+impl LazyTimer {
     /// Goes off at `at` for the first time, or earlier if asked to.
-    pub fn new(at: Instant) -> Alarm {
-        Alarm(Box::pin(sleep_until(at)))
+    pub fn new(at: Instant) -> LazyTimer {
+        LazyTimer(Box::pin(sleep_until(at)))
     }
 
     /// Ready once `deadline` has passed; it may be another one each time.
@@ -45,51 +45,51 @@ impl Alarm {
     }
 }
 
-impl Alarms {
+impl TimerPool {
     /// One for somebody who waits until `deadline` to begin with.
-    pub fn lend(&self, deadline: Instant) -> Lent<'_> {
-        Lent {
-            alarm: Some(self.take(deadline)),
+    pub fn pooled(&self, deadline: Instant) -> PooledTimer<'_> {
+        PooledTimer {
+            timer: Some(self.take(deadline)),
             to: self,
         }
     }
 
     /// One to keep until it is put back.
-    pub fn take(&self, deadline: Instant) -> Alarm {
+    pub fn take(&self, deadline: Instant) -> LazyTimer {
         let known = self.0.borrow_mut().pop();
-        known.unwrap_or_else(|| Alarm::new(deadline))
+        known.unwrap_or_else(|| LazyTimer::new(deadline))
     }
 
     /// Takes one back.
-    pub fn put(&self, alarm: Alarm) {
-        self.0.borrow_mut().push(alarm);
+    pub fn put(&self, timer: LazyTimer) {
+        self.0.borrow_mut().push(timer);
     }
 
     /// What `future` comes to; `None` if that is not before `deadline`.
     pub async fn until<F: Future>(&self, deadline: Instant, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
-        let mut alarm = self.lend(deadline);
+        let mut timer = self.pooled(deadline);
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending => alarm.poll(deadline, cx).map(|()| None),
+            Poll::Pending => timer.poll(deadline, cx).map(|()| None),
         })
         .await
     }
 }
 
-impl Lent<'_> {
-    /// As [`Alarm::poll`].
+impl PooledTimer<'_> {
+    /// As [`LazyTimer::poll`].
     pub fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.alarm {
-            Some(alarm) => alarm.poll(deadline, cx),
+        match &mut self.timer {
+            Some(timer) => timer.poll(deadline, cx),
             None => Poll::Pending,
         }
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for PooledTimer<'_> {
     fn drop(&mut self) {
-        self.to.0.borrow_mut().extend(self.alarm.take());
+        self.to.0.borrow_mut().extend(self.timer.take());
     }
 }
 
@@ -104,10 +104,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_goes_off_at_the_deadline_it_is_asked_for_last() {
         let start = Instant::now();
-        let mut alarm = Alarm::new(start + SECOND);
+        let mut timer = LazyTimer::new(start + SECOND);
         for seconds in [3, 2, 7] {
             let deadline = Instant::now() + seconds * SECOND;
-            poll_fn(|cx| alarm.poll(deadline, cx)).await;
+            poll_fn(|cx| timer.poll(deadline, cx)).await;
             assert_eq!(Instant::now(), deadline);
         }
         assert_eq!(start.elapsed(), 12 * SECOND);
@@ -115,15 +115,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_was_lent_before_waits_for_its_new_deadline() {
-        let alarms = Alarms::default();
+        let timers = TimerPool::default();
         for _ in 0..3 {
             let deadline = Instant::now() + 5 * SECOND;
-            let answer = alarms.until(deadline, tokio::time::sleep(4 * SECOND));
+            let answer = timers.until(deadline, tokio::time::sleep(4 * SECOND));
             assert_eq!(answer.await, Some(()));
-            assert_eq!(alarms.0.borrow().len(), 1);
+            assert_eq!(timers.0.borrow().len(), 1);
 
             let deadline = Instant::now() + 5 * SECOND;
-            assert_eq!(alarms.until(deadline, pending::<()>()).await, None);
+            assert_eq!(timers.until(deadline, pending::<()>()).await, None);
             assert_eq!(Instant::now(), deadline);
         }
     }

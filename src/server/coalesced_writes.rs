@@ -17,9 +17,9 @@ thread_local! {
 }
 
 /// A stream whose short writes have one piece.
-pub(super) struct Joined<S>(pub(super) S);
+pub(super) struct CoalescedWrites<S>(pub(super) S);
 
-impl<S: AsyncRead + Unpin> AsyncRead for Joined<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CoalescedWrites<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -29,7 +29,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Joined<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Joined<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -110,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn short_pieces_are_one_and_long_ones_stay_where_they_are() {
-        let mut stream = Joined(Written::default());
+        let mut stream = CoalescedWrites(Written::default());
         for (head, content) in [(300, SHORT - 300), (10, 20), (300, SHORT)] {
             let (head, content) = (vec![b'h'; head], vec![b'c'; content]);
             let pieces = [IoSlice::new(&head), IoSlice::new(&content)];

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use super::Handler;
 use super::answers::Counts;
 use super::lengths::Lengths;
-use crate::alarm::Alarm;
-use crate::stillness::{Side, Stillness};
+use crate::stalls::{Side, Stalls};
+use crate::timer::LazyTimer;
 
 /// From the first byte that could come to the last one of a head.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,13 +71,13 @@ pub(super) enum Cut {
 
 /// The phase of one connection, shared by its stream and its answers.
 #[derive(Clone, Debug)]
-pub(super) struct Patience(Rc<State>);
+pub(super) struct ConnectionTimeouts(Rc<State>);
 
 #[derive(Debug)]
 struct State {
     phase: Cell<Phase>,
     /// Of the answer that is being given, if it did not end at once.
-    stillness: RefCell<Option<Rc<Stillness>>>,
+    stalls: RefCell<Option<Rc<Stalls>>>,
     cut: Cell<Option<Cut>>,
     /// Of the head that is on its way, or came last.
     lengths: RefCell<Lengths>,
@@ -85,12 +85,12 @@ struct State {
     counts: Rc<Counts>,
 }
 
-impl Patience {
+impl ConnectionTimeouts {
     /// With a connection that was just accepted.
-    pub(super) fn new(counts: Rc<Counts>) -> Patience {
-        Patience(Rc::new(State {
+    pub(super) fn new(counts: Rc<Counts>) -> ConnectionTimeouts {
+        ConnectionTimeouts(Rc::new(State {
             phase: Cell::new(Phase::Head { until: None }),
-            stillness: RefCell::default(),
+            stalls: RefCell::default(),
             cut: Cell::default(),
             lengths: RefCell::default(),
             counts,
@@ -123,20 +123,20 @@ impl Patience {
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub(super) struct Busy(Patience);
+pub(super) struct Busy(ConnectionTimeouts);
 
 impl Drop for Busy {
     fn drop(&mut self) {
         let State {
             phase,
-            stillness,
+            stalls,
             counts,
             ..
         } = &*self.0.0;
         phase.set(Phase::Idle { until: None });
-        if let Some(stillness) = stillness.take() {
+        if let Some(stalls) = stalls.take() {
             // What the caller has not read is no longer the exchange's.
-            stillness.moved(Side::Caller);
+            stalls.progressed(Side::Caller);
         }
         counts.under_way.set(counts.under_way.get() - 1);
         counts.ended.set(counts.ended.get() + 1);
@@ -145,34 +145,38 @@ impl Drop for Busy {
 
 impl Busy {
     /// The answer does not end at once: how its caller reads it is noted from now on.
-    fn watch(&self, stillness: &Rc<Stillness>) {
-        let mut watched = self.0.0.stillness.borrow_mut();
+    fn watch(&self, stalls: &Rc<Stalls>) {
+        let mut watched = self.0.0.stalls.borrow_mut();
         if watched.is_none() {
-            *watched = Some(stillness.clone());
+            *watched = Some(stalls.clone());
         }
     }
 }
 
-/// A caller's stream whose reads and writes fail when the patience with it ends.
-pub(super) struct Patient<S> {
+/// A caller's stream whose reads and writes fail when its connection has timed out.
+pub(super) struct TimedStream<S> {
     stream: S,
-    patience: Patience,
+    timeouts: ConnectionTimeouts,
     /// How long nothing of what is written may be taken.
     stall_timeout: Duration,
     /// Since when a write waits for the caller.
     blocked: Option<Instant>,
     /// Looked at only while a read or a write waits.
-    timer: Alarm,
+    timer: LazyTimer,
 }
 
-impl<S> Patient<S> {
-    pub(super) fn new(stream: S, patience: Patience, stall_timeout: Duration) -> Patient<S> {
-        Patient {
+impl<S> TimedStream<S> {
+    pub(super) fn new(
+        stream: S,
+        timeouts: ConnectionTimeouts,
+        stall_timeout: Duration,
+    ) -> TimedStream<S> {
+        TimedStream {
             stream,
-            patience,
+            timeouts,
             stall_timeout,
             blocked: None,
-            timer: Alarm::new(Instant::now() + HEAD_TIMEOUT),
+            timer: LazyTimer::new(Instant::now() + HEAD_TIMEOUT),
         }
     }
 
@@ -202,18 +206,18 @@ impl<S> Patient<S> {
     #[cold]
     fn caller_reads(&mut self) {
         self.blocked = None;
-        if let Some(stillness) = &*self.patience.0.stillness.borrow() {
-            stillness.moved(Side::Caller);
+        if let Some(stalls) = &*self.timeouts.0.stalls.borrow() {
+            stalls.progressed(Side::Caller);
         }
     }
 
     #[cold]
     fn wait_for_the_caller(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        let State { stillness, cut, .. } = &*self.patience.0;
+        let State { stalls, cut, .. } = &*self.timeouts.0;
         let since = *self.blocked.get_or_insert_with(Instant::now);
-        if let Some(stillness) = &*stillness.borrow() {
-            stillness.waits(Side::Caller, since, context);
-            if stillness.is_ended() {
+        if let Some(stalls) = &*stalls.borrow() {
+            stalls.waiting_for(Side::Caller, since, context);
+            if stalls.is_ended() {
                 cut.set(Some(Cut::Unmarked));
                 return Poll::Ready(io::ErrorKind::ConnectionAborted.into());
             }
@@ -224,16 +228,16 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let phase = self.patience.0.phase.get();
+        let phase = self.timeouts.0.phase.get();
         let before = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
-            let state = &*self.patience.0;
+            let state = &*self.timeouts.0;
             if let Phase::Idle { .. } = phase {
                 state.phase.set(Phase::Head { until: None });
                 state.lengths.borrow_mut().reset();
@@ -245,7 +249,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
             return Poll::Ready(read);
         }
         let phase = phase.waiting();
-        self.patience.0.phase.set(phase);
+        self.timeouts.0.phase.set(phase);
         let Some(deadline) = phase.deadline() else {
             return Poll::Pending;
         };
@@ -254,7 +258,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -306,8 +310,8 @@ impl<H: Handler> Body for Answering<H> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let frame = Pin::new(&mut self.content).poll_frame(context);
-        if let Some(stillness) = H::stillness(&self.content) {
-            self.busy.watch(stillness);
+        if let Some(stalls) = H::stalls(&self.content) {
+            self.busy.watch(stalls);
         }
         if self.is_unmarked && matches!(frame, Poll::Ready(Some(Err(_)))) {
             self.busy.0.0.cut.set(Some(Cut::Unmarked));
@@ -331,9 +335,9 @@ mod tests {
 
     const STALL: Duration = Duration::from_secs(60);
 
-    async fn silence(patient: &mut Patient<tokio::io::DuplexStream>) -> Duration {
+    async fn silence(stream: &mut TimedStream<tokio::io::DuplexStream>) -> Duration {
         let before = Instant::now();
-        let error = patient.read_u8().await.unwrap_err();
+        let error = stream.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         before.elapsed()
     }
@@ -341,37 +345,37 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_head_is_cut_from_its_first_byte_and_an_idle_connection_later() {
         let (mut caller, stream) = duplex(64);
-        let patience = Patience::new(Rc::default());
-        let mut patient = Patient::new(stream, patience.clone(), STALL);
+        let timeouts = ConnectionTimeouts::new(Rc::default());
+        let mut stream = TimedStream::new(stream, timeouts.clone(), STALL);
         caller.write_all(b"GE").await.unwrap();
-        patient.read_u16().await.unwrap();
-        assert_eq!(silence(&mut patient).await, HEAD_TIMEOUT);
+        stream.read_u16().await.unwrap();
+        assert_eq!(silence(&mut stream).await, HEAD_TIMEOUT);
 
-        drop(patience.busy());
-        assert_eq!(silence(&mut patient).await, IDLE_TIMEOUT);
+        drop(timeouts.busy());
+        assert_eq!(silence(&mut stream).await, IDLE_TIMEOUT);
 
-        drop(patience.busy());
+        drop(timeouts.busy());
         caller.write_all(b"G").await.unwrap();
-        patient.read_u8().await.unwrap();
-        assert_eq!(silence(&mut patient).await, HEAD_TIMEOUT);
+        stream.read_u8().await.unwrap();
+        assert_eq!(silence(&mut stream).await, HEAD_TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_being_answered_may_take_any_time() {
         let (_caller, stream) = duplex(64);
-        let patience = Patience::new(Rc::default());
-        let mut patient = Patient::new(stream, patience.clone(), STALL);
-        let _busy = patience.busy();
+        let timeouts = ConnectionTimeouts::new(Rc::default());
+        let mut stream = TimedStream::new(stream, timeouts.clone(), STALL);
+        let _busy = timeouts.busy();
         let hour = Duration::from_secs(3600);
-        assert!(tokio::time::timeout(hour, patient.read_u8()).await.is_err());
+        assert!(tokio::time::timeout(hour, stream.read_u8()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_takes_nothing_is_cut_and_one_that_takes_a_little_is_not() {
         let (mut caller, stream) = duplex(64);
-        let patience = Patience::new(Rc::default());
-        let mut patient = Patient::new(stream, patience.clone(), STALL);
-        let _busy = patience.busy();
+        let timeouts = ConnectionTimeouts::new(Rc::default());
+        let mut stream = TimedStream::new(stream, timeouts.clone(), STALL);
+        let _busy = timeouts.busy();
         let start = Instant::now();
         let reading = async {
             for _ in 0..10 {
@@ -380,42 +384,42 @@ mod tests {
             }
         };
         let writing = async {
-            let error = patient.write_all(&[0; 1024]).await.unwrap_err();
+            let error = stream.write_all(&[0; 1024]).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         };
         tokio::join!(reading, writing);
         let taken = 10 * (STALL - Duration::from_millis(1));
         assert_eq!(start.elapsed(), taken + STALL);
-        assert_eq!(patience.cut(), Some(Cut::Stalled));
+        assert_eq!(timeouts.cut(), Some(Cut::Stalled));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_exchange_knows_since_when_its_caller_takes_nothing_and_can_be_ended() {
         let (mut caller, stream) = duplex(64);
-        let patience = Patience::new(Rc::default());
-        let mut patient = Patient::new(stream, patience.clone(), STALL);
-        let stillness = Rc::<Stillness>::default();
-        let busy = patience.busy();
-        busy.watch(&stillness);
-        patient.write_all(&[0; 64]).await.unwrap();
-        assert_eq!(stillness.stillest(), None);
+        let timeouts = ConnectionTimeouts::new(Rc::default());
+        let mut stream = TimedStream::new(stream, timeouts.clone(), STALL);
+        let stalls = Rc::<Stalls>::default();
+        let busy = timeouts.busy();
+        busy.watch(&stalls);
+        stream.write_all(&[0; 64]).await.unwrap();
+        assert_eq!(stalls.longest(), None);
         let second = Duration::from_secs(1);
         let since = Instant::now();
-        let more = tokio::time::timeout(second, patient.write_all(b"more"));
+        let more = tokio::time::timeout(second, stream.write_all(b"more"));
         assert!(more.await.is_err());
-        assert_eq!(stillness.stillest(), Some((since, Side::Caller)));
+        assert_eq!(stalls.longest(), Some((since, Side::Caller)));
         caller.read_exact(&mut [0; 32]).await.unwrap();
-        patient.write_all(&[0; 32]).await.unwrap();
-        assert_eq!(stillness.stillest(), None);
+        stream.write_all(&[0; 32]).await.unwrap();
+        assert_eq!(stalls.longest(), None);
 
         let ending = async {
             tokio::time::sleep(second).await;
-            stillness.end();
+            stalls.end();
         };
-        let (more, ()) = tokio::join!(patient.write_all(b"more"), ending);
+        let (more, ()) = tokio::join!(stream.write_all(b"more"), ending);
         assert_eq!(more.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
         drop(busy);
-        let more = tokio::time::timeout(second, patient.write_all(b"more"));
+        let more = tokio::time::timeout(second, stream.write_all(b"more"));
         assert!(more.await.is_err(), "the next answer is another exchange's");
     }
 }

@@ -19,7 +19,7 @@ pub enum Side {
 
 /// What both ends of one exchange know of its waits.
 #[derive(Debug, Default)]
-pub struct Stillness {
+pub struct Stalls {
     upstream: Cell<Option<Instant>>,
     caller: Cell<Option<Instant>>,
     /// Whether it is to end.
@@ -28,9 +28,9 @@ pub struct Stillness {
     task: RefCell<Option<Waker>>,
 }
 
-impl Stillness {
+impl Stalls {
     /// The exchange waits for this side. Since when: `since`, unless that was noted before.
-    pub fn waits(&self, side: Side, since: Instant, cx: &Context<'_>) -> Instant {
+    pub fn waiting_for(&self, side: Side, since: Instant, cx: &Context<'_>) -> Instant {
         let cell = self.of(side);
         let since = cell.get().unwrap_or(since);
         cell.set(Some(since));
@@ -42,12 +42,12 @@ impl Stillness {
     }
 
     /// This side has sent something, or taken it.
-    pub fn moved(&self, side: Side) {
+    pub fn progressed(&self, side: Side) {
         self.of(side).set(None);
     }
 
     /// The side that has been still for longest, and since when; `None` if both move.
-    pub fn stillest(&self) -> Option<(Instant, Side)> {
+    pub fn longest(&self) -> Option<(Instant, Side)> {
         let still = |side| Some((self.of(side).get()?, side));
         match (still(Side::Upstream), still(Side::Caller)) {
             (Some(upstream), Some(caller)) if caller.0 < upstream.0 => Some(caller),
@@ -99,22 +99,22 @@ mod tests {
         let woken = Arc::<Counted>::default();
         let waker = Waker::from(woken.clone());
         let cx = Context::from_waker(&waker);
-        let stillness = Stillness::default();
-        assert_eq!(stillness.stillest(), None);
+        let stalls = Stalls::default();
+        assert_eq!(stalls.longest(), None);
         let early = Instant::now();
         let late = early + Duration::from_secs(1);
-        assert_eq!(stillness.waits(Side::Upstream, late, &cx), late);
-        assert_eq!(stillness.stillest(), Some((late, Side::Upstream)));
-        stillness.waits(Side::Caller, early, &cx);
-        assert_eq!(stillness.stillest(), Some((early, Side::Caller)));
-        assert_eq!(stillness.waits(Side::Caller, late, &cx), early);
-        stillness.moved(Side::Caller);
-        assert_eq!(stillness.stillest(), Some((late, Side::Upstream)));
-        stillness.moved(Side::Upstream);
-        assert_eq!(stillness.stillest(), None);
-        assert!(!stillness.is_ended());
-        stillness.end();
-        assert!(stillness.is_ended());
+        assert_eq!(stalls.waiting_for(Side::Upstream, late, &cx), late);
+        assert_eq!(stalls.longest(), Some((late, Side::Upstream)));
+        stalls.waiting_for(Side::Caller, early, &cx);
+        assert_eq!(stalls.longest(), Some((early, Side::Caller)));
+        assert_eq!(stalls.waiting_for(Side::Caller, late, &cx), early);
+        stalls.progressed(Side::Caller);
+        assert_eq!(stalls.longest(), Some((late, Side::Upstream)));
+        stalls.progressed(Side::Upstream);
+        assert_eq!(stalls.longest(), None);
+        assert!(!stalls.is_ended());
+        stalls.end();
+        assert!(stalls.is_ended());
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     }
 }
