@@ -56,22 +56,38 @@
 //! | [`metrics`], [`telemetry`] | one struct with every metric, labels as enums; the log: what lasts is told once (`telemetry::episode`), what comes often now and then (`telemetry::seldom`) | see secrets |
 //! | `simulator` | a faithful Damoov with faults on demand (feature `simulator`) | be reachable from the path |
 //!
-//! An arrow means "may use":
+//! An arrow means "may use", and leads down. The test `house::the_arrows_of_lib_rs_are_those_of_the_code`
+//! holds these lines; where they are wrong, it prints the right ones.
 //!
 //! ```text
-//! main → cli → everything it wires      server → nothing that it serves (proxy and live implement its traits)
-//! proxy → server (its traits), head, naming, damoov, credentials, auth_endpoints, live, replay, headers, upstream, error, metrics, telemetry::access
-//! live → server (its traits), head, naming, damoov, credentials, auth_endpoints, headers, upstream, error, metrics
-//! naming, upstream, server → headers    upstream → metrics            server → signals
-//! auth_endpoints → credentials, damoov, clock                         naming → damoov, principal
-//! head, damoov, live → percent                                      head → headers
-//! server, proxy, auth_endpoints, credentials → peer                   error → the rooms whose errors it answers
-//! admin → head, error, metrics, server (its stage), store (its error), telemetry
-//! server, proxy, replay, upstream → timer       server, proxy, upstream → stalls
-//! damoov, credentials, proxy, live → content_coding → headers
-//! credentials → store, damoov, upstream (settings, its calls), secret, metrics, clock
-//! store → principal, clock              store, credentials, upstream, server, replay → telemetry::episode
-//! proxy, upstream → telemetry::seldom
+//! main           → cli, signals
+//! cli            → admin, auth_endpoints, clock, config, credentials, damoov, head, metrics,
+//!                  naming, principal, proxy, secret, server, signals, simulator, store, telemetry,
+//!                  upstream
+//! proxy          → auth_endpoints, content_coding, credentials, damoov, error, head, headers,
+//!                  live, metrics, naming, peer, principal, replay, server, stalls, telemetry,
+//!                  timer, upstream
+//! admin          → error, head, metrics, server, store, telemetry
+//! live           → auth_endpoints, content_coding, credentials, error, head, headers, metrics,
+//!                  naming, percent, principal, server, upstream
+//! config         → auth_endpoints, credentials, damoov, principal, replay, secret, server, store,
+//!                  telemetry, upstream
+//! error          → auth_endpoints, content_coding, credentials, damoov, head, naming, replay,
+//!                  upstream
+//! auth_endpoints → clock, credentials, damoov, peer, principal
+//! credentials    → clock, content_coding, damoov, metrics, peer, principal, secret, store,
+//!                  telemetry, upstream
+//! naming         → damoov, headers, principal
+//! damoov         → content_coding, percent, principal, secret
+//! content_coding → headers
+//! head           → headers, percent
+//! replay         → telemetry, timer
+//! server         → headers, peer, signals, stalls, telemetry, timer
+//! simulator      → clock, headers, principal
+//! store          → clock, principal, telemetry
+//! upstream       → headers, metrics, stalls, telemetry, timer
+//! ground floor: clock, headers, metrics, peer, percent, principal, secret, signals, stalls,
+//!               telemetry, timer
 //! ```
 //!
 //! # Invariants

@@ -46,6 +46,8 @@ mod secrets;
 mod first_day;
 // What the README lists is what there is.
 mod readme;
+// What lib.rs says of the code is so: rooms, arrows, the tests of its invariants.
+mod house;
 // The commands as processes, and the status listener.
 mod commands;
 // `/metrics`, as the tools of others read it.

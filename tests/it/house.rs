@@ -1,0 +1,145 @@
+//! The house that lib.rs describes is the one that stands: the arrows between rooms, how many floors
+//! there are, no circles of files, and the tests of the invariants.
+
+mod code;
+mod graph;
+mod invariants;
+mod paths;
+mod plan;
+mod tokens;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use code::Use;
+use graph::Graph;
+use plan::Plan;
+
+/// The most rooms that stand upon each other.
+const FLOORS: usize = 10;
+
+/// Uses of one file by another that close a circle and are still to be cut.
+const UNCUT: [(&str, &str); 12] = [
+    ("credentials/guards/budget.rs", "credentials/engine.rs"),
+    ("credentials/vault/hot.rs", "credentials/vault/cache.rs"),
+    ("credentials/vault/stored.rs", "credentials/engine.rs"),
+    ("simulator/jwt.rs", "simulator/world.rs"),
+    ("simulator/results.rs", "simulator/management.rs"),
+    ("simulator/tokens.rs", "simulator/world.rs"),
+    ("simulator/world.rs", "simulator/api.rs"),
+    ("simulator/world.rs", "simulator/auth.rs"),
+    ("simulator/world.rs", "simulator/control.rs"),
+    ("store/sqlite/files.rs", "store/sqlite/integrity.rs"),
+    ("store/sqlite/schema.rs", "store/sqlite/files.rs"),
+    ("telemetry/line.rs", "telemetry/writer.rs"),
+];
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+static CODE: LazyLock<Vec<Use>> = LazyLock::new(|| code::read(&folder("src")));
+
+fn rooms() -> Graph<'static> {
+    CODE.iter().filter_map(Use::arrow).collect()
+}
+
+fn lib() -> String {
+    fs::read_to_string(folder("src/lib.rs")).unwrap()
+}
+
+/// What a use connects.
+type Ends = fn(&'static Use) -> Option<(&'static str, &'static str)>;
+
+/// An arrow with the places in the code that it comes from, one a line.
+fn places(arrow: (&str, &str), ends: Ends) -> String {
+    let uses = CODE.iter().filter(|found| ends(found) == Some(arrow));
+    let lines: BTreeSet<_> = uses.map(|found| format!("    {found}\n")).collect();
+    let (from, to) = arrow;
+    format!("  {from} → {to}\n{}", String::from_iter(lines))
+}
+
+/// The same for each arrow of a chain.
+fn places_along(chain: &[&str], ends: Ends) -> String {
+    let arrows = chain.windows(2).map(|pair| (pair[0], pair[1]));
+    arrows.map(|arrow| places(arrow, ends)).collect()
+}
+
+fn places_of_circles(circles: &[Vec<&str>], ends: Ends) -> String {
+    let circles = circles.iter().map(|circle| places_along(circle, ends));
+    circles.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_arrows_of_lib_rs_are_those_of_the_code() {
+    let (rooms, lib) = (rooms(), lib());
+    let circles = places_of_circles(&rooms.circles(), Use::arrow);
+    assert!(
+        circles.is_empty(),
+        "rooms use each other in circles:\n{circles}"
+    );
+    let drawn = plan::draw(&rooms);
+    let plan = Plan::read(&lib).unwrap_or_else(|error| panic!("{error}\n\n{drawn}"));
+    let named = plan.arrows();
+    let mut errors = String::new();
+    for arrow in rooms.without(&named).arrows() {
+        errors += &format!("lib.rs does not name\n{}", places(arrow, Use::arrow));
+    }
+    for (from, to) in named.without(&rooms).arrows() {
+        errors += &format!("the code has no arrow {from} → {to}\n");
+    }
+    for (from, to) in plan.not_down() {
+        errors += &format!("{from} → {to} does not lead down in lib.rs\n");
+    }
+    assert!(errors.is_empty(), "{errors}lib.rs is right with\n\n{drawn}");
+}
+
+#[test]
+fn the_house_has_few_floors() {
+    let chain = rooms().longest_chain();
+    assert!(
+        chain.len() <= FLOORS,
+        "{} rooms stand upon each other, at most {FLOORS} should: {}\n{}",
+        chain.len(),
+        chain.join(" → "),
+        places_along(&chain, Use::arrow)
+    );
+}
+
+#[test]
+fn files_use_each_other_in_no_circle() {
+    let files: Graph<'_> = CODE.iter().filter_map(Use::files).collect();
+    let circles = |uncut: &[_]| {
+        let uncut = uncut.iter().copied().collect();
+        files.without(&uncut).circles()
+    };
+    let found = places_of_circles(&circles(&UNCUT), Use::files);
+    assert!(
+        found.is_empty(),
+        "files use each other in circles:\n{found}"
+    );
+    for uncut in UNCUT {
+        let others: Vec<_> = UNCUT.into_iter().filter(|other| *other != uncut).collect();
+        assert!(
+            !circles(&others).is_empty(),
+            "{uncut:?} is cut: leave it out here"
+        );
+    }
+}
+
+#[test]
+fn every_invariant_names_tests_that_there_are() {
+    let lib = lib();
+    let named = invariants::tests_named(&lib);
+    for number in 1..=10 {
+        let tests = named.iter().filter(|(invariant, _)| *invariant == number);
+        assert!(tests.count() > 0, "I{number} names no test");
+    }
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|(_, path)| !invariants::exists(&folder(""), path))
+        .collect();
+    assert!(missing.is_empty(), "there are no such tests: {missing:#?}");
+}
