@@ -19,10 +19,10 @@
 //!
 //! [`proxy`] is that line as one function body. It runs on a worker: a thread with a runtime and
 //! upstream connections of its own ([`server`], [`upstream`]). Content is recorded while it streams
-//! ([`replay`]). Callers that log in by themselves are answered, and hold tokens of the proxy's own
-//! ([`auth_endpoints`]). Credentials come from memory, or from a renewal, which is a task on the background
-//! runtime that no caller's hang-up cancels ([`credentials`]); what it learns is durable before
-//! anybody uses it ([`store`]).
+//! ([`replay`]). Callers that log in by themselves are answered by the proxy, and hold tokens of its
+//! own ([`auth_endpoints`]). Credentials come from memory, or from a renewal: a task on the
+//! background runtime that no caller's hang-up cancels ([`credentials`]). What a renewal learns is
+//! durable before it is used ([`store`]).
 //!
 //! # Rooms
 //!
@@ -89,6 +89,54 @@
 //! ground floor: clock, headers, metrics, peer, percent, principal, secret, signals, stalls,
 //!               telemetry, timer
 //! ```
+//!
+//! # Glossary
+//!
+//! One word for each thing, in the order in which a reader meets them. Words of the API (DeviceToken,
+//! instance, JWT, RefreshToken) are explained in [`damoov`].
+//!
+//! | word | meaning | where |
+//! | --- | --- | --- |
+//! | caller | the program that calls the proxy | `peer`: who it is |
+//! | upstream | a host of the API that the proxy calls | `upstream` |
+//! | content | the bytes of a request's or answer's body (RFC 9110) | `replay`, `content_coding` |
+//! | principal | whose credentials a request needs: a user (a DeviceToken) or an API account | `principal` |
+//! | pair | a JWT and the RefreshToken that was issued with it | `credentials::vault::pair` |
+//! | credentials | the JWT of a principal as memory holds it, with its generation and the ready-made header value | `credentials::vault::cache` |
+//! | generation | counts the pairs of a principal: each commit raises it by one, and names the one that it replaces | `store` |
+//! | epoch | counts how often a principal was forgotten; raising it ends its tokens that were handed out | `store` |
+//! | commit | a new pair is written, durably, if generation and epoch are still those that were read | `store` |
+//! | fresh, stale, expired | a token before, after the share `ahead` of its life, and after its end (RFC 9111's words) | `credentials::vault::cache` |
+//! | get | take credentials from memory or the store, or wait for a renewal | `credentials::provider` |
+//! | renew | get a newer pair, by either grant | `credentials::renewal` |
+//! | grant | one of the two ways to a new pair: refresh or log in | `credentials::renewal` |
+//! | refresh | redeem a RefreshToken: free, and both tokens rotate | `credentials::renewal::refresh` |
+//! | log in | redeem InstanceKey or password: scarce, and it revokes the pair before | `credentials::renewal::login` |
+//! | replay | send the same request again, once, with newer credentials, after a 401 | `proxy`, `replay` |
+//! | retry | send a request on another connection because a reused one turned out to be dead | `upstream::pool` |
+//! | in-band 401 | a 2xx whose JSON says 401; it counts as a 401 | `damoov::in_band` |
+//! | ahead of time | a renewal of a stale token that no request waits for | `credentials::renewal::keeper` |
+//! | keeper | the task that renews ahead of time, and idle pairs before their RefreshToken dies | `credentials::renewal::keeper` |
+//! | lease | the right to renew one principal, held for 15 s and extended; one process has it at a time | `store`, `store::sqlite` |
+//! | lost answer | the answer to a call that may have been processed did not arrive: the pair may have rotated unseen | `credentials::renewal::refresh` |
+//! | settled | a principal whose newest token got a 401, too: no 401 renews it for 60 s, because expiry is not the cause | `credentials::vault::cache` |
+//! | guard | what holds a login back: budget, back-off, breaker, contested, suspended | `credentials::guards` |
+//! | budget, window, slot, class | how many logins are allowed in any span of time; each takes a slot; principals never seen before are a class of their own, which leaves `reserve` slots to the others | `store::windows`, `credentials::guards::budget` |
+//! | block | no login at all, after a 429 | `store::windows` |
+//! | back-off | a pause after failures, of one principal or of the whole host | `credentials::guards::backoff` |
+//! | breaker | holds back the logins of an instance whose key seems wrong | `credentials::guards::breaker` |
+//! | contested | another program logs the same principal in, so each login ends the other's tokens | `credentials::guards::contested` |
+//! | mass rejection, suspended | the RefreshTokens of five principals in a row are rejected: the API is taken to be broken, and logins of principals that hold a pair are suspended | `credentials::guards::mass_rejection` |
+//! | probe | the one call that tries, during a suspension or an open breaker, whether it is over | `credentials::renewal::probes` |
+//! | witness | a principal that received a new pair since the rejections began: if its refresh is rejected as well, the API is at fault and not the age of the pairs | `credentials::guards::mass_rejection::state` |
+//! | seal, ring | how pairs are encrypted at rest; the current key and the old ones | `credentials::vault::seal` |
+//! | canary | a known text, sealed with the store's key, that shows at the start whether the key is right | `credentials::vault::seal` |
+//! | handed-out token | a token of the proxy's own, given to callers that log in by themselves | `auth_endpoints::handed_out` |
+//! | mint | makes and checks handed-out tokens | `auth_endpoints::handed_out::mint` |
+//! | stall | one side of an exchange sends or reads nothing | `stalls` |
+//! | giving way | a stalled exchange is broken off because another request needs its connection | `upstream::pool` |
+//! | drain | the time from a signal to the end: no longer ready, then closing | `server::stage` |
+//! | episode | a failure that lasts; it is logged when it begins and when it is over | `telemetry::episode` |
 //!
 //! # Invariants
 //!
