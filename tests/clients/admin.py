@@ -6,29 +6,20 @@ Reads the name of a step and its arguments from each line of its input, and writ
 as a line of JSON. The library prints what goes wrong: every other line is an error of its own.
 """
 
-import importlib.util
 import json
-import re
-import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+
+# Nothing is to be left in the source tree.
+sys.dont_write_bytecode = True
+
+import vendor
 
 BASE_URL, FOLDER, EMAIL, PASSWORD = sys.argv[1:]
 
-# The library keeps its tokens in a database inside of its own folder: each run has a copy.
-copy = Path(FOLDER, "damoov_admin")
-if not copy.exists():
-    installed = importlib.util.find_spec("damoov_admin").submodule_search_locations[0]
-    shutil.copytree(installed, copy)
-sys.path.insert(0, FOLDER)
-
-# The lines that the README tells its readers to add: imports, and the host of every URL.
-README = Path(__file__).resolve().parents[2].joinpath("README.md").read_text()
-(SNIPPET,) = re.findall(r"```python\n(from urllib.*?)```", README, re.DOTALL)
-assert "http://127.0.0.1:8080" in SNIPPET, SNIPPET
-exec(SNIPPET.replace("http://127.0.0.1:8080", BASE_URL))  # noqa: S102
+vendor.redirect(BASE_URL, FOLDER)
+from damoov_admin import accounts, engagement, statistics, trips, users  # noqa: E402
 
 DEVICE = "00000001-0000-4000-8000-000000000000"
 COMPANY = "c0000000-0000-4000-8000-000000000000"
