@@ -25,9 +25,10 @@ use damoov_proxy::clock::Clock;
 use damoov_proxy::credentials::seal::Ring;
 use damoov_proxy::credentials::{Need, Pair, Wanted};
 use damoov_proxy::damoov::routes::{Credential, Table};
+use damoov_proxy::directory::Directory;
 use damoov_proxy::head;
 use damoov_proxy::headers::{self, Authorization, Passed};
-use damoov_proxy::naming::{self, Bearer, Names};
+use damoov_proxy::naming::{self, Bearer};
 use damoov_proxy::principal::Principal;
 use damoov_proxy::replay::{self, Memory, Recorder};
 use damoov_proxy::secret::Secret;
@@ -99,7 +100,7 @@ fn of_the_head(criterion: &mut Criterion) {
             head::check(request, seen, &settings).expect("a good one")
         });
     });
-    let names = Names::default();
+    let directory = Directory::new(Vec::new(), Vec::new());
     criterion.bench_function("name a principal", |b| {
         b.iter(|| {
             let (prefix, _) = naming::cut_prefix(black_box(PATH)).expect("a good path");
@@ -108,7 +109,7 @@ fn of_the_head(criterion: &mut Criterion) {
                 prefix,
                 Bearer::Absent,
                 black_box(&request.headers),
-                &names,
+                &directory,
             )
             .expect("a user")
         });

@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use environment::Environment;
 pub use quantity::compact;
@@ -24,6 +25,7 @@ use secret_source::SecretSources;
 use section::Section;
 
 use crate::damoov::routes::Route;
+use crate::directory::Directory;
 use crate::secret::{Secret, file};
 use crate::{auth_endpoints, credentials, replay, server, telemetry, upstream};
 
@@ -32,7 +34,9 @@ use crate::{auth_endpoints, credentials, replay, server, telemetry, upstream};
 pub struct Settings {
     /// Where and how callers are served.
     pub server: server::Settings,
-    /// Instances, accounts, `[login_budget]` and `[renewal]`.
+    /// `[[instance]]` and `[[account]]`: at least one of them.
+    pub directory: Arc<Directory>,
+    /// `[login_budget]` and `[renewal]`.
     pub credentials: credentials::Settings,
     /// `[store]`
     pub store: Store,
@@ -304,7 +308,7 @@ key = "canary"
         assert!(missing.is_empty(), "{missing:?}");
 
         let settings = read(&full_example(), &[], Secrets::Leave).unwrap();
-        assert_eq!(settings.credentials.accounts.len(), 1);
+        assert_eq!(settings.directory.accounts().len(), 1);
         assert_eq!(settings.routes.len(), 1);
         assert!(settings.status.is_some());
     }
@@ -349,8 +353,9 @@ listen = "0.0.0.0:9091"
         ];
         assert_eq!(settings.server.listeners, listeners);
         assert_eq!(settings.hosts, ["proxy.internal"]);
-        assert!(settings.credentials.instances[0].default);
-        assert_eq!(settings.credentials.instances[0].key.expose(), "canary");
+        let default = settings.directory.default_instance().unwrap();
+        assert_eq!(&*default.name, "main");
+        assert_eq!(settings.directory.instances()[0].key.expose(), "canary");
         assert_eq!(settings.credentials.budget.windows.len(), 2);
         assert_eq!(settings.credentials.budget.reserve, 0);
         assert_eq!(settings.credentials.keep_refresh_tokens, None);
@@ -403,9 +408,9 @@ listen = "0.0.0.0:9091"
         ));
         assert_eq!(settings.credentials.wait, Duration::from_secs(7));
         assert_eq!(settings.hosts, ["a.internal", "b.internal"]);
-        let key = &settings.credentials.instances[0].key;
+        let key = &settings.directory.instances()[0].key;
         assert_eq!(key.expose(), "from the environment");
-        assert_eq!(settings.credentials.accounts[0].password.expose(), "12345");
+        assert_eq!(settings.directory.accounts()[0].password.expose(), "12345");
     }
 
     #[test]
@@ -461,9 +466,9 @@ ca_file = "../ca.pem"
         let id = "22222222-2222-4222-8222-222222222222";
         let settings = load(&file, &environment(&[("ID", id)]), Secrets::Resolve).unwrap();
         let settings = settings.settings;
-        assert_eq!(settings.credentials.instances[0].id.to_string(), id);
-        assert_eq!(settings.credentials.instances[0].key.expose(), "k");
-        assert_eq!(settings.credentials.accounts[0].email, "a@b");
+        assert_eq!(settings.directory.instances()[0].id.to_string(), id);
+        assert_eq!(settings.directory.instances()[0].key.expose(), "k");
+        assert_eq!(settings.directory.accounts()[0].email, "a@b");
         assert_eq!(settings.store.path, folder.path().join("store"));
         let ca_file = settings.upstream.ca_file.unwrap();
         assert_eq!(ca_file, folder.path().join("../ca.pem"));
@@ -487,7 +492,7 @@ ca_file = "../ca.pem"
         let elsewhere = INSTANCE.replace("\"canary\"", "{ file = \"/nowhere/key\" }");
         assert!(read(&elsewhere, &[], Secrets::Resolve).is_err());
         let settings = read(&elsewhere, &[], Secrets::Leave).unwrap();
-        assert_eq!(settings.credentials.instances[0].key.expose(), "");
+        assert_eq!(settings.directory.instances()[0].key.expose(), "");
     }
 
     #[test]

@@ -24,16 +24,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::principal::{InstanceId, Principal};
-use crate::secret::Secret;
 use crate::store::LoginWindows;
 
-/// What the engine is told at start. One part of the configuration.
+/// The numbers that the engine is told at start. One part of the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// At least one instance or account.
-    pub instances: Vec<Instance>,
-    /// API accounts for admin JWTs.
-    pub accounts: Vec<Account>,
     /// The API's limit on logins, with a margin.
     pub budget: LoginWindows,
     /// How long a 429 without Retry-After blocks logins.
@@ -54,32 +49,6 @@ pub struct Settings {
     pub contested_backoff: Duration,
     /// Bytes of credentials kept in memory.
     pub max_cached: u64,
-}
-
-/// A configured instance.
-#[derive(Clone, Debug)]
-pub struct Instance {
-    /// What the configuration calls it.
-    pub name: Arc<str>,
-    /// The InstanceId.
-    pub id: InstanceId,
-    /// The InstanceKey.
-    pub key: Secret,
-    /// Whether it is the one for users that name none; at most one is. A single instance always is.
-    pub default: bool,
-}
-
-/// A configured API account.
-#[derive(Clone, Debug)]
-pub struct Account {
-    /// What the configuration calls it.
-    pub name: Arc<str>,
-    /// The login.
-    pub email: String,
-    /// Its password.
-    pub password: Secret,
-    /// Whether it is the one for requests that name none; at most one is. A single account always is.
-    pub default: bool,
 }
 
 /// Who a request wants credentials for.

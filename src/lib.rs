@@ -39,6 +39,7 @@
 //! | [`auth_endpoints`] | logins and refreshes answered, registrations kept; `handed_out`: tokens of our own | hold state of its own, send anything |
 //! | [`peer`] | who is at the other end of a connection: an address or a uid | |
 //! | [`principal`] | whose credentials | see tokens |
+//! | [`directory`] | who is configured: instances and accounts, and which one is the default | hold numbers of the engine |
 //! | [`naming`] | whom a request head names | see tokens |
 //! | [`head`] | what a head must be before anything is looked up | know routes |
 //! | [`percent`] | percent-encoding | |
@@ -61,25 +62,26 @@
 //!
 //! ```text
 //! main           → cli, signals
-//! cli            → admin, auth_endpoints, clock, config, credentials, damoov, head, metrics,
-//!                  naming, principal, proxy, secret, server, signals, simulator, store, telemetry,
-//!                  upstream
-//! proxy          → auth_endpoints, content_coding, credentials, damoov, error, head, headers,
-//!                  live, metrics, naming, peer, principal, replay, server, stalls, telemetry,
-//!                  timer, upstream
+//! cli            → admin, auth_endpoints, clock, config, credentials, damoov, directory, head,
+//!                  metrics, principal, proxy, secret, server, signals, simulator, store,
+//!                  telemetry, upstream
+//! proxy          → auth_endpoints, content_coding, credentials, damoov, directory, error, head,
+//!                  headers, live, metrics, naming, peer, principal, replay, server, stalls,
+//!                  telemetry, timer, upstream
 //! admin          → error, head, metrics, server, store, telemetry
 //! live           → auth_endpoints, content_coding, credentials, error, head, headers, metrics,
 //!                  naming, percent, principal, server, upstream
-//! config         → auth_endpoints, credentials, damoov, principal, replay, secret, server, store,
-//!                  telemetry, upstream
+//! config         → auth_endpoints, credentials, damoov, directory, principal, replay, secret,
+//!                  server, store, telemetry, upstream
 //! error          → auth_endpoints, content_coding, credentials, damoov, head, naming, replay,
 //!                  upstream
 //! auth_endpoints → clock, credentials, damoov, peer, principal
-//! credentials    → clock, content_coding, damoov, metrics, peer, principal, secret, store,
-//!                  telemetry, upstream
-//! naming         → damoov, headers, principal
+//! credentials    → clock, content_coding, damoov, directory, metrics, peer, principal, secret,
+//!                  store, telemetry, upstream
+//! naming         → damoov, directory, headers, principal
 //! damoov         → content_coding, percent, principal, secret
 //! content_coding → headers
+//! directory      → principal, secret
 //! head           → headers, percent
 //! replay         → telemetry, timer
 //! server         → headers, peer, signals, stalls, telemetry, timer
@@ -181,6 +183,7 @@ pub mod config;
 pub mod content_coding;
 pub mod credentials;
 pub mod damoov;
+pub mod directory;
 pub mod error;
 pub mod head;
 pub mod headers;

@@ -1,12 +1,11 @@
 //! The rules by which a request head names a principal and an instance. The route decides the kind
 //! of credential; names only fill it. Pure.
 
-use std::sync::Arc;
-
 use http::HeaderMap;
 use http::header::HeaderName;
 
 use crate::damoov::routes::Credential;
+use crate::directory::Directory;
 use crate::headers;
 use crate::principal::{DeviceToken, InstanceId, NotAUuid, Principal};
 
@@ -21,17 +20,6 @@ pub struct Named {
     pub principal: Option<Principal>,
     /// The instance that the caller picked, if it did.
     pub instance: Option<InstanceId>,
-}
-
-/// What the configuration calls accounts and instances.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    /// Every configured account.
-    pub accounts: Vec<Arc<str>>,
-    /// The account of requests that name none: the only one, or the one marked as default.
-    pub default_account: Option<Arc<str>>,
-    /// Every configured instance; callers may use its name in the place of its id.
-    pub instances: Vec<(Arc<str>, InstanceId)>,
 }
 
 /// The first segment of a path, if it is one that names a principal.
@@ -115,12 +103,12 @@ pub fn name(
     prefix: Option<Prefix<'_>>,
     bearer: Bearer,
     headers: &HeaderMap,
-    names: &Names,
+    directory: &Directory,
 ) -> Result<Named, Error> {
     use Credential::{Admin, Answer, Instance, Passthrough, User, UserOrAdmin};
     let by_path = match prefix {
         Some(Prefix::User(token)) => Some(Principal::User(token)),
-        Some(Prefix::Account(name)) => Some(names.account(name)?),
+        Some(Prefix::Account(name)) => Some(account(directory, name)?),
         None => None,
     };
     let is_foreign = bearer == Bearer::Foreign;
@@ -135,12 +123,13 @@ pub fn name(
                 credential == UserOrAdmin && headers.contains_key(USER_DEVICE_TOKEN);
             let named = one_of(by_path, by_bearer)?;
             let is_users = named.as_ref().is_some_and(Principal::is_user);
-            let by_header = match acts_on_a_user && names.default_account.is_some() && !is_users {
-                true => None,
-                false => device_token(headers)?.map(Principal::User),
-            };
+            let by_header =
+                match acts_on_a_user && directory.default_account().is_some() && !is_users {
+                    true => None,
+                    false => device_token(headers)?.map(Principal::User),
+                };
             match one_of(named, by_header)? {
-                None if acts_on_a_user => Some(names.default_account(is_foreign)?),
+                None if acts_on_a_user => Some(default_account(directory, is_foreign)?),
                 None if is_foreign => return Err(Error::BearerForeign),
                 None => return Err(Error::DeviceTokenMissing),
                 Some(Principal::Account(_)) if credential == User => {
@@ -151,7 +140,7 @@ pub fn name(
         }
         // The DeviceToken header is the API's own here: it says whom the account acts on.
         Admin => match one_of(by_path, by_bearer)? {
-            None => Some(names.default_account(is_foreign)?),
+            None => Some(default_account(directory, is_foreign)?),
             Some(Principal::User(_)) => return Err(Error::AccountWanted),
             named => named,
         },
@@ -162,7 +151,7 @@ pub fn name(
         }
     };
     let instance = match credential {
-        User | UserOrAdmin | Instance | Answer => names.instance(headers)?,
+        User | UserOrAdmin | Instance | Answer => instance(directory, headers)?,
         Admin | Passthrough => None,
     };
     Ok(Named {
@@ -171,34 +160,29 @@ pub fn name(
     })
 }
 
-impl Names {
-    fn account(&self, name: &str) -> Result<Principal, Error> {
-        let known = self.accounts.iter().find(|known| &***known == name);
-        known
-            .map(|known| Principal::Account(known.clone()))
-            .ok_or(Error::AccountUnknown)
-    }
+fn account(directory: &Directory, name: &str) -> Result<Principal, Error> {
+    let known = directory.account(name).ok_or(Error::AccountUnknown)?;
+    Ok(Principal::Account(known.name.clone()))
+}
 
-    /// The account of a request that names none; a caller with a stranger's token means somebody.
-    fn default_account(&self, is_foreign: bool) -> Result<Principal, Error> {
-        match &self.default_account {
-            _ if is_foreign => Err(Error::BearerForeign),
-            Some(default) => Ok(Principal::Account(default.clone())),
-            None => Err(Error::AccountMissing),
-        }
+/// The account of a request that names none; a caller with a stranger's token means somebody.
+fn default_account(directory: &Directory, is_foreign: bool) -> Result<Principal, Error> {
+    match directory.default_account() {
+        _ if is_foreign => Err(Error::BearerForeign),
+        Some(default) => Ok(Principal::Account(default.name.clone())),
+        None => Err(Error::AccountMissing),
     }
+}
 
-    /// The instance that the header names, by id or by name.
-    fn instance(&self, headers: &HeaderMap) -> Result<Option<InstanceId>, Error> {
-        let read = |text: &str| {
-            InstanceId::parse(text).or_else(|not_a_uuid| {
-                let mut instances = self.instances.iter();
-                let named = instances.find(|(name, _)| &**name == text);
-                named.map(|(_, id)| *id).ok_or(not_a_uuid)
-            })
-        };
-        only(headers, &INSTANCE_ID, read).map_err(|NotAUuid| Error::InstanceIdInvalid)
-    }
+/// The instance that the header names, by id or by the name that the configuration gives it.
+fn instance(directory: &Directory, headers: &HeaderMap) -> Result<Option<InstanceId>, Error> {
+    let read = |text: &str| {
+        InstanceId::parse(text).or_else(|not_a_uuid| {
+            let named = directory.instance_named(text);
+            named.map(|instance| instance.id).ok_or(not_a_uuid)
+        })
+    };
+    only(headers, &INSTANCE_ID, read).map_err(|NotAUuid| Error::InstanceIdInvalid)
 }
 
 /// Both ways may name somebody, as long as it is the same one.

@@ -33,6 +33,7 @@ use crate::damoov::auth;
 use crate::damoov::auth_requests::Endpoint;
 use crate::damoov::routes::{Credential, Replay, Route, Table};
 use crate::damoov::user_changes::Change;
+use crate::directory::{Directory, Instance};
 use crate::error::Error;
 use crate::head::{self, Rejection};
 use crate::headers::{self, Authorization, Passed};
@@ -62,8 +63,8 @@ pub struct Parts {
     pub head: head::Settings,
     /// Which path goes where.
     pub routes: Table,
-    /// What the configuration calls accounts and instances.
-    pub names: naming::Names,
+    /// Who is configured.
+    pub directory: Arc<Directory>,
     /// Gives out credentials.
     pub provider: Provider,
     /// Answers callers that log in by themselves.
@@ -90,7 +91,7 @@ pub struct Parts {
 pub struct Proxy {
     head: head::Settings,
     routes: Table,
-    names: naming::Names,
+    directory: Arc<Directory>,
     provider: Provider,
     auth_endpoints: AuthEndpoints,
     handed_out: Arc<HandedOut>,
@@ -140,7 +141,7 @@ impl Proxy {
         Ok(Proxy {
             head: parts.head,
             routes: parts.routes,
-            names: parts.names,
+            directory: parts.directory,
             provider: parts.provider,
             auth_endpoints: parts.auth_endpoints,
             handed_out: parts.handed_out,
@@ -281,7 +282,7 @@ impl Path {
             prefix,
             bearer,
             &caller.headers,
-            &proxy.names,
+            &proxy.directory,
         )?;
         let change = match &*route.host {
             auth::HOST => Change::of(&caller.method, path),
@@ -511,9 +512,7 @@ impl Handler for Path {
 }
 
 /// InstanceId and InstanceKey as fields. A key that cannot stand in a field is none of Damoov's.
-fn instance_fields(
-    instance: &credentials::Instance,
-) -> Result<(HeaderValue, HeaderValue), credentials::Error> {
+fn instance_fields(instance: &Instance) -> Result<(HeaderValue, HeaderValue), credentials::Error> {
     let field =
         |text: &str| HeaderValue::from_str(text).map_err(|_| credentials::Error::LoginRejected);
     let mut key = field(instance.key.expose())?;

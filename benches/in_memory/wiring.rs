@@ -19,7 +19,6 @@ use damoov_proxy::credentials::{self, Background, Provider};
 use damoov_proxy::damoov::routes::Table;
 use damoov_proxy::head;
 use damoov_proxy::metrics::Metrics;
-use damoov_proxy::naming;
 use damoov_proxy::principal::DeviceToken;
 use damoov_proxy::proxy::{self, Proxy};
 use damoov_proxy::telemetry::Log;
@@ -64,6 +63,7 @@ pub(crate) async fn wire(users: usize) -> Wired {
     let token_keys = ring.token_keys();
     let (provider, background) = Provider::start(credentials::Parts {
         settings: settings.credentials,
+        directory: settings.directory.clone(),
         store,
         run,
         ring,
@@ -92,7 +92,7 @@ pub(crate) async fn wire(users: usize) -> Wired {
             allowed_origins: settings.allowed_origins,
         },
         routes: Table::new(settings.routes, settings.default_host),
-        names: naming::Names::default(),
+        directory: settings.directory,
         provider: provider.clone(),
         hosts,
         upstream: settings.upstream,

@@ -60,6 +60,7 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Settings {
             server,
+            directory,
             credentials,
             store,
             routes,
@@ -67,8 +68,8 @@ impl fmt::Display for Summary<'_> {
             ..
         } = self.0;
         let listeners: Vec<_> = server.listeners.iter().map(ToString::to_string).collect();
-        let instances: Vec<_> = credentials.instances.iter().map(|i| &*i.name).collect();
-        let accounts: Vec<_> = credentials.accounts.iter().map(|a| &*a.name).collect();
+        let instances: Vec<_> = directory.instances().iter().map(|i| &*i.name).collect();
+        let accounts: Vec<_> = directory.accounts().iter().map(|a| &*a.name).collect();
         let windows: Vec<_> = credentials
             .budget
             .windows

@@ -23,7 +23,6 @@ use crate::credentials::{self, Background, Provider};
 use crate::damoov::routes::Table;
 use crate::head;
 use crate::metrics::{LogTarget, Metrics};
-use crate::naming;
 use crate::proxy::{self, Path, Proxy};
 use crate::server::{self, Bound, Drained, Ending, Stage};
 use crate::telemetry;
@@ -127,11 +126,11 @@ impl Service {
             () = ending.begins() => return Ok(None),
             opened = opening => opened?,
         };
-        let names = names(&settings.credentials);
         let clock = Clock::from_environment();
         let token_keys = ring.token_keys();
         let (provider, background) = Provider::start(credentials::Parts {
             settings: settings.credentials,
+            directory: settings.directory.clone(),
             store,
             run,
             ring,
@@ -153,7 +152,7 @@ impl Service {
             handed_out,
             head,
             routes: Table::new(settings.routes, settings.default_host),
-            names,
+            directory: settings.directory,
             provider: provider.clone(),
             hosts,
             upstream: settings.upstream,
@@ -247,16 +246,5 @@ fn lost_lines(metrics: &Metrics) -> telemetry::Lost {
         access: metrics.lost_lines(LogTarget::Access),
         audit: metrics.lost_lines(LogTarget::Audit),
         other: metrics.lost_lines(LogTarget::Other),
-    }
-}
-
-fn names(settings: &credentials::Settings) -> naming::Names {
-    let accounts = &settings.accounts;
-    let default = accounts.iter().find(|account| account.default);
-    let instances = settings.instances.iter();
-    naming::Names {
-        accounts: accounts.iter().map(|a| a.name.clone()).collect(),
-        default_account: default.map(|account| account.name.clone()),
-        instances: instances.map(|i| (i.name.clone(), i.id)).collect(),
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use super::tree::{Node, Value};
 use super::{Secrets, Settings, Store};
 use crate::auth_endpoints::handed_out::HandOut;
 use crate::damoov::routes::{Credential, Replay, Route};
+use crate::directory::{Account, Directory, Instance};
 use crate::principal::InstanceId;
 use crate::secret::Secret;
 use crate::server::Listener;
@@ -54,9 +56,8 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
         hosts: top.list("hosts", shape::host),
         allowed_origins: top.list("allowed_origins", shape::web_origin),
         auth_endpoints: auth_endpoints(top),
+        directory: Arc::new(Directory::new(instances, accounts)),
         credentials: credentials::Settings {
-            instances,
-            accounts,
             budget: budget.windows,
             blocked_for: budget.blocked_for,
             ahead: renewal.ahead,
@@ -182,9 +183,9 @@ fn status(status: &mut Section<'_>) -> Option<SocketAddr> {
     })
 }
 
-fn instances(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<credentials::Instance> {
+fn instances(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<Instance> {
     let (mut names, mut ids, mut defaults) = (HashSet::new(), HashSet::new(), 0);
-    let mut instances = top.tables("instance", |instance| {
+    top.tables("instance", |instance| {
         let name = instance.require("name", shape::name);
         let id = instance.require("id", |node| instance_id(sources, node));
         let key = instance.require_secret("key", |node| header_secret(sources, node));
@@ -205,22 +206,18 @@ fn instances(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<credenti
         if id.is_some_and(|id| id != InstanceId::NIL && !ids.insert(id)) {
             instance.refuse("id", "another instance has this id");
         }
-        Some(credentials::Instance {
+        Some(Instance {
             name: name?.into(),
             id: id?,
             key: key?,
             default,
         })
-    });
-    if let [single] = &mut instances[..] {
-        single.default = true;
-    }
-    instances
+    })
 }
 
-fn accounts(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<credentials::Account> {
+fn accounts(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<Account> {
     let (mut names, mut defaults) = (HashSet::new(), 0);
-    let mut accounts = top.tables("account", |account| {
+    top.tables("account", |account| {
         let name = account.require("name", shape::name);
         let email = account.require("email", |node| email(sources, node));
         let password = account.require_secret("password", |node| sources.read(node));
@@ -228,17 +225,13 @@ fn accounts(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<credentia
         if name.clone().is_some_and(|name| !names.insert(name)) {
             account.refuse("name", "another account has this name");
         }
-        Some(credentials::Account {
+        Some(Account {
             name: name?.into(),
             email: email?,
             password: password?,
             default,
         })
-    });
-    if let [single] = &mut accounts[..] {
-        single.default = true;
-    }
-    accounts
+    })
 }
 
 /// An InstanceId; [`InstanceId::NIL`] if it is kept elsewhere and left alone.

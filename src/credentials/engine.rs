@@ -25,10 +25,11 @@ use super::vault::counted::{Ended, StoreCondition, counted};
 use super::vault::pair::Pair;
 use super::vault::seal::Ring;
 use super::vault::stored::StoredCount;
-use super::{Error, Instance, Settings};
+use super::{Error, Settings};
 use crate::clock::{Clock, Timestamp};
 use crate::damoov::auth;
 use crate::damoov::jwt::Claims;
+use crate::directory::Directory;
 use crate::metrics::{Grant, GrantLabel, Metrics, RenewalLabels, RenewalResult, StoreOperation};
 use crate::principal::{InstanceId, Principal};
 use crate::store::{self, Commit, Entry, Generation, KeyId, Note, Record, RunId, Store};
@@ -51,6 +52,8 @@ const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Engine {
     pub(super) settings: Settings,
+    /// Who can be logged in, with what.
+    pub(super) directory: Arc<Directory>,
     pub(super) store: Arc<dyn Store>,
     pub(super) ring: Ring,
     pub(super) run: RunId,
@@ -279,22 +282,6 @@ impl Engine {
             not_ahead_before: AtomicU64::new(0),
             trial: AtomicU64::new(UNTRIED),
         })
-    }
-
-    /// The configured instance with this id.
-    pub(super) fn instance(&self, id: InstanceId) -> Option<&Instance> {
-        self.settings
-            .instances
-            .iter()
-            .find(|instance| instance.id == id)
-    }
-
-    /// The instance for users that name none.
-    pub(super) fn default_instance(&self) -> Option<&Instance> {
-        match self.settings.instances.as_slice() {
-            [only] => Some(only),
-            several => several.iter().find(|instance| instance.default),
-        }
     }
 
     /// Runs `work` on the background runtime to its end, even if its caller hangs up; a shutdown

@@ -12,9 +12,10 @@ use tokio::runtime::Handle;
 
 use super::vault::cache::UNTRIED;
 use super::vault::seal::Ring;
-use super::{Account, Background, Credentials, Instance, Parts, Provider, Settings};
+use super::{Background, Credentials, Parts, Provider, Settings};
 use crate::clock::{Clock, Moment};
 use crate::damoov::auth::{self, ExpiresInForm, Grant};
+use crate::directory::{Account, Directory, Instance};
 use crate::metrics::{Metrics, StoreLabels, StoreOperation, StoreResult};
 use crate::principal::{DeviceToken, InstanceId, Principal};
 use crate::secret::Secret;
@@ -69,6 +70,7 @@ impl Medium {
         let key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
         let (provider, background) = Provider::start(Parts {
             settings: settings(),
+            directory: Arc::new(directory()),
             store: store.clone(),
             run,
             ring: Ring::new(&Secret::from(key), &[]).unwrap(),
@@ -122,24 +124,30 @@ pub(super) fn credentials_of(principal: Principal, generation: u64) -> Arc<Crede
     })
 }
 
-fn settings() -> Settings {
+fn directory() -> Directory {
     let instance = |name: &str, id, key, default| Instance {
         name: name.into(),
         id,
         key: Secret::from(key),
         default,
     };
-    Settings {
-        instances: vec![
+    let account = Account {
+        name: "ops".into(),
+        email: EMAIL.to_owned(),
+        password: Secret::from(PASSWORD),
+        default: true,
+    };
+    Directory::new(
+        vec![
             instance("main", main(), MAIN_KEY, true),
             instance("other", other(), OTHER_KEY, false),
         ],
-        accounts: vec![Account {
-            name: "ops".into(),
-            email: EMAIL.to_owned(),
-            password: Secret::from(PASSWORD),
-            default: true,
-        }],
+        vec![account],
+    )
+}
+
+fn settings() -> Settings {
+    Settings {
         budget: windows(),
         blocked_for: Duration::from_secs(3600),
         ahead: 0.8,

@@ -26,8 +26,9 @@ use super::renewal::token_endpoint::TokenEndpoint;
 use super::vault::cache::{Cache, Credentials, Found};
 use super::vault::counted::StoreCondition;
 use super::vault::seal::Ring;
-use super::{Error, Instance, Need, Settings, Wanted};
+use super::{Error, Need, Settings, Wanted};
 use crate::clock::{Clock, Moment};
+use crate::directory::{Directory, Instance};
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
 use crate::principal::{InstanceId, Principal};
 use crate::store::{self, RunId, Store};
@@ -48,6 +49,8 @@ pub struct Provider {
 pub struct Parts<'a> {
     /// Its part of the configuration.
     pub settings: Settings,
+    /// Who can be logged in, with what.
+    pub directory: Arc<Directory>,
     /// Where pairs are kept.
     pub store: Arc<dyn Store>,
     /// This process run, as the store knows it.
@@ -146,7 +149,7 @@ impl Provider {
     pub async fn get(&self, wanted: &Wanted, need: Need) -> Result<Got, Error> {
         let engine = &self.engine;
         if let Some(asked) = wanted.instance
-            && engine.instance(asked).is_none()
+            && engine.directory.instance(asked).is_none()
         {
             return Err(Error::InstanceUnknown);
         }
@@ -219,17 +222,17 @@ impl Provider {
 
     /// The instance that `asked` names, or the default one.
     pub fn instance(&self, asked: Option<InstanceId>) -> Result<&Instance, Error> {
+        let directory = &self.engine.directory;
         match asked {
-            Some(id) => self.engine.instance(id),
-            None => self.engine.default_instance(),
+            Some(id) => directory.instance(id),
+            None => directory.default_instance(),
         }
         .ok_or(Error::InstanceUnknown)
     }
 
     /// The id of the instance that the configuration gives this name.
     pub fn instance_named(&self, name: &str) -> Option<InstanceId> {
-        let mut instances = self.engine.settings.instances.iter();
-        let named = instances.find(|instance| &*instance.name == name);
+        let named = self.engine.directory.instance_named(name);
         named.map(|instance| instance.id)
     }
 
@@ -350,6 +353,7 @@ impl Provider {
 pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
     let Parts {
         settings,
+        directory,
         store,
         run,
         ring,
@@ -387,6 +391,7 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
         closing,
         pairs_lost: AtomicU64::new(0),
         settings,
+        directory,
         store,
         ring,
         run,

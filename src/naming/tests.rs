@@ -1,4 +1,6 @@
 use super::*;
+use crate::directory::{self, Account};
+use crate::secret::Secret;
 use Credential::{Admin, Answer, Instance, Passthrough, User, UserOrAdmin};
 use http::HeaderValue;
 
@@ -14,12 +16,20 @@ fn account(name: &str) -> Option<Principal> {
     Some(Principal::Account(name.into()))
 }
 
-fn names(default: Option<&str>) -> Names {
-    Names {
-        accounts: vec!["reporting".into(), "billing".into()],
-        default_account: default.map(Arc::from),
-        instances: vec![("main".into(), InstanceId::parse(B).unwrap())],
-    }
+fn directory(default: Option<&str>) -> Directory {
+    let account = |name: &str| Account {
+        name: name.into(),
+        email: format!("{name}@example.com"),
+        password: Secret::from("password"),
+        default: default == Some(name),
+    };
+    let main = directory::Instance {
+        name: "main".into(),
+        id: InstanceId::parse(B).unwrap(),
+        key: Secret::from("key"),
+        default: true,
+    };
+    Directory::new(vec![main], vec![account("reporting"), account("billing")])
 }
 
 /// Names by path prefix and fields, with `billing` as the default account.
@@ -41,7 +51,7 @@ fn named(
         prefix,
         Bearer::Absent,
         &headers,
-        &names(Some("billing")),
+        &directory(Some("billing")),
     )
 }
 
@@ -117,8 +127,8 @@ fn a_bearer_of_ours_is_a_name_and_a_strangers_is_none() {
             headers.insert("devicetoken", token.parse().unwrap());
         }
         let (prefix, _) = cut_prefix(path).unwrap();
-        let names = names(Some("billing"));
-        name(credential, prefix, bearer, &headers, &names).map(|named| named.principal)
+        let directory = directory(Some("billing"));
+        name(credential, prefix, bearer, &headers, &directory).map(|named| named.principal)
     };
     for credential in [User, UserOrAdmin] {
         for (path, header, bearer, named) in [
@@ -210,7 +220,13 @@ fn an_account_is_named_by_path_and_has_a_default_on_admin_routes_only() {
     }
     assert_eq!(principal(Admin, "/x", &[]), Ok(account("billing")));
     assert_eq!(
-        name(Admin, None, Bearer::Absent, &HeaderMap::new(), &names(None)),
+        name(
+            Admin,
+            None,
+            Bearer::Absent,
+            &HeaderMap::new(),
+            &directory(None)
+        ),
         Err(Error::AccountMissing)
     );
 }
@@ -254,7 +270,7 @@ fn a_call_on_a_user_is_the_default_accounts_unless_somebody_is_named() {
     assert_eq!(principal(User, "/x", &[on]), Err(Error::DeviceTokenMissing));
     let mut headers = HeaderMap::from_iter([(USER_DEVICE_TOKEN, B.parse().unwrap())]);
     let of = |headers: &_, bearer, default| {
-        let named = name(UserOrAdmin, None, bearer, headers, &names(default));
+        let named = name(UserOrAdmin, None, bearer, headers, &directory(default));
         named.map(|named| named.principal)
     };
     assert_eq!(

@@ -29,7 +29,13 @@ impl Path {
         let bearer = self.bearer(route.credential, &caller.headers).await?;
         let bearer = proxy.live.bearer(bearer, target.query()).await?;
         let name = |credential, prefix, bearer| {
-            naming::name(credential, prefix, bearer, &caller.headers, &proxy.names)
+            naming::name(
+                credential,
+                prefix,
+                bearer,
+                &caller.headers,
+                &proxy.directory,
+            )
         };
         let named = match name(route.credential, prefix, bearer) {
             // The first message will name somebody; the instance is the header's all the same.

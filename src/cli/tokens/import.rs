@@ -94,7 +94,7 @@ async fn import_into(
     let adopter = &adopter;
     let outcomes = lines.map(|(number, line)| async move {
         let offer = match line {
-            Ok(line) => offer::read(&line, &settings.credentials, now),
+            Ok(line) => offer::read(&line, &settings.directory, now),
             // `BufRead::lines` goes on after a line that is not UTF-8, and only then.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 Err(Unusable::Bad("not UTF-8".to_owned()))

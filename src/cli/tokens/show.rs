@@ -52,6 +52,7 @@ pub(super) async fn show(
         .await?;
     let inquiry = Inquiry {
         settings: &settings.credentials,
+        directory: &settings.directory,
         ring: &open.ring,
         principal,
         entry: &entry,

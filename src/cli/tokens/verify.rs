@@ -66,6 +66,7 @@ pub(super) async fn verify(
     let store: Arc<dyn Store> = open.store;
     let verifier = Verifier::new(Parts {
         settings: settings.credentials,
+        directory: settings.directory,
         store: store.clone(),
         run: open.run,
         ring: open.ring,

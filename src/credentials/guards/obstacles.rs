@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::shared::SharedMoment;
 use super::{breaker, mass_rejection};
 use crate::clock::{Clock, Timestamp};
+use crate::credentials::Settings;
 use crate::credentials::renewal::login::{class, stands};
 use crate::credentials::vault::seal::Ring;
-use crate::credentials::{Account, Instance, Settings};
+use crate::directory::{Account, Directory, Instance};
 use crate::principal::Principal;
 use crate::store::{Class, Entry, Error, Guard, LoginBudget};
 
@@ -49,8 +50,10 @@ pub enum Obstacle {
 
 /// Who asks, and with what.
 pub struct Inquiry<'a> {
-    /// The credentials that are configured.
+    /// The numbers of the engine.
     pub settings: &'a Settings,
+    /// The credentials that are configured.
+    pub directory: &'a Directory,
     /// The keys of the store.
     pub ring: &'a Ring,
     /// Whose login.
@@ -70,6 +73,7 @@ pub async fn obstacles(
 ) -> Result<Vec<Obstacle>, Error> {
     let Inquiry {
         settings,
+        directory,
         ring,
         principal,
         entry,
@@ -81,12 +85,12 @@ pub async fn obstacles(
     let mut obstacles = Vec::new();
     let fingerprint = match principal {
         Principal::Account(name) => {
-            let account = settings.accounts.iter().find(|a| a.name == *name);
+            let account = directory.account(name);
             account
                 .map(|account| account.fingerprint(ring))
                 .ok_or(Obstacle::AccountUnknown)
         }
-        Principal::User(_) => instance(settings, entry)
+        Principal::User(_) => instance(directory, entry)
             .map(|instance| instance.fingerprint(ring))
             .ok_or(Obstacle::InstanceUnknown),
     };
@@ -130,15 +134,9 @@ pub async fn obstacles(
 }
 
 /// The instance that a login without a named one would be made with.
-fn instance<'s>(settings: &'s Settings, entry: &Entry) -> Option<&'s Instance> {
-    let instances = &settings.instances;
-    let known = entry
-        .known_instance()
-        .and_then(|id| instances.iter().find(|instance| instance.id == id));
-    known.or_else(|| match instances.as_slice() {
-        [only] => Some(only),
-        several => several.iter().find(|instance| instance.default),
-    })
+fn instance<'d>(directory: &'d Directory, entry: &Entry) -> Option<&'d Instance> {
+    let known = entry.known_instance().and_then(|id| directory.instance(id));
+    known.or_else(|| directory.default_instance())
 }
 
 impl Instance {

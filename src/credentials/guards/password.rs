@@ -69,7 +69,7 @@ impl Provider {
                 instance: named,
                 known,
             } => {
-                let known = known.and_then(|known| engine.instance(known));
+                let known = known.and_then(|known| engine.directory.instance(known));
                 let other = self.instance(named).ok();
                 let candidates = match named {
                     Some(_) => [None, other],
@@ -95,10 +95,8 @@ impl Provider {
                 })
             }
             Login::Account { email } => {
-                let mut accounts = engine.settings.accounts.iter();
-                let account = accounts
-                    .find(|account| account.email == email)
-                    .ok_or(PasswordError::NotConfigured)?;
+                let account = engine.directory.account_by_email(email);
+                let account = account.ok_or(PasswordError::NotConfigured)?;
                 let opened = [Opened::Account(account.name.clone())];
                 let is_right = || account.password.matches(password).then_some(());
                 let right = limit.compare(peer, &opened, is_right).await?;

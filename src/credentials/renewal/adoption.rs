@@ -84,7 +84,7 @@ impl Provider {
     ///
     /// [`Error::StoreUnavailable`].
     pub async fn registered(&self, user: &Principal, instance: InstanceId) -> Result<(), Error> {
-        match self.engine.instance(instance) {
+        match self.engine.directory.instance(instance) {
             Some(_) => self.engine.note(user, Note::RegisteredIn(instance)).await,
             None => Ok(()),
         }
@@ -98,14 +98,14 @@ impl Provider {
 
     /// The configured instance that a user is known under.
     pub async fn known_instance(&self, user: &Principal) -> Option<InstanceId> {
-        if self.engine.settings.instances.len() < 2 {
+        if self.engine.directory.instances().len() < 2 {
             return None;
         }
         let known = match self.engine.cache.look_up(user) {
             Found::Fresh(found) | Found::Stale(found) => found.instance,
             Found::Unusable | Found::Absent => self.engine.load(user).await.ok()?.known_instance(),
         };
-        known.filter(|id| self.engine.instance(*id).is_some())
+        known.filter(|id| self.engine.directory.instance(*id).is_some())
     }
 
     /// Drops the pair and all notes, here at once and in every process within a second, and ends

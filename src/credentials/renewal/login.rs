@@ -288,11 +288,7 @@ impl Engine {
     fn identity(&self, flight: &Flight, entry: &Entry) -> Result<Identity, Error> {
         match &flight.principal {
             Principal::Account(name) => {
-                let accounts = &self.settings.accounts;
-                let account = accounts
-                    .iter()
-                    .find(|account| account.name == *name)
-                    .ok_or(Error::AccountUnknown)?;
+                let account = self.directory.account(name).ok_or(Error::AccountUnknown)?;
                 Ok(Identity {
                     call: auth::log_in_account(&account.email, &account.password),
                     key: Key {
@@ -303,11 +299,11 @@ impl Engine {
             }
             Principal::User(user) => {
                 let instance = match flight.ask.instance {
-                    Some(asked) => self.instance(asked),
+                    Some(asked) => self.directory.instance(asked),
                     None => entry
                         .known_instance()
-                        .and_then(|id| self.instance(id))
-                        .or_else(|| self.default_instance()),
+                        .and_then(|id| self.directory.instance(id))
+                        .or_else(|| self.directory.default_instance()),
                 }
                 .ok_or(Error::InstanceUnknown)?;
                 Ok(Identity {

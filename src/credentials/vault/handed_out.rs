@@ -16,11 +16,10 @@ impl Provider {
     ///
     /// [`Error::StoreUnavailable`], where the store had to be asked.
     pub async fn is_current(&self, principal: &Principal, epoch: u64) -> Result<bool, Error> {
-        if let Principal::Account(name) = principal {
-            let mut accounts = self.engine.settings.accounts.iter();
-            if !accounts.any(|account| account.name == *name) {
-                return Ok(false);
-            }
+        if let Principal::Account(name) = principal
+            && self.engine.directory.account(name).is_none()
+        {
+            return Ok(false);
         }
         let cached = self.engine.cache.peek(principal);
         if cached.is_some_and(|cached| cached.epoch() == epoch) {
@@ -40,7 +39,7 @@ impl Provider {
         // An admin's JWT names nobody.
         let accounts = match user {
             Some(_) => &[],
-            None => engine.settings.accounts.as_slice(),
+            None => engine.directory.accounts(),
         };
         let accounts = accounts.iter().map(|a| Principal::Account(a.name.clone()));
         for candidate in user.into_iter().chain(accounts) {

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use super::super::line::Line;
 use crate::clock::Timestamp;
-use crate::credentials::{Pair, Settings};
+use crate::credentials::Pair;
 use crate::damoov::jwt::Claims;
+use crate::directory::Directory;
 use crate::principal::{DeviceToken, InstanceId, Principal};
 use crate::secret::Secret;
 
@@ -26,7 +27,7 @@ pub(super) enum Unusable {
 }
 
 /// Reads a line, at `now`.
-pub(super) fn read(text: &str, settings: &Settings, now: Timestamp) -> Result<Offer, Unusable> {
+pub(super) fn read(text: &str, directory: &Directory, now: Timestamp) -> Result<Offer, Unusable> {
     // Files of some systems begin with a byte order mark. serde's message would quote the line, and
     // with it a token.
     let line: Line<'_> =
@@ -36,14 +37,14 @@ pub(super) fn read(text: &str, settings: &Settings, now: Timestamp) -> Result<Of
                 error.column()
             ))
         })?;
-    let principal = principal(&line, settings).map_err(Unusable::Bad)?;
+    let principal = principal(&line, directory).map_err(Unusable::Bad)?;
     let refresh_token = filled(&line.refresh_token).ok_or(Unusable::WithoutRefreshToken)?;
     let access_token = Secret::from(line.access_token.as_deref().unwrap_or_default());
     let instance = match principal {
         Principal::Account(_) => None,
         Principal::User(_) => {
             let named = filled(&line.instance_id);
-            Some(instance(settings, named, &access_token).map_err(Unusable::Bad)?)
+            Some(instance(directory, named, &access_token).map_err(Unusable::Bad)?)
         }
     };
     let pair = Pair::imported(&principal, access_token, Secret::from(refresh_token), now)
@@ -60,15 +61,13 @@ fn filled<'l>(text: &'l Option<Cow<'_, str>>) -> Option<&'l str> {
     text.as_deref().filter(|text| !text.trim().is_empty())
 }
 
-fn principal(line: &Line<'_>, settings: &Settings) -> Result<Principal, String> {
+fn principal(line: &Line<'_>, directory: &Directory) -> Result<Principal, String> {
     match (&line.device_token, &line.account) {
         (Some(device), None) => DeviceToken::parse(device)
             .map(Principal::User)
             .map_err(|error| format!("DeviceToken: {error}")),
-        (None, Some(name)) => settings
-            .accounts
-            .iter()
-            .find(|account| *account.name == **name)
+        (None, Some(name)) => directory
+            .account(name)
             .map(|account| Principal::Account(account.name.clone()))
             .ok_or_else(|| "Account: no account of this name is configured".to_owned()),
         (Some(_), Some(_)) => Err("it names a DeviceToken and an Account".to_owned()),
@@ -79,12 +78,11 @@ fn principal(line: &Line<'_>, settings: &Settings) -> Result<Principal, String> 
 /// The configured instance that the line names, else the one that its JWT names, else the default
 /// one.
 fn instance(
-    settings: &Settings,
+    directory: &Directory,
     named: Option<&str>,
     access_token: &Secret,
 ) -> Result<InstanceId, String> {
-    let instances = &settings.instances;
-    let is_configured = |id: InstanceId| instances.iter().any(|instance| instance.id == id);
+    let is_configured = |id| directory.instance(id).is_some();
     if let Some(named) = named {
         let id = InstanceId::parse(named).map_err(|error| format!("InstanceId: {error}"))?;
         return match is_configured(id) {
@@ -100,10 +98,8 @@ fn instance(
             )),
         };
     }
-    match instances.as_slice() {
-        [only] => Some(only),
-        several => several.iter().find(|instance| instance.default),
-    }
-    .map(|instance| instance.id)
-    .ok_or_else(|| "InstanceId is missing, and no instance is the default".to_owned())
+    let default = directory.default_instance();
+    default
+        .map(|instance| instance.id)
+        .ok_or_else(|| "InstanceId is missing, and no instance is the default".to_owned())
 }
