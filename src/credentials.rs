@@ -125,7 +125,7 @@ pub enum Error {
     WaitedTooLong,
     /// A newer token got a 401 too, less than a minute ago: it is not about expiry.
     #[error("the API rejected a newly renewed token a moment ago")]
-    Settled,
+    Suppressed,
     /// The process is shutting down.
     #[error("shutting down")]
     Closing,

@@ -236,7 +236,7 @@ fn of_credentials(error: &credentials::Error) -> Refusal {
         Auth::Closing => unavailable("draining", SOON),
         // The path passes the API's 401 on instead. Should it ever forget to, this is what
         // is known: the Auth endpoints gave a token that does not work.
-        Auth::Settled => auth(502, "auth_bad_response", "http_protocol_error"),
+        Auth::Suppressed => auth(502, "auth_bad_response", "http_protocol_error"),
     }
 }
 

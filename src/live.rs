@@ -162,7 +162,7 @@ impl Live {
         }
         let newer = match self.provider.renew(wanted, &credentials).await {
             Ok(newer) => newer,
-            Err(credentials::Error::Settled) => return Ok((first, passed)),
+            Err(credentials::Error::Suppressed) => return Ok((first, passed)),
             Err(error) => return Err(error.into()),
         };
         attach(head, &newer)?;
@@ -178,7 +178,7 @@ impl Live {
     /// What a second try with `newer` credentials says about them.
     fn judge(&self, wanted: &Wanted, newer: &Credentials, unauthorized: bool) {
         if unauthorized {
-            self.provider.settle(&wanted.principal);
+            self.provider.suppress(&wanted.principal);
             self.count(ReplayResult::Rejected);
         } else {
             newer.accept();

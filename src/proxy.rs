@@ -367,7 +367,7 @@ impl Path {
         let first = Box::pin(first.detached()).await;
         let newer = match Box::pin(proxy.provider.renew(&wanted, &credentials)).await {
             Ok(newer) => newer,
-            Err(credentials::Error::Settled) => return Ok(first),
+            Err(credentials::Error::Suppressed) => return Ok(first),
             Err(error) => return Err(error.into()),
         };
         record.passed = Passed::Renewed;
@@ -387,7 +387,7 @@ impl Path {
             .await
             .inspect_err(|_| self.count(ReplayResult::Failed))?;
         if second.is_unauthorized() {
-            proxy.provider.settle(&wanted.principal);
+            proxy.provider.suppress(&wanted.principal);
             self.count(ReplayResult::Rejected);
         } else {
             newer.accept();

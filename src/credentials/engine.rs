@@ -18,7 +18,7 @@ use super::guards::budget::Budget;
 use super::guards::mass_rejection::MassRejection;
 use super::guards::pace::Pace;
 use super::guards::password_limit::PasswordLimit;
-use super::renewal::flights::{Flight, Flights, Outcome};
+use super::renewal::renewals::{Outcome, Renewal, Renewals};
 use super::renewal::token_endpoint::TokenEndpoint;
 use super::vault::cache::{Cache, Credentials, SCHEME, UNTRIED};
 use super::vault::counted::{Ended, StoreCondition, counted};
@@ -59,7 +59,7 @@ pub(super) struct Engine {
     pub(super) run: RunId,
     pub(super) endpoint: TokenEndpoint,
     pub(super) cache: Cache,
-    pub(super) flights: Arc<Flights>,
+    pub(super) renewals: Arc<Renewals>,
     pub(super) budget: Budget,
     pub(super) pace: Pace,
     /// The host's.
@@ -90,7 +90,7 @@ pub(super) struct Engine {
 }
 
 /// What came of making a pair durable.
-pub(super) enum Made {
+pub(super) enum Committed {
     /// It is, and it is published. `None` if its token may not be used, because a 401 came back
     /// for it.
     Durable(Option<Arc<Credentials>>),
@@ -109,44 +109,46 @@ impl Engine {
     /// was first, what they committed.
     pub(super) async fn commit(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         entry: &Entry,
         instance: Option<InstanceId>,
         pair: &Pair,
     ) -> Outcome {
-        let principal = &flight.principal;
-        let trouble = |error| flight.trouble(error);
-        let made = self.make_durable(principal, entry, instance, pair, trouble);
-        self.stands(principal, made.await?)
+        let principal = &renewal.principal;
+        let on_error = |error| renewal.set_last_error(error);
+        let committed = self.make_durable(principal, entry, instance, pair, on_error);
+        self.stands(principal, committed.await?)
     }
 
     /// As [`Engine::commit`], for the pair of a login: over one that this run has adopted
     /// meanwhile, too. That one is a registration's, which the login has revoked.
     pub(super) async fn commit_login(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         entry: &Entry,
         instance: Option<InstanceId>,
         pair: Pair,
     ) -> Outcome {
-        let principal = &flight.principal;
-        let trouble = |error| flight.trouble(error);
+        let principal = &renewal.principal;
+        let on_error = |error| renewal.set_last_error(error);
         let pair = pair.replacing(self.open(principal, entry)?.as_ref());
-        let made = self.make_durable(principal, entry, instance, &pair, trouble);
-        match made.await? {
-            Made::Superseded(now) if now.record.as_ref().is_some_and(|r| r.run == self.run) => {
+        let committed = self.make_durable(principal, entry, instance, &pair, on_error);
+        match committed.await? {
+            Committed::Superseded(now)
+                if now.record.as_ref().is_some_and(|r| r.run == self.run) =>
+            {
                 let pair = pair.replacing(self.open(principal, &now)?.as_ref());
-                self.commit(flight, &now, instance, &pair).await
+                self.commit(renewal, &now, instance, &pair).await
             }
-            made => self.stands(principal, made),
+            committed => self.stands(principal, committed),
         }
     }
 
     /// The token that stands there now, published.
-    fn stands(&self, principal: &Principal, made: Made) -> Outcome {
-        match made {
-            Made::Durable(credentials) => Ok(credentials),
-            Made::Superseded(now) => {
+    fn stands(&self, principal: &Principal, committed: Committed) -> Outcome {
+        match committed {
+            Committed::Durable(credentials) => Ok(credentials),
+            Committed::Superseded(now) => {
                 let pair = self.open(principal, &now)?;
                 Ok(pair.and_then(|pair| self.publish_entry(principal, &now, &pair)))
             }
@@ -154,7 +156,7 @@ impl Engine {
     }
 
     /// Makes `pair`, which replaces that of `entry`, durable and publishes it. Where the medium fails, says so to
-    /// `trouble` and tries until it does not, or the process ends: the old pair is worth nothing
+    /// `on_error` and tries until it does not, or the process ends: the old pair is worth nothing
     /// any more.
     pub(super) async fn make_durable(
         &self,
@@ -162,8 +164,8 @@ impl Engine {
         entry: &Entry,
         instance: Option<InstanceId>,
         pair: &Pair,
-        trouble: impl Fn(Error),
-    ) -> Result<Made, Error> {
+        on_error: impl Fn(Error),
+    ) -> Result<Committed, Error> {
         if let Some(stands) = &entry.record {
             self.check_key(stands)?;
         }
@@ -195,9 +197,9 @@ impl Engine {
                     credentials.epoch = entry.epoch;
                     credentials.instance = instance;
                     credentials.renewed = Some(self.clock.now());
-                    return Ok(Made::Durable(self.publish(credentials)));
+                    return Ok(Committed::Durable(self.publish(credentials)));
                 }
-                Ok(Commit::Superseded(now)) => return Ok(Made::Superseded(now)),
+                Ok(Commit::Superseded(now)) => return Ok(Committed::Superseded(now)),
                 Err(error @ store::Error::Closed) => {
                     self.pairs_lost.fetch_add(1, Ordering::Relaxed);
                     return Err(error.into());
@@ -214,7 +216,7 @@ impl Engine {
                 );
             }
             tracing::debug!(principal = name, %error, "a new pair cannot be made durable");
-            trouble(error.clone().into());
+            on_error(error.clone().into());
             if *closing.borrow_and_update() == Closing::LastAttempt {
                 self.pairs_lost.fetch_add(1, Ordering::Relaxed);
                 return Err(error.into());
@@ -280,17 +282,17 @@ impl Engine {
             used: AtomicBool::new(false),
             asked_for: AtomicBool::new(false),
             not_ahead_before: AtomicU64::new(0),
-            trial: AtomicU64::new(UNTRIED),
+            replay: AtomicU64::new(UNTRIED),
         })
     }
 
     /// Runs `work` on the background runtime to its end, even if its caller hangs up; a shutdown
     /// waits for it.
-    pub(super) fn see_through<T: Send + 'static>(
+    pub(super) fn spawn_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
-        let under_way = self.flights.under_way();
+        let under_way = self.renewals.under_way();
         self.runtime.spawn(async move {
             let _under_way = under_way;
             work.await
@@ -361,12 +363,12 @@ impl Engine {
     /// Counts a grant that ended.
     pub(super) fn count(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         grant: Grant,
         result: RenewalResult,
         took: Duration,
     ) {
-        let trigger = flight.ask.trigger;
+        let trigger = renewal.ask.trigger;
         self.metrics
             .renewals
             .get_or_create(&RenewalLabels {

@@ -120,7 +120,7 @@ pub(super) fn credentials_of(principal: Principal, generation: u64) -> Arc<Crede
         used: AtomicBool::new(false),
         asked_for: AtomicBool::new(false),
         not_ahead_before: AtomicU64::new(0),
-        trial: AtomicU64::new(UNTRIED),
+        replay: AtomicU64::new(UNTRIED),
     })
 }
 

@@ -19,11 +19,11 @@ use super::guards::mass_rejection::MassRejection;
 use super::guards::pace::Pace;
 use super::guards::password_limit::PasswordLimit;
 use super::guards::unreadable::UnreadableAnswers;
-use super::renewal::flights::{Ask, Boarded, Caller, Flight, Flights, Probing};
 use super::renewal::keeper;
 use super::renewal::probes;
+use super::renewal::renewals::{Ask, Caller, Probing, Renewal, Renewals, Running};
 use super::renewal::token_endpoint::TokenEndpoint;
-use super::vault::cache::{Cache, Credentials, Found};
+use super::vault::cache::{Cache, Credentials, Lookup};
 use super::vault::counted::StoreCondition;
 use super::vault::seal::Ring;
 use super::{Error, Need, Settings, Wanted};
@@ -115,12 +115,12 @@ impl Background {
         engine.closing.send_replace(Closing::Begun);
         engine.endpoint.close();
         self.tasks.iter().for_each(JoinHandle::abort);
-        if timeout(patience, engine.flights.all_landed())
+        if timeout(patience, engine.renewals.all_ended())
             .await
             .is_err()
         {
             engine.closing.send_replace(Closing::LastAttempt);
-            engine.flights.all_landed().await;
+            engine.renewals.all_ended().await;
         }
         engine.pairs_lost.load(Ordering::Relaxed)
     }
@@ -159,16 +159,16 @@ impl Provider {
             other => lookups(&engine.metrics, other).inc(),
         };
         match found {
-            Found::Fresh(found) => found_for(wanted, found).map(Got::at_once),
-            Found::Stale(found) if need == Need::Usable => {
+            Lookup::Fresh(found) => found_for(wanted, found).map(Got::at_once),
+            Lookup::Stale(found) if need == Need::Usable => {
                 if found.claim_ahead(engine.clock.now()) {
                     let ask = ask(wanted, Some(&found), Trigger::Ahead);
-                    engine.board(&wanted.principal, ask, None);
+                    engine.join_or_start(&wanted.principal, ask, None);
                 }
                 found_for(wanted, found).map(Got::at_once)
             }
-            Found::Stale(found) => Box::pin(self.newer(wanted, found)).await,
-            Found::Unusable | Found::Absent => {
+            Lookup::Stale(found) => Box::pin(self.newer(wanted, found)).await,
+            Lookup::Unusable | Lookup::Absent => {
                 let missing = ask(wanted, None, Trigger::Missing);
                 Box::pin(self.wait_from_now(wanted, missing)).await
             }
@@ -189,7 +189,7 @@ impl Provider {
     }
 
     /// Newer credentials than `rejected`, which got a 401, for a replay at once.
-    /// [`Error::Settled`] when the 401 is the answer: a replay with a newer token got one too, or
+    /// [`Error::Suppressed`] if the 401 is the answer: a replay with a newer token got one too, or
     /// is under way and will tell.
     pub async fn renew(
         &self,
@@ -203,7 +203,7 @@ impl Provider {
                     .await?
             }
         };
-        newer.put_on_trial(self.engine.clock.now());
+        newer.begin_replay(self.engine.clock.now());
         Ok(newer)
     }
 
@@ -211,13 +211,13 @@ impl Provider {
     pub fn renew_for_the_next(&self, wanted: &Wanted, rejected: &Credentials) {
         if let Ok(None) = self.after_rejection(wanted, rejected) {
             let ask = ask(wanted, Some(rejected), Trigger::Rejected);
-            self.engine.board(&wanted.principal, ask, None);
+            self.engine.join_or_start(&wanted.principal, ask, None);
         }
     }
 
     /// A replay with `credentials` got a 401 too: 401s of this principal renew nothing for 60 s.
-    pub fn settle(&self, principal: &Principal) {
-        self.engine.cache.settle(principal);
+    pub fn suppress(&self, principal: &Principal) {
+        self.engine.cache.suppress(principal);
     }
 
     /// The instance that `asked` names, or the default one.
@@ -299,19 +299,22 @@ impl Provider {
         rejected: &Credentials,
     ) -> Result<Option<Arc<Credentials>>, Error> {
         let cache = &self.engine.cache;
-        if let Found::Fresh(newer) | Found::Stale(newer) = cache.look_up(&wanted.principal)
+        if let Lookup::Fresh(newer) | Lookup::Stale(newer) = cache.look_up(&wanted.principal)
             && newer.generation > rejected.generation
         {
             return Ok(Some(newer));
         }
-        if cache.is_settled(&wanted.principal) || rejected.is_on_trial(self.engine.clock.now()) {
-            return Err(Error::Settled);
+        if cache.is_suppressed(&wanted.principal)
+            || rejected.is_replay_pending(self.engine.clock.now())
+        {
+            return Err(Error::Suppressed);
         }
         cache.reject(&wanted.principal, rejected.generation);
         Ok(None)
     }
 
-    /// Waits for a flight, and says whether it was a renewal that was waited for.
+    /// As [`Provider::wait`], and says whether the credentials were renewed meanwhile, or only found in
+    /// the store.
     async fn wait_from_now(&self, wanted: &Wanted, ask: Ask) -> Result<Got, Error> {
         let asked = self.engine.clock.now();
         let credentials = self.wait(wanted, ask).await?;
@@ -322,28 +325,28 @@ impl Provider {
         })
     }
 
-    /// Waits for a flight, at most `wait`.
+    /// Joins the renewal of the principal, or starts one, and waits for its end, at most `wait`.
     async fn wait(&self, wanted: &Wanted, ask: Ask) -> Result<Arc<Credentials>, Error> {
         let engine = &self.engine;
         let deadline = engine.clock.now().plus(engine.settings.wait);
         loop {
-            // If the caller hangs up this is dropped, and the flight knows.
-            let flight = engine.board_for_caller(&wanted.principal, ask.clone(), deadline);
+            // If the caller hangs up this is dropped, and the renewal notices.
+            let renewal = engine.join_or_start_for_caller(&wanted.principal, ask.clone(), deadline);
             let left = engine.clock.to_real(deadline.since(engine.clock.now()));
-            let Ok(outcome) = tokio::time::timeout(left, flight.landed()).await else {
-                return Err(flight.excuse());
+            let Ok(outcome) = tokio::time::timeout(left, renewal.ended()).await else {
+                return Err(renewal.last_error());
             };
             match outcome {
                 Ok(Some(found)) if ask.newer_than.is_none_or(|old| found.generation > old) => {
                     return found_for(wanted, found);
                 }
-                // It flew for less than this request needs, or for another instance: once more.
+                // It was started for less than this request needs, or for another instance: once more.
                 Ok(_) => {}
-                Err(_) if flight.ask.instance != ask.instance => {}
+                Err(_) if renewal.ask.instance != ask.instance => {}
                 Err(error) => return Err(error),
             }
             if engine.clock.now() >= deadline {
-                return Err(flight.excuse());
+                return Err(renewal.last_error());
             }
         }
     }
@@ -367,7 +370,7 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
     let closing = watch::Sender::new(Closing::NotYet);
     Arc::new(Engine {
         cache: Cache::new(settings.max_cached, clock),
-        flights: Flights::new(),
+        renewals: Renewals::new(),
         budget: Budget::new(
             settings.budget.clone(),
             settings.blocked_for,
@@ -402,61 +405,61 @@ pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
 }
 
 impl Engine {
-    /// The running renewal of `principal`, or a new one for `ask`, flying in a task of its own. No
+    /// Joins the running renewal of `principal`, or starts one for `ask` in a task of its own. No
     /// caller waits for it; if `patience` is given, it is patient until then all the same.
-    pub(super) fn board(
+    pub(super) fn join_or_start(
         self: &Arc<Self>,
         principal: &Principal,
         ask: Ask,
         patience: Option<Moment>,
-    ) -> Arc<Flight> {
-        self.board_as(principal, ask, |flight| {
+    ) -> Arc<Renewal> {
+        self.join_or_start_then(principal, ask, |renewal| {
             if let Some(until) = patience {
-                flight.extend(until);
+                renewal.extend(until);
             }
-            flight.clone()
+            renewal.clone()
         })
     }
 
     /// The same, for a caller that waits until `deadline` unless it hangs up before.
-    pub(super) fn board_for_caller(
+    pub(super) fn join_or_start_for_caller(
         self: &Arc<Self>,
         principal: &Principal,
         ask: Ask,
         deadline: Moment,
     ) -> Caller {
-        self.board_as(principal, ask, |flight| {
-            Caller::of(flight.clone(), deadline)
+        self.join_or_start_then(principal, ask, |renewal| {
+            Caller::of(renewal.clone(), deadline)
         })
     }
 
-    /// `boards` is done before the flight begins, or it might give up because nobody waits.
-    fn board_as<T>(
+    /// `joins` runs before the renewal does, which would give up if nobody waited for it.
+    fn join_or_start_then<T>(
         self: &Arc<Self>,
         principal: &Principal,
         ask: Ask,
-        boards: impl FnOnce(&Arc<Flight>) -> T,
+        joins: impl FnOnce(&Arc<Renewal>) -> T,
     ) -> T {
-        let (flight, landing) = match self.flights.board(principal, ask) {
-            Boarded::Joined(flight) => {
+        let (renewal, completion) = match self.renewals.join_or_start(principal, ask) {
+            Running::Joined(renewal) => {
                 self.metrics.renewals_joined.inc();
-                (flight, None)
+                (renewal, None)
             }
-            Boarded::Started(flight, landing) => (flight, Some(landing)),
+            Running::Started(renewal, completion) => (renewal, Some(completion)),
         };
-        let boarded = boards(&flight);
-        if let Some(landing) = landing {
+        let joined = joins(&renewal);
+        if let Some(completion) = completion {
             let engine = self.clone();
             self.runtime.spawn(async move {
-                let outcome = engine.fly(&flight).await;
+                let outcome = engine.run(&renewal).await;
                 // What failed before anybody needed it is no answer to a caller that needs it now.
-                landing.with(match outcome {
-                    Err(_) if !flight.needed.is_raised() => Ok(None),
+                completion.with(match outcome {
+                    Err(_) if !renewal.needed.is_raised() => Ok(None),
                     outcome => outcome,
                 });
             });
         }
-        boarded
+        joined
     }
 }
 
@@ -482,11 +485,11 @@ fn lookups(metrics: &Metrics, freshness: Freshness) -> Counter {
     metrics.token_lookups.get_or_create(&labels).clone()
 }
 
-fn freshness(found: &Found) -> Freshness {
+fn freshness(found: &Lookup) -> Freshness {
     match found {
-        Found::Fresh(_) => Freshness::Fresh,
-        Found::Stale(_) => Freshness::Stale,
-        Found::Unusable => Freshness::Expired,
-        Found::Absent => Freshness::Absent,
+        Lookup::Fresh(_) => Freshness::Fresh,
+        Lookup::Stale(_) => Freshness::Stale,
+        Lookup::Unusable => Freshness::Expired,
+        Lookup::Absent => Freshness::Absent,
     }
 }

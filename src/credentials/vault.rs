@@ -2,9 +2,9 @@
 //! what a login costs, nor of how a pair is renewed.
 
 pub(crate) mod cache;
+mod clock_cache;
 pub(crate) mod counted;
 mod handed_out;
-mod hot;
 pub mod key_file;
 pub(crate) mod pair;
 pub mod seal;

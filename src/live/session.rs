@@ -222,7 +222,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
         let renewing = live.provider.renew(wanted, &credentials);
         let newer = match unless_gone(&mut self.up, renewing).await? {
             Ok(newer) => newer,
-            Err(credentials::Error::Settled) => return Ok(()),
+            Err(credentials::Error::Suppressed) => return Ok(()),
             Err(error) => return Err(End::Refused(error.into())),
         };
         self.down.discard();

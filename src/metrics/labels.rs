@@ -211,8 +211,8 @@ label!(
         Missing = "missing",
         /// An idle pair growing old.
         Keep = "keep",
-        /// An operator.
-        Asked = "asked",
+        /// The guard against mass rejections, which probes the API with a login.
+        Probe = "asked",
     }
 );
 

@@ -13,7 +13,7 @@ use super::queue::{Look, Next, Patience, Queue, Refusal};
 use crate::clock::{Clock, Moment};
 use crate::credentials::Error;
 use crate::credentials::engine::Closing;
-use crate::credentials::renewal::flights::Flight;
+use crate::credentials::renewal::renewals::Renewal;
 use crate::credentials::vault::counted::counted;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::principal::Principal;
@@ -72,7 +72,7 @@ pub(crate) enum Who {
 #[derive(Clone, Debug)]
 pub(crate) enum Seeker<'a> {
     /// A renewal; the callers that wait for it come and go.
-    Flight(&'a Flight),
+    Renewal(&'a Renewal),
     /// A caller whose login is to be forwarded.
     Caller {
         /// What it is recognised by when it comes back.
@@ -87,7 +87,7 @@ pub(crate) enum Seeker<'a> {
 impl Seeker<'_> {
     fn who(&self) -> Who {
         match self {
-            Seeker::Flight(flight) => Who::Principal(flight.principal.clone()),
+            Seeker::Renewal(renewal) => Who::Principal(renewal.principal.clone()),
             Seeker::Caller { login, .. } => Who::Forwarded(*login),
         }
     }
@@ -95,28 +95,28 @@ impl Seeker<'_> {
     /// When it asked for the first time, if it had a slot and gave it back.
     fn asked(&self) -> Option<Moment> {
         match self {
-            Seeker::Flight(flight) => flight.asked.get().copied(),
+            Seeker::Renewal(renewal) => renewal.asked.get().copied(),
             Seeker::Caller { .. } => None,
         }
     }
 
     fn stands_at(&self, place: Place) {
-        if let Seeker::Flight(flight) = self {
-            let _ = flight.asked.set(place.first());
+        if let Seeker::Renewal(renewal) = self {
+            let _ = renewal.asked.set(place.first());
         }
     }
 
     /// When its patience ends; grows when others join.
     fn patience(&self) -> Moment {
         match self {
-            Seeker::Flight(flight) => flight.patience(),
+            Seeker::Renewal(renewal) => renewal.patience(),
             Seeker::Caller { until, .. } => *until,
         }
     }
 
     fn is_deserted(&self) -> bool {
         match self {
-            Seeker::Flight(flight) => flight.is_deserted(),
+            Seeker::Renewal(renewal) => renewal.is_deserted(),
             Seeker::Caller { caller, .. } => caller.is_closed(),
         }
     }
@@ -124,7 +124,7 @@ impl Seeker<'_> {
     /// Returns once nobody waits for it.
     async fn deserted(&self) {
         match self {
-            Seeker::Flight(flight) => flight.deserted().await,
+            Seeker::Renewal(renewal) => renewal.deserted().await,
             Seeker::Caller { caller, .. } => caller.closed().await,
         }
     }

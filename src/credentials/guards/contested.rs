@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::credentials::Error;
 use crate::credentials::engine::Engine;
-use crate::credentials::renewal::flights::Flight;
 use crate::credentials::renewal::login::stands;
+use crate::credentials::renewal::renewals::Renewal;
 use crate::principal::Principal;
 use crate::store::{Entry, Note};
 
@@ -22,7 +22,7 @@ impl Engine {
     /// whether it is one.
     pub(crate) async fn check_contested(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         entry: &Entry,
     ) -> Result<(), Error> {
         self.check_known_contested(entry)?;
@@ -35,14 +35,14 @@ impl Engine {
             return Ok(());
         }
         tracing::warn!(
-            principal = self.log_name(&flight.principal).as_str(),
+            principal = self.log_name(&renewal.principal).as_str(),
             "somebody else logs this principal in too; one login in `contested_backoff` from here on: \
              does a second damoov-proxy with another store serve this user, or an app that logs in by \
              itself?"
         );
-        self.note(&flight.principal, Note::ContestedUntil(until))
+        self.note(&renewal.principal, Note::ContestedUntil(until))
             .await?;
-        self.is_contested(&flight.principal, entry.epoch, until);
+        self.note_contested(&renewal.principal, entry.epoch, until);
         Err(Error::Contested {
             retry_after: self.clock.to_real(until.since(now)),
         })
@@ -62,7 +62,7 @@ impl Engine {
     }
 
     /// Remembers, for the metric, that a principal is contested.
-    fn is_contested(&self, principal: &Principal, epoch: u64, until: Timestamp) {
+    fn note_contested(&self, principal: &Principal, epoch: u64, until: Timestamp) {
         let mut contested = self.contested();
         contested.insert(principal.clone(), (epoch, until));
     }

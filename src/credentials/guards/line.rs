@@ -116,7 +116,7 @@ impl<K: Clone + Eq + Hash> Line<K> {
     /// Takes its place among those who wait: the one that it had, if it was refused before; else that
     /// of somebody who asked at `first`.
     pub(crate) fn enter(&mut self, key: K, first: Moment, now: Moment) -> Place {
-        self.settle(now);
+        self.expire(now);
         let (place, standing, told) = match self.forget(&key) {
             Some(absent) => {
                 let Appointment { at, .. } = absent.appointment;
@@ -151,7 +151,7 @@ impl<K: Clone + Eq + Hash> Line<K> {
 
     /// Whether the one at `place`, who waits, may take the next slot.
     pub(crate) fn turn(&mut self, place: Place, now: Moment) -> Turn {
-        self.settle(now);
+        self.expire(now);
         match self.waiting.first_key_value() {
             Some((first, _)) if *first == place => {}
             _ => return Turn::Behind,
@@ -180,7 +180,7 @@ impl<K: Clone + Eq + Hash> Line<K> {
     /// How many of those who asked before the one at `place`, who waits, came back when they were
     /// told, if that one did, too. A stranger has no rank: it is to come back first.
     pub(crate) fn rank(&mut self, place: Place, now: Moment) -> usize {
-        self.settle(now);
+        self.expire(now);
         match self.standing(place, now) {
             Standing::Stranger => 0,
             Standing::Returner => {
@@ -193,7 +193,7 @@ impl<K: Clone + Eq + Hash> Line<K> {
     /// The one at `place` waits no longer. If it has got no slot it keeps its place, for when it
     /// comes back. Returns who is the first of those who wait now, if that is another one.
     pub(crate) fn leave(&mut self, place: Place, why: Leave, now: Moment) -> Option<Place> {
-        self.settle(now);
+        self.expire(now);
         let standing = self.standing(place, now);
         let was_first = self.first() == Some(place);
         let waiting = self.waiting.remove(&place)?;
@@ -241,7 +241,7 @@ impl<K: Clone + Eq + Hash> Line<K> {
     }
 
     /// Those who missed their time count as strangers again. They keep their places.
-    fn settle(&mut self, now: Moment) {
+    fn expire(&mut self, now: Moment) {
         let due = self.due.range(..=(now, Place::LAST));
         let missed = due.filter(|(_, (end, _))| *end < now);
         let missed: Vec<_> = missed

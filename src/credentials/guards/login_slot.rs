@@ -50,7 +50,7 @@ impl Provider {
         let login = engine.budget.recognisable(login);
         let (caller, stays) = watch::channel(());
         // In a task of its own, so that a slot that comes when the caller hangs up is given back.
-        let taking = self.engine.see_through(async move {
+        let taking = self.engine.spawn_to_completion(async move {
             let seeker = Seeker::Caller {
                 login,
                 until,
@@ -85,7 +85,7 @@ impl LoginSlot {
 
     fn write(&mut self, end: SlotEnd) -> Option<tokio::task::JoinHandle<()>> {
         let (engine, taken) = (self.engine.clone(), self.taken.take()?);
-        Some(self.engine.see_through(async move {
+        Some(self.engine.spawn_to_completion(async move {
             match end {
                 SlotEnd::NotSent => engine.budget.give_back(&*engine.store, taken).await,
                 SlotEnd::Answered | SlotEnd::Limited { .. } => {
@@ -157,7 +157,7 @@ mod tests {
         let taken = next(&process).await;
         a_moment_later(&process).await;
         drop(slot);
-        process.provider.engine.flights.all_landed().await;
+        process.provider.engine.renewals.all_ended().await;
         assert!(next(&process).await > taken);
     }
 

@@ -86,14 +86,15 @@ struct Waiting {
 }
 
 impl Attempts {
-    /// Whether they are limited at this moment.
-    fn are_limited(&mut self, now: Moment) -> bool {
+    /// Ends the limit if the last wrong one is older than [`REMEMBERED`]; returns the state at this
+    /// moment.
+    fn state_at(&mut self, now: Moment) -> State {
         let last = self.wrong.back().copied();
         if last.is_none_or(|last| last.plus(REMEMBERED) <= now) {
             self.state = State::Free;
             self.wrong.clear();
         }
-        self.state == State::Limited
+        self.state
     }
 
     /// One was wrong.
@@ -125,7 +126,7 @@ impl Attempts {
 
     /// Gives the turn to one of those that wait, if it is time; says when it will be.
     fn draw(&mut self, now: Moment) -> Moment {
-        if !self.are_limited(now) {
+        if self.state_at(now) == State::Free {
             for waiting in self.waiting.drain(..) {
                 // It has gone.
                 let _ = waiting.turn.send(());
@@ -167,7 +168,8 @@ impl PasswordLimit {
                 let mut attempts = self.lock();
                 let limited = opened.iter().find(|one| {
                     let of_one = attempts.get_mut(*one);
-                    of_one.is_some_and(|of_one| of_one.are_limited(now)) && !allowed.contains(one)
+                    of_one.is_some_and(|of_one| of_one.state_at(now) == State::Limited)
+                        && !allowed.contains(one)
                 });
                 // Under the lock: of many at once not one more is compared than is allowed.
                 let Some(limited) = limited else {
@@ -234,7 +236,7 @@ impl PasswordLimit {
             let mut attempts = self.lock();
             opened.iter().find(|one| {
                 let of_one = attempts.get_mut(*one);
-                of_one.is_some_and(|of_one| of_one.are_limited(now))
+                of_one.is_some_and(|of_one| of_one.state_at(now) == State::Limited)
             })
         };
         if let Some(limited) = limited {

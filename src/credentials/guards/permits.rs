@@ -5,92 +5,92 @@ use super::backoff::own::OwnBackoff;
 use super::backoff::{Failure, Permit, Resting, Standing};
 use crate::credentials::Error;
 use crate::credentials::engine::Engine;
-use crate::credentials::renewal::flights::{Flight, Probing};
+use crate::credentials::renewal::renewals::{Probing, Renewal};
 use crate::credentials::renewal::token_endpoint::Turn;
 
 impl Engine {
     /// The right to make one call, once principal and host have rested, if somebody is patient enough.
     pub(crate) async fn permit(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         own: &OwnBackoff,
     ) -> Result<Permit<'_>, Error> {
-        if flight.ask.probing == Probing::ByRefresh {
+        if renewal.ask.probing == Probing::ByRefresh {
             // It finds out whether the host works, whatever others think of it.
             return self
                 .backoff
                 .probe()
                 .ok_or_else(|| self.endpoint.last_failure());
         }
-        while let Some(rest) = own.rest(&flight.principal) {
-            if rest.until > flight.patience() {
+        while let Some(rest) = own.rest(&renewal.principal) {
+            if rest.until > renewal.patience() {
                 return Err(rest.error);
             }
-            flight.trouble(rest.error);
+            renewal.set_last_error(rest.error);
             let rested = self.clock.sleep_until(rest.until);
             self.unless_closing(rested).await?;
         }
         if let Some(permit) = self.backoff.pass_now() {
             return Ok(permit);
         }
-        if let Error::WaitedTooLong = flight.excuse() {
-            flight.trouble(self.endpoint.last_failure());
+        if let Error::WaitedTooLong = renewal.last_error() {
+            renewal.set_last_error(self.endpoint.last_failure());
         }
         let passed = self
             .backoff
-            .pass(own.standing(&flight.principal), || flight.patience());
+            .pass(own.standing(&renewal.principal), || renewal.patience());
         match self.unless_closing(passed).await? {
             Ok(permit) => Ok(permit),
-            Err(Resting) => Err(flight.excuse()),
+            Err(Resting) => Err(renewal.last_error()),
         }
     }
 
-    /// A call of `flight` was answered, whatever the answer.
-    pub(crate) fn call_answered(&self, flight: &Flight, own: &OwnBackoff, permit: Permit<'_>) {
+    /// A call of `renewal` was answered, whatever the answer.
+    pub(crate) fn call_answered(&self, renewal: &Renewal, own: &OwnBackoff, permit: Permit<'_>) {
         permit.answered();
-        own.answered(&flight.principal);
+        own.answered(&renewal.principal);
     }
 
-    /// A call of `flight` failed with `error`: its principal rests, or the host does.
+    /// A call of `renewal` failed with `error`: its principal rests, or the host does.
     pub(crate) fn call_failed(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         own: &OwnBackoff,
         permit: Permit<'_>,
         failure: Failure,
         error: &Error,
     ) {
-        self.told_of_host(flight, own, permit, failure);
+        self.note_host_failure(renewal, own, permit, failure);
         if failure == Failure::Own {
-            own.failed(&flight.principal, error.clone());
+            own.failed(&renewal.principal, error.clone());
         }
     }
 
     /// What a call that failed says of the host: nothing, if this principal's calls failed before
     /// while others' were answered.
-    pub(crate) fn told_of_host(
+    pub(crate) fn note_host_failure(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         own: &OwnBackoff,
         permit: Permit<'_>,
         failure: Failure,
     ) {
         let is_news = match failure {
-            Failure::Own => own.standing(&flight.principal) == Standing::Good,
+            Failure::Own => own.standing(&renewal.principal) == Standing::Good,
             Failure::Hosts(_) => true,
         };
         if is_news || permit.goes_first() {
-            permit.failed(&flight.principal, failure);
+            permit.failed(&renewal.principal, failure);
         }
     }
 
     /// As [`Engine::permit`], and a turn among the refreshes that may be under way.
     pub(crate) async fn refresh_permit(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
     ) -> Result<(Permit<'_>, Turn<'_>), Error> {
         loop {
-            let permit = self.permit(flight, &self.refresh_backoff).await?;
+            let permit = self.permit(renewal, &self.refresh_backoff).await?;
             let turn = self.unless_closing(self.endpoint.turn()).await?;
             // Those whose turn came before may have found the host failing.
             if permit.goes_first() || self.backoff.is_open() {

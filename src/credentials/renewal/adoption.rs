@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::flights::Outcome;
+use super::renewals::Outcome;
 use crate::clock::Timestamp;
-use crate::credentials::engine::{Engine, Made};
-use crate::credentials::vault::cache::Found;
+use crate::credentials::engine::{Committed, Engine};
+use crate::credentials::vault::cache::Lookup;
 use crate::credentials::vault::pair::Pair;
 use crate::credentials::{Credentials, Error, Provider};
 use crate::damoov::auth::{Grant, Unreadable};
@@ -56,7 +56,7 @@ impl Provider {
         let answers = engine.endpoint.unreadable_answers();
         answers.read(AuthEndpoint::Registration);
         let pair = Pair::from_grant(grant, None, engine.wall()).ok_or(Error::BadResponse)?;
-        let adoption = engine.see_through({
+        let adoption = engine.spawn_to_completion({
             let (engine, principal) = (engine.clone(), principal.clone());
             async move {
                 engine
@@ -102,8 +102,10 @@ impl Provider {
             return None;
         }
         let known = match self.engine.cache.look_up(user) {
-            Found::Fresh(found) | Found::Stale(found) => found.instance,
-            Found::Unusable | Found::Absent => self.engine.load(user).await.ok()?.known_instance(),
+            Lookup::Fresh(found) | Lookup::Stale(found) => found.instance,
+            Lookup::Unusable | Lookup::Absent => {
+                self.engine.load(user).await.ok()?.known_instance()
+            }
         };
         known.filter(|id| self.engine.directory.instance(*id).is_some())
     }
@@ -126,7 +128,7 @@ impl Provider {
 impl Engine {
     /// Drops what this process alone remembers against a principal that was forgotten.
     fn starts_anew(&self, principal: &Principal) {
-        self.cache.unsettle(principal);
+        self.cache.end_suppression(principal);
         self.mass_rejection.moved_on(principal);
         self.uncontest(principal, None);
     }
@@ -148,7 +150,7 @@ impl Engine {
     }
 
     /// Commits `pair` on top of whatever is older. Without a lease: those are the run's, not the
-    /// task's, so that giving one back here would take it from a flight of the same principal. A
+    /// task's, so that giving one back here would take it from a renewal of the same principal. A
     /// refresh under way, here or elsewhere, finds itself superseded.
     async fn adopt_pair(
         &self,
@@ -168,16 +170,16 @@ impl Engine {
                 return Ok(self.publish_entry(principal, &entry, newer));
             }
             pair = pair.replacing(stands.as_ref());
-            let made = self.make_durable(principal, &entry, instance, &pair, |_| {});
-            match made.await? {
-                Made::Durable(credentials) => {
+            let committed = self.make_durable(principal, &entry, instance, &pair, |_| {});
+            match committed.await? {
+                Committed::Durable(credentials) => {
                     // Its RefreshToken is as new as after a login.
                     if let Err(error) = self.mass_rejection.logged_in(principal).await {
                         tracing::warn!(%error, "a registration could not be told to the guard against mass rejections");
                     }
                     return Ok(credentials);
                 }
-                Made::Superseded(now) => entry = now,
+                Committed::Superseded(now) => entry = now,
             }
         }
     }

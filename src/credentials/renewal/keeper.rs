@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::flights::{Ask, Probing};
+use super::renewals::{Ask, Probing};
 use crate::clock::Timestamp;
 use crate::credentials::engine::Engine;
 use crate::metrics::{StoreOperation, Trigger};
@@ -102,5 +102,5 @@ fn start(engine: &Arc<Engine>, principal: &Principal, trigger: Trigger, than: Ge
         trigger,
         probing: Probing::No,
     };
-    engine.board(principal, ask, None);
+    engine.join_or_start(principal, ask, None);
 }

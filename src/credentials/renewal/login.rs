@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use super::flights::{Flight, Outcome, Probing};
+use super::renewals::{Outcome, Probing, Renewal};
 use super::token_endpoint::Reply;
 use crate::credentials::Error;
 use crate::credentials::engine::Engine;
@@ -41,51 +41,60 @@ impl Engine {
     /// refresh with; `None` if only a login helps.
     pub(crate) fn check_refused(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         entry: &Entry,
     ) -> Result<Option<Pair>, Error> {
-        if flight.ask.probing == Probing::No
-            && let Some(rejected) = self.mass_rejection.waits_with(&flight.principal)
+        if renewal.ask.probing == Probing::No
+            && let Some(rejected) = self.mass_rejection.waits_with(&renewal.principal)
         {
             if entry.record.is_some() && rejected == (entry.generation, entry.epoch) {
                 return Err(self.suspended());
             }
-            self.mass_rejection.moved_on(&flight.principal);
+            self.mass_rejection.moved_on(&renewal.principal);
         }
-        if let Some(pair) = self.refreshable(flight, entry)? {
+        if let Some(pair) = self.refreshable(renewal, entry)? {
             return Ok(Some(pair));
         }
-        self.check_remembered(entry, &self.identity(flight, entry)?)?;
+        self.check_remembered(entry, &self.identity(renewal, entry)?)?;
         self.check_known_contested(entry)?;
         Ok(None)
     }
 
     /// While refreshes are rejected by the mass, who was rejected takes no turn and no lease.
-    pub(crate) async fn check_not_waiting(&self, flight: &Flight) -> Result<(), Error> {
-        if self.mass_rejection.waits_with(&flight.principal).is_some() {
-            let entry = self.load(&flight.principal).await?;
-            self.check_refused(flight, &entry)?;
+    pub(crate) async fn check_not_waiting(&self, renewal: &Renewal) -> Result<(), Error> {
+        if self.mass_rejection.waits_with(&renewal.principal).is_some() {
+            let entry = self.load(&renewal.principal).await?;
+            self.check_refused(renewal, &entry)?;
         }
         Ok(())
     }
 
-    /// Logs the flight's principal in and commits the pair.
-    pub(crate) async fn log_in(&self, flight: &Flight, entry: &Entry) -> Outcome {
+    /// Logs the renewal's principal in and commits the pair.
+    pub(crate) async fn log_in(&self, renewal: &Renewal, entry: &Entry) -> Outcome {
         let refused = |error| {
-            self.count(flight, Grant::Login, RenewalResult::Refused, Duration::ZERO);
+            self.count(
+                renewal,
+                Grant::Login,
+                RenewalResult::Refused,
+                Duration::ZERO,
+            );
             error
         };
-        let identity = self.identity(flight, entry)?;
+        let identity = self.identity(renewal, entry)?;
         self.check_remembered(entry, &identity).map_err(refused)?;
-        self.check_suspended(flight, entry).await.map_err(refused)?;
-        self.check_contested(flight, entry).await.map_err(refused)?;
+        self.check_suspended(renewal, entry)
+            .await
+            .map_err(refused)?;
+        self.check_contested(renewal, entry)
+            .await
+            .map_err(refused)?;
         let own = &self.login_backoff;
-        if let Some(rest) = own.rest(&flight.principal)
-            && rest.until > flight.patience()
+        if let Some(rest) = own.rest(&renewal.principal)
+            && rest.until > renewal.patience()
         {
             return Err(rest.error);
         }
-        let class = class(&flight.principal, entry);
+        let class = class(&renewal.principal, entry);
         let key = identity.key;
         if key.instance.is_some() {
             let admitted = self.breakers.admit(key.fingerprint, class).await;
@@ -94,8 +103,8 @@ impl Engine {
             }
         }
         loop {
-            let Identity { call, key } = self.identity(flight, entry)?;
-            let ready = self.ready_to_log_in(flight, entry, class).await;
+            let Identity { call, key } = self.identity(renewal, entry)?;
+            let ready = self.ready_to_log_in(renewal, entry, class).await;
             let Ok(Some((slot, permit))) = ready else {
                 self.give_breaker_back(key, class).await;
                 return match ready {
@@ -112,16 +121,16 @@ impl Engine {
             let took = self.clock.now().since(started);
             if let Reply::NotSent(_) = reply {
                 self.budget.give_back(&*self.store, slot).await;
-                self.count(flight, Grant::Login, RenewalResult::Failed, took);
+                self.count(renewal, Grant::Login, RenewalResult::Failed, took);
                 let error = reply.error();
-                self.call_failed(flight, own, permit, reply.failure(), &error);
-                flight.trouble(error);
+                self.call_failed(renewal, own, permit, reply.failure(), &error);
+                renewal.set_last_error(error);
                 continue;
             }
             self.budget.end(&*self.store, slot).await;
             let result = match &reply {
                 Reply::Answered(Answer::Granted(grant))
-                    if self.is_whole(&flight.principal, grant) =>
+                    if self.is_whole(&renewal.principal, grant) =>
                 {
                     RenewalResult::Ok
                 }
@@ -129,17 +138,17 @@ impl Engine {
                 Reply::Answered(Answer::Limited { .. }) => RenewalResult::Limited,
                 Reply::Answered(_) | Reply::NotSent(_) | Reply::Lost(_) => RenewalResult::Failed,
             };
-            self.count(flight, Grant::Login, result, took);
+            self.count(renewal, Grant::Login, result, took);
             return match (result, reply) {
                 (RenewalResult::Ok, Reply::Answered(Answer::Granted(grant))) => {
-                    self.call_answered(flight, own, permit);
+                    self.call_answered(renewal, own, permit);
                     let pair =
                         Pair::from_grant(grant, None, self.wall()).ok_or(Error::BadResponse)?;
-                    self.logged_in(flight, entry, key, pair).await
+                    self.logged_in(renewal, entry, key, pair).await
                 }
                 (_, Reply::Answered(Answer::Rejected)) => {
-                    self.call_answered(flight, own, permit);
-                    self.login_rejected(flight, entry, key).await?;
+                    self.call_answered(renewal, own, permit);
+                    self.login_rejected(renewal, entry, key).await?;
                     Err(Error::LoginRejected)
                 }
                 (_, Reply::Answered(Answer::Limited { retry_after })) => {
@@ -150,7 +159,7 @@ impl Engine {
                 }
                 (_, reply) => {
                     let error = reply.error();
-                    self.call_failed(flight, own, permit, reply.failure(), &error);
+                    self.call_failed(renewal, own, permit, reply.failure(), &error);
                     Err(error)
                 }
             };
@@ -161,16 +170,16 @@ impl Engine {
     /// if it is not to be sent any more. A slot that is not used is given back.
     async fn ready_to_log_in(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         entry: &Entry,
         class: Class,
     ) -> Result<Option<(SlotId, Permit<'_>)>, Error> {
         loop {
-            let Some((slot, permit)) = self.slot_and_permit(flight, class).await? else {
+            let Some((slot, permit)) = self.slot_and_permit(renewal, class).await? else {
                 return Ok(None);
             };
             // Much may have changed while it waited.
-            let stands = self.may_still_log_in(flight, entry).await;
+            let stands = self.may_still_log_in(renewal, entry).await;
             if let (Ok(true), Some(permit)) = (&stands, permit) {
                 return Ok(Some((slot, permit)));
             }
@@ -194,11 +203,11 @@ impl Engine {
     /// host, `None` if it rests since.
     async fn slot_and_permit(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         class: Class,
     ) -> Result<Option<(SlotId, Option<Permit<'_>>)>, Error> {
-        let mut permit = Some(self.permit(flight, &self.login_backoff).await?);
-        let seeker = Seeker::Flight(flight);
+        let mut permit = Some(self.permit(renewal, &self.login_backoff).await?);
+        let seeker = Seeker::Renewal(renewal);
         let slot = self.budget.take(&*self.store, class, seeker);
         let mut slot = pin!(slot);
         // Others wait for the call that goes first: it does not wait for a slot.
@@ -220,9 +229,9 @@ impl Engine {
     }
 
     /// Whether a login of the pair in `entry` is still in order; false if another process renews it.
-    async fn may_still_log_in(&self, flight: &Flight, entry: &Entry) -> Result<bool, Error> {
-        self.check_suspended(flight, entry).await?;
-        Ok(!self.is_overtaken(&flight.principal, entry).await?)
+    async fn may_still_log_in(&self, renewal: &Renewal, entry: &Entry) -> Result<bool, Error> {
+        self.check_suspended(renewal, entry).await?;
+        Ok(!self.is_overtaken(&renewal.principal, entry).await?)
     }
 
     /// A login was answered with 429: none until the block ends, in real time from now.
@@ -243,25 +252,30 @@ impl Engine {
         Ok(retry_after)
     }
 
-    async fn logged_in(&self, flight: &Flight, entry: &Entry, key: Key, pair: Pair) -> Outcome {
-        let landed = self.commit_login(flight, entry, key.instance, pair).await;
+    async fn logged_in(&self, renewal: &Renewal, entry: &Entry, key: Key, pair: Pair) -> Outcome {
+        let committed = self.commit_login(renewal, entry, key.instance, pair).await;
         if let Some(instance) = key.instance {
             self.close_breaker(instance, key.fingerprint).await;
         }
-        if let Err(error) = self.mass_rejection.logged_in(&flight.principal).await {
+        if let Err(error) = self.mass_rejection.logged_in(&renewal.principal).await {
             tracing::warn!(%error, "a login could not be told to the guard against mass rejections");
         }
         if self.is_displaced(entry)
             && let Err(error) = self
-                .note(&flight.principal, Note::Displaced(self.wall()))
+                .note(&renewal.principal, Note::Displaced(self.wall()))
                 .await
         {
             tracing::warn!(%error, "a login that replaced a rejected pair could not be noted");
         }
-        landed
+        committed
     }
 
-    async fn login_rejected(&self, flight: &Flight, entry: &Entry, key: Key) -> Result<(), Error> {
+    async fn login_rejected(
+        &self,
+        renewal: &Renewal,
+        entry: &Entry,
+        key: Key,
+    ) -> Result<(), Error> {
         let known = entry.record.as_ref().is_some_and(|record| record.known);
         if let Some(instance) = key.instance
             && known
@@ -275,7 +289,7 @@ impl Engine {
         }
         let until = self.wall().plus(self.settings.remember_rejected);
         self.note(
-            &flight.principal,
+            &renewal.principal,
             Note::Rejected(Rejected {
                 until,
                 with: key.fingerprint,
@@ -285,8 +299,8 @@ impl Engine {
     }
 
     /// Who logs in, with what.
-    fn identity(&self, flight: &Flight, entry: &Entry) -> Result<Identity, Error> {
-        match &flight.principal {
+    fn identity(&self, renewal: &Renewal, entry: &Entry) -> Result<Identity, Error> {
+        match &renewal.principal {
             Principal::Account(name) => {
                 let account = self.directory.account(name).ok_or(Error::AccountUnknown)?;
                 Ok(Identity {
@@ -298,7 +312,7 @@ impl Engine {
                 })
             }
             Principal::User(user) => {
-                let instance = match flight.ask.instance {
+                let instance = match renewal.ask.instance {
                     Some(asked) => self.directory.instance(asked),
                     None => entry
                         .known_instance()
@@ -318,13 +332,13 @@ impl Engine {
     }
 
     /// The pair in `entry`, where a refresh with it comes before a login.
-    fn refreshable(&self, flight: &Flight, entry: &Entry) -> Result<Option<Pair>, Error> {
+    fn refreshable(&self, renewal: &Renewal, entry: &Entry) -> Result<Option<Pair>, Error> {
         // A probe asks again: it may have been the API that was wrong.
         let is_dead = entry.notes.refresh_dead == Some(entry.generation);
-        if is_dead && flight.ask.probing == Probing::No {
+        if is_dead && renewal.ask.probing == Probing::No {
             return Ok(None);
         }
-        let pair = self.open(&flight.principal, entry)?;
+        let pair = self.open(&renewal.principal, entry)?;
         Ok(pair.filter(|pair| pair.refresh_token.is_some()))
     }
 
@@ -342,11 +356,11 @@ impl Engine {
 
     /// Those who hold a pair wait while it is the API that is wrong; a probe passes. Asks the store:
     /// another process may have found out.
-    async fn check_suspended(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
+    async fn check_suspended(&self, renewal: &Renewal, entry: &Entry) -> Result<(), Error> {
         let holds_a_pair = entry.record.is_some();
         if holds_a_pair
-            && flight.ask.probing != Probing::ByLogin
-            && self.mass_rejection.hold(&flight.principal, entry).await?
+            && renewal.ask.probing != Probing::ByLogin
+            && self.mass_rejection.hold(&renewal.principal, entry).await?
         {
             return Err(self.suspended());
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::flights::{Ask, Probing};
+use super::renewals::{Ask, Probing};
 use crate::credentials::Error;
 use crate::credentials::engine::Engine;
 use crate::credentials::guards::mass_rejection::{PROBE_PATIENCE, Probe};
@@ -57,7 +57,7 @@ async fn probe(engine: &Arc<Engine>, principal: &Principal, probing: Probing) ->
         Probing::No | Probing::ByRefresh => (Trigger::Keep, None),
         Probing::ByLogin => {
             let patience = engine.clock.now().plus(PROBE_PATIENCE);
-            (Trigger::Asked, Some(patience))
+            (Trigger::Probe, Some(patience))
         }
     };
     let ask = Ask {
@@ -67,12 +67,12 @@ async fn probe(engine: &Arc<Engine>, principal: &Principal, probing: Probing) ->
         probing,
     };
     for _ in 0..JOINED {
-        let flight = engine.board(principal, ask.clone(), patience);
-        if flight.ask.probing == probing {
+        let renewal = engine.join_or_start(principal, ask.clone(), patience);
+        if renewal.ask.probing == probing {
             break;
         }
         // One that only finds out that it has to wait ends at once.
-        let within = tokio::time::timeout(SHORT, flight.landed());
+        let within = tokio::time::timeout(SHORT, renewal.ended());
         let _ = within.await;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The one grant: a refresh, which is free. What an answer says about the RefreshToken, and what no
 //! answer does not say.
 
-use super::flights::{Flight, Outcome, Probing};
+use super::renewals::{Outcome, Probing, Renewal};
 use super::token_endpoint::Reply;
 use crate::credentials::Error;
 use crate::credentials::engine::Engine;
@@ -27,21 +27,21 @@ enum Judged {
 
 /// What came of a refresh that did not fail.
 pub(crate) enum Refreshed {
-    Landed(Outcome),
+    Ended(Outcome),
     /// The RefreshToken was definitely rejected.
     Dead,
 }
 
 impl Engine {
     /// Redeems the RefreshToken. Leaves in `entry.notes` what it learnt. What seldom happens is boxed:
-    /// many flights fly at once, and each has room for all that it may ever do.
+    /// many renewals run at once, and each has room for all that it may ever do.
     pub(crate) async fn refresh(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         entry: &mut Entry,
         mut pair: Pair,
     ) -> Result<Refreshed, Error> {
-        let principal = flight.principal.clone();
+        let principal = renewal.principal.clone();
         let instance = entry.record.as_ref().and_then(|record| record.instance);
         let own = &self.refresh_backoff;
         let (mut transient, mut lost) = (0, 0);
@@ -50,7 +50,7 @@ impl Engine {
             let Some(refresh_token) = &pair.refresh_token else {
                 return Ok(Refreshed::Dead);
             };
-            let (permit, turn) = self.refresh_permit(flight).await?;
+            let (permit, turn) = self.refresh_permit(renewal).await?;
             let started = self.clock.now();
             let reply = self
                 .endpoint
@@ -58,7 +58,7 @@ impl Engine {
                 .await;
             let count = |result| {
                 self.count(
-                    flight,
+                    renewal,
                     Grant::Refresh,
                     result,
                     self.clock.now().since(started),
@@ -66,7 +66,7 @@ impl Engine {
             };
             let error = match reply {
                 Reply::Answered(Answer::Granted(grant)) if self.is_of(&principal, &grant) => {
-                    self.call_answered(flight, own, permit);
+                    self.call_answered(renewal, own, permit);
                     let whole = grant.access_token.is_some();
                     let next = Pair::from_grant(grant, Some(&pair), self.wall())
                         .ok_or(Error::BadResponse)?
@@ -76,16 +76,16 @@ impl Engine {
                     } else {
                         RenewalResult::Failed
                     });
-                    let landed = self.commit(flight, entry, instance, &next).await;
+                    let committed = self.commit(renewal, entry, instance, &next).await;
                     if whole {
-                        self.mass_rejection_may_end(flight, entry).await;
-                        return Ok(Refreshed::Landed(landed));
+                        self.mass_rejection_may_end(renewal, entry).await;
+                        return Ok(Refreshed::Ended(committed));
                     }
-                    match landed {
+                    match committed {
                         // The rotated RefreshToken is durable; the token is an expired one.
                         Err(Error::BadResponse) => {}
                         overtaken_or_failed => {
-                            return Ok(Refreshed::Landed(overtaken_or_failed));
+                            return Ok(Refreshed::Ended(overtaken_or_failed));
                         }
                     }
                     *entry = self.load(&principal).await?;
@@ -94,12 +94,12 @@ impl Engine {
                     Error::BadResponse
                 }
                 Reply::Answered(Answer::Rejected) => {
-                    self.call_answered(flight, own, permit);
+                    self.call_answered(renewal, own, permit);
                     count(RenewalResult::Rejected);
                     if Box::pin(self.is_overtaken(&principal, entry)).await? {
-                        return Ok(Refreshed::Landed(Ok(None)));
+                        return Ok(Refreshed::Ended(Ok(None)));
                     }
-                    match Box::pin(self.judge(flight, entry, asked_again)).await? {
+                    match Box::pin(self.judge(renewal, entry, asked_again)).await? {
                         Judged::Dead => return Ok(Refreshed::Dead),
                         Judged::AskAgain => asked_again = true,
                     }
@@ -113,18 +113,18 @@ impl Engine {
                     });
                     transient += 1;
                     let error = reply.error();
-                    self.call_failed(flight, own, permit, reply.failure(), &error);
+                    self.call_failed(renewal, own, permit, reply.failure(), &error);
                     error
                 }
                 Reply::Answered(Answer::Granted(_) | Answer::Unreadable(_)) | Reply::Lost(_) => {
                     count(RenewalResult::Failed);
                     lost += 1;
-                    self.told_of_host(flight, own, permit, reply.failure());
+                    self.note_host_failure(renewal, own, permit, reply.failure());
                     Box::pin(self.note_lost(&principal, entry)).await;
                     reply.error()
                 }
             };
-            flight.trouble(error.clone());
+            renewal.set_last_error(error.clone());
             if lost >= LOST_TRIES {
                 own.failed(&principal, error.clone());
                 return Err(error);
@@ -139,12 +139,12 @@ impl Engine {
     /// replaced by newer ones, it waits for one of those to be refreshed.
     async fn judge(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         entry: &mut Entry,
         again: bool,
     ) -> Result<Judged, Error> {
-        let principal = &flight.principal;
-        let mut how = match flight.ask.probing {
+        let principal = &renewal.principal;
+        let mut how = match renewal.ask.probing {
             _ if entry.notes.answer_lost == Some(entry.generation) => How::Explained,
             Probing::ByRefresh => How::AsWitness,
             _ if again => How::Again,
@@ -173,13 +173,13 @@ impl Engine {
     }
 
     /// A refresh succeeded of the pair in `entry`: whatever looked like a mass rejection is over.
-    async fn mass_rejection_may_end(&self, flight: &Flight, entry: &Entry) {
+    async fn mass_rejection_may_end(&self, renewal: &Renewal, entry: &Entry) {
         let Some(record) = &entry.record else {
             return;
         };
-        let probe = flight.ask.probing != Probing::No;
+        let probe = renewal.ask.probing != Probing::No;
         let guard = &self.mass_rejection;
-        let told = guard.refreshed(&flight.principal, record.received, probe);
+        let told = guard.refreshed(&renewal.principal, record.received, probe);
         if let Err(error) = told.await {
             tracing::warn!(%error, "a refresh that succeeded could not be counted");
         }

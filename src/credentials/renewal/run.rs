@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::flights::{Flight, Outcome, Probing};
 use super::refresh::Refreshed;
+use super::renewals::{Outcome, Probing, Renewal};
 use crate::credentials::engine::Engine;
 use crate::credentials::guards::pace;
 use crate::credentials::{Credentials, Error};
@@ -36,86 +36,86 @@ enum Turn {
 }
 
 impl Engine {
-    /// Flies `flight` to its outcome.
-    pub(crate) async fn fly(&self, flight: &Flight) -> Outcome {
+    /// Runs `renewal` to its outcome.
+    pub(crate) async fn run(&self, renewal: &Renewal) -> Outcome {
         let mut turn = None;
-        match flight.ask.trigger {
+        match renewal.ask.trigger {
             // The asker knows what stands in the store: it is read under the lease, not before.
             Trigger::Ahead | Trigger::Keep | Trigger::Rejected
-                if flight.ask.probing == Probing::No =>
+                if renewal.ask.probing == Probing::No =>
             {
-                self.check_not_waiting(flight).await?;
-                turn = Some(self.unless_closing(self.pace.turn(&flight.needed)).await?);
+                self.check_not_waiting(renewal).await?;
+                turn = Some(self.unless_closing(self.pace.turn(&renewal.needed)).await?);
             }
             Trigger::Ahead
             | Trigger::Keep
             | Trigger::Rejected
             | Trigger::Missing
-            | Trigger::Asked => {
-                let entry = self.load(&flight.principal).await?;
-                if let Some(found) = self.adopt(flight, &entry)? {
+            | Trigger::Probe => {
+                let entry = self.load(&renewal.principal).await?;
+                if let Some(found) = self.adopt(renewal, &entry)? {
                     return Ok(Some(found));
                 }
-                self.check_refused(flight, &entry)?;
+                self.check_refused(renewal, &entry)?;
             }
         }
-        let (orphaned, entry) = match self.unless_closing(self.lease(flight)).await?? {
+        let (orphaned, entry) = match self.unless_closing(self.lease(renewal)).await?? {
             Some(Turn::Ours { orphaned, entry }) => (orphaned, entry),
             Some(Turn::Adopted(found)) => return Ok(Some(found)),
             None => return Ok(None),
         };
         let outcome = tokio::select! {
-            outcome = self.renew(flight, turn, orphaned, entry) => outcome,
-            never = self.heartbeat(&flight.principal) => match never {},
+            outcome = self.renew(renewal, turn, orphaned, entry) => outcome,
+            never = self.heartbeat(&renewal.principal) => match never {},
         };
-        self.store.release(&flight.principal);
+        self.store.release(&renewal.principal);
         outcome
     }
 
     /// Renews under the lease.
     async fn renew(
         &self,
-        flight: &Flight,
+        renewal: &Renewal,
         turn: Option<pace::Turn<'_>>,
         orphaned: bool,
         entry: Result<Entry, Error>,
     ) -> Outcome {
         let mut entry = entry?;
-        if let Some(found) = self.adopt(flight, &entry)? {
+        if let Some(found) = self.adopt(renewal, &entry)? {
             return Ok(Some(found));
         }
-        let refreshable = self.check_refused(flight, &entry)?;
+        let refreshable = self.check_refused(renewal, &entry)?;
         if orphaned {
             entry.notes.answer_lost = Some(entry.generation);
         }
         if let Some(pair) = refreshable {
-            match self.refresh(flight, &mut entry, pair).await? {
-                Refreshed::Landed(outcome) => return outcome,
+            match self.refresh(renewal, &mut entry, pair).await? {
+                Refreshed::Ended(outcome) => return outcome,
                 Refreshed::Dead => {}
             }
         }
-        if flight.is_deserted() {
+        if renewal.is_deserted() {
             return Ok(None);
         }
         // Who waits for a login holds no other renewal up.
         drop(turn);
-        // Seldom, and larger than all the rest of a flight.
-        Box::pin(self.log_in(flight, &entry)).await
+        // Boxed: it is seldom, and larger than the rest of a renewal.
+        Box::pin(self.log_in(renewal, &entry)).await
     }
 
-    /// The token that stands in the entry, where it is what the flight wants.
-    fn adopt(&self, flight: &Flight, entry: &Entry) -> Outcome {
-        self.check_instance(flight, entry)?;
+    /// The token that stands in the entry, where it is what the renewal wants.
+    fn adopt(&self, renewal: &Renewal, entry: &Entry) -> Outcome {
+        self.check_instance(renewal, entry)?;
         if let Some(record) = &entry.record {
             self.check_key(record)?;
         }
-        self.usable(flight, entry)
+        self.usable(renewal, entry)
     }
 
-    fn usable(&self, flight: &Flight, entry: &Entry) -> Outcome {
+    fn usable(&self, renewal: &Renewal, entry: &Entry) -> Outcome {
         let generation = entry.generation;
-        if flight.ask.newer_than.is_some_and(|old| generation <= old)
-            || !self.cache.may_use(&flight.principal, generation)
+        if renewal.ask.newer_than.is_some_and(|old| generation <= old)
+            || !self.cache.may_use(&renewal.principal, generation)
             || entry
                 .record
                 .as_ref()
@@ -123,22 +123,22 @@ impl Engine {
         {
             return Ok(None);
         }
-        let pair = self.open(&flight.principal, entry)?;
-        Ok(pair.and_then(|pair| self.publish_entry(&flight.principal, entry, &pair)))
+        let pair = self.open(&renewal.principal, entry)?;
+        Ok(pair.and_then(|pair| self.publish_entry(&renewal.principal, entry, &pair)))
     }
 
     /// A user known under another instance than the one named is an error, not a login.
-    fn check_instance(&self, flight: &Flight, entry: &Entry) -> Result<(), Error> {
-        match (flight.ask.instance, entry.known_instance()) {
+    fn check_instance(&self, renewal: &Renewal, entry: &Entry) -> Result<(), Error> {
+        match (renewal.ask.instance, entry.known_instance()) {
             (Some(asked), Some(known)) if asked != known => Err(Error::InstanceMismatch),
             _ => Ok(()),
         }
     }
 
     /// Takes the lease, or adopts what its holder commits, or gives up when nobody waits.
-    async fn lease(&self, flight: &Flight) -> Result<Option<Turn>, Error> {
+    async fn lease(&self, renewal: &Renewal) -> Result<Option<Turn>, Error> {
         loop {
-            let leased = self.store.lease_and_load(&flight.principal, LEASE).await;
+            let leased = self.store.lease_and_load(&renewal.principal, LEASE).await;
             let (lease, entry) = self.counted(StoreOperation::Lease, leased)?;
             let entry = self
                 .counted(StoreOperation::Load, entry)
@@ -146,10 +146,10 @@ impl Engine {
             if let Lease::Granted { orphaned } = lease {
                 return Ok(Some(Turn::Ours { orphaned, entry }));
             }
-            if let Some(found) = self.adopt(flight, &entry?)? {
+            if let Some(found) = self.adopt(renewal, &entry?)? {
                 return Ok(Some(Turn::Adopted(found)));
             }
-            if self.clock.now() >= flight.patience() {
+            if self.clock.now() >= renewal.patience() {
                 return Ok(None);
             }
             tokio::time::sleep(LEASE_AGAIN).await;

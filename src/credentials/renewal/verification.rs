@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::flights::{Ask, Boarded, Probing};
+use super::renewals::{Ask, Probing, Running};
 use super::run::LEASE;
 use crate::credentials::engine::Engine;
 use crate::credentials::provider::{self, Parts};
@@ -85,12 +85,13 @@ impl Verifier {
             trigger: Trigger::Keep,
             probing: Probing::No,
         };
-        let Boarded::Started(flight, landing) = engine.flights.board(principal, ask) else {
+        let Running::Started(renewal, completion) = engine.renewals.join_or_start(principal, ask)
+        else {
             return Ok(Verified::Busy);
         };
-        // Nobody waits for this flight, so that it does not log in.
-        let outcome = engine.fly(&flight).await;
-        drop(landing);
+        // Nobody waits for this renewal, so that it does not log in.
+        let outcome = engine.run(&renewal).await;
+        drop(completion);
         if outcome?.is_some() {
             return Ok(Verified::Refreshed);
         }

@@ -1,5 +1,5 @@
 //! Credentials in memory: what to use, what not to use again. What to forget is decided in
-//! [`hot`](super::hot), what is fresh here.
+//! [`clock_cache`](super::clock_cache), what is fresh here.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,7 +9,7 @@ use dashmap::DashMap;
 use http::HeaderValue;
 use moka::sync::Cache as Lru;
 
-use super::hot::Hot;
+use super::clock_cache::ClockCache;
 use super::pair::JwtHash;
 use crate::clock::{Clock, Moment};
 use crate::damoov::auth::ExpiresInForm;
@@ -52,7 +52,7 @@ pub struct Credentials {
     pub(in crate::credentials) not_ahead_before: AtomicU64,
     /// [`UNTRIED`], [`ACCEPTED`], or until when the first replay with it is under way, in
     /// milliseconds.
-    pub(in crate::credentials) trial: AtomicU64,
+    pub(in crate::credentials) replay: AtomicU64,
 }
 
 /// What [`Credentials::authorization`] begins with.
@@ -117,23 +117,23 @@ impl Credentials {
 
     /// An answer other than 401 came back for it.
     pub fn accept(&self) {
-        if self.trial.load(Ordering::Relaxed) != ACCEPTED {
-            self.trial.store(ACCEPTED, Ordering::Relaxed);
+        if self.replay.load(Ordering::Relaxed) != ACCEPTED {
+            self.replay.store(ACCEPTED, Ordering::Relaxed);
         }
     }
 
     /// Somebody replays with it now.
-    pub(in crate::credentials) fn put_on_trial(&self, now: Moment) {
-        let until = now.plus(TRIAL).as_millis();
+    pub(in crate::credentials) fn begin_replay(&self, now: Moment) {
+        let until = now.plus(REPLAY_WITHIN).as_millis();
         // One that was tried before is judged already.
         let _ = self
-            .trial
+            .replay
             .compare_exchange(UNTRIED, until, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Whether a replay will tell if a 401 for it is about expiry.
-    pub(in crate::credentials) fn is_on_trial(&self, now: Moment) -> bool {
-        let until = self.trial.load(Ordering::Relaxed);
+    pub(in crate::credentials) fn is_replay_pending(&self, now: Moment) -> bool {
+        let until = self.replay.load(Ordering::Relaxed);
         until != ACCEPTED && now.as_millis() < until
     }
 
@@ -153,15 +153,15 @@ impl Credentials {
 /// After a background renewal was started, the next one of the same token waits this long.
 const AHEAD_AGAIN: Duration = Duration::from_secs(60);
 /// A replay is answered within this time, or judges nothing.
-const TRIAL: Duration = Duration::from_secs(5);
+const REPLAY_WITHIN: Duration = Duration::from_secs(5);
 /// A principal whose replay got a 401 too is not renewed for 401s for this long.
-const SETTLED: Duration = Duration::from_secs(60);
-/// Settled principals remembered at most; beyond it the oldest are forgotten.
-const MOST_SETTLED: u64 = 100_000;
+const SUPPRESSED_FOR: Duration = Duration::from_secs(60);
+/// Suppressed principals remembered at most; beyond it the oldest are forgotten.
+const MOST_SUPPRESSED: u64 = 100_000;
 
 /// What is in memory of a principal.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum Lookup {
     /// Use it.
     Fresh(Arc<Credentials>),
     /// Use it and renew it in the background.
@@ -175,11 +175,11 @@ pub(crate) enum Found {
 /// All credentials in memory.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    credentials: Hot,
+    credentials: ClockCache,
     /// The newest generation that got a 401, until a newer one is there: it outlives eviction.
     rejected: DashMap<Principal, Generation>,
     /// Principals whose 401s are not about expiry, with the epoch that they had then.
-    settled: Lru<Principal, u64>,
+    suppressed: Lru<Principal, u64>,
     clock: Clock,
 }
 
@@ -187,20 +187,20 @@ impl Cache {
     /// Keeps at most about `max_bytes`.
     pub(crate) fn new(max_bytes: u64, clock: Clock) -> Cache {
         Cache {
-            credentials: Hot::new(max_bytes),
+            credentials: ClockCache::new(max_bytes),
             rejected: DashMap::new(),
-            settled: Lru::builder()
-                .max_capacity(MOST_SETTLED)
-                .time_to_live(clock.to_real(SETTLED))
+            suppressed: Lru::builder()
+                .max_capacity(MOST_SUPPRESSED)
+                .time_to_live(clock.to_real(SUPPRESSED_FOR))
                 .build(),
             clock,
         }
     }
 
     /// What there is, and how good it is now.
-    pub(crate) fn look_up(&self, principal: &Principal) -> Found {
+    pub(crate) fn look_up(&self, principal: &Principal) -> Lookup {
         match self.credentials.get(principal) {
-            None => Found::Absent,
+            None => Lookup::Absent,
             Some(found) => self.judge(found),
         }
     }
@@ -210,18 +210,18 @@ impl Cache {
         self.credentials.get(principal)
     }
 
-    fn judge(&self, found: Arc<Credentials>) -> Found {
+    fn judge(&self, found: Arc<Credentials>) -> Lookup {
         let now = self.clock.now();
         if now >= found.expires || found.rejected.load(Ordering::Relaxed) {
-            return Found::Unusable;
+            return Lookup::Unusable;
         }
         if !found.used.load(Ordering::Relaxed) {
             found.used.store(true, Ordering::Relaxed);
         }
         if now < found.stale {
-            Found::Fresh(found)
+            Lookup::Fresh(found)
         } else {
-            Found::Stale(found)
+            Lookup::Stale(found)
         }
     }
 
@@ -267,29 +267,29 @@ impl Cache {
     }
 
     /// The next 401s of this principal are the answer, for 60 s.
-    pub(crate) fn settle(&self, principal: &Principal) {
+    pub(crate) fn suppress(&self, principal: &Principal) {
         let epoch = self.peek(principal).map_or(0, |found| found.epoch);
-        self.settled.insert(principal.clone(), epoch);
+        self.suppressed.insert(principal.clone(), epoch);
     }
 
     /// The next 401 of this principal renews again.
-    pub(crate) fn unsettle(&self, principal: &Principal) {
-        self.settled.invalidate(principal);
+    pub(crate) fn end_suppression(&self, principal: &Principal) {
+        self.suppressed.invalidate(principal);
     }
 
     /// Whether a 401 of this principal is the answer.
-    pub(crate) fn is_settled(&self, principal: &Principal) -> bool {
-        self.settled.contains_key(principal)
+    pub(crate) fn is_suppressed(&self, principal: &Principal) -> bool {
+        self.suppressed.contains_key(principal)
     }
 
     /// Drops what another process, or a forget, has overtaken.
     pub(crate) fn follow(&self, principal: &Principal, generation: Generation, epoch: u64) {
         if self
-            .settled
+            .suppressed
             .get(principal)
             .is_some_and(|then| then != epoch)
         {
-            self.unsettle(principal);
+            self.end_suppression(principal);
         }
         self.credentials.remove_if(principal, |found| {
             found.generation < generation || found.epoch != epoch
@@ -343,11 +343,11 @@ mod tests {
     async fn freshness_passes_through_its_three_states() {
         let (cache, clock) = cache();
         cache.publish(&credentials(&clock, 1, 80, 100));
-        assert!(matches!(cache.look_up(&principal()), Found::Fresh(_)));
+        assert!(matches!(cache.look_up(&principal()), Lookup::Fresh(_)));
         clock.sleep(Duration::from_secs(81)).await;
-        assert!(matches!(cache.look_up(&principal()), Found::Stale(_)));
+        assert!(matches!(cache.look_up(&principal()), Lookup::Stale(_)));
         clock.sleep(Duration::from_secs(20)).await;
-        assert!(matches!(cache.look_up(&principal()), Found::Unusable));
+        assert!(matches!(cache.look_up(&principal()), Lookup::Unusable));
     }
 
     #[test]
@@ -355,13 +355,13 @@ mod tests {
         let (cache, clock) = cache();
         cache.publish(&credentials(&clock, 3, 80, 100));
         cache.reject(&principal(), Generation(3));
-        assert!(matches!(cache.look_up(&principal()), Found::Unusable));
+        assert!(matches!(cache.look_up(&principal()), Lookup::Unusable));
 
         cache.forget(&principal());
         assert!(!cache.publish(&credentials(&clock, 3, 80, 100)));
-        assert!(matches!(cache.look_up(&principal()), Found::Unusable));
+        assert!(matches!(cache.look_up(&principal()), Lookup::Unusable));
         assert!(cache.publish(&credentials(&clock, 4, 80, 100)));
-        assert!(matches!(cache.look_up(&principal()), Found::Fresh(_)));
+        assert!(matches!(cache.look_up(&principal()), Lookup::Fresh(_)));
     }
 
     #[test]
@@ -369,7 +369,7 @@ mod tests {
         let (cache, clock) = cache();
         cache.publish(&credentials(&clock, 4, 80, 100));
         cache.reject(&principal(), Generation(3));
-        assert!(matches!(cache.look_up(&principal()), Found::Fresh(_)));
+        assert!(matches!(cache.look_up(&principal()), Lookup::Fresh(_)));
     }
 
     #[test]
@@ -378,7 +378,7 @@ mod tests {
         cache.publish(&credentials(&clock, 4, 80, 100));
         cache.publish(&credentials(&clock, 3, 80, 100));
         assert!(
-            matches!(cache.look_up(&principal()), Found::Fresh(found) if found.generation.0 == 4)
+            matches!(cache.look_up(&principal()), Lookup::Fresh(found) if found.generation.0 == 4)
         );
     }
 
@@ -389,19 +389,22 @@ mod tests {
         {
             cache.publish(&credentials(&clock, 4, 80, 100));
             cache.follow(&principal(), Generation(generation), epoch);
-            assert_eq!(!matches!(cache.look_up(&principal()), Found::Absent), stays);
+            assert_eq!(
+                !matches!(cache.look_up(&principal()), Lookup::Absent),
+                stays
+            );
         }
     }
 
     #[test]
-    fn who_is_forgotten_elsewhere_is_settled_no_more() {
+    fn who_is_forgotten_elsewhere_is_suppressed_no_more() {
         let (cache, clock) = cache();
         cache.publish(&credentials(&clock, 4, 80, 100));
-        cache.settle(&principal());
+        cache.suppress(&principal());
         cache.follow(&principal(), Generation(5), 0);
-        assert!(cache.is_settled(&principal()));
+        assert!(cache.is_suppressed(&principal()));
         cache.follow(&principal(), Generation(5), 1);
-        assert!(!cache.is_settled(&principal()));
+        assert!(!cache.is_suppressed(&principal()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,11 +15,11 @@ use crate::metrics::Trigger;
 use crate::principal::{InstanceId, Principal};
 use crate::store::Generation;
 
-/// How a flight ended. No credentials and no error: it stopped where only a login would have
+/// How a renewal ended. No credentials and no error: it stopped where only a login would have
 /// helped, and nobody was waiting, or another process took over; a caller that waits starts another.
 pub(crate) type Outcome = Result<Option<Arc<Credentials>>, Error>;
 
-/// What a flight is asked for.
+/// What a renewal is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     /// The instance that the caller named.
@@ -32,7 +32,7 @@ pub(crate) struct Ask {
     pub(crate) probing: Probing,
 }
 
-/// Whether a flight is to show if the API works.
+/// Whether a renewal is to show if the API works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probing {
     /// It is not.
@@ -45,7 +45,7 @@ pub(crate) enum Probing {
 
 /// One running renewal.
 #[derive(Debug)]
-pub(crate) struct Flight {
+pub(crate) struct Renewal {
     pub(crate) principal: Principal,
     pub(crate) ask: Ask,
     /// Raised once somebody waits who needs credentials; only then may it log in.
@@ -56,13 +56,13 @@ pub(crate) struct Flight {
     callers: watch::Sender<usize>,
     /// When it asked for a login slot for the first time.
     pub(crate) asked: OnceLock<Moment>,
-    /// Why there are no credentials yet: what those are told whose patience ends.
-    trouble: Mutex<Option<Error>>,
-    /// Empty while it flies.
+    /// Why there are no credentials yet: what the callers whose patience ends are told.
+    last_error: Mutex<Option<Error>>,
+    /// `None` while it runs.
     outcome: watch::Sender<Option<Outcome>>,
 }
 
-impl Flight {
+impl Renewal {
     /// Somebody waits until then.
     pub(crate) fn extend(&self, until: Moment) {
         self.patience.fetch_max(until.as_millis(), Ordering::AcqRel);
@@ -90,46 +90,52 @@ impl Flight {
         Moment::from_millis(self.patience.load(Ordering::Acquire))
     }
 
-    /// Remembers why it takes so long.
-    pub(crate) fn trouble(&self, error: Error) {
-        *self.trouble.lock().expect("no code panics under this lock") = Some(error);
+    /// Remembers why there are no credentials yet.
+    pub(crate) fn set_last_error(&self, error: Error) {
+        *self
+            .last_error
+            .lock()
+            .expect("no code panics under this lock") = Some(error);
     }
 
-    /// What to tell those whose patience ends.
-    pub(crate) fn excuse(&self) -> Error {
-        let trouble = self.trouble.lock().expect("no code panics under this lock");
-        trouble.clone().unwrap_or(Error::WaitedTooLong)
+    /// Why there are no credentials yet: what the callers whose patience ends are told.
+    pub(crate) fn last_error(&self) -> Error {
+        let last_error = self
+            .last_error
+            .lock()
+            .expect("no code panics under this lock");
+        last_error.clone().unwrap_or(Error::WaitedTooLong)
     }
 
     /// Waits for the end, however it ends.
-    pub(crate) async fn landed(&self) -> Outcome {
+    pub(crate) async fn ended(&self) -> Outcome {
         let mut outcome = self.outcome.subscribe();
-        let landed = outcome.wait_for(Option::is_some).await;
-        match landed.as_deref() {
+        let ended = outcome.wait_for(Option::is_some).await;
+        match ended.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
             Ok(None) | Err(_) => Ok(None),
         }
     }
 }
 
-/// A caller that waits for a flight, as long as this lives.
+/// A caller that waits for a renewal, as long as this lives.
 #[derive(Debug)]
-#[must_use = "a flight that nobody waits for logs nobody in"]
-pub(crate) struct Caller(Arc<Flight>);
+#[must_use = "a renewal that nobody waits for logs nobody in"]
+pub(crate) struct Caller(Arc<Renewal>);
 
 impl Caller {
     /// Waits until then, unless it is dropped before.
-    pub(crate) fn of(flight: Arc<Flight>, until: Moment) -> Caller {
-        flight.callers.send_modify(|callers| *callers += 1);
-        flight.extend(until);
-        Caller(flight)
+    pub(crate) fn of(renewal: Arc<Renewal>, until: Moment) -> Caller {
+        renewal.callers.send_modify(|callers| *callers += 1);
+        renewal.extend(until);
+        Caller(renewal)
     }
 }
 
 impl Deref for Caller {
-    type Target = Flight;
+    type Target = Renewal;
 
-    fn deref(&self) -> &Flight {
+    fn deref(&self) -> &Renewal {
         &self.0
     }
 }
@@ -142,66 +148,66 @@ impl Drop for Caller {
 
 /// All running renewals.
 #[derive(Debug)]
-pub(crate) struct Flights {
-    running: DashMap<Principal, Arc<Flight>>,
+pub(crate) struct Renewals {
+    running: DashMap<Principal, Arc<Renewal>>,
     /// How many run, and what else is under way; those who shut down wait for none.
     count: watch::Sender<usize>,
 }
 
-/// The running flight of a principal.
+/// The running renewal of a principal.
 #[derive(Debug)]
-pub(crate) enum Boarded {
+pub(crate) enum Running {
     /// Somebody else started it.
-    Joined(Arc<Flight>),
-    /// This call made it: the caller must fly it and then drop the [`Landing`].
-    Started(Arc<Flight>, Landing),
+    Joined(Arc<Renewal>),
+    /// This call made it: the caller must run it and then drop the [`Completion`].
+    Started(Arc<Renewal>, Completion),
 }
 
-impl Flights {
-    pub(crate) fn new() -> Arc<Flights> {
-        Arc::new(Flights {
+impl Renewals {
+    pub(crate) fn new() -> Arc<Renewals> {
+        Arc::new(Renewals {
             running: DashMap::new(),
             count: watch::Sender::new(0),
         })
     }
 
-    /// The running flight of `principal`, or a new one for `ask`.
-    pub(crate) fn board(self: &Arc<Self>, principal: &Principal, ask: Ask) -> Boarded {
-        if let Some(flight) = self.running.get(principal) {
-            return Boarded::Joined(flight.clone());
+    /// The running renewal of `principal`, or a new one for `ask`.
+    pub(crate) fn join_or_start(self: &Arc<Self>, principal: &Principal, ask: Ask) -> Running {
+        if let Some(renewal) = self.running.get(principal) {
+            return Running::Joined(renewal.clone());
         }
         match self.running.entry(principal.clone()) {
-            Entry::Occupied(flight) => Boarded::Joined(flight.get().clone()),
+            Entry::Occupied(renewal) => Running::Joined(renewal.get().clone()),
             Entry::Vacant(vacant) => {
-                let flight = Arc::new(Flight {
+                let renewal = Arc::new(Renewal {
                     principal: principal.clone(),
                     ask,
                     needed: Urgency::default(),
                     patience: AtomicU64::new(0),
                     callers: watch::Sender::new(0),
                     asked: OnceLock::new(),
-                    trouble: Mutex::new(None),
+                    last_error: Mutex::new(None),
                     outcome: watch::Sender::new(None),
                 });
-                vacant.insert(flight.clone());
-                let landing = Landing {
+                vacant.insert(renewal.clone());
+                let completion = Completion {
                     under_way: self.under_way(),
-                    flight: flight.clone(),
+                    renewal: renewal.clone(),
                     outcome: Ok(None),
                 };
-                Boarded::Started(flight, landing)
+                Running::Started(renewal, completion)
             }
         }
     }
 
-    /// Something that is no flight and must end all the same before the process does.
+    /// Something that is no renewal and must end all the same before the process does.
     pub(crate) fn under_way(self: &Arc<Self>) -> UnderWay {
         self.count.send_modify(|count| *count += 1);
         UnderWay(self.clone())
     }
 
     /// Returns once nothing is under way.
-    pub(crate) async fn all_landed(&self) {
+    pub(crate) async fn all_ended(&self) {
         let mut count = self.count.subscribe();
         // The sender lives in self, so this cannot fail.
         let _ = count.wait_for(|count| *count == 0).await;
@@ -210,7 +216,7 @@ impl Flights {
 
 /// Counts as under way until it is dropped.
 #[derive(Debug)]
-pub(crate) struct UnderWay(Arc<Flights>);
+pub(crate) struct UnderWay(Arc<Renewals>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
@@ -218,28 +224,28 @@ impl Drop for UnderWay {
     }
 }
 
-/// Ends a flight when dropped, in a panic too, so that nobody waits for ever.
+/// Ends a renewal when dropped, in a panic too, so that nobody waits for ever.
 #[derive(Debug)]
-pub(crate) struct Landing {
+pub(crate) struct Completion {
     under_way: UnderWay,
-    flight: Arc<Flight>,
+    renewal: Arc<Renewal>,
     /// What those who wait are told; after a panic, to start another.
     outcome: Outcome,
 }
 
-impl Landing {
-    /// Ends the flight with this outcome.
+impl Completion {
+    /// Ends the renewal with this outcome.
     pub(crate) fn with(mut self, outcome: Outcome) {
         self.outcome = outcome;
     }
 }
 
-impl Drop for Landing {
+impl Drop for Completion {
     fn drop(&mut self) {
-        // Off the board first: a caller that comes now finds the published credentials or starts anew.
-        self.under_way.0.running.remove(&self.flight.principal);
+        // Out of the map first: a caller that comes now finds the published credentials or starts anew.
+        self.under_way.0.running.remove(&self.renewal.principal);
         let outcome = std::mem::replace(&mut self.outcome, Ok(None));
-        self.flight.outcome.send_replace(Some(outcome));
+        self.renewal.outcome.send_replace(Some(outcome));
     }
 }
 
@@ -257,37 +263,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_who_board_share_one_flight_and_its_outcome() {
-        let flights = Flights::new();
+    async fn all_who_join_share_one_renewal_and_its_outcome() {
+        let renewals = Renewals::new();
         let principal = Principal::Account("a".into());
-        let Boarded::Started(_, landing) = flights.board(&principal, ask()) else {
+        let Running::Started(_, completion) = renewals.join_or_start(&principal, ask()) else {
             panic!()
         };
-        let Boarded::Joined(flight) = flights.board(&principal, ask()) else {
+        let Running::Joined(renewal) = renewals.join_or_start(&principal, ask()) else {
             panic!()
         };
-        let waits = tokio::spawn(async move { flight.landed().await });
-        landing.with(Err(Error::Timeout));
+        let waits = tokio::spawn(async move { renewal.ended().await });
+        completion.with(Err(Error::Timeout));
         assert_eq!(waits.await.unwrap().unwrap_err(), Error::Timeout);
         assert!(matches!(
-            flights.board(&principal, ask()),
-            Boarded::Started(..)
+            renewals.join_or_start(&principal, ask()),
+            Running::Started(..)
         ));
     }
 
     #[tokio::test]
-    async fn a_flight_that_panics_lands() {
-        let flights = Flights::new();
+    async fn a_renewal_that_panics_ends() {
+        let renewals = Renewals::new();
         let principal = Principal::Account("a".into());
-        let Boarded::Started(flight, landing) = flights.board(&principal, ask()) else {
+        let Running::Started(renewal, completion) = renewals.join_or_start(&principal, ask())
+        else {
             panic!()
         };
-        let flies = tokio::spawn(async move {
-            let _landing = landing;
+        let runs = tokio::spawn(async move {
+            let _completion = completion;
             panic!("on purpose");
         });
-        assert!(flight.landed().await.unwrap().is_none());
-        assert!(flies.await.is_err());
-        flights.all_landed().await;
+        assert!(renewal.ended().await.unwrap().is_none());
+        assert!(runs.await.is_err());
+        renewals.all_ended().await;
     }
 }

@@ -19,7 +19,7 @@ const SHARDS: usize = 256;
 
 /// All credentials in memory.
 #[derive(Debug)]
-pub(crate) struct Hot {
+pub(crate) struct ClockCache {
     shards: Box<[Mutex<Shard>]>,
     /// Keyed: principals are named by callers.
     hasher: RandomState,
@@ -38,11 +38,11 @@ struct Shard {
     hand: usize,
 }
 
-impl Hot {
+impl ClockCache {
     /// Keeps at most about `max_bytes`, and one entry of each shard whatever it weighs.
-    pub(crate) fn new(max_bytes: u64) -> Hot {
+    pub(crate) fn new(max_bytes: u64) -> ClockCache {
         let most = usize::try_from(max_bytes).unwrap_or(usize::MAX);
-        Hot {
+        ClockCache {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             most: most / SHARDS,
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use crate::credentials::fixture::{credentials_of, user};
 
-    fn put(hot: &Hot, number: u32) -> Arc<Credentials> {
+    fn put(hot: &ClockCache, number: u32) -> Arc<Credentials> {
         let credentials = credentials_of(user(number), 1);
         hot.put(&credentials, |_| true);
         credentials
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_was_put_is_found_and_what_was_removed_is_not() {
-        let hot = Hot::new(1 << 30);
+        let hot = ClockCache::new(1 << 30);
         let all: Vec<_> = (0..10_000).map(|number| put(&hot, number)).collect();
         assert_eq!(hot.count(), 10_000);
         for number in (0..10_000).step_by(3) {
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn one_place_a_principal_however_often_it_is_put() {
-        let hot = Hot::new(1 << 30);
+        let hot = ClockCache::new(1 << 30);
         let (first, second) = (put(&hot, 1), put(&hot, 1));
         assert!(!Arc::ptr_eq(&first, &second));
         hot.put(&first, |there| !std::ptr::eq(there, &*second));
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn no_more_than_fits_is_kept_and_what_is_asked_for_stays() {
         let each = credentials_of(user(0), 1).bytes();
-        let hot = Hot::new((1_000 * SHARDS * each).try_into().unwrap());
+        let hot = ClockCache::new((1_000 * SHARDS * each).try_into().unwrap());
         let asked = 0..10_000;
         for number in 0..600_000 {
             put(&hot, number);
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn one_that_fits_nowhere_is_kept_until_another_comes() {
-        let hot = Hot::new(1);
+        let hot = ClockCache::new(1);
         for number in 0..10_000 {
             put(&hot, number);
             assert!(hot.get(&user(number)).is_some());
