@@ -10,22 +10,22 @@ mod backup;
 mod budget;
 mod changes;
 mod columns;
+mod db_thread;
 mod entries;
 mod files;
 mod folder;
 mod guards;
 mod health;
-mod held;
 mod integrity;
-mod lane;
+mod lease_thread;
 mod leases;
 mod lineage;
 mod look;
+mod open_files;
 mod owners;
 mod refusals;
 mod schema;
 mod transaction;
-mod turns;
 mod watch;
 mod writer;
 
@@ -46,17 +46,17 @@ use crate::store::{
 };
 pub use backup::{Backup, BackupError};
 use changes::Changes;
+use db_thread::{DbThread, Job};
 use files::{Checked, is_damage};
 pub use folder::give;
 use health::Health;
-use held::Held;
 use integrity::Integrity;
-use lane::{Job, Lane};
+use lease_thread::LeaseThread;
 use leases::Leases;
 pub use look::{Look, look};
+use open_files::OpenFiles;
 use owners::{Alive, Owners};
 pub use refusals::OpenError;
-use turns::Turns;
 use watch::Watch;
 use writer::Writer;
 
@@ -67,10 +67,10 @@ pub struct Sqlite {
     watch: Watch,
     writer: Writer,
     /// Reads one entry at a time, for the requests.
-    entries: Lane<Job<Connection>>,
+    entries: DbThread<Job<Connection>>,
     /// Reads all the rest: a long listing must not hold up a request.
-    listings: Lane<Job<Connection>>,
-    turns: Turns,
+    listings: DbThread<Job<Connection>>,
+    lease_thread: LeaseThread,
     changes: Changes,
     /// Checks a large file; `None` if it was checked before it was opened.
     integrity: Option<Integrity>,
@@ -88,7 +88,7 @@ pub fn open(path: &Path, run: RunId, clock: Clock) -> Result<Sqlite, OpenError> 
     folder::create(path).map_err(refused)?;
     let opening = files::lock(path).map_err(refused)?;
     let in_use = Owners::of_the_living(path);
-    Held::of(path).refuse_others(&in_use)?;
+    OpenFiles::of(path).refuse_others(&in_use)?;
     if in_use.is_empty() {
         look::refuse_foreign_log(path)?;
     }
@@ -121,7 +121,7 @@ impl Sqlite {
         let connect = || files::connect(&tokens, "FULL").map_err(io::Error::other);
         let connect_to_read = || files::connect_to_read(&tokens).map_err(io::Error::other);
         let writing = connect()?;
-        let held = Held::of(path);
+        let held = OpenFiles::of(path);
         let files = held.written_down();
         let health = Arc::new(Health::of(path.to_owned()).watching(held));
         let (leases, mut alive) = Leases::open(path.to_owned(), run, Arc::clone(&health))?;
@@ -135,9 +135,9 @@ impl Sqlite {
             clock,
             watch: Watch::start(connect_to_read()?, Arc::clone(&health), Arc::clone(&alive))?,
             writer: Writer::start(writing, Arc::clone(&health))?,
-            entries: Lane::owning("store-entries", connect_to_read()?)?,
-            listings: Lane::owning("store-listings", connect_to_read()?)?,
-            turns: Turns::start(leases, connect()?, Arc::clone(&health))?,
+            entries: DbThread::owning("store-entries", connect_to_read()?)?,
+            listings: DbThread::owning("store-listings", connect_to_read()?)?,
+            lease_thread: LeaseThread::start(leases, connect()?, Arc::clone(&health))?,
             changes: Changes::start(connect_to_read()?, Arc::clone(&health))?,
             integrity,
             health,
@@ -153,7 +153,7 @@ impl Sqlite {
         }
         self.watch.close();
         self.changes.close();
-        self.turns.close();
+        self.lease_thread.close();
         self.entries.close();
         self.listings.close();
         // Before the log goes: a process that finds this run alive expects its files there.
@@ -206,7 +206,7 @@ impl Store for Sqlite {
 
     async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error> {
         self.health.admit()?;
-        self.turns.lease(principal, ttl).await
+        self.lease_thread.lease(principal, ttl).await
     }
 
     async fn lease_and_load(
@@ -215,7 +215,7 @@ impl Store for Sqlite {
         ttl: Duration,
     ) -> Result<(Lease, Result<Entry, Error>), Error> {
         self.health.admit()?;
-        let (lease, entry) = self.turns.lease_and_load(principal, ttl).await?;
+        let (lease, entry) = self.lease_thread.lease_and_load(principal, ttl).await?;
         Ok((
             lease,
             entry.map_err(|error| unloaded(principal, self.health.misread(error))),
@@ -223,7 +223,7 @@ impl Store for Sqlite {
     }
 
     fn release(&self, principal: &Principal) {
-        self.turns.give_back(principal);
+        self.lease_thread.give_back(principal);
     }
 
     async fn commit(

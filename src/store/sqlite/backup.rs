@@ -54,7 +54,7 @@ impl Look {
         let store = self.path.parent().unwrap_or(Path::new(".")).to_owned();
         let copy = to.to_owned();
         let copied = self
-            .lane
+            .thread
             .ask(move |db| {
                 folder::give(&file, &store).map_err(|e| BackupError::Unwritten(copy.clone(), e))?;
                 let copied = write(db, &copy)?;

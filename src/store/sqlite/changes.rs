@@ -8,9 +8,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::db_thread::DbThread;
 use super::entries;
 use super::health::Health;
-use super::lane::Lane;
 use crate::store::Change;
 use crate::telemetry::episode::Episode;
 
@@ -20,7 +20,7 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 /// The thread that watches.
 pub(super) struct Changes {
     /// A job is to look at once.
-    lane: Lane<()>,
+    thread: DbThread<()>,
     /// Who is told. Under a lock, so that a subscriber misses nothing committed afterwards.
     to: Arc<Mutex<Option<UnboundedSender<Change>>>>,
 }
@@ -31,7 +31,7 @@ impl Changes {
         let to = Arc::new(Mutex::new(None));
         let told = Arc::clone(&to);
         let mut seen = entries::newest_seq(&db).map_err(io::Error::other)?;
-        let lane = Lane::start("store-changes", move |look: Receiver<()>| {
+        let thread = DbThread::start("store-changes", move |look: Receiver<()>| {
             let (mut version, unread) = (None, Episode::new());
             while look.recv_timeout(POLL_EVERY) != Err(RecvTimeoutError::Disconnected) {
                 match poll(&db, &mut version, &mut seen, &told) {
@@ -52,14 +52,14 @@ impl Changes {
             // Ends the receiver's stream.
             *told.lock().expect("nothing panics under this lock") = None;
         })?;
-        Ok(Changes { lane, to })
+        Ok(Changes { thread, to })
     }
 
     /// Tells a new receiver from now on, and the old one no more.
     pub(super) fn subscribe(&self) -> UnboundedReceiver<Change> {
         let (sender, receiver) = unbounded_channel();
         *self.to.lock().expect("nothing panics under this lock") = Some(sender);
-        if self.lane.send(()).is_err() {
+        if self.thread.send(()).is_err() {
             // Closed: nobody is left to end the stream.
             *self.to.lock().expect("nothing panics under this lock") = None;
         }
@@ -67,7 +67,7 @@ impl Changes {
     }
 
     pub(super) fn close(&self) {
-        self.lane.close();
+        self.thread.close();
     }
 }
 

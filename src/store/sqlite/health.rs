@@ -13,7 +13,7 @@ use rustix::fs::StatVfsMountFlags;
 use tokio::time::Instant;
 
 use super::files;
-use super::held::Held;
+use super::open_files::OpenFiles;
 use crate::store::Error;
 use crate::telemetry::episode::Episode;
 
@@ -32,7 +32,7 @@ pub(super) struct Health {
     /// Why the last lease could not be taken; none once one worked again.
     lease_failure: Mutex<Option<String>>,
     /// The files that are open; not watched in tests of a medium alone.
-    held: Option<Held>,
+    held: Option<OpenFiles>,
     /// One of them was removed or replaced, when somebody looked last.
     misplaced: Episode,
     /// Writes fail, or would.
@@ -67,7 +67,7 @@ impl Health {
     }
 
     /// Of a store that has these files open.
-    pub(super) fn watching(mut self, held: Held) -> Health {
+    pub(super) fn watching(mut self, held: OpenFiles) -> Health {
         self.held = Some(held);
         self
     }
@@ -75,7 +75,7 @@ impl Health {
     /// Refuses with [`Error::Unwritable`] while a file that is open was removed or replaced: what
     /// is written to it would be gone with this process.
     pub(super) fn in_place(&self) -> Result<(), Error> {
-        let Some(path) = self.held.as_ref().and_then(Held::moved) else {
+        let Some(path) = self.held.as_ref().and_then(OpenFiles::moved) else {
             if let Some(over) = self.misplaced.worked() {
                 let (seconds, hurt) = (over.seconds(), over.hurt);
                 tracing::warn!(seconds, hurt, "the store's files are back in their place");

@@ -56,7 +56,7 @@ pub(super) struct Leases {
 }
 
 /// A row of another, or an earlier, lease.
-struct Held {
+struct LeaseRow {
     owner: String,
     boot: String,
     until: i64,
@@ -246,7 +246,7 @@ impl Leases {
             .db
             .prepare_cached("SELECT owner, boot, until FROM leases WHERE principal = ?1")?
             .query_row([principal], |row| {
-                Ok(Held {
+                Ok(LeaseRow {
                     owner: row.get(0)?,
                     boot: row.get(1)?,
                     until: row.get(2)?,

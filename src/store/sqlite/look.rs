@@ -10,8 +10,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use rustix::fs::Access;
 
-use super::held::Held;
-use super::lane::{Job, Lane};
+use super::db_thread::{DbThread, Job};
+use super::open_files::OpenFiles;
 use super::owners::Owners;
 use super::refusals::OpenError;
 use super::schema::{self, FORMAT};
@@ -28,7 +28,7 @@ pub struct Look {
     /// Of `tokens.db`.
     pub(super) path: PathBuf,
     clock: Clock,
-    pub(super) lane: Lane<Job<Connection>>,
+    pub(super) thread: DbThread<Job<Connection>>,
 }
 
 /// Opens the store in the directory `path` for reading, beside whatever uses it; `None` if there is
@@ -45,12 +45,12 @@ pub fn look(path: &Path, clock: Clock) -> Result<Option<Look>, OpenError> {
         // As it will be once somebody opens it for writing.
         db = copied(path, clock)?;
     }
-    let lane = Lane::owning("store-look", db)
+    let thread = DbThread::owning("store-look", db)
         .map_err(|error| OpenError::Refused(path.to_owned(), error))?;
     Ok(Some(Look {
         path: tokens,
         clock,
-        lane,
+        thread,
     }))
 }
 
@@ -58,7 +58,7 @@ impl Look {
     /// What is known of `principal`; the default entry when nothing is.
     pub async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
         let whose = principal.clone();
-        self.lane
+        self.thread
             .ask(move |db| entries::load(db, &whose))
             .await?
             .map_err(|error| unloaded(principal, error))
@@ -107,7 +107,7 @@ impl Look {
     pub async fn check_whole(&self) -> Result<(), OpenError> {
         let path = self.path.clone();
         let refused = |error: Error| OpenError::Refused(self.path.clone(), io::Error::other(error));
-        self.lane
+        self.thread
             .ask(move |db| files::refuse_damage(&path, db))
             .await
             .map_err(refused)?
@@ -118,13 +118,16 @@ impl Look {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        self.lane.ask(move |db| work(db)).await?.map_err(unreadable)
+        self.thread
+            .ask(move |db| work(db))
+            .await?
+            .map_err(unreadable)
     }
 }
 
 impl Drop for Look {
     fn drop(&mut self) {
-        self.lane.close();
+        self.thread.close();
     }
 }
 
@@ -141,7 +144,7 @@ fn connect(directory: &Path, tokens: &Path, clock: Clock) -> Result<Connection, 
     folder::access(tokens, Access::READ_OK)
         .map_err(|error| folder::inaccessible(tokens, error.into()))?;
     let in_use = Owners::of_the_living(directory);
-    Held::of(directory).refuse_others(&in_use)?;
+    OpenFiles::of(directory).refuse_others(&in_use)?;
     let log = directory.join("tokens.db-wal");
     let logged = match fs::metadata(&log) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,

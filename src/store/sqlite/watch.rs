@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Connection;
 use tokio::time::Instant;
 
+use super::db_thread::DbThread;
 use super::files;
 use super::health::Health;
-use super::lane::Lane;
 use super::owners::Alive;
 use crate::telemetry::episode::Episode;
 
@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// The thread.
 pub(super) struct Watch {
-    lane: Lane<()>,
+    thread: DbThread<()>,
 }
 
 /// What the thread owns.
@@ -62,16 +62,16 @@ impl Watch {
                 since: Instant::now(),
             },
         };
-        let lane = Lane::start("store-watch", move |closed: Receiver<()>| {
+        let thread = DbThread::start("store-watch", move |closed: Receiver<()>| {
             while closed.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 watcher.look();
             }
         })?;
-        Ok(Watch { lane })
+        Ok(Watch { thread })
     }
 
     pub(super) fn close(&self) {
-        self.lane.close();
+        self.thread.close();
     }
 }
 

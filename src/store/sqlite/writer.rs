@@ -11,10 +11,10 @@ use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::db_thread::DbThread;
 use super::files;
 use super::health::Health;
 use super::is_damage;
-use super::lane::Lane;
 use super::lineage;
 use super::schema;
 use super::transaction::Transaction;
@@ -26,7 +26,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Writes by group commit.
 pub(super) struct Writer {
-    lane: Lane<Box<dyn Write>>,
+    thread: DbThread<Box<dyn Write>>,
 }
 
 /// One write of a group: does its statements, and tells who asked once they are durable.
@@ -40,7 +40,7 @@ trait Write: Send {
 }
 
 /// A write that answers a `T`.
-struct Ask<T, F> {
+struct WriteRequest<T, F> {
     /// The only principal concerned, if there is one.
     principal: Option<Principal>,
     /// The statements.
@@ -53,8 +53,8 @@ struct Ask<T, F> {
 impl Writer {
     /// Takes over a connection with synchronous=FULL.
     pub(super) fn start(db: Connection, health: Arc<Health>) -> io::Result<Writer> {
-        let lane = Lane::start("store-writer", move |queue| write(db, &queue, &health))?;
-        Ok(Writer { lane })
+        let thread = DbThread::start("store-writer", move |queue| write(db, &queue, &health))?;
+        Ok(Writer { thread })
     }
 
     /// Does `work` in a transaction; durable on return. What was undone because another write of the
@@ -66,7 +66,7 @@ impl Writer {
         F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        self.lane.send(Box::new(Ask {
+        self.thread.send(Box::new(WriteRequest {
             principal: principal.cloned(),
             work,
             result: Err(Error::Closed),
@@ -77,11 +77,11 @@ impl Writer {
 
     /// Finishes the queue, then checkpoints.
     pub(super) fn close(&self) {
-        self.lane.close();
+        self.thread.close();
     }
 }
 
-impl<T, F> Write for Ask<T, F>
+impl<T, F> Write for WriteRequest<T, F>
 where
     T: Send,
     F: FnMut(&Connection) -> rusqlite::Result<T> + Send,

@@ -11,17 +11,17 @@ const FILES: [&str; 3] = ["tokens.db", "tokens.db-wal", "tokens.db-shm"];
 
 /// Which files are open, and under which names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct OpenFiles {
     paths: [PathBuf; 3],
     files: [Identity; 3],
 }
 
-impl Held {
+impl OpenFiles {
     /// Those that have the names of `tokens.db` and its companions in `directory` now.
-    pub(super) fn of(directory: &Path) -> Held {
+    pub(super) fn of(directory: &Path) -> OpenFiles {
         let paths = FILES.map(|name| directory.join(name));
         let files = [0, 1, 2].map(|file| folder::identity(&paths[file]));
-        Held { paths, files }
+        OpenFiles { paths, files }
     }
 
     /// The first that is gone, or that another file has the name of.
@@ -36,7 +36,7 @@ impl Held {
         &self.paths[1]
     }
 
-    /// What [`Held::refuse_others`] reads.
+    /// What [`OpenFiles::refuse_others`] reads.
     pub(super) fn written_down(&self) -> String {
         let line = |file: &Identity| match file {
             Some((device, inode)) => format!("{device}:{inode}\n"),

@@ -1,4 +1,4 @@
-//! The thread that gives out turns: it takes a lease and reads, once that is taken, the entry that it
+//! The thread that takes the leases: it takes a lease and reads, once that is taken, the entry that it
 //! is for. It drains its queue, so that many leases at once are one transaction. Leases that are given
 //! back wait a little for others, so that nobody's renewal waits for them.
 
@@ -11,9 +11,9 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::db_thread::DbThread;
 use super::entries;
 use super::health::Health;
-use super::lane::Lane;
 use super::leases::Leases;
 use super::schema;
 use super::transaction::Transaction;
@@ -29,22 +29,22 @@ const AT_ONCE: usize = 64;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// The thread, and what it is to do when it comes to it.
-pub(super) struct Turns {
-    lane: Lane<Ask>,
+pub(super) struct LeaseThread {
+    thread: DbThread<Request>,
     given_back: GivenBack,
 }
 
 type GivenBack = Arc<Mutex<Vec<Principal>>>;
 
-/// A lease that somebody wants.
-struct Ask {
+/// A lease that a renewal wants.
+struct Request {
     principal: Principal,
     ttl: Duration,
-    answer: Answer,
+    reply: Reply,
 }
 
-/// What is answered.
-enum Answer {
+/// What a request wants to know, and the channel for it.
+enum Reply {
     Lease(oneshot::Sender<Result<Lease, Error>>),
     /// The entry as it stands once the lease is taken, too.
     WithEntry(oneshot::Sender<Result<LeaseAndEntry, Error>>),
@@ -53,7 +53,7 @@ enum Answer {
 type LeaseAndEntry = (Lease, rusqlite::Result<Entry>);
 
 /// What the thread owns.
-struct Desk {
+struct LeaseWorker {
     leases: Leases,
     /// Of `tokens.db`, for reading.
     tokens: Connection,
@@ -63,28 +63,28 @@ struct Desk {
     tried: Instant,
 }
 
-impl Turns {
+impl LeaseThread {
     pub(super) fn start(
         leases: Leases,
         tokens: Connection,
         health: Arc<Health>,
-    ) -> io::Result<Turns> {
+    ) -> io::Result<LeaseThread> {
         let given_back = GivenBack::default();
-        let mut desk = Desk {
+        let mut worker = LeaseWorker {
             leases,
             tokens,
             given_back: given_back.clone(),
             health,
             tried: Instant::now(),
         };
-        let lane = Lane::start("store-leases", move |asks| desk.work(&asks))?;
-        Ok(Turns { lane, given_back })
+        let thread = DbThread::start("store-leases", move |requests| worker.work(&requests))?;
+        Ok(LeaseThread { thread, given_back })
     }
 
     /// Takes or extends this run's lease on `principal`. Not for somebody who has gone: such a
     /// lease might be taken after it was given back.
     pub(super) async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error> {
-        self.ask(principal, ttl, Answer::Lease).await
+        self.ask(principal, ttl, Reply::Lease).await
     }
 
     /// The same, and the entry as it stands afterwards.
@@ -93,7 +93,7 @@ impl Turns {
         principal: &Principal,
         ttl: Duration,
     ) -> Result<LeaseAndEntry, Error> {
-        self.ask(principal, ttl, Answer::WithEntry).await
+        self.ask(principal, ttl, Reply::WithEntry).await
     }
 
     /// Gives a lease back, before any later one is taken. Wakes nobody up.
@@ -103,22 +103,22 @@ impl Turns {
 
     /// Finishes what was asked; frees what was given back.
     pub(super) fn close(&self) {
-        self.lane.close();
+        self.thread.close();
     }
 
     async fn ask<T>(
         &self,
         principal: &Principal,
         ttl: Duration,
-        answer: fn(oneshot::Sender<Result<T, Error>>) -> Answer,
+        reply: fn(oneshot::Sender<Result<T, Error>>) -> Reply,
     ) -> Result<T, Error> {
-        let (sender, answered) = oneshot::channel();
-        self.lane.send(Ask {
+        let (sender, replied) = oneshot::channel();
+        self.thread.send(Request {
             principal: principal.clone(),
             ttl,
-            answer: answer(sender),
+            reply: reply(sender),
         })?;
-        answered.await.map_err(|_| Error::Closed)?
+        replied.await.map_err(|_| Error::Closed)?
     }
 }
 
@@ -126,29 +126,29 @@ fn locked(given_back: &GivenBack) -> MutexGuard<'_, Vec<Principal>> {
     given_back.lock().expect("nothing panics under this lock")
 }
 
-impl Answer {
-    /// Whether the one that asked is still there.
+impl Reply {
+    /// Whether the caller still waits.
     fn is_wanted(&self) -> bool {
         match self {
-            Answer::Lease(answer) => !answer.is_closed(),
-            Answer::WithEntry(answer) => !answer.is_closed(),
+            Reply::Lease(reply) => !reply.is_closed(),
+            Reply::WithEntry(reply) => !reply.is_closed(),
         }
     }
 }
 
-impl Desk {
-    fn work(&mut self, asks: &Receiver<Ask>) {
+impl LeaseWorker {
+    fn work(&mut self, requests: &Receiver<Request>) {
         loop {
             // While it holds any, some will be given back; while leases fail, they are tried; else
             // nothing happens without an ask.
             let first = match (self.leases.holds_any(), self.health.leases_are_failing()) {
-                (true, _) => asks.recv_timeout(GIVEN_BACK_WITHIN),
-                (false, true) => asks.recv_timeout(PROBE_EVERY),
-                (false, false) => asks.recv().map_err(RecvTimeoutError::from),
+                (true, _) => requests.recv_timeout(GIVEN_BACK_WITHIN),
+                (false, true) => requests.recv_timeout(PROBE_EVERY),
+                (false, false) => requests.recv().map_err(RecvTimeoutError::from),
             };
             match first {
                 Ok(first) => {
-                    let more = asks.try_iter().take(AT_ONCE - 1);
+                    let more = requests.try_iter().take(AT_ONCE - 1);
                     self.serve(std::iter::once(first).chain(more).collect());
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -161,50 +161,57 @@ impl Desk {
         }
     }
 
-    fn serve(&mut self, mut asks: Vec<Ask>) {
+    fn serve(&mut self, mut requests: Vec<Request>) {
         // In this order: the one that gave a lease back has gone by then, and is not given it again.
         let given_back = std::mem::take(&mut *locked(&self.given_back));
-        asks.retain(|ask| ask.answer.is_wanted());
-        match self.lease(&given_back, &asks) {
-            Ok(leased) => self.answer(asks, leased),
-            Err(error) if asks.len() > 1 => {
+        requests.retain(|request| request.reply.is_wanted());
+        match self.lease(&given_back, &requests) {
+            Ok(leased) => self.reply(requests, leased),
+            Err(error) if requests.len() > 1 => {
                 tracing::debug!(%error, "leases are taken one by one");
                 locked(&self.given_back).extend(given_back);
-                for ask in asks {
-                    self.serve(vec![ask]);
+                for request in requests {
+                    self.serve(vec![request]);
                 }
             }
             Err(error) => {
-                for ask in asks {
+                for request in requests {
                     let refused = error.clone();
                     // Who asked may have gone.
-                    match ask.answer {
-                        Answer::Lease(answer) => drop(answer.send(Err(refused))),
-                        Answer::WithEntry(answer) => drop(answer.send(Err(refused))),
+                    match request.reply {
+                        Reply::Lease(reply) => drop(reply.send(Err(refused))),
+                        Reply::WithEntry(reply) => drop(reply.send(Err(refused))),
                     }
                 }
             }
         }
     }
 
-    fn lease(&mut self, given_back: &[Principal], asks: &[Ask]) -> Result<Vec<Lease>, Error> {
-        if given_back.is_empty() && asks.is_empty() {
+    fn lease(
+        &mut self,
+        given_back: &[Principal],
+        requests: &[Request],
+    ) -> Result<Vec<Lease>, Error> {
+        if given_back.is_empty() && requests.is_empty() {
             return Ok(Vec::new());
         }
         // No renewal is started whose pair could not be written.
         schema::expect_current(&self.tokens)
             .map_err(|error| Error::Unwritable(self.health.misread(error).to_string()))?;
-        let wanted: Vec<_> = asks.iter().map(|ask| (&ask.principal, ask.ttl)).collect();
+        let wanted: Vec<_> = requests
+            .iter()
+            .map(|request| (&request.principal, request.ttl))
+            .collect();
         match self.leases.lease(given_back, &wanted) {
             Ok(leased) => {
                 self.health.leases_work();
                 Ok(leased)
             }
             // They are taken one by one then: that tells.
-            Err(error) if asks.len() > 1 => Err(Error::Unwritable(error.to_string())),
+            Err(error) if requests.len() > 1 => Err(Error::Unwritable(error.to_string())),
             Err(error) => {
                 self.tried = Instant::now();
-                Err(self.health.leases_failed(&error, !asks.is_empty()))
+                Err(self.health.leases_failed(&error, !requests.is_empty()))
             }
         }
     }
@@ -221,21 +228,21 @@ impl Desk {
         }
     }
 
-    /// Reads the entries that are wanted, now that the leases are taken, and answers.
-    fn answer(&self, asks: Vec<Ask>, leased: Vec<Lease>) {
+    /// Reads the entries that are wanted, now that the leases are taken, and replies.
+    fn reply(&self, requests: Vec<Request>, leased: Vec<Lease>) {
         // One moment is as good as another for all of them, and one transaction is less work. Where
         // none can begin, the reading says so.
-        let _together = match asks.len() {
+        let _together = match requests.len() {
             0 | 1 => None,
             _ => Transaction::reading(&self.tokens).ok(),
         };
-        for (ask, lease) in asks.into_iter().zip(leased) {
+        for (request, lease) in requests.into_iter().zip(leased) {
             // Who asked may have gone; the lease is given back, or ends by itself.
-            match ask.answer {
-                Answer::Lease(answer) => drop(answer.send(Ok(lease))),
-                Answer::WithEntry(answer) => {
-                    let entry = entries::load(&self.tokens, &ask.principal);
-                    drop(answer.send(Ok((lease, entry))));
+            match request.reply {
+                Reply::Lease(reply) => drop(reply.send(Ok(lease))),
+                Reply::WithEntry(reply) => {
+                    let entry = entries::load(&self.tokens, &request.principal);
+                    drop(reply.send(Ok((lease, entry))));
                 }
             }
         }

@@ -9,25 +9,25 @@ use std::thread::{self, JoinHandle};
 use crate::store::Error;
 
 /// A thread that works through a queue of `J`.
-pub(super) struct Lane<J> {
+pub(super) struct DbThread<J> {
     /// The queue and the thread; none once closed.
     open: Mutex<Option<(Sender<J>, JoinHandle<()>)>>,
 }
 
-/// A job for a lane whose thread owns a `T`.
+/// A job for a thread that owns a `T`.
 pub(super) type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
 
-impl<J: Send + 'static> Lane<J> {
+impl<J: Send + 'static> DbThread<J> {
     /// Starts the thread. `work` is to return when the queue is closed and empty.
     pub(super) fn start(
         name: &str,
         work: impl FnOnce(Receiver<J>) + Send + 'static,
-    ) -> io::Result<Lane<J>> {
+    ) -> io::Result<DbThread<J>> {
         let (queue, jobs) = mpsc::channel();
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || work(jobs))?;
-        Ok(Lane {
+        Ok(DbThread {
             open: Mutex::new(Some((queue, thread))),
         })
     }
@@ -54,17 +54,17 @@ impl<J: Send + 'static> Lane<J> {
     }
 }
 
-impl<T: Send + 'static> Lane<Job<T>> {
-    /// A lane whose thread owns `state` and does jobs on it, in order.
-    pub(super) fn owning(name: &str, mut state: T) -> io::Result<Lane<Job<T>>> {
-        Lane::start(name, move |jobs: Receiver<Job<T>>| {
+impl<T: Send + 'static> DbThread<Job<T>> {
+    /// A thread that owns `state` and does jobs on it, in order.
+    pub(super) fn owning(name: &str, mut state: T) -> io::Result<DbThread<Job<T>>> {
+        DbThread::start(name, move |jobs: Receiver<Job<T>>| {
             for job in jobs {
                 job(&mut state);
             }
         })
     }
 
-    /// Does `work` on the lane's thread and answers what it returned.
+    /// Does `work` on the thread and returns its result.
     pub(super) async fn ask<R: Send + 'static>(
         &self,
         work: impl FnOnce(&mut T) -> R + Send + 'static,
