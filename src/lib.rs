@@ -44,7 +44,7 @@
 //! | [`head`] | what a head must be before anything is looked up | know routes |
 //! | [`percent`] | percent-encoding | |
 //! | [`credentials`] | the life of tokens; `vault`: what is kept; `guards`: what holds a login back; `renewal`: how a pair is renewed | know requests or answers |
-//! | [`store`] | the contract of a token store, its test-suite, and the SQLite engine | call Damoov, see a token in the clear |
+//! | [`store`] | the contract of a token store, its test suite, and its engines, which nothing outside names | call Damoov, see a token in the clear |
 //! | [`replay`] | content recorded while it streams | know status codes or tokens |
 //! | [`headers`] | pure edits of header maps | do I/O |
 //! | [`live`] | WebSocket on the one route that has it: the first message gets a token, the rest passes | look inside any other message, but for a token of the proxy's own |
@@ -86,7 +86,7 @@
 //! replay         → telemetry, timer
 //! server         → headers, peer, signals, stalls, telemetry, timer
 //! simulator      → clock, headers, principal
-//! store          → clock, principal, telemetry
+//! store          → clock, principal, secret, telemetry
 //! upstream       → headers, metrics, stalls, telemetry, timer
 //! ground floor: clock, headers, metrics, peer, percent, principal, secret, signals, stalls,
 //!               telemetry, timer

@@ -12,7 +12,7 @@ use super::{ConfigFile, Failure, exit, print, say};
 use crate::clock::Clock;
 use crate::config::{self, Secrets, Settings};
 use crate::store::windows::History;
-use crate::store::{LoginBudget, Store, WindowState};
+use crate::store::{LoginBudget, WindowState};
 
 /// What to do with the budget.
 #[derive(Debug, Args)]

@@ -9,15 +9,14 @@ use crate::config;
 use crate::credentials::{key_file, seal};
 use crate::secret::Secret;
 use crate::secret::file::Unusable;
-use crate::store::sqlite::{self, Look, Sqlite};
-use crate::store::{self, KeyId, RunId, Store};
+use crate::store::{self, KeyId, Opened, ReadOnly, RunId, Store};
 
 /// Why a store cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Damaged, newer, missing.
+    /// Absent, damaged, newer, not this user's.
     #[error(transparent)]
-    Open(#[from] sqlite::OpenError),
+    Open(#[from] store::OpenError),
     /// The key in the store's own folder cannot be read, or others can write it.
     #[error("{} {why}", path.display())]
     KeyUnusable {
@@ -59,7 +58,7 @@ pub enum StoreError {
 /// An open store and the keys to it.
 pub struct OpenStore {
     /// The store.
-    pub store: Arc<Sqlite>,
+    pub store: Arc<dyn Store>,
     /// What seals its records.
     pub ring: seal::Ring,
     /// This process run.
@@ -77,31 +76,23 @@ pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreErro
 
 /// Opens a store although pairs in it are sealed with keys that are lost: to forget those.
 pub async fn open_to_forget(settings: &config::Store) -> Result<OpenStore, StoreError> {
-    open(settings, async |ring, store| {
-        match store.stored_canary().await? {
-            Some(canary) => Ok(seal::check(ring, &canary)?),
-            None => Ok(seal::verify(ring, store).await?),
-        }
+    open(settings, async |ring, store| match store.canary().await? {
+        Some(canary) => Ok(seal::check(ring, &canary)?),
+        None => Ok(seal::verify(ring, store).await?),
     })
     .await
 }
 
 async fn open(
     settings: &config::Store,
-    verify: impl AsyncFn(&seal::Ring, &Sqlite) -> Result<(), StoreError>,
+    verify: impl AsyncFn(&seal::Ring, &dyn Store) -> Result<(), StoreError>,
 ) -> Result<OpenStore, StoreError> {
-    refuse_absent(settings)?;
-    let run = RunId(uuid::Uuid::new_v4());
-    let store = Arc::new(sqlite::open(
-        &settings.path,
-        run,
-        Clock::from_environment(),
-    )?);
+    let Opened { store, run } = store::open(&place(settings), Clock::from_environment()).await?;
     let file = settings.path.join(key_file::KEY_FILE);
     let key = match &settings.key {
         Some(key) => key.clone(),
         None if file.exists() => read_key(settings)?,
-        None if store.stored_canary().await?.is_some() => return Err(StoreError::KeyLost(file)),
+        None if store.canary().await?.is_some() => return Err(StoreError::KeyLost(file)),
         None => {
             let (key, created) =
                 key_file::read_or_create(&settings.path).map_err(|source| StoreError::KeyFile {
@@ -122,22 +113,21 @@ async fn open(
         tracing::warn!("{warning}");
     }
     let ring = ring(settings, &key)?;
-    verify(&ring, &store).await?;
+    verify(&ring, &*store).await?;
     Ok(OpenStore { store, ring, run })
 }
 
 /// A store that is only read, and the keys to it.
 pub struct LookedAt {
     /// The store.
-    pub store: Look,
+    pub store: Box<dyn ReadOnly>,
     /// What its records are sealed with.
     pub ring: seal::Ring,
 }
 
 /// Opens the store that the settings name without changing anything; `None` if there is none.
 pub async fn look(settings: &config::Store) -> Result<Option<LookedAt>, StoreError> {
-    let Some(store) = sqlite::look(&settings.path, Clock::from_environment())? else {
-        refuse_absent(settings)?;
+    let Some(store) = store::view(&place(settings), Clock::from_environment()).await? else {
         return Ok(None);
     };
     let canary = store.canary().await?;
@@ -159,7 +149,7 @@ pub async fn look(settings: &config::Store) -> Result<Option<LookedAt>, StoreErr
 /// Refuses a store that a proxy would refuse, or whose damage it would find once it serves. Changes
 /// nothing. How many pairs each old key is still needed for; `None` if there is no store yet.
 pub async fn check(settings: &config::Store) -> Result<Option<Vec<(KeyId, u64)>>, StoreError> {
-    sqlite::refuse_folder(&settings.path)?;
+    store::check_place(&place(settings))?;
     match look(settings).await? {
         None => Ok(None),
         Some(looked_at) => {
@@ -172,7 +162,7 @@ pub async fn check(settings: &config::Store) -> Result<Option<Vec<(KeyId, u64)>>
 
 /// What an operator should know of a store that is not refused: each a sentence.
 pub fn warnings(settings: &config::Store) -> Vec<String> {
-    let mut warnings = sqlite::warnings(&settings.path);
+    let mut warnings = store::warnings(&place(settings));
     let file = settings.path.join(key_file::KEY_FILE);
     if settings.key.is_none() {
         warnings.extend(key_file::warning(&settings.path));
@@ -187,14 +177,14 @@ pub fn warnings(settings: &config::Store) -> Vec<String> {
 
 /// Whether there is a store where the settings say. An error if there was one, or if one must be there.
 pub fn is_there(settings: &config::Store) -> Result<bool, StoreError> {
-    refuse_absent(settings)?;
-    Ok(sqlite::is_there(&settings.path)?)
+    Ok(store::is_there(&place(settings))?)
 }
 
-fn refuse_absent(settings: &config::Store) -> Result<(), sqlite::OpenError> {
-    match settings.create || sqlite::is_there(&settings.path)? {
-        true => Ok(()),
-        false => Err(sqlite::OpenError::Absent(settings.path.clone())),
+/// Where the store is, without the keys to it.
+fn place(settings: &config::Store) -> store::Settings {
+    store::Settings {
+        path: settings.path.clone(),
+        create: settings.create,
     }
 }
 

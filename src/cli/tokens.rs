@@ -94,7 +94,7 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
                 verify(open, loaded.settings, arguments).await
             }
             Command::List(arguments) => match look(&settings.store).await? {
-                Some(looked_at) => list(&looked_at.store, arguments).await,
+                Some(looked_at) => list(&*looked_at.store, arguments).await,
                 None => Ok(no_store(settings, ExitCode::SUCCESS)),
             },
             Command::Show(arguments) => match look(&settings.store).await? {

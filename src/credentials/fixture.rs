@@ -19,9 +19,8 @@ use crate::directory::{Account, Directory, Instance};
 use crate::metrics::{Metrics, StoreLabels, StoreOperation, StoreResult};
 use crate::principal::{DeviceToken, InstanceId, Principal};
 use crate::secret::Secret;
-use crate::store::contract::run;
-use crate::store::sqlite::{self, Sqlite};
-use crate::store::{Generation, LoginWindow, LoginWindows};
+use crate::store::contract::{open_in, run};
+use crate::store::{Generation, LoginWindow, LoginWindows, Store};
 use crate::upstream::{self, Hosts, Redirect, Scheme};
 
 /// The instances' keys and the account's password.
@@ -37,7 +36,7 @@ pub(super) struct Medium(Arc<TempDir>);
 pub(super) struct Process {
     pub(super) provider: Provider,
     pub(super) background: Background,
-    pub(super) store: Arc<Sqlite>,
+    pub(super) store: Arc<dyn Store>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     _medium: Arc<TempDir>,
@@ -53,7 +52,7 @@ impl Medium {
     pub(super) fn start(&self) -> Process {
         let run = run();
         let (metrics, clock) = (Arc::new(Metrics::new()), Clock::real());
-        let store = Arc::new(sqlite::open(self.0.path(), run, clock).unwrap());
+        let store = open_in(self.0.path(), run, clock);
         let nowhere = Redirect {
             scheme: Scheme::Http,
             authority: "127.0.0.1:9".to_owned(),

@@ -1,8 +1,8 @@
-//! Files that hold secrets: who else may read or write them.
+//! Files that hold secrets: whose they are, and who else may read or write them.
 
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
@@ -54,6 +54,20 @@ pub fn warning(path: &Path, metadata: &Metadata) -> Option<String> {
             path.display()
         )
     })
+}
+
+/// Gives a file or folder that root has just created in `folder` to the owner of `folder`, so that a
+/// command that root runs locks no service out. Other users cannot give files away, and need not.
+pub fn give_to_owner_of(folder: &Path, created: &File) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = fs::metadata(folder)?;
+    let of = created.metadata()?;
+    if (owner.uid(), owner.gid()) == (of.uid(), of.gid()) {
+        return Ok(());
+    }
+    fchown(created, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Container platforms mount secrets readable for all, in a place of their own.

@@ -7,22 +7,28 @@
 //! changes, and for a while one that checks a large file. The engine's methods ask them by channel.
 
 mod backup;
-mod budget;
+mod budgets;
+mod canary;
 mod changes;
 mod columns;
+mod connections;
 mod db_thread;
 mod entries;
+mod errors;
 mod files;
+mod filesystem;
 mod folder;
+mod foreign_log;
 mod guards;
 mod health;
 mod integrity;
 mod lease_thread;
 mod leases;
 mod lineage;
-mod look;
 mod open_files;
 mod owners;
+mod private_copy;
+mod reader;
 mod refusals;
 mod schema;
 mod transaction;
@@ -38,88 +44,84 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
+use self::changes::Changes;
+use self::connections::{connect, connect_to_read};
+use self::db_thread::{DbThread, Job};
+use self::errors::{unloaded, unreadable};
+use self::files::Checked;
+pub(super) use self::files::is_there;
+pub(super) use self::filesystem::warnings;
+pub(super) use self::folder::refuse as refuse_folder;
+use self::health::Health;
+use self::integrity::Integrity;
+use self::lease_thread::LeaseThread;
+use self::leases::Leases;
+use self::open_files::OpenFiles;
+use self::owners::{Alive, Owners};
+pub(super) use self::reader::view;
+pub(super) use self::refusals::Refusal;
+use self::watch::Watch;
+use self::writer::Writer;
 use crate::clock::{Clock, Timestamp};
 use crate::principal::Principal;
 use crate::store::{
-    Change, Class, Commit, Entry, Error, Generation, Guard, Guarded, KeyId, Lease, LoginBudget,
-    LoginWindows, Note, Record, Resealed, RunId, Slot, SlotId, Store,
+    Change, Commit, Entry, Error, Generation, KeyId, Lease, Note, Record, Resealed, RunId, Store,
 };
-pub use backup::{Backup, BackupError};
-use changes::Changes;
-use db_thread::{DbThread, Job};
-use files::{Checked, is_damage};
-pub use folder::give;
-use health::Health;
-use integrity::Integrity;
-use lease_thread::LeaseThread;
-use leases::Leases;
-pub use look::{Look, look};
-use open_files::OpenFiles;
-use owners::{Alive, Owners};
-pub use refusals::OpenError;
-use watch::Watch;
-use writer::Writer;
 
 /// A token store in a directory. Dropping it finishes what was asked and frees its leases.
-pub struct Sqlite {
+///
+/// Each thread owns the connection that it works on, so that no connection needs a lock.
+pub(super) struct Sqlite {
+    /// What the login budgets count by.
     clock: Clock,
+    /// Whether a write would be durable now. Every thread reports into it what it finds; readiness and
+    /// the lease methods read it.
     health: Arc<Health>,
+    /// Looks after the files while nobody asks for anything.
     watch: Watch,
+    /// The only thread that writes `tokens.db`.
     writer: Writer,
     /// Reads one entry at a time, for the requests.
     entries: DbThread<Job<Connection>>,
-    /// Reads all the rest: a long listing must not hold up a request.
+    /// Reads everything else: a long listing must not hold up a request.
     listings: DbThread<Job<Connection>>,
+    /// Takes leases, and reads the entries that they are for.
     lease_thread: LeaseThread,
+    /// Tells of changes that any process committed.
     changes: Changes,
-    /// Checks a large file; `None` if it was checked before it was opened.
+    /// Checks a large file; `None` if the file was checked before it was opened.
     integrity: Option<Integrity>,
-    /// Says to other processes that this run lives; none once closed.
+    /// Says to other processes that this run lives; `None` once closed. The outer lock is for closing
+    /// alone; the inner one is shared with [`Watch`], which makes the file anew if somebody removed it.
     alive: Mutex<Option<Arc<Mutex<Alive>>>>,
 }
 
-/// Opens the store in the directory `path` for one process run. A directory that is new, empty or
-/// holds other files only becomes a store. Blocks for as long as it takes to check the files; a
-/// large one is checked as a whole afterwards, and damage that is found then ends all renewals. What
-/// the store says of time is by `clock`, which is that of all processes on it.
-pub fn open(path: &Path, run: RunId, clock: Clock) -> Result<Sqlite, OpenError> {
-    let refused = |error| OpenError::Refused(path.to_owned(), error);
+/// Opens the store in the directory `path` for one process run. A directory that is new, empty, or
+/// holds no file with a store's name becomes a store. Blocks while the files are checked; a large one is
+/// checked as a whole afterwards, and damage that is found then ends all renewals. `clock` must be that
+/// of all processes on the store.
+pub(super) fn open(path: &Path, run: RunId, clock: Clock) -> Result<Sqlite, Refusal> {
+    let refused = |error| Refusal::Unopened(path.to_owned(), error);
     folder::refuse(path)?;
     folder::create(path).map_err(refused)?;
     let opening = files::lock(path).map_err(refused)?;
     let in_use = Owners::of_the_living(path);
     OpenFiles::of(path).refuse_others(&in_use)?;
     if in_use.is_empty() {
-        look::refuse_foreign_log(path)?;
+        foreign_log::refuse_foreign_log(path)?;
     }
-    let checked =
-        files::prepare(path, clock).map_err(|error| look::its_log_is_foreign(path, error))?;
+    let checked = files::prepare(path, clock)
+        .map_err(|error| foreign_log::its_log_is_foreign(path, error))?;
     let sqlite = Sqlite::start(path, run, clock, checked).map_err(refused)?;
     drop(opening);
     Ok(sqlite)
 }
 
-/// Whether there is a store in the directory `path`. Fails if there was one.
-pub fn is_there(path: &Path) -> Result<bool, OpenError> {
-    files::is_there(path)
-}
-
-/// Refuses a directory that [`open`] would refuse because of who may write to it, or who owns what
-/// lies in it. Changes nothing.
-pub fn refuse_folder(path: &Path) -> Result<(), OpenError> {
-    folder::refuse(path)
-}
-
-/// What an operator should know of a directory that is not refused: each a sentence.
-pub fn warnings(path: &Path) -> Vec<String> {
-    folder::warnings(path)
-}
-
 impl Sqlite {
     fn start(path: &Path, run: RunId, clock: Clock, checked: Checked) -> io::Result<Sqlite> {
         let tokens = path.join("tokens.db");
-        let connect = || files::connect(&tokens, "FULL").map_err(io::Error::other);
-        let connect_to_read = || files::connect_to_read(&tokens).map_err(io::Error::other);
+        let connect = || connect(&tokens, "FULL").map_err(io::Error::other);
+        let connect_to_read = || connect_to_read(&tokens).map_err(io::Error::other);
         let writing = connect()?;
         let held = OpenFiles::of(path);
         let files = held.written_down();
@@ -147,7 +149,7 @@ impl Sqlite {
 
     /// Finishes what was asked and frees this run's leases; everything asked later is answered
     /// with [`Error::Closed`]. Blocks until then.
-    pub fn close(&self) {
+    fn close(&self) {
         if let Some(integrity) = &self.integrity {
             integrity.close();
         }
@@ -167,13 +169,9 @@ impl Sqlite {
         self.health.close();
     }
 
-    /// The canary, if there is one yet.
-    pub async fn stored_canary(&self) -> Result<Option<Vec<u8>>, Error> {
-        self.list_with(look::canary).await
-    }
-
     /// How many transactions became durable: beside the number of writes, what group commit saves.
-    pub fn transactions(&self) -> u64 {
+    #[cfg(test)]
+    fn transactions(&self) -> u64 {
         self.health.transactions()
     }
 
@@ -268,69 +266,6 @@ impl Store for Sqlite {
             .await
     }
 
-    async fn take_login(
-        &self,
-        id: SlotId,
-        class: Class,
-        windows: &LoginWindows,
-    ) -> Result<Slot, Error> {
-        let (windows, clock) = (windows.clone(), self.clock);
-        self.writer
-            .ask(None, move |db| {
-                budget::update(db, &windows.group, |history| {
-                    history.take(id, class, &windows, clock.stamp())
-                })
-            })
-            .await
-    }
-
-    async fn end_login(&self, group: &str, id: SlotId) -> Result<(), Error> {
-        let (group, now) = (group.to_owned(), self.clock.stamp());
-        self.writer
-            .ask(None, move |db| {
-                budget::update(db, &group, |history| history.end(id, now))
-            })
-            .await
-    }
-
-    async fn give_login_back(&self, group: &str, id: SlotId) -> Result<(), Error> {
-        let group = group.to_owned();
-        self.writer
-            .ask(None, move |db| {
-                budget::update(db, &group, |history| history.give_back(id))
-            })
-            .await
-    }
-
-    async fn block_logins(
-        &self,
-        group: &str,
-        blocked: Duration,
-        halved: Option<Duration>,
-    ) -> Result<(), Error> {
-        let (group, now) = (group.to_owned(), self.clock.stamp());
-        self.writer
-            .ask(None, move |db| {
-                budget::update(db, &group, |history| history.block(blocked, halved, now))
-            })
-            .await
-    }
-
-    async fn unblock_logins(&self, group: &str) -> Result<bool, Error> {
-        let (group, now) = (group.to_owned(), self.clock.stamp());
-        self.writer
-            .ask(None, move |db| {
-                budget::update(db, &group, |history| history.unblock(now))
-            })
-            .await
-    }
-
-    async fn login_budget(&self, windows: &LoginWindows) -> Result<LoginBudget, Error> {
-        let group = windows.group.clone();
-        let history = self.list_with(move |db| budget::load(db, &group)).await?;
-        Ok(history.budget(windows, self.clock.stamp()))
-    }
-
     fn changes(&self) -> mpsc::UnboundedReceiver<Change> {
         self.changes.subscribe()
     }
@@ -369,55 +304,25 @@ impl Store for Sqlite {
         self.list_with(entries::count).await
     }
 
-    async fn guard(&self, name: &str) -> Result<Guard, Error> {
-        let name = name.to_owned();
-        self.list_with(move |db| guards::load(db, &name)).await
+    async fn canary(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.list_with(canary::load).await
     }
 
-    async fn set_guard(&self, name: &str, expected: u64, value: Vec<u8>) -> Result<Guarded, Error> {
-        let name = name.to_owned();
+    async fn leave_canary(&self, fresh: Vec<u8>) -> Result<Vec<u8>, Error> {
         self.writer
-            .ask(None, move |db| guards::set(db, &name, expected, &value))
-            .await
-    }
-
-    async fn canary(&self, fresh: Vec<u8>) -> Result<Vec<u8>, Error> {
-        self.writer
-            .ask(None, move |db| {
-                db.execute(
-                    "INSERT INTO meta (key, value) VALUES ('canary', ?1) ON CONFLICT DO NOTHING",
-                    [&fresh],
-                )?;
-                db.query_row("SELECT value FROM meta WHERE key = 'canary'", [], |row| {
-                    row.get(0)
-                })
-            })
+            .ask(None, move |db| canary::leave(db, &fresh))
             .await
     }
 
     async fn replace_canary(&self, fresh: Vec<u8>) -> Result<(), Error> {
         self.writer
-            .ask(None, move |db| {
-                db.execute("UPDATE meta SET value = ?1 WHERE key = 'canary'", [&fresh])?;
-                Ok(())
-            })
+            .ask(None, move |db| canary::replace(db, &fresh))
             .await
     }
 
     fn writable(&self) -> Result<(), Error> {
         self.health.check()
     }
-}
-
-fn unloaded(principal: &Principal, error: rusqlite::Error) -> Error {
-    match is_damage(&error) {
-        true => Error::Damaged(principal.clone()),
-        false => unreadable(error),
-    }
-}
-
-fn unreadable(error: rusqlite::Error) -> Error {
-    Error::Unreadable(error.to_string())
 }
 
 #[cfg(test)]

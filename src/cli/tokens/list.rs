@@ -10,8 +10,7 @@ use crate::cli::Failure;
 use crate::cli::output::{rough, write};
 use crate::clock::{Clock, Timestamp};
 use crate::principal::Principal;
-use crate::store::Entry;
-use crate::store::sqlite::Look;
+use crate::store::{Entry, ReadOnly};
 
 /// Entries read at once.
 const PAGE: usize = 1000;
@@ -25,7 +24,7 @@ pub struct Arguments {
 }
 
 /// Prints every principal of the store.
-pub(super) async fn list(store: &Look, arguments: &Arguments) -> Result<ExitCode, Failure> {
+pub(super) async fn list(store: &dyn ReadOnly, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let now = Clock::from_environment().wall();
     let mut after: Option<Principal> = None;
     let header = format!(

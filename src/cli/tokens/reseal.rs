@@ -10,7 +10,7 @@ use crate::cli::{Failure, print, say};
 use crate::credentials::Pair;
 use crate::credentials::seal::check_records;
 use crate::principal::Principal;
-use crate::store::{Entry, Resealed, Store};
+use crate::store::{Entry, Resealed};
 
 /// Pairs of one transaction: a proxy beside this command waits for no more.
 const BATCH: usize = 100;

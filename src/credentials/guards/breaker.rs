@@ -193,8 +193,7 @@ pub(crate) fn holds(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::contract::run;
-    use crate::store::sqlite;
+    use crate::store::contract::{open_in, run};
 
     const EVERY: Duration = Duration::from_secs(600);
 
@@ -243,7 +242,7 @@ mod tests {
     async fn processes_and_restarts_share_it_and_another_key_has_another_one() {
         let directory = tempfile::tempdir().unwrap();
         let start = || {
-            let store = Arc::new(sqlite::open(directory.path(), run(), Clock::real()).unwrap());
+            let store = open_in(directory.path(), run(), Clock::real());
             Breakers::new(store, EVERY, Clock::real())
         };
         let (key, changed) = ([1; 8], [2; 8]);

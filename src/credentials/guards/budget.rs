@@ -438,16 +438,16 @@ mod tests {
 
     use super::*;
     use crate::store::LoginWindow;
-    use crate::store::contract::run;
-    use crate::store::sqlite::{self, Sqlite};
+    use crate::store::Store;
+    use crate::store::contract::{open_in, run};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
     /// A budget of one login in `per`, and a clock on which a minute passes in a second.
-    fn budget(per: Duration) -> (Budget, Sqlite, Clock, tempfile::TempDir) {
+    fn budget(per: Duration) -> (Budget, Arc<dyn Store>, Clock, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let clock = Clock::scaled(60);
-        let store = sqlite::open(directory.path(), run(), clock).unwrap();
+        let store = open_in(directory.path(), run(), clock);
         let windows = LoginWindows {
             group: "default".into(),
             windows: vec![LoginWindow { logins: 1, per }],
@@ -480,7 +480,7 @@ mod tests {
         let (budget, store, clock, _directory) = budget(HOUR);
         let take = |patience| {
             let until = clock.now().plus(patience);
-            budget.take(&store, Class::Known, caller(1, until))
+            budget.take(&*store, Class::Known, caller(1, until))
         };
         assert!(take(Duration::ZERO).await.is_ok());
         let Err(Error::BudgetExhausted { retry_after }) = take(HOUR / 2).await else {
@@ -497,7 +497,7 @@ mod tests {
         let (budget, store, clock, _directory) = budget(Duration::from_secs(12));
         let started = clock.wall();
         let until = clock.now().plus(HOUR);
-        let (budget, store) = (&budget, &store);
+        let (budget, store) = (&budget, &*store);
         let takes = (0..4).map(|login| async move {
             let taken = budget.take(store, Class::New, caller(login, until)).await;
             (taken, clock.wall())
@@ -513,16 +513,16 @@ mod tests {
         let (budget, store, clock, _directory) = budget(HOUR);
         let patience = clock.now().plus(HOUR * 2);
         let first = budget
-            .take(&store, Class::Known, caller(1, patience))
+            .take(&*store, Class::Known, caller(1, patience))
             .await
             .unwrap()
             .unwrap();
         for by_another_process in [false, true] {
-            let waits = budget.take(&store, Class::New, caller(2, patience));
+            let waits = budget.take(&*store, Class::New, caller(2, patience));
             let gives_back = async {
                 tokio::task::yield_now().await;
                 match by_another_process {
-                    false => budget.give_back(&store, first).await,
+                    false => budget.give_back(&*store, first).await,
                     true => store.give_login_back("default", first).await.unwrap(),
                 }
             };
@@ -541,10 +541,11 @@ mod tests {
     #[tokio::test]
     async fn a_block_is_called_one_to_everybody_who_stands_in_line() {
         let (budget, store, clock, _directory) = budget(HOUR);
-        budget.block(&store, None).await.unwrap();
+        budget.block(&*store, None).await.unwrap();
         for _ in 0..2 {
             let until = clock.now().plus(Duration::from_secs(10));
-            let takes = (0..4).map(|login| budget.take(&store, Class::Known, caller(login, until)));
+            let takes =
+                (0..4).map(|login| budget.take(&*store, Class::Known, caller(login, until)));
             for taken in join_all(takes).await {
                 assert!(
                     matches!(taken, Err(Error::LoginBlocked { .. })),

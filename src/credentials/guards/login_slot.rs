@@ -111,7 +111,6 @@ impl Drop for LoginSlot {
 mod tests {
     use super::*;
     use crate::credentials::fixture::{Medium, Process, windows};
-    use crate::store::Store;
 
     /// When the next slot comes, by the clock of the boot.
     async fn next(process: &Process) -> i64 {

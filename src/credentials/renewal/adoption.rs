@@ -196,7 +196,7 @@ mod tests {
     use crate::credentials::{Need, Wanted};
     use crate::damoov::auth::ExpiresInForm;
     use crate::secret::Secret;
-    use crate::store::{Generation, Rejected, Store};
+    use crate::store::{Generation, Rejected};
 
     /// User 1's.
     async fn adopt(process: &Process, grant: Grant) -> Result<Arc<Credentials>, Error> {

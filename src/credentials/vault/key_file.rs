@@ -11,7 +11,6 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 use crate::secret::file::{self, Unusable};
-use crate::store::sqlite;
 
 /// The file of a key that was created beside the store.
 pub const KEY_FILE: &str = "store.key";
@@ -51,7 +50,7 @@ fn create_key(directory: &Path, file: &Path) -> io::Result<bool> {
         .create_new(true)
         .mode(0o600)
         .open(&unfinished)?;
-    sqlite::give(&written, directory)?;
+    file::give_to_owner_of(directory, &written)?;
     let text = Zeroizing::new(BASE64_STANDARD.encode(key.as_slice()) + "\n");
     let linked = written
         .write_all(text.as_bytes())

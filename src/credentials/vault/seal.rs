@@ -282,7 +282,7 @@ impl SealKey {
 /// which [`check_records`] says.
 pub async fn verify(ring: &Ring, store: &dyn Store) -> Result<(), Unverified> {
     let fresh = || ring.seal_for(CANARY, CANARY, CANARY.as_bytes());
-    let stands = store.canary(fresh()).await?;
+    let stands = store.leave_canary(fresh()).await?;
     check(ring, &stands)?;
     if !ring.is_current(&stands) {
         store.replace_canary(fresh()).await?;
@@ -367,6 +367,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::store::RunId;
+    use crate::store::contract::open_in;
     use crate::store::contract::{run, user};
 
     fn key(n: u8) -> Secret {
@@ -478,15 +479,15 @@ mod tests {
     #[tokio::test]
     async fn a_store_is_refused_with_another_key_and_accepted_with_a_rotated_one() {
         let directory = tempfile::tempdir().unwrap();
-        let open = |run: RunId| store::sqlite::open(directory.path(), run, Clock::real()).unwrap();
-        assert_eq!(verify(&ring(1), &open(run())).await, Ok(()));
-        let other = verify(&ring(2), &open(run())).await;
+        let open = |run: RunId| open_in(directory.path(), run, Clock::real());
+        assert_eq!(verify(&ring(1), &*open(run())).await, Ok(()));
+        let other = verify(&ring(2), &*open(run())).await;
         assert_eq!(other, Err(Unverified::WrongKey));
         let rotated = Ring::new(&key(2), &[key(1)]).unwrap();
-        assert_eq!(verify(&rotated, &open(run())).await, Ok(()));
+        assert_eq!(verify(&rotated, &*open(run())).await, Ok(()));
         let without_the_old = Ring::new(&key(2), &[]).unwrap();
-        assert_eq!(verify(&without_the_old, &open(run())).await, Ok(()));
-        let former = verify(&ring(1), &open(run())).await;
+        assert_eq!(verify(&without_the_old, &*open(run())).await, Ok(()));
+        let former = verify(&ring(1), &*open(run())).await;
         assert_eq!(former, Err(Unverified::WrongKey));
     }
 }

@@ -3,6 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
+use super::errors::is_damage;
 use crate::clock::Timestamp;
 use crate::principal::Principal;
 use crate::store::{
@@ -340,7 +341,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 fn keep_readable<T>(row: rusqlite::Result<T>, rows: &mut Vec<T>) -> rusqlite::Result<()> {
     match row {
         Ok(row) => rows.push(row),
-        Err(error) if super::is_damage(&error) => tracing::error!(%error, "a damaged entry"),
+        Err(error) if is_damage(&error) => tracing::error!(%error, "a damaged entry"),
         Err(error) => return Err(error),
     }
     Ok(())

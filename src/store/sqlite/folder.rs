@@ -1,5 +1,5 @@
-//! The folder of a store: whose it is, who may write to it, on what filesystem it lies. What is
-//! created in it belongs to its owner, no matter who runs the command that creates it. Knows no database.
+//! The folder of a store: whose it is, and who may write to it. What is created in it belongs to its
+//! owner, no matter who runs the command that creates it. Knows no database.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
@@ -9,10 +9,11 @@ use std::path::Path;
 use rustix::fs::{Access, AtFlags, CWD, OFlags};
 use rustix::io::Errno;
 
-use super::refusals::OpenError;
+use super::refusals::Refusal;
+use crate::secret::file::give_to_owner_of;
 
 /// The names that a store's files have, besides those in `owners/`.
-const FILES: [&str; 9] = [
+pub(super) const FILES: [&str; 9] = [
     "tokens.db",
     "tokens.db-wal",
     "tokens.db-shm",
@@ -38,7 +39,7 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {
             let parent = path.parent().filter(|parent| *parent != Path::new(""));
-            give(&File::open(path)?, parent.unwrap_or(Path::new(".")))
+            give_to_owner_of(parent.unwrap_or(Path::new(".")), &File::open(path)?)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Some filesystems, /proc for one, say so of a folder that they do not take.
@@ -64,37 +65,23 @@ pub(super) fn create_file(path: &Path) -> io::Result<File> {
         }
         created => {
             let file = created?;
-            give(&file, path.parent().unwrap_or(Path::new(".")))?;
+            give_to_owner_of(path.parent().unwrap_or(Path::new(".")), &file)?;
             Ok(file)
         }
     }
 }
 
-/// Gives what root has just created to the owner of the folder that it lies in; others cannot and
-/// need not.
-pub fn give(created: &File, folder: &Path) -> io::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    let owner = fs::metadata(folder)?;
-    let of = created.metadata()?;
-    if (owner.uid(), owner.gid()) == (of.uid(), of.gid()) {
-        return Ok(());
-    }
-    std::os::unix::fs::fchown(created, Some(owner.uid()), Some(owner.gid()))
-}
-
 /// Refuses a folder that others can write, that this user cannot, or that holds files of a store
 /// that this user cannot open. One that does not exist is judged by the folder that it would be
 /// created in.
-pub(super) fn refuse(path: &Path) -> Result<(), OpenError> {
+pub(in crate::store) fn refuse(path: &Path) -> Result<(), Refusal> {
     refuse_misnamed(path)?;
     let found = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return refuse_to_create(path),
         found => found.map_err(|error| inaccessible(path, error))?,
     };
     if found.mode() & WRITABLE_BY_OTHERS != 0 {
-        return Err(OpenError::WritableByOthers {
+        return Err(Refusal::WritableByOthers {
             path: path.to_owned(),
             mode: found.mode() & 0o7777,
         });
@@ -120,13 +107,13 @@ pub(super) fn refuse(path: &Path) -> Result<(), OpenError> {
 
 /// Refuses what has a name of the store's and is something else: a folder that is none, or a link to
 /// none; a database, or what belongs to one, that is a link.
-pub(super) fn refuse_misnamed(path: &Path) -> Result<(), OpenError> {
+pub(super) fn refuse_misnamed(path: &Path) -> Result<(), Refusal> {
     let mut above = path.ancestors();
     if let Some(lowest) = above.find(|above| fs::symlink_metadata(above).is_ok()) {
         match fs::metadata(lowest) {
-            Ok(found) if !found.is_dir() => return Err(OpenError::NotAFolder(lowest.to_owned())),
+            Ok(found) if !found.is_dir() => return Err(Refusal::NotAFolder(lowest.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::DanglingLink(lowest.to_owned()));
+                return Err(Refusal::DanglingLink(lowest.to_owned()));
             }
             // Opening it will say what else is wrong.
             _ => {}
@@ -135,121 +122,39 @@ pub(super) fn refuse_misnamed(path: &Path) -> Result<(), OpenError> {
     let files = FILES.iter().filter(|name| !MAY_BE_LINKS.contains(name));
     let mut files = files.map(|name| path.join(name));
     match files.find(|file| file.is_symlink()) {
-        Some(link) => Err(OpenError::Link(link)),
+        Some(link) => Err(Refusal::Link(link)),
         None => Ok(()),
     }
 }
 
 /// Why a file or folder cannot be opened, with its owner and this user where that is the reason.
-pub(super) fn inaccessible(path: &Path, error: io::Error) -> OpenError {
+pub(super) fn inaccessible(path: &Path, error: io::Error) -> Refusal {
     let found = match (error.kind(), fs::metadata(path)) {
         (io::ErrorKind::PermissionDenied, Ok(found)) => found,
-        _ => return OpenError::Refused(path.to_owned(), error),
+        _ => return Refusal::Unopened(path.to_owned(), error),
     };
     if found.uid() != rustix::process::geteuid().as_raw() {
-        return OpenError::OfAnother {
+        return Refusal::OfAnother {
             path: path.to_owned(),
             owner: user(found.uid()),
             user: this_user(),
         };
     }
-    own_mode(path, &found).unwrap_or_else(|| OpenError::Refused(path.to_owned(), error))
+    own_mode(path, &found).unwrap_or_else(|| Refusal::Unopened(path.to_owned(), error))
 }
 
 /// What the mode of a file or folder denies its owner, if it does.
-fn own_mode(path: &Path, found: &Metadata) -> Option<OpenError> {
+fn own_mode(path: &Path, found: &Metadata) -> Option<Refusal> {
     let needed = match found.is_dir() {
         true => OF_A_FOLDER,
         false => OF_A_FILE,
     };
-    (found.mode() & needed != needed).then(|| OpenError::OwnMode {
+    (found.mode() & needed != needed).then(|| Refusal::OwnMode {
         path: path.to_owned(),
         user: user(found.uid()),
         mode: found.mode() & 0o7777,
         needed,
     })
-}
-
-/// Device and inode: which file it is, whatever its name. `None` if there is none.
-pub(super) type Identity = Option<(u64, u64)>;
-
-/// Which file has this name.
-pub(super) fn identity(path: &Path) -> Identity {
-    let found = fs::metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
-}
-
-/// Which file is open.
-pub(super) fn identity_of(file: &File) -> Identity {
-    let found = file.metadata().ok()?;
-    Some((found.dev(), found.ino()))
-}
-
-/// What an operator should know of a folder that is not refused: each a sentence.
-pub(super) fn warnings(path: &Path) -> Vec<String> {
-    let existing = path.ancestors().find(|above| above.exists());
-    let Some(existing) = existing else {
-        return Vec::new();
-    };
-    let mut warnings = Vec::new();
-    if let Ok(found) = rustix::fs::statfs(existing)
-        && let Some(why) = unsuitable(found.f_type as u64)
-    {
-        warnings.push(format!("the store {} lies on {why}", path.display()));
-    }
-    if let (true, Ok(folder)) = (existing == path, fs::metadata(path)) {
-        warnings.extend(of_another(path, &folder));
-    }
-    warnings
-}
-
-/// What root finds in the folder of another user.
-fn of_another(path: &Path, folder: &Metadata) -> Vec<String> {
-    if !rustix::process::geteuid().is_root() || folder.uid() == 0 {
-        return Vec::new();
-    }
-    let owner = user(folder.uid());
-    let mut warnings = vec![format!(
-        "{} belongs to {owner}, and this is root: what root may do, {owner} may be refused",
-        path.display()
-    )];
-    let owners = fs::read_dir(path.join("owners")).into_iter().flatten();
-    let locks = owners.flatten().map(|lock| lock.path());
-    for file in FILES.map(|name| path.join(name)).into_iter().chain(locks) {
-        if let Ok(found) = fs::symlink_metadata(&file)
-            && found.uid() != folder.uid()
-        {
-            warnings.push(format!(
-                "{} belongs to {}, and {owner}, who owns the folder, may not be able to open it: \
-                 `chown --reference={} {}`",
-                file.display(),
-                user(found.uid()),
-                path.display(),
-                file.display()
-            ));
-        }
-    }
-    warnings
-}
-
-/// Why a store should not lie on a filesystem of this type, if anything speaks against it. The
-/// numbers are those of statfs(2).
-fn unsuitable(kind: u64) -> Option<&'static str> {
-    const NETWORK: &str = "a network filesystem, where locks and shared memory may not work: two \
-                           processes could spend the same RefreshToken";
-    match kind & 0xffff_ffff {
-        0x0102_1994 | 0x8584_58f6 => {
-            Some("a filesystem in memory: a restart of the machine costs every user a login")
-        }
-        0x794c_7630 => Some(
-            "an overlay, which is thrown away with its container: mount a volume there, or every \
-             new container costs every user a login",
-        ),
-        // NFS, SMB, CIFS, SMB2, Ceph, 9P, AFS, Coda, NCP, OCFS2, GFS2, Lustre
-        0x6969 | 0x517b | 0xff53_4d42 | 0xfe53_4d42 | 0x00c3_6400 | 0x0102_1997 | 0x5346_414f
-        | 0x7375_7245 | 0x564c | 0x7461_636f | 0x0116_1970 | 0x0bd0_0bd0 => Some(NETWORK),
-        _ => None,
-    }
 }
 
 /// The name of a user, or the number if it has none.
@@ -268,7 +173,7 @@ fn this_user() -> String {
     user(rustix::process::geteuid().as_raw())
 }
 
-fn refuse_to_create(path: &Path) -> Result<(), OpenError> {
+fn refuse_to_create(path: &Path) -> Result<(), Refusal> {
     let above = path.ancestors().skip(1).map(|above| match above {
         above if above == Path::new("") => Path::new("."),
         above => above,
@@ -279,24 +184,24 @@ fn refuse_to_create(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn refuse_unwritable(folder: &Path) -> Result<(), OpenError> {
+fn refuse_unwritable(folder: &Path) -> Result<(), Refusal> {
     match access(folder, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => Ok(()),
         Err(Errno::ACCESS | Errno::PERM) => {
             Err(not_writable(folder, rustix::process::geteuid().as_raw()))
         }
-        Err(error) => Err(OpenError::Refused(folder.to_owned(), error.into())),
+        Err(error) => Err(Refusal::Unopened(folder.to_owned(), error.into())),
     }
 }
 
 /// Why this user may not write to a folder.
-fn not_writable(folder: &Path, uid: u32) -> OpenError {
+fn not_writable(folder: &Path, uid: u32) -> Refusal {
     let found = fs::metadata(folder).ok();
     let own = found.as_ref().filter(|found| found.uid() == uid);
     if let Some(denied) = own.and_then(|found| own_mode(folder, found)) {
         return denied;
     }
-    OpenError::NotWritable {
+    Refusal::NotWritable {
         path: folder.to_owned(),
         owner: found.map_or_else(|| "another user".to_owned(), |found| user(found.uid())),
         user: user(uid),

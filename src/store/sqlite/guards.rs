@@ -1,9 +1,26 @@
-//! The statements on guards: small rows that all processes share, written by compare-and-swap.
+//! The guards: small rows that all processes share, written by compare-and-swap.
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::Sqlite;
 use super::entries::unsigned;
-use crate::store::{Guard, Guarded};
+use crate::store::{Error, Guard, Guarded, Guards};
+
+#[async_trait]
+impl Guards for Sqlite {
+    async fn guard(&self, name: &str) -> Result<Guard, Error> {
+        let name = name.to_owned();
+        self.list_with(move |db| load(db, &name)).await
+    }
+
+    async fn set_guard(&self, name: &str, expected: u64, value: Vec<u8>) -> Result<Guarded, Error> {
+        let name = name.to_owned();
+        self.writer
+            .ask(None, move |db| set(db, &name, expected, &value))
+            .await
+    }
+}
 
 /// What stands under `name`; version 0 and nothing where it was never written.
 pub(super) fn load(db: &Connection, name: &str) -> rusqlite::Result<Guard> {

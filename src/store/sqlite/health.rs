@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::StatVfsMountFlags;
 use tokio::time::Instant;
 
+use super::errors::is_file_damage;
 use super::files;
 use super::open_files::OpenFiles;
 use crate::store::Error;
@@ -228,7 +229,7 @@ impl Health {
     /// what concerns one row alone is not. Answers the error.
     pub(super) fn misread(&self, error: rusqlite::Error) -> rusqlite::Error {
         // Where files were replaced, their names are what is wrong.
-        if files::is_file_damage(&error) && self.in_place().is_ok() {
+        if is_file_damage(&error) && self.in_place().is_ok() {
             self.damaged(error.to_string());
         }
         error
@@ -251,6 +252,7 @@ impl Health {
         self.transactions.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
     pub(super) fn transactions(&self) -> u64 {
         self.transactions.load(Ordering::Relaxed)
     }

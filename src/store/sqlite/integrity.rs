@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, InterruptHandle};
 
+use super::errors::is_damage;
+use super::files::finding;
 use super::health::Health;
-use super::is_damage;
 
 /// The lowest priority there is: requests come first.
 const NICE: i32 = 19;
@@ -74,10 +75,4 @@ fn check(db: &Connection, health: &Health, closed: &Receiver<()>) {
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {}
         Err(error) => tracing::warn!(%error, "the store could not be checked as a whole"),
     }
-}
-
-/// What is wrong with a database, if anything.
-pub(super) fn finding(db: &Connection) -> rusqlite::Result<Option<String>> {
-    let finding: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    Ok((finding != "ok").then_some(finding))
 }

@@ -12,9 +12,11 @@ use rusqlite::{Connection, ffi, params};
 use rustix::time::ClockId;
 use tokio::time::Instant;
 
+use super::connections::{self, BUSY_TIMEOUT};
+use super::errors::{failure, is_damage};
 use super::files;
-use super::folder::{self, Identity};
 use super::health::Health;
+use super::open_files::{Identity, identity};
 use super::owners::{Alive, Life, Owners};
 use super::transaction::Transaction;
 use crate::principal::Principal;
@@ -161,7 +163,7 @@ impl Leases {
         self.healed(|leases| {
             leases.db.busy_timeout(Duration::ZERO)?;
             let tried = leases.try_write();
-            leases.db.busy_timeout(files::BUSY_TIMEOUT)?;
+            leases.db.busy_timeout(BUSY_TIMEOUT)?;
             tried
         })
     }
@@ -277,7 +279,7 @@ impl Leases {
             self.reopen("it, or its log, was removed or replaced")?;
         }
         match work(self) {
-            Err(error) if super::is_damage(&error) => {
+            Err(error) if is_damage(&error) => {
                 self.reopen(&error.to_string())?;
                 work(self).map_err(io::Error::other)
             }
@@ -332,7 +334,7 @@ impl Drop for Leases {
 /// Opens `leases.db`, or a new one in the place of one that is damaged: true.
 fn open_or_replace(paths: &[PathBuf; 3]) -> io::Result<(Connection, bool)> {
     match connect(&paths[0]) {
-        Err(error) if super::is_damage(&error) => {
+        Err(error) if is_damage(&error) => {
             for file in paths {
                 files::remove_if_there(file)?;
             }
@@ -345,12 +347,12 @@ fn open_or_replace(paths: &[PathBuf; 3]) -> io::Result<(Connection, bool)> {
 
 /// Opens or creates `leases.db`.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    files::create_new(path).map_err(|e| files::failure(ffi::SQLITE_CANTOPEN, e.to_string()))?;
-    let db = files::connect(path, "OFF")?;
+    files::create_new(path).map_err(|e| failure(ffi::SQLITE_CANTOPEN, e.to_string()))?;
+    let db = connections::connect(path, "OFF")?;
     db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_AFTER)?;
     let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if check != "ok" {
-        return Err(files::failure(ffi::SQLITE_CORRUPT, check));
+        return Err(failure(ffi::SQLITE_CORRUPT, check));
     }
     db.execute_batch(
         "CREATE TABLE IF NOT EXISTS leases (
@@ -364,7 +366,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn identities(paths: &[PathBuf; 3]) -> [Identity; 3] {
-    [0, 1, 2].map(|file| folder::identity(&paths[file]))
+    [0, 1, 2].map(|file| identity(&paths[file]))
 }
 
 /// When a lease of `ttl` ends that is given now.

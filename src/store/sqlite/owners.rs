@@ -5,6 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::open_files::{identity, identity_of};
 use super::{files, folder};
 use crate::store::RunId;
 
@@ -112,7 +113,7 @@ impl Alive {
 
     /// Makes the file anew if somebody removed it; says whether that was so.
     pub(super) fn renew(&mut self) -> io::Result<bool> {
-        if folder::identity(&self.path) == folder::identity_of(&self.lock) {
+        if identity(&self.path) == identity_of(&self.lock) {
             return Ok(false);
         }
         let _opening = files::lock(&self.owners.store)?;
@@ -127,7 +128,7 @@ impl Alive {
 impl Drop for Alive {
     fn drop(&mut self) {
         // Only its own; left behind, it is removed at the next start.
-        if folder::identity(&self.path) == folder::identity_of(&self.lock) {
+        if identity(&self.path) == identity_of(&self.lock) {
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -7,7 +7,7 @@ use super::schema::FORMAT;
 
 /// Why a store was not opened. Each says what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub(in crate::store) enum Refusal {
     /// Other files of a store are there.
     #[error(
         "{} is missing although its directory was a store: restore it from a backup, or remove \
@@ -131,13 +131,6 @@ pub enum OpenError {
     /// SQLite keeps what belongs to a file beside the file itself, not beside a link to it.
     #[error("{} is a symbolic link: link the folder, not the file", .0.display())]
     Link(PathBuf),
-    /// There is no store, and none is to be made.
-    #[error(
-        "there is no store in {}, and `[store] create` is false: mount the disk that it lies on, or \
-         set `create = true` to start with an empty one, which costs every user a login",
-        .0.display()
-    )]
-    Absent(PathBuf),
     /// A running process has other files open.
     #[error(
         "{} is not the file that a running process has open: it, or its -wal or -shm, was removed or \
@@ -155,5 +148,5 @@ pub enum OpenError {
     ForeignLog(PathBuf),
     /// The medium refused.
     #[error("{} cannot be opened: check that it is on a local filesystem, writable and not full", .0.display())]
-    Refused(PathBuf, #[source] io::Error),
+    Unopened(PathBuf, #[source] io::Error),
 }

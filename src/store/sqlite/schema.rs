@@ -8,8 +8,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use super::budget;
-use super::files::failure;
+use super::budgets;
+use super::errors::failure;
 use super::transaction::Transaction;
 use crate::clock::{Clock, Timestamp};
 use crate::store::SlotId;
@@ -23,7 +23,7 @@ pub(super) const FORMAT: i64 = 2;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Read and written by [`super::entries`], [`super::budget`], [`super::guards`] and
+/// Read and written by [`super::entries`], [`super::budgets`], [`super::guards`] and
 /// [`super::lineage`]. Times are
 /// milliseconds since the Unix epoch. No checks: they would make one damaged row a damaged store.
 const TABLES: &str = "
@@ -141,7 +141,7 @@ pub(super) fn to_2(db: &Connection, clock: Clock) -> rusqlite::Result<()> {
         };
         // A clock that was ahead then must not block for as long now.
         let history = History::of_earlier(slots, left(2)?.min(DAY), left(3)?.min(DAY), now);
-        budget::store(db, &row.get::<_, String>(0)?, &history)?;
+        budgets::store(db, &row.get::<_, String>(0)?, &history)?;
     }
     drop(rows);
     drop(budgets);

@@ -16,8 +16,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::credentials::seal::Ring;
 use crate::secret::Secret;
-use crate::store::KeyId;
 use crate::store::contract::{Medium, contract, record, run, user};
+use crate::store::{self, KeyId, ReadOnly};
 
 /// A directory that becomes a store.
 struct Directory(TempDir, Clock);
@@ -63,7 +63,7 @@ impl Directory {
         directory
     }
 
-    fn refusal(&self) -> OpenError {
+    fn refusal(&self) -> Refusal {
         open(self.path(), run(), self.1)
             .err()
             .expect("the store is refused")
@@ -233,7 +233,7 @@ async fn a_vanished_store_is_refused() {
     let directory = Directory::with_a_pair().await;
     fs::remove_file(directory.tokens()).unwrap();
     let refusal = directory.refusal();
-    assert!(matches!(refusal, OpenError::Missing(_)), "{refusal:?}");
+    assert!(matches!(refusal, Refusal::Missing(_)), "{refusal:?}");
     assert!(refusal.to_string().contains("restore it from a backup"));
     assert!(!directory.tokens().exists(), "nothing was started empty");
 }
@@ -247,7 +247,7 @@ async fn an_empty_or_foreign_file_is_refused_and_left_as_it_is() {
         let directory = Directory::default();
         fs::write(directory.tokens(), &content).unwrap();
         let refusal = directory.refusal();
-        assert!(matches!(refusal, OpenError::Foreign(_)), "{refusal:?}");
+        assert!(matches!(refusal, Refusal::Foreign(_)), "{refusal:?}");
         assert_eq!(fs::read(directory.tokens()).unwrap(), content);
     }
 }
@@ -270,7 +270,7 @@ async fn a_truncated_or_garbled_store_is_refused() {
         let length = fs::metadata(directory.tokens()).unwrap().len();
         garble(&file.unwrap(), length);
         let refusal = directory.refusal();
-        assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal:?}");
+        assert!(matches!(refusal, Refusal::Damaged { .. }), "{refusal:?}");
         assert!(refusal.to_string().contains("restore it from a backup"));
     }
 }
@@ -302,9 +302,14 @@ async fn damage_in_a_large_store_ends_renewals_soon_after_the_start() {
         .write_all_at(&garbage, 10 * 1024 * 1024)
         .unwrap();
     let store = directory.open(run());
-    let looked_at = look(directory.path(), directory.1).unwrap().unwrap();
-    let checked = looked_at.check_whole().await;
-    let damaged = matches!(checked, Err(OpenError::Damaged { .. }));
+    let reader = view(directory.path(), directory.1).unwrap().unwrap();
+    let checked = reader.check_whole().await;
+    let damaged = match &checked {
+        Err(store::OpenError::Refused(why)) => {
+            matches!(why.downcast_ref(), Some(Refusal::Damaged { .. }))
+        }
+        _ => false,
+    };
     assert!(damaged, "{checked:?}");
     let found = async {
         loop {
@@ -330,8 +335,8 @@ async fn a_large_store_that_is_whole_is_used_at_once_and_closed_at_once() {
         let store = directory.open(run());
         assert_eq!(store.count().await, Ok(100));
         assert_eq!(store.writable(), Ok(()));
-        let looked_at = look(directory.path(), directory.1).unwrap().unwrap();
-        looked_at.check_whole().await.unwrap();
+        let reader = view(directory.path(), directory.1).unwrap().unwrap();
+        reader.check_whole().await.unwrap();
     }
 }
 
@@ -341,7 +346,7 @@ async fn a_large_store_that_was_truncated_is_refused() {
     let file = fs::File::options().write(true).open(directory.tokens());
     file.unwrap().set_len(18 * 1024 * 1024).unwrap();
     let refusal = directory.refusal();
-    assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal:?}");
+    assert!(matches!(refusal, Refusal::Damaged { .. }), "{refusal:?}");
 }
 
 #[tokio::test]
@@ -349,7 +354,7 @@ async fn a_newer_format_is_refused() {
     let directory = Directory::with_a_pair().await;
     directory.execute("PRAGMA user_version = 9");
     let refusal = directory.refusal();
-    let newer = matches!(refusal, OpenError::Newer { found: 9, .. });
+    let newer = matches!(refusal, Refusal::Newer { found: 9, .. });
     assert!(newer, "{refusal:?}");
     assert!(refusal.to_string().contains("start the newer version"));
 }

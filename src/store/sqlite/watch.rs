@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Connection;
 use tokio::time::Instant;
 
+use super::connections;
 use super::db_thread::DbThread;
-use super::files;
 use super::health::Health;
 use super::owners::Alive;
 use crate::telemetry::episode::Episode;
@@ -116,7 +116,7 @@ impl Watcher {
         let Ok(Some(_lock)) = self.health.try_lock() else {
             return;
         };
-        match files::empty_log(&self.db) {
+        match connections::empty_log(&self.db) {
             Ok(true) => tracing::debug!("the write-ahead log is empty"),
             Ok(false) => tracing::debug!("the write-ahead log is in use"),
             Err(error) => tracing::debug!(%error, "no checkpoint"),

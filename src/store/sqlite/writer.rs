@@ -11,10 +11,10 @@ use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::connections::empty_log;
 use super::db_thread::DbThread;
-use super::files;
+use super::errors::is_damage;
 use super::health::Health;
-use super::is_damage;
 use super::lineage;
 use super::schema;
 use super::transaction::Transaction;
@@ -135,9 +135,7 @@ fn write(db: Connection, queue: &Receiver<Box<dyn Write>>, health: &Health) {
 /// Leaves one whole file that can be copied; not needed for durability.
 fn end(db: &Connection, health: &Health) {
     let emptied = match health.in_place() {
-        Ok(()) => db
-            .busy_timeout(Duration::ZERO)
-            .and_then(|()| files::empty_log(db)),
+        Ok(()) => db.busy_timeout(Duration::ZERO).and_then(|()| empty_log(db)),
         // Closing must not touch the files that have these names now.
         Err(_) => db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true),
     };

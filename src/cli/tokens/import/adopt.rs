@@ -12,7 +12,7 @@ use crate::credentials::Pair;
 use crate::credentials::seal::{Ring, Unopened};
 use crate::damoov::jwt::Claims;
 use crate::principal::Principal;
-use crate::store::{self, Commit, Entry, Lease, Record, Store};
+use crate::store::{self, Commit, Entry, Lease, Record};
 
 /// A lease that a running proxy holds for a renewal is waited for this long, asked for this often.
 const LEASE_WAIT: Duration = Duration::from_secs(30);

@@ -2,6 +2,7 @@
 //! restored.
 
 use super::*;
+use crate::store::ReadOnly;
 
 const FILES: [&str; 2] = ["tokens.db", "tokens.db-wal"];
 
@@ -33,13 +34,10 @@ async fn renew(store: &Sqlite, users: std::ops::RangeInclusive<u64>, generation:
 
 fn refused_without_a_change(directory: &Directory) {
     let before = FILES.map(|name| fs::read(directory.path().join(name)).unwrap());
-    let looked_at = look(directory.path(), directory.1).err().expect("refused");
-    assert!(
-        matches!(looked_at, OpenError::ForeignLog(_)),
-        "{looked_at:?}"
-    );
+    let reader = view(directory.path(), directory.1).err().expect("refused");
+    assert!(matches!(reader, Refusal::ForeignLog(_)), "{reader:?}");
     let refusal = directory.refusal();
-    assert!(matches!(refusal, OpenError::ForeignLog(_)), "{refusal:?}");
+    assert!(matches!(refusal, Refusal::ForeignLog(_)), "{refusal:?}");
     let said = refusal.to_string();
     assert!(
         said.contains("Remove tokens.db-wal and tokens.db-shm"),
@@ -108,8 +106,8 @@ async fn no_kill_and_no_move_of_the_whole_is_taken_for_a_restore() {
             renew(&store, 9..=9, round / 3).await;
         }
         let crashed = killed_and_moved(&directory);
-        let looked_at = look(crashed.path(), crashed.1).unwrap().unwrap();
-        assert_eq!(looked_at.count().await, Ok(9));
+        let reader = view(crashed.path(), crashed.1).unwrap().unwrap();
+        assert_eq!(reader.count().await, Ok(9));
         let moved = crashed.open(run());
         for n in 1..=8 {
             let entry = moved.load(&user(n)).await.unwrap();

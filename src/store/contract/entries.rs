@@ -1,0 +1,232 @@
+//! Entries: commits, notes, tombstones, records that are sealed anew.
+
+use super::{Medium, at, first, record, run, user};
+use crate::principal::{InstanceId, Principal};
+use crate::store::{
+    Commit, Entry, Generation, KeyId, Note, Notes, Record, Rejected, Resealed, Store,
+};
+
+pub(crate) async fn nothing_is_known_of_a_new_principal(medium: &impl Medium) {
+    let store = medium.open(run());
+    assert_eq!(store.load(&user(1)).await, Ok(Entry::default()));
+    assert_eq!(store.count().await, Ok(0));
+    assert_eq!(store.forget(&user(1)).await, Ok(false));
+}
+
+pub(crate) async fn a_commit_is_there_for_every_process(medium: &impl Medium) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    let account = Principal::Account("reporting".into());
+    let of_account = Record {
+        instance: None,
+        ..record(2)
+    };
+    assert_eq!(first(&one, &user(1), record(1)).await, Generation(1));
+    assert_eq!(
+        first(&one, &account, of_account.clone()).await,
+        Generation(1)
+    );
+    for (principal, record) in [(user(1), record(1)), (account, of_account)] {
+        let expected = Entry {
+            generation: Generation(1),
+            record: Some(record),
+            ..Entry::default()
+        };
+        assert_eq!(other.load(&principal).await, Ok(expected.clone()));
+        let reopened = medium.open(run());
+        assert_eq!(reopened.load(&principal).await, Ok(expected));
+    }
+    assert_eq!(other.count().await, Ok(2));
+}
+
+pub(crate) async fn a_commit_on_an_old_generation_is_superseded_and_writes_nothing(
+    medium: &impl Medium,
+) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    first(&one, &user(1), record(1)).await;
+    let stands = one.load(&user(1)).await.unwrap();
+    for (expected, epoch) in [(0, 0), (2, 0), (1, 1)] {
+        let late = other
+            .commit(&user(1), record(2), Generation(expected), epoch)
+            .await;
+        assert_eq!(late, Ok(Commit::Superseded(stands.clone())));
+    }
+    assert_eq!(other.load(&user(1)).await, Ok(stands));
+    let ahead = other.commit(&user(2), record(2), Generation(1), 0).await;
+    assert_eq!(ahead, Ok(Commit::Superseded(Entry::default())));
+    assert_eq!(other.load(&user(2)).await, Ok(Entry::default()));
+}
+
+pub(crate) async fn of_commits_at_once_exactly_one_wins(medium: &impl Medium) {
+    let stores = [medium.open(run()), medium.open(run())];
+    let principal = user(1);
+    let commits = (0..40u8).map(|n| {
+        let store = &stores[usize::from(n) % stores.len()];
+        store.commit(&principal, record(n), Generation(0), 0)
+    });
+    let answers = futures_util::future::join_all(commits).await;
+    let won: Vec<_> = (0..40u8)
+        .zip(answers)
+        .filter(|(_, answer)| *answer == Ok(Commit::Committed(Generation(1))))
+        .collect();
+    assert_eq!(won.len(), 1, "{won:?}");
+    let entry = stores[0].load(&principal).await.unwrap();
+    assert_eq!(entry.record, Some(record(won[0].0)));
+    assert_eq!(entry.generation, Generation(1));
+}
+
+pub(crate) async fn every_note_is_remembered_and_a_commit_clears_those_about_the_old_pair(
+    medium: &impl Medium,
+) {
+    let (store, other) = (medium.open(run()), medium.open(run()));
+    let rejected = Rejected {
+        until: at(50),
+        with: *b"a fprint",
+    };
+    for note in [
+        Note::RefreshDead(Generation(0)),
+        Note::AnswerLost(Generation(0)),
+        Note::Rejected(rejected),
+        Note::Displaced(at(60)),
+        Note::ContestedUntil(at(70)),
+    ] {
+        assert_eq!(store.note(&user(1), note).await, Ok(()));
+    }
+    let mut notes = Notes {
+        refresh_dead: Some(Generation(0)),
+        answer_lost: Some(Generation(0)),
+        rejected: Some(rejected),
+        displaced: Some(at(60)),
+        contested_until: Some(at(70)),
+        registered_in: None,
+    };
+    assert_eq!(other.load(&user(1)).await.unwrap().notes, notes);
+    store.note(&user(1), Note::RefreshAlive).await.unwrap();
+    notes.refresh_dead = None;
+    assert_eq!(other.load(&user(1)).await.unwrap().notes, notes);
+    store
+        .note(&user(1), Note::RefreshDead(Generation(0)))
+        .await
+        .unwrap();
+    first(&other, &user(1), record(1)).await;
+    let entry = store.load(&user(1)).await.unwrap();
+    let outlived = Notes {
+        displaced: Some(at(60)),
+        contested_until: Some(at(70)),
+        ..Notes::default()
+    };
+    assert_eq!((entry.generation, entry.epoch), (Generation(1), 0));
+    assert_eq!(entry.notes, outlived);
+}
+
+pub(crate) async fn a_rejected_login_ends_being_known(medium: &impl Medium) {
+    let store = medium.open(run());
+    first(&store, &user(1), record(1)).await;
+    let rejected = Rejected {
+        until: at(50),
+        with: [7; 8],
+    };
+    store
+        .note(&user(1), Note::Rejected(rejected))
+        .await
+        .unwrap();
+    let kept = store.load(&user(1)).await.unwrap().record.unwrap();
+    assert!(!kept.known);
+    assert_eq!(kept.sealed, record(1).sealed);
+}
+
+pub(crate) async fn where_a_user_was_registered_is_known_until_a_login_says_more(
+    medium: &impl Medium,
+) {
+    let (store, other) = (medium.open(run()), medium.open(run()));
+    let [here, elsewhere] = [1, 2].map(|n| InstanceId::parse(&format!("{n:032x}")).unwrap());
+    let known = async |number| other.load(&user(number)).await.unwrap().known_instance();
+    for number in 1..=3 {
+        let note = Note::RegisteredIn(here);
+        store.note(&user(number), note).await.unwrap();
+        assert_eq!(known(number).await, Some(here));
+    }
+    assert_eq!(store.count().await, Ok(0), "there is no pair");
+    assert_eq!(store.list(None, 10).await.unwrap().len(), 3);
+
+    let rejected = Rejected {
+        until: at(50),
+        with: [7; 8],
+    };
+    store
+        .note(&user(1), Note::Rejected(rejected))
+        .await
+        .unwrap();
+    assert_eq!(known(1).await, None);
+    assert_eq!(store.forget(&user(2)).await, Ok(true));
+    assert_eq!(known(2).await, None);
+    let record = Record {
+        instance: Some(elsewhere),
+        ..record(3)
+    };
+    first(&store, &user(3), record).await;
+    store
+        .note(&user(3), Note::RegisteredIn(here))
+        .await
+        .unwrap();
+    assert_eq!(known(3).await, Some(elsewhere), "the pair's counts");
+}
+
+pub(crate) async fn a_forgotten_principal_keeps_its_generation_and_stays_forgotten(
+    medium: &impl Medium,
+) {
+    let (store, other) = (medium.open(run()), medium.open(run()));
+    first(&store, &user(1), record(1)).await;
+    store.note(&user(1), Note::Displaced(at(1))).await.unwrap();
+    assert_eq!(other.forget(&user(1)).await, Ok(true));
+    assert_eq!(other.forget(&user(1)).await, Ok(false));
+    let tombstone = Entry {
+        generation: Generation(1),
+        epoch: 1,
+        ..Entry::default()
+    };
+    assert_eq!(store.load(&user(1)).await, Ok(tombstone.clone()));
+    assert_eq!(store.count().await, Ok(0));
+    assert_eq!(store.list(None, 10).await, Ok(Vec::new()));
+    let in_flight = store.commit(&user(1), record(2), Generation(1), 0).await;
+    assert_eq!(in_flight, Ok(Commit::Superseded(tombstone)));
+    let anew = store.commit(&user(1), record(3), Generation(1), 1).await;
+    assert_eq!(anew, Ok(Commit::Committed(Generation(2))));
+}
+
+pub(crate) async fn a_record_is_resealed_only_while_it_is_the_one_that_was_read(
+    medium: &impl Medium,
+) {
+    let (one, other) = (medium.open(run()), medium.open(run()));
+    for n in 1..=3 {
+        first(&one, &user(n.into()), record(n)).await;
+    }
+    let keys = |mut keys: Vec<(KeyId, u64)>| {
+        keys.sort_unstable();
+        keys
+    };
+    let anew = |n: u8| Resealed {
+        principal: user(n.into()),
+        before: record(n).sealed,
+        sealed: vec![n; 901],
+        key: KeyId([9; 4]),
+    };
+    other.forget(&user(1)).await.unwrap();
+    let newer = other.commit(&user(2), record(7), Generation(1), 0).await;
+    assert_eq!(newer, Ok(Commit::Committed(Generation(2))));
+    let before = one.load(&user(3)).await.unwrap();
+    assert_eq!(one.reseal((1..=3).map(anew).collect()).await, Ok(1));
+    assert_eq!(one.load(&user(1)).await.unwrap().record, None);
+    let kept = one.load(&user(2)).await.unwrap().record;
+    assert_eq!(kept, Some(record(7)));
+    let after = Entry {
+        record: Some(Record {
+            sealed: vec![3; 901],
+            key: KeyId([9; 4]),
+            ..record(3)
+        }),
+        ..before
+    };
+    assert_eq!(other.load(&user(3)).await, Ok(after));
+    let needed = vec![(KeyId([7; 4]), 1), (KeyId([9; 4]), 1)];
+    assert_eq!(other.keys().await.map(keys), Ok(needed));
+}

@@ -1,0 +1,188 @@
+//! What a store remembers of one principal, and the answers to writes of it.
+
+use std::fmt;
+
+use crate::clock::Timestamp;
+use crate::principal::{InstanceId, Principal};
+
+/// Counts the pairs that a principal ever had: 0 before the first. Never goes down, not even by
+/// [`super::Store::forget`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The generation that a commit on top of this one gets.
+    pub fn next(self) -> Generation {
+        Generation(self.0 + 1)
+    }
+}
+
+/// One run of one process: it says who committed a record, and who holds a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RunId(pub uuid::Uuid);
+
+/// Lower case hex with dashes.
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+/// The name of a key that records are sealed with. Says nothing about the key itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub [u8; 4]);
+
+/// Lower case hex.
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", u32::from_be_bytes(self.0))
+    }
+}
+
+/// All that a store remembers of one principal. The default entry: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// The generation of the last commit, also when the record was forgotten since.
+    pub generation: Generation,
+    /// Raised by [`super::Store::forget`]: a commit of the epoch before is superseded.
+    pub epoch: u64,
+    /// The pair; `None` before the first commit and after a forget.
+    pub record: Option<Record>,
+    /// What was learnt since the last commit, and what outlives commits.
+    pub notes: Notes,
+}
+
+impl Entry {
+    /// Returns the instance that a user is known under: its pair's, until a login there is rejected; or,
+    /// without a pair, the one that it was registered in.
+    pub fn known_instance(&self) -> Option<InstanceId> {
+        match &self.record {
+            Some(record) => record.instance.filter(|_| record.known),
+            None => self.notes.registered_in,
+        }
+    }
+}
+
+/// A committed pair. Its generation is the [`Entry`]'s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The instance whose key logged the user in; `None` for an account.
+    pub instance: Option<InstanceId>,
+    /// Whether this principal counts as seen before. A commit says yes, a rejected login no.
+    pub known: bool,
+    /// Tokens and lifetime, sealed.
+    pub sealed: Vec<u8>,
+    /// The key that opens `sealed`.
+    pub key: KeyId,
+    /// When the pair was received: the age of its RefreshToken.
+    pub received: Timestamp,
+    /// When the access token expires.
+    pub expires: Timestamp,
+    /// The process run that committed it.
+    pub run: RunId,
+}
+
+/// A record whose text was sealed anew, with another key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resealed {
+    /// Whose.
+    pub principal: Principal,
+    /// The text that was read.
+    pub before: Vec<u8>,
+    /// The same content, sealed anew.
+    pub sealed: Vec<u8>,
+    /// The key that opens it.
+    pub key: KeyId,
+}
+
+/// Facts about a principal that must survive a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The RefreshToken of this generation was definitely rejected. Cleared by a commit.
+    pub refresh_dead: Option<Generation>,
+    /// An answer to a refresh of this generation was lost. Cleared by a commit.
+    pub answer_lost: Option<Generation>,
+    /// A login was rejected. Cleared by a commit.
+    pub rejected: Option<Rejected>,
+    /// When the last login happened that replaced a rejected pair of the same process run.
+    pub displaced: Option<Timestamp>,
+    /// Somebody else logs this principal in: no login before this.
+    pub contested_until: Option<Timestamp>,
+    /// The instance that a user without a pair was registered in, or moved to. Cleared by a commit
+    /// and by a rejected login.
+    pub registered_in: Option<InstanceId>,
+}
+
+/// A rejected login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// No further login with the same credential before this.
+    pub until: Timestamp,
+    /// A keyed hash of the instance and key (or account and password) that was rejected, so that
+    /// a changed key is tried at once.
+    pub with: [u8; 8],
+}
+
+/// One fact to remember, durable when [`super::Store::note`] returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Sets [`Notes::refresh_dead`].
+    RefreshDead(Generation),
+    /// Clears [`Notes::refresh_dead`].
+    RefreshAlive,
+    /// Sets [`Notes::answer_lost`].
+    AnswerLost(Generation),
+    /// Sets [`Notes::rejected`] and ends [`Record::known`].
+    Rejected(Rejected),
+    /// Sets [`Notes::displaced`].
+    Displaced(Timestamp),
+    /// Sets [`Notes::contested_until`].
+    ContestedUntil(Timestamp),
+    /// Sets [`Notes::registered_in`], unless there is a pair.
+    RegisteredIn(InstanceId),
+}
+
+/// What [`super::Store::lease`] returns. A lease is a row that says which run may renew a principal:
+///
+/// ```text
+///              lease() by R                   release() by R
+///   no row ──────────────────▶ held by R ──────────────────────▶ no row
+///                                │    ▲ │
+///                                │    └─┘ lease() by R: extended
+///        the ttl ends, or R dies │
+///                                ▼
+///                            orphaned ──▶ lease() by any run S: held by S, `orphaned: true`
+/// ```
+///
+/// While R holds it, `lease()` by any other run returns `Held`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// This run holds the principal until the ttl ends, or until [`super::Store::release`].
+    Granted {
+        /// A former owner died, or outlived its ttl, without a release: a refresh that it had sent may
+        /// have been under way, so that the stored RefreshToken may be spent.
+        orphaned: bool,
+    },
+    /// Another live run holds it.
+    Held,
+}
+
+/// What [`super::Store::commit`] returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// Durable, as this generation.
+    Committed(Generation),
+    /// Another commit (or a forget) came first; nothing was written. Holds what stands there now.
+    Superseded(Entry),
+}
+
+/// A principal whose entry was changed, by this process or another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Whose.
+    pub principal: Principal,
+    /// The generation that stands there now.
+    pub generation: Generation,
+    /// The epoch that stands there now.
+    pub epoch: u64,
+}

@@ -1,0 +1,94 @@
+//! Opens a store: the one place that knows which engines there are.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{ReadOnly, RunId, Store, sqlite};
+use crate::clock::Clock;
+
+/// Where a store is.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder of the embedded store.
+    pub path: PathBuf,
+    /// Whether a place without a store becomes one.
+    pub create: bool,
+}
+
+/// A store that is open for one process run.
+pub struct Opened {
+    /// The store. Dropping the last handle finishes what was asked of it and gives its leases back.
+    pub store: Arc<dyn Store>,
+    /// This process run, as the store's leases and records name it.
+    pub run: RunId,
+}
+
+/// Why a store is not opened: a sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no store, and none is to be made.
+    #[error(
+        "there is no store in {}, and `[store] create` is false: mount the disk that it lies on, or \
+         set `create = true` to start with an empty one, which costs every user a login",
+        .0.display()
+    )]
+    Absent(PathBuf),
+    /// The engine refuses what it found. It words the reason itself: what helps depends on the medium.
+    #[error(transparent)]
+    Refused(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<sqlite::Refusal> for OpenError {
+    fn from(refusal: sqlite::Refusal) -> OpenError {
+        OpenError::Refused(Box::new(refusal))
+    }
+}
+
+/// Opens the store that the settings name; creates it if there is none and they permit that. `clock`
+/// must be that of all processes on the store. Blocks its thread while the files are checked.
+///
+/// A store that vanished or broke is refused, never replaced by an empty one: that would cost every
+/// user a login.
+pub async fn open(settings: &Settings, clock: Clock) -> Result<Opened, OpenError> {
+    refuse_absent(settings)?;
+    let run = RunId(uuid::Uuid::new_v4());
+    let store = Arc::new(sqlite::open(&settings.path, run, clock)?);
+    Ok(Opened { store, run })
+}
+
+/// Opens the store for reading, beside whatever uses it. Returns `None` if there is none yet and
+/// [`open`] would create it.
+pub async fn view(
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Option<Box<dyn ReadOnly>>, OpenError> {
+    match sqlite::view(&settings.path, clock)? {
+        Some(reader) => Ok(Some(Box::new(reader))),
+        None => refuse_absent(settings).map(|()| None),
+    }
+}
+
+/// Returns whether there is a store where the settings say.
+///
+/// Errors: there was one that is incomplete now, or there is none and none may be created.
+pub fn is_there(settings: &Settings) -> Result<bool, OpenError> {
+    refuse_absent(settings)?;
+    Ok(sqlite::is_there(&settings.path)?)
+}
+
+/// Refuses a place that [`open`] would refuse because of who may write there. Changes nothing.
+pub fn check_place(settings: &Settings) -> Result<(), OpenError> {
+    Ok(sqlite::refuse_folder(&settings.path)?)
+}
+
+/// Returns what an operator should know of a place that is not refused: each a sentence.
+pub fn warnings(settings: &Settings) -> Vec<String> {
+    sqlite::warnings(&settings.path)
+}
+
+fn refuse_absent(settings: &Settings) -> Result<(), OpenError> {
+    match settings.create || sqlite::is_there(&settings.path)? {
+        true => Ok(()),
+        false => Err(OpenError::Absent(settings.path.clone())),
+    }
+}
