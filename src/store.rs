@@ -22,6 +22,7 @@ mod read_only;
 mod sqlite;
 pub mod windows;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,7 +35,7 @@ pub use self::entry::{
     Change, Commit, Entry, Generation, KeyId, Lease, Note, Notes, Record, Rejected, Resealed, RunId,
 };
 pub use self::guards::{Guard, Guarded, Guards};
-pub use self::opening::{OpenError, Opened, Settings, check_place, is_there, open, view, warnings};
+pub use self::opening::{Opened, Settings, check_place, is_there, open, view, warnings};
 pub use self::read_only::{Backup, BackupError, ReadOnly};
 use crate::clock::Timestamp;
 use crate::principal::Principal;
@@ -184,6 +185,21 @@ pub trait Store: Budgets + Guards + Send + Sync + 'static {
     /// Whether a write would be durable now; [`Error::Unwritable`] says why it would not. Cheap enough
     /// for every readiness probe.
     fn writable(&self) -> Result<(), Error>;
+}
+
+/// Why a store is not opened: a sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no store, and none is to be made.
+    #[error(
+        "there is no store in {}, and `[store] create` is false: mount the disk that it lies on, or \
+         set `create = true` to start with an empty one, which costs every user a login",
+        .0.display()
+    )]
+    Absent(PathBuf),
+    /// The engine refuses what it found. It words the reason itself: what helps depends on the medium.
+    #[error(transparent)]
+    Refused(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Why a store could not do what it was asked.

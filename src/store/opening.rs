@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{ReadOnly, RunId, Store, sqlite};
+use super::{OpenError, ReadOnly, RunId, Store, sqlite};
 use crate::clock::Clock;
 
 /// Where a store is.
@@ -21,21 +21,6 @@ pub struct Opened {
     pub store: Arc<dyn Store>,
     /// This process run, as the store's leases and records name it.
     pub run: RunId,
-}
-
-/// Why a store is not opened: a sentence that says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// There is no store, and none is to be made.
-    #[error(
-        "there is no store in {}, and `[store] create` is false: mount the disk that it lies on, or \
-         set `create = true` to start with an empty one, which costs every user a login",
-        .0.display()
-    )]
-    Absent(PathBuf),
-    /// The engine refuses what it found. It words the reason itself: what helps depends on the medium.
-    #[error(transparent)]
-    Refused(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl From<sqlite::Refusal> for OpenError {
