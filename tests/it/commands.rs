@@ -21,8 +21,8 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::harness::{
-    ECHO, Proxy, SCORES, captured, damoov, damoov_with, eventually, principal, proxy, user,
-    write_private,
+    ECHO, ECHO_HOST, Proxy, SCORES, captured, damoov, damoov_with, eventually, principal, proxy,
+    user, write_private,
 };
 use crate::wire::get;
 
@@ -431,10 +431,7 @@ async fn what_is_damoovs_fault_is_degraded_and_ready() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let nowhere = format!("http://{}", closed.local_addr().unwrap());
     drop(closed);
-    let proxy = proxy(&damoov)
-        .redirect("mobilesdk.telematicssdk.com", &nowhere)
-        .start()
-        .await;
+    let proxy = proxy(&damoov).redirect(ECHO_HOST, &nowhere).start().await;
     assert_eq!(proxy.get(1, SCORES).await.status, 200);
     let healthy = proxy.status("/readyz").await.text();
     assert_eq!(healthy, r#"{"ok":true,"reasons":[],"degraded":[]}"#);

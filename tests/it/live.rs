@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_tungstenite::tungstenite::{Error, handshake::client::generate_key};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::harness::{Proxy, SCORES, damoov_with, principal, proxy, user};
+use crate::harness::{Proxy, SCORES, Scene, damoov_with, principal, user};
 
 // The first message: tokens put in, renewed, refused; its limits.
 mod first_message;
@@ -30,33 +30,24 @@ const AUTHENTICATE: &str = "/live";
 /// Longer than any deadline of a session that is not about silence.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A proxy and what is behind it.
-struct Scene {
-    damoov: Simulator,
-    proxy: Proxy,
+async fn scene() -> Scene {
+    scene_with(|_| {}).await
+}
+
+/// With user 1 logged in, and counts at zero.
+async fn scene_with(change: impl FnOnce(&mut Settings)) -> Scene {
+    let damoov = damoov_with(|settings| {
+        settings.login_limit = None;
+        change(settings);
+    })
+    .await;
+    let scene = Scene::before(damoov, |proxy| proxy.env("DAMOOV_PROXY_LOG", "trace")).await;
+    assert_eq!(scene.proxy.get(1, SCORES).await.status, 200);
+    scene.damoov.handle().reset();
+    scene
 }
 
 impl Scene {
-    async fn new() -> Scene {
-        Scene::with(|_| {}).await
-    }
-
-    /// With user 1 logged in, and counts at zero.
-    async fn with(change: impl FnOnce(&mut Settings)) -> Scene {
-        let damoov = damoov_with(|settings| {
-            settings.login_limit = None;
-            change(settings);
-        })
-        .await;
-        let proxy = proxy(&damoov)
-            .env("DAMOOV_PROXY_LOG", "trace")
-            .start()
-            .await;
-        assert_eq!(proxy.get(1, SCORES).await.status, 200);
-        damoov.handle().reset();
-        Scene { damoov, proxy }
-    }
-
     /// User 1's session, named by the header.
     async fn session(&self) -> Session {
         self.connect(LIVE, &[("DeviceToken", &user(1).to_string())])
@@ -101,7 +92,7 @@ impl Scene {
 
     /// What the API heard as `authenticate`, with the status it answered.
     fn authenticates(&self) -> Vec<(Value, u16)> {
-        let heard = self.heard("/live/authenticate").into_iter();
+        let heard = self.heard_at("/live/authenticate").into_iter();
         heard
             .map(|message| {
                 let content = message.content.unwrap();
@@ -112,10 +103,10 @@ impl Scene {
 
     /// The handshakes that the API heard.
     fn handshakes(&self) -> Vec<Recorded> {
-        self.heard(LIVE)
+        self.heard_at(LIVE)
     }
 
-    fn heard(&self, path: &str) -> Vec<Recorded> {
+    fn heard_at(&self, path: &str) -> Vec<Recorded> {
         let mut requests = self.damoov.handle().requests();
         requests.retain(|request| request.target.starts_with(path));
         requests

@@ -7,9 +7,10 @@ use damoov_proxy::simulator::{Action, Early, Fault, On, PreviousToken, Recorded,
 use http::{HeaderMap, Request};
 
 use crate::harness::{
-    Builder, ECHO, Proxy, SCORES, damoov, damoov_with, eventually, principal, proxy, rounds, user,
+    Builder, ECHO, PlayedScene, Proxy, SCORES, damoov, damoov_with, eventually, principal, proxy,
+    rounds, user,
 };
-use crate::wire::{Upstream, Wire, get, request};
+use crate::wire::{Wire, get, request};
 
 /// `replay_limit` in these tests, in bytes.
 const LIMIT: usize = 64 * 1024;
@@ -427,17 +428,9 @@ async fn without_replay_the_401_is_passed_on_and_the_next_request_is_good() {
 
 #[tokio::test]
 async fn both_directions_stream_and_nothing_is_collected() {
-    let damoov = damoov().await;
-    let upstream = Upstream::listen().await;
-    let proxy = proxy(&damoov)
-        .redirect("mobilesdk.telematicssdk.com", &upstream.url())
-        .start()
-        .await;
-    let mut caller = Wire::to(&proxy).await;
+    let scene = PlayedScene::new().await;
     let chunked = request("POST", ECHO, "Transfer-Encoding: chunked\r\n");
-    caller.write(chunked + "1\r\na\r\n").await;
-    let mut api = upstream.accept().await;
-    api.head().await;
+    let (mut caller, mut api) = scene.asked(chunked + "1\r\na\r\n").await;
     // Each side waits for the other's last byte before it sends its own next one.
     assert_eq!(api.chunk().await.unwrap(), b"a");
     api.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nA\r\n")

@@ -12,33 +12,10 @@ mod naming;
 mod paths;
 mod routes;
 
-use damoov_proxy::simulator::{Recorded, Simulator};
-
-use crate::harness::{Builder, Proxy, damoov, proxy};
-use crate::wire::{Message, Wire, get, request};
-
-/// A proxy and what is behind it.
-struct Scene {
-    damoov: Simulator,
-    proxy: Proxy,
-}
+use crate::harness::Scene;
+use crate::wire::{Wire, get};
 
 impl Scene {
-    async fn new() -> Scene {
-        Scene::with(|proxy| proxy).await
-    }
-
-    async fn with(change: impl FnOnce(Builder) -> Builder) -> Scene {
-        let damoov = damoov().await;
-        let proxy = change(proxy(&damoov)).start().await;
-        Scene { damoov, proxy }
-    }
-
-    /// Sends a request on a connection of its own and reads the answer.
-    async fn ask(&self, request: impl AsRef<[u8]>) -> Message {
-        Wire::to(&self.proxy).await.ask(request).await
-    }
-
     /// The request is answered by the proxy, with this status and code word, and by nobody else.
     async fn refuses(&self, request: impl AsRef<[u8]>, status: u16, code: &str) {
         let shown = shown(&request);
@@ -91,12 +68,6 @@ impl Scene {
     fn heard_nothing(&self, why: &str) {
         let counts = self.damoov.handle().counts();
         assert_eq!(counts.total, Default::default(), "{why}");
-    }
-
-    /// What the API got, most recently.
-    fn heard(&self) -> Recorded {
-        let mut requests = self.damoov.handle().requests();
-        requests.pop().expect("a request has arrived")
     }
 }
 

@@ -13,7 +13,7 @@ use damoov_proxy::simulator::{Action, Delay, Fault, Lost, On};
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-use crate::harness::{ECHO, Proxy, SCORES, damoov, eventually, proxy, write_private};
+use crate::harness::{ECHO, ECHO_HOST, Proxy, SCORES, damoov, eventually, proxy, write_private};
 use crate::wire::{Upstream, Wire, get};
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn after_sigterm_answers_under_way_end_and_then_the_process() {
     let damoov = damoov().await;
     let upstream = Upstream::listen().await;
     let mut proxy = proxy(&damoov)
-        .redirect("mobilesdk.telematicssdk.com", &upstream.url())
+        .redirect(ECHO_HOST, &upstream.url())
         .start()
         .await;
     let mut idle = Wire::to(&proxy).await;

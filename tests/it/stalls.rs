@@ -3,60 +3,33 @@
 
 use std::time::Duration;
 
-use damoov_proxy::simulator::Simulator;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
 use crate::harness::{
-    Builder, ECHO, Proxy, allow_many_descriptors, damoov, eventually, heavy, proxy, rounds,
+    Builder, ECHO, ECHO_HOST, PlayedScene, allow_many_descriptors, damoov, eventually, heavy,
+    proxy, rounds,
 };
-use crate::wire::{Upstream, Wire, get, request};
+use crate::wire::{GOOD, Upstream, Wire, get, request};
 
-const HOST: &str = "mobilesdk.telematicssdk.com";
 const PORTAL: &str = "portal-apis.telematicssdk.com";
 const LIVE: &str = "/realtime/api/v1/ws/realtime";
-const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood";
 /// The `stall_timeout` of most tests.
 const STALL: Duration = Duration::from_millis(600);
 /// More than the system keeps of it for anybody.
 const LARGE: usize = 48 << 20;
 
 /// A proxy in front of an API that a test plays.
-struct Scene {
-    _damoov: Simulator,
-    upstream: Upstream,
-    proxy: Proxy,
+async fn scene() -> PlayedScene {
+    scene_with(|proxy| proxy).await
 }
 
-impl Scene {
-    async fn new() -> Scene {
-        Scene::with(|proxy| proxy).await
-    }
+async fn scene_with(change: impl FnOnce(Builder) -> Builder) -> PlayedScene {
+    PlayedScene::with(|proxy| change(proxy.set("upstream.stall_timeout", "600ms"))).await
+}
 
-    async fn with(change: impl FnOnce(Builder) -> Builder) -> Scene {
-        let damoov = damoov().await;
-        let upstream = Upstream::listen().await;
-        let proxy = proxy(&damoov)
-            .redirect(HOST, &upstream.url())
-            .set("workers.threads", "1")
-            .set("upstream.stall_timeout", "600ms");
-        Scene {
-            proxy: change(proxy).start().await,
-            _damoov: damoov,
-            upstream,
-        }
-    }
-
-    /// A caller that has asked, and the API's end, where the request has come.
-    async fn asked(&self, request: impl AsRef<[u8]>) -> (Wire, Wire) {
-        let mut caller = Wire::to(&self.proxy).await;
-        caller.write(request).await;
-        let mut api = self.upstream.accept().await;
-        api.head().await;
-        (caller, api)
-    }
-
+impl PlayedScene {
     /// A caller that never reads its large answer, and the API's end, where much of it was written.
     async fn unread(&self) -> (Wire, Wire) {
         let (caller, mut api) = self.asked(get(ECHO, "")).await;
@@ -108,7 +81,7 @@ async fn fill(wire: &mut Wire) -> usize {
 
 #[tokio::test]
 async fn an_answer_that_stops_is_broken_off_however_it_is_framed() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     for (number, (answer, said)) in [
         ("Content-Length: 9\r\n\r\nabc", "abc"),
         (
@@ -141,7 +114,7 @@ async fn an_answer_that_stops_is_broken_off_however_it_is_framed() {
 
 #[tokio::test]
 async fn an_answer_of_a_byte_now_and_then_comes_to_its_end() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let (mut caller, mut api) = scene.asked(get(ECHO, "")).await;
     let began = Instant::now();
     api.write(head_of(8)).await;
@@ -156,7 +129,7 @@ async fn an_answer_of_a_byte_now_and_then_comes_to_its_end() {
 
 #[tokio::test]
 async fn a_caller_that_reads_nothing_is_reset_and_the_api_let_go() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     for version in ["1.1", "1.0"] {
         for framing in ["Content-Length: 999999999", "X-Until: close"] {
             let before = scene.cut("stalled=\"caller\",reason=\"timeout\"").await;
@@ -184,7 +157,7 @@ async fn a_caller_on_a_unix_socket_that_reads_nothing_is_let_go() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("proxy.sock");
     let listen = format!(r#"["127.0.0.1:0", {{ unix = "{}" }}]"#, path.display());
-    let scene = Scene::with(|proxy| proxy.set("listen", &listen)).await;
+    let scene = scene_with(|proxy| proxy.set("listen", &listen)).await;
     let mut caller = UnixStream::connect(&path).await.unwrap();
     caller.write_all(get(ECHO, "").as_bytes()).await.unwrap();
     let mut api = scene.upstream.accept().await;
@@ -200,7 +173,7 @@ async fn a_caller_on_a_unix_socket_that_reads_nothing_is_let_go() {
 
 #[tokio::test]
 async fn a_caller_that_asks_on_and_on_and_reads_nothing_is_reset() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let mut caller = Wire::to(&scene.proxy).await;
     let asking = get("/unknown", "").repeat(64);
     // Answered by the proxy itself: no connection to the API is held.
@@ -216,7 +189,7 @@ async fn a_caller_that_asks_on_and_on_and_reads_nothing_is_reset() {
 
 #[tokio::test]
 async fn a_caller_that_reads_slowly_is_not_charged_and_nor_is_the_api() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let (mut caller, mut api) = scene.asked(get(ECHO, "")).await;
     let began = Instant::now();
     let length = 24 << 20;
@@ -238,7 +211,7 @@ async fn a_caller_that_reads_slowly_is_not_charged_and_nor_is_the_api() {
 
 #[tokio::test]
 async fn to_http_1_0_an_answer_that_was_broken_off_never_looks_whole() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     for stops in [false, true] {
         let asking = get(ECHO, "").replace("HTTP/1.1", "HTTP/1.0");
         let (mut caller, mut api) = scene.asked(asking).await;
@@ -254,7 +227,7 @@ async fn to_http_1_0_an_answer_that_was_broken_off_never_looks_whole() {
 
 #[tokio::test]
 async fn an_upload_that_the_api_does_not_take_has_an_end() {
-    let scene = Scene::with(|proxy| proxy.set("upstream.response_timeout", "600ms")).await;
+    let scene = scene_with(|proxy| proxy.set("upstream.response_timeout", "600ms")).await;
     let length = format!("Content-Length: {LARGE}\r\n");
     let (mut caller, api) = scene.asked(request("POST", ECHO, &length)).await;
     fill(&mut caller).await;
@@ -280,7 +253,7 @@ async fn an_upload_that_the_api_does_not_take_has_an_end() {
 
 #[tokio::test]
 async fn an_api_that_takes_an_upload_is_not_still_whenever_it_answers() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let length = "Content-Length: 12\r\n";
     let (mut caller, mut api) = scene.asked(request("POST", ECHO, length)).await;
     api.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
@@ -299,10 +272,10 @@ async fn an_api_that_takes_an_upload_is_not_still_whenever_it_answers() {
 #[tokio::test]
 async fn a_route_may_wait_longer_for_an_answer_than_the_others() {
     let route = format!(
-        "[[route]]\npath = \"/poll\"\nhost = \"{HOST}\"\ncredential = \"user\"\nresponse_timeout = \"20s\"\n"
+        "[[route]]\npath = \"/poll\"\nhost = \"{ECHO_HOST}\"\ncredential = \"user\"\nresponse_timeout = \"20s\"\n"
     );
     let scene =
-        Scene::with(|proxy| proxy.toml(&route).set("upstream.response_timeout", "300ms")).await;
+        scene_with(|proxy| proxy.toml(&route).set("upstream.response_timeout", "300ms")).await;
     let (mut poll, mut polled) = scene.asked(get("/poll", "")).await;
     let (mut other, _api) = scene.asked(get(ECHO, "")).await;
     let answer = other.message().await;
@@ -336,7 +309,7 @@ async fn the_route_of_live_tracking_may_wait_as_long_as_it_says() {
 
 #[tokio::test]
 async fn those_that_stand_still_give_way_to_those_who_wait_the_stillest_first() {
-    let scene = Scene::with(|proxy| {
+    let scene = scene_with(|proxy| {
         proxy
             .set("upstream.max_connections", "4")
             .set("upstream.stall_timeout", "60s")
@@ -391,7 +364,7 @@ async fn those_that_stand_still_give_way_to_those_who_wait_the_stillest_first() 
 
 #[tokio::test]
 async fn an_upload_behind_its_answer_gives_way_too() {
-    let scene = Scene::with(|proxy| {
+    let scene = scene_with(|proxy| {
         proxy
             .set("upstream.max_connections", "1")
             .set("upstream.connect_timeout", "20s")
@@ -419,7 +392,7 @@ async fn an_upload_behind_its_answer_gives_way_too() {
 async fn callers_that_read_nothing_cost_little_memory() {
     let _turn = heavy().await;
     allow_many_descriptors();
-    let scene = Scene::with(|proxy| {
+    let scene = scene_with(|proxy| {
         proxy
             .set("upstream.stall_timeout", "60s")
             .set("upstream.max_connections", "2000")

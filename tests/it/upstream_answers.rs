@@ -10,64 +10,14 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::harness::{
-    Builder, ECHO, Proxy, SCORES, damoov, damoov_with, eventually, loopback, proxy, rounds,
-    write_private,
+    Builder, ECHO, ECHO_HOST, PlayedScene, SCORES, damoov, damoov_with, eventually, loopback,
+    proxy, rounds, write_private,
 };
-use crate::wire::{Message, Upstream, Wire, get, request};
-
-const HOST: &str = "mobilesdk.telematicssdk.com";
-const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood";
-
-/// A proxy whose users are logged in by the simulator, in front of an API that a test plays.
-struct Scene {
-    damoov: Simulator,
-    upstream: Upstream,
-    proxy: Proxy,
-}
-
-impl Scene {
-    async fn new() -> Scene {
-        Scene::with(|proxy| proxy).await
-    }
-
-    async fn with(change: impl FnOnce(Builder) -> Builder) -> Scene {
-        let damoov = damoov().await;
-        let upstream = Upstream::listen().await;
-        let proxy = proxy(&damoov).redirect(HOST, &upstream.url());
-        // One worker, so that it is known which connections are whose.
-        let proxy = change(proxy.set("workers.threads", "1")).start().await;
-        Scene {
-            damoov,
-            upstream,
-            proxy,
-        }
-    }
-
-    /// A caller that has sent a request without content.
-    async fn calling(&self, method: &str) -> Wire {
-        let mut caller = Wire::to(&self.proxy).await;
-        caller.write(request(method, ECHO, "")).await;
-        caller
-    }
-
-    /// What a caller gets who is the first on a new connection, and that connection.
-    async fn answered(&self, answer: &str) -> (Message, Wire) {
-        let mut caller = self.calling("GET").await;
-        let api = self.upstream.answer_once(answer).await;
-        (caller.message().await, api)
-    }
-
-    /// A request on a connection of its own gets its own answer.
-    async fn still_works(&self) -> Wire {
-        let (answer, api) = self.answered(GOOD).await;
-        assert_eq!((answer.status(), &*answer.content), (200, &b"good"[..]));
-        api
-    }
-}
+use crate::wire::{GOOD, Upstream, Wire, get, request};
 
 #[tokio::test]
 async fn an_answer_that_is_not_plain_http_is_a_502_and_its_connection_ends() {
-    let scene = Scene::new().await;
+    let scene = PlayedScene::new().await;
     let too_many = format!(
         "HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n",
         "X-Many: 1\r\n".repeat(200)
@@ -124,7 +74,7 @@ async fn an_answer_that_is_not_plain_http_is_a_502_and_its_connection_ends() {
 
 #[tokio::test]
 async fn no_answer_at_all_is_a_502() {
-    let scene = Scene::new().await;
+    let scene = PlayedScene::new().await;
     for method in ["GET", "POST"] {
         for reset in [false, true] {
             let mut caller = scene.calling(method).await;
@@ -148,7 +98,7 @@ async fn no_answer_at_all_is_a_502() {
 
 #[tokio::test]
 async fn content_shorter_than_announced_is_an_aborted_answer() {
-    let scene = Scene::new().await;
+    let scene = PlayedScene::new().await;
     for (answer, cut) in [
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort",
@@ -175,7 +125,7 @@ async fn content_shorter_than_announced_is_an_aborted_answer() {
 
 #[tokio::test]
 async fn content_longer_than_announced_is_nobodys_answer() {
-    let scene = Scene::new().await;
+    let scene = PlayedScene::new().await;
     let forged = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
     let mut caller = Wire::to(&scene.proxy).await;
     for answer in [GOOD, "HTTP/1.1 204 No Content\r\n\r\n"].repeat(rounds(10, 50)) {
@@ -197,7 +147,7 @@ async fn content_longer_than_announced_is_nobodys_answer() {
 
 #[tokio::test]
 async fn odd_but_good_answers_are_passed_on_as_they_are() {
-    let scene = Scene::new().await;
+    let scene = PlayedScene::new().await;
     for (answer, status, content) in [
         (
             "HTTP/1.1 302 Found\r\nLocation: https://evil.example/\r\nContent-Length: 0\r\n\r\n",
@@ -239,7 +189,7 @@ async fn odd_but_good_answers_are_passed_on_as_they_are() {
 
 #[tokio::test]
 async fn an_answer_to_head_announces_content_and_has_none() {
-    let scene = Scene::new().await;
+    let scene = PlayedScene::new().await;
     let json = "Content-Type: application/json\r\nContent-Length: 20\r\n\r\n";
     for (answer, length) in [
         (format!("HTTP/1.1 200 OK\r\n{json}"), Some("20")),
@@ -266,7 +216,7 @@ async fn an_answer_to_head_announces_content_and_has_none() {
 
 #[tokio::test]
 async fn what_an_answer_without_content_announces_is_nobodys_however_late() {
-    let scene = Scene::new().await;
+    let scene = PlayedScene::new().await;
     let late = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
     for (method, status) in [
         ("GET", "204 No Content"),
@@ -314,7 +264,7 @@ async fn what_an_answer_without_content_announces_is_nobodys_however_late() {
 
 #[tokio::test]
 async fn a_dead_reused_connection_is_replaced_once_if_nothing_happens_twice() {
-    let scene = Scene::new().await;
+    let scene = PlayedScene::new().await;
     let mut idle = scene.still_works().await;
     let mut caller = scene.calling("GET").await;
     idle.head().await;
@@ -347,7 +297,7 @@ async fn a_dead_reused_connection_is_replaced_once_if_nothing_happens_twice() {
 
 #[tokio::test]
 async fn an_answer_begun_is_never_asked_for_again() {
-    let scene = Scene::new().await;
+    let scene = PlayedScene::new().await;
     let mut idle = scene.still_works().await;
     let mut caller = scene.calling("GET").await;
     idle.head().await;
@@ -361,7 +311,7 @@ async fn an_answer_begun_is_never_asked_for_again() {
 
 #[tokio::test]
 async fn an_answer_that_stays_out_is_a_504() {
-    let scene = Scene::with(|proxy| proxy.set("upstream.response_timeout", "200ms")).await;
+    let scene = PlayedScene::with(|proxy| proxy.set("upstream.response_timeout", "200ms")).await;
     for method in ["GET", "POST"] {
         let mut caller = scene.calling(method).await;
         let mut api = scene.upstream.accept().await;
@@ -380,7 +330,7 @@ async fn an_answer_that_stays_out_is_a_504() {
 async fn a_host_that_refuses_connections_is_a_502() {
     let closed = Upstream::listen().await.url();
     let damoov = damoov().await;
-    let proxy = proxy(&damoov).redirect(HOST, &closed).start().await;
+    let proxy = proxy(&damoov).redirect(ECHO_HOST, &closed).start().await;
     let answer = Wire::to(&proxy).await.ask(get(ECHO, "")).await;
     assert_eq!(
         (answer.status(), &*answer.code()),
@@ -391,7 +341,7 @@ async fn a_host_that_refuses_connections_is_a_502() {
 
 #[tokio::test]
 async fn beyond_max_connections_requests_wait_for_a_free_connection() {
-    let scene = Scene::with(|proxy| proxy.set("upstream.max_connections", "1")).await;
+    let scene = PlayedScene::with(|proxy| proxy.set("upstream.max_connections", "1")).await;
     let mut first = scene.calling("GET").await;
     let mut api = scene.upstream.accept().await;
     api.head().await;
@@ -410,7 +360,7 @@ async fn beyond_max_connections_requests_wait_for_a_free_connection() {
 
 #[tokio::test]
 async fn who_waits_too_long_for_a_free_connection_is_told_to_come_back() {
-    let scene = Scene::with(|proxy| {
+    let scene = PlayedScene::with(|proxy| {
         proxy
             .set("upstream.max_connections", "1")
             .set("upstream.connect_timeout", "200ms")
@@ -546,7 +496,7 @@ async fn a_host_that_offers_http_2_alone_is_a_502_that_says_so() {
     write_private(&folder.path().join("ca.pem"), &made.cert.pem());
     let damoov = damoov().await;
     for (host, code) in [
-        (HOST, "upstream_unreachable"),
+        (ECHO_HOST, "upstream_unreachable"),
         (LIVE_HOST, "upstream_unreachable"),
         (AUTH_HOST, "auth_unreachable"),
     ] {
@@ -568,7 +518,7 @@ async fn a_host_that_offers_http_2_alone_is_a_502_that_says_so() {
 
 #[tokio::test]
 async fn a_frame_of_http_2_is_a_502_that_says_so_at_once() {
-    let scene = Scene::new().await;
+    let scene = PlayedScene::new().await;
     for frame in [
         // SETTINGS, without an empty line and with one; GOAWAY.
         "\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64",

@@ -13,6 +13,9 @@ use crate::harness::{Proxy, loopback, user};
 /// Longer than any deadline of the proxy that these tests run into.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// An answer on a connection that stays.
+pub const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood";
+
 /// One end of a connection.
 pub struct Wire {
     stream: TcpStream,

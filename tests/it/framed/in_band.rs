@@ -5,37 +5,26 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::*;
+use crate::harness::PlayedScene;
 
-const HOST: &str = "mobilesdk.telematicssdk.com";
 const GOOD: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\ngood";
 const NO: &str = r#"{"Result":null,"Status":401,"Title":"","Errors":[]}"#;
 
-/// Users are logged in by the simulator; the API is played.
-struct Scene {
-    damoov: Simulator,
-    api: Upstream,
-    proxy: Proxy,
-}
-
-impl Scene {
-    async fn new(response_timeout: &str) -> Scene {
-        let damoov = damoov().await;
-        let api = Upstream::listen().await;
-        let proxy = proxy(&damoov)
-            .redirect(HOST, &api.url())
-            .set("workers.threads", "1")
+async fn scene(response_timeout: &str) -> PlayedScene {
+    PlayedScene::with(|proxy| {
+        proxy
             .set("login_budget.logins", "100")
             .set("upstream.response_timeout", response_timeout)
-            .start()
-            .await;
-        Scene { damoov, api, proxy }
-    }
+    })
+    .await
+}
 
+impl PlayedScene {
     /// Whether a request that gets this answer first is renewed for and sent again. A user of its
     /// own each time, because nobody is renewed twice a minute.
     async fn is_replayed(&self, number: usize, first: &[u8]) -> bool {
         let calling = self.proxy.calling(number, ECHO);
-        let mut api = self.api.accept().await;
+        let mut api = self.upstream.accept().await;
         api.head().await;
         api.write(first).await;
         let head = String::from_utf8_lossy(first).into_owned();
@@ -45,7 +34,7 @@ impl Scene {
         let answer = tokio::select! {
             answer = calling => answer.unwrap(),
             () = async {
-                self.api.answer_once(GOOD).await;
+                self.upstream.answer_once(GOOD).await;
                 std::future::pending().await
             } => unreachable!("it is pending"),
         };
@@ -61,7 +50,7 @@ impl Scene {
 
 #[tokio::test]
 async fn a_401_inside_is_found_in_every_form() {
-    let scene = Scene::new("30s").await;
+    let scene = scene("30s").await;
     let mut numbers = 1..;
     let mut next = || numbers.next().unwrap();
     for form in FORMS.into_iter().filter(|form| *form != Form::Twice) {
@@ -93,10 +82,10 @@ async fn a_401_inside_is_found_in_every_form() {
 
 #[tokio::test]
 async fn what_is_not_a_401_inside_is_passed_on_byte_for_byte() {
-    let scene = Scene::new("30s").await;
+    let scene = scene("30s").await;
     let mut caller = Wire::to(&scene.proxy).await;
     caller.write(request("GET", ECHO, "")).await;
-    scene.api.answer_once(GOOD).await;
+    scene.upstream.answer_once(GOOD).await;
     assert_eq!(caller.message().await.content, b"good");
     let late = format!(r#"{{"Result":"{}","Status":401}}"#, "x".repeat(BEGINNING));
     const BEGINNING: usize = 512;
@@ -119,7 +108,7 @@ async fn what_is_not_a_401_inside_is_passed_on_byte_for_byte() {
             caller
                 .write(request("GET", ECHO, "Accept-Encoding: gzip\r\n"))
                 .await;
-            let mut api = scene.api.accept().await;
+            let mut api = scene.upstream.accept().await;
             api.head().await;
             api.write(form.answer("200 OK", content)).await;
             let got = caller.message().await;
@@ -142,10 +131,10 @@ async fn what_is_not_a_401_inside_is_passed_on_byte_for_byte() {
 
 #[tokio::test]
 async fn the_first_piece_is_waited_for_and_no_other() {
-    let scene = Scene::new("30s").await;
+    let scene = scene("30s").await;
     let mut caller = Wire::to(&scene.proxy).await;
     caller.write(request("GET", ECHO, "")).await;
-    let mut api = scene.api.accept().await;
+    let mut api = scene.upstream.accept().await;
     api.head().await;
     let length = NO.len();
     let head = format!(
@@ -165,10 +154,10 @@ async fn the_first_piece_is_waited_for_and_no_other() {
 
 #[tokio::test]
 async fn a_first_piece_that_stays_out_holds_the_head_up_for_response_timeout() {
-    let scene = Scene::new("300ms").await;
+    let scene = scene("300ms").await;
     let mut caller = Wire::to(&scene.proxy).await;
     caller.write(request("GET", ECHO, "")).await;
-    let mut api = scene.api.accept().await;
+    let mut api = scene.upstream.accept().await;
     api.head().await;
     api.write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n")
         .await;
@@ -179,7 +168,7 @@ async fn a_first_piece_that_stays_out_holds_the_head_up_for_response_timeout() {
 
 #[tokio::test]
 async fn what_cannot_hold_a_401_is_not_waited_for() {
-    let scene = Scene::new("30s").await;
+    let scene = scene("30s").await;
     for (method, status, fields) in [
         ("HEAD", "200 OK", "Content-Type: application/json\r\n"),
         (
@@ -202,7 +191,7 @@ async fn what_cannot_hold_a_401_is_not_waited_for() {
     ] {
         let mut caller = Wire::to(&scene.proxy).await;
         caller.write(request(method, ECHO, "")).await;
-        let mut api = scene.api.accept().await;
+        let mut api = scene.upstream.accept().await;
         api.head().await;
         let head =
             format!("HTTP/1.1 {status}\r\n{fields}Connection: close\r\nContent-Length: 2\r\n\r\n");
@@ -217,14 +206,14 @@ async fn what_cannot_hold_a_401_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_first_piece_that_breaks_is_a_502() {
-    let scene = Scene::new("30s").await;
+    let scene = scene("30s").await;
     for content in [
         "Content-Length: 9\r\n\r\n",
         "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
     ] {
         let mut caller = Wire::to(&scene.proxy).await;
         caller.write(request("GET", ECHO, "")).await;
-        let mut api = scene.api.accept().await;
+        let mut api = scene.upstream.accept().await;
         api.head().await;
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
         api.write(format!("{head}{content}")).await;

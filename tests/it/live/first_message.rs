@@ -76,7 +76,7 @@ fn frame(first: u8, content: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn of_a_first_message_without_an_end_nothing_passes() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let ours = scene.handed_out(1).await;
     let damoov = crate::harness::damoov().await;
     let token = format!("{{\"type\":\"authenticate\",\"access_token\":\"{ours}\"");
@@ -98,7 +98,7 @@ async fn of_a_first_message_without_an_end_nothing_passes() {
 
 #[tokio::test]
 async fn a_first_message_that_is_no_text_is_refused() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let ours = scene.handed_out(1).await;
     let token = json!({"type": "authenticate", "access_token": ours}).to_string();
     let damoov = crate::harness::damoov().await;
@@ -128,7 +128,7 @@ async fn a_first_message_that_is_no_text_is_refused() {
 
 #[tokio::test]
 async fn a_token_of_ours_anywhere_else_ends_the_session_before_the_api_has_it() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let ours = scene.handed_out(1).await;
     let escaped = ours.replacen('e', "\\u0065", 1);
     let authenticate = json!({"type": "authenticate", "token": ours}).to_string();
@@ -145,7 +145,7 @@ async fn a_token_of_ours_anywhere_else_ends_the_session_before_the_api_has_it() 
         assert!(!error.to_string().contains(&ours));
         assert_eq!(session.close_code().await, 1008);
     }
-    assert!(scene.heard("/live").is_empty());
+    assert!(scene.heard_at("/live").is_empty());
 
     // Later messages pass unread, but for that.
     let again = json!({"type": "authenticate", "access_token": ours}).to_string();
@@ -180,7 +180,7 @@ async fn a_token_of_ours_anywhere_else_ends_the_session_before_the_api_has_it() 
 
 #[tokio::test]
 async fn every_spelling_of_a_tokens_name_is_replaced() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let ours = scene.handed_out(1).await;
     for message in [
         format!(
@@ -202,7 +202,7 @@ async fn every_spelling_of_a_tokens_name_is_replaced() {
 
 #[tokio::test]
 async fn a_token_and_the_instance_are_put_in_where_there_are_none() {
-    let scene = Scene::with(|settings| settings.live.update = Duration::from_millis(20)).await;
+    let scene = scene_with(|settings| settings.live.update = Duration::from_millis(20)).await;
     let mut session = scene.session().await;
     session
         .say(json!({"type": "authenticate", "client_id": "c", "units": ["km", 1.10]}))
@@ -233,7 +233,7 @@ async fn a_token_and_the_instance_are_put_in_where_there_are_none() {
 
 #[tokio::test]
 async fn a_token_that_the_proxy_handed_out_names_its_user_and_is_swapped() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let ours = scene.handed_out(1).await;
     let mut session = scene.connect(LIVE, &[]).await;
     let instance = INSTANCE_ID.replace('-', "");
@@ -251,20 +251,20 @@ async fn a_token_that_the_proxy_handed_out_names_its_user_and_is_swapped() {
 
 #[tokio::test]
 async fn an_account_is_named_by_its_prefix() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let target = format!("/~account:reporting{LIVE}");
     let mut session = scene.connect(&target, &[]).await;
     session.authenticate().await;
     session.hears(&["authenticated"]).await;
     let (heard, _) = &scene.authenticates()[0];
     assert_eq!(heard.get("instance_id"), None);
-    let recorded = scene.heard("/live").remove(0);
+    let recorded = scene.heard_at("/live").remove(0);
     assert_eq!(recorded.principal, Some(format!("account:{ACCOUNT_EMAIL}")));
 }
 
 #[tokio::test]
 async fn a_strangers_token_is_replaced_if_somebody_is_named_else_refused() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let foreign = json!({"type": "authenticate", "access_token": "a.b.c"});
     let mut named = scene.session().await;
     named.say(foreign.clone()).await;
@@ -294,7 +294,7 @@ async fn a_strangers_token_is_replaced_if_somebody_is_named_else_refused() {
 
 #[tokio::test]
 async fn a_forged_token_is_refused_and_one_that_names_somebody_else_conflicts() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let ours = scene.handed_out(2).await;
     let forged = format!("{}AAAA", &ours[..ours.len() - 4]);
     for (token, code) in [(&ours, "principal_conflict"), (&forged, "token_invalid")] {
@@ -315,7 +315,7 @@ async fn a_forged_token_is_refused_and_one_that_names_somebody_else_conflicts() 
 
 #[tokio::test]
 async fn a_401_renews_once_and_the_caller_sees_none_of_it() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let mut session = scene.session().await;
     scene.damoov.handle().expire(None);
     session.authenticate().await;
@@ -338,7 +338,7 @@ async fn a_401_renews_once_and_the_caller_sees_none_of_it() {
 
 #[tokio::test]
 async fn a_revoked_pair_costs_one_login_and_the_caller_sees_none_of_it() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let mut session = scene.session().await;
     scene.damoov.handle().revoke(None);
     session.authenticate().await;
@@ -349,7 +349,7 @@ async fn a_revoked_pair_costs_one_login_and_the_caller_sees_none_of_it() {
 
 #[tokio::test]
 async fn an_api_that_always_says_401_is_asked_twice_and_heard_once() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let always = Fault::new(On::Path(AUTHENTICATE.into()), Action::status(401));
     scene.damoov.handle().add_fault(always);
     let mut session = scene.session().await;
@@ -374,7 +374,7 @@ async fn an_api_that_always_says_401_is_asked_twice_and_heard_once() {
 
 #[tokio::test]
 async fn a_failed_renewal_is_an_error_of_the_proxy_and_not_a_401() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let mut session = scene.session().await;
     scene.damoov.handle().expire(None);
     let down = Fault::new(On::Auth, Action::status(503));
@@ -387,7 +387,7 @@ async fn a_failed_renewal_is_an_error_of_the_proxy_and_not_a_401() {
 
 #[tokio::test]
 async fn fragments_are_joined_and_pings_between_them_are_answered() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let mut session = scene.session().await;
     let text = json!({"type": "authenticate", "note": "in three pieces"}).to_string();
     let (first, rest) = text.split_at(9);
@@ -408,7 +408,7 @@ async fn fragments_are_joined_and_pings_between_them_are_answered() {
 
 #[tokio::test]
 async fn what_is_no_authenticate_passes_untouched_with_all_that_follows() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     for odd in [
         "{\"type\":\"echo\" , \"n\": 1.10}",
         "{\"type\":\"echo\",\"x\":\"\\u00e9\"}",
@@ -428,7 +428,7 @@ async fn what_is_no_authenticate_passes_untouched_with_all_that_follows() {
 
 #[tokio::test]
 async fn a_first_message_of_64_kib_is_taken_and_a_longer_one_is_not() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let message = |length: usize| {
         let shell = json!({"type": "authenticate", "x": ""}).to_string().len();
         json!({"type": "authenticate", "x": "x".repeat(length - shell)}).to_string()
@@ -445,7 +445,7 @@ async fn a_first_message_of_64_kib_is_taken_and_a_longer_one_is_not() {
 #[tokio::test]
 async fn a_long_first_message_leaves_no_room_with_its_session() {
     const SESSIONS: u64 = 200;
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let message = json!({"type": "authenticate", "x": "x".repeat(60_000)});
     let before = scene.proxy.resident();
     let mut sessions = Vec::new();
@@ -461,7 +461,7 @@ async fn a_long_first_message_leaves_no_room_with_its_session() {
 
 #[tokio::test]
 async fn whoever_is_not_named_has_10_seconds_and_whoever_is_has_any_time() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let mut named = scene.session().await;
     let started = tokio::time::Instant::now();
     let mut nobodys = scene.connect(LIVE, &[]).await;
@@ -473,7 +473,7 @@ async fn whoever_is_not_named_has_10_seconds_and_whoever_is_has_any_time() {
 
 #[tokio::test]
 async fn frames_that_no_client_may_send_end_the_session() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     for frame in [
         // Not masked; a reserved bit; a reserved opcode; a ping in fragments; a ping too long.
         &b"\x81\x02{}"[..],
@@ -496,7 +496,7 @@ async fn frames_that_no_client_may_send_end_the_session() {
 
 #[tokio::test]
 async fn a_caller_that_hangs_up_does_not_cancel_the_renewal() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let mut session = scene.session().await;
     scene.damoov.handle().expire(None);
     let slow = Fault::new(On::Refresh, Action::Delay(Delay::Millis(400)));
@@ -521,7 +521,7 @@ async fn a_caller_that_hangs_up_does_not_cancel_the_renewal() {
 
 #[tokio::test]
 async fn fifty_sessions_of_one_user_share_one_refresh() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let opening = (0..50).map(|_| scene.session());
     let sessions = futures_util::future::join_all(opening).await;
     scene.damoov.handle().expire(None);

@@ -1,7 +1,7 @@
 //! The handshake: names, refusals, renewals, odd upstreams.
 
 use super::*;
-use crate::harness::{ECHO, eventually};
+use crate::harness::{ECHO, eventually, proxy};
 use crate::upstream_answers::{trusting, with_tls};
 use crate::wire::{Upstream, Wire};
 
@@ -103,7 +103,7 @@ async fn the_handshake_is_rebuilt_in_both_directions() {
 
 #[tokio::test]
 async fn a_token_in_the_query_names_its_user_and_is_swapped() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let ours = scene.handed_out(1).await;
     let target = format!("{LIVE}?a=%zz&token={ours}&b");
     let mut session = scene.connect(&target, &[]).await;
@@ -124,7 +124,7 @@ async fn a_token_in_the_query_names_its_user_and_is_swapped() {
 
 #[tokio::test]
 async fn a_401_to_the_handshake_renews_and_shakes_hands_once_more() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let ours = scene.handed_out(1).await;
     scene.damoov.handle().expire(None);
     let target = format!("{LIVE}?token={ours}");
@@ -146,7 +146,7 @@ async fn a_401_to_the_handshake_renews_and_shakes_hands_once_more() {
 
 #[tokio::test]
 async fn a_second_401_to_the_handshake_is_the_answer() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let always = Fault::new(On::Path(LIVE.into()), Action::status(401));
     scene.damoov.handle().add_fault(always);
     let device = user(1).to_string();
@@ -160,7 +160,7 @@ async fn a_second_401_to_the_handshake_is_the_answer() {
 
 #[tokio::test]
 async fn a_strangers_query_token_is_replaced_for_a_named_user_else_refused() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let target = format!("{LIVE}?token=a.b.c&token");
     let (status, code) = scene.refused(&target, &[]).await;
     assert_eq!((status, &*code), (401, "token_invalid"));
@@ -174,7 +174,7 @@ async fn a_strangers_query_token_is_replaced_for_a_named_user_else_refused() {
 
 #[tokio::test]
 async fn every_way_to_name_two_users_is_a_conflict() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let (one, two) = (scene.handed_out(1).await, scene.handed_out(2).await);
     let device = user(1).to_string();
     let bearer = format!("Bearer {two}");
@@ -202,7 +202,7 @@ async fn every_way_to_name_two_users_is_a_conflict() {
 
 #[tokio::test]
 async fn websocket_is_served_on_one_route_alone() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let device = user(1).to_string();
     let named = [("DeviceToken", &*device)];
     for (target, expected) in [
@@ -301,7 +301,7 @@ async fn a_session_is_opened_behind_a_certificate_that_is_trusted_alone() {
 
 #[tokio::test]
 async fn a_target_that_its_tokens_make_too_long_is_a_414() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let target = format!("{LIVE}?{}", "token&".repeat(1000));
     let device = user(1).to_string();
     let (status, code) = scene.refused(&target, &[("DeviceToken", &device)]).await;
@@ -310,7 +310,7 @@ async fn a_target_that_its_tokens_make_too_long_is_a_414() {
 
 #[tokio::test]
 async fn sessions_have_their_share_of_the_connections_to_a_host() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let limited = proxy(&scene.damoov)
         .set("upstream.max_connections", "2")
         .start()
@@ -332,7 +332,7 @@ async fn sessions_have_their_share_of_the_connections_to_a_host() {
 
 #[tokio::test]
 async fn a_token_of_ours_in_an_odd_place_of_a_handshake_is_refused() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let ours = scene.handed_out(1).await;
     let device = user(1).to_string();
     let named = ("DeviceToken", &*device);

@@ -17,7 +17,7 @@ async fn bytes(damoov: &Simulator) -> (Proxy, Wire, Wire) {
 
 #[tokio::test]
 async fn messages_of_every_kind_and_size_come_back_as_they_were() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let mut session = scene.session().await;
     session.authenticate().await;
     session
@@ -105,7 +105,7 @@ async fn a_drain_closes_at_a_frame_boundary_in_both_directions() {
 
 #[tokio::test]
 async fn a_drain_tells_every_caller_and_waits_for_no_frame_that_does_not_end() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let mut proxy = scene.proxy;
     let device = user(1).to_string();
     let mut sessions = Vec::new();
@@ -138,7 +138,7 @@ async fn a_drain_tells_every_caller_and_waits_for_no_frame_that_does_not_end() {
 #[tokio::test]
 async fn a_caller_that_does_not_read_holds_up_upstream_and_fills_no_memory() {
     const FLOOD: usize = 64 << 20;
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let mut session = scene.session().await;
     session.authenticate().await;
     session
@@ -172,7 +172,7 @@ async fn a_caller_that_does_not_read_holds_up_upstream_and_fills_no_memory() {
 
 #[tokio::test]
 async fn pings_of_the_api_reach_the_caller_and_pongs_come_back() {
-    let scene = Scene::with(|settings| settings.live.ping = Duration::from_millis(100)).await;
+    let scene = scene_with(|settings| settings.live.ping = Duration::from_millis(100)).await;
     let mut session = scene.session().await;
     session.authenticate().await;
     for _ in 0..5 {

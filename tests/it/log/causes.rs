@@ -3,13 +3,12 @@
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::harness::{ECHO, damoov, proxy};
+use crate::harness::{ECHO, ECHO_HOST, damoov, proxy};
 use crate::upstream_answers::with_tls;
 use crate::wire::{Upstream, Wire};
 
 const BEGINS: &str = "a host of the API cannot be reached";
 const IS_OVER: &str = "a host of the API can be reached again";
-const HOST: &str = "mobilesdk.telematicssdk.com";
 
 #[track_caller]
 fn refused(answer: &Answer, code: &str, says: &str) {
@@ -28,7 +27,7 @@ fn refused(answer: &Answer, code: &str, says: &str) {
 async fn a_host_that_cannot_be_reached_is_told_once_with_its_cause_and_its_end() {
     let damoov = damoov().await;
     let closed = loopback(free_port());
-    let builder = proxy(&damoov).redirect(HOST, &format!("http://{closed}"));
+    let builder = proxy(&damoov).redirect(ECHO_HOST, &format!("http://{closed}"));
     let proxy = builder.start().await;
     for _ in 0..5 {
         let says = format!("{closed} refused the connection");
@@ -37,7 +36,7 @@ async fn a_host_that_cannot_be_reached_is_told_once_with_its_cause_and_its_end()
     let line = told_once(&proxy, BEGINS).await;
     assert_eq!(
         (&line["level"], &line["host"]),
-        (&"WARN".into(), &HOST.into())
+        (&"WARN".into(), &ECHO_HOST.into())
     );
     let cause = line["cause"].as_str().unwrap();
     assert!(
@@ -56,7 +55,10 @@ async fn a_host_that_cannot_be_reached_is_told_once_with_its_cause_and_its_end()
     let (answer, _api) = tokio::join!(proxy.get(1, ECHO), answering);
     assert_eq!(answer.status, 200);
     let line = told_once(&proxy, IS_OVER).await;
-    assert_eq!((&line["host"], &line["hurt"]), (&HOST.into(), &5.into()));
+    assert_eq!(
+        (&line["host"], &line["hurt"]),
+        (&ECHO_HOST.into(), &5.into())
+    );
     assert!(line["seconds"].is_number(), "{line}");
     assert_eq!(saying(&proxy, BEGINS).len(), 1);
 }
@@ -79,7 +81,7 @@ async fn certificate_and_name_failures_are_apart_and_each_is_at_debug() {
             "failed to lookup address information",
         ),
     ] {
-        let builder = proxy(&damoov).redirect(HOST, url);
+        let builder = proxy(&damoov).redirect(ECHO_HOST, url);
         let proxy = builder.env("DAMOOV_PROXY_LOG", "debug").start().await;
         for _ in 0..3 {
             refused(&proxy.get(1, ECHO).await, "upstream_unreachable", &says);
@@ -160,7 +162,10 @@ async fn an_auth_host_that_answers_nothing_usable_is_told_and_so_is_its_code() {
 async fn a_host_that_hangs_up_is_told_with_its_name() {
     let damoov = damoov().await;
     let upstream = Upstream::listen().await;
-    let proxy = proxy(&damoov).redirect(HOST, &upstream.url()).start().await;
+    let proxy = proxy(&damoov)
+        .redirect(ECHO_HOST, &upstream.url())
+        .start()
+        .await;
     let hanging_up = async {
         let mut api = upstream.accept().await;
         api.head().await;

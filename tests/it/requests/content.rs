@@ -1,8 +1,7 @@
 //! Content that nobody has read when the answer is given.
 
-use super::{Scene, get, request};
-use crate::harness::ECHO;
-use crate::wire::Wire;
+use crate::harness::{ECHO, Scene};
+use crate::wire::{Wire, get, request};
 
 /// Content that looks like requests.
 fn requests(length: usize) -> String {

@@ -2,9 +2,8 @@
 
 use damoov_proxy::simulator::{Action, Fault, On};
 
-use super::{Scene, get, request};
-use crate::harness::{ECHO, damoov, eventually, proxy};
-use crate::wire::{Message, Upstream, Wire};
+use crate::harness::{ECHO, PlayedScene, Scene, eventually};
+use crate::wire::{Message, Wire, get, request};
 
 const PAGE: &str = "https://app.example";
 const EVERY_METHOD: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -257,18 +256,14 @@ async fn answers_and_refusals_are_readable_for_an_allowed_page() {
 
 #[tokio::test]
 async fn the_apis_own_fields_for_pages_are_removed_for_everybody() {
-    let damoov = damoov().await;
-    let upstream = Upstream::listen().await;
-    let proxy = proxy(&damoov)
-        .set("allowed_origins", &format!("[\"{PAGE}\"]"))
-        .redirect("mobilesdk.telematicssdk.com", &upstream.url())
-        .start()
-        .await;
+    let allowed = format!("[\"{PAGE}\"]");
+    let scene = PlayedScene::with(|proxy| proxy.set("allowed_origins", &allowed)).await;
     let origin = format!("Origin: {PAGE}\r\n");
     for fields in ["", &origin] {
-        let mut wire = Wire::to(&proxy).await;
+        let mut wire = Wire::to(&scene.proxy).await;
         wire.write(get(ECHO, fields)).await;
-        let _upstream = upstream
+        let _api = scene
+            .upstream
             .answer_once(
                 "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\
                  Vary: Accept-Encoding\r\nVary: X-Own\r\nAccess-Control-Allow-Origin: *\r\n\

@@ -1,7 +1,7 @@
 //! Lines and names of fields.
 
-use super::{Scene, get};
-use crate::harness::ECHO;
+use crate::harness::{ECHO, Scene};
+use crate::wire::get;
 
 #[tokio::test]
 async fn malformed_field_lines_end_the_connection() {

@@ -1,8 +1,7 @@
 //! Where a request ends must be beyond doubt (RFC 9112 §6).
 
-use super::{Scene, request};
-use crate::harness::{ECHO, SCORES, damoov, proxy};
-use crate::wire::{Upstream, Wire};
+use crate::harness::{ECHO, PlayedScene, SCORES, Scene};
+use crate::wire::{Wire, request};
 
 #[tokio::test]
 async fn a_content_length_that_is_not_one_plain_number_ends_the_connection() {
@@ -110,31 +109,16 @@ async fn bad_chunks_end_the_connection() {
 
 #[tokio::test]
 async fn a_request_cut_in_its_content_is_aborted_upstream_too() {
-    let damoov = damoov().await;
-    let upstream = Upstream::listen().await;
-    let proxy = proxy(&damoov)
-        .redirect("mobilesdk.telematicssdk.com", &upstream.url())
-        .start()
-        .await;
-
-    let mut wire = Wire::to(&proxy).await;
+    let scene = PlayedScene::new().await;
     let head = request("POST", ECHO, "Transfer-Encoding: chunked\r\n");
-    wire.write(head + "3\r\nabc\r\n").await;
-    let mut half_sent = upstream.accept().await;
-    half_sent.head().await;
+    let (mut wire, mut half_sent) = scene.asked(head + "3\r\nabc\r\n").await;
     assert_eq!(half_sent.chunk().await.unwrap(), b"abc");
     wire.write("nonsense\r\n").await;
     assert_eq!(wire.message().await.status(), 400);
     assert_eq!(half_sent.rest().await, b"", "no last chunk is made up");
 
-    let next = tokio::spawn({
-        let mut wire = Wire::to(&proxy).await;
-        async move { wire.ask(request("GET", ECHO, "")).await }
-    });
-    upstream
-        .answer_once("HTTP/1.1 204 No Content\r\n\r\n")
-        .await;
-    assert_eq!(next.await.unwrap().status(), 204);
+    let (next, _api) = scene.answered("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(next.status(), 204);
 }
 
 #[tokio::test]

@@ -1,8 +1,7 @@
 //! Which Host is served, and who may ask: a web page must not reach a proxy on the loopback.
 
-use super::{Scene, get};
-use crate::harness::{ECHO, user};
-use crate::wire::Wire;
+use crate::harness::{ECHO, Scene, user};
+use crate::wire::{Wire, get};
 
 /// `GET target` with these Host lines.
 fn with_hosts(target: &str, hosts: &[&str]) -> String {

@@ -1,8 +1,7 @@
 //! What the API gets to see of a request, and the caller of an answer (I9).
 
-use super::{Scene, get, request};
-use crate::harness::{ECHO, damoov, proxy, user};
-use crate::wire::{Upstream, Wire};
+use crate::harness::{ECHO, PlayedScene, Scene, user};
+use crate::wire::{get, request};
 
 #[tokio::test]
 async fn neither_hop_by_hop_fields_nor_the_callers_credentials_reach_the_api() {
@@ -111,22 +110,14 @@ async fn a_registration_gets_our_instance_and_no_token() {
 
 #[tokio::test]
 async fn an_answer_loses_its_cookies_and_its_hop() {
-    let damoov = damoov().await;
-    let upstream = Upstream::listen().await;
-    let proxy = proxy(&damoov)
-        .redirect("mobilesdk.telematicssdk.com", &upstream.url())
-        .start()
-        .await;
-    let mut wire = Wire::to(&proxy).await;
-    wire.write(get(ECHO, "")).await;
-    let _upstream = upstream
-        .answer_once(
+    let scene = PlayedScene::new().await;
+    let (answer, _api) = scene
+        .answered(
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive, x-hop\r\n\
              Keep-Alive: timeout=5\r\nX-Hop: 1\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\n\
              Proxy-Authenticate: Basic\r\nProxy-Status: forged\r\nX-Own: 1\r\n\r\nok",
         )
         .await;
-    let answer = wire.message().await;
     assert_eq!((answer.status(), &*answer.content), (200, &b"ok"[..]));
     for absent in ["set-cookie", "keep-alive", "x-hop", "proxy-authenticate"] {
         assert_eq!(answer.field(absent), None, "{absent}");

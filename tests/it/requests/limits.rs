@@ -1,8 +1,7 @@
 //! Limits of size, time and number.
 
-use super::{Scene, get, request};
-use crate::harness::ECHO;
-use crate::wire::Wire;
+use crate::harness::{ECHO, Scene};
+use crate::wire::{Wire, get, request};
 
 #[tokio::test]
 async fn a_head_over_16_kib_or_64_fields_ends_the_connection() {

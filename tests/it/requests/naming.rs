@@ -3,8 +3,8 @@
 use damoov_proxy::principal::InstanceId;
 use damoov_proxy::simulator::{INSTANCE_KEY, Instance};
 
-use super::{Scene, get, request};
-use crate::harness::{ECHO, SCORES, damoov_with, principal, proxy, user};
+use crate::harness::{ECHO, SCORES, Scene, damoov_with, principal, proxy, user};
+use crate::wire::{get, request};
 
 /// `GET path` with nothing but these fields.
 fn bare(path: &str, fields: &str) -> String {

@@ -1,7 +1,7 @@
 //! Paths that two servers could read differently, and the spellings of routes.
 
-use super::{Scene, get, request};
-use crate::harness::user;
+use crate::harness::{Scene, user};
+use crate::wire::{get, request};
 
 #[tokio::test]
 async fn a_path_that_is_not_plain_is_refused_before_any_route_is_chosen() {

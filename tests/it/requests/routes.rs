@@ -1,8 +1,7 @@
 //! Methods, protocols and expectations.
 
-use super::{Scene, get, request};
-use crate::harness::ECHO;
-use crate::wire::Wire;
+use crate::harness::{ECHO, Scene};
+use crate::wire::{Wire, get, request};
 
 #[tokio::test]
 async fn a_method_that_is_none_of_the_apis_is_refused() {
