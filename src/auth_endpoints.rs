@@ -60,10 +60,10 @@ pub enum Error {
     #[error(transparent)]
     Unread(#[from] Unread),
     /// Neither an instance nor an account of the configuration.
-    #[error("this instance or account is not configured here")]
+    #[error("this instance or account is not configured on this proxy")]
     NotConfigured,
     /// Not the configured InstanceKey or password.
-    #[error("the password is not the one that is configured here")]
+    #[error("the password is not the one that is configured on this proxy")]
     PasswordWrong,
     /// Wrong ones came too often, and this one was not compared.
     #[error("too many wrong passwords; try again after Retry-After")]

@@ -105,7 +105,7 @@ fn harden() {
     let undumpable = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     for result in [undumpable, setrlimit(Resource::Core, none)] {
         if let Err(error) = result {
-            tracing::warn!(%error, "core files cannot be ruled out");
+            tracing::warn!(%error, "core dumps cannot be disabled");
         }
     }
 }

@@ -399,8 +399,8 @@ fn warn_of_nobody() {
     static WARNING: Once = Once::new();
     WARNING.call_once(|| {
         tracing::warn!(
-            "Damoov's answer to a login or refresh names no user, neither beside its JWT nor inside; \
-             the tokens are taken for those of the user that asked"
+            "Damoov's answer to a login or refresh names no user, neither beside its JWT nor \
+             inside it; the tokens are assumed to belong to the user that they were requested for"
         );
     });
 }

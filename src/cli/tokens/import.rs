@@ -36,7 +36,7 @@ pub struct Arguments {
     /// Say what would be done with each line, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Put a pair in the place of a stored one that is newer, too
+    /// Replace a stored pair even if it is newer
     #[arg(long)]
     overwrite: bool,
     /// Print the counts as JSON
@@ -210,8 +210,7 @@ impl Outcome {
             ),
             Outcome::Unusable(Unusable::WithoutRefreshToken) => (
                 &mut counts.without_refresh_token,
-                "RefreshToken is missing: without it the user would cost a login all the same"
-                    .to_owned(),
+                "RefreshToken is missing: without it the user would still cost a login".to_owned(),
                 false,
             ),
             Outcome::Unusable(Unusable::Bad(why)) => (&mut counts.failed, why.clone(), false),

@@ -222,24 +222,27 @@ fn sentence(principal: &Principal, obstacle: &Obstacle) -> String {
                 Principal::Account(_) => "email and password",
             };
             format!(
-                "rejected: Damoov accepts no login of it; tried again in {} (login_rejected); check \
+                "rejected: Damoov does not accept its login; it is tried again in {} \
+                 (login_rejected); check \
                  {check}",
                 rough(*left)
             )
         }
         Obstacle::KeyRejected { left } => format!(
-            "breaker: Damoov rejects one login after the other with this key; one is tried in {} \
+            "breaker: Damoov rejects one login after the other with this key; the next one is \
+             tried in {} \
              (login_rejected); check the key",
             rough(*left)
         ),
         Obstacle::Contested { left } => format!(
-            "contested: something else logs it in, too; the next login may be in {} \
+            "contested: another program logs it in as well; the next login is allowed in {} \
              (login_contested); does another proxy with another store serve it?",
             rough(*left)
         ),
         Obstacle::Suspended => format!(
-            "suspended: Damoov rejects the RefreshTokens of many users, those who hold a pair wait \
-             until one is accepted (login_suspended); `tokens forget` lets {principal} log in now"
+            "suspended: Damoov rejects the RefreshTokens of many users, and users that hold a \
+             pair wait until one is accepted (login_suspended); `tokens forget` lets {principal} \
+             log in now"
         ),
         Obstacle::Blocked { left } => format!(
             "blocked: Damoov answered a login with 429; the block ends in {} (login_blocked); see \
@@ -247,7 +250,7 @@ fn sentence(principal: &Principal, obstacle: &Obstacle) -> String {
             rough(*left)
         ),
         Obstacle::OutOfBudget { left } => format!(
-            "out of budget: every login that the budget allows is taken; the next slot comes in {} \
+            "out of budget: the login budget is used up; the next slot is free in {} \
              (login_budget_exhausted); see `damoov-proxy budget`",
             rough((*left).max(std::time::Duration::from_secs(1)))
         ),

@@ -86,7 +86,8 @@ pub(super) async fn verify(
     } = sample;
     if sample.picked.is_empty() {
         say(&format!(
-            "error: there is nothing to verify: of the stored pairs {known_dead} are known dead, \
+            "error: there is nothing to verify: of the stored pairs, {known_dead} are known to be \
+             dead, \
              {without_refresh_token} have no RefreshToken, {unopened} cannot be opened"
         ));
         return Ok(ExitCode::FAILURE);

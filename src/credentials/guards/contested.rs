@@ -36,8 +36,9 @@ impl Engine {
         }
         tracing::warn!(
             principal = self.log_name(&renewal.principal).as_str(),
-            "somebody else logs this principal in too; one login in `contested_backoff` from here on: \
-             does a second damoov-proxy with another store serve this user, or an app that logs in by \
+            "another program logs this principal in as well; from now on one login per \
+             `contested_backoff`: does a second damoov-proxy with another store serve this user, \
+             or an app that logs in by \
              itself?"
         );
         self.note(&renewal.principal, Note::ContestedUntil(until))

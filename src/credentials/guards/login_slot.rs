@@ -95,7 +95,7 @@ impl LoginSlot {
             if let SlotEnd::Limited { retry_after } = end
                 && let Err(error) = engine.login_limited(retry_after).await
             {
-                tracing::error!(%error, "Damoov's 429 to a login could not be written down");
+                tracing::error!(%error, "Damoov's 429 to a login could not be stored");
             }
         }))
     }

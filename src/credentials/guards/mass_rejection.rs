@@ -281,8 +281,8 @@ impl MassRejection {
         {
             tracing::error!(
                 count = outlived.count,
-                "Damoov rejects RefreshTokens that are older than others which it accepts: was a \
-                 backup restored? Each costs a login"
+                "Damoov rejects RefreshTokens that are older than others that it accepts: was a \
+                 backup restored? Each of them costs a login"
             );
             *outlived = Outlived {
                 told: Some(now),
@@ -316,8 +316,8 @@ impl MassRejection {
         *self.lock() = Waiting::default();
         match (suspended, now.confirmed()) {
             (true, _) => tracing::error!(
-                "Damoov rejects the RefreshTokens of {} principals in a row: logins of those who \
-                 hold one are suspended, and a refresh is tried every {} s",
+                "Damoov rejects the RefreshTokens of {} principals in a row: logins of principals \
+                 that hold one are suspended, and a refresh is tried every {} s",
                 now.count(),
                 state::REFRESH_EVERY.as_secs()
             ),

@@ -175,7 +175,7 @@ impl Engine {
                 Committed::Durable(credentials) => {
                     // Its RefreshToken is as new as after a login.
                     if let Err(error) = self.mass_rejection.logged_in(principal).await {
-                        tracing::warn!(%error, "a registration could not be told to the guard against mass rejections");
+                        tracing::warn!(%error, "the guard against mass rejections could not record a registration");
                     }
                     return Ok(credentials);
                 }

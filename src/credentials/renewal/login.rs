@@ -245,8 +245,8 @@ impl Engine {
         if is_news {
             tracing::error!(
                 seconds,
-                "Damoov answers logins with 429: none until the block ends, half as many for a \
-                 day; does something else log in from this address?"
+                "Damoov answers logins with 429: no login until the block ends, and half as many \
+                 for a day; does another program log in from this address?"
             );
         }
         Ok(retry_after)
@@ -258,7 +258,7 @@ impl Engine {
             self.close_breaker(instance, key.fingerprint).await;
         }
         if let Err(error) = self.mass_rejection.logged_in(&renewal.principal).await {
-            tracing::warn!(%error, "a login could not be told to the guard against mass rejections");
+            tracing::warn!(%error, "the guard against mass rejections could not record a login");
         }
         if self.is_displaced(entry)
             && let Err(error) = self
@@ -283,8 +283,8 @@ impl Engine {
         {
             tracing::error!(
                 %instance,
-                "logins of this instance are rejected one after the other: is its key right? They \
-                 are held back but for a probe now and then"
+                "logins of this instance are rejected one after the other: is its key right? Only \
+                 a probe is sent now and then, all other logins are held back"
             );
         }
         let until = self.wall().plus(self.settings.remember_rejected);
@@ -381,7 +381,7 @@ impl Engine {
                 );
             }
             Err(error) => {
-                tracing::warn!(%instance, %error, "an accepted login could not be told to the breaker");
+                tracing::warn!(%instance, %error, "the breaker could not record an accepted login");
             }
         }
     }

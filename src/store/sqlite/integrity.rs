@@ -73,6 +73,6 @@ fn check(db: &Connection, health: &Health, closed: &Receiver<()>) {
         Ok(Some(why)) => health.damaged(why),
         Err(error) if is_damage(&error) => health.damaged(error.to_string()),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {}
-        Err(error) => tracing::warn!(%error, "the store could not be checked as a whole"),
+        Err(error) => tracing::warn!(%error, "the check of the whole store failed"),
     }
 }

@@ -254,7 +254,7 @@ impl LeaseWorker {
             return;
         }
         if let Err(error) = self.leases.release(&given_back) {
-            tracing::warn!(%error, "leases were not released: their ttl ends them");
+            tracing::warn!(%error, "leases were not released; they end when their time to live is over");
         }
     }
 }

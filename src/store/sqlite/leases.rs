@@ -194,7 +194,7 @@ impl Leases {
                 }
             }
             Err(error) if self.unopened.failed() => {
-                tracing::warn!(%error, "leases.db cannot be opened anew");
+                tracing::warn!(%error, "leases.db cannot be opened again");
             }
             Err(_) => {}
         }
@@ -291,7 +291,7 @@ impl Leases {
     fn reopen(&mut self, why: &str) -> io::Result<()> {
         // What has the folder's name now may be another one: nothing is made in it.
         self.health.in_place().map_err(io::Error::other)?;
-        tracing::warn!(%why, "leases.db is opened anew");
+        tracing::warn!(%why, "leases.db is being opened again");
         let _opening = files::lock(&self.directory)?;
         let nothing = Connection::open_in_memory().map_err(io::Error::other)?;
         let old = std::mem::replace(&mut self.db, nothing);

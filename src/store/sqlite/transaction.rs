@@ -62,7 +62,7 @@ impl Drop for Transaction<'_> {
         if !self.db.is_autocommit()
             && let Err(error) = run(self.db, "ROLLBACK")
         {
-            tracing::warn!(%error, "a transaction cannot be undone");
+            tracing::warn!(%error, "a transaction cannot be rolled back");
         }
     }
 }

@@ -95,7 +95,7 @@ impl Watcher {
             ),
             Err(error) => {
                 if self.locking.failed() {
-                    tracing::warn!(%error, "the lock file in owners/ cannot be made anew");
+                    tracing::warn!(%error, "the lock file in owners/ cannot be created again");
                 }
             }
         }

@@ -147,7 +147,7 @@ impl Adopter<'_> {
             }
         }
         Err(NotAdopted::Line(format!(
-            "{} changes all the time; import it again",
+            "{} was changed by another process again and again; import it again",
             offer.principal
         )))
     }
