@@ -20,15 +20,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion};
-use damoov_proxy::auth_endpoints::ANYBODY;
+use damoov_proxy::caller::{Caller, authorize};
 use damoov_proxy::clock::Clock;
 use damoov_proxy::credentials::seal::Ring;
-use damoov_proxy::credentials::{Need, Pair, Wanted};
+use damoov_proxy::credentials::{Need, Pair};
 use damoov_proxy::damoov::routes::{Credential, Table};
 use damoov_proxy::directory::Directory;
 use damoov_proxy::head;
 use damoov_proxy::headers::{self, Authorization, Passed};
 use damoov_proxy::naming::{self, Bearer};
+use damoov_proxy::peer::Peer;
 use damoov_proxy::principal::Principal;
 use damoov_proxy::replay::{self, Memory, Recorder};
 use damoov_proxy::secret::Secret;
@@ -163,25 +164,24 @@ fn of_credentials(criterion: &mut Criterion, runtime: &Runtime) {
         background,
         ..
     } = runtime.block_on(wire(1));
-    let wanted = Wanted {
-        principal,
-        instance: None,
-    };
+    let caller = Caller::anybody(Peer::Uid(1000));
+    let directory = Directory::new(Vec::new(), Vec::new());
+    let authorized = authorize(caller, &directory, principal, None).expect("no instance named");
     // From the store; the further ones come from memory, at once.
-    let got = runtime.block_on(provider.get(&wanted, Need::Usable));
+    let got = runtime.block_on(provider.get(&authorized, Need::Usable));
     let credentials = got.expect("a stored pair").credentials;
     criterion.bench_function("get credentials from memory", |b| {
         b.iter(|| {
-            let got = provider.get(black_box(&wanted), Need::Usable);
+            let got = provider.get(black_box(&authorized), Need::Usable);
             got.now_or_never().expect("nobody waits").expect("a token")
         });
     });
     let token = handed_out
-        .tokens(ANYBODY, &wanted.principal, &credentials)
+        .tokens(&caller, authorized.principal(), &credentials)
         .access_token;
     criterion.bench_function("check a handed-out token", |b| {
         b.iter(|| {
-            let holder = handed_out.holder(ANYBODY, black_box(&token));
+            let holder = handed_out.holder(&caller, black_box(&token));
             let holder = holder.now_or_never().expect("nobody waits");
             holder.expect("one that counts").expect("one of ours")
         });

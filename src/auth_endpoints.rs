@@ -8,18 +8,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::caller::{self, Authorized, Caller, authorize};
 use crate::credentials::{self, Expected, Login, Need, PasswordError, Provider};
 use crate::damoov::auth::Unreadable;
 use crate::damoov::auth_requests::{self, Endpoint, Granted, Unread, Who};
 use crate::damoov::jwt::Claims;
 use crate::damoov::user_changes::Registration;
-use crate::peer::Peer;
+use crate::directory::Directory;
 use crate::principal::{InstanceId, Principal};
 
 use self::handed_out::{HandOut, HandedOut, Invalid, Tokens};
-
-/// The caller that everybody is, as long as callers cannot be told apart.
-pub const ANYBODY: &str = "";
 
 /// Part of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +32,19 @@ pub struct Settings {
 pub struct AuthEndpoints {
     provider: Provider,
     handed_out: Arc<HandedOut>,
+    directory: Arc<Directory>,
     forwards_unknown: bool,
+}
+
+/// A registration under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Registering {
+    /// Who registers a user.
+    pub caller: Caller,
+    /// The instance whose key it is registered with.
+    pub instance: InstanceId,
+    /// From [`Provider::expect_tokens`], before it was sent.
+    pub expected: Expected,
 }
 
 /// What becomes of a call to an Auth endpoint.
@@ -71,6 +81,9 @@ pub enum Error {
     /// A token that was not handed out here, or counts no longer.
     #[error(transparent)]
     TokenInvalid(#[from] Invalid),
+    /// The caller may not have the credentials.
+    #[error(transparent)]
+    Caller(#[from] caller::Error),
     /// There are no credentials.
     #[error(transparent)]
     Credentials(#[from] credentials::Error),
@@ -82,32 +95,34 @@ impl AuthEndpoints {
     pub fn new(
         provider: Provider,
         handed_out: Arc<HandedOut>,
+        directory: Arc<Directory>,
         forwards_unknown: bool,
     ) -> AuthEndpoints {
         AuthEndpoints {
             provider,
             handed_out,
+            directory,
             forwards_unknown,
         }
     }
 
-    /// Answers a call of `peer` with this content; `instance` is what its header InstanceId names.
+    /// Answers a call of `caller` with this content; `instance` is what its header InstanceId names.
     pub async fn answer(
         &self,
-        peer: Peer,
+        caller: Caller,
         endpoint: Endpoint,
         instance: Option<InstanceId>,
         content: &[u8],
     ) -> Result<Reply, Error> {
         match endpoint {
-            Endpoint::Login => self.log_in(peer, instance, content).await,
-            Endpoint::RefreshToken => self.refresh(content).await,
+            Endpoint::Login => self.log_in(caller, instance, content).await,
+            Endpoint::RefreshToken => self.refresh(caller, content).await,
         }
     }
 
     async fn log_in(
         &self,
-        peer: Peer,
+        caller: Caller,
         instance: Option<InstanceId>,
         content: &[u8],
     ) -> Result<Reply, Error> {
@@ -128,9 +143,9 @@ impl AuthEndpoints {
         };
         let checked = self
             .provider
-            .check_password(peer, &who, login.password.expose());
-        let wanted = match checked.await {
-            Ok(wanted) => wanted,
+            .check_password(caller.peer(), &who, login.password.expose());
+        let (principal, instance) = match checked.await {
+            Ok(named) => named,
             Err(PasswordError::NotConfigured) if self.forwards_unknown => {
                 return Ok(Reply::Forward);
             }
@@ -138,19 +153,20 @@ impl AuthEndpoints {
             Err(PasswordError::Wrong) => return Err(Error::PasswordWrong),
             Err(PasswordError::TooManyWrong) => return Err(Error::TooManyWrong),
         };
-        let got = self.provider.get(&wanted, Need::Usable).await?;
-        Ok(self.granted(wanted.principal, &got))
+        let authorized = authorize(caller, &self.directory, principal, instance)?;
+        let got = self.provider.get(&authorized, Need::Usable).await?;
+        Ok(self.granted(&authorized, &got))
     }
 
     /// A refresh is answered with a token whose life has just begun, if there is one; never with
     /// the real one that the caller already holds, because Damoov may have refused it.
-    async fn refresh(&self, content: &[u8]) -> Result<Reply, Error> {
+    async fn refresh(&self, caller: Caller, content: &[u8]) -> Result<Reply, Error> {
         let pair = auth_requests::read_refresh(content)?;
         let (access_token, refresh_token) =
             (pair.access_token.expose(), pair.refresh_token.expose());
         let named = self
             .handed_out
-            .renewable(ANYBODY, access_token, refresh_token)
+            .renewable(&caller, access_token, refresh_token)
             .await;
         let principal = match named {
             Err(Error::TokenInvalid(Invalid::Foreign))
@@ -160,32 +176,29 @@ impl AuthEndpoints {
             }
             named => named?,
         };
-        let wanted = credentials::Wanted {
-            principal,
-            instance: None,
-        };
-        let mut got = self.provider.get(&wanted, Need::Fresh).await?;
+        let authorized = authorize(caller, &self.directory, principal, None)?;
+        let mut got = self.provider.get(&authorized, Need::Fresh).await?;
         if got.credentials.token() == access_token {
-            got = self.provider.newer(&wanted, got.credentials).await?;
+            got = self.provider.newer(&authorized, got.credentials).await?;
         }
-        Ok(self.granted(wanted.principal, &got))
+        Ok(self.granted(&authorized, &got))
     }
 
     /// Whether a real JWT is of a configured instance: its pair may be the one in the store, which a
     /// refresh that passes by would end.
     fn is_configured_here(&self, jwt: &str) -> bool {
         let instance = Claims::read(jwt).instance;
-        instance.is_some_and(|instance| self.provider.instance(Some(instance)).is_ok())
+        instance.is_some_and(|instance| self.directory.instance(instance).is_some())
     }
 
-    fn granted(&self, principal: Principal, got: &credentials::Got) -> Reply {
-        let credentials = &got.credentials;
+    fn granted(&self, to: &Authorized, got: &credentials::Got) -> Reply {
+        let (principal, credentials) = (to.principal(), &got.credentials);
         let Tokens {
             access_token,
             refresh_token,
-        } = self.handed_out.tokens(ANYBODY, &principal, credentials);
+        } = self.handed_out.tokens(&to.caller(), principal, credentials);
         let content = Granted {
-            user: match &principal {
+            user: match principal {
                 Principal::User(user) => Some(*user),
                 Principal::Account(_) => None,
             },
@@ -196,24 +209,27 @@ impl AuthEndpoints {
         }
         .content();
         Reply::Answered {
-            principal,
+            principal: principal.clone(),
             renewed: got.renewed,
             content: content.into(),
         }
     }
 
-    /// Keeps what the answer to a registration with `instance` gives out, and puts tokens of our
-    /// own in its place. `content` is decoded.
+    /// Keeps what the answer to a registration gives out, and puts tokens of our own in its place. `content` is decoded.
     ///
     /// # Errors
     ///
     /// It cannot be told what it gives out, so that real tokens might pass.
     pub async fn registered(
         &self,
-        instance: InstanceId,
-        expected: Expected,
+        registering: &Registering,
         content: Bytes,
     ) -> Result<Bytes, Unreadable> {
+        let Registering {
+            caller,
+            instance,
+            expected,
+        } = *registering;
         if content.is_empty() {
             return Ok(content);
         }
@@ -239,9 +255,9 @@ impl AuthEndpoints {
                 );
             });
         let tokens = match &adopted {
-            Ok(credentials) => self.handed_out.tokens(ANYBODY, &principal, credentials),
+            Ok(credentials) => self.handed_out.tokens(&caller, &principal, credentials),
             // The user is there all the same.
-            Err(_) => self.handed_out.stopgap(ANYBODY, &principal),
+            Err(_) => self.handed_out.stopgap(&caller, &principal),
         };
         let ours = registration.with_tokens(&tokens.access_token, &tokens.refresh_token);
         Ok(ours.into())

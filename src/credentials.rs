@@ -23,7 +23,6 @@ pub use vault::{key_file, seal};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::principal::{InstanceId, Principal};
 use crate::store::LoginWindows;
 
 /// The numbers that the engine is told at start. One part of the configuration.
@@ -51,15 +50,6 @@ pub struct Settings {
     pub max_cached: u64,
 }
 
-/// Who a request wants credentials for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Whose.
-    pub principal: Principal,
-    /// The instance that the caller named, if it did.
-    pub instance: Option<InstanceId>,
-}
-
 /// How good credentials must be to be handed out at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -72,7 +62,8 @@ pub enum Need {
 /// Why there are no credentials. Shared by all who waited. `retry_after` is real time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The named instance is not configured, or none is named and there is no default.
+    /// A login has no instance: the one that its user is known under, or was named, is configured no
+    /// longer, and there is no default.
     #[error("name a configured InstanceId; there is no default one")]
     InstanceUnknown,
     /// The named account is not configured, or none is named and there is no default.

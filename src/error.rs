@@ -8,6 +8,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::auth_endpoints;
+use crate::caller;
 use crate::content_coding;
 use crate::credentials;
 use crate::damoov::envelope;
@@ -41,6 +42,9 @@ pub enum Error {
     /// The caller's content did not come.
     #[error(transparent)]
     Content(#[from] replay::Failure),
+    /// The caller may not have the credentials.
+    #[error(transparent)]
+    Caller(#[from] caller::Error),
     /// There are no credentials.
     #[error(transparent)]
     Credentials(#[from] credentials::Error),
@@ -108,45 +112,47 @@ impl Error {
                 Rejection::Framing
                 | Rejection::Host
                 | Rejection::FieldName
-                | Rejection::Handshake => caller(400, "bad_request"),
-                Rejection::Path => caller(400, "path_invalid"),
-                Rejection::Misdirected => caller(421, "misdirected"),
-                Rejection::Origin => caller(403, "origin_forbidden"),
-                Rejection::Method => caller(405, "method_unknown"),
-                Rejection::Expectation => caller(417, "expectation_unknown"),
-                Rejection::Upgrade => caller(501, "upgrade_unknown"),
-                Rejection::TargetTooLong => caller(414, "target_too_long"),
-                Rejection::TooManyFields => caller(431, "head_too_large"),
+                | Rejection::Handshake => of_request(400, "bad_request"),
+                Rejection::Path => of_request(400, "path_invalid"),
+                Rejection::Misdirected => of_request(421, "misdirected"),
+                Rejection::Origin => of_request(403, "origin_forbidden"),
+                Rejection::Method => of_request(405, "method_unknown"),
+                Rejection::Expectation => of_request(417, "expectation_unknown"),
+                Rejection::Upgrade => of_request(501, "upgrade_unknown"),
+                Rejection::TargetTooLong => of_request(414, "target_too_long"),
+                Rejection::TooManyFields => of_request(431, "head_too_large"),
             },
-            Error::RouteUnknown(_) => caller(404, "route_unknown"),
+            Error::RouteUnknown(_) => of_request(404, "route_unknown"),
             Error::Naming(naming) => match naming {
-                Name::DeviceTokenMissing => caller(400, "device_token_missing"),
-                Name::DeviceTokenInvalid => caller(400, "device_token_invalid"),
-                Name::InstanceIdInvalid => caller(400, "instance_unknown"),
+                Name::DeviceTokenMissing => of_request(400, "device_token_missing"),
+                Name::DeviceTokenInvalid => of_request(400, "device_token_invalid"),
+                Name::InstanceIdInvalid => of_request(400, "instance_unknown"),
                 Name::AccountUnknown | Name::AccountMissing | Name::AccountWanted => {
-                    caller(400, "account_unknown")
+                    of_request(400, "account_unknown")
                 }
-                Name::BearerForeign => caller(401, "token_invalid"),
-                Name::BearerOurs => caller(400, "bad_request"),
-                Name::Conflict => caller(400, "principal_conflict"),
+                Name::BearerForeign => of_request(401, "token_invalid"),
+                Name::BearerOurs => of_request(400, "bad_request"),
+                Name::Conflict => of_request(400, "principal_conflict"),
             },
             Error::AuthEndpoint(error) => match error {
-                Endpoint::Unread(_) => caller(400, "bad_request"),
-                Endpoint::NotConfigured => caller(403, "login_rejected"),
-                Endpoint::PasswordWrong => caller(401, "password_wrong"),
+                Endpoint::Unread(_) => of_request(400, "bad_request"),
+                Endpoint::NotConfigured => of_request(403, "login_rejected"),
+                Endpoint::PasswordWrong => of_request(401, "password_wrong"),
                 Endpoint::TooManyWrong => Refusal {
                     retry_after: Some(SOON),
-                    ..caller(429, "caller_limited")
+                    ..of_request(429, "caller_limited")
                 },
-                Endpoint::TokenInvalid(_) => caller(401, "token_invalid"),
+                Endpoint::TokenInvalid(_) => of_request(401, "token_invalid"),
+                Endpoint::Caller(error) => of_caller(error),
                 Endpoint::Credentials(error) => of_credentials(error),
             },
-            Error::ContentTooLarge => caller(413, "content_too_large"),
-            Error::ContentUnreadable(_) => caller(400, "bad_request"),
+            Error::ContentTooLarge => of_request(413, "content_too_large"),
+            Error::ContentUnreadable(_) => of_request(400, "bad_request"),
             Error::Content(failure) => match failure {
-                replay::Failure::Idle => caller(408, "content_timeout"),
-                replay::Failure::Cut | replay::Failure::Taken => caller(400, "bad_request"),
+                replay::Failure::Idle => of_request(408, "content_timeout"),
+                replay::Failure::Cut | replay::Failure::Taken => of_request(400, "bad_request"),
             },
+            Error::Caller(error) => of_caller(error),
             Error::Credentials(error) => of_credentials(error),
             Error::Upstream(failed) => match &failed.error {
                 Api::Busy => Refusal {
@@ -212,12 +218,18 @@ fn would_serve(suggestion: Option<&Suggestion>) -> String {
     })
 }
 
+fn of_caller(error: &caller::Error) -> Refusal {
+    match error {
+        caller::Error::InstanceUnknown => of_request(400, "instance_unknown"),
+    }
+}
+
 fn of_credentials(error: &credentials::Error) -> Refusal {
     use credentials::Error as Auth;
     match error {
-        Auth::InstanceUnknown => caller(400, "instance_unknown"),
-        Auth::AccountUnknown => caller(400, "account_unknown"),
-        Auth::InstanceMismatch => caller(403, "instance_mismatch"),
+        Auth::InstanceUnknown => of_request(400, "instance_unknown"),
+        Auth::AccountUnknown => of_request(400, "account_unknown"),
+        Auth::InstanceMismatch => of_request(403, "instance_mismatch"),
         Auth::LoginRejected => auth(403, "login_rejected", "http_request_denied"),
         Auth::BudgetExhausted { retry_after } => {
             unavailable("login_budget_exhausted", *retry_after)
@@ -258,7 +270,7 @@ fn refusal(status: u16, code: &'static str, source: Source, proxy_error: &'stati
     }
 }
 
-fn caller(status: u16, code: &'static str) -> Refusal {
+fn of_request(status: u16, code: &'static str) -> Refusal {
     refusal(status, code, Source::Caller, "http_request_error")
 }
 
@@ -340,6 +352,11 @@ mod tests {
             ),
             (replay::Failure::Idle.into(), 408, "content_timeout"),
             (replay::Failure::Cut.into(), 400, "bad_request"),
+            (
+                caller::Error::InstanceUnknown.into(),
+                400,
+                "instance_unknown",
+            ),
             (Auth::InstanceUnknown.into(), 400, "instance_unknown"),
             (Auth::AccountUnknown.into(), 400, "account_unknown"),
             (Auth::InstanceMismatch.into(), 403, "instance_mismatch"),

@@ -37,6 +37,7 @@
 //! | [`content_coding`] | what content says without its coding and byte order mark, within bounds | know what it means |
 //! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
 //! | [`auth_endpoints`] | logins and refreshes answered, registrations kept; `handed_out`: tokens of our own | hold state of its own, send anything |
+//! | [`caller`] | who calls; `caller::authorize`, without which nobody gets credentials | know requests or upstreams |
 //! | [`peer`] | who is at the other end of a connection: an address or a uid | |
 //! | [`principal`] | whose credentials | see tokens |
 //! | [`directory`] | who is configured: instances and accounts, and which one is the default | hold numbers of the engine |
@@ -65,20 +66,21 @@
 //! cli            → admin, auth_endpoints, clock, config, credentials, damoov, directory, head,
 //!                  metrics, principal, proxy, secret, server, signals, simulator, store,
 //!                  telemetry, upstream
-//! proxy          → auth_endpoints, content_coding, credentials, damoov, directory, error, head,
-//!                  headers, live, metrics, naming, peer, principal, replay, server, stalls,
+//! proxy          → auth_endpoints, caller, content_coding, credentials, damoov, directory, error,
+//!                  head, headers, live, metrics, naming, peer, principal, replay, server, stalls,
 //!                  telemetry, timer, upstream
 //! admin          → error, head, metrics, server, store, telemetry
-//! live           → auth_endpoints, content_coding, credentials, error, head, headers, metrics,
-//!                  naming, percent, principal, server, upstream
+//! live           → auth_endpoints, caller, content_coding, credentials, directory, error, head,
+//!                  headers, metrics, naming, percent, principal, server, upstream
 //! config         → auth_endpoints, credentials, damoov, directory, principal, replay, secret,
 //!                  server, store, telemetry, upstream
-//! error          → auth_endpoints, content_coding, credentials, damoov, head, naming, replay,
-//!                  upstream
-//! auth_endpoints → clock, credentials, damoov, peer, principal
-//! credentials    → clock, content_coding, damoov, directory, metrics, peer, principal, secret,
-//!                  store, telemetry, upstream
+//! error          → auth_endpoints, caller, content_coding, credentials, damoov, head, naming,
+//!                  replay, upstream
+//! auth_endpoints → caller, clock, credentials, damoov, directory, principal
+//! credentials    → caller, clock, content_coding, damoov, directory, metrics, peer, principal,
+//!                  secret, store, telemetry, upstream
 //! naming         → damoov, directory, headers, principal
+//! caller         → directory, peer, principal
 //! damoov         → content_coding, percent, principal, secret
 //! content_coding → headers
 //! directory      → principal, secret
@@ -177,6 +179,7 @@
 
 pub mod admin;
 pub mod auth_endpoints;
+pub mod caller;
 pub mod cli;
 pub mod clock;
 pub mod config;

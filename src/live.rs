@@ -19,9 +19,10 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Response, StatusCode};
 
-use crate::auth_endpoints::ANYBODY;
 use crate::auth_endpoints::handed_out::{self, HandedOut};
-use crate::credentials::{self, Credentials, Got, Need, Provider, Wanted};
+use crate::caller::{Authorized, Caller};
+use crate::credentials::{self, Credentials, Got, Need, Provider};
+use crate::directory::Directory;
 use crate::error::Error;
 use crate::head::Rejection;
 use crate::headers::{self, Passed};
@@ -48,10 +49,14 @@ pub struct Handshake<'a> {
     pub target: &'a Target,
     /// The caller's, cleaned.
     pub head: upstream::Head,
-    /// Who is named so far, if anybody is.
-    pub wanted: Option<Wanted>,
+    /// Who asks.
+    pub caller: Caller,
+    /// Whose credentials it gets, if anybody is named so far.
+    pub authorized: Option<Authorized>,
     /// The instance that the caller named, if it did.
     pub instance: Option<InstanceId>,
+    /// Who is configured, for as long as the session lasts.
+    pub directory: Arc<Directory>,
     /// How long upstream's answer is waited for, if the route sets it.
     pub response_timeout: Option<Duration>,
 }
@@ -83,16 +88,21 @@ impl Live {
     }
 
     /// Whom a token names.
-    async fn holder(&self, token: &str) -> Result<Bearer, Error> {
-        let holder = self.handed_out.holder(ANYBODY, token).await?;
+    async fn holder(&self, caller: &Caller, token: &str) -> Result<Bearer, Error> {
+        let holder = self.handed_out.holder(caller, token).await?;
         Ok(holder.map_or(Bearer::Foreign, Bearer::Ours))
     }
 
     /// Whom the bearer and the tokens in the query name together.
-    pub async fn bearer(&self, bearer: Bearer, query: Option<&str>) -> Result<Bearer, Error> {
+    pub async fn bearer(
+        &self,
+        caller: &Caller,
+        bearer: Bearer,
+        query: Option<&str>,
+    ) -> Result<Bearer, Error> {
         let mut named = bearer;
         for token in query::tokens(query) {
-            named = match (named, self.holder(&token).await?) {
+            named = match (named, self.holder(caller, &token).await?) {
                 (Bearer::Ours(one), Bearer::Ours(other)) if one != other => {
                     return Err(naming::Error::Conflict.into());
                 }
@@ -110,20 +120,22 @@ impl Live {
         let Handshake {
             target,
             mut head,
-            wanted,
+            caller,
+            authorized,
             instance,
+            directory,
             response_timeout: within,
         } = handshake;
         // A caller that cannot be read cannot be given a token.
         head.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
         headers::attach_upgrade(&mut head.headers);
         keeps_own_tokens(&head)?;
-        let (answer, passed) = match &wanted {
+        let (answer, passed) = match &authorized {
             None => (
                 self.switcher.ask(target, &head, within).await?,
                 Passed::AsItCame,
             ),
-            Some(wanted) => self.ask_for(wanted, target, &mut head, within).await?,
+            Some(authorized) => self.ask_for(authorized, target, &mut head, within).await?,
         };
         Ok(match answer {
             Answer::Refused(answer) => Opened {
@@ -134,14 +146,21 @@ impl Live {
             Answer::Switched(mut upstream) => Opened {
                 passed,
                 answer: switching(mem::take(&mut upstream.headers)),
-                session: Some(Session::new(self.clone(), upstream, wanted, instance)),
+                session: Some(Session {
+                    live: self.clone(),
+                    upstream,
+                    caller,
+                    authorized,
+                    instance,
+                    directory,
+                }),
             },
         })
     }
 
     async fn ask_for(
         &self,
-        wanted: &Wanted,
+        authorized: &Authorized,
         target: &Target,
         head: &mut upstream::Head,
         within: Option<Duration>,
@@ -149,7 +168,7 @@ impl Live {
         let Got {
             credentials,
             renewed,
-        } = self.provider.get(wanted, Need::Usable).await?;
+        } = self.provider.get(authorized, Need::Usable).await?;
         let passed = match renewed {
             true => Passed::Renewed,
             false => Passed::AsItCame,
@@ -160,7 +179,7 @@ impl Live {
             credentials.accept();
             return Ok((first, passed));
         }
-        let newer = match self.provider.renew(wanted, &credentials).await {
+        let newer = match self.provider.renew(authorized, &credentials).await {
             Ok(newer) => newer,
             Err(credentials::Error::Suppressed) => return Ok((first, passed)),
             Err(error) => return Err(error.into()),
@@ -171,14 +190,14 @@ impl Live {
             .ask(target, head, within)
             .await
             .inspect_err(|_| self.count(ReplayResult::Failed))?;
-        self.judge(wanted, &newer, is_unauthorized(&second));
+        self.judge(authorized, &newer, is_unauthorized(&second));
         Ok((second, Passed::Replayed))
     }
 
     /// What a second try with `newer` credentials says about them.
-    fn judge(&self, wanted: &Wanted, newer: &Credentials, unauthorized: bool) {
+    fn judge(&self, authorized: &Authorized, newer: &Credentials, unauthorized: bool) {
         if unauthorized {
-            self.provider.suppress(&wanted.principal);
+            self.provider.suppress(authorized.principal());
             self.count(ReplayResult::Rejected);
         } else {
             newer.accept();

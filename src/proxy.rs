@@ -26,9 +26,10 @@ use self::answer::Received;
 use self::cors::Page;
 
 use self::record::Record;
+use crate::auth_endpoints::AuthEndpoints;
 use crate::auth_endpoints::handed_out::{self, HandedOut};
-use crate::auth_endpoints::{ANYBODY, AuthEndpoints};
-use crate::credentials::{self, Got, Need, Provider, Wanted};
+use crate::caller::{Caller, authorize, authorize_instance};
+use crate::credentials::{self, Got, Need, Provider};
 use crate::damoov::auth;
 use crate::damoov::auth_requests::Endpoint;
 use crate::damoov::routes::{Credential, Replay, Route, Table};
@@ -214,10 +215,11 @@ impl Path {
         let (mut head, content) = request.into_parts();
         let content = Recorder::new(content, &self.proxy.memory);
         let seen = head::Seen::of(&head.headers);
+        let caller = Caller::anybody(peer);
         async move {
             let mut record = Record::new(&self, &head.method);
             let page = Page::of(&head.headers, seen, &self.proxy.head);
-            let passed = self.pass(peer, &mut head, seen, &content, &mut record);
+            let passed = self.pass(caller, &mut head, seen, &content, &mut record);
             match passed.await {
                 Ok(answer) => {
                     let (mut answer, session) = record.answered(answer);
@@ -252,53 +254,53 @@ impl Path {
     /// move it about.
     async fn pass<'a>(
         &'a self,
-        peer: Peer,
-        caller: &mut CallerHead,
+        caller: Caller,
+        head: &mut CallerHead,
         seen: head::Seen,
         content: &Recorder<Incoming>,
         record: &mut Record<'a>,
     ) -> Result<Received, Error> {
         let proxy = &*self.proxy;
-        let target = head::check(caller, seen, &proxy.head)?;
+        let target = crate::head::check(head, seen, &proxy.head)?;
         let (prefix, path) = naming::cut_prefix(target.path())?;
-        if seen.origin && cors::is_preflight(caller) {
-            return self.permission(path, &caller.headers, record);
+        if seen.origin && cors::is_preflight(head) {
+            return self.permission(path, &head.headers, record);
         }
         let route = proxy
             .routes
-            .find(path, &caller.method)
+            .find(path, &head.method)
             .ok_or_else(|| proxy.unknown(path))?;
         record.route = Some(route);
-        if head::asks_for_websocket(caller, seen, route.is_live())? {
+        if head::asks_for_websocket(head, seen, route.is_live())? {
             let target = target.forwarded(path);
-            return Box::pin(self.switch(route, prefix, caller, target, record)).await;
+            return Box::pin(self.switch(caller, route, prefix, head, target, record)).await;
         }
         let bearer = match seen.authorization {
-            true => Box::pin(self.bearer(route.credential, &caller.headers)).await?,
+            true => Box::pin(self.bearer(&caller, route.credential, &head.headers)).await?,
             false => Bearer::Absent,
         };
         let named = naming::name(
             route.credential,
             prefix,
             bearer,
-            &caller.headers,
+            &head.headers,
             &proxy.directory,
         )?;
         let change = match &*route.host {
-            auth::HOST => Change::of(&caller.method, path),
+            auth::HOST => Change::of(&head.method, path),
             _ => None,
         };
 
         let mut request = upstream::Head {
-            method: caller.method.clone(),
+            method: head.method.clone(),
             target: target.forwarded(path),
-            headers: std::mem::take(&mut caller.headers),
+            headers: std::mem::take(&mut head.headers),
         };
         match route.credential {
             Credential::Answer => {
                 let endpoint = Endpoint::at(path).ok_or_else(|| proxy.unknown(path))?;
                 let call =
-                    understood::AuthCall::new(peer, endpoint, route, named.instance, request)?;
+                    understood::AuthCall::new(caller, endpoint, route, named.instance, request)?;
                 return Box::pin(self.answer_auth(call, content, record)).await;
             }
             Credential::Passthrough => {
@@ -306,12 +308,12 @@ impl Path {
             }
             Credential::Instance => {
                 headers::clean_request(&mut request.headers, Authorization::Dropped);
-                let instance = proxy.provider.instance(named.instance)?;
+                let instance = authorize_instance(&proxy.directory, named.instance)?;
                 let (id, key) = instance_fields(instance)?;
                 headers::attach_instance(&mut request.headers, id, key);
                 if change == Some(Change::Registered) {
                     let instance = instance.id;
-                    let registering = self.register(route, request, instance, content);
+                    let registering = self.register(caller, route, request, instance, content);
                     return Box::pin(registering).await;
                 }
             }
@@ -323,11 +325,8 @@ impl Path {
             let sent = self.send(route, &request, content, content.view());
             return Box::pin(sent).await;
         };
-        let wanted = Wanted {
-            principal,
-            instance: named.instance,
-        };
-        record.principal = Some(wanted.principal.clone());
+        record.principal = Some(principal.clone());
+        let authorized = authorize(caller, &proxy.directory, principal, named.instance)?;
 
         let may_replay = route.replay == Replay::On401 && content.keeps();
         let need = if may_replay {
@@ -338,7 +337,7 @@ impl Path {
         let Got {
             credentials,
             renewed,
-        } = proxy.provider.get(&wanted, need).await?;
+        } = proxy.provider.get(&authorized, need).await?;
         record.log_name = Some(credentials.log_name());
         if renewed {
             record.passed = Passed::Renewed;
@@ -350,7 +349,7 @@ impl Path {
             return match change {
                 Some(change) => {
                     let sent = || understood::sent(&request.headers, content.recorded()?);
-                    let principal = &wanted.principal;
+                    let principal = authorized.principal();
                     Box::pin(self.follow(change, principal, route, first, sent)).await
                 }
                 None => Ok(first),
@@ -358,14 +357,14 @@ impl Path {
         }
 
         if route.replay == Replay::Never || !content.keeps() {
-            proxy.provider.renew_for_the_next(&wanted, &credentials);
+            proxy.provider.renew_for_the_next(&authorized, &credentials);
             self.count(ReplayResult::Impossible);
             return Ok(first);
         }
         // Those who need no renewal must not wait for a connection that waits for one; and reading
         // on closes it.
         let first = Box::pin(first.detached()).await;
-        let newer = match Box::pin(proxy.provider.renew(&wanted, &credentials)).await {
+        let newer = match Box::pin(proxy.provider.renew(&authorized, &credentials)).await {
             Ok(newer) => newer,
             Err(credentials::Error::Suppressed) => return Ok(first),
             Err(error) => return Err(error.into()),
@@ -387,14 +386,14 @@ impl Path {
             .await
             .inspect_err(|_| self.count(ReplayResult::Failed))?;
         if second.is_unauthorized() {
-            proxy.provider.suppress(&wanted.principal);
+            proxy.provider.suppress(authorized.principal());
             self.count(ReplayResult::Rejected);
         } else {
             newer.accept();
             self.count(ReplayResult::Ok);
             if let Some(change) = change {
                 let sent = || understood::sent(&request.headers, sent?);
-                let principal = &wanted.principal;
+                let principal = authorized.principal();
                 return Box::pin(self.follow(change, principal, route, second, sent)).await;
             }
         }
@@ -402,7 +401,12 @@ impl Path {
     }
 
     /// Whom the caller's bearer names, on routes where that matters.
-    async fn bearer(&self, credential: Credential, headers: &HeaderMap) -> Result<Bearer, Error> {
+    async fn bearer(
+        &self,
+        caller: &Caller,
+        credential: Credential,
+        headers: &HeaderMap,
+    ) -> Result<Bearer, Error> {
         match credential {
             Credential::User | Credential::Admin | Credential::UserOrAdmin => {}
             Credential::Passthrough => {
@@ -417,7 +421,7 @@ impl Path {
         let Some(token) = headers::bearer(headers) else {
             return Ok(Bearer::Absent);
         };
-        let holder = self.proxy.handed_out.holder(ANYBODY, token).await?;
+        let holder = self.proxy.handed_out.holder(caller, token).await?;
         Ok(holder.map_or(Bearer::Foreign, Bearer::Ours))
     }
 

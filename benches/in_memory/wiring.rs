@@ -84,6 +84,7 @@ pub(crate) async fn wire(users: usize) -> Wired {
         auth_endpoints: AuthEndpoints::new(
             provider.clone(),
             handed_out.clone(),
+            settings.directory.clone(),
             own.forward_unknown_logins,
         ),
         handed_out: handed_out.clone(),

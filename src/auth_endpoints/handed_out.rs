@@ -11,6 +11,7 @@ use serde_json::Map;
 
 use self::mint::{Holder, Mint};
 use super::Error;
+use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::credentials::seal::TokenKeys;
 use crate::credentials::{Credentials, Provider};
@@ -82,7 +83,12 @@ impl HandedOut {
     }
 
     /// Tokens for `caller` in the place of these credentials of `principal`.
-    pub fn tokens(&self, caller: &str, principal: &Principal, credentials: &Credentials) -> Tokens {
+    pub fn tokens(
+        &self,
+        caller: &Caller,
+        principal: &Principal,
+        credentials: &Credentials,
+    ) -> Tokens {
         let holder = Holder {
             principal: principal.clone(),
             epoch: credentials.epoch(),
@@ -93,25 +99,27 @@ impl HandedOut {
             HandOut::Own => {
                 let claims = jwt::payload(credentials.token()).unwrap_or_default();
                 let life = self.left(credentials);
-                self.mint.access(caller, &holder, claims, now, life)
+                self.mint.access(caller.name(), &holder, claims, now, life)
             }
         };
         Tokens {
             access_token,
-            refresh_token: self.mint.refresh(caller, &holder, now),
+            refresh_token: self.mint.refresh(caller.name(), &holder, now),
         }
     }
 
     /// Tokens for a new principal whose real ones could not be kept: it gets others when it calls.
-    pub fn stopgap(&self, caller: &str, principal: &Principal) -> Tokens {
+    pub fn stopgap(&self, caller: &Caller, principal: &Principal) -> Tokens {
         let holder = Holder {
             principal: principal.clone(),
             epoch: 0,
         };
         let now = self.clock.wall();
         Tokens {
-            access_token: self.mint.access(caller, &holder, Map::new(), now, STOPGAP),
-            refresh_token: self.mint.refresh(caller, &holder, now),
+            access_token: self
+                .mint
+                .access(caller.name(), &holder, Map::new(), now, STOPGAP),
+            refresh_token: self.mint.refresh(caller.name(), &holder, now),
         }
     }
 
@@ -120,13 +128,13 @@ impl HandedOut {
     /// # Errors
     ///
     /// [`Error::TokenInvalid`] if it is one of ours that counts no longer.
-    pub async fn holder(&self, caller: &str, bearer: &str) -> Result<Option<Principal>, Error> {
+    pub async fn holder(&self, caller: &Caller, bearer: &str) -> Result<Option<Principal>, Error> {
         if !mint::is_ours(bearer) {
             return self.holder_of_real(bearer).await;
         }
         let token = self
             .mint
-            .read_access(caller, bearer)
+            .read_access(caller.name(), bearer)
             .filter(|token| token.names_at(self.clock.wall()))
             .ok_or(Invalid::Ours)?;
         self.if_current(token.holder).await.map(Some)
@@ -139,12 +147,12 @@ impl HandedOut {
     /// [`Error::TokenInvalid`] if it is nobody's.
     pub async fn renewable(
         &self,
-        caller: &str,
+        caller: &Caller,
         access_token: &str,
         refresh_token: &str,
     ) -> Result<Principal, Error> {
         let access_is_ours = mint::is_ours(access_token);
-        let Some(refresh) = self.mint.read_refresh(caller, refresh_token) else {
+        let Some(refresh) = self.mint.read_refresh(caller.name(), refresh_token) else {
             return Err(match access_is_ours {
                 true => Invalid::Ours.into(),
                 false => Invalid::Foreign.into(),
@@ -153,7 +161,7 @@ impl HandedOut {
         let named = match access_is_ours {
             true => self
                 .mint
-                .read_access(caller, access_token)
+                .read_access(caller.name(), access_token)
                 .map(|access| access.holder.principal),
             false => self.holder_of_real(access_token).await?,
         };

@@ -147,6 +147,7 @@ impl Service {
             auth_endpoints: AuthEndpoints::new(
                 provider.clone(),
                 handed_out.clone(),
+                settings.directory.clone(),
                 own.forward_unknown_logins,
             ),
             handed_out,

@@ -13,10 +13,12 @@ use tokio::runtime::Handle;
 use super::vault::cache::UNTRIED;
 use super::vault::seal::Ring;
 use super::{Background, Credentials, Parts, Provider, Settings};
+use crate::caller::{Authorized, Caller, authorize};
 use crate::clock::{Clock, Moment};
 use crate::damoov::auth::{self, ExpiresInForm, Grant};
 use crate::directory::{Account, Directory, Instance};
 use crate::metrics::{Metrics, StoreLabels, StoreOperation, StoreResult};
+use crate::peer::Peer;
 use crate::principal::{DeviceToken, InstanceId, Principal};
 use crate::secret::Secret;
 use crate::store::contract::{open_in, run};
@@ -121,6 +123,12 @@ pub(super) fn credentials_of(principal: Principal, generation: u64) -> Arc<Crede
         not_ahead_before: AtomicU64::new(0),
         replay: AtomicU64::new(UNTRIED),
     })
+}
+
+/// Somebody who may have the credentials of `principal`.
+pub(super) fn authorized(principal: Principal) -> Authorized {
+    let caller = Caller::anybody(Peer::Uid(1000));
+    authorize(caller, &directory(), principal, None).unwrap()
 }
 
 fn directory() -> Directory {

@@ -26,11 +26,12 @@ use super::renewal::token_endpoint::TokenEndpoint;
 use super::vault::cache::{Cache, Credentials, Lookup};
 use super::vault::counted::StoreCondition;
 use super::vault::seal::Ring;
-use super::{Error, Need, Settings, Wanted};
+use super::{Error, Need, Settings};
+use crate::caller::Authorized;
 use crate::clock::{Clock, Moment};
-use crate::directory::{Directory, Instance};
+use crate::directory::Directory;
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
-use crate::principal::{InstanceId, Principal};
+use crate::principal::Principal;
 use crate::store::{self, RunId, Store};
 use crate::telemetry::LogName;
 use crate::telemetry::episode::Episode;
@@ -146,31 +147,26 @@ impl Provider {
     }
 
     /// Credentials from memory or the store, or from a renewal, waiting at most `wait`.
-    pub async fn get(&self, wanted: &Wanted, need: Need) -> Result<Got, Error> {
+    pub async fn get(&self, authorized: &Authorized, need: Need) -> Result<Got, Error> {
         let engine = &self.engine;
-        if let Some(asked) = wanted.instance
-            && engine.directory.instance(asked).is_none()
-        {
-            return Err(Error::InstanceUnknown);
-        }
-        let found = engine.cache.look_up(&wanted.principal);
+        let found = engine.cache.look_up(authorized.principal());
         match freshness(&found) {
             Freshness::Fresh => self.fresh_lookups.inc(),
             other => lookups(&engine.metrics, other).inc(),
         };
         match found {
-            Lookup::Fresh(found) => found_for(wanted, found).map(Got::at_once),
+            Lookup::Fresh(found) => found_for(authorized, found).map(Got::at_once),
             Lookup::Stale(found) if need == Need::Usable => {
                 if found.claim_ahead(engine.clock.now()) {
-                    let ask = ask(wanted, Some(&found), Trigger::Ahead);
-                    engine.join_or_start(&wanted.principal, ask, None);
+                    let ask = ask(authorized, Some(&found), Trigger::Ahead);
+                    engine.join_or_start(authorized.principal(), ask, None);
                 }
-                found_for(wanted, found).map(Got::at_once)
+                found_for(authorized, found).map(Got::at_once)
             }
-            Lookup::Stale(found) => Box::pin(self.newer(wanted, found)).await,
+            Lookup::Stale(found) => Box::pin(self.newer(authorized, found)).await,
             Lookup::Unusable | Lookup::Absent => {
-                let missing = ask(wanted, None, Trigger::Missing);
-                Box::pin(self.wait_from_now(wanted, missing)).await
+                let missing = ask(authorized, None, Trigger::Missing);
+                Box::pin(self.wait_from_now(authorized, missing)).await
             }
         }
     }
@@ -180,11 +176,15 @@ impl Provider {
     /// # Errors
     ///
     /// [`Error::InstanceMismatch`].
-    pub async fn newer(&self, wanted: &Wanted, than: Arc<Credentials>) -> Result<Got, Error> {
-        let ask = ask(wanted, Some(&than), Trigger::Ahead);
-        match self.wait_from_now(wanted, ask).await {
+    pub async fn newer(
+        &self,
+        authorized: &Authorized,
+        than: Arc<Credentials>,
+    ) -> Result<Got, Error> {
+        let ask = ask(authorized, Some(&than), Trigger::Ahead);
+        match self.wait_from_now(authorized, ask).await {
             Ok(newer) => Ok(newer),
-            Err(_) => found_for(wanted, than).map(Got::at_once),
+            Err(_) => found_for(authorized, than).map(Got::at_once),
         }
     }
 
@@ -193,14 +193,17 @@ impl Provider {
     /// is under way and will tell.
     pub async fn renew(
         &self,
-        wanted: &Wanted,
+        authorized: &Authorized,
         rejected: &Credentials,
     ) -> Result<Arc<Credentials>, Error> {
-        let newer = match self.after_rejection(wanted, rejected)? {
+        let newer = match self.after_rejection(authorized, rejected)? {
             Some(newer) => newer,
             None => {
-                self.wait(wanted, ask(wanted, Some(rejected), Trigger::Rejected))
-                    .await?
+                self.wait(
+                    authorized,
+                    ask(authorized, Some(rejected), Trigger::Rejected),
+                )
+                .await?
             }
         };
         newer.begin_replay(self.engine.clock.now());
@@ -208,32 +211,16 @@ impl Provider {
     }
 
     /// Starts what [`Provider::renew`] does, for a request that cannot be sent again.
-    pub fn renew_for_the_next(&self, wanted: &Wanted, rejected: &Credentials) {
-        if let Ok(None) = self.after_rejection(wanted, rejected) {
-            let ask = ask(wanted, Some(rejected), Trigger::Rejected);
-            self.engine.join_or_start(&wanted.principal, ask, None);
+    pub fn renew_for_the_next(&self, authorized: &Authorized, rejected: &Credentials) {
+        if let Ok(None) = self.after_rejection(authorized, rejected) {
+            let ask = ask(authorized, Some(rejected), Trigger::Rejected);
+            self.engine.join_or_start(authorized.principal(), ask, None);
         }
     }
 
     /// A replay with `credentials` got a 401 too: 401s of this principal renew nothing for 60 s.
     pub fn suppress(&self, principal: &Principal) {
         self.engine.cache.suppress(principal);
-    }
-
-    /// The instance that `asked` names, or the default one.
-    pub fn instance(&self, asked: Option<InstanceId>) -> Result<&Instance, Error> {
-        let directory = &self.engine.directory;
-        match asked {
-            Some(id) => directory.instance(id),
-            None => directory.default_instance(),
-        }
-        .ok_or(Error::InstanceUnknown)
-    }
-
-    /// The id of the instance that the configuration gives this name.
-    pub fn instance_named(&self, name: &str) -> Option<InstanceId> {
-        let named = self.engine.directory.instance_named(name);
-        named.map(|instance| instance.id)
     }
 
     /// A keyed hash of the principal, for logs.
@@ -295,29 +282,29 @@ impl Provider {
     /// due.
     fn after_rejection(
         &self,
-        wanted: &Wanted,
+        authorized: &Authorized,
         rejected: &Credentials,
     ) -> Result<Option<Arc<Credentials>>, Error> {
         let cache = &self.engine.cache;
-        if let Lookup::Fresh(newer) | Lookup::Stale(newer) = cache.look_up(&wanted.principal)
+        if let Lookup::Fresh(newer) | Lookup::Stale(newer) = cache.look_up(authorized.principal())
             && newer.generation > rejected.generation
         {
             return Ok(Some(newer));
         }
-        if cache.is_suppressed(&wanted.principal)
+        if cache.is_suppressed(authorized.principal())
             || rejected.is_replay_pending(self.engine.clock.now())
         {
             return Err(Error::Suppressed);
         }
-        cache.reject(&wanted.principal, rejected.generation);
+        cache.reject(authorized.principal(), rejected.generation);
         Ok(None)
     }
 
     /// As [`Provider::wait`], and says whether the credentials were renewed meanwhile, or only found in
     /// the store.
-    async fn wait_from_now(&self, wanted: &Wanted, ask: Ask) -> Result<Got, Error> {
+    async fn wait_from_now(&self, authorized: &Authorized, ask: Ask) -> Result<Got, Error> {
         let asked = self.engine.clock.now();
-        let credentials = self.wait(wanted, ask).await?;
+        let credentials = self.wait(authorized, ask).await?;
         let renewed = credentials.renewed.is_some_and(|at| at >= asked);
         Ok(Got {
             credentials,
@@ -326,19 +313,20 @@ impl Provider {
     }
 
     /// Joins the renewal of the principal, or starts one, and waits for its end, at most `wait`.
-    async fn wait(&self, wanted: &Wanted, ask: Ask) -> Result<Arc<Credentials>, Error> {
+    async fn wait(&self, authorized: &Authorized, ask: Ask) -> Result<Arc<Credentials>, Error> {
         let engine = &self.engine;
         let deadline = engine.clock.now().plus(engine.settings.wait);
         loop {
             // If the caller hangs up this is dropped, and the renewal notices.
-            let renewal = engine.join_or_start_for_caller(&wanted.principal, ask.clone(), deadline);
+            let renewal =
+                engine.join_or_start_for_caller(authorized.principal(), ask.clone(), deadline);
             let left = engine.clock.to_real(deadline.since(engine.clock.now()));
             let Ok(outcome) = tokio::time::timeout(left, renewal.ended()).await else {
                 return Err(renewal.last_error());
             };
             match outcome {
                 Ok(Some(found)) if ask.newer_than.is_none_or(|old| found.generation > old) => {
-                    return found_for(wanted, found);
+                    return found_for(authorized, found);
                 }
                 // It was started for less than this request needs, or for another instance: once more.
                 Ok(_) => {}
@@ -463,9 +451,9 @@ impl Engine {
     }
 }
 
-fn ask(wanted: &Wanted, than: Option<&Credentials>, trigger: Trigger) -> Ask {
+fn ask(authorized: &Authorized, than: Option<&Credentials>, trigger: Trigger) -> Ask {
     Ask {
-        instance: wanted.instance,
+        instance: authorized.instance(),
         newer_than: than.map(|than| than.generation),
         trigger,
         probing: Probing::No,
@@ -473,8 +461,8 @@ fn ask(wanted: &Wanted, than: Option<&Credentials>, trigger: Trigger) -> Ask {
 }
 
 /// A user known under another instance than the one named is an error.
-fn found_for(wanted: &Wanted, found: Arc<Credentials>) -> Result<Arc<Credentials>, Error> {
-    match (wanted.instance, found.instance) {
+fn found_for(authorized: &Authorized, found: Arc<Credentials>) -> Result<Arc<Credentials>, Error> {
+    match (authorized.instance(), found.instance) {
         (Some(asked), Some(known)) if asked != known => Err(Error::InstanceMismatch),
         _ => Ok(found),
     }

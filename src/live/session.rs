@@ -20,7 +20,9 @@ use super::end::{End, Goodbye};
 use super::frames::Sender;
 use super::message::{Answer, Authenticate};
 use super::watch::holds_own_token;
-use crate::credentials::{self, Credentials, Need, Wanted};
+use crate::caller::{Authorized, Caller, authorize};
+use crate::credentials::{self, Credentials, Need};
+use crate::directory::Directory;
 use crate::error::Error;
 use crate::metrics::ReplayResult;
 use crate::naming::{self, Bearer};
@@ -41,29 +43,18 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A connection to upstream that waits for the caller's to be given to it.
 pub struct Session {
-    live: Arc<Live>,
-    upstream: Switched,
-    /// Who was named before the switch, if anybody was.
-    wanted: Option<Wanted>,
+    pub(super) live: Arc<Live>,
+    pub(super) upstream: Switched,
+    pub(super) caller: Caller,
+    /// Whose credentials it gets, if anybody was named before the switch.
+    pub(super) authorized: Option<Authorized>,
     /// The instance that the caller named, if it did.
-    instance: Option<InstanceId>,
+    pub(super) instance: Option<InstanceId>,
+    /// Who was configured then.
+    pub(super) directory: Arc<Directory>,
 }
 
 impl Session {
-    pub(super) fn new(
-        live: Arc<Live>,
-        upstream: Switched,
-        wanted: Option<Wanted>,
-        instance: Option<InstanceId>,
-    ) -> Session {
-        Session {
-            live,
-            upstream,
-            wanted,
-            instance,
-        }
-    }
-
     /// Has the caller's connection until one of the two ends, or `draining` does. `read` is what
     /// the caller sent behind its handshake.
     pub async fn hold(
@@ -75,8 +66,10 @@ impl Session {
         let Session {
             live,
             upstream,
-            wanted,
+            caller: asks,
+            authorized,
             instance,
+            directory,
         } = self;
         let Switched {
             stream,
@@ -90,8 +83,10 @@ impl Session {
         let (from_upstream, to_upstream) = split(stream);
         let mut talk = Talk {
             live,
-            wanted,
+            caller: asks,
+            authorized,
             instance,
+            directory,
             up: Direction::new((from_caller, read), to_upstream, Sender::Caller, &movement),
             down: Direction::new(
                 (from_upstream, read_upstream),
@@ -127,8 +122,10 @@ impl server::Session for Box<Session> {
 /// A session that has both of its connections.
 struct Talk<C> {
     live: Arc<Live>,
-    wanted: Option<Wanted>,
+    caller: Caller,
+    authorized: Option<Authorized>,
     instance: Option<InstanceId>,
+    directory: Arc<Directory>,
     /// From the caller to upstream.
     up: Direction<ReadHalf<C>, WriteHalf<switch::Stream>>,
     /// From upstream to the caller.
@@ -156,7 +153,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
     /// Returns once nothing more is to be read or changed.
     async fn first_message(&mut self) -> Result<(), End> {
         // A caller that is named may have authenticated with the handshake.
-        let patience = match self.wanted {
+        let patience = match self.authorized {
             Some(_) => Duration::MAX,
             None => FIRST_MESSAGE,
         };
@@ -175,25 +172,25 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
             return keeps_own_tokens(&text);
         };
         self.up.discard();
-        let wanted = self.named(message.access_token()).await?;
-        self.authenticate(&message, &wanted).await
+        let authorized = self.authorized(message.access_token()).await?;
+        self.authenticate(&message, &authorized).await
     }
 
-    /// Whom the handshake and the message name together.
-    async fn named(&self, token: Option<String>) -> Result<Wanted, Error> {
+    /// Whose credentials the caller gets: whom the handshake and the message name together.
+    async fn authorized(&self, token: Option<String>) -> Result<Authorized, Error> {
         let bearer = match token {
-            Some(token) => self.live.holder(&token).await?,
+            Some(token) => self.live.holder(&self.caller, &token).await?,
             None => Bearer::Absent,
         };
-        match (&self.wanted, bearer) {
-            (Some(wanted), Bearer::Ours(principal)) if wanted.principal != principal => {
+        match (&self.authorized, bearer) {
+            (Some(named), Bearer::Ours(principal)) if *named.principal() != principal => {
                 Err(naming::Error::Conflict.into())
             }
-            (Some(wanted), _) => Ok(wanted.clone()),
-            (None, Bearer::Ours(principal)) => Ok(Wanted {
-                principal,
-                instance: self.instance,
-            }),
+            (Some(named), _) => Ok(named.clone()),
+            (None, Bearer::Ours(principal)) => {
+                let (caller, directory) = (self.caller, &self.directory);
+                Ok(authorize(caller, directory, principal, self.instance)?)
+            }
             (None, Bearer::Foreign) => Err(naming::Error::BearerForeign.into()),
             (None, Bearer::Absent) => Err(naming::Error::DeviceTokenMissing.into()),
         }
@@ -203,10 +200,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
     async fn authenticate(
         &mut self,
         message: &Authenticate<'_>,
-        wanted: &Wanted,
+        authorized: &Authorized,
     ) -> Result<(), End> {
         let live = self.live.clone();
-        let getting = live.provider.get(wanted, Need::Usable);
+        let getting = live.provider.get(authorized, Need::Usable);
         let getting = unless_gone(&mut self.up, getting);
         let got = while_relaying(&mut self.down, getting).await??;
         let credentials = got.map_err(Error::from)?.credentials;
@@ -219,7 +216,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
             None => return Ok(()),
         }
         // Nothing is passed on meanwhile: the 401, should it be the answer, comes first.
-        let renewing = live.provider.renew(wanted, &credentials);
+        let renewing = live.provider.renew(authorized, &credentials);
         let newer = match unless_gone(&mut self.up, renewing).await? {
             Ok(newer) => newer,
             Err(credentials::Error::Suppressed) => return Ok(()),
@@ -231,7 +228,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
             .await
             .inspect_err(|_| live.count(ReplayResult::Failed))?;
         if let Some(answer) = second {
-            live.judge(wanted, &newer, answer == Answer::Unauthorized);
+            live.judge(authorized, &newer, answer == Answer::Unauthorized);
         }
         Ok(())
     }
@@ -243,7 +240,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
         message: &Authenticate<'_>,
         credentials: &Credentials,
     ) -> Result<Option<Answer>, End> {
-        let named = |name: &str| self.live.provider.instance_named(name);
+        let named = |name: &str| Some(self.directory.instance_named(name)?.id);
         let message = message.with(credentials.token(), credentials.instance(), named);
         keeps_own_tokens(&message)?;
         self.up.push_text(message);

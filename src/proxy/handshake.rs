@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use super::Path;
 use super::answer::Received;
 use super::record::Record;
-use crate::credentials::Wanted;
+use crate::caller::{Caller, authorize};
 use crate::damoov::routes::{Credential, Route};
 use crate::error::Error;
 use crate::headers::{self, Authorization};
@@ -19,23 +19,20 @@ impl Path {
     /// Shakes hands with upstream for a caller that asked to switch; with a 101 comes the session.
     pub(super) async fn switch(
         &self,
+        caller: Caller,
         route: &Route,
         prefix: Option<Prefix<'_>>,
-        caller: &mut CallerHead,
+        head: &mut CallerHead,
         target: PathAndQuery,
         record: &mut Record<'_>,
     ) -> Result<Received, Error> {
         let proxy = &*self.proxy;
-        let bearer = self.bearer(route.credential, &caller.headers).await?;
-        let bearer = proxy.live.bearer(bearer, target.query()).await?;
+        let bearer = self
+            .bearer(&caller, route.credential, &head.headers)
+            .await?;
+        let bearer = proxy.live.bearer(&caller, bearer, target.query()).await?;
         let name = |credential, prefix, bearer| {
-            naming::name(
-                credential,
-                prefix,
-                bearer,
-                &caller.headers,
-                &proxy.directory,
-            )
+            naming::name(credential, prefix, bearer, &head.headers, &proxy.directory)
         };
         let named = match name(route.credential, prefix, bearer) {
             // The first message will name somebody; the instance is the header's all the same.
@@ -45,19 +42,22 @@ impl Path {
             named => named,
         }?;
         record.principal = named.principal.clone();
-        headers::clean_request(&mut caller.headers, Authorization::Dropped);
+        let authorized = named
+            .principal
+            .map(|principal| authorize(caller, &proxy.directory, principal, named.instance));
+        let authorized = authorized.transpose()?;
+        headers::clean_request(&mut head.headers, Authorization::Dropped);
         let handshake = live::Handshake {
             target: &proxy.targets[&*route.host],
             head: upstream::Head {
-                method: caller.method.clone(),
+                method: head.method.clone(),
                 target,
-                headers: std::mem::take(&mut caller.headers),
+                headers: std::mem::take(&mut head.headers),
             },
-            wanted: named.principal.map(|principal| Wanted {
-                principal,
-                instance: named.instance,
-            }),
+            caller,
+            authorized,
             instance: named.instance,
+            directory: proxy.directory.clone(),
             response_timeout: route.response_timeout,
         };
         let opened = proxy.live.open(handshake).await?;

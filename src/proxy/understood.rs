@@ -15,9 +15,10 @@ use tokio::time::{Instant, sleep};
 use super::answer::Received;
 use super::record::Record;
 use super::{Path, Proxy};
-use crate::auth_endpoints::Reply;
+use crate::auth_endpoints::{Registering, Reply};
+use crate::caller::Caller;
 use crate::content_coding::{self, LONGEST, understood};
-use crate::credentials::{self, Expected, LoginSlot, SlotEnd};
+use crate::credentials::{self, LoginSlot, SlotEnd};
 use crate::damoov::auth;
 use crate::damoov::auth_requests::Endpoint;
 use crate::damoov::retry_after::retry_after;
@@ -26,7 +27,6 @@ use crate::damoov::user_changes::{self, Change};
 use crate::error::Error;
 use crate::head::Rejection;
 use crate::headers::{self, Authorization, Passed};
-use crate::peer::Peer;
 use crate::principal::{InstanceId, Principal};
 use crate::replay::{self, Content, Recorder};
 use crate::upstream::{self, pool};
@@ -37,7 +37,7 @@ const MOST_UNFINISHED: usize = 256;
 
 /// A call to an Auth endpoint.
 pub(super) struct AuthCall<'a> {
-    peer: Peer,
+    caller: Caller,
     endpoint: Endpoint,
     /// Where it goes, if it is forwarded.
     route: &'a Route,
@@ -48,7 +48,7 @@ pub(super) struct AuthCall<'a> {
 
 impl<'a> AuthCall<'a> {
     pub(super) fn new(
-        peer: Peer,
+        caller: Caller,
         endpoint: Endpoint,
         route: &'a Route,
         instance: Option<InstanceId>,
@@ -58,7 +58,7 @@ impl<'a> AuthCall<'a> {
             return Err(Rejection::Method.into());
         }
         Ok(AuthCall {
-            peer,
+            caller,
             endpoint,
             route,
             instance,
@@ -80,7 +80,7 @@ impl Path {
         let said = understood(&call.request.headers, whole.clone())?;
         let reply = proxy
             .auth_endpoints
-            .answer(call.peer, call.endpoint, call.instance, &said)
+            .answer(call.caller, call.endpoint, call.instance, &said)
             .await?;
         match reply {
             Reply::Answered {
@@ -176,6 +176,7 @@ impl Path {
     /// the rest runs in a task of its own.
     pub(super) async fn register(
         &self,
+        caller: Caller,
         route: &Route,
         mut request: upstream::Head,
         instance: InstanceId,
@@ -184,7 +185,11 @@ impl Path {
         let content = read(content).await?;
         let proxy = self.proxy.clone();
         self.has_room_for_a_registration(&route.host)?;
-        let expected = proxy.provider.expect_tokens()?;
+        let registering = Registering {
+            caller,
+            instance,
+            expected: proxy.provider.expect_tokens()?,
+        };
         ask_for_plain(&mut request.headers);
         let (pool, host) = (self.pool.clone(), route.host.clone());
         let within = proxy.response_timeout(route);
@@ -201,7 +206,7 @@ impl Path {
                 )
                 .await;
             let kept = match received {
-                Ok(received) => keep(&proxy, instance, expected, received, within).await,
+                Ok(received) => keep(&proxy, &registering, received, within).await,
                 Err(error) => {
                     if let upstream::Error::Framing = error {
                         let provider = &proxy.provider;
@@ -223,11 +228,11 @@ impl Path {
 
     /// What the store believes of a user follows what the API was told about it: its credentials
     /// are worth nothing any more. `sent` is what the content of the request says, which went out
-    /// as `caller`. Returns the answer for the caller.
+    /// as `sender`. Returns the answer for the caller.
     pub(super) async fn follow(
         &self,
         change: Change,
-        caller: &Principal,
+        sender: &Principal,
         route: &Route,
         answer: Received,
         sent: impl FnOnce() -> Option<Bytes>,
@@ -244,7 +249,7 @@ impl Path {
         let changed = match change {
             Change::Deleted(user) => Some((Principal::User(user), None)),
             Change::Moved => moved().map(|(user, to)| (Principal::User(user), to)),
-            Change::Joined => caller.is_user().then(|| (caller.clone(), None)),
+            Change::Joined => sender.is_user().then(|| (sender.clone(), None)),
             Change::Registered => None,
         };
         if let Some((principal, now_in)) = changed {
@@ -327,8 +332,7 @@ async fn read(content: &Recorder<Incoming>) -> Result<Bytes, Error> {
 /// The answer to a registration with tokens of our own, once the real ones are kept.
 async fn keep(
     proxy: &Proxy,
-    instance: InstanceId,
-    expected: Expected,
+    registering: &Registering,
     answer: Response<pool::AnswerContent>,
     within: Duration,
 ) -> Result<Received, upstream::Error> {
@@ -350,7 +354,7 @@ async fn keep(
         let kept = async {
             let said = understood(&head.headers, content)?;
             let endpoints = &proxy.auth_endpoints;
-            endpoints.registered(instance, expected, said).await
+            endpoints.registered(registering, said).await
         };
         content = kept.await.map_err(unreadable)?;
         head.headers.remove(header::CONTENT_LENGTH);

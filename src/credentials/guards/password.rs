@@ -2,7 +2,8 @@
 //! account's. Damoov is not asked.
 
 use super::password_limit::{Opened, Refused};
-use crate::credentials::{Provider, Wanted};
+use crate::caller::authorize_instance;
+use crate::credentials::Provider;
 use crate::peer::Peer;
 use crate::principal::{DeviceToken, InstanceId, Principal};
 
@@ -47,8 +48,8 @@ impl From<Refused> for PasswordError {
 }
 
 impl Provider {
-    /// Whom the login is for, if `password` is right. For a user, always under the instance whose
-    /// key it was: a user that is known under another one is an error later on.
+    /// Whom the login is for, if `password` is right. For a user, with the instance whose key it was:
+    /// a user that is known under another one is an error later on.
     ///
     /// Where wrong passwords came too often it waits, at most 10 s; `peer` is who asks.
     ///
@@ -60,7 +61,7 @@ impl Provider {
         peer: Peer,
         login: &Login<'_>,
         password: &str,
-    ) -> Result<Wanted, PasswordError> {
+    ) -> Result<(Principal, Option<InstanceId>), PasswordError> {
         let engine = &self.engine;
         let limit = &engine.password_limit;
         match *login {
@@ -70,7 +71,7 @@ impl Provider {
                 known,
             } => {
                 let known = known.and_then(|known| engine.directory.instance(known));
-                let other = self.instance(named).ok();
+                let other = authorize_instance(&engine.directory, named).ok();
                 let candidates = match named {
                     Some(_) => [None, other],
                     None => [
@@ -89,10 +90,7 @@ impl Provider {
                 let find = || candidates.iter().find(|one| one.key.matches(password));
                 let instance = limit.compare(peer, &opened, find).await?;
                 let instance = instance.ok_or(PasswordError::Wrong)?;
-                Ok(Wanted {
-                    principal: Principal::User(user),
-                    instance: Some(instance.id),
-                })
+                Ok((Principal::User(user), Some(instance.id)))
             }
             Login::Account { email } => {
                 let account = engine.directory.account_by_email(email);
@@ -101,10 +99,7 @@ impl Provider {
                 let is_right = || account.password.matches(password).then_some(());
                 let right = limit.compare(peer, &opened, is_right).await?;
                 right.ok_or(PasswordError::Wrong)?;
-                Ok(Wanted {
-                    principal: Principal::Account(account.name.clone()),
-                    instance: None,
-                })
+                Ok((Principal::Account(account.name.clone()), None))
             }
         }
     }
@@ -129,12 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_password_is_the_named_instances_the_defaults_or_the_accounts() {
-        let of = |principal, instance| {
-            Ok(Wanted {
-                principal,
-                instance,
-            })
-        };
+        let of = |principal, instance| Ok((principal, instance));
         for (login, password, expected) in [
             (of_user(None), MAIN_KEY, of(user(1), Some(main()))),
             (of_user(Some(main())), MAIN_KEY, of(user(1), Some(main()))),
@@ -195,7 +185,7 @@ mod tests {
         };
         for (password, instance) in [(OTHER_KEY, other()), (MAIN_KEY, main())] {
             let checked = process.provider.check_password(PEER, &login, password);
-            assert_eq!(checked.await.unwrap().instance, Some(instance));
+            assert_eq!(checked.await.unwrap().1, Some(instance));
         }
         for _ in 0..5 {
             let checked = process.provider.check_password(PEER, &login, "guess");

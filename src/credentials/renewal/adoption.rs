@@ -192,8 +192,10 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::credentials::fixture::{Medium, Process, device, grant, jwt, main, user};
-    use crate::credentials::{Need, Wanted};
+    use crate::credentials::Need;
+    use crate::credentials::fixture::{
+        Medium, Process, authorized, device, grant, jwt, main, user,
+    };
     use crate::damoov::auth::ExpiresInForm;
     use crate::secret::Secret;
     use crate::store::{Generation, Rejected};
@@ -207,22 +209,23 @@ mod tests {
             .await
     }
 
-    fn wanted() -> Wanted {
-        Wanted {
-            principal: user(1),
-            instance: None,
-        }
-    }
-
     #[tokio::test]
     async fn a_registrations_tokens_are_used_by_every_process_and_survive_all() {
         let medium = Medium::new();
         let (one, other) = (medium.start(), medium.start());
         let adopted = adopt(&one, grant(&user(1), 7)).await.unwrap();
-        let got = one.provider.get(&wanted(), Need::Fresh).await.unwrap();
+        let got = one
+            .provider
+            .get(&authorized(user(1)), Need::Fresh)
+            .await
+            .unwrap();
         assert!(Arc::ptr_eq(&adopted, &got.credentials));
 
-        let elsewhere = other.provider.get(&wanted(), Need::Fresh).await.unwrap();
+        let elsewhere = other
+            .provider
+            .get(&authorized(user(1)), Need::Fresh)
+            .await
+            .unwrap();
         for credentials in [&adopted, &elsewhere.credentials] {
             assert_eq!(credentials.token(), jwt(&user(1), 7));
             assert_eq!(credentials.instance(), Some(main()));
@@ -313,7 +316,10 @@ mod tests {
 
         let anew = adopt(&process, grant(&user(1), 2)).await.unwrap();
         assert!(anew.epoch() > before);
-        let got = provider.get(&wanted(), Need::Fresh).await.unwrap();
+        let got = provider
+            .get(&authorized(user(1)), Need::Fresh)
+            .await
+            .unwrap();
         assert_eq!(got.credentials.token(), jwt(&user(1), 2));
     }
 }
