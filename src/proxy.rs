@@ -8,7 +8,6 @@ mod record;
 mod understood;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,7 +49,7 @@ use crate::telemetry::seldom::Seldom;
 use crate::timer::TimerPool;
 use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::switch::Switcher;
-use crate::upstream::{self, Hosts, Target};
+use crate::upstream::{self, Hosts, Targets};
 
 /// Content left unread behind an early answer is swallowed up to this, so that the caller gets to
 /// read the answer; behind more, the connection is closed.
@@ -96,9 +95,8 @@ pub struct Proxy {
     provider: Provider,
     auth_endpoints: AuthEndpoints,
     handed_out: Arc<HandedOut>,
-    hosts: Hosts,
     /// Where the host of each route is reached.
-    targets: HashMap<Box<str>, Target>,
+    targets: Targets,
     /// Where a route sets no other.
     response_timeout: Duration,
     limits: Limits,
@@ -129,7 +127,7 @@ impl Proxy {
     pub fn new(parts: Parts) -> Result<Proxy, upstream::Invalid> {
         let targets = parts.hosts.targets(parts.routes.hosts())?;
         let settings = parts.upstream;
-        let switcher = Switcher::new(&parts.hosts, &settings);
+        let switcher = Switcher::new(&settings);
         let live = Live::new(
             parts.provider.clone(),
             parts.handed_out.clone(),
@@ -146,7 +144,6 @@ impl Proxy {
             provider: parts.provider,
             auth_endpoints: parts.auth_endpoints,
             handed_out: parts.handed_out,
-            hosts: parts.hosts,
             targets,
             response_timeout: settings.response_timeout,
             limits: Limits {
@@ -182,7 +179,9 @@ impl Proxy {
 
     /// A host that cannot be connected to, and since when.
     pub fn unreachable(&self) -> Option<(&str, SystemTime)> {
-        self.targets.values().find_map(Target::unreachable)
+        self.targets
+            .iter()
+            .find_map(|(_, target)| target.unreachable())
     }
 }
 
@@ -190,12 +189,7 @@ impl Path {
     /// The path for the current thread, which must run a local runtime.
     pub fn new(proxy: Arc<Proxy>) -> Path {
         Path {
-            pool: Rc::new(Pool::new(
-                &proxy.targets,
-                proxy.hosts.tls(),
-                proxy.limits,
-                &proxy.metrics,
-            )),
+            pool: Rc::new(Pool::new(&proxy.targets, proxy.limits, &proxy.metrics)),
             tally: Tally::new(proxy.metrics.clone()),
             access: proxy.access.writer(),
             timers: TimerPool::default(),
@@ -437,12 +431,12 @@ impl Path {
         let now = Instant::now();
         let within = proxy.response_timeout(route);
         let overdue = recorder.upstream_deadline(within, now, &self.timers);
-        let host = &*route.host;
+        let target = &proxy.targets[&*route.host];
         let failed = |error| match recorder.failure() {
             Some(failure) => Error::Content(failure),
-            None => Error::Upstream(proxy.targets[host].failed(error)),
+            None => Error::Upstream(target.failed(error)),
         };
-        let sent = self.pool.send(host, request, content, now, overdue);
+        let sent = self.pool.send(target, request, content, now, overdue);
         let answer = sent.await.map_err(failed)?;
         let coding = match proxy.in_band_401 {
             true => answer::may_hold_a_401(&answer),

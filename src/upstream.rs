@@ -12,27 +12,29 @@ mod dial;
 mod failure;
 #[cfg(test)]
 mod fixture;
+mod hosts;
 mod http1;
 pub mod pool;
 mod stream;
 pub mod switch;
+mod target;
 mod trust;
 
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::uri::{Authority, InvalidUri, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method};
-use rustls::ClientConfig;
-use rustls::pki_types::{InvalidDnsNameError, ServerName};
+use http::uri::{InvalidUri, PathAndQuery};
+use http::{HeaderMap, Method};
+use rustls::pki_types::InvalidDnsNameError;
 
 pub(crate) use self::calls::{CallFailure, Calls};
 pub use self::dial::{Dial, Dialed, Network};
 pub(crate) use self::failure::Condition;
 pub use self::failure::Failed;
+pub use self::hosts::Hosts;
+pub use self::target::{Target, Targets};
 
 /// A connection carries no request after this, whether it was idle or busy until then: the name of
 /// its host is asked for again, and a change in DNS is followed.
@@ -112,21 +114,6 @@ impl std::fmt::Display for Scheme {
             Scheme::Https => "https",
         })
     }
-}
-
-/// Where one host is reached, checked once at start.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Plain text or TLS.
-    pub scheme: Scheme,
-    /// `host` or `host:port`.
-    pub authority: Authority,
-    /// The authority as the Host field.
-    pub host: HeaderValue,
-    /// Whom the certificate must name.
-    name: ServerName<'static>,
-    dial: Dial,
-    condition: Arc<Condition>,
 }
 
 /// A request as it goes upstream, but for what the connection decides: Host and framing are set
@@ -247,86 +234,4 @@ pub enum Broken {
     /// What hyper says of handshakes.
     #[error(transparent)]
     Hyper(#[from] hyper::Error),
-}
-
-/// How hosts are reached: made once, shared by all workers and by everything else that calls the API.
-#[derive(Clone, Debug)]
-pub struct Hosts {
-    tls: Arc<ClientConfig>,
-    redirects: Redirects,
-    dial: Dial,
-}
-
-impl Target {
-    /// A request got no answer because of `error`: tells of it once an episode.
-    pub fn failed(&self, error: Error) -> Failed {
-        self.condition.failed(error)
-    }
-
-    /// The public name and since when, if no connection comes about.
-    pub fn unreachable(&self) -> Option<(&str, SystemTime)> {
-        self.condition.unreachable_now()
-    }
-}
-
-impl Hosts {
-    /// Reads the trusted certificates: the platform's, or Mozilla's where the platform has none,
-    /// and those of `ca_file`.
-    pub fn new(settings: &Settings) -> Result<Hosts, Invalid> {
-        let hosts = Hosts {
-            tls: Arc::new(trust::client_config(settings.ca_file.as_deref())?),
-            redirects: settings.redirects.clone(),
-            dial: Dial::default(),
-        };
-        let redirects = &settings.redirects;
-        for redirect in redirects.hosts.values().chain(&redirects.all_others) {
-            hosts.reached("a redirected host", redirect.scheme, &redirect.authority)?;
-        }
-        Ok(hosts)
-    }
-
-    /// The same hosts, reached another way than by TCP.
-    pub fn dialed_by(self, dial: Dial) -> Hosts {
-        Hosts { dial, ..self }
-    }
-
-    /// Where `host`, a public name in lower case, is reached.
-    pub fn target(&self, host: &str) -> Result<Target, Invalid> {
-        let (scheme, authority) = match self.redirects.of(host) {
-            Some(redirect) => (redirect.scheme, redirect.authority.as_str()),
-            None => (Scheme::Https, host),
-        };
-        self.reached(host, scheme, authority)
-    }
-
-    fn reached(&self, host: &str, scheme: Scheme, authority: &str) -> Result<Target, Invalid> {
-        let authority: Authority = authority
-            .parse()
-            .map_err(|e| Invalid::Authority(authority.to_owned(), e))?;
-        let bare = authority.host().trim_matches(['[', ']']);
-        Ok(Target {
-            scheme,
-            host: HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"),
-            name: ServerName::try_from(bare.to_owned())
-                .map_err(|e| Invalid::Name(bare.to_owned(), e))?,
-            condition: Arc::new(Condition::of(host, authority.as_str())),
-            authority,
-            dial: self.dial.clone(),
-        })
-    }
-
-    /// Where each of `hosts` is reached.
-    pub fn targets<'h>(
-        &self,
-        hosts: impl Iterator<Item = &'h str>,
-    ) -> Result<HashMap<Box<str>, Target>, Invalid> {
-        hosts
-            .map(|host| Ok((host.into(), self.target(host)?)))
-            .collect()
-    }
-
-    /// The TLS settings for calls to the API: verified certificates, http/1.1 alone by ALPN.
-    pub fn tls(&self) -> &Arc<ClientConfig> {
-        &self.tls
-    }
 }

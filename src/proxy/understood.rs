@@ -147,7 +147,8 @@ impl Path {
         let (answered, answer) = oneshot::channel();
         self.see_through(async move {
             let overdue = sleep(within);
-            let sent = pool.send(&host, &request, content, Instant::now(), overdue);
+            let target = &proxy.targets[&*host];
+            let sent = pool.send(target, &request, content, Instant::now(), overdue);
             let received = match sent.await {
                 Ok(answer) => Received::unread(answer).gathered(within).await,
                 Err(error) => Err(error),
@@ -198,7 +199,7 @@ impl Path {
             let overdue = sleep(within);
             let received = pool
                 .send(
-                    &host,
+                    &proxy.targets[&*host],
                     &request,
                     Content::<Incoming>::of(content),
                     Instant::now(),

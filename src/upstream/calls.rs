@@ -7,19 +7,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use rustls::ClientConfig;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::http1::Whole;
 use super::stream::Stream;
-use super::{Error, Head, Hosts, MAX_AGE, SWEEP, Settings, Target, connect};
+use super::{Error, Head, MAX_AGE, SWEEP, Settings, Target, connect};
 
 /// Calls one host.
 #[derive(Debug)]
 pub(crate) struct Calls {
     target: Target,
-    tls: Arc<ClientConfig>,
     connect_timeout: Duration,
     idle: Arc<Mutex<Idle>>,
     /// Closes idle connections; aborted when this is dropped.
@@ -54,11 +52,10 @@ pub(crate) enum CallFailure {
 }
 
 impl Calls {
-    /// Calls of `target`, one of `hosts`.
-    pub(crate) fn new(target: Target, hosts: &Hosts, settings: &Settings) -> Calls {
+    /// Calls of `target`.
+    pub(crate) fn new(target: Target, settings: &Settings) -> Calls {
         Calls {
             target,
-            tls: hosts.tls().clone(),
             connect_timeout: settings.connect_timeout,
             idle: Arc::new(Mutex::new(Idle {
                 connections: Vec::new(),
@@ -111,7 +108,7 @@ impl Calls {
     async fn connect(&self, deadline: Instant) -> Result<Connection, Error> {
         let now = Instant::now();
         let deadline = deadline.min(now + self.connect_timeout);
-        let stream = connect::open(&self.target, &self.tls, deadline).await?;
+        let stream = connect::open(&self.target, deadline).await?;
         let opened = Instant::now();
         Ok(Connection {
             stream,

@@ -6,12 +6,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -34,11 +32,7 @@ struct At {
 
 /// Connects to `target` until `deadline`, which the look-up of its name and TLS keep, too. Proxy
 /// environment variables are ignored.
-pub(super) async fn open(
-    target: &Target,
-    tls: &Arc<ClientConfig>,
-    deadline: Instant,
-) -> Result<Stream, Error> {
+pub(super) async fn open(target: &Target, deadline: Instant) -> Result<Stream, Error> {
     let network = match &target.dial {
         Dial::Network(network) => network,
         Dial::Memory(listener) => {
@@ -64,7 +58,6 @@ pub(super) async fn open(
     };
     let race = Race {
         target,
-        tls,
         network,
         many: addresses.len() > 1,
         waiting: addresses.into(),
@@ -78,7 +71,6 @@ pub(super) async fn open(
 /// Attempts to connect, of which one wins.
 struct Race<'a> {
     target: &'a Target,
-    tls: &'a Arc<ClientConfig>,
     network: &'a Network,
     /// Whether there is more than one address.
     many: bool,
@@ -166,7 +158,7 @@ impl<'a> Race<'a> {
         address: SocketAddr,
         tcp: TcpStream,
     ) -> impl Future<Output = (SocketAddr, io::Result<Step>)> + Send + use<'a> {
-        let tls = TlsConnector::from(self.tls.clone());
+        let tls = TlsConnector::from(self.target.tls.clone());
         let shaking = tls.connect(self.target.name.clone(), Records::over(tcp));
         async move { (address, shaking.await.map(|tls| Step::Open(tls.into()))) }
     }
@@ -222,7 +214,7 @@ mod tests {
 
     async fn open(hosts: &Hosts, within: Duration) -> Result<Stream, Error> {
         let target = hosts.target(HOST).unwrap();
-        super::open(&target, hosts.tls(), Instant::now() + within).await
+        super::open(&target, Instant::now() + within).await
     }
 
     /// Long enough for whatever comes about.

@@ -213,7 +213,7 @@ mod tests {
             max_connections: 1,
         };
         let targets = hosts.targets([HOST].into_iter()).unwrap();
-        let pool = Pool::new(&targets, hosts.tls(), limits, &Metrics::new());
+        let pool = Pool::new(&targets, limits, &Arc::new(Metrics::new()));
         let head = Head {
             method: Method::GET,
             target: "/".parse().unwrap(),
@@ -221,7 +221,13 @@ mod tests {
         };
         let overdue = std::future::pending();
         let answer = pool
-            .send(HOST, &head, Full::default(), Instant::now(), overdue)
+            .send(
+                &targets[HOST],
+                &head,
+                Full::default(),
+                Instant::now(),
+                overdue,
+            )
             .await?;
         Ok(answer.into_body().collect().await.unwrap().to_bytes())
     }

@@ -111,6 +111,11 @@ impl Condition {
         }
     }
 
+    /// The public name of the host.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A request got no answer. Tells of it, if it is the first one.
     pub(crate) fn failed(&self, error: Error) -> Failed {
         let failed = Failed::at(&self.dialed, error);

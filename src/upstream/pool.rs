@@ -1,39 +1,31 @@
-//! One worker's connections to the API's hosts: for each a stack of idle connections, the newest
-//! on top, because it is the least likely to be closed by the other side. This is bookkeeping;
-//! `http1` beside it speaks the protocol.
+//! One worker's connections to the API's hosts. This is bookkeeping; `http1` beside it speaks the
+//! protocol.
 
 mod exchange;
+mod host;
 mod streaming;
 
 pub use exchange::AnswerContent;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Response};
 use http_body::Body;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use rustls::ClientConfig;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::connect;
-use super::http1::{self, Buffers};
-use super::{Error, Head, MAX_AGE, SWEEP, Target};
-use crate::metrics::{CutLabels, Histogram, Metrics};
-use crate::timer::TimerPool;
-use exchange::{CheckedOut, Progress, Slot};
-use streaming::Streaming;
+use super::http1::Buffers;
+use super::target::TargetId;
+use super::{Error, Head, SWEEP, Target, Targets};
+use crate::metrics::Metrics;
+use exchange::Progress;
+use host::{Accept, Host};
 
 /// What one worker may do.
 #[derive(Clone, Copy, Debug)]
@@ -51,123 +43,55 @@ pub struct Limits {
 /// The connections of one worker.
 #[derive(Debug)]
 pub struct Pool {
-    /// With their public names; a handful.
-    hosts: Vec<(Box<str>, Rc<Host>)>,
+    /// Shared with the sweeper.
+    hosts: Rc<Known>,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    /// Shared by all hosts.
+    buffers: Rc<Buffers>,
     /// Closes idle connections; aborted when the pool is dropped.
     _sweeper: JoinSet<()>,
 }
 
-#[derive(Debug)]
-struct Host {
-    target: Target,
-    tls: Arc<ClientConfig>,
-    limits: Limits,
-    /// One permit for each connection that carries a request. Idle ones hold none: a new
-    /// one is opened only when no idle one is left, so that all together stay within the limit.
-    free: Arc<Semaphore>,
-    /// The newest last.
-    idle: RefCell<Vec<Idle>>,
-    /// `upstream_connections`
-    open: Gauge,
-    /// `upstream_duration_seconds` of this host.
-    duration: Histogram,
-    /// Shared by all hosts.
-    buffers: Rc<Buffers>,
-    /// For those who wait for a connection, or for an answer to go on.
-    timers: TimerPool,
-    /// Answers on their way to their callers.
-    streaming: Streaming,
-    /// `answers_cut_total`
-    cut: Family<CutLabels, Counter>,
-}
-
-#[derive(Debug)]
-struct Idle {
-    connection: http1::Connection,
-    opened: Opened,
-    /// Since when it is known to be idle: the sweeper notes it.
-    since: Option<Instant>,
-}
-
-/// An open connection, counted until this is dropped.
-#[derive(Debug)]
-struct Opened {
-    at: Instant,
-    gauge: Gauge,
-}
-
-impl Opened {
-    fn now(gauge: &Gauge) -> Opened {
-        gauge.inc();
-        Opened {
-            at: Instant::now(),
-            gauge: gauge.clone(),
-        }
-    }
-
-    fn is_young(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.at) < MAX_AGE
-    }
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        self.gauge.dec();
-    }
-}
-
-/// Whether a connection that carried a request before will do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accept {
-    Any,
-    OnlyNew,
-}
+/// The hosts that requests may be sent to, a handful, and those that requests under way may still be
+/// sent to.
+type Known = RefCell<Vec<(TargetId, Rc<Host>)>>;
 
 impl Pool {
     /// A pool for the thread it is made on, which must run a local runtime.
-    pub fn new(
-        targets: &HashMap<Box<str>, Target>,
-        tls: &Arc<ClientConfig>,
-        limits: Limits,
-        metrics: &Metrics,
-    ) -> Pool {
-        let buffers = Rc::<Buffers>::default();
-        let host = |name: &str, target: &Target| Host {
-            target: target.clone(),
-            tls: tls.clone(),
-            limits,
-            free: Arc::new(Semaphore::new(limits.max_connections)),
-            idle: RefCell::default(),
-            open: metrics.upstream_connections.clone(),
-            duration: metrics.upstream_duration_of(name),
-            buffers: buffers.clone(),
-            timers: TimerPool::default(),
-            streaming: Streaming::default(),
-            cut: metrics.answers_cut.clone(),
-        };
-        let hosts: Vec<_> = targets
-            .iter()
-            .map(|(name, target)| (name.clone(), Rc::new(host(name, target))))
-            .collect();
+    pub fn new(targets: &Targets, limits: Limits, metrics: &Arc<Metrics>) -> Pool {
+        let hosts = Rc::<Known>::default();
         let mut sweeper = JoinSet::new();
-        let swept: Vec<_> = hosts.iter().map(|(_, host)| host.clone()).collect();
-        sweeper.spawn_local(async move {
-            loop {
-                let mut pause = pin!(tokio::time::sleep(limits.idle_timeout.min(SWEEP) / 4));
-                poll_fn(|cx| {
-                    swept.iter().for_each(|host| host.sweep(cx));
-                    pause.as_mut().poll(cx)
-                })
-                .await;
-            }
-        });
-        Pool {
+        sweeper.spawn_local(sweep(hosts.clone(), limits.idle_timeout));
+        let pool = Pool {
             hosts,
+            limits,
+            metrics: metrics.clone(),
+            buffers: Rc::default(),
             _sweeper: sweeper,
+        };
+        pool.reconcile(targets);
+        pool
+    }
+
+    /// The hosts are `targets` from here on. Connections to a host that stays as it is are kept, in
+    /// use or idle. Idle connections to any other host are closed at once; one that is in use is
+    /// closed after its answer.
+    ///
+    /// A request that began before this is still sent to the target that it began with, on a
+    /// connection of its own.
+    pub fn reconcile(&self, targets: &Targets) {
+        for (id, host) in &*self.hosts.borrow() {
+            if targets.iter().all(|(_, target)| target.id != *id) {
+                host.retire();
+            }
+        }
+        for (_, target) in targets.iter() {
+            self.host(target).restore();
         }
     }
 
-    /// Sends one request to `host` and waits for the head of the answer, until `overdue` ends. It
+    /// Sends one request to `target` and waits for the head of the answer, until `overdue` ends. It
     /// is ready to be sent at `now`.
     ///
     /// A GET, HEAD or OPTIONS without content that hit a connection which had died unnoticed is sent
@@ -176,7 +100,7 @@ impl Pool {
     /// `content` of the default value is none.
     pub async fn send<B>(
         &self,
-        host: &str,
+        target: &Target,
         head: &Head,
         content: B,
         now: Instant,
@@ -185,8 +109,7 @@ impl Pool {
     where
         B: Body<Data = Bytes> + Default + Unpin + 'static,
     {
-        let named = self.hosts.iter().find(|(name, _)| **name == *host);
-        let (_, host) = named.expect("the pool was made with the host of every route");
+        let host = self.host(target);
         let mut overdue = pin!(overdue);
         let repeatable = content.is_end_stream()
             && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
@@ -219,97 +142,31 @@ impl Pool {
         host.target.condition.answered();
         Ok(answer)
     }
+
+    fn host(&self, target: &Target) -> Rc<Host> {
+        let mut hosts = self.hosts.borrow_mut();
+        if let Some((_, host)) = hosts.iter().find(|(id, _)| *id == target.id) {
+            return host.clone();
+        }
+        let host = Host::new(target, self.limits, &self.buffers, &self.metrics);
+        let host = Rc::new(host);
+        hosts.push((target.id, host.clone()));
+        host
+    }
 }
 
-impl Host {
-    /// The right to send one request on a connection that has been used before, where one is free.
-    fn at_once(self: &Rc<Self>, now: Instant) -> Option<CheckedOut> {
-        let permit = self.free.clone().try_acquire_owned().ok()?;
-        self.idle(Accept::Any, now, permit).ok()
-    }
-
-    /// The right to send one request, and whether its connection has been used before.
-    async fn check_out(self: &Rc<Self>, accept: Accept) -> Result<(CheckedOut, bool), Error> {
-        let deadline = Instant::now() + self.limits.connect_timeout;
-        let permit = self.free_place(deadline).await?;
-        match self.idle(accept, Instant::now(), permit) {
-            Ok(checked_out) => Ok((checked_out, true)),
-            Err(permit) => Ok((self.connect(deadline, permit).await?, false)),
-        }
-    }
-
-    /// A connection that was used before, or the permit again.
-    fn idle(
-        self: &Rc<Self>,
-        accept: Accept,
-        now: Instant,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<CheckedOut, OwnedSemaphorePermit> {
-        let idle = match accept {
-            Accept::Any => self.pop(now),
-            Accept::OnlyNew => None,
-        };
-        match idle {
-            Some(idle) => Ok(self.slot(idle.connection, idle.opened, permit)),
-            None => Err(permit),
-        }
-    }
-
-    async fn connect(
-        self: &Rc<Self>,
-        deadline: Instant,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<CheckedOut, Error> {
-        let stream = connect::open(&self.target, &self.tls, deadline).await?;
-        self.target.condition.reached();
-        let opened = Opened::now(&self.open);
-        let connection = http1::Connection::new(stream, self.buffers.clone());
-        Ok(self.slot(connection, opened, permit))
-    }
-
-    fn slot(
-        self: &Rc<Self>,
-        connection: http1::Connection,
-        opened: Opened,
-        permit: OwnedSemaphorePermit,
-    ) -> CheckedOut {
-        let host = self.clone();
-        let slot = Slot {
-            host,
-            opened,
-            _permit: permit,
-        };
-        CheckedOut { connection, slot }
-    }
-
-    /// The newest idle connection that can still be used. Those above it cannot, and are closed.
-    fn pop(&self, now: Instant) -> Option<Idle> {
-        let mut idle = self.idle.borrow_mut();
-        loop {
-            let mut newest = idle.pop()?;
-            if newest.opened.is_young(now) && newest.connection.is_quiet() {
-                return Some(newest);
-            }
-        }
-    }
-
-    fn push(&self, connection: http1::Connection, opened: Opened) {
-        self.idle.borrow_mut().push(Idle {
-            connection,
-            opened,
-            since: None,
-        });
-    }
-
-    /// Drops what is closed, idle for too long, or too old; `cx` is woken when another one closes.
-    fn sweep(&self, cx: &mut Context<'_>) {
-        let now = Instant::now();
-        self.idle.borrow_mut().retain_mut(|idle| {
-            let since = *idle.since.get_or_insert(now);
-            now - since < self.limits.idle_timeout
-                && idle.opened.is_young(now)
-                && idle.connection.stays_quiet(cx)
-        });
+/// Closes idle connections that are due, again and again, and forgets retired hosts.
+async fn sweep(hosts: Rc<Known>, idle_timeout: Duration) {
+    loop {
+        let mut pause = pin!(tokio::time::sleep(idle_timeout.min(SWEEP) / 4));
+        poll_fn(|cx| {
+            hosts.borrow_mut().retain(|(_, host)| {
+                host.sweep(cx);
+                !host.is_retired() || Rc::strong_count(host) > 1
+            });
+            pause.as_mut().poll(cx)
+        })
+        .await;
     }
 }
 

@@ -12,11 +12,10 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::{Error, Failed, Head, Hosts, Settings, Target, connect};
+use super::{Error, Failed, Head, Settings, Target, connect};
 use crate::headers;
 
 pub use super::stream::Stream;
@@ -27,7 +26,6 @@ const ANSWER_LIMIT: usize = 64 * 1024;
 /// Opens such connections.
 #[derive(Debug)]
 pub struct Switcher {
-    tls: Arc<ClientConfig>,
     connect_timeout: Duration,
     response_timeout: Duration,
     /// As many connections as the pools may have to one host.
@@ -57,10 +55,9 @@ pub struct Switched {
 }
 
 impl Switcher {
-    /// Verifies certificates as everybody does.
-    pub fn new(hosts: &Hosts, settings: &Settings) -> Switcher {
+    /// With the deadlines of `settings`.
+    pub fn new(settings: &Settings) -> Switcher {
         Switcher {
-            tls: hosts.tls().clone(),
             connect_timeout: settings.connect_timeout,
             response_timeout: settings.response_timeout,
             free: Arc::new(Semaphore::new(settings.max_connections)),
@@ -91,7 +88,7 @@ impl Switcher {
         let place = self.free.clone().try_acquire_owned();
         let place = place.map_err(|_| Error::Busy)?;
         let deadline = Instant::now() + self.connect_timeout;
-        let stream = connect::open(target, &self.tls, deadline).await?;
+        let stream = connect::open(target, deadline).await?;
         target.condition.reached();
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await

@@ -9,9 +9,40 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::Invalid;
 
-/// Trusts the platform's certificates, or Mozilla's where it has none, and those of `ca_file`. Offers
-/// HTTP/1.1 alone.
-pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Invalid> {
+/// Trusted certificates. Two are equal if they are the same certificates, whenever they were read.
+#[derive(Clone, Debug)]
+pub(super) struct Trust {
+    /// For connections; offers HTTP/1.1 alone.
+    pub(super) config: Arc<ClientConfig>,
+    /// What `config` trusts, which it does not say itself.
+    roots: Arc<RootCertStore>,
+}
+
+impl PartialEq for Trust {
+    fn eq(&self, other: &Trust) -> bool {
+        self.roots.roots == other.roots.roots
+    }
+}
+
+impl Trust {
+    /// Trusts the platform's certificates, or Mozilla's where it has none, and those of `ca_file`.
+    pub(super) fn read(ca_file: Option<&Path>) -> Result<Trust, Invalid> {
+        let roots = Arc::new(roots(ca_file)?);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("aws-lc-rs has every default version")
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Trust {
+            config: Arc::new(config),
+            roots,
+        })
+    }
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Invalid> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
@@ -37,12 +68,5 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Inva
             return Err(unreadable(rustls::pki_types::pem::Error::NoItemsFound));
         }
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("aws-lc-rs has every default version")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    Ok(roots)
 }

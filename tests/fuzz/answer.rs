@@ -6,13 +6,13 @@
 use std::future::{Future, pending, poll_fn};
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use damoov_proxy::metrics::Metrics;
 use damoov_proxy::upstream::pool::{Limits, Pool};
-use damoov_proxy::upstream::{Dial, Dialed, Head, Hosts, Redirect, Scheme, Settings};
+use damoov_proxy::upstream::{Dial, Dialed, Head, Hosts, Redirect, Scheme, Settings, Target};
 use http::{HeaderMap, Method};
 use http_body_util::{BodyExt, Full};
 use httparse::Status;
@@ -115,13 +115,14 @@ async fn play(scene: Scene, said: &[u8]) {
     };
     let metrics = metrics();
     let targets = hosts.targets([HOST].into_iter()).expect("a good name");
-    let pool = Pool::new(&targets, hosts.tls(), limits, metrics);
+    let target = &targets[HOST];
+    let pool = Pool::new(&targets, limits, metrics);
     let (all_said, said_all) = oneshot::channel();
     let api = spawn_local(api(scene, said.to_vec(), dialed, all_said));
 
     let most = 500 + 4 * said.len();
     let began = Instant::now();
-    let first = ask(&pool, scene.method(), scene.content(), scene.is_read());
+    let first = ask(&pool, target, scene.method(), scene.content(), scene.is_read());
     let got = bounded(most, first).await;
     assert!(scene.keeps_open() || began.elapsed() < DEADLINE, "it hangs");
     let expected = whole(&scene.method(), said);
@@ -131,7 +132,7 @@ async fn play(scene: Scene, said: &[u8]) {
     }
 
     said_all.await.expect("the API says all that it has to say");
-    let second = ask(&pool, Method::GET, Bytes::new(), true);
+    let second = ask(&pool, target, Method::GET, Bytes::new(), true);
     let second = timeout(AGES, bounded(500, second)).await;
     let second = second.expect("the place of the first request is free");
     assert_eq!(second.expect("a good answer"), b"good");
@@ -216,6 +217,7 @@ async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> Option<()> {
 /// The content of the answer, if one came and was read whole.
 async fn ask(
     pool: &Pool,
+    target: &Target,
     method: Method,
     content: Bytes,
     read: bool,
@@ -225,7 +227,7 @@ async fn ask(
         target: "/".parse().expect("a path"),
         headers: HeaderMap::new(),
     };
-    let answer = pool.send(HOST, &head, Full::new(content), Instant::now(), sleep(DEADLINE));
+    let answer = pool.send(target, &head, Full::new(content), Instant::now(), sleep(DEADLINE));
     let content = answer.await.ok()?.into_body();
     if !read {
         return None;
@@ -311,9 +313,9 @@ async fn bounded<F: Future>(most: usize, future: F) -> F::Output {
 }
 
 /// Made once: it reads certificates.
-fn metrics() -> &'static Metrics {
-    static METRICS: OnceLock<Metrics> = OnceLock::new();
-    METRICS.get_or_init(Metrics::new)
+fn metrics() -> &'static Arc<Metrics> {
+    static METRICS: OnceLock<Arc<Metrics>> = OnceLock::new();
+    METRICS.get_or_init(|| Arc::new(Metrics::new()))
 }
 
 fn hosts() -> &'static Hosts {

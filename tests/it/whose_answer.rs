@@ -8,12 +8,13 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use damoov_proxy::metrics::Metrics;
 use damoov_proxy::upstream::pool::{Limits, Pool};
-use damoov_proxy::upstream::{Head, Hosts, Redirect, Scheme, Settings};
+use damoov_proxy::upstream::{Head, Hosts, Redirect, Scheme, Settings, Target};
 use fastrand::Rng;
 use http::{HeaderMap, Method};
 use http_body_util::{BodyExt, Full};
@@ -99,7 +100,7 @@ fn no_answer_of_a_hostile_api_is_given_to_another_request() {
 async fn run(count: u64, seed: u64) -> Vec<String> {
     let listener = TcpListener::bind(loopback(0)).await;
     let listener = listener.unwrap();
-    let pool = pool(listener.local_addr().unwrap());
+    let (pool, target) = pool(listener.local_addr().unwrap());
     let stage = Rc::new(Stage::default());
     spawn_local(accept(listener, stage.clone()));
     let mut rng = Rng::with_seed(seed);
@@ -113,7 +114,7 @@ async fn run(count: u64, seed: u64) -> Vec<String> {
         let plan = Rc::new(Plan::new(&mut rng, seed, number));
         tags.insert(plan.tag.clone());
         *stage.plan.borrow_mut() = Some(plan.clone());
-        let heard = timeout(HANGS, ask(&pool, number, &plan)).await;
+        let heard = timeout(HANGS, ask(&pool, &target, number, &plan)).await;
         plan.taken.set(true);
         stage.changed.notify_waiters();
         let finding = match &heard {
@@ -174,7 +175,7 @@ async fn run(count: u64, seed: u64) -> Vec<String> {
     findings
 }
 
-fn pool(api: SocketAddr) -> Pool {
+fn pool(api: SocketAddr) -> (Pool, Target) {
     let redirect = Redirect {
         scheme: Scheme::Http,
         authority: api.to_string(),
@@ -196,7 +197,8 @@ fn pool(api: SocketAddr) -> Pool {
         max_connections: 1,
     };
     let targets = hosts.targets([HOST].into_iter()).unwrap();
-    Pool::new(&targets, hosts.tls(), limits, &Metrics::new())
+    let pool = Pool::new(&targets, limits, &Arc::new(Metrics::new()));
+    (pool, targets[HOST].clone())
 }
 
 /// What a request got.
@@ -217,7 +219,7 @@ impl Heard {
     }
 }
 
-async fn ask(pool: &Pool, number: u64, plan: &Plan) -> Heard {
+async fn ask(pool: &Pool, target: &Target, number: u64, plan: &Plan) -> Heard {
     let head = Head {
         method: plan.method.clone(),
         target: format!("/{number}").parse().unwrap(),
@@ -225,7 +227,7 @@ async fn ask(pool: &Pool, number: u64, plan: &Plan) -> Heard {
     };
     let content = Full::new(Bytes::from(vec![b'x'; plan.length]));
     let mut heard = Heard::default();
-    let answer = pool.send(HOST, &head, content, Instant::now(), sleep(AGES));
+    let answer = pool.send(target, &head, content, Instant::now(), sleep(AGES));
     let answer = match answer.await {
         Ok(answer) => answer,
         Err(error) => {

@@ -117,7 +117,7 @@ impl TokenEndpoint {
             .expect("a constant name, or a redirect that was checked with the others");
         let dialed: Box<str> = target.authority.as_str().into();
         TokenEndpoint {
-            calls: Calls::new(target, hosts, upstream),
+            calls: Calls::new(target, upstream),
             condition: Condition::of(auth::HOST, &dialed),
             last_failure: Mutex::new("they failed a moment ago".into()),
             dialed,

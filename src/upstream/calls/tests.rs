@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::upstream::fixture::{self, HOST, OK, hear, listen, named, refusing, silent};
-use crate::upstream::{Broken, Scheme};
+use crate::upstream::{Broken, Hosts, Scheme};
 use http::{HeaderMap, Method};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ fn plain(authority: String) -> Calls {
 }
 
 fn calls(hosts: &Hosts, settings: &Settings) -> Calls {
-    Calls::new(hosts.target(HOST).unwrap(), hosts, settings)
+    Calls::new(hosts.target(HOST).unwrap(), settings)
 }
 
 async fn call_within(calls: &Calls, time: Duration) -> Result<Option<Bytes>, CallFailure> {
@@ -193,7 +193,7 @@ async fn a_connection_of_age_or_idle_for_too_long_is_closed() {
     let address = listener.local_addr().unwrap();
     let (hosts, network) = named(Scheme::Http, "api.example", None, vec![address]);
     settings.idle_timeout = 2 * MAX_AGE;
-    let calls = Calls::new(hosts.target(HOST).unwrap(), &hosts, &settings);
+    let calls = Calls::new(hosts.target(HOST).unwrap(), &settings);
     let (answer, mut old) = tokio::join!(call(&calls), accept(&listener, OK));
     assert_eq!(answer.unwrap().unwrap(), "ok");
     tokio::time::pause();

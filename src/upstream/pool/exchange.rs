@@ -10,8 +10,8 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::host::{Host, Opened};
 use super::streaming::Watch;
-use super::{Host, Opened};
 use crate::stalls::Stalls;
 use crate::upstream::{Broken, Error, Head, Target, http1};
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::Host;
+use super::host::Host;
 use crate::metrics::{CutLabels, CutReason, Stalled};
 use crate::stalls::{Side, Stalls};
 use crate::timer::LazyTimer;

@@ -2,14 +2,16 @@
 
 use super::*;
 use crate::upstream::fixture::{self, HOST, OK, hosts, listen, named, tls};
-use crate::upstream::{Hosts, Scheme};
+use crate::upstream::{Hosts, MAX_AGE, Scheme};
 use http::{HeaderMap, Request, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use prometheus_client::metrics::gauge::Gauge;
 use std::io::Write;
 use std::net::Shutdown;
+use std::ops::Deref;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -22,14 +24,32 @@ fn limits(max_connections: usize) -> Limits {
     }
 }
 
-fn pool(hosts: &Hosts, limits: Limits) -> (Pool, Gauge) {
-    let metrics = Metrics::new();
-    let targets = [(HOST.into(), hosts.target(HOST).unwrap())].into();
-    let open = metrics.upstream_connections.clone();
-    (Pool::new(&targets, hosts.tls(), limits, &metrics), open)
+/// A pool, and the host that the test sends requests to.
+struct Client {
+    pool: Pool,
+    target: Target,
 }
 
-fn plain(authority: String, limits: Limits) -> (Pool, Gauge) {
+impl Deref for Client {
+    type Target = Pool;
+
+    fn deref(&self) -> &Pool {
+        &self.pool
+    }
+}
+
+/// A client of [`HOST`], and how many connections it has open.
+fn pool(hosts: &Hosts, limits: Limits) -> (Client, Gauge) {
+    let metrics = Arc::new(Metrics::new());
+    let targets = hosts.targets([HOST].into_iter()).unwrap();
+    let client = Client {
+        pool: Pool::new(&targets, limits, &metrics),
+        target: targets[HOST].clone(),
+    };
+    (client, metrics.upstream_connections.clone())
+}
+
+fn plain(authority: String, limits: Limits) -> (Client, Gauge) {
     pool(&hosts(Scheme::Http, authority, None), limits)
 }
 
@@ -41,9 +61,9 @@ fn head(method: Method) -> Head {
     }
 }
 
-async fn get(pool: &Pool) -> Result<Response<AnswerContent>, Error> {
+async fn get(pool: &Client) -> Result<Response<AnswerContent>, Error> {
     pool.send(
-        HOST,
+        &pool.target,
         &head(Method::GET),
         Full::default(),
         Instant::now(),
@@ -98,7 +118,7 @@ async fn target_host_and_framing_are_set_anew() {
     let (pool, _) = plain(authority.clone(), limits(1));
     let post = head(Method::POST);
     let calling = pool.send(
-        HOST,
+        &pool.target,
         &post,
         Full::default(),
         Instant::now(),
@@ -143,7 +163,7 @@ async fn a_repeatable_request_that_hits_a_dead_connection_is_sent_once_more() {
         let calling = async {
             text(get(&pool).await.unwrap()).await;
             pool.send(
-                HOST,
+                &pool.target,
                 &head(method.clone()),
                 Full::default(),
                 Instant::now(),
@@ -284,7 +304,13 @@ async fn a_late_answer_and_a_refused_connection_are_told_apart() {
     let (listener, authority) = listen().await;
     let (pool, _) = plain(authority, limits(1));
     let request = head(Method::GET);
-    let late = pool.send(HOST, &request, Full::default(), Instant::now(), async {});
+    let late = pool.send(
+        &pool.target,
+        &request,
+        Full::default(),
+        Instant::now(),
+        async {},
+    );
     assert!(matches!(late.await, Err(Error::ResponseTimeout)));
     drop(listener);
     assert!(matches!(get(&pool).await, Err(Error::Unreachable(_))));
@@ -304,19 +330,27 @@ async fn an_early_answer_is_not_lost_when_the_host_closes() {
     };
     let post = head(Method::POST);
     let content = Full::from(vec![0; 8 * 1024 * 1024]);
-    let calling = pool.send(HOST, &post, content, Instant::now(), std::future::pending());
+    let calling = pool.send(
+        &pool.target,
+        &post,
+        content,
+        Instant::now(),
+        std::future::pending(),
+    );
     let (answer, ()) = tokio::join!(calling, serving);
     assert_eq!(answer.unwrap().status(), 200);
 }
 
-async fn post(pool: &Pool) -> Result<Response<AnswerContent>, Error> {
+async fn post(pool: &Client) -> Result<Response<AnswerContent>, Error> {
     let head = head(Method::POST);
     let (now, never) = (Instant::now(), std::future::pending());
-    pool.send(HOST, &head, Full::from("abc"), now, never).await
+    pool.send(&pool.target, &head, Full::from("abc"), now, never)
+        .await
 }
 
 fn something_lies_on(pool: &Pool) {
-    let mut idle = pool.hosts[0].1.idle.borrow_mut();
+    let host = pool.hosts.borrow()[0].1.clone();
+    let mut idle = host.idle.borrow_mut();
     fixture::something_lies_on(idle[0].connection.stream());
 }
 
@@ -545,7 +579,7 @@ async fn over_tls_long_content_goes_both_ways_and_the_connection_is_used_again()
             let content = vec![b'x'; length];
             let post = head(Method::POST);
             let sent = pool.send(
-                HOST,
+                &pool.target,
                 &post,
                 Full::from(content.clone()),
                 Instant::now(),
@@ -574,4 +608,129 @@ async fn a_certificate_nobody_vouches_for_is_refused() {
     let (answer, served) = tokio::join!(get(&pool), serving);
     assert!(matches!(answer, Err(Error::Unreachable(_))));
     assert!(served.is_err());
+}
+
+/// The pool of a client whose host was at `old`, when the configuration says that it is at `new`.
+fn moved(client: &mut Client, hosts: &Hosts, new: &str) {
+    let settings = fixture::settings(Scheme::Http, new.to_owned(), None);
+    let hosts = hosts.updated(&settings).unwrap();
+    let targets = hosts.targets([HOST].into_iter()).unwrap();
+    client.pool.reconcile(&targets);
+    client.target = targets[HOST].clone();
+}
+
+#[tokio::test(flavor = "local")]
+async fn the_connections_of_a_host_that_stays_as_it_is_are_kept() {
+    let (listener, authority) = listen().await;
+    let hosts = hosts(Scheme::Http, authority.clone(), None);
+    let (mut pool, open) = pool(&hosts, limits(1));
+    let (answer, mut stream) = tokio::join!(get(&pool), async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        hear(&mut stream).await;
+        say(&mut stream, OK).await;
+        stream
+    });
+    let answer = answer.unwrap();
+    // In use, then idle.
+    moved(&mut pool, &hosts, &authority);
+    assert_eq!(text(answer).await, "ok");
+    moved(&mut pool, &hosts, &authority);
+    let serving = async {
+        hear(&mut stream).await;
+        say(&mut stream, OK).await;
+    };
+    let (answer, ()) = tokio::join!(get(&pool), serving);
+    assert_eq!(text(answer.unwrap()).await, "ok");
+    assert_eq!(open.get(), 1);
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_host_that_moves_keeps_no_connection_to_where_it_was() {
+    let (old, old_authority) = listen().await;
+    let (new, new_authority) = listen().await;
+    let hosts = hosts(Scheme::Http, old_authority.clone(), None);
+    let (mut pool, open) = pool(&hosts, limits(2));
+    let accept = async |listener: &tokio::net::TcpListener| {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        hear(&mut stream).await;
+        stream
+    };
+    // One connection is idle, another one in the middle of an answer.
+    let (first, second, streams) = tokio::join!(get(&pool), get(&pool), async {
+        let (mut idle, mut busy) = (accept(&old).await, accept(&old).await);
+        say(&mut idle, OK).await;
+        say(
+            &mut busy,
+            "HTTP/1.1 200 OK\r\nBusy: yes\r\nContent-Length: 2\r\n\r\n",
+        )
+        .await;
+        (idle, busy)
+    });
+    let (mut idle, mut busy) = streams;
+    let mut answers = [first.unwrap(), second.unwrap()];
+    answers.sort_by_key(|answer| !answer.headers().contains_key("busy"));
+    let [begun, whole] = answers;
+    assert_eq!(text(whole).await, "ok");
+
+    let before = pool.target.clone();
+    moved(&mut pool, &hosts, &new_authority);
+    assert_eq!(idle.read(&mut [0]).await.unwrap(), 0, "closed at once");
+    say(&mut busy, "ok").await;
+    assert_eq!(text(begun).await, "ok", "it ends by itself");
+    assert_eq!(
+        busy.read(&mut [0]).await.unwrap(),
+        0,
+        "closed after its answer"
+    );
+    assert_eq!(open.get(), 0);
+
+    let serving = async {
+        let mut stream = accept(&new).await;
+        say(&mut stream, OK).await;
+    };
+    let (answer, ()) = tokio::join!(get(&pool), serving);
+    assert_eq!(text(answer.unwrap()).await, "ok");
+
+    // A request that began before it moved is sent to where it was, and leaves nothing behind.
+    let now = std::mem::replace(&mut pool.target, before);
+    let serving = async {
+        let mut stream = accept(&old).await;
+        say(&mut stream, OK).await;
+        stream
+    };
+    let (answer, mut stream) = tokio::join!(get(&pool), serving);
+    assert_eq!(text(answer.unwrap()).await, "ok");
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    pool.target = now;
+
+    // Back again, it is the host that it was.
+    moved(&mut pool, &hosts, &old_authority);
+    let serving = async {
+        let mut stream = accept(&old).await;
+        for _ in 0..2 {
+            say(&mut stream, OK).await;
+            hear(&mut stream).await;
+        }
+        say(&mut stream, OK).await;
+    };
+    let calling = async {
+        for _ in 0..3 {
+            assert_eq!(text(get(&pool).await.unwrap()).await, "ok");
+        }
+    };
+    tokio::join!(serving, calling);
+    assert_eq!(pool.hosts.borrow().len(), 2);
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_host_that_is_gone_is_forgotten_once_nobody_uses_it() {
+    let hosts = hosts(Scheme::Http, "one:80".to_owned(), None);
+    let (pool, _) = pool(&hosts, limits(1));
+    let used = pool.host(&pool.target);
+    pool.reconcile(&Targets::default());
+    tokio::time::sleep(2 * SWEEP).await;
+    assert_eq!(pool.hosts.borrow().len(), 1);
+    drop(used);
+    tokio::time::sleep(2 * SWEEP).await;
+    assert_eq!(pool.hosts.borrow().len(), 0);
 }

@@ -1,0 +1,226 @@
+//! One host and one worker's connections to it: a stack of idle connections, the newest on top,
+//! because it is the least likely to be closed by the other side.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Context;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::Limits;
+use super::exchange::{CheckedOut, Slot};
+use super::streaming::Streaming;
+use crate::metrics::{CutLabels, Histogram, Metrics};
+use crate::timer::TimerPool;
+use crate::upstream::http1::{self, Buffers};
+use crate::upstream::{Error, MAX_AGE, Target, connect};
+
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) target: Target,
+    pub(super) limits: Limits,
+    /// One permit for each connection that carries a request. Idle ones hold none: a new
+    /// one is opened only when no idle one is left, so that all together stay within the limit.
+    pub(super) free: Arc<Semaphore>,
+    /// The newest last.
+    pub(super) idle: RefCell<Vec<Idle>>,
+    /// Whether the configuration no longer has the host: requests that began before that are still
+    /// sent, and no connection is kept.
+    retired: Cell<bool>,
+    /// `upstream_connections`
+    open: Gauge,
+    /// `upstream_duration_seconds` of this host.
+    pub(super) duration: Histogram,
+    /// Shared by all hosts.
+    buffers: Rc<Buffers>,
+    /// For those who wait for a connection, or for an answer to go on.
+    pub(super) timers: TimerPool,
+    /// Answers on their way to their callers.
+    pub(super) streaming: Streaming,
+    /// `answers_cut_total`
+    pub(super) cut: Family<CutLabels, Counter>,
+}
+
+#[derive(Debug)]
+pub(super) struct Idle {
+    pub(super) connection: http1::Connection,
+    opened: Opened,
+    /// Since when it is known to be idle: the sweeper notes it.
+    since: Option<Instant>,
+}
+
+/// An open connection, counted until this is dropped.
+#[derive(Debug)]
+pub(super) struct Opened {
+    at: Instant,
+    gauge: Gauge,
+}
+
+impl Opened {
+    fn now(gauge: &Gauge) -> Opened {
+        gauge.inc();
+        Opened {
+            at: Instant::now(),
+            gauge: gauge.clone(),
+        }
+    }
+
+    fn is_young(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < MAX_AGE
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+/// Whether a connection that carried a request before will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accept {
+    Any,
+    OnlyNew,
+}
+
+impl Host {
+    /// A retired host, until it is restored.
+    pub(super) fn new(
+        target: &Target,
+        limits: Limits,
+        buffers: &Rc<Buffers>,
+        metrics: &Metrics,
+    ) -> Host {
+        Host {
+            target: target.clone(),
+            limits,
+            free: Arc::new(Semaphore::new(limits.max_connections)),
+            idle: RefCell::default(),
+            retired: Cell::new(true),
+            open: metrics.upstream_connections.clone(),
+            duration: metrics.upstream_duration_of(target.condition.name()),
+            buffers: buffers.clone(),
+            timers: TimerPool::default(),
+            streaming: Streaming::default(),
+            cut: metrics.answers_cut.clone(),
+        }
+    }
+
+    /// Closes idle connections, and keeps none from here on.
+    pub(super) fn retire(&self) {
+        self.retired.set(true);
+        self.idle.borrow_mut().clear();
+    }
+
+    /// Keeps connections from here on.
+    pub(super) fn restore(&self) {
+        self.retired.set(false);
+    }
+
+    /// Whether it keeps no connection.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+
+    /// The right to send one request on a connection that has been used before, where one is free.
+    pub(super) fn at_once(self: &Rc<Self>, now: Instant) -> Option<CheckedOut> {
+        let permit = self.free.clone().try_acquire_owned().ok()?;
+        self.idle(Accept::Any, now, permit).ok()
+    }
+
+    /// The right to send one request, and whether its connection has been used before.
+    pub(super) async fn check_out(
+        self: &Rc<Self>,
+        accept: Accept,
+    ) -> Result<(CheckedOut, bool), Error> {
+        let deadline = Instant::now() + self.limits.connect_timeout;
+        let permit = self.free_place(deadline).await?;
+        match self.idle(accept, Instant::now(), permit) {
+            Ok(checked_out) => Ok((checked_out, true)),
+            Err(permit) => Ok((self.connect(deadline, permit).await?, false)),
+        }
+    }
+
+    /// A connection that was used before, or the permit again.
+    fn idle(
+        self: &Rc<Self>,
+        accept: Accept,
+        now: Instant,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<CheckedOut, OwnedSemaphorePermit> {
+        let idle = match accept {
+            Accept::Any => self.pop(now),
+            Accept::OnlyNew => None,
+        };
+        match idle {
+            Some(idle) => Ok(self.slot(idle.connection, idle.opened, permit)),
+            None => Err(permit),
+        }
+    }
+
+    async fn connect(
+        self: &Rc<Self>,
+        deadline: Instant,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<CheckedOut, Error> {
+        let stream = connect::open(&self.target, deadline).await?;
+        self.target.condition.reached();
+        let opened = Opened::now(&self.open);
+        let connection = http1::Connection::new(stream, self.buffers.clone());
+        Ok(self.slot(connection, opened, permit))
+    }
+
+    fn slot(
+        self: &Rc<Self>,
+        connection: http1::Connection,
+        opened: Opened,
+        permit: OwnedSemaphorePermit,
+    ) -> CheckedOut {
+        let host = self.clone();
+        let slot = Slot {
+            host,
+            opened,
+            _permit: permit,
+        };
+        CheckedOut { connection, slot }
+    }
+
+    /// The newest idle connection that can still be used. Those above it cannot, and are closed.
+    fn pop(&self, now: Instant) -> Option<Idle> {
+        let mut idle = self.idle.borrow_mut();
+        loop {
+            let mut newest = idle.pop()?;
+            if newest.opened.is_young(now) && newest.connection.is_quiet() {
+                return Some(newest);
+            }
+        }
+    }
+
+    /// Takes back a connection that can be used again; a retired host closes it.
+    pub(super) fn push(&self, connection: http1::Connection, opened: Opened) {
+        if self.retired.get() {
+            return;
+        }
+        self.idle.borrow_mut().push(Idle {
+            connection,
+            opened,
+            since: None,
+        });
+    }
+
+    /// Drops what is closed, idle for too long, or too old; `cx` is woken when another one closes.
+    pub(super) fn sweep(&self, cx: &mut Context<'_>) {
+        let now = Instant::now();
+        self.idle.borrow_mut().retain_mut(|idle| {
+            let since = *idle.since.get_or_insert(now);
+            now - since < self.limits.idle_timeout
+                && idle.opened.is_young(now)
+                && idle.connection.stays_quiet(cx)
+        });
+    }
+}
