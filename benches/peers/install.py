@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", pathlib.Path.home() / ".cache/damoov-proxy/target"))
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 LUA_MODULE = pathlib.Path("/usr/lib/nginx/modules/ngx_http_lua_module.so")
 
 # Each package, and a program of it. cmake is for pingora's zlib.
@@ -37,6 +37,7 @@ def packages():
     if not LUA_MODULE.exists():
         missing.append("libnginx-mod-http-lua")
     if missing and shutil.which("apt-get"):
+        print(f"installing with apt-get, to be compared: {', '.join(missing)}", file=sys.stderr)
         subprocess.run(["apt-get", "update", "-q"], check=False, stdout=sys.stderr)
         # One by one: a package that there is not keeps no other from being installed.
         for package in missing:

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+use crate::harness::programs::HINT;
 use crate::harness::{Builder, Proxy, proxy};
 
 // Requests as the vendor's Android library builds them.
@@ -108,19 +109,21 @@ struct Script {
 }
 
 impl Script {
-    /// Runs `tests/clients/<name>` by the program that `variable` names.
-    fn start(variable: &str, name: &str, arguments: &[&str]) -> Script {
+    /// Runs `tests/clients/<name>` by an interpreter.
+    fn start(interpreter: Command, name: &str, arguments: &[&str]) -> Script {
         let folder = tempfile::tempdir().unwrap();
-        Script::start_in(folder, variable, name, arguments)
+        Script::start_in(folder, interpreter, name, arguments)
     }
 
     /// The same, with a folder that its arguments name.
-    fn start_in(folder: TempDir, variable: &str, name: &str, arguments: &[&str]) -> Script {
-        let program = std::env::var(variable).unwrap_or_else(|_| {
-            panic!("{variable} is not set: run the tests by tests/run, which provides the clients")
-        });
+    fn start_in(
+        folder: TempDir,
+        mut interpreter: Command,
+        name: &str,
+        arguments: &[&str],
+    ) -> Script {
         let errors = File::create(folder.path().join("errors")).unwrap();
-        let mut child = Command::new(&program)
+        let mut child = interpreter
             .arg(format!(
                 "{}/tests/clients/{name}",
                 env!("CARGO_MANIFEST_DIR")
@@ -134,7 +137,7 @@ impl Script {
             .stdout(Stdio::piped())
             .stderr(errors)
             .spawn()
-            .unwrap_or_else(|error| panic!("{program}: {error}; tests/run provides it"));
+            .unwrap_or_else(|error| panic!("{interpreter:?}: {error}; {HINT}"));
         let output = BufReader::new(child.stdout.take().expect("piped"));
         let (sender, lines) = mpsc::unbounded_channel();
         // Ends with the process.
@@ -171,7 +174,7 @@ impl Script {
         match line {
             Ok(Some(line)) => serde_json::from_str(&line)
                 .unwrap_or_else(|_| panic!("the library says {line:?}\n{}", self.errors())),
-            Ok(None) => panic!("it ended:\n{}", self.errors()),
+            Ok(None) => panic!("it ended:\n{}\n({HINT})", self.errors()),
             Err(_) => panic!("it says nothing:\n{}", self.errors()),
         }
     }

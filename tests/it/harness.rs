@@ -12,6 +12,7 @@ mod caller;
 mod metrics;
 // Addresses, time, and the machine.
 mod ports;
+pub mod programs;
 mod rounds;
 mod waiting;
 

@@ -23,7 +23,10 @@ const FLOORS: usize = 10;
 /// Uses of one file by another that close a circle and are still to be cut.
 const UNCUT: [(&str, &str); 10] = [
     ("credentials/guards/budget.rs", "credentials/engine.rs"),
-    ("credentials/vault/hot.rs", "credentials/vault/cache.rs"),
+    (
+        "credentials/vault/clock_cache.rs",
+        "credentials/vault/cache.rs",
+    ),
     ("credentials/vault/stored.rs", "credentials/engine.rs"),
     ("simulator/jwt.rs", "simulator/world.rs"),
     ("simulator/results.rs", "simulator/management.rs"),

@@ -1,11 +1,11 @@
 //! `/metrics`, as the tools of others read it.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use http::Request;
 
-use crate::harness::{ECHO, Proxy, SCORES, damoov, proxy};
+use crate::harness::{ECHO, Proxy, SCORES, damoov, programs, proxy};
 
 /// What Debian's promtool has against the metrics of this proxy.
 async fn objections(proxy: &Proxy) -> String {
@@ -14,14 +14,13 @@ async fn objections(proxy: &Proxy) -> String {
         metrics.header("content-type"),
         "text/plain; version=0.0.4; charset=utf-8"
     );
-    let promtool = std::env::var("DAMOOV_PROXY_PROMTOOL").unwrap_or("promtool".to_owned());
-    let mut promtool = Command::new(promtool)
+    let mut promtool = programs::promtool()
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("promtool, which tests/run installs");
+        .unwrap_or_else(|error| panic!("promtool: {error}; {}", programs::HINT));
     let mut stdin = promtool.stdin.take().unwrap();
     stdin.write_all(metrics.content()).unwrap();
     drop(stdin);

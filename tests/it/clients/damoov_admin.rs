@@ -7,7 +7,7 @@ use damoov_proxy::simulator::{
 use http::Request;
 
 use super::*;
-use crate::harness::{Builder, SCORES, damoov_with, eventually, user};
+use crate::harness::{Builder, SCORES, damoov_with, eventually, programs, user};
 
 const ELSEWHERE: &str = "22222222-2222-4222-8222-222222222222";
 const ELSEWHERE_KEY: &str = "another-key";
@@ -37,7 +37,7 @@ fn admin(base_url: &str) -> Script {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap().to_owned();
     let arguments = [base_url, &path, ACCOUNT_EMAIL, ACCOUNT_PASSWORD];
-    Script::start_in(folder, "DAMOOV_PROXY_PYTHON", "admin.py", &arguments)
+    Script::start_in(folder, programs::python(), "admin.py", &arguments)
 }
 
 fn account() -> Principal {

@@ -3,19 +3,19 @@
 use damoov_proxy::simulator::{INSTANCE_ID, INSTANCE_KEY};
 
 use super::*;
-use crate::harness::{damoov_with, principal, user};
+use crate::harness::{damoov_with, principal, programs, user};
 
 #[tokio::test]
 async fn websockets_follows_through_expiry_revocation_and_restarts() {
-    follows("DAMOOV_PROXY_PYTHON", "live.py").await;
+    follows(programs::python(), "live.py").await;
 }
 
 #[tokio::test]
 async fn ws_follows_through_expiry_revocation_and_restarts() {
-    follows("DAMOOV_PROXY_NODE", "live.js").await;
+    follows(programs::node(), "live.js").await;
 }
 
-async fn follows(variable: &str, script: &str) {
+async fn follows(interpreter: Command, script: &str) {
     let damoov = damoov_with(|settings| {
         settings.login_limit = None;
         settings.live.update = Duration::from_millis(20);
@@ -25,7 +25,7 @@ async fn follows(variable: &str, script: &str) {
     let mut proxy = troubled(&damoov).start().await;
     let device = user(1).to_string();
     let arguments = [&proxy.url(""), &device, INSTANCE_ID, INSTANCE_KEY];
-    let mut client = Script::start(variable, script, &arguments);
+    let mut client = Script::start(interpreter, script, &arguments);
     let mut connection = updated(&mut client, 0).await;
     for trouble in TROUBLES {
         trouble.strike(&damoov, &mut proxy).await;

@@ -1,0 +1,51 @@
+//! Programs that others wrote, which `tests/run` installs: found where it leaves them, unless a
+//! variable of the environment names another one.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What to do without them.
+pub const HINT: &str = "tests/run installs what the tests need; after that, cargo test finds it";
+
+/// The Python with the packages of tests/clients/requirements.txt.
+pub fn python() -> Command {
+    command("DAMOOV_PROXY_PYTHON", "clients/bin/python", "python3")
+}
+
+/// Node; the package ws lies where Debian puts it, for a Node from elsewhere too.
+pub fn node() -> Command {
+    let mut command = command("DAMOOV_PROXY_NODE", "", "node");
+    let mut folders: Vec<_> = env::var_os("NODE_PATH")
+        .map(|paths| env::split_paths(&paths).collect())
+        .unwrap_or_default();
+    folders.push(PathBuf::from("/usr/share/nodejs"));
+    let folders: OsString = env::join_paths(folders).unwrap();
+    command.env("NODE_PATH", folders);
+    command
+}
+
+/// Prometheus' own tool.
+pub fn promtool() -> Command {
+    command(
+        "DAMOOV_PROXY_PROMTOOL",
+        "prometheus/usr/bin/promtool",
+        "promtool",
+    )
+}
+
+/// The program that `variable` names, the one `installed` in the target folder, or one on the PATH.
+fn command(variable: &str, installed: &str, name: &str) -> Command {
+    if let Some(named) = env::var_os(variable) {
+        return Command::new(named);
+    }
+    // The binary under test lies in `target/PROFILE`.
+    let binary = Path::new(env!("CARGO_BIN_EXE_damoov-proxy"));
+    let target = binary.ancestors().nth(2).expect("a folder of a profile");
+    let installed = target.join(installed);
+    match installed.is_file() {
+        true => Command::new(installed),
+        false => Command::new(name),
+    }
+}
