@@ -29,7 +29,7 @@ use crate::directory::Directory;
 use crate::secret::{Secret, file};
 use crate::{auth_endpoints, credentials, replay, server, telemetry, upstream};
 
-/// All that a file says, validated, with defaults where it is silent.
+/// Everything that a file sets, validated, with defaults for the rest.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where and how callers are served.
@@ -46,17 +46,17 @@ pub struct Settings {
     pub upstream: upstream::Settings,
     /// `[[route]]`: added to the built-in ones, or overriding them.
     pub routes: Vec<Route>,
-    /// Where unknown paths go, in lower case; none: they are 404.
+    /// Where unknown paths go, in lower case; `None`: they are 404.
     pub default_host: Option<String>,
     /// Host values served besides IP addresses, localhost and `*.telematicssdk.com`; lower case.
     pub hosts: Vec<String>,
     /// The web origins whose pages may call, as browsers write them.
     pub allowed_origins: Vec<String>,
-    /// What callers that log in by themselves are given.
+    /// What callers that log in by themselves get.
     pub auth_endpoints: auth_endpoints::Settings,
     /// Whether a 2xx counts as a 401 if the beginning of its JSON says so.
     pub in_band_401: bool,
-    /// Where health and metrics are served; none: nowhere.
+    /// Where health and metrics are served; `None`: nowhere.
     pub status: Option<SocketAddr>,
     /// `[log]`
     pub log: telemetry::Settings,
@@ -69,9 +69,9 @@ pub struct Store {
     pub path: PathBuf,
     /// Whether a folder without a store becomes one.
     pub create: bool,
-    /// 32 bytes in base64; none: one is created in `path`.
+    /// 32 bytes in base64; `None`: one is created in `path`.
     pub key: Option<Secret>,
-    /// Former keys, still good for reading.
+    /// Earlier keys, which can still open records.
     pub old_keys: Vec<Secret>,
 }
 
@@ -84,19 +84,19 @@ pub enum Secrets {
     Leave,
 }
 
-/// A configuration that nothing is wrong with.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// What it means.
     pub settings: Settings,
-    /// What an operator should change all the same; a sentence each.
+    /// What an operator should change although it is valid; one sentence each.
     pub warnings: Vec<String>,
 }
 
 /// Why there are no settings. No message shows a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No file was named, and none is where one is looked for.
+    /// No file was named, and there is none in the default places.
     #[error("no configuration: give --config FILE, or put one at {}", LOOKED_FOR.join(" or "))]
     NoFile,
     /// The file cannot be read.
@@ -107,7 +107,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Somebody besides its owner could change the file.
+    /// Other users could change the file.
     #[error("{} can be written by group or others: chmod go-w", path.display())]
     WritableByOthers {
         /// The file.
@@ -125,7 +125,7 @@ const LOOKED_FOR: [&str; 2] = ["./damoov-proxy.toml", "/etc/damoov-proxy/config.
 ///
 /// # Errors
 ///
-/// [`Error::NoFile`] when there is none of these.
+/// [`Error::NoFile`] if none of these exists.
 pub fn find(explicit: Option<PathBuf>, environment: &Environment) -> Result<PathBuf, Error> {
     let named = || environment.get("DAMOOV_PROXY_CONFIG").map(PathBuf::from);
     let existing = || {
@@ -145,7 +145,7 @@ pub fn find(explicit: Option<PathBuf>, environment: &Environment) -> Result<Path
 ///
 /// # Errors
 ///
-/// Any [`Error`] but [`Error::NoFile`]; [`Error::Invalid`] names everything that is wrong.
+/// Every [`Error`] except [`Error::NoFile`]; [`Error::Invalid`] names everything that is wrong.
 pub fn load(path: &Path, environment: &Environment, secrets: Secrets) -> Result<Loaded, Error> {
     let unreadable = |source| Error::Unreadable {
         path: path.to_owned(),

@@ -1,5 +1,6 @@
-//! Every metric in one struct; labels are enums (or routes of the table), so that they stay
-//! bounded. Made once in `main` and handed to the components; not global. Never sees a secret.
+//! Every metric in one struct. Labels are enums, or routes of the table, so that they stay bounded.
+//! It is made once, by `cli::service`, and handed to the components; it is not global. Never sees a
+//! secret.
 
 mod exposition;
 mod histogram;

@@ -68,7 +68,7 @@ impl Environment {
     }
 }
 
-/// The path that an override's name spells; none for other variables.
+/// The path that an override's name spells; `None` for other variables.
 fn segments(name: &str) -> Option<Vec<String>> {
     let path = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
     Some(path.split("__").map(str::to_owned).collect())

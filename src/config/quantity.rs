@@ -1,5 +1,5 @@
-//! Numbers, durations and sizes: text to quantity, within a range. Each answers what would be
-//! valid when the text is not.
+//! Numbers, durations and sizes within a range. Each reader returns what would be valid if the text
+//! is not.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;

@@ -1,5 +1,5 @@
-//! What is wrong with a configuration, shown like a compiler shows it: every problem with its
-//! place, what would be valid, and no secret.
+//! What is wrong with a configuration, in the form of a compiler's messages: every problem with its
+//! place and what would be valid, and no secret.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
@@ -76,7 +76,7 @@ impl Problems {
         accepted.iter().map(|(s, key)| dotted(s, key)).collect()
     }
 
-    /// All problems as one text, in the order of the file `path` that says `text`; none when there
+    /// All problems as one text, in the order of the file `path` that contains `text`; `None` if there
     /// are none. Of `scalars`, only those shown can be read.
     pub(super) fn render(self, path: &str, text: &str, scalars: &[Range<usize>]) -> Option<String> {
         let unknown = self.unknown.take();

@@ -1,20 +1,20 @@
-//! Reading one table of the tree key by key. What is wrong is noted and reading goes on, so that
-//! one look at a file finds all that is wrong with it.
+//! Reads one table of the tree key by key. Problems are collected and reading goes on, so that one
+//! run reports all problems of a file.
 
 use std::collections::BTreeMap;
 
 use super::report::{Problem, Problems, dotted};
 use super::tree::{Entry, Node, Origin, Table, Value};
 
-/// A table being read. Its reader asks for every key that is valid; a key left over when
-/// reading ends is unknown.
+/// A table that is being read. Its reader asks for every valid key; a key that is left over at the
+/// end is unknown.
 pub(super) struct Section<'p> {
     /// Dotted, without indices; empty at the top.
     path: String,
     origin: Origin,
-    /// What was not asked for yet.
+    /// What has not been asked for yet.
     entries: Table,
-    /// Where the keys stand that were asked for and found.
+    /// Where the keys are written that were asked for and found.
     found: BTreeMap<&'static str, Origin>,
     problems: &'p Problems,
 }
@@ -54,7 +54,8 @@ impl<'p> Section<'p> {
         read
     }
 
-    /// The value of `key` as `read` understands it, or what it says would be valid.
+    /// The value of `key` as `read` returns it. `None` if the key is absent, or if `read` refuses the
+    /// value: its error says what would be valid, and is reported.
     pub(super) fn get<T>(
         &mut self,
         key: &'static str,
@@ -75,7 +76,7 @@ impl<'p> Section<'p> {
         self.get(key, read)
     }
 
-    /// Like [`Section::get`] for what no snippet may show.
+    /// Like [`Section::get`], for a value that no report may show.
     pub(super) fn secret<T>(
         &mut self,
         key: &'static str,
@@ -96,8 +97,8 @@ impl<'p> Section<'p> {
         self.secret(key, read)
     }
 
-    /// A list, each element as `read` understands it; those that it does not are left out. Empty
-    /// when the key is absent.
+    /// A list, each element as `read` returns it; elements that it refuses are reported and left out.
+    /// Empty if the key is absent.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -109,7 +110,7 @@ impl<'p> Section<'p> {
         read.collect()
     }
 
-    /// Like [`Section::list`] for what no snippet may show.
+    /// Like [`Section::list`], for values that no report may show.
     pub(super) fn secrets<T>(
         &mut self,
         key: &'static str,
@@ -144,7 +145,7 @@ impl<'p> Section<'p> {
         Some(self.open(key, node, read))
     }
 
-    /// A list of tables; those that `read` can make nothing of are left out.
+    /// A list of tables; those for which `read` returns `None` are left out.
     pub(super) fn tables<T>(
         &mut self,
         key: &'static str,
@@ -158,7 +159,7 @@ impl<'p> Section<'p> {
     }
 
     /// The value of `key`: a single value or a list of at least one, each a table or something
-    /// else. `of` reads the tables, `plain` the others. None when the key is absent.
+    /// else. `of` reads the tables, `plain` the others. `None` if the key is absent.
     pub(super) fn one_or_many<T>(
         &mut self,
         key: &'static str,

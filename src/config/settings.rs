@@ -1,5 +1,5 @@
-//! What each section of the file means: its keys, their defaults and ranges. One function a
-//! section.
+//! What each table of the file means: its keys, their defaults and ranges. One function for each
+//! table. A new key is a line here; see README, "Contributing".
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -398,7 +398,7 @@ fn age_or_off(node: &Node) -> Result<Option<Duration>, String> {
     }
 }
 
-/// How long somebody is waited for.
+/// A wait: how long something may take.
 fn timeout() -> impl Fn(&Node) -> Result<Duration, String> {
     duration(MILLISECOND..=HOUR)
 }

@@ -1,4 +1,4 @@
-//! The shapes of strings: names, hosts, paths, methods. Each answers what would be valid when the
+//! The forms of strings: names, hosts, paths, methods. Each reader returns what would be valid if the
 //! text is not.
 
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use super::tree::{Node, Value};
 use crate::principal::InstanceId;
 use crate::upstream::{Redirect, Scheme};
 
-/// Any string but the empty one.
+/// Any string except the empty one.
 pub(super) fn text(node: &Node) -> Result<String, String> {
     match node.text() {
         Some("") => Err("expected some text, found \"\"".to_owned()),

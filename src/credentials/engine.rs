@@ -242,13 +242,13 @@ impl Engine {
         self.publish(credentials)
     }
 
-    /// Puts the token in memory; none if it may not be used, because a 401 came back for it.
+    /// Puts the token in memory; `None` if it may not be used, because a 401 came back for it.
     fn publish(&self, credentials: Credentials) -> Option<Arc<Credentials>> {
         let credentials = Arc::new(credentials);
         self.cache.publish(&credentials).then_some(credentials)
     }
 
-    /// The token of a pair, ready to be attached; none if it has expired or fits into no header.
+    /// The token of a pair, ready to be attached; `None` if it has expired or fits into no header.
     fn credentials(
         &self,
         principal: &Principal,

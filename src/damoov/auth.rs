@@ -248,7 +248,7 @@ pub(super) const ACCESS_TOKEN: &str = "/AccessToken/Token";
 /// Where the RefreshToken stands.
 pub(super) const REFRESH_TOKEN: &str = "/RefreshToken";
 
-/// Reads `Result`; none when it carries neither token.
+/// Reads `Result`; `None` if it carries neither token.
 pub(super) fn grant(result: &Value) -> Option<Grant> {
     // Each place is a constant without escapes, which `Value::pointer` would look for.
     let at = |place: &str| {

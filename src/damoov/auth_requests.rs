@@ -131,7 +131,7 @@ fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
 
 /// Tokens for a client. No `Debug`.
 pub struct Granted<'a> {
-    /// Whose they are; none for an account.
+    /// Whose they are; `None` for an account.
     pub user: Option<DeviceToken>,
     /// The JWT.
     pub access_token: &'a str,

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 /// An answer's envelope, its `Result` unread.
 #[derive(Debug, Deserialize)]
 pub struct Envelope<'a> {
-    /// What was asked for; none for `null` and for no field at all.
+    /// What was asked for; `None` if it is `null` or missing.
     #[serde(rename = "Result", alias = "result", borrow, default)]
     pub result: Option<&'a RawValue>,
     /// The status that counts, whatever the HTTP status says.
@@ -17,7 +17,7 @@ pub struct Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    /// Reads an envelope; none when `content` is not one: a JSON object with a `Status` or a
+    /// Reads an envelope; `None` if `content` is not one: a JSON object with a `Status` or a
     /// `Result`.
     pub fn parse(content: &[u8]) -> Option<Envelope<'_>> {
         // A struct would be read from an array as well.

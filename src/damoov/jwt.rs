@@ -11,7 +11,7 @@ use crate::principal::{DeviceToken, InstanceId};
 /// The claims that matter here. Each may be missing or of another type; then it is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// Whose token it is; none in an admin's.
+    /// Whose token it is; `None` in an admin's.
     pub device_token: Option<DeviceToken>,
     /// The group that its user is in.
     pub instance: Option<InstanceId>,
@@ -56,7 +56,7 @@ impl Claims {
     }
 }
 
-/// The payload of `token` read as `T`; none when it is no JWT, or another one.
+/// The payload of `token` read as `T`; `None` if it is not a JWT, or has other claims.
 pub fn payload<T: DeserializeOwned>(token: &str) -> Option<T> {
     let payload = token.split('.').nth(1)?;
     let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;

@@ -19,7 +19,7 @@ pub struct Fault {
     /// Which calls.
     #[serde(default)]
     pub on: On,
-    /// Only those of this principal; none: of everybody, known or not.
+    /// Only those of this principal; `None`: those of all, known or not.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -29,7 +29,7 @@ pub struct Fault {
     pub principal: Option<Principal>,
     /// What happens to them.
     pub action: Action,
-    /// How often; none: until cleared.
+    /// How often; `None`: until cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u64>,
 }
@@ -164,7 +164,7 @@ pub struct Status {
     /// The header, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
-    /// The content; none: the envelope of that status.
+    /// The content; `None`: the envelope of that status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
 }

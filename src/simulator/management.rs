@@ -12,7 +12,7 @@ use super::world::World;
 /// Who is listed if nobody was named.
 const EXAMPLE: &str = "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
 
-/// The `Result` of a call; none for what is answered with the status alone. `below` is the rest of
+/// The `Result` of a call; `None` if it is answered with the status alone. `below` is the rest of
 /// the path in lower case.
 pub(super) fn result(
     world: &World,

@@ -189,7 +189,7 @@ impl History {
         }
     }
 
-    /// How long it takes until every window has a slot for `class`; none when all have one now.
+    /// How long it takes until every window has a slot for `class`; `None` if all have one now.
     fn full_for(
         &self,
         class: Class,

@@ -104,7 +104,7 @@ impl Mint {
         self.signed(Kind::Refresh, encoded(&payload))
     }
 
-    /// Reads an access token of `caller`'s; none if it is forged, or somebody else's.
+    /// Reads an access token of `caller`'s; `None` if it is forged, or another caller's.
     pub(super) fn read_access(&self, caller: &str, token: &str) -> Option<Access> {
         #[derive(Deserialize)]
         struct Claims<'a> {
@@ -121,7 +121,7 @@ impl Mint {
         })
     }
 
-    /// Reads a RefreshToken of `caller`'s; none if it is forged, or somebody else's.
+    /// Reads a RefreshToken of `caller`'s; `None` if it is forged, or another caller's.
     pub(super) fn read_refresh(&self, caller: &str, token: &str) -> Option<Refresh> {
         let payload = self.checked(Kind::Refresh, token)?;
         let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;

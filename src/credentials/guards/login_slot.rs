@@ -17,7 +17,7 @@ use crate::store::{Class, SlotId};
 #[must_use = "a slot is taken for a login"]
 pub struct LoginSlot {
     engine: Arc<Engine>,
-    /// Which one; none once its end is being written.
+    /// Which one; `None` once its end is being written.
     taken: Option<SlotId>,
 }
 

@@ -30,7 +30,7 @@ pub struct Credentials {
     pub(in crate::credentials) generation: Generation,
     /// The entry's epoch when it was read.
     pub(in crate::credentials) epoch: u64,
-    /// The instance that the user is known under; none for accounts, or when no longer known.
+    /// The instance that the user is known under; `None` for accounts, or if it is no longer known.
     pub(in crate::credentials) instance: Option<InstanceId>,
     /// How the API wrote `ExpiresIn` for it.
     pub(in crate::credentials) expires_in_form: ExpiresInForm,
@@ -89,7 +89,7 @@ impl Credentials {
         self.epoch
     }
 
-    /// The instance that the user is known under; none for accounts, or when no longer known.
+    /// The instance that the user is known under; `None` for accounts, or if it is no longer known.
     pub fn instance(&self) -> Option<InstanceId> {
         self.instance
     }

@@ -10,7 +10,7 @@ use crate::store::Error;
 
 /// A thread that works through a queue of `J`.
 pub(super) struct DbThread<J> {
-    /// The queue and the thread; none once closed.
+    /// The queue and the thread; `None` once closed.
     open: Mutex<Option<(Sender<J>, JoinHandle<()>)>>,
 }
 

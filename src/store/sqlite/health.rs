@@ -28,9 +28,9 @@ const SPACE_HOLDS: Duration = Duration::from_millis(100);
 pub(super) struct Health {
     /// The store's folder.
     path: PathBuf,
-    /// Why the last write failed; none once one worked again.
+    /// Why the last write failed; `None` once a write succeeds again.
     failure: Mutex<Option<String>>,
-    /// Why the last lease could not be taken; none once one worked again.
+    /// Why the last lease could not be taken; `None` once one is taken again.
     lease_failure: Mutex<Option<String>>,
     /// The files that are open; not watched in tests of a medium alone.
     held: Option<OpenFiles>,

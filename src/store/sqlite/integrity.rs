@@ -24,7 +24,7 @@ const INTERRUPT_EVERY: Duration = Duration::from_millis(1);
 /// The thread that checks.
 pub(super) struct Integrity {
     interrupt: InterruptHandle,
-    /// The thread, and what ends its wait when it is dropped; none once closed.
+    /// The thread, and what ends its wait when it is dropped; `None` once closed.
     open: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
 
