@@ -1,4 +1,4 @@
-//! The command line; one file a subcommand.
+//! The command line: one file for each subcommand.
 
 pub mod budget;
 pub mod check;
@@ -33,7 +33,7 @@ use crate::telemetry::episode::Chain;
 #[derive(Debug, Parser)]
 #[command(name = "damoov-proxy", version)]
 pub struct Cli {
-    /// What to do; `run` when it is not said.
+    /// What to do; `run` if no command is given.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// Where the settings are.
@@ -142,11 +142,11 @@ impl Cli {
 /// Why a command ended early.
 #[derive(Debug)]
 pub enum Failure {
-    /// The configuration is wrong; laid out already.
+    /// The configuration is wrong; the text is ready to be shown.
     Config(String),
     /// The service cannot start.
     Service(service::Error),
-    /// The store does not do what the command asks of it.
+    /// A call to the store failed.
     Store(crate::store::Error),
     /// The answer cannot be printed.
     Output(io::Error),
@@ -155,7 +155,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Anything that is neither the configuration's fault nor the store's.
+    /// A failure of neither the configuration nor the store.
     pub fn other(error: impl Into<anyhow::Error>) -> Failure {
         Failure::Other(error.into())
     }
@@ -222,7 +222,7 @@ impl From<crate::store::Error> for Failure {
     }
 }
 
-/// The runtime for all that is not a caller's: renewals, the status listener, signals.
+/// The runtime for everything except callers: renewals, the status listener, signals.
 fn background_runtime() -> Result<Runtime, Failure> {
     runtime::Builder::new_current_thread()
         .enable_all()
@@ -239,7 +239,7 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Finds and loads the configuration. Answers the file's path, too. The error is ready to be
+    /// Finds and loads the configuration. Returns the file's path as well. The error is ready to be
     /// shown.
     pub fn load(self, secrets: Secrets) -> Result<(PathBuf, Loaded), String> {
         let environment: Environment = std::env::vars_os().collect();
@@ -261,7 +261,7 @@ fn check_descriptors(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
-/// The error with its cause. What is wrong inside a file is laid out already.
+/// The error with its cause. A report on the content of a file is ready to be shown.
 fn explain(error: config::Error) -> String {
     match error {
         config::Error::Invalid(report) => report,
@@ -270,14 +270,14 @@ fn explain(error: config::Error) -> String {
     }
 }
 
-/// The exit codes of all commands; 0: done, 1: a failure of the moment. Those from 64 on have their
+/// The exit codes of all commands; 0: done, 1: a temporary failure. Those from 64 on have their
 /// names in sysexits.h.
 pub mod exit {
     /// The command line is wrong.
     pub const USAGE: u8 = 2;
     /// `EX_USAGE`: the configuration is wrong.
     pub const CONFIG: u8 = 64;
-    /// `EX_DATAERR`: some lines of the input are no good.
+    /// `EX_DATAERR`: some lines of the input are bad.
     pub const INPUT: u8 = 65;
     /// `EX_TEMPFAIL`: interrupted; what is done stays done.
     pub const INTERRUPTED: u8 = 75;

@@ -1,5 +1,5 @@
-//! Logs: the subscriber and what it lets through, and the thread that writes ([`Log`]). Requests have a
-//! log of their own, [`access`]; what lasts is told once, by an [`episode`]. Never sees a secret.
+//! Logs: the subscriber and its filter, and the thread that writes ([`Log`]). Requests have a log of
+//! their own, [`access`]. A failure that lasts is logged once, as an [`episode`]. Never sees a secret.
 
 pub mod access;
 pub mod episode;
@@ -47,7 +47,7 @@ pub struct Settings {
 /// How a line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line.
+    /// One JSON object on each line.
     Json,
     /// For people.
     Text,
@@ -56,7 +56,7 @@ pub enum Format {
 /// Whose lines are lost together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// One line a request.
+    /// One line for each request.
     Access,
     /// Events of the target `audit`.
     Audit,
@@ -67,7 +67,7 @@ pub(crate) enum Target {
 /// Why there are no logs.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The filter is not one.
+    /// The filter is not valid.
     #[error("{variable} is not a log filter")]
     Filter {
         /// The environment variable it was read from.
@@ -75,7 +75,7 @@ pub enum Error {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// A word in it is neither a level nor `TARGET=LEVEL`: with it, nothing would be logged.
+    /// A word in the filter is neither a level nor `TARGET=LEVEL`: it would switch everything off.
     #[error(
         "{variable}: expected a level (off, error, warn, info, debug, trace) or TARGET=LEVEL, not {word:?}"
     )]
@@ -85,7 +85,7 @@ pub enum Error {
         /// The word.
         word: String,
     },
-    /// Somebody else logs already.
+    /// Logging has been started before.
     #[error("logging was started twice")]
     Twice(#[from] TryInitError),
 }
@@ -127,7 +127,7 @@ impl Log {
         Ok(())
     }
 
-    /// Says why the process ends, whatever the filter lets through.
+    /// Logs why the process ends, regardless of the filter.
     pub fn fatal(&self, message: &str) {
         let line = line::Line {
             target: "damoov_proxy",

@@ -17,7 +17,7 @@ use crate::store::{LoginBudget, WindowState};
 /// What to do with the budget.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Show it if nothing else is said.
+    /// Without a command it is shown.
     #[command(subcommand)]
     command: Option<Command>,
     /// Print one JSON object

@@ -1,5 +1,5 @@
-//! `check`: validates everything that `run` would refuse, and says what a good configuration sets
-//! up. Never shows a secret.
+//! `check`: validates everything that `run` would refuse, and summarises a valid configuration. Never
+//! shows a secret.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -53,7 +53,7 @@ pub fn run(config: ConfigFile, offline: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One line a component.
+/// One line for each component.
 struct Summary<'s>(&'s Settings);
 
 impl fmt::Display for Summary<'_> {

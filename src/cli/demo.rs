@@ -17,10 +17,10 @@ use crate::signals::Signals;
 use crate::simulator::{self, Simulator};
 use crate::telemetry;
 
-/// The port of the documentation; any free one if it is taken.
+/// The port that the README names; any free one if it is taken.
 const PORT: u16 = 8080;
 
-/// Serves until Ctrl-C or SIGTERM. Keeps its store in a temporary folder, which goes with it.
+/// Serves until Ctrl-C or SIGTERM. Its store is in a temporary folder, which is removed at the end.
 pub fn run(signals: Signals) -> Result<ExitCode, Failure> {
     let log = telemetry::start(telemetry::Settings {
         format: telemetry::Format::Text,
@@ -75,7 +75,7 @@ async fn serve(
     Ok(ExitCode::SUCCESS)
 }
 
-/// An ordinary configuration, but for the hosts.
+/// An ordinary configuration, except for the hosts.
 fn configuration(folder: &Path, damoov: &str) -> String {
     format!(
         r#"

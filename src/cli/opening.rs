@@ -25,10 +25,10 @@ pub enum StoreError {
         /// Why.
         why: Unusable,
     },
-    /// The key in the store's own folder is none, or only a part of one.
+    /// The key file in the store's own folder is empty, or holds only a part of a key.
     #[error("{} is empty or cut: restore it from its backup; {}", .0.display(), seal::BadKey)]
     KeyCut(PathBuf),
-    /// There is no key in the store's own folder, and none can be made.
+    /// There is no key in the store's own folder, and none can be created.
     #[error("{} cannot be used", path.display())]
     KeyFile {
         /// The key file.
@@ -44,7 +44,7 @@ pub enum StoreError {
         .0.display()
     )]
     KeyLost(PathBuf),
-    /// A key is none.
+    /// A configured key is not a key.
     #[error("[store] key: {0}")]
     BadKey(#[from] seal::BadKey),
     /// The key is another store's.
@@ -61,7 +61,7 @@ pub struct OpenStore {
     pub store: Arc<dyn Store>,
     /// What seals its records.
     pub ring: seal::Ring,
-    /// This process run.
+    /// This run of the process.
     pub run: RunId,
 }
 
@@ -160,7 +160,7 @@ pub async fn check(settings: &config::Store) -> Result<Option<Vec<(KeyId, u64)>>
     }
 }
 
-/// What an operator should know of a store that is not refused: each a sentence.
+/// What an operator should know of a store that is not refused: one sentence each.
 pub fn warnings(settings: &config::Store) -> Vec<String> {
     let mut warnings = store::warnings(&place(settings));
     let file = settings.path.join(key_file::KEY_FILE);

@@ -47,8 +47,8 @@ pub fn write(bytes: &[u8]) -> Result<(), Failure> {
         .map_err(Failure::Output)
 }
 
-/// Says something to the person at the terminal, on standard error. A message that cannot be
-/// written there can be written nowhere.
+/// Prints a message for the person at the terminal, on standard error. A message that cannot be
+/// written is dropped.
 pub fn say(text: &str) {
     let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }

@@ -11,7 +11,7 @@ use crate::server::{Drained, Ending};
 use crate::signals::{Followed, Signals};
 use crate::telemetry::{Lines, Log};
 
-/// Loads the configuration and serves until SIGTERM or SIGINT; a second one hurries the answers.
+/// Loads the configuration and serves until SIGTERM or SIGINT; a second signal cuts the answers off.
 pub fn run(config: ConfigFile, signals: Signals) -> Result<ExitCode, Failure> {
     // The file or a secret may be a pipe that nobody writes, or lie on a mount that hangs.
     let signals = signals.follow().map_err(Failure::other)?;
@@ -27,7 +27,7 @@ pub fn run(config: ConfigFile, signals: Signals) -> Result<ExitCode, Failure> {
         .follow(loaded.settings.log.level)
         .map_err(Failure::other)
         .and_then(|()| begin(&path, loaded, signals, log.lines()));
-    // Why it ends has the form of all other lines of the log.
+    // The reason for the end is logged in the same form as everything else.
     Ok(ended.unwrap_or_else(|failure| {
         let why = failure.to_string();
         log.fatal(why.strip_prefix("error: ").unwrap_or(&why));
@@ -44,7 +44,7 @@ fn begin(path: &Path, loaded: Loaded, signals: Followed, log: &Lines) -> Result<
     tracing::info!(config = %path.display(), version = env!("CARGO_PKG_VERSION"), "starting");
     let runtime = super::background_runtime()?;
     let ended = runtime.block_on(serve(loaded.settings, signals, log));
-    // A store that is still being opened is not waited for: nothing was promised yet.
+    // The process does not wait for a store that is still being opened: nothing has been promised yet.
     runtime.shutdown_background();
     ended
 }
@@ -93,8 +93,8 @@ pub(super) fn until_signalled(signals: Followed, drain_delay: Duration) -> Endin
     ending
 }
 
-/// Files are the owner's alone, and neither a debugger of the same user nor a core file sees
-/// tokens in memory.
+/// Only the owner can read files that this process creates, and neither a debugger of the same user
+/// nor a core dump shows tokens in memory.
 fn harden() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));

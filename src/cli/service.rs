@@ -51,7 +51,7 @@ pub enum Error {
     },
 }
 
-/// Refuses what a proxy with these settings would refuse before it listens, the store apart.
+/// Refuses what a proxy with these settings would refuse before it listens, except for the store.
 pub fn check(settings: &Settings) -> Result<(), Error> {
     let routes = Table::new(settings.routes.clone(), settings.default_host.clone());
     Hosts::new(&settings.upstream)?.targets(routes.hosts())?;
@@ -69,7 +69,7 @@ pub struct Service {
     drain_timeout: Duration,
 }
 
-/// What became of everything that was under way at the end.
+/// How everything ended that was under way at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// Of callers.

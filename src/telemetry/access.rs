@@ -1,4 +1,4 @@
-//! The access log: one line a request. A worker appends it to a buffer of its own, without `tracing`,
+//! The access log: one line for each request. A worker appends it to a buffer of its own, without `tracing`,
 //! which costs more; the thread of the log writes it with many others.
 
 use std::cell::RefCell;

@@ -1,5 +1,5 @@
-//! What lasts is told twice: when it begins, and when it is over. Between the two are a thousand
-//! requests that it hurts, and no line for any of them.
+//! A failure that lasts is logged twice: when it begins, and when it is over. The requests that it
+//! affects in between, perhaps thousands, are counted and not logged.
 
 use std::error::Error;
 use std::fmt;
@@ -9,13 +9,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-/// What begins again sooner than this is not told again: who flaps, flaps in silence.
+/// A failure that begins again sooner than this is not logged again, because it flaps.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// One thing that may fail, work again, and fail again. The lines are its owner's.
+/// One thing that may fail, work again, and fail again. Its owner writes the lines: this type only
+/// says when.
 #[derive(Debug)]
 pub struct Episode {
-    /// So that a success costs one look.
+    /// Kept beside the rest, so that a success costs one atomic read.
     failing: AtomicBool,
     /// A success ends the episode only this long after the last failure.
     quiet: Duration,
@@ -29,7 +30,7 @@ struct State {
     since: Option<SystemTime>,
     hurt: u64,
     told: bool,
-    /// When a beginning was last told.
+    /// When a beginning was last logged.
     last_told: Option<Instant>,
 }
 
@@ -72,13 +73,14 @@ impl Episode {
         }
     }
 
-    /// It failed, and hurt somebody. True if that is to be told: the episode begins.
+    /// It failed, and a request, renewal or call failed with it. Returns whether that is to be logged:
+    /// the episode begins.
     #[must_use = "a beginning is told"]
     pub fn failed(&self) -> bool {
         self.note(1)
     }
 
-    /// It was found failing, but nobody was hurt by it. True if that is to be told.
+    /// It was found failing, but nothing else failed with it. Returns whether that is to be logged.
     #[must_use = "a beginning is told"]
     pub fn found_failing(&self) -> bool {
         self.note(0)
@@ -111,7 +113,7 @@ impl Episode {
         state.since
     }
 
-    /// It worked. What is over by that, if it is to be told.
+    /// It worked. Returns the episode that ends with that, if its end is to be logged.
     #[must_use = "an end is told"]
     pub fn worked(&self) -> Option<Over> {
         if !self.is_failing() {

@@ -1,5 +1,5 @@
-//! Lines that are written whatever the filter says, and without `tracing`: why the process ends,
-//! panics, and what becomes of the log itself. They look like all the others.
+//! Lines that are written regardless of the filter, and without `tracing`: why the process ends,
+//! panics, and the state of the log itself. They look like all other lines.
 
 use std::fmt::Write;
 use std::panic::PanicHookInfo;

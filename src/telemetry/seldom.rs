@@ -1,4 +1,5 @@
-//! What happens often and has neither a beginning nor an end: a line now and then says how often.
+//! Events that happen often and have neither a beginning nor an end: a line now and then says how
+//! often.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 /// A line follows the one before it after this, at the earliest.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// One thing that happens. The lines are its owner's.
+/// One kind of event. Its owner writes the lines: this type only says when.
 #[derive(Debug)]
 pub struct Seldom(Mutex<State>);
 
@@ -27,7 +28,7 @@ impl Seldom {
         }))
     }
 
-    /// It happened. How often since that was last told, if it is to be told.
+    /// It happened. Returns how often since it was last logged, if it is to be logged now.
     #[must_use = "it is told"]
     pub fn happened(&self) -> Option<u64> {
         let now = Instant::now();

@@ -35,7 +35,7 @@ pub struct Arguments {
 struct Counts {
     users: u64,
     accounts: u64,
-    /// Without a RefreshToken that is still good: an import of these would not save their login.
+    /// Without a RefreshToken that can still be used: importing these would not save a login.
     left_out: u64,
     /// The record is damaged, or its key is not configured.
     unopened: u64,
@@ -71,7 +71,7 @@ pub(super) async fn export(open: &LookedAt, arguments: &Arguments) -> Result<Exi
             return Ok(ExitCode::from(exit::INTERRUPTED));
         }
     };
-    // Half an export looks like a whole one.
+    // Half of an export would look like a complete one.
     let counts = exported.inspect_err(|_| remove(&output, to))?;
     let Counts {
         users,

@@ -1,5 +1,5 @@
 //! `tokens import`: adopts pairs that were issued elsewhere, without a login. A stored pair that is
-//! newer stays: an import that runs again, or late, costs nobody a login.
+//! newer is kept, so an import that runs again, or late, costs no login.
 
 mod adopt;
 mod offer;

@@ -1,6 +1,6 @@
 //! `tokens reseal`: finishes the replacement of the store's key. What is sealed with an old one is
-//! sealed with the current one, in small batches, also beside a running proxy: nobody's token is
-//! disturbed, and what changes meanwhile stays as it is then.
+//! sealed with the current one, in small batches, also beside a running proxy: no token changes, and
+//! pairs that are renewed meanwhile are left as they are.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ use crate::store::{Entry, Resealed};
 /// Pairs of one transaction: a proxy beside this command waits for no more.
 const BATCH: usize = 100;
 
-/// Seals every pair with the current key, and says which old ones are needed no more.
+/// Seals every pair with the current key, and says which old keys are no longer needed.
 pub(super) async fn reseal(open: &OpenStore) -> Result<ExitCode, Failure> {
     let (mut resealed, mut changed, mut damaged) = (0, 0, 0);
     let mut after: Option<Principal> = None;

@@ -13,14 +13,14 @@ use crate::secret::Secret;
 /// A pair that may be adopted.
 pub(super) struct Offer {
     pub(super) principal: Principal,
-    /// None for an account.
+    /// `None` for an account.
     pub(super) instance: Option<InstanceId>,
     pub(super) pair: Pair,
 }
 
-/// Why a line is of no use.
+/// Why a line cannot be used.
 pub(super) enum Unusable {
-    /// It would be good until its JWT expires, and then cost a login.
+    /// It has no RefreshToken: it would work until its JWT expires, and then cost a login.
     WithoutRefreshToken,
     /// A sentence that says why.
     Bad(String),
