@@ -10,9 +10,10 @@ use crate::principal::{DeviceToken, Principal};
 
 use super::answer::{self, Answer, Cut, Names};
 use super::content::{self, Received};
-use super::fault::{Action, Early, On};
+use super::fault::On;
+use super::refused::Refused;
 use super::requests::{self, target};
-use super::results::{self, Refused};
+use super::results;
 use super::tokens::Presented;
 use super::world::World;
 
@@ -117,33 +118,20 @@ pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Result<
     let struck = world.faults.strike(&On::Data, path, principal.as_ref());
     struck.half_delay().await;
 
-    let received = match struck.action {
-        Some(Action::Early(early)) => {
-            if early == Early::KeepReading {
-                // Ends with its connection, which hyper keeps for as long as the content is read.
-                tokio::spawn(content::receive(body, 0));
-            }
-            Received::nothing()
-        }
-        _ => {
-            let keep = if requests::wanted(&head) {
-                content::KEPT
-            } else {
-                content::READ
-            };
-            content::receive(body, keep).await?
-        }
+    let keep = match requests::wanted(&head) {
+        true => content::KEPT,
+        false => content::READ,
     };
+    let received = struck.receive(body, keep).await?;
     let answer = match struck.instead() {
         Some(answer) => answer,
-        None if matches!(struck.action, Some(Action::Early(_))) => {
+        None if struck.is_early() => {
             Ok(refuse(&head, StatusCode::UNAUTHORIZED, "Token is expired"))
         }
         None => Ok(usual(world, &head, &presented, &received)),
     };
     let status = answer.as_ref().ok().map(Answer::status);
-    let unauthorized = status == Some(StatusCode::UNAUTHORIZED)
-        || struck.action == Some(Action::InBand(StatusCode::UNAUTHORIZED.as_u16()));
+    let unauthorized = status == Some(StatusCode::UNAUTHORIZED) || struck.is_in_band_401();
     let wrong_token = names_another_user(&head.headers, principal.as_ref());
     world.counter.count(principal.as_ref(), |count| {
         count.data_calls += 1;

@@ -14,12 +14,13 @@ use crate::principal::{DeviceToken, InstanceId, Principal};
 use super::answer::{self, Answer, Cut, Names};
 use super::content;
 use super::counts::{Grant, LoginCall, Outcome};
-use super::fault::{Action, On, Struck};
+use super::fault::{On, Struck};
 use super::login_limit::Admission;
+use super::random::random_device;
 use super::settings::{DeadRefreshToken, ExpiresIn, RegistrationCredentials, RegistrationShape};
 use super::tokens::Pair;
-use super::users::Refused;
-use super::world::{World, random_device};
+use super::users::NotRegistered;
+use super::world::World;
 
 /// Which of these endpoints `path` is, if any.
 pub(super) fn endpoint(path: &str) -> Option<Grant> {
@@ -195,8 +196,8 @@ impl Call {
                     .users
                     .register(device, instance, &key)
                     .map_err(|refused| match refused {
-                        Refused::Instance => REJECTED,
-                        Refused::Taken => Rejected(
+                        NotRegistered::Instance => REJECTED,
+                        NotRegistered::Taken => Rejected(
                             StatusCode::UNPROCESSABLE_ENTITY,
                             "CustomToken is registered already",
                         ),
@@ -290,16 +291,11 @@ impl Granted {
         } else {
             answer::success(result)
         };
-        if let Some(Action::Garbage(garbage)) = &struck.action {
-            let other_user = || world.tokens.stray(&Principal::User(random_device()));
-            let content_type = garbage.content_type();
-            return answer::fixed(
-                StatusCode::OK,
-                content_type,
-                garbage.spoil(content, other_user),
-            );
+        let other_user = || world.tokens.stray(&Principal::User(random_device()));
+        match struck.spoilt(content, other_user) {
+            Ok(spoilt) => spoilt,
+            Err(content) => answer::json_answer(StatusCode::OK, &content),
         }
-        answer::json_answer(StatusCode::OK, &content)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::principal::Principal;
 
 use super::answer::{self, Answer, Cut};
 use super::fault::{Fault, principal_named};
+use super::requests::parameter;
 use super::world::World;
 
 /// What `GET /_control` answers.
@@ -25,7 +26,7 @@ const COMMANDS: &[&str] = &[
 ];
 
 /// Why a command was not carried out; the sentence says what to do.
-struct Refused(StatusCode, String);
+struct BadCommand(StatusCode, String);
 
 /// Carries out one command, the path below `/_control/`.
 pub(super) async fn answer(
@@ -39,7 +40,7 @@ pub(super) async fn answer(
     let query = head.uri.query().unwrap_or_default();
     Ok(match obey(world, &head.method, command, query, &content) {
         Ok(result) => answer::json_answer(StatusCode::OK, &result),
-        Err(Refused(status, error)) => answer::json_answer(status, &json!({"error": error})),
+        Err(BadCommand(status, error)) => answer::json_answer(status, &json!({"error": error})),
     })
 }
 
@@ -49,7 +50,7 @@ fn obey(
     command: &str,
     query: &str,
     content: &[u8],
-) -> Result<Value, Refused> {
+) -> Result<Value, BadCommand> {
     let whose = || whose(query);
     Ok(match (method, command) {
         (&Method::GET, "") => json!({"commands": COMMANDS}),
@@ -96,16 +97,16 @@ fn obey(
         }
         _ => {
             let error = format!("no such command; there are: {}", COMMANDS.join(", "));
-            return Err(Refused(StatusCode::NOT_FOUND, error));
+            return Err(BadCommand(StatusCode::NOT_FOUND, error));
         }
     })
 }
 
-fn bad(error: &str) -> Refused {
-    Refused(StatusCode::BAD_REQUEST, error.to_owned())
+fn bad(error: &str) -> BadCommand {
+    BadCommand(StatusCode::BAD_REQUEST, error.to_owned())
 }
 
-fn whose(query: &str) -> Result<Option<Principal>, Refused> {
+fn whose(query: &str) -> Result<Option<Principal>, BadCommand> {
     match parameter(query, "principal") {
         None => Ok(None),
         Some(text) => match principal_named(&text.replace("%40", "@").replace("%3A", ":")) {
@@ -115,13 +116,6 @@ fn whose(query: &str) -> Result<Option<Principal>, Refused> {
     }
 }
 
-fn named(query: &str) -> Result<Principal, Refused> {
+fn named(query: &str) -> Result<Principal, BadCommand> {
     whose(query)?.ok_or_else(|| bad("say ?principal=<DeviceToken or email>"))
-}
-
-fn parameter<'q>(query: &'q str, wanted: &str) -> Option<&'q str> {
-    query.split('&').find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        (name == wanted).then_some(value)
-    })
 }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::world::random_id;
+use super::random::random_id;
 
 /// A new token of `principal`, valid from `issued` to `expires`. `instance` is a user's.
 pub(super) fn mint(

@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::principal::{DeviceToken, InstanceId, Principal};
 
-use super::results::{Refused, parameter};
+use super::refused::Refused;
+use super::requests::parameter;
 use super::world::World;
 
 /// Who is listed if nobody was named.

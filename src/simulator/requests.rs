@@ -101,6 +101,14 @@ pub(super) fn target(head: &Parts) -> &str {
         .map_or("/", |target| target.as_str())
 }
 
+/// The value of a query's parameter, as it came; names without regard to case.
+pub(super) fn parameter<'q>(query: &'q str, wanted: &str) -> Option<&'q str> {
+    query.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.eq_ignore_ascii_case(wanted).then_some(value)
+    })
+}
+
 fn as_pairs<S: Serializer>(headers: &HeaderMap, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(
         headers

@@ -8,11 +8,10 @@ use serde_json::{Value, json};
 use crate::principal::{InstanceId, Principal};
 
 use super::management;
+use super::refused::Refused;
+use super::requests::parameter;
 use super::settings::Instance;
 use super::world::World;
-
-/// Why there is no result.
-pub(super) struct Refused(pub(super) StatusCode, pub(super) &'static str);
 
 /// The `Result` of a call by the holder of a token of the right kind; `None` if the envelope has
 /// no such field.
@@ -79,14 +78,6 @@ pub(super) fn user_exists(world: &World, head: &Parts) -> Result<Value, Refused>
             "InstanceId and InstanceKey are not those of an instance",
         )),
     }
-}
-
-/// The value of a query's parameter, as it came; names without regard to case.
-pub(super) fn parameter<'q>(query: &'q str, wanted: &str) -> Option<&'q str> {
-    query.split('&').find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        name.eq_ignore_ascii_case(wanted).then_some(value)
-    })
 }
 
 /// 422 for `StartDate` or `EndDate` that is no date, or for an end before the start.

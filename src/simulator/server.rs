@@ -18,8 +18,8 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::answer::Cut;
-use super::live;
 use super::world::World;
+use super::{dispatch, live};
 
 /// Connections that may wait to be accepted: a test opens thousands at once.
 const BACKLOG: u32 = 8192;
@@ -96,7 +96,7 @@ where
     let switched = Mutex::new(None);
     let service = service_fn(async |request: Request<Incoming>| {
         if !live::is_asked_for(&request) {
-            return world.answer(peer, request).await;
+            return dispatch::answer(&world, peer, request).await;
         }
         let (answer, session) = live::shake_hands(&world, request.into_parts().0).await;
         *switched.lock().expect("no holder panics") = session;

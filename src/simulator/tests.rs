@@ -3,8 +3,10 @@
 mod calls;
 mod client;
 mod faults;
-mod grants;
+mod logins;
 mod management;
+mod refreshes;
+mod registrations;
 
 use std::time::Duration;
 

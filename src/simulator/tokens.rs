@@ -9,8 +9,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::principal::{InstanceId, Principal};
 
 use super::jwt;
+use super::random::random_id;
 use super::settings::{Lifetimes, PreviousToken, Refresh};
-use super::world::random_id;
 
 /// Access tokens remembered per principal. Older ones are unknown: 401, and no refresh with them.
 const REMEMBERED: usize = 16;

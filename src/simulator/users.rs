@@ -41,7 +41,7 @@ enum Home {
 
 /// Why a registration was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum NotRegistered {
     /// No such instance, or not its key.
     Instance,
     /// The DeviceToken is registered already.
@@ -107,9 +107,9 @@ impl Users {
         device: DeviceToken,
         instance: InstanceId,
         key: &str,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), NotRegistered> {
         if !self.opens(instance, key) {
-            return Err(Refused::Instance);
+            return Err(NotRegistered::Instance);
         }
         let mut known = self.known.lock().expect("no holder panics");
         let user = known.entry(device).or_insert(User {
@@ -117,7 +117,7 @@ impl Users {
             ..User::default()
         });
         if user.home != Home::Deleted {
-            return Err(Refused::Taken);
+            return Err(NotRegistered::Taken);
         }
         user.home = Home::In(instance);
         Ok(())

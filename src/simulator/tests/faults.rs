@@ -244,3 +244,33 @@ async fn after_an_early_401_the_connection_closes_or_reads_on() {
         simulator.shutdown().await;
     }
 }
+
+/// The names that `T` has in JSON, as serde lists them to somebody who gets one wrong.
+fn names<T: serde::de::DeserializeOwned>() -> Vec<String> {
+    let error = serde_json::from_str::<T>("\"no such name\"").err();
+    let said = error.expect("no fault has this name").to_string();
+    let quoted = said.split('`').skip(1).step_by(2).skip(1);
+    quoted.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_manual_has_every_fault() {
+    let (_, faults) = MANUAL.split_once("# Faults").unwrap();
+    let (faults, _) = faults.split_once("# Counts").unwrap();
+    let kinds = [
+        names::<Action>(),
+        names::<Early>(),
+        names::<Delay>(),
+        names::<Lost>(),
+        names::<Garbage>(),
+    ];
+    for kind in kinds {
+        assert!(kind.len() > 1, "{kind:?}");
+        for name in kind {
+            let is_there = [format!("\"{name}\""), format!("`{name}`")]
+                .iter()
+                .any(|name| faults.contains(name));
+            assert!(is_there, "{name} has no row in MANUAL.md");
+        }
+    }
+}
