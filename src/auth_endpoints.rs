@@ -1,23 +1,23 @@
 //! Calls to the Auth endpoints, answered by the proxy: services that log in by themselves share one
 //! upstream login and cannot revoke one another. Also what a registration's answer gives away.
-//! [`handed_out`] makes and knows the tokens. Holds no state of its own; sends nothing.
-
-pub mod handed_out;
+//! [`handed_out`](crate::handed_out) makes and knows the tokens. Holds no state of its own; sends
+//! nothing.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::caller::{self, Authorized, Caller, authorize};
+use crate::caller::{Authorized, Caller, authorize};
 use crate::credentials::{self, Expected, Login, Need, PasswordError, Provider};
 use crate::damoov::auth::Unreadable;
-use crate::damoov::auth_requests::{self, Endpoint, Granted, Unread, Who};
+use crate::damoov::auth_requests::{self, Endpoint, Granted, Who};
 use crate::damoov::jwt::Claims;
 use crate::damoov::user_changes::Registration;
 use crate::directory::Directory;
+use crate::error::Error;
+use crate::handed_out::{HandOut, HandedOut, Tokens};
+use crate::naming::{self, Bearer};
 use crate::principal::{InstanceId, Principal};
-
-use self::handed_out::{HandOut, HandedOut, Invalid, Tokens};
 
 /// Part of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,32 +61,6 @@ pub enum Reply {
     },
     /// Damoov is to answer: nobody is configured that it could be about.
     Forward,
-}
-
-/// Why a call to an Auth endpoint is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The content is none that such a call has.
-    #[error(transparent)]
-    Unread(#[from] Unread),
-    /// Neither an instance nor an account of the configuration.
-    #[error("this instance or account is not configured on this proxy")]
-    NotConfigured,
-    /// Not the configured InstanceKey or password.
-    #[error("the password is not the one that is configured on this proxy")]
-    PasswordWrong,
-    /// Wrong ones came too often, and this one was not compared.
-    #[error("too many wrong passwords; try again after Retry-After")]
-    TooManyWrong,
-    /// A token that was not handed out here, or counts no longer.
-    #[error(transparent)]
-    TokenInvalid(#[from] Invalid),
-    /// The caller may not have the credentials.
-    #[error(transparent)]
-    Caller(#[from] caller::Error),
-    /// There are no credentials.
-    #[error(transparent)]
-    Credentials(#[from] credentials::Error),
 }
 
 impl AuthEndpoints {
@@ -145,13 +119,10 @@ impl AuthEndpoints {
             .provider
             .check_password(caller.peer(), &who, login.password.expose());
         let (principal, instance) = match checked.await {
-            Ok(named) => named,
             Err(PasswordError::NotConfigured) if self.forwards_unknown => {
                 return Ok(Reply::Forward);
             }
-            Err(PasswordError::NotConfigured) => return Err(Error::NotConfigured),
-            Err(PasswordError::Wrong) => return Err(Error::PasswordWrong),
-            Err(PasswordError::TooManyWrong) => return Err(Error::TooManyWrong),
+            checked => checked?,
         };
         let authorized = authorize(caller, &self.directory, principal, instance)?;
         let got = self.provider.get(&authorized, Need::Usable).await?;
@@ -167,14 +138,14 @@ impl AuthEndpoints {
         let named = self
             .handed_out
             .renewable(&caller, access_token, refresh_token)
-            .await;
+            .await?;
         let principal = match named {
-            Err(Error::TokenInvalid(Invalid::Foreign))
-                if self.forwards_unknown && !self.is_configured_here(access_token) =>
-            {
+            Bearer::Ours(principal) => principal,
+            Bearer::Foreign if self.forwards_unknown && !self.is_configured_here(access_token) => {
                 return Ok(Reply::Forward);
             }
-            named => named?,
+            Bearer::Foreign => return Err(Error::TokensForeign),
+            Bearer::Void | Bearer::Absent => return Err(naming::Error::BearerVoid.into()),
         };
         let authorized = authorize(caller, &self.directory, principal, None)?;
         let mut got = self.provider.get(&authorized, Need::Fresh).await?;

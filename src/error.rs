@@ -7,10 +7,10 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
-use crate::auth_endpoints;
 use crate::caller;
 use crate::content_coding;
 use crate::credentials;
+use crate::damoov::auth_requests;
 use crate::damoov::envelope;
 use crate::damoov::routes::Suggestion;
 use crate::head::Rejection;
@@ -30,9 +30,15 @@ pub enum Error {
     /// Nobody is named, or badly.
     #[error(transparent)]
     Naming(#[from] naming::Error),
-    /// A call to an Auth endpoint is refused.
+    /// A call to an Auth endpoint has content that is none of such a call.
     #[error(transparent)]
-    AuthEndpoint(#[from] auth_endpoints::Error),
+    AuthContent(#[from] auth_requests::Unread),
+    /// The password of a login is not the one that is configured, or is not compared.
+    #[error(transparent)]
+    Password(#[from] credentials::PasswordError),
+    /// A refresh of tokens that the proxy did not hand out.
+    #[error("the token was not handed out by this proxy; log in through it")]
+    TokensForeign,
     /// More content than this call may have.
     #[error("the content of this call may be at most 64 KiB long")]
     ContentTooLarge,
@@ -104,7 +110,7 @@ pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 impl Error {
     /// The one place that decides how a failure is answered.
     pub fn refusal(&self) -> Refusal {
-        use auth_endpoints::Error as Endpoint;
+        use credentials::PasswordError as Password;
         use naming::Error as Name;
         use upstream::Error as Api;
         match self {
@@ -130,22 +136,20 @@ impl Error {
                 Name::AccountUnknown | Name::AccountMissing | Name::AccountWanted => {
                     of_request(400, "account_unknown")
                 }
-                Name::BearerForeign => of_request(401, "token_invalid"),
+                Name::BearerForeign | Name::BearerVoid => of_request(401, "token_invalid"),
                 Name::BearerOurs => of_request(400, "bad_request"),
                 Name::Conflict => of_request(400, "principal_conflict"),
             },
-            Error::AuthEndpoint(error) => match error {
-                Endpoint::Unread(_) => of_request(400, "bad_request"),
-                Endpoint::NotConfigured => of_request(403, "login_rejected"),
-                Endpoint::PasswordWrong => of_request(401, "password_wrong"),
-                Endpoint::TooManyWrong => Refusal {
+            Error::AuthContent(_) => of_request(400, "bad_request"),
+            Error::Password(error) => match error {
+                Password::NotConfigured => of_request(403, "login_rejected"),
+                Password::Wrong => of_request(401, "password_wrong"),
+                Password::TooManyWrong => Refusal {
                     retry_after: Some(SOON),
                     ..of_request(429, "caller_limited")
                 },
-                Endpoint::TokenInvalid(_) => of_request(401, "token_invalid"),
-                Endpoint::Caller(error) => of_caller(error),
-                Endpoint::Credentials(error) => of_credentials(error),
             },
+            Error::TokensForeign => of_request(401, "token_invalid"),
             Error::ContentTooLarge => of_request(413, "content_too_large"),
             Error::ContentUnreadable(_) => of_request(400, "bad_request"),
             Error::Content(failure) => match failure {
@@ -303,9 +307,8 @@ mod tests {
 
     /// One of each.
     fn all() -> Vec<(Error, u16, &'static str)> {
-        use auth_endpoints::Error as Endpoint;
-        use auth_endpoints::handed_out::Invalid;
         use credentials::Error as Auth;
+        use credentials::PasswordError as Password;
         use damoov::auth_requests::Unread;
         use naming::Error as Name;
         use upstream::Error as Api;
@@ -334,16 +337,12 @@ mod tests {
             (Name::BearerForeign.into(), 401, "token_invalid"),
             (Name::BearerOurs.into(), 400, "bad_request"),
             (Name::Conflict.into(), 400, "principal_conflict"),
-            (Endpoint::Unread(Unread::Login).into(), 400, "bad_request"),
-            (Endpoint::NotConfigured.into(), 403, "login_rejected"),
-            (Endpoint::PasswordWrong.into(), 401, "password_wrong"),
-            (Endpoint::TooManyWrong.into(), 429, "caller_limited"),
-            (Endpoint::from(Invalid::Ours).into(), 401, "token_invalid"),
-            (
-                Endpoint::from(Auth::LoginRejected).into(),
-                403,
-                "login_rejected",
-            ),
+            (Unread::Login.into(), 400, "bad_request"),
+            (Password::NotConfigured.into(), 403, "login_rejected"),
+            (Password::Wrong.into(), 401, "password_wrong"),
+            (Password::TooManyWrong.into(), 429, "caller_limited"),
+            (Name::BearerVoid.into(), 401, "token_invalid"),
+            (Error::TokensForeign, 401, "token_invalid"),
             (Error::ContentTooLarge, 413, "content_too_large"),
             (
                 content_coding::Unreadable::Damaged.into(),

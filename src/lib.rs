@@ -36,7 +36,8 @@
 //! | [`stalls`] | which side of an exchange is still, and since when | know callers or upstreams |
 //! | [`content_coding`] | what content says without its coding and byte order mark, within bounds | know what it means |
 //! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
-//! | [`auth_endpoints`] | logins and refreshes answered, registrations kept; `handed_out`: tokens of our own | hold state of its own, send anything |
+//! | [`auth_endpoints`] | logins and refreshes answered, registrations kept | hold state of its own, send anything |
+//! | [`handed_out`] | tokens of our own, which callers hold in the place of real ones | keep anything of them |
 //! | [`caller`] | who calls; `caller::authorize`, without which nobody gets credentials | know requests or upstreams |
 //! | [`peer`] | who is at the other end of a connection: an address or a uid | |
 //! | [`principal`] | whose credentials | see tokens |
@@ -63,20 +64,20 @@
 //!
 //! ```text
 //! main           → cli, signals
-//! cli            → admin, auth_endpoints, clock, config, credentials, damoov, directory, head,
-//!                  metrics, principal, proxy, secret, server, signals, simulator, store,
-//!                  telemetry, upstream
+//! cli            → admin, auth_endpoints, clock, config, credentials, damoov, directory,
+//!                  handed_out, head, metrics, principal, proxy, secret, server, signals,
+//!                  simulator, store, telemetry, upstream
+//! config         → auth_endpoints, credentials, damoov, directory, handed_out, principal, replay,
+//!                  secret, server, store, telemetry, upstream
 //! proxy          → auth_endpoints, caller, content_coding, credentials, damoov, directory, error,
-//!                  head, headers, live, metrics, naming, peer, principal, replay, server, stalls,
-//!                  telemetry, timer, upstream
+//!                  handed_out, head, headers, live, metrics, naming, peer, principal, replay,
+//!                  server, stalls, telemetry, timer, upstream
 //! admin          → error, head, metrics, server, store, telemetry
-//! live           → auth_endpoints, caller, content_coding, credentials, directory, error, head,
+//! auth_endpoints → caller, credentials, damoov, directory, error, handed_out, naming, principal
+//! live           → caller, content_coding, credentials, directory, error, handed_out, head,
 //!                  headers, metrics, naming, percent, principal, server, upstream
-//! config         → auth_endpoints, credentials, damoov, directory, principal, replay, secret,
-//!                  server, store, telemetry, upstream
-//! error          → auth_endpoints, caller, content_coding, credentials, damoov, head, naming,
-//!                  replay, upstream
-//! auth_endpoints → caller, clock, credentials, damoov, directory, principal
+//! error          → caller, content_coding, credentials, damoov, head, naming, replay, upstream
+//! handed_out     → caller, clock, credentials, damoov, naming, principal
 //! credentials    → caller, clock, content_coding, damoov, directory, metrics, peer, principal,
 //!                  secret, store, telemetry, upstream
 //! naming         → damoov, directory, headers, principal
@@ -135,8 +136,8 @@
 //! | witness | a principal that received a new pair since the rejections began: if its refresh is rejected as well, the API is at fault and not the age of the pairs | `credentials::guards::mass_rejection::state` |
 //! | seal, ring | how pairs are encrypted at rest; the current key and the old ones | `credentials::vault::seal` |
 //! | canary | a known text, sealed with the store's key, that shows at the start whether the key is right | `credentials::vault::seal` |
-//! | handed-out token | a token of the proxy's own, given to callers that log in by themselves | `auth_endpoints::handed_out` |
-//! | mint | makes and checks handed-out tokens | `auth_endpoints::handed_out::mint` |
+//! | handed-out token | a token of the proxy's own, given to callers that log in by themselves | `handed_out` |
+//! | mint | makes and checks handed-out tokens | `handed_out::mint` |
 //! | stall | one side of an exchange sends or reads nothing | `stalls` |
 //! | giving way | a stalled exchange is broken off because another request needs its connection | `upstream::pool` |
 //! | drain | the time from a signal to the end: no longer ready, then closing | `server::stage` |
@@ -188,6 +189,7 @@ pub mod credentials;
 pub mod damoov;
 pub mod directory;
 pub mod error;
+pub mod handed_out;
 pub mod head;
 pub mod headers;
 pub mod live;

@@ -19,11 +19,11 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Response, StatusCode};
 
-use crate::auth_endpoints::handed_out::{self, HandedOut};
 use crate::caller::{Authorized, Caller};
 use crate::credentials::{self, Credentials, Got, Need, Provider};
 use crate::directory::Directory;
 use crate::error::Error;
+use crate::handed_out::{self, HandedOut};
 use crate::head::Rejection;
 use crate::headers::{self, Passed};
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
@@ -89,8 +89,7 @@ impl Live {
 
     /// Whom a token names.
     async fn holder(&self, caller: &Caller, token: &str) -> Result<Bearer, Error> {
-        let holder = self.handed_out.holder(caller, token).await?;
-        Ok(holder.map_or(Bearer::Foreign, Bearer::Ours))
+        Ok(self.handed_out.holder(caller, token).await?)
     }
 
     /// Whom the bearer and the tokens in the query name together.
@@ -106,6 +105,7 @@ impl Live {
                 (Bearer::Ours(one), Bearer::Ours(other)) if one != other => {
                     return Err(naming::Error::Conflict.into());
                 }
+                (_, Bearer::Void) => return Err(naming::Error::BearerVoid.into()),
                 (_, Bearer::Ours(one)) => Bearer::Ours(one),
                 (Bearer::Absent, other) => other,
                 (named, _) => named,

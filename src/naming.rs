@@ -40,9 +40,12 @@ pub enum Bearer {
     Foreign,
     /// A token that the proxy handed out, for this principal.
     Ours(Principal),
+    /// It claims to be one that the proxy handed out, and is forged, too old, forgotten, another
+    /// caller's, or not of the same pair as the one beside it.
+    Void,
 }
 
-/// Why nobody is named. Each is a 400, but for one.
+/// Why nobody is named. Each is a 400, but for two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// `device_token_missing`
@@ -68,6 +71,9 @@ pub enum Error {
         "the bearer token was not handed out by this proxy; log in through it, or name the user"
     )]
     BearerForeign,
+    /// `token_invalid`, 401
+    #[error("the token counts no longer; log in through this proxy")]
+    BearerVoid,
     /// `bad_request`: a token of the proxy's own, where Damoov would get it.
     #[error(
         "this token was handed out by the proxy and is worth nothing to the API, where it would go"
@@ -115,6 +121,7 @@ pub fn name(
     let by_bearer = match bearer {
         Bearer::Ours(principal) => Some(principal),
         Bearer::Absent | Bearer::Foreign => None,
+        Bearer::Void => return Err(Error::BearerVoid),
     };
     let principal = match credential {
         User | UserOrAdmin => {

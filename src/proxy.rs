@@ -26,7 +26,6 @@ use self::cors::Page;
 
 use self::record::Record;
 use crate::auth_endpoints::AuthEndpoints;
-use crate::auth_endpoints::handed_out::{self, HandedOut};
 use crate::caller::{Caller, authorize, authorize_instance};
 use crate::credentials::{self, Got, Need, Provider};
 use crate::damoov::auth;
@@ -35,6 +34,7 @@ use crate::damoov::routes::{Credential, Replay, Route, Table};
 use crate::damoov::user_changes::Change;
 use crate::directory::{Directory, Instance};
 use crate::error::Error;
+use crate::handed_out::{self, HandedOut};
 use crate::head::{self, Rejection};
 use crate::headers::{self, Authorization, Passed};
 use crate::live::{self, Live};
@@ -415,8 +415,7 @@ impl Path {
         let Some(token) = headers::bearer(headers) else {
             return Ok(Bearer::Absent);
         };
-        let holder = self.proxy.handed_out.holder(caller, token).await?;
-        Ok(holder.map_or(Bearer::Foreign, Bearer::Ours))
+        Ok(self.proxy.handed_out.holder(caller, token).await?)
     }
 
     /// Sends the request once. If the caller's content fails, that is the error.

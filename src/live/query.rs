@@ -3,7 +3,7 @@
 
 use http::uri::{InvalidUri, PathAndQuery};
 
-use crate::auth_endpoints::handed_out;
+use crate::handed_out;
 use crate::percent::{decoded, escaped};
 
 const NAME: &[u8] = b"token";

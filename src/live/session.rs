@@ -183,6 +183,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
             None => Bearer::Absent,
         };
         match (&self.authorized, bearer) {
+            (_, Bearer::Void) => Err(naming::Error::BearerVoid.into()),
             (Some(named), Bearer::Ours(principal)) if *named.principal() != principal => {
                 Err(naming::Error::Conflict.into())
             }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::auth_endpoints::handed_out;
+use crate::handed_out;
 
 /// Whether a token of the proxy's own stands in a message, or in any text or name of its JSON.
 pub(super) fn holds_own_token(message: &[u8]) -> bool {

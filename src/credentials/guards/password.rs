@@ -31,10 +31,10 @@ pub enum Login<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
     /// There is no such instance or account in the configuration, or no default instance.
-    #[error("this InstanceId, or account, is not configured")]
+    #[error("this instance or account is not configured on this proxy")]
     NotConfigured,
     /// It is not the password.
-    #[error("the password is wrong")]
+    #[error("the password is not the one that is configured on this proxy")]
     Wrong,
     /// Wrong ones came too often, and this one was not compared.
     #[error("too many wrong passwords; try again after Retry-After")]

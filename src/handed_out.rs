@@ -10,12 +10,12 @@ use std::time::Duration;
 use serde_json::Map;
 
 use self::mint::{Holder, Mint};
-use super::Error;
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::credentials::seal::TokenKeys;
-use crate::credentials::{Credentials, Provider};
+use crate::credentials::{self, Credentials, Provider};
 use crate::damoov::jwt;
+use crate::naming::Bearer;
 use crate::principal::Principal;
 
 /// The life of a token that is given out while the real one is not there.
@@ -45,17 +45,6 @@ pub struct Tokens {
     pub access_token: String,
     /// Renews it.
     pub refresh_token: String,
-}
-
-/// Why a token names nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
-    /// Handed out by somebody else.
-    #[error("the token was not handed out by this proxy; log in through it")]
-    Foreign,
-    /// Forged, too old, forgotten, another caller's, or not of the same pair.
-    #[error("the token is no longer valid; log in through this proxy")]
-    Ours,
 }
 
 /// How many bytes of an access token tell that it is the proxy's own.
@@ -123,39 +112,43 @@ impl HandedOut {
         }
     }
 
-    /// Whom a caller's bearer names; `None` if it is not one of ours.
+    /// Whom a caller's bearer names.
     ///
     /// # Errors
     ///
-    /// [`Error::TokenInvalid`] if it is one of ours that counts no longer.
-    pub async fn holder(&self, caller: &Caller, bearer: &str) -> Result<Option<Principal>, Error> {
+    /// The store had to be asked and cannot be read.
+    pub async fn holder(
+        &self,
+        caller: &Caller,
+        bearer: &str,
+    ) -> Result<Bearer, credentials::Error> {
         if !mint::is_ours(bearer) {
-            return self.holder_of_real(bearer).await;
+            let holder = self.holder_of_real(bearer).await?;
+            return Ok(holder.map_or(Bearer::Foreign, Bearer::Ours));
         }
-        let token = self
-            .mint
-            .read_access(caller.name(), bearer)
-            .filter(|token| token.names_at(self.clock.wall()))
-            .ok_or(Invalid::Ours)?;
-        self.if_current(token.holder).await.map(Some)
+        let token = self.mint.read_access(caller.name(), bearer);
+        match token.filter(|token| token.names_at(self.clock.wall())) {
+            Some(token) => self.if_current(token.holder).await,
+            None => Ok(Bearer::Void),
+        }
     }
 
-    /// Whose pair this is, whatever the age of its access token.
+    /// Whose pair this is, whatever the age of its access token; never [`Bearer::Absent`].
     ///
     /// # Errors
     ///
-    /// [`Error::TokenInvalid`] if it is nobody's.
+    /// The store had to be asked and cannot be read.
     pub async fn renewable(
         &self,
         caller: &Caller,
         access_token: &str,
         refresh_token: &str,
-    ) -> Result<Principal, Error> {
+    ) -> Result<Bearer, credentials::Error> {
         let access_is_ours = mint::is_ours(access_token);
         let Some(refresh) = self.mint.read_refresh(caller.name(), refresh_token) else {
-            return Err(match access_is_ours {
-                true => Invalid::Ours.into(),
-                false => Invalid::Foreign.into(),
+            return Ok(match access_is_ours {
+                true => Bearer::Void,
+                false => Bearer::Foreign,
             });
         };
         let named = match access_is_ours {
@@ -168,25 +161,25 @@ impl HandedOut {
         if named.as_ref() != Some(&refresh.holder.principal)
             || !refresh.renews_at(self.clock.wall())
         {
-            return Err(Invalid::Ours.into());
+            return Ok(Bearer::Void);
         }
         self.if_current(refresh.holder).await
     }
 
     /// Under [`HandOut::Real`] a real JWT names its principal as long as it is the current or the
     /// previous one.
-    async fn holder_of_real(&self, bearer: &str) -> Result<Option<Principal>, Error> {
+    async fn holder_of_real(&self, bearer: &str) -> Result<Option<Principal>, credentials::Error> {
         match self.gives {
             HandOut::Own => Ok(None),
-            HandOut::Real => Ok(self.provider.holder_of(bearer).await?),
+            HandOut::Real => self.provider.holder_of(bearer).await,
         }
     }
 
-    async fn if_current(&self, holder: Holder) -> Result<Principal, Error> {
+    async fn if_current(&self, holder: Holder) -> Result<Bearer, credentials::Error> {
         let Holder { principal, epoch } = holder;
-        match self.provider.is_current(&principal, epoch).await? {
-            true => Ok(principal),
-            false => Err(Invalid::Ours.into()),
-        }
+        Ok(match self.provider.is_current(&principal, epoch).await? {
+            true => Bearer::Ours(principal),
+            false => Bearer::Void,
+        })
     }
 }
