@@ -7,6 +7,7 @@ mod line;
 mod log_name;
 mod lost;
 mod output;
+mod panics;
 pub mod seldom;
 mod writer;
 
@@ -123,7 +124,7 @@ impl Log {
             .map_err(|source| Error::Filter { variable, source })?;
         let lines = self.lines();
         subscriber(lines.format(), filter, Events(lines.clone())).try_init()?;
-        line::log_panics(lines.clone());
+        panics::log_panics(lines.clone());
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 mod exchange;
 mod host;
 mod streaming;
+mod watch;
 
 pub use exchange::AnswerContent;
 

@@ -5,37 +5,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use super::host::{CheckedOut, Slot};
+use super::watch::Watch;
+use crate::stalls::Stalls;
+use crate::upstream::{Broken, Error, Head, Target, http1};
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
-
-use super::host::{Host, Opened};
-use super::streaming::Watch;
-use crate::stalls::Stalls;
-use crate::upstream::{Broken, Error, Head, Target, http1};
-
-/// The right to send one request.
-#[derive(Debug)]
-pub(super) struct CheckedOut {
-    pub(super) connection: http1::Connection,
-    pub(super) slot: Slot,
-}
-
-/// What a connection takes up while it carries a request.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) host: Rc<Host>,
-    pub(super) opened: Opened,
-    pub(super) _permit: OwnedSemaphorePermit,
-}
-
-impl http1::Held for Slot {
-    fn rest(&self) -> impl FnMut(u64, &mut Context<'_>) -> Poll<()> + 'static {
-        let mut watch = Watch::new(&self.host);
-        move |written, cx| watch.poll_needed(written, cx)
-    }
-}
 
 /// The content of an answer. Its connection returns to the pool at its end.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //! because it is the least likely to be closed by the other side.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
@@ -13,9 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::Limits;
-use super::exchange::{CheckedOut, Slot};
 use super::streaming::Streaming;
-use crate::metrics::{CutLabels, Histogram, Metrics};
+use crate::metrics::{CutLabels, CutReason, Histogram, Metrics, Stalled};
+use crate::stalls::Side;
 use crate::timer::TimerPool;
 use crate::upstream::http1::{self, Buffers};
 use crate::upstream::{Error, MAX_AGE, Target, connect};
@@ -79,6 +80,21 @@ impl Drop for Opened {
     fn drop(&mut self) {
         self.gauge.dec();
     }
+}
+
+/// The right to send one request.
+#[derive(Debug)]
+pub(super) struct CheckedOut {
+    pub(super) connection: http1::Connection,
+    pub(super) slot: Slot,
+}
+
+/// What a connection takes up while it carries a request.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) host: Rc<Host>,
+    pub(super) opened: Opened,
+    pub(super) _permit: OwnedSemaphorePermit,
 }
 
 /// Whether a connection that carried a request before will do.
@@ -222,5 +238,46 @@ impl Host {
                 && idle.opened.is_young(now)
                 && idle.connection.stays_quiet(cx)
         });
+    }
+
+    /// The right to use a connection, once there is one; until `deadline`.
+    pub(super) async fn free_place(
+        &self,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(permit) = self.free.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let _waiting = self.streaming.wait();
+        let mut acquiring = pin!(self.free.clone().acquire_owned());
+        loop {
+            let again = match self.streaming.give_way(Instant::now()) {
+                Ok(side) => {
+                    self.count_cut(side.into(), CutReason::GaveWay);
+                    self.target.condition.gave_way(side);
+                    continue;
+                }
+                Err(again) => again.min(deadline),
+            };
+            match self.timers.until(again, acquiring.as_mut()).await {
+                Some(permit) => return Ok(permit.expect("the semaphore is never closed")),
+                None if Instant::now() >= deadline => return Err(Error::Busy),
+                None => {}
+            }
+        }
+    }
+
+    pub(super) fn count_cut(&self, stalled: Stalled, reason: CutReason) {
+        let labels = CutLabels { stalled, reason };
+        self.cut.get_or_create(&labels).inc();
+    }
+}
+
+impl From<Side> for Stalled {
+    fn from(side: Side) -> Stalled {
+        match side {
+            Side::Upstream => Stalled::Upstream,
+            Side::Caller => Stalled::Caller,
+        }
     }
 }

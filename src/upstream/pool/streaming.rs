@@ -1,21 +1,14 @@
 //! The answers of one host that are on their way to their callers and did not end at once. While
-//! somebody waits for a connection, the one that has been still for longest gives way: its exchange
-//! is ended. Knows who is still, and nothing of what is said.
+//! a request waits for a connection, the exchange that has been still for longest gives way: it is
+//! ended. Knows who is still, and nothing of what is said.
 
 use std::cell::{Cell, RefCell};
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::host::Host;
-use crate::metrics::{CutLabels, CutReason, Stalled};
 use crate::stalls::{Side, Stalls};
-use crate::timer::LazyTimer;
-use crate::upstream::{Broken, Error};
 
 /// An exchange that is still for less gives way to nobody.
 const GIVES_WAY: Duration = Duration::from_secs(5);
@@ -34,29 +27,20 @@ pub(super) struct Streaming {
     ending: Cell<usize>,
 }
 
+/// One of these answers.
 #[derive(Debug, Default)]
-struct Exchange {
-    stalls: Rc<Stalls>,
+pub(super) struct Exchange {
+    /// Which side is still; the caller's connection shares it.
+    pub(super) stalls: Rc<Stalls>,
     /// Where it is in the list.
     index: Cell<usize>,
 }
 
-/// An answer in the list of its host, until this is dropped.
-#[derive(Debug)]
-pub(super) struct Watch {
-    exchange: Rc<Exchange>,
-    host: Rc<Host>,
-    /// Once the API was waited for.
-    timer: Option<LazyTimer>,
-    /// How much has gone out of a request that is not yet sent whole.
-    written: u64,
-}
-
 /// Counts somebody who waits, until this is dropped.
-struct Waiting<'a>(&'a Cell<usize>);
+pub(super) struct Waiting<'a>(&'a Cell<usize>);
 
 impl Streaming {
-    fn enter(&self) -> Rc<Exchange> {
+    pub(super) fn enter(&self) -> Rc<Exchange> {
         let exchange = Rc::<Exchange>::default();
         let mut exchanges = self.exchanges.borrow_mut();
         exchange.index.set(exchanges.len());
@@ -64,7 +48,7 @@ impl Streaming {
         exchange
     }
 
-    fn leave(&self, exchange: &Exchange) {
+    pub(super) fn leave(&self, exchange: &Exchange) {
         let mut exchanges = self.exchanges.borrow_mut();
         let index = exchange.index.get();
         exchanges.swap_remove(index);
@@ -76,14 +60,14 @@ impl Streaming {
         }
     }
 
-    fn wait(&self) -> Waiting<'_> {
+    pub(super) fn wait(&self) -> Waiting<'_> {
         self.waiting.set(self.waiting.get() + 1);
         Waiting(&self.waiting)
     }
 
     /// Ends the stillest exchange for somebody who waits, if enough have not been ended yet; and whom
     /// it waited for. Else when to look again.
-    fn give_way(&self, now: Instant) -> Result<Side, Instant> {
+    pub(super) fn give_way(&self, now: Instant) -> Result<Side, Instant> {
         let later = now + LOOK_AGAIN;
         if self.ending.get() >= self.waiting.get() {
             return Err(later);
@@ -112,120 +96,10 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Watch {
-    pub(super) fn new(host: &Rc<Host>) -> Watch {
-        Watch {
-            exchange: host.streaming.enter(),
-            host: host.clone(),
-            timer: None,
-            written: 0,
-        }
-    }
-
-    pub(super) fn stalls(&self) -> &Rc<Stalls> {
-        &self.exchange.stalls
-    }
-
-    /// A piece came.
-    pub(super) fn moved(&self) {
-        self.stalls().progressed(Side::Upstream);
-    }
-
-    /// The API is waited for: ready once that is to end. `written` is how much has gone out of a
-    /// request that is not yet sent whole: while that moves, the API is not still.
-    pub(super) fn poll_end(&mut self, written: u64, cx: &mut Context<'_>) -> Poll<Broken> {
-        let since = self.since(written, cx);
-        if self.stalls().is_ended() {
-            return Poll::Ready(Broken::GaveWay);
-        }
-        let deadline = since + self.host.limits.stall_timeout;
-        let timer = match &mut self.timer {
-            Some(timer) => timer,
-            None => self.timer.insert(self.host.timers.take(deadline)),
-        };
-        ready!(timer.poll(deadline, cx));
-        self.host.count_cut(Stalled::Upstream, CutReason::Timeout);
-        drop(self.host.target.failed(Error::Broken(Broken::Stalled)));
-        Poll::Ready(Broken::Stalled)
-    }
-
-    /// The answer is over, and nothing moves of the request: ready once somebody else needs the
-    /// connection.
-    pub(super) fn poll_needed(&mut self, written: u64, cx: &mut Context<'_>) -> Poll<()> {
-        self.since(written, cx);
-        match self.stalls().is_ended() {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
-    }
-
-    /// Since when the API is waited for; now at the latest.
-    fn since(&mut self, written: u64, cx: &mut Context<'_>) -> Instant {
-        if written != self.written {
-            self.written = written;
-            self.moved();
-        }
-        self.stalls()
-            .waiting_for(Side::Upstream, Instant::now(), cx)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.host.streaming.leave(&self.exchange);
-        if let Some(timer) = self.timer.take() {
-            self.host.timers.put(timer);
-        }
-    }
-}
-
-impl Host {
-    /// The right to use a connection, once there is one; until `deadline`.
-    pub(super) async fn free_place(
-        &self,
-        deadline: Instant,
-    ) -> Result<OwnedSemaphorePermit, Error> {
-        if let Ok(permit) = self.free.clone().try_acquire_owned() {
-            return Ok(permit);
-        }
-        let _waiting = self.streaming.wait();
-        let mut acquiring = pin!(self.free.clone().acquire_owned());
-        loop {
-            let again = match self.streaming.give_way(Instant::now()) {
-                Ok(side) => {
-                    self.count_cut(side.into(), CutReason::GaveWay);
-                    self.target.condition.gave_way(side);
-                    continue;
-                }
-                Err(again) => again.min(deadline),
-            };
-            match self.timers.until(again, acquiring.as_mut()).await {
-                Some(permit) => return Ok(permit.expect("the semaphore is never closed")),
-                None if Instant::now() >= deadline => return Err(Error::Busy),
-                None => {}
-            }
-        }
-    }
-
-    fn count_cut(&self, stalled: Stalled, reason: CutReason) {
-        let labels = CutLabels { stalled, reason };
-        self.cut.get_or_create(&labels).inc();
-    }
-}
-
-impl From<Side> for Stalled {
-    fn from(side: Side) -> Stalled {
-        match side {
-            Side::Upstream => Stalled::Upstream,
-            Side::Caller => Stalled::Caller,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::task::Waker;
+    use std::task::{Context, Waker};
 
     const SECOND: Duration = Duration::from_secs(1);
 
