@@ -28,35 +28,36 @@
 //!
 //! | room | holds | must not |
 //! | --- | --- | --- |
-//! | [`cli`] | one file a subcommand; `cli::service` wires the components | reach into the path of a request |
+//! | [`cli`] | the command line: one file for each subcommand; `cli::service` wires the components | reach into the path of a request |
 //! | [`config`] | TOML as written → settings as meant; errors with line and column | open sockets |
-//! | [`secret`] | a string that cannot be printed; `secret::file`: who may read or write a file of one | know HTTP |
+//! | [`server`] | listeners, workers, limits of connections; `server::stage`: from a signal to the end | know what it serves, or look inside a request |
+//! | [`proxy`] | the path of a request; `proxy::cors`: what browsers are told | word an error, open a socket |
+//! | [`head`] | what the head of a request must be before anything is looked up | know routes |
+//! | [`naming`] | whom the head of a request names | see tokens |
+//! | [`caller`] | who calls; `caller::authorize`, without which no request gets credentials | know requests or upstreams |
+//! | [`auth_endpoints`] | answers to logins and refreshes of callers; tokens from registrations | hold state of its own, send anything |
+//! | [`handed_out`] | tokens of the proxy's own, which callers hold in the place of real ones | keep any of them |
+//! | [`live`] | the WebSocket: the first message gets a token, everything else passes | look inside any other message, except for a token of the proxy's own |
+//! | [`error`] | every error of the path and its answer, in one match | log |
+//! | [`replay`] | content that is recorded while it streams | know status codes or tokens |
+//! | [`credentials`] | the life of tokens; `vault`: what is kept; `guards`: what holds a login back; `renewal`: how a pair is renewed | know requests or answers |
+//! | [`store`] | the contract of a token store, its test suite, and the engines, which no other room names | call Damoov, see a token in clear text |
+//! | [`upstream`] | hosts, TLS, deadlines; `connect`: the only way to dial; `stream`: an open connection; `pool`: a worker's own connections; `http1`: the protocol on them; `switch`: connections of WebSockets; `calls`: short calls from any thread | know tokens |
+//! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
+//! | [`directory`] | who is configured: instances and accounts, and which is the default | hold numbers of the engine |
+//! | [`principal`] | whose credentials: a user, or an account | see tokens |
+//! | [`headers`] | pure edits of header maps | do I/O |
+//! | [`content_coding`] | content without its coding and byte order mark, within bounds | know what it means |
+//! | [`percent`] | percent-encoding | |
+//! | [`peer`] | the other end of a connection: an address or a uid | |
+//! | [`secret`] | a string that cannot be printed; `secret::file`: who may read or write its file | know HTTP |
 //! | [`clock`] | monotonic moments, wall-clock timestamps, the time scale of tests | |
 //! | [`timer`] | timers that are not moved for every request | |
-//! | [`stalls`] | which side of an exchange is still, and since when | know callers or upstreams |
-//! | [`content_coding`] | what content says without its coding and byte order mark, within bounds | know what it means |
-//! | [`damoov`] | the API's dialect as pure data: bodies, answers, routes, claims | do I/O |
-//! | [`auth_endpoints`] | logins and refreshes answered, registrations kept | hold state of its own, send anything |
-//! | [`handed_out`] | tokens of our own, which callers hold in the place of real ones | keep anything of them |
-//! | [`caller`] | who calls; `caller::authorize`, without which nobody gets credentials | know requests or upstreams |
-//! | [`peer`] | who is at the other end of a connection: an address or a uid | |
-//! | [`principal`] | whose credentials | see tokens |
-//! | [`directory`] | who is configured: instances and accounts, and which one is the default | hold numbers of the engine |
-//! | [`naming`] | whom a request head names | see tokens |
-//! | [`head`] | what a head must be before anything is looked up | know routes |
-//! | [`percent`] | percent-encoding | |
-//! | [`credentials`] | the life of tokens; `vault`: what is kept; `guards`: what holds a login back; `renewal`: how a pair is renewed | know requests or answers |
-//! | [`store`] | the contract of a token store, its test suite, and its engines, which nothing outside names | call Damoov, see a token in the clear |
-//! | [`replay`] | content recorded while it streams | know status codes or tokens |
-//! | [`headers`] | pure edits of header maps | do I/O |
-//! | [`live`] | WebSocket on the one route that has it: the first message gets a token, the rest passes | look inside any other message, but for a token of the proxy's own |
-//! | [`upstream`] | hosts, TLS, deadlines; `upstream::pool`: a worker's own connections; `upstream::http1`: what is spoken on them, in the request's own task; `upstream::switch`: one for each WebSocket; `upstream::calls`: short calls from any thread, and whether a byte of one was written; `upstream::connect`: the one way to dial; `upstream::stream`: one open connection, and whether anything lies on it unread | know tokens |
-//! | [`proxy`] | the path; `proxy::cors`: what browsers are told | word an error, open a socket |
-//! | [`error`] | every error of the path and its answer, in one match | log |
-//! | [`signals`] | which signal came; caught from the first instruction of `main` | know what follows from one |
-//! | [`server`] | listeners, handing out, workers; `server::stage`: from a signal to the end | know what it serves, or look inside a request |
+//! | [`stalls`] | which side of an exchange has stalled, and since when | know callers or upstreams |
+//! | [`signals`] | which signal arrived; caught from the first instruction of `main` | know what follows from one |
 //! | [`admin`] | health and metrics, on a listener of their own | share the callers' listener |
-//! | [`metrics`], [`telemetry`] | one struct with every metric, labels as enums; the log: what lasts is told once (`telemetry::episode`), what comes often now and then (`telemetry::seldom`) | see secrets |
+//! | [`metrics`] | every metric in one struct; labels as enums | see secrets |
+//! | [`telemetry`] | the log: its thread, the access events, failures that last (`telemetry::episode`), events that are often (`telemetry::seldom`) | see secrets |
 //! | `simulator` | a faithful Damoov with faults on demand (feature `simulator`) | be reachable from the path |
 //!
 //! An arrow means "may use", and leads down. The test `house::the_arrows_of_lib_rs_are_those_of_the_code`
@@ -124,7 +125,7 @@
 //! | keeper | the task that renews ahead of time, and idle pairs before their RefreshToken dies | `credentials::renewal::keeper` |
 //! | lease | the right to renew one principal, held for 15 s and extended; one process has it at a time | `store`, `store::sqlite` |
 //! | lost answer | the answer to a call that may have been processed did not arrive: the pair may have rotated unseen | `credentials::renewal::refresh` |
-//! | settled | a principal whose newest token got a 401, too: no 401 renews it for 60 s, because expiry is not the cause | `credentials::vault::cache` |
+//! | suppressed | a principal whose newest token got a 401, too: no 401 renews it for 60 s, because expiry is not the cause | `credentials::vault::cache` |
 //! | guard | what holds a login back: budget, back-off, breaker, contested, suspended | `credentials::guards` |
 //! | budget, window, slot, class | how many logins are allowed in any span of time; each takes a slot; principals never seen before are a class of their own, which leaves `reserve` slots to the others | `store::windows`, `credentials::guards::budget` |
 //! | block | no login at all, after a 429 | `store::windows` |
