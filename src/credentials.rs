@@ -2,53 +2,36 @@
 //! path asks [`Provider`] for credentials and reports rejected ones; it learns nothing of how they
 //! come about. Nothing here sees a request or a response.
 
+mod adoption;
+mod closing;
 mod engine;
 #[cfg(test)]
 mod fixture;
 mod guards;
+mod handed_out;
+mod login_slot;
+mod obstacles;
+mod password;
 mod provider;
 mod renewal;
+mod settings;
 mod vault;
+mod verification;
 
-pub use guards::login_slot::{LoginSlot, SlotEnd};
-pub use guards::obstacles::{Inquiry, Obstacle, obstacles};
-pub use guards::password::{Login, PasswordError};
-pub use provider::{Background, Got, Parts, Provider};
-pub use renewal::adoption::Expected;
-pub use renewal::verification::{Stored, Verified, Verifier};
-pub use vault::cache::Credentials;
+pub use adoption::Expected;
+pub use engine::Parts;
+pub use login_slot::{LoginSlot, SlotEnd};
+pub use obstacles::{Inquiry, Obstacle, obstacles};
+pub use password::{Login, PasswordError};
+pub use provider::{Background, Got, Provider};
+pub use settings::Settings;
+pub use vault::credentials::Credentials;
 pub use vault::pair::{JwtHash, NotImported, Pair};
 pub use vault::{key_file, seal};
+pub use verification::{Stored, Verified, Verifier};
 
 use std::sync::Arc;
 use std::time::Duration;
-
-use crate::store::LoginWindows;
-
-/// The numbers that the engine is told at start. One part of the configuration.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The API's limit on logins, with a margin.
-    pub budget: LoginWindows,
-    /// How long a 429 without Retry-After blocks logins.
-    pub blocked_for: Duration,
-    /// Renew in the background after this share of a JWT's life: above 0, below 1.
-    pub ahead: f64,
-    /// How long a request waits for credentials.
-    pub wait: Duration,
-    /// The deadline of one call to the Auth endpoints.
-    pub timeout: Duration,
-    /// Idle pairs are renewed at this age; `None`: never.
-    pub keep_refresh_tokens: Option<Duration>,
-    /// The pace of renewals that no request waits for; at least 1.
-    pub renewals_per_second: u32,
-    /// How long a rejected login is remembered.
-    pub remember_rejected: Duration,
-    /// One login in this time for a contested principal; zero switches the guard off.
-    pub contested_backoff: Duration,
-    /// Bytes of credentials kept in memory.
-    pub max_cached: u64,
-}
 
 /// How good credentials must be to be handed out at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

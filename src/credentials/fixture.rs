@@ -1,7 +1,6 @@
 //! Engines for the tests of this room: processes on one store. No Damoov answers them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,11 +9,10 @@ use http::HeaderValue;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
-use super::vault::cache::UNTRIED;
 use super::vault::seal::Ring;
 use super::{Background, Credentials, Parts, Provider, Settings};
 use crate::caller::{Authorized, Caller, authorize};
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
 use crate::damoov::auth::{self, ExpiresInForm, Grant};
 use crate::directory::{Account, Directory, Instance};
 use crate::metrics::{Metrics, StoreLabels, StoreOperation, StoreResult};
@@ -105,24 +103,12 @@ impl Process {
 
 /// Credentials of that generation, which have expired.
 pub(super) fn credentials_of(principal: Principal, generation: u64) -> Arc<Credentials> {
-    Arc::new(Credentials {
+    let authorization = HeaderValue::from_static("Bearer x");
+    Arc::new(Credentials::new(
         principal,
-        authorization: HeaderValue::from_static("Bearer x"),
-        log_hash: [1; 8],
-        generation: Generation(generation),
-        epoch: 0,
-        instance: None,
-        expires_in_form: ExpiresInForm::Number,
-        previous: OnceLock::new(),
-        renewed: None,
-        stale: Moment::from_millis(0),
-        expires: Moment::from_millis(0),
-        rejected: AtomicBool::new(false),
-        used: AtomicBool::new(false),
-        asked_for: AtomicBool::new(false),
-        not_ahead_before: AtomicU64::new(0),
-        replay: AtomicU64::new(UNTRIED),
-    })
+        authorization,
+        Generation(generation),
+    ))
 }
 
 /// Somebody who may have the credentials of `principal`.
@@ -131,7 +117,7 @@ pub(super) fn authorized(principal: Principal) -> Authorized {
     authorize(caller, &directory(), principal, None).unwrap()
 }
 
-fn directory() -> Directory {
+pub(super) fn directory() -> Directory {
     let instance = |name: &str, id, key, default| Instance {
         name: name.into(),
         id,
@@ -153,7 +139,7 @@ fn directory() -> Directory {
     )
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         budget: windows(),
         blocked_for: Duration::from_secs(3600),

@@ -1,41 +1,27 @@
 //! The engine's face to the path: get credentials, renew rejected ones.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
-use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::engine::{Closing, Engine};
-use super::guards::backoff::Backoff;
-use super::guards::backoff::own::{self, OwnBackoff};
-use super::guards::breaker::Breakers;
-use super::guards::budget::Budget;
-use super::guards::mass_rejection::MassRejection;
-use super::guards::pace::Pace;
-use super::guards::password_limit::PasswordLimit;
-use super::guards::unreadable::UnreadableAnswers;
-use super::renewal::keeper;
-use super::renewal::probes;
-use super::renewal::renewals::{Ask, Caller, Probing, Renewal, Renewals, Running};
-use super::renewal::token_endpoint::TokenEndpoint;
-use super::vault::cache::{Cache, Credentials, Lookup};
-use super::vault::counted::StoreCondition;
-use super::vault::seal::Ring;
-use super::{Error, Need, Settings};
+use super::closing::Closing;
+use super::engine::{Engine, Parts};
+use super::renewal::renewals::{Ask, Probing};
+use super::renewal::{keeper, probes};
+use super::settings::Settings;
+use super::vault::cache::Lookup;
+use super::vault::credentials::Credentials;
+use super::{Error, Need};
 use crate::caller::Authorized;
-use crate::clock::{Clock, Moment};
 use crate::directory::Directory;
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
 use crate::principal::Principal;
-use crate::store::{self, RunId, Store};
+use crate::store;
 use crate::telemetry::LogName;
-use crate::telemetry::episode::Episode;
-use crate::upstream::{self, Hosts};
 
 /// Gives out credentials and renews them: one renewal per principal at a time, in a task that no
 /// caller's hang-up cancels. Cheap to clone.
@@ -44,30 +30,6 @@ pub struct Provider {
     pub(super) engine: Arc<Engine>,
     /// Looked up once: this is how nearly every request finds its credentials.
     fresh_lookups: Counter,
-}
-
-/// What a [`Provider`] is made of.
-pub struct Parts<'a> {
-    /// Its part of the configuration.
-    pub settings: Settings,
-    /// Who can be logged in, with what.
-    pub directory: Arc<Directory>,
-    /// Where pairs are kept.
-    pub store: Arc<dyn Store>,
-    /// This process run, as the store knows it.
-    pub run: RunId,
-    /// What seals them.
-    pub ring: Ring,
-    /// How the Auth endpoints are reached.
-    pub upstream: &'a upstream::Settings,
-    /// Whom to trust there.
-    pub hosts: &'a Hosts,
-    /// The one clock.
-    pub clock: Clock,
-    /// The one set of metrics.
-    pub metrics: Arc<Metrics>,
-    /// The runtime that renewals run on; it must outlive the callers'.
-    pub runtime: Handle,
 }
 
 /// What [`Provider::get`] gives out.
@@ -113,24 +75,24 @@ impl Background {
     /// long as `patience`, and once more at its end. Answers how many pairs were lost.
     pub async fn finish(self, patience: Duration) -> u64 {
         let engine = &self.engine;
-        engine.closing.send_replace(Closing::Begun);
+        engine.closer.advance(Closing::Begun);
         engine.endpoint.close();
         self.tasks.iter().for_each(JoinHandle::abort);
         if timeout(patience, engine.renewals.all_ended())
             .await
             .is_err()
         {
-            engine.closing.send_replace(Closing::LastAttempt);
+            engine.closer.advance(Closing::LastAttempt);
             engine.renewals.all_ended().await;
         }
-        engine.pairs_lost.load(Ordering::Relaxed)
+        engine.vault.pairs_lost.load(Ordering::Relaxed)
     }
 }
 
 impl Provider {
     /// Starts the engine.
     pub fn start(parts: Parts<'_>) -> (Provider, Background) {
-        let engine = engine(parts);
+        let engine = Engine::new(parts);
         let spawn = &engine.runtime;
         let tasks = [
             spawn.spawn(keeper::keep(engine.clone())),
@@ -146,10 +108,16 @@ impl Provider {
         )
     }
 
+    /// Puts new numbers and a new directory in force, both at once: whatever is looked at from now on
+    /// follows them. The budget's group and `max_cached` stay what they were at the start.
+    pub fn publish(&self, settings: Settings, directory: Arc<Directory>) {
+        self.engine.current.publish(settings, directory);
+    }
+
     /// Credentials from memory or the store, or from a renewal, waiting at most `wait`.
     pub async fn get(&self, authorized: &Authorized, need: Need) -> Result<Got, Error> {
         let engine = &self.engine;
-        let found = engine.cache.look_up(authorized.principal());
+        let found = engine.vault.cache.look_up(authorized.principal());
         match freshness(&found) {
             Freshness::Fresh => self.fresh_lookups.inc(),
             other => lookups(&engine.metrics, other).inc(),
@@ -220,17 +188,17 @@ impl Provider {
 
     /// A replay with `credentials` got a 401 too: 401s of this principal renew nothing for 60 s.
     pub fn suppress(&self, principal: &Principal) {
-        self.engine.cache.suppress(principal);
+        self.engine.vault.cache.suppress(principal);
     }
 
     /// A keyed hash of the principal, for logs.
     pub fn log_name(&self, principal: &Principal) -> LogName {
-        self.engine.log_name(principal)
+        self.engine.vault.log_name(principal)
     }
 
     /// Whether the store can make renewals durable: [`Store::writable`].
     pub fn writable(&self) -> Result<(), store::Error> {
-        self.engine.store.writable()
+        self.engine.vault.store.writable()
     }
 
     /// What stands in the way of logins now.
@@ -238,11 +206,12 @@ impl Provider {
         let engine = &self.engine;
         let suspended = engine.metrics.logins_suspended.get() > 0;
         let left = |left: Duration| (!left.is_zero()).then(|| engine.clock.to_real(left));
-        match engine.budget.state(&*engine.store).await {
+        match engine.guards.budget.state().await {
             Ok(state) => Obstacles {
                 blocked_for: left(state.blocked),
                 next_login_in: left(state.next_known),
-                next_new_login_in: left(state.next_new).filter(|_| engine.budget.is_exhausted()),
+                next_new_login_in: left(state.next_new)
+                    .filter(|_| engine.guards.budget.is_exhausted()),
                 suspended,
             },
             // The store's own condition says so.
@@ -264,16 +233,17 @@ impl Provider {
         engine
             .metrics
             .tokens_cached
-            .set(engine.cache.count().try_into().unwrap_or(i64::MAX));
+            .set(engine.vault.cache.count().try_into().unwrap_or(i64::MAX));
         engine
             .metrics
             .principals_contested
-            .set(engine.count_contested());
-        engine
+            .set(engine.guards.contested.count());
+        let vault = &engine.vault;
+        vault
             .stored_count
-            .report(&*engine.store, &engine.metrics)
+            .report(&*vault.store, &engine.metrics)
             .await;
-        if let Err(error) = engine.budget.report(&*engine.store).await {
+        if let Err(error) = engine.guards.budget.report().await {
             tracing::debug!(%error, "the login budget cannot be read");
         }
     }
@@ -285,7 +255,7 @@ impl Provider {
         authorized: &Authorized,
         rejected: &Credentials,
     ) -> Result<Option<Arc<Credentials>>, Error> {
-        let cache = &self.engine.cache;
+        let cache = &self.engine.vault.cache;
         if let Lookup::Fresh(newer) | Lookup::Stale(newer) = cache.look_up(authorized.principal())
             && newer.generation > rejected.generation
         {
@@ -315,7 +285,7 @@ impl Provider {
     /// Joins the renewal of the principal, or starts one, and waits for its end, at most `wait`.
     async fn wait(&self, authorized: &Authorized, ask: Ask) -> Result<Arc<Credentials>, Error> {
         let engine = &self.engine;
-        let deadline = engine.clock.now().plus(engine.settings.wait);
+        let deadline = engine.clock.now().plus(engine.current.now().settings.wait);
         loop {
             // If the caller hangs up this is dropped, and the renewal notices.
             let renewal =
@@ -337,117 +307,6 @@ impl Provider {
                 return Err(renewal.last_error());
             }
         }
-    }
-}
-
-/// An engine that does nothing by itself.
-pub(super) fn engine(parts: Parts<'_>) -> Arc<Engine> {
-    let Parts {
-        settings,
-        directory,
-        store,
-        run,
-        ring,
-        upstream,
-        hosts,
-        clock,
-        metrics,
-        runtime,
-    } = parts;
-    let timeout = clock.to_real(settings.timeout);
-    let closing = watch::Sender::new(Closing::NotYet);
-    Arc::new(Engine {
-        cache: Cache::new(settings.max_cached, clock),
-        renewals: Renewals::new(),
-        budget: Budget::new(
-            settings.budget.clone(),
-            settings.blocked_for,
-            closing.subscribe(),
-            clock,
-            metrics.clone(),
-        ),
-        pace: Pace::new(settings.renewals_per_second, clock),
-        backoff: Backoff::new(clock),
-        refresh_backoff: OwnBackoff::new(own::REFRESH, clock),
-        login_backoff: OwnBackoff::new(own::LOGIN, clock),
-        mass_rejection: MassRejection::new(store.clone(), clock, metrics.clone()),
-        store_condition: StoreCondition::default(),
-        unsaved: Episode::new(),
-        breakers: Breakers::new(store.clone(), settings.remember_rejected, clock),
-        password_limit: PasswordLimit::new(clock),
-        contested: std::sync::Mutex::default(),
-        unknown_keys: std::sync::Mutex::default(),
-        stored_count: Default::default(),
-        endpoint: TokenEndpoint::new(upstream, hosts, timeout, UnreadableAnswers::new(&metrics)),
-        closing,
-        pairs_lost: AtomicU64::new(0),
-        settings,
-        directory,
-        store,
-        ring,
-        run,
-        clock,
-        metrics,
-        runtime,
-    })
-}
-
-impl Engine {
-    /// Joins the running renewal of `principal`, or starts one for `ask` in a task of its own. No
-    /// caller waits for it; if `patience` is given, it is patient until then all the same.
-    pub(super) fn join_or_start(
-        self: &Arc<Self>,
-        principal: &Principal,
-        ask: Ask,
-        patience: Option<Moment>,
-    ) -> Arc<Renewal> {
-        self.join_or_start_then(principal, ask, |renewal| {
-            if let Some(until) = patience {
-                renewal.extend(until);
-            }
-            renewal.clone()
-        })
-    }
-
-    /// The same, for a caller that waits until `deadline` unless it hangs up before.
-    pub(super) fn join_or_start_for_caller(
-        self: &Arc<Self>,
-        principal: &Principal,
-        ask: Ask,
-        deadline: Moment,
-    ) -> Caller {
-        self.join_or_start_then(principal, ask, |renewal| {
-            Caller::of(renewal.clone(), deadline)
-        })
-    }
-
-    /// `joins` runs before the renewal does, which would give up if nobody waited for it.
-    fn join_or_start_then<T>(
-        self: &Arc<Self>,
-        principal: &Principal,
-        ask: Ask,
-        joins: impl FnOnce(&Arc<Renewal>) -> T,
-    ) -> T {
-        let (renewal, completion) = match self.renewals.join_or_start(principal, ask) {
-            Running::Joined(renewal) => {
-                self.metrics.renewals_joined.inc();
-                (renewal, None)
-            }
-            Running::Started(renewal, completion) => (renewal, Some(completion)),
-        };
-        let joined = joins(&renewal);
-        if let Some(completion) = completion {
-            let engine = self.clone();
-            self.runtime.spawn(async move {
-                let outcome = engine.run(&renewal).await;
-                // What failed before anybody needed it is no answer to a caller that needs it now.
-                completion.with(match outcome {
-                    Err(_) if !renewal.needed.is_raised() => Ok(None),
-                    outcome => outcome,
-                });
-            });
-        }
-        joined
     }
 }
 

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::shared::{Shared, SharedMoment};
 use crate::clock::Clock;
+use crate::credentials::settings::Current;
+use crate::principal::InstanceId;
 use crate::store::{Class, Error, Guard, Store};
 
 /// This many rejected logins in a row open the breaker.
@@ -23,8 +25,8 @@ pub(crate) type Fingerprint = [u8; 8];
 pub(crate) struct Breakers {
     by_key: Mutex<HashMap<Fingerprint, Arc<OfKey>>>,
     store: Arc<dyn Store>,
-    /// While open, one login of each class in this time is let through.
-    probe_every: Duration,
+    /// While open, one login of each class is let through in `remember_rejected`.
+    current: Current,
     clock: Clock,
 }
 
@@ -97,11 +99,11 @@ impl Breaker {
 }
 
 impl Breakers {
-    pub(crate) fn new(store: Arc<dyn Store>, probe_every: Duration, clock: Clock) -> Breakers {
+    pub(crate) fn new(current: Current, store: Arc<dyn Store>, clock: Clock) -> Breakers {
         Breakers {
             by_key: Mutex::default(),
             store,
-            probe_every,
+            current,
             clock,
         }
     }
@@ -109,7 +111,8 @@ impl Breakers {
     /// Whether a login with this key may be tried now. While open, a yes is the probe.
     pub(crate) async fn admit(&self, key: Fingerprint, class: Class) -> Result<bool, Error> {
         let (breaker, now) = (self.of(key), SharedMoment::now(&self.clock));
-        let admit = |breaker: &mut Breaker| breaker.admit(class, &now, self.probe_every);
+        let probe_every = self.current.now().settings.remember_rejected;
+        let admit = |breaker: &mut Breaker| breaker.admit(class, &now, probe_every);
         let admitted = breaker.shared.update(&*self.store, admit).await?;
         if !admitted {
             breaker.held.fetch_add(1, Ordering::Relaxed);
@@ -128,12 +131,28 @@ impl Breakers {
         breaker.shared.update(&*self.store, change).await
     }
 
+    /// A login of `instance` with this key succeeded.
+    pub(crate) async fn close(&self, instance: InstanceId, key: Fingerprint) {
+        match self.accepted(key).await {
+            Ok(None) => {}
+            Ok(Some((open, hurt))) => {
+                let seconds = self.clock.to_real(open).as_secs();
+                tracing::warn!(
+                    %instance,
+                    seconds,
+                    hurt,
+                    "logins of this instance are accepted again, and no longer held back"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(%instance, %error, "the breaker could not record an accepted login");
+            }
+        }
+    }
+
     /// A login succeeded. If that closes an open breaker: how long it was open, and how many logins
     /// this process held back.
-    pub(crate) async fn accepted(
-        &self,
-        key: Fingerprint,
-    ) -> Result<Option<(Duration, u64)>, Error> {
+    async fn accepted(&self, key: Fingerprint) -> Result<Option<(Duration, u64)>, Error> {
         let breaker = self.of(key);
         // Read when it was admitted.
         if *breaker.shared.last_seen() == Breaker::default() {
@@ -149,8 +168,24 @@ impl Breakers {
         })
     }
 
-    /// A login of a principal that had logged in before was rejected: true when this opens it.
-    pub(crate) async fn rejected(&self, key: Fingerprint) -> Result<bool, Error> {
+    /// A login of `instance` with this key was rejected, of a principal that had logged in before.
+    pub(crate) async fn rejected(
+        &self,
+        instance: InstanceId,
+        key: Fingerprint,
+    ) -> Result<(), Error> {
+        if self.count_rejected(key).await? {
+            tracing::error!(
+                %instance,
+                "logins of this instance are rejected one after the other: is its key right? Only \
+                 a probe is sent now and then, all other logins are held back"
+            );
+        }
+        Ok(())
+    }
+
+    /// True when this opens it.
+    async fn count_rejected(&self, key: Fingerprint) -> Result<bool, Error> {
         let (breaker, now) = (self.of(key), SharedMoment::now(&self.clock));
         let reject = |breaker: &mut Breaker| breaker.rejected(&now);
         breaker.shared.update(&*self.store, reject).await
@@ -193,6 +228,8 @@ pub(crate) fn holds(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Settings;
+    use crate::credentials::fixture::{directory, settings};
     use crate::store::contract::{open_in, run};
 
     const EVERY: Duration = Duration::from_secs(600);
@@ -243,13 +280,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let start = || {
             let store = open_in(directory.path(), run(), Clock::real());
-            Breakers::new(store, EVERY, Clock::real())
+            let settings = Settings {
+                remember_rejected: EVERY,
+                ..settings()
+            };
+            let current = Current::new(settings, Arc::new(self::directory()));
+            Breakers::new(current, store, Clock::real())
         };
         let (key, changed) = ([1; 8], [2; 8]);
         let one = start();
         for opens in [false, false, true] {
             // Each time in a process that knows nothing yet.
-            assert_eq!(start().rejected(key).await, Ok(opens));
+            assert_eq!(start().count_rejected(key).await, Ok(opens));
         }
         for breakers in [&one, &start()] {
             assert_eq!(breakers.admit(key, Class::Known).await, Ok(false));

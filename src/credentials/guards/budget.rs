@@ -1,24 +1,31 @@
-//! Waiting for a login slot: who asked first goes first within a class, and a user that is refused is
-//! told honestly when to come back. The slots themselves are the store's, the order is [`queue`](super::queue)'s.
+//! The budget of logins: within a class the one who asked first goes first, and who is refused is told
+//! honestly when to come back. The slots are the store's; the order is [`queue`](super::queue)'s.
+//!
+//! ```text
+//!   waiting ── the store has a slot ──▶ taken ── end: the login was answered ──▶ counts from now on
+//!      │                                  └───── give_back: it was not sent ───▶ free again
+//!      └── no slot comes in time ──▶ refused, and remembered: it keeps its place in the line
+//! ```
+//!
+//! A slot that is taken counts at once, so that a crash wastes it rather than the API's patience.
 
-use std::collections::BTreeMap;
+mod waiters;
+
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
-
-use super::line::Place;
-use super::queue::{Look, Next, Patience, Queue, Refusal};
+use super::queue::{Look, Patience};
+use super::seeker::Seeker;
 use crate::clock::{Clock, Moment};
 use crate::credentials::Error;
-use crate::credentials::engine::Closing;
-use crate::credentials::renewal::renewals::Renewal;
+use crate::credentials::closing::{Closing, ClosingWatch};
+use crate::credentials::settings::Current;
 use crate::credentials::vault::counted::counted;
 use crate::metrics::{Metrics, StoreOperation};
-use crate::principal::Principal;
-use crate::store::{Class, LoginBudget, LoginWindows, Slot, SlotId, Store};
+use crate::store::{Class, LoginBudget, Slot, SlotId, Store};
 use crate::telemetry::episode::Episode;
+use waiters::{InLine, Waiters};
 
 /// Who stands in line gives up this long before its patience ends, in real time.
 const EARLY: Duration = Duration::from_millis(500);
@@ -33,137 +40,43 @@ const NEW_REMEMBERED: usize = 49_152;
 const _: () = assert!(KNOWN_REMEMBERED + NEW_REMEMBERED == 65_536);
 
 /// Hands out login slots.
-#[derive(Debug)]
 pub(crate) struct Budget {
-    windows: LoginWindows,
-    /// The block after a 429 that does not say how long.
-    blocked_for: Duration,
-    known: Mutex<Waiters>,
-    new: Mutex<Waiters>,
-    /// Makes what logins to forward are recognised by.
+    /// Who waits for a slot, and who was refused one: principals that logged in before.
+    known: Waiters,
+    /// The same, of principals that never did: a line of their own, so that made-up users hold up
+    /// no known one.
+    new: Waiters,
+    /// Makes what logins to forward are recognised by. Keyed: callers choose what is hashed.
     hashed: RandomState,
-    /// No slot comes in time.
+    /// Somebody was refused because no slot came in time; ends once nobody was for [`QUIET`].
     exhausted: Episode,
     /// Damoov answered a login with 429.
     blocked: Episode,
-    closing: watch::Receiver<Closing>,
+    /// Where slots are taken: all processes on one store share them.
+    store: Arc<dyn Store>,
+    current: Current,
+    closing: ClosingWatch,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
 
-/// Those of one class that need a slot.
-#[derive(Debug)]
-struct Waiters {
-    queue: Queue<Who>,
-    /// Rung when the one at a place has reason to look again.
-    bells: BTreeMap<Place, Arc<Notify>>,
-}
-
-/// Who a slot is for: what is remembered of those who are refused.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Who {
-    /// A login of ours.
-    Principal(Principal),
-    /// A login to forward, by a hash of what it says.
-    Forwarded(u64),
-}
-
-/// What wants a slot.
-#[derive(Clone, Debug)]
-pub(crate) enum Seeker<'a> {
-    /// A renewal; the callers that wait for it come and go.
-    Renewal(&'a Renewal),
-    /// A caller whose login is to be forwarded.
-    Caller {
-        /// What it is recognised by when it comes back.
-        login: u64,
-        /// When its patience ends.
-        until: Moment,
-        /// Closed when it hangs up.
-        caller: &'a watch::Sender<()>,
-    },
-}
-
-impl Seeker<'_> {
-    fn who(&self) -> Who {
-        match self {
-            Seeker::Renewal(renewal) => Who::Principal(renewal.principal.clone()),
-            Seeker::Caller { login, .. } => Who::Forwarded(*login),
-        }
-    }
-
-    /// When it asked for the first time, if it had a slot and gave it back.
-    fn asked(&self) -> Option<Moment> {
-        match self {
-            Seeker::Renewal(renewal) => renewal.asked.get().copied(),
-            Seeker::Caller { .. } => None,
-        }
-    }
-
-    fn stands_at(&self, place: Place) {
-        if let Seeker::Renewal(renewal) = self {
-            let _ = renewal.asked.set(place.first());
-        }
-    }
-
-    /// When its patience ends; grows when others join.
-    fn patience(&self) -> Moment {
-        match self {
-            Seeker::Renewal(renewal) => renewal.patience(),
-            Seeker::Caller { until, .. } => *until,
-        }
-    }
-
-    fn is_deserted(&self) -> bool {
-        match self {
-            Seeker::Renewal(renewal) => renewal.is_deserted(),
-            Seeker::Caller { caller, .. } => caller.is_closed(),
-        }
-    }
-
-    /// Returns once nobody waits for it.
-    async fn deserted(&self) {
-        match self {
-            Seeker::Renewal(renewal) => renewal.deserted().await,
-            Seeker::Caller { caller, .. } => caller.closed().await,
-        }
-    }
-}
-
-impl Waiters {
-    fn ring(&self, place: Option<Place>) {
-        if let Some(bell) = place.and_then(|place| self.bells.get(&place)) {
-            bell.notify_one();
-        }
-    }
-
-    fn ring_all(&self) {
-        self.bells.values().for_each(|bell| bell.notify_one());
-    }
-}
-
 impl Budget {
     pub(crate) fn new(
-        windows: LoginWindows,
-        blocked_for: Duration,
-        closing: watch::Receiver<Closing>,
+        current: Current,
+        store: Arc<dyn Store>,
+        closing: ClosingWatch,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Budget {
-        let waiters = |reserve, remembered| {
-            Mutex::new(Waiters {
-                queue: Queue::new(&windows.windows, reserve, remembered, clock.second()),
-                bells: BTreeMap::new(),
-            })
-        };
+        let waiters = |class, remembered| Waiters::new(class, remembered, current.clone(), clock);
         Budget {
-            known: waiters(0, KNOWN_REMEMBERED),
-            new: waiters(windows.reserve, NEW_REMEMBERED),
-            windows,
-            blocked_for,
+            known: waiters(Class::Known, KNOWN_REMEMBERED),
+            new: waiters(Class::New, NEW_REMEMBERED),
             hashed: RandomState::new(),
             exhausted: Episode::ending_after(QUIET),
             blocked: Episode::new(),
+            store,
+            current,
             closing,
             clock,
             metrics,
@@ -179,11 +92,10 @@ impl Budget {
     /// [`Error::Closing`], besides those of a refusal.
     pub(crate) async fn take(
         &self,
-        store: &dyn Store,
         class: Class,
-        seeker: Seeker<'_>,
+        seeker: &impl Seeker,
     ) -> Result<Option<SlotId>, Error> {
-        let place = self.enter(class, &seeker);
+        let place = self.waiters(class).enter(seeker);
         let wait = seeker.patience().since(self.clock.now());
         // A little before those who wait lose patience, or they would not be told why.
         let early = EARLY.min(self.clock.to_real(wait) / 10);
@@ -201,10 +113,9 @@ impl Budget {
             let (look_at, gives_up) = match place.look(Patience { until, has_asked }) {
                 Look::Ask => {
                     has_asked = true;
-                    let slot = store.take_login(id, class, &self.windows).await;
-                    match counted(&self.metrics, StoreOperation::Budget, slot)? {
+                    match self.ask_store(id, class).await? {
                         Slot::Taken if seeker.is_deserted() || self.is_closing() => {
-                            self.give_back(store, id).await;
+                            self.give_back(id).await;
                         }
                         Slot::Taken => {
                             self.slots_come();
@@ -227,17 +138,30 @@ impl Budget {
                 }
             };
             tokio::select! {
-                () = place.bell.notified() => {}
+                () = place.rung() => {}
                 () = seeker.deserted() => {}
-                Ok(_) = closing.wait_for(|closing| *closing > Closing::NotYet) => {}
+                () = closing.reaches(Closing::Begun) => {}
                 () = self.clock.sleep_until(look_at) => {}
                 () = tokio::time::sleep(gives_up.unwrap_or(Duration::MAX)) => {}
             }
         }
     }
 
+    async fn ask_store(&self, id: SlotId, class: Class) -> Result<Slot, Error> {
+        let windows = &self.current.now().settings.budget;
+        let slot = self.store.take_login(id, class, windows).await;
+        Ok(counted(&self.metrics, StoreOperation::Budget, slot)?)
+    }
+
     fn is_closing(&self) -> bool {
-        *self.closing.borrow() > Closing::NotYet
+        self.closing.has_reached(Closing::Begun)
+    }
+
+    fn waiters(&self, class: Class) -> &Waiters {
+        match class {
+            Class::Known => &self.known,
+            Class::New => &self.new,
+        }
     }
 
     /// What a login to forward is recognised by when its caller comes back; not what it says.
@@ -247,39 +171,15 @@ impl Budget {
 
     /// The login of the slot `taken` was not sent: the first that waits may have it at once. If this
     /// cannot be written the slot stays taken.
-    pub(crate) async fn give_back(&self, store: &dyn Store, taken: SlotId) {
-        let given = store.give_login_back(&self.windows.group, taken).await;
+    pub(crate) async fn give_back(&self, taken: SlotId) {
+        let group = &self.current.now().settings.budget.group;
+        let given = self.store.give_login_back(group, taken).await;
         if let Err(error) = counted(&self.metrics, StoreOperation::Budget, given) {
             tracing::warn!(%error, "a login slot that was not used could not be given back");
             return;
         }
-        for waiters in [&self.known, &self.new] {
-            let mut waiters = lock(waiters);
-            let first = waiters.queue.slot_came_free();
-            waiters.ring(first);
-        }
-    }
-
-    fn enter(&self, class: Class, seeker: &Seeker<'_>) -> InLine<'_> {
-        let waiters = match class {
-            Class::Known => &self.known,
-            Class::New => &self.new,
-        };
-        let mut locked = lock(waiters);
-        let now = self.clock.now();
-        let asked = seeker.asked().unwrap_or(now);
-        let (place, first) = locked.queue.enter(seeker.who(), asked, now);
-        seeker.stands_at(place);
-        let bell = Arc::new(Notify::new());
-        locked.bells.insert(place, bell.clone());
-        locked.ring(first);
-        drop(locked);
-        InLine {
-            waiters,
-            place,
-            bell,
-            clock: self.clock,
-        }
+        self.known.slot_came_free();
+        self.new.slot_came_free();
     }
 
     fn refuse(&self, place: InLine<'_>, wait: Duration) -> Error {
@@ -306,8 +206,9 @@ impl Budget {
 
     /// The login of the slot `taken` was answered, or its answer lost. Where this cannot
     /// be written the slot counts from when it was taken.
-    pub(crate) async fn end(&self, store: &dyn Store, taken: SlotId) {
-        let ended = store.end_login(&self.windows.group, taken).await;
+    pub(crate) async fn end(&self, taken: SlotId) {
+        let group = &self.current.now().settings.budget.group;
+        let ended = self.store.end_login(group, taken).await;
         if let Err(error) = counted(&self.metrics, StoreOperation::Budget, ended) {
             tracing::warn!(%error, "the end of a login could not be written");
         }
@@ -330,29 +231,38 @@ impl Budget {
         }
     }
 
-    /// Damoov answered a login with 429: nobody logs in for as long as is returned, in real time.
-    /// True if that is to be told.
-    pub(crate) async fn block(
-        &self,
-        store: &dyn Store,
-        retry_after: Option<Duration>,
-    ) -> Result<(Duration, bool), Error> {
-        let blocked = retry_after.unwrap_or(self.blocked_for);
+    /// A login was answered with 429: there is none until the block ends. Returns when that is, in
+    /// real time from now.
+    pub(crate) async fn block(&self, retry_after: Option<Duration>) -> Result<Duration, Error> {
+        let current = self.current.now();
+        let blocked = retry_after.unwrap_or(current.settings.blocked_for);
         let is_news = self.blocked.failed();
-        store
-            .block_logins(&self.windows.group, blocked, Some(HALVED_FOR))
+        let group = &current.settings.budget.group;
+        self.store
+            .block_logins(group, blocked, Some(HALVED_FOR))
             .await?;
-        Ok((self.clock.to_real(blocked), is_news))
+        let blocked = self.clock.to_real(blocked);
+        let seconds = blocked.as_secs();
+        tracing::debug!(seconds, "Damoov answered a login with 429");
+        if is_news {
+            tracing::error!(
+                seconds,
+                "Damoov answers logins with 429: no login until the block ends, and half as many \
+                 for a day; does another program log in from this address?"
+            );
+        }
+        Ok(blocked)
     }
 
     /// What the store says of it now.
-    pub(crate) async fn state(&self, store: &dyn Store) -> Result<LoginBudget, Error> {
-        Ok(store.login_budget(&self.windows).await?)
+    pub(crate) async fn state(&self) -> Result<LoginBudget, Error> {
+        let windows = &self.current.now().settings.budget;
+        Ok(self.store.login_budget(windows).await?)
     }
 
     /// Brings the metrics up to date.
-    pub(crate) async fn report(&self, store: &dyn Store) -> Result<(), Error> {
-        let state = self.state(store).await?;
+    pub(crate) async fn report(&self) -> Result<(), Error> {
+        let state = self.state().await?;
         self.metrics
             .login_budget_remaining
             .set(state.remaining.into());
@@ -367,8 +277,7 @@ impl Budget {
         self.metrics
             .login_blocked_seconds
             .set(seconds(state.blocked));
-        let waiting = |waiters| lock(waiters).queue.waiting();
-        let waiting = waiting(&self.known) + waiting(&self.new);
+        let waiting = self.known.count() + self.new.count();
         self.metrics
             .logins_waiting
             .set(waiting.try_into().unwrap_or(i64::MAX));
@@ -376,70 +285,17 @@ impl Budget {
     }
 }
 
-/// A place among those who wait. It is left when this is dropped.
-struct InLine<'a> {
-    waiters: &'a Mutex<Waiters>,
-    place: Place,
-    bell: Arc<Notify>,
-    clock: Clock,
-}
-
-impl InLine<'_> {
-    fn look(&self, patience: Patience) -> Look {
-        let now = self.clock.now();
-        lock(self.waiters).queue.look(self.place, patience, now)
-    }
-
-    /// The store said when the next slot comes: those behind may learn that it is too late for them.
-    fn learn(&self, left: Duration, blocked: bool) {
-        let learned = self.clock.now();
-        let mut waiters = lock(self.waiters);
-        waiters.queue.learn(Next {
-            slot: learned.plus(left),
-            blocked,
-            learned,
-        });
-        // A block may end at any time; each asks for itself when it is the first.
-        if !blocked {
-            waiters.ring_all();
-        }
-    }
-
-    fn served(self) {
-        let mut waiters = lock(self.waiters);
-        let first = waiters.queue.served(self.place, self.clock.now());
-        waiters.ring(first);
-    }
-
-    fn refused(self, wait: Duration) -> Refusal {
-        let mut waiters = lock(self.waiters);
-        let (refusal, first) = waiters.queue.refuse(self.place, wait, self.clock.now());
-        waiters.ring(first);
-        refusal
-    }
-}
-
-impl Drop for InLine<'_> {
-    fn drop(&mut self) {
-        let mut waiters = lock(self.waiters);
-        waiters.bells.remove(&self.place);
-        let first = waiters.queue.hung_up(self.place, self.clock.now());
-        waiters.ring(first);
-    }
-}
-
-fn lock(waiters: &Mutex<Waiters>) -> MutexGuard<'_, Waiters> {
-    waiters.lock().expect("no code panics under this lock")
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::future::join_all;
 
     use super::*;
-    use crate::store::LoginWindow;
-    use crate::store::Store;
+    use crate::credentials::closing::Closer;
+    use crate::credentials::fixture::{directory, settings};
+    use crate::credentials::guards::seeker::Who;
+    use crate::credentials::settings::Settings;
     use crate::store::contract::{open_in, run};
+    use crate::store::{LoginWindow, LoginWindows};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -448,40 +304,62 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let clock = Clock::scaled(60);
         let store = open_in(directory.path(), run(), clock);
-        let windows = LoginWindows {
-            group: "default".into(),
-            windows: vec![LoginWindow { logins: 1, per }],
-            reserve: 0,
-        };
-        let budget = Budget::new(
-            windows,
-            HOUR,
-            watch::Sender::new(Closing::NotYet).subscribe(),
-            clock,
-            Arc::new(Metrics::new()),
-        );
+        let current = Current::new(one_in(per), Arc::new(self::directory()));
+        let (closing, metrics) = (Closer::new().watch(), Arc::new(Metrics::new()));
+        let budget = Budget::new(current, store.clone(), closing, clock, metrics);
         (budget, store, clock, directory)
     }
 
-    /// A caller that stays.
-    fn caller(login: u64, until: Moment) -> Seeker<'static> {
-        let caller = watch::Sender::new(());
-        std::mem::forget(caller.subscribe());
-        let caller = Box::leak(Box::new(caller));
-        Seeker::Caller {
-            login,
-            until,
-            caller,
+    /// One login in `per`.
+    fn one_in(per: Duration) -> Settings {
+        Settings {
+            budget: LoginWindows {
+                group: "default".into(),
+                windows: vec![LoginWindow { logins: 1, per }],
+                reserve: 0,
+            },
+            blocked_for: HOUR,
+            ..settings()
         }
+    }
+
+    /// A caller that stays.
+    struct Caller {
+        login: u64,
+        until: Moment,
+    }
+
+    impl Seeker for Caller {
+        fn who(&self) -> Who {
+            Who::Forwarded(self.login)
+        }
+
+        fn patience(&self) -> Moment {
+            self.until
+        }
+
+        fn is_deserted(&self) -> bool {
+            false
+        }
+
+        async fn deserted(&self) {
+            std::future::pending().await
+        }
+    }
+
+    async fn take(
+        budget: &Budget,
+        class: Class,
+        login: u64,
+        until: Moment,
+    ) -> Result<Option<SlotId>, Error> {
+        budget.take(class, &Caller { login, until }).await
     }
 
     #[tokio::test]
     async fn a_slot_that_comes_too_late_is_refused_at_once_and_says_when_it_comes() {
-        let (budget, store, clock, _directory) = budget(HOUR);
-        let take = |patience| {
-            let until = clock.now().plus(patience);
-            budget.take(&*store, Class::Known, caller(1, until))
-        };
+        let (budget, _store, clock, _directory) = budget(HOUR);
+        let take = |patience| take(&budget, Class::Known, 1, clock.now().plus(patience));
         assert!(take(Duration::ZERO).await.is_ok());
         let Err(Error::BudgetExhausted { retry_after }) = take(HOUR / 2).await else {
             panic!("no slot is free")
@@ -494,12 +372,12 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_wait_get_their_slots_one_after_the_other() {
-        let (budget, store, clock, _directory) = budget(Duration::from_secs(12));
+        let (budget, _store, clock, _directory) = budget(Duration::from_secs(12));
         let started = clock.wall();
         let until = clock.now().plus(HOUR);
-        let (budget, store) = (&budget, &*store);
+        let budget = &budget;
         let takes = (0..4).map(|login| async move {
-            let taken = budget.take(store, Class::New, caller(login, until)).await;
+            let taken = take(budget, Class::New, login, until).await;
             (taken, clock.wall())
         });
         for (place, (taken, at)) in (0..).zip(join_all(takes).await) {
@@ -512,17 +390,14 @@ mod tests {
     async fn a_slot_that_is_given_back_goes_to_whoever_waits_for_one() {
         let (budget, store, clock, _directory) = budget(HOUR);
         let patience = clock.now().plus(HOUR * 2);
-        let first = budget
-            .take(&*store, Class::Known, caller(1, patience))
-            .await
-            .unwrap()
-            .unwrap();
+        let first = take(&budget, Class::Known, 1, patience).await;
+        let first = first.unwrap().unwrap();
         for by_another_process in [false, true] {
-            let waits = budget.take(&*store, Class::New, caller(2, patience));
+            let waits = take(&budget, Class::New, 2, patience);
             let gives_back = async {
                 tokio::task::yield_now().await;
                 match by_another_process {
-                    false => budget.give_back(&*store, first).await,
+                    false => budget.give_back(first).await,
                     true => store.give_login_back("default", first).await.unwrap(),
                 }
             };
@@ -533,19 +408,36 @@ mod tests {
                 .give_login_back("default", taken.unwrap().unwrap())
                 .await
                 .unwrap();
-            let again = store.take_login(first, Class::Known, &budget.windows);
+            let again = budget.ask_store(first, Class::Known);
             assert_eq!(again.await, Ok(Slot::Taken));
         }
     }
 
     #[tokio::test]
+    async fn a_budget_that_is_published_holds_from_the_next_look_on() {
+        let (budget, _store, clock, _directory) = budget(HOUR);
+        let until = clock.now().plus(HOUR / 2);
+        assert!(take(&budget, Class::New, 1, until).await.is_ok());
+        let refused = take(&budget, Class::New, 2, until).await;
+        assert!(matches!(refused, Err(Error::BudgetExhausted { .. })));
+        let mut wider = one_in(HOUR);
+        wider.budget.windows[0].logins = 2;
+        wider.budget.group = "another".into();
+        budget.current.publish(wider, Arc::new(directory()));
+        // What the store said is believed for half a second.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        assert!(take(&budget, Class::New, 2, until).await.is_ok());
+        let state = budget.state().await.unwrap();
+        assert_eq!(state.remaining, 0, "the group is the one of the start");
+    }
+
+    #[tokio::test]
     async fn a_block_is_called_one_to_everybody_who_stands_in_line() {
-        let (budget, store, clock, _directory) = budget(HOUR);
-        budget.block(&*store, None).await.unwrap();
+        let (budget, _store, clock, _directory) = budget(HOUR);
+        budget.block(None).await.unwrap();
         for _ in 0..2 {
             let until = clock.now().plus(Duration::from_secs(10));
-            let takes =
-                (0..4).map(|login| budget.take(&*store, Class::Known, caller(login, until)));
+            let takes = (0..4).map(|login| take(&budget, Class::Known, login, until));
             for taken in join_all(takes).await {
                 assert!(
                     matches!(taken, Err(Error::LoginBlocked { .. })),

@@ -1,105 +1,141 @@
-//! Principals that somebody else logs in too, a phone app say: each login ends the other's tokens, so
-//! that one of ours is made in `contested_backoff`.
+//! Principals that something else logs in too, such as a phone app. Each login ends the other's tokens,
+//! so that this proxy makes one login in `contested_backoff` for such a principal.
+//!
+//! ```text
+//!               a pair that this run committed is rejected, for no known reason
+//!   alone ─────────────────────────────────────────────────────────────────────▶ displaced
+//!     ▲                                                                              │ a login, which
+//!     │  24 h without a second one                                                   ▼ is noted
+//!     ├──────────────────────────────────────────────────────────────────── displaced before
+//!     │                                                                              │ displaced again
+//!     │  `contested_backoff` after the first                                         ▼
+//!     └─────────────────────────────────────────────────────────────────────────  contested: no login
+//! ```
 
 use std::collections::HashMap;
-use std::sync::MutexGuard;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use super::remembered::holds;
+use crate::clock::{Clock, Timestamp};
 use crate::credentials::Error;
-use crate::credentials::engine::Engine;
-use crate::credentials::renewal::login::stands;
-use crate::credentials::renewal::renewals::Renewal;
+use crate::credentials::settings::Current;
+use crate::credentials::vault::Vault;
 use crate::principal::Principal;
 use crate::store::{Entry, Note};
 
-/// A pair of ours rejected so soon after a login that replaced another of ours: somebody else logs
-/// this principal in too.
+/// A principal that is displaced again within this time of a login that followed a displacement is
+/// contested.
 const AGAIN_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
-impl Engine {
-    /// One login in `contested_backoff` for a principal that somebody else logs in too. Finds out
-    /// whether it is one.
-    pub(crate) async fn check_contested(
+/// The guard against contests.
+pub(crate) struct Contested {
+    /// Who is contested, with the epoch of its entry, until when. Only counted: the note in the store
+    /// is what holds logins back.
+    known: Mutex<HashMap<Principal, (u64, Timestamp)>>,
+    current: Current,
+    clock: Clock,
+}
+
+impl Contested {
+    pub(crate) fn new(current: Current, clock: Clock) -> Contested {
+        Contested {
+            known: Mutex::default(),
+            current,
+            clock,
+        }
+    }
+
+    /// Whether `principal`, whose pair stands in `entry`, may log in: not if it is known to be
+    /// contested, nor if it is `displaced` and so found to be.
+    pub(crate) async fn check(
         &self,
-        renewal: &Renewal,
+        vault: &Vault,
+        principal: &Principal,
         entry: &Entry,
+        displaced: bool,
     ) -> Result<(), Error> {
-        self.check_known_contested(entry)?;
-        let now = self.wall();
-        let Some(last) = entry.notes.displaced.filter(|_| self.is_displaced(entry)) else {
+        self.check_known(entry)?;
+        let now = self.clock.wall();
+        let Some(last) = entry.notes.displaced.filter(|_| displaced) else {
             return Ok(());
         };
-        let until = last.plus(self.settings.contested_backoff);
+        let until = last.plus(self.backoff());
         if now.since(last) > AGAIN_WITHIN || now >= until {
             return Ok(());
         }
         tracing::warn!(
-            principal = self.log_name(&renewal.principal).as_str(),
+            principal = vault.log_name(principal).as_str(),
             "another program logs this principal in as well; from now on one login per \
              `contested_backoff`: does a second damoov-proxy with another store serve this user, \
-             or an app that logs in by \
-             itself?"
+             or an app that logs in by itself?"
         );
-        self.note(&renewal.principal, Note::ContestedUntil(until))
-            .await?;
-        self.note_contested(&renewal.principal, entry.epoch, until);
-        Err(Error::Contested {
-            retry_after: self.clock.to_real(until.since(now)),
-        })
+        vault.note(principal, Note::ContestedUntil(until)).await?;
+        self.note_contested(principal, entry.epoch, until);
+        Err(self.refusal(until.since(now)))
     }
 
-    pub(crate) fn check_known_contested(&self, entry: &Entry) -> Result<(), Error> {
-        let left = entry
-            .notes
-            .contested_until
-            .map(|until| until.since(self.wall()));
-        match left {
-            Some(left) if stands(left, self.settings.contested_backoff) => Err(Error::Contested {
-                retry_after: self.clock.to_real(left),
-            }),
-            _ => Ok(()),
+    /// Whether the principal of `entry` may log in, as far as its notes tell.
+    pub(crate) fn check_known(&self, entry: &Entry) -> Result<(), Error> {
+        match self.left(entry) {
+            Some(left) => Err(self.refusal(left)),
+            None => Ok(()),
         }
     }
 
-    /// Remembers, for the metric, that a principal is contested.
-    fn note_contested(&self, principal: &Principal, epoch: u64, until: Timestamp) {
-        let mut contested = self.contested();
-        contested.insert(principal.clone(), (epoch, until));
+    fn left(&self, entry: &Entry) -> Option<Duration> {
+        left(entry, self.clock.wall(), self.backoff())
     }
 
-    /// A principal whose epoch is another one now was forgotten: nobody contests it.
-    pub(crate) fn uncontest(&self, principal: &Principal, epoch: Option<u64>) {
-        let mut contested = self.contested();
-        if let Some((then, _)) = contested.get(principal)
+    /// Whether a pair that this very run committed was displaced: rejected for no reason that is known
+    /// here. `rejected`: its RefreshToken was, and the answer to no refresh of it was lost before.
+    pub(crate) fn is_displaced(&self, vault: &Vault, entry: &Entry, rejected: bool) -> bool {
+        let record = entry.record.as_ref();
+        rejected
+            && !self.backoff().is_zero()
+            && record.is_some_and(|record| record.run == vault.run)
+    }
+
+    fn note_contested(&self, principal: &Principal, epoch: u64, until: Timestamp) {
+        self.lock().insert(principal.clone(), (epoch, until));
+    }
+
+    /// Counts `principal` no longer if its epoch is another one now: it was forgotten, and nobody
+    /// contests it.
+    pub(crate) fn follow(&self, principal: &Principal, epoch: Option<u64>) {
+        let mut known = self.lock();
+        if let Some((then, _)) = known.get(principal)
             && Some(*then) != epoch
         {
-            contested.remove(principal);
+            known.remove(principal);
         }
     }
 
     /// How many principals are contested now.
-    pub(crate) fn count_contested(&self) -> i64 {
-        let now = self.wall();
-        let mut contested = self.contested();
-        contested.retain(|_, (_, until)| *until > now);
-        contested.len().try_into().unwrap_or(i64::MAX)
+    pub(crate) fn count(&self) -> i64 {
+        let now = self.clock.wall();
+        let mut known = self.lock();
+        known.retain(|_, (_, until)| *until > now);
+        known.len().try_into().unwrap_or(i64::MAX)
     }
 
-    fn contested(&self) -> MutexGuard<'_, HashMap<Principal, (u64, Timestamp)>> {
-        self.contested
-            .lock()
-            .expect("no code panics under this lock")
+    fn refusal(&self, left: Duration) -> Error {
+        Error::Contested {
+            retry_after: self.clock.to_real(left),
+        }
     }
 
-    /// Whether a pair that this very run committed was rejected, without a lost answer.
-    pub(crate) fn is_displaced(&self, entry: &Entry) -> bool {
-        !self.settings.contested_backoff.is_zero()
-            && entry.notes.refresh_dead == Some(entry.generation)
-            && entry.notes.answer_lost != Some(entry.generation)
-            && entry
-                .record
-                .as_ref()
-                .is_some_and(|record| record.run == self.run)
+    fn backoff(&self) -> Duration {
+        self.current.now().settings.contested_backoff
     }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Principal, (u64, Timestamp)>> {
+        self.known.lock().expect("no code panics under this lock")
+    }
+}
+
+/// How long the principal of `entry` is still contested; `None` if it is not.
+pub(crate) fn left(entry: &Entry, now: Timestamp, contested_backoff: Duration) -> Option<Duration> {
+    let left = entry.notes.contested_until?.since(now);
+    holds(left, contested_backoff).then_some(left)
 }

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 
 use super::shared::{Shared, SharedMoment};
 use crate::clock::{Clock, Moment, Timestamp};
+use crate::credentials;
 use crate::metrics::Metrics;
 use crate::principal::Principal;
 use crate::store::{Entry, Error, Generation, Guard, Store};
@@ -31,7 +32,7 @@ use state::{Probe as Claimed, State};
 /// The row of the store.
 pub(crate) const ROW: &str = "mass rejection";
 /// Those who are suspended are told to come back after this time: two refreshes are tried in it.
-pub(crate) const AGAIN: Duration = state::REFRESH_EVERY.saturating_mul(2);
+const AGAIN: Duration = state::REFRESH_EVERY.saturating_mul(2);
 /// The patience of a probe that may log in.
 pub(crate) const PROBE_PATIENCE: Duration = state::LOGIN_EVERY;
 /// A rejection waits this long for a newer pair to refresh; then nothing is proved any more.
@@ -291,10 +292,13 @@ impl MassRejection {
         }
     }
 
-    /// Somebody is refused because logins are suspended.
-    pub(crate) fn held_back(&self) {
-        // That they are was told when it began.
+    /// What a principal that is held back is told; each is counted.
+    pub(crate) fn refusal(&self) -> credentials::Error {
+        // That logins are suspended was told when it began.
         let _ = self.suspension.failed();
+        credentials::Error::Suspended {
+            retry_after: self.clock.to_real(AGAIN),
+        }
     }
 
     /// Says what changed, whichever process it was that changed it.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex as Line, Notify};
 
 use crate::clock::{Clock, Moment};
+use crate::credentials::settings::Current;
 
 /// From this many awaited renewals on they are a crowd: the others let it go first, and its own start
 /// a little apart, so that many sidecars do not march in step.
@@ -18,7 +19,7 @@ const APART: Duration = Duration::from_micros(250);
 /// Gives renewals their turn.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    per_second: f64,
+    current: Current,
     /// How many awaited renewals have started and are yet to end.
     awaited: AtomicUsize,
     /// The others; the lock is held while its holder waits for its turn. Inside: when the next
@@ -68,10 +69,9 @@ impl Drop for Turn<'_> {
 }
 
 impl Pace {
-    /// `per_second`: at least 1.
-    pub(crate) fn new(per_second: u32, clock: Clock) -> Pace {
+    pub(crate) fn new(current: Current, clock: Clock) -> Pace {
         Pace {
-            per_second: f64::from(per_second.max(1)),
+            current,
             awaited: AtomicUsize::new(0),
             line: Line::new(clock.now()),
             clock,
@@ -98,15 +98,20 @@ impl Pace {
     }
 
     async fn patient_turn(&self) {
-        let spacing = Duration::from_secs_f64(1.0 / self.per_second);
         let mut next = self.line.lock().await;
         self.clock.sleep_until(*next).await;
         while self.awaited.load(Ordering::Acquire) >= CROWD {
-            self.clock.sleep(spacing).await;
+            self.clock.sleep(self.spacing()).await;
         }
         // Up to a tenth later than even, so that many sidecars do not march in step.
         let late = 1.0 + fastrand::f64() / 10.0;
-        *next = self.clock.now().plus(spacing.mul_f64(late));
+        *next = self.clock.now().plus(self.spacing().mul_f64(late));
+    }
+
+    /// From one of those that nobody awaits to the next.
+    fn spacing(&self) -> Duration {
+        let per_second = self.current.now().settings.renewals_per_second.max(1);
+        Duration::from_secs_f64(1.0 / f64::from(per_second))
     }
 }
 
@@ -115,6 +120,21 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::credentials::Settings;
+    use crate::credentials::fixture::{directory, settings};
+
+    /// This many a second, and what changes that.
+    fn pace(per_second: u32) -> (Pace, Current) {
+        let current = Current::new(at(per_second), Arc::new(directory()));
+        (Pace::new(current.clone(), Clock::real()), current)
+    }
+
+    fn at(renewals_per_second: u32) -> Settings {
+        Settings {
+            renewals_per_second,
+            ..settings()
+        }
+    }
 
     /// How long it takes until this many have their turn; none ends before.
     async fn turns(pace: &Pace, urgent: bool, count: usize) -> Duration {
@@ -133,7 +153,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn awaited_renewals_start_at_once_and_a_crowd_of_them_a_little_apart() {
-        let pace = Arc::new(Pace::new(1, Clock::real()));
+        let pace = Arc::new(pace(1).0);
         assert_eq!(turns(&pace, true, CROWD).await, Duration::ZERO);
         let took = turns(&pace, true, 4_000).await;
         assert!((0.3..1.1).contains(&took.as_secs_f64()), "{took:?}");
@@ -141,7 +161,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn renewals_that_nobody_awaits_let_a_crowd_go_first() {
-        let pace = Arc::new(Pace::new(50, Clock::real()));
+        let pace = Arc::new(pace(50).0);
         let urgent = Urgency::default();
         urgent.raise();
         let mut crowd = Vec::new();
@@ -157,14 +177,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn renewals_that_nobody_awaits_never_burst() {
-        let pace = Arc::new(Pace::new(50, Clock::real()));
+        let pace = Arc::new(pace(50).0);
         let took = turns(&pace, false, 100).await;
         assert!((1.9..2.4).contains(&took.as_secs_f64()), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_pace_that_is_published_holds_from_the_next_renewal_on() {
+        let (pace, current) = pace(50);
+        assert!(turns(&pace, false, 50).await < Duration::from_secs(2));
+        current.publish(at(1), Arc::new(directory()));
+        let took = turns(&pace, false, 10).await;
+        assert!((8.0..12.0).contains(&took.as_secs_f64()), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_renewal_that_becomes_awaited_leaves_the_patient_line() {
-        let pace = Arc::new(Pace::new(1, Clock::real()));
+        let pace = Arc::new(pace(1).0);
         let crowd: Vec<_> = (0..100)
             .map(|_| {
                 let pace = pace.clone();

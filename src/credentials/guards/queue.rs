@@ -22,10 +22,25 @@ pub(crate) struct Queue<K> {
     line: Line<K>,
     /// What the store last said of the next slot.
     next: Next,
-    /// The windows, with the logins that this class may use.
-    usable: Vec<LoginWindow>,
     /// What passes in a real second.
     second: Duration,
+}
+
+/// How many logins a class may use: those of each window, less the reserve.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usable<'a> {
+    pub(crate) windows: &'a [LoginWindow],
+    /// Logins of each window that are not for this class.
+    pub(crate) reserve: u32,
+}
+
+impl Usable<'_> {
+    fn iter(&self) -> impl Iterator<Item = LoginWindow> {
+        self.windows.iter().map(|window| LoginWindow {
+            logins: window.logins.saturating_sub(self.reserve).max(1),
+            per: window.per,
+        })
+    }
 }
 
 /// When a slot comes; the default: at once, as far as is known.
@@ -68,22 +83,12 @@ pub(crate) struct Refusal {
 }
 
 impl<K: Clone + Eq + Hash> Queue<K> {
-    /// `reserve`: logins of each window that are not for this class. `capacity`: how many of those
-    /// who were refused are remembered.
-    pub(crate) fn new(
-        windows: &[LoginWindow],
-        reserve: u32,
-        capacity: usize,
-        second: Duration,
-    ) -> Queue<K> {
-        let usable = |window: &LoginWindow| LoginWindow {
-            logins: window.logins.saturating_sub(reserve).max(1),
-            per: window.per,
-        };
+    /// `capacity`: how many of those who were refused are remembered. `second`: what passes in a real
+    /// one.
+    pub(crate) fn new(capacity: usize, second: Duration) -> Queue<K> {
         Queue {
             line: Line::new(capacity),
             next: Next::default(),
-            usable: windows.iter().map(usable).collect(),
             second,
         }
     }
@@ -95,7 +100,13 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 
     /// What the one at `place` does next.
-    pub(crate) fn look(&mut self, place: Place, patience: Patience, now: Moment) -> Look {
+    pub(crate) fn look(
+        &mut self,
+        place: Place,
+        patience: Patience,
+        usable: Usable<'_>,
+        now: Moment,
+    ) -> Look {
         let Next {
             slot,
             blocked,
@@ -116,7 +127,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 }
             }
             Turn::Behind if is_known && !blocked => {
-                let come = self.slots_until(patience.until);
+                let come = self.slots_until(patience.until, usable);
                 match self.line.ahead(place, patience.until, come) < come {
                     true => Look::Wait(None),
                     false => Look::Refuse,
@@ -138,6 +149,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         &mut self,
         place: Place,
         wait: Duration,
+        usable: Usable<'_>,
         now: Moment,
     ) -> (Refusal, Option<Place>) {
         let mut slot = self.next.slot.max(now);
@@ -145,7 +157,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             slot = slot.max(end);
         }
         let rank = self.line.rank(place, now);
-        let slot = slot.plus(self.later(rank));
+        let slot = slot.plus(later(rank, usable));
         let blocked = self.next.blocked && self.next.slot > now;
         let seconds = match blocked {
             true => self.whole_seconds(slot.since(now)),
@@ -187,23 +199,16 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 
     /// How many slots come until then, at the most.
-    fn slots_until(&self, until: Moment) -> usize {
+    fn slots_until(&self, until: Moment, usable: Usable<'_>) -> usize {
         let Some(left) = (until >= self.next.slot).then(|| until.since(self.next.slot)) else {
             return 0;
         };
-        let of = |window: &LoginWindow| {
+        let of = |window: LoginWindow| {
             let windows = 1 + left.as_nanos() / window.per.as_nanos().max(1);
             let slots = windows.saturating_mul(window.logins.into());
             usize::try_from(slots).unwrap_or(usize::MAX)
         };
-        self.usable.iter().map(of).min().unwrap_or(usize::MAX)
-    }
-
-    /// How much later than the next slot the one comes that is left when `rank` others have had theirs.
-    fn later(&self, rank: usize) -> Duration {
-        let rank = u32::try_from(rank).unwrap_or(u32::MAX);
-        let of = |window: &LoginWindow| window.per.saturating_mul(rank / window.logins);
-        self.usable.iter().map(of).max().unwrap_or_default()
+        usable.iter().map(of).min().unwrap_or(usize::MAX)
     }
 
     /// Real seconds after which to come for a slot that comes in `left`: a little before it, as long
@@ -226,6 +231,13 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         let seconds = left.as_nanos().div_ceil(self.second.as_nanos().max(1));
         u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
     }
+}
+
+/// How much later than the next slot the one comes that is left when `rank` others have had theirs.
+fn later(rank: usize, usable: Usable<'_>) -> Duration {
+    let rank = u32::try_from(rank).unwrap_or(u32::MAX);
+    let of = |window: LoginWindow| window.per.saturating_mul(rank / window.logins);
+    usable.iter().map(of).max().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -278,7 +290,7 @@ mod tests {
                 reserve: 1,
             };
             Model {
-                queue: Queue::new(&windows.windows, windows.reserve, 49_152, second),
+                queue: Queue::new(49_152, second),
                 history: History::default(),
                 windows,
                 wait,
@@ -346,7 +358,11 @@ mod tests {
             loop {
                 let (user, since, has_asked) = self.waiting[&place];
                 let until = since.plus(self.wait);
-                match self.queue.look(place, Patience { until, has_asked }, now) {
+                let usable = usable(&self.windows);
+                match self
+                    .queue
+                    .look(place, Patience { until, has_asked }, usable, now)
+                {
                     Look::Ask => {
                         self.waiting.insert(place, (user, since, true));
                         let id = SlotId(Uuid::from_u128(self.served.len() as u128));
@@ -371,7 +387,7 @@ mod tests {
                     Look::Wait(_) if now.plus(SECOND / 2) < until => return,
                     Look::Wait(_) | Look::Refuse => {
                         self.waiting.remove(&place);
-                        let (refusal, _) = self.queue.refuse(place, self.wait, now);
+                        let (refusal, _) = self.queue.refuse(place, self.wait, usable, now);
                         if user < MADE_UP {
                             let told = refusal.retry_after.as_secs();
                             let told = self.second * u32::try_from(told).unwrap();
@@ -389,6 +405,14 @@ mod tests {
         fn served_of(&self, count: u32) -> Vec<Duration> {
             let served = self.served.iter().filter(|(user, _)| *user < count);
             served.map(|(_, at)| *at).collect()
+        }
+    }
+
+    /// What users never seen may use.
+    fn usable(windows: &LoginWindows) -> Usable<'_> {
+        Usable {
+            windows: &windows.windows,
+            reserve: windows.reserve,
         }
     }
 

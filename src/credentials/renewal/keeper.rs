@@ -22,17 +22,17 @@ const REJECTED_AT_ONCE: usize = 500;
 
 /// Goes its rounds for as long as the engine lives.
 pub(crate) async fn keep(engine: Arc<Engine>) {
-    let started = (engine.wall(), engine.clock.now());
+    let started = (engine.vault.wall(), engine.clock.now());
     let mut idle_seen = 0;
     loop {
         engine.clock.sleep(ROUND).await;
-        for due in engine.cache.due_ahead() {
+        for due in engine.vault.cache.due_ahead() {
             if due.claim_ahead(engine.clock.now()) {
                 start(&engine, &due.principal, Trigger::Ahead, due.generation);
             }
         }
         drop_rejected(&engine).await;
-        if let Some(age) = engine.settings.keep_refresh_tokens {
+        if let Some(age) = engine.current.now().settings.keep_refresh_tokens {
             // Counted from the wall clock at start, so that a jump of it renews nobody.
             let now = started.0.plus(engine.clock.now().since(started.1));
             idle_seen = renew_idle(&engine, now.minus(age), idle_seen).await;
@@ -42,11 +42,15 @@ pub(crate) async fn keep(engine: Arc<Engine>) {
 
 /// Drops strangers whose rejected login is remembered no longer, a bounded number a round.
 async fn drop_rejected(engine: &Engine) {
-    let now = engine.wall();
-    // As `Engine::check_remembered` judges.
-    let latest = now.plus(engine.settings.remember_rejected.saturating_mul(2));
+    let now = engine.vault.wall();
+    // As `remembered::holds` judges.
+    let remembered = engine.current.now().settings.remember_rejected;
+    let latest = now.plus(remembered.saturating_mul(2));
     for _ in 0..MOST_REJECTED / REJECTED_AT_ONCE {
-        let dropped = engine.store.drop_rejected(now, latest, REJECTED_AT_ONCE);
+        let dropped = engine
+            .vault
+            .store
+            .drop_rejected(now, latest, REJECTED_AT_ONCE);
         match dropped.await {
             Ok(REJECTED_AT_ONCE) => {}
             Ok(_) => return,
@@ -60,7 +64,7 @@ async fn drop_rejected(engine: &Engine) {
 
 /// Drops from memory what another process, or the command line, has overtaken.
 pub(crate) async fn follow(engine: Arc<Engine>) {
-    let mut changes = engine.store.changes();
+    let mut changes = engine.vault.store.changes();
     while let Some(change) = changes.recv().await {
         engine.follow(&change);
     }
@@ -70,8 +74,9 @@ pub(crate) async fn follow(engine: Arc<Engine>) {
 /// Goes through all before it starts over, so that those that cannot be renewed (without a
 /// RefreshToken, or damaged) do not stand before the others for ever.
 async fn renew_idle(engine: &Arc<Engine>, received_before: Timestamp, seen: usize) -> usize {
-    let due = engine.store.due(received_before, seen, MOST_IDLE).await;
-    let due = match engine.counted(StoreOperation::Scan, due) {
+    let vault = &engine.vault;
+    let due = vault.store.due(received_before, seen, MOST_IDLE).await;
+    let due = match vault.counted(StoreOperation::Scan, due) {
         Ok(due) => due,
         Err(error) => {
             tracing::warn!(%error, "the keeper cannot look for idle pairs");
@@ -89,7 +94,7 @@ async fn renew_idle(engine: &Arc<Engine>, received_before: Timestamp, seen: usiz
 
 /// Refreshes the stored pair, whatever its age; logs nobody in.
 async fn renew(engine: &Arc<Engine>, principal: &Principal) {
-    if let Ok(entry) = engine.load(principal).await {
+    if let Ok(entry) = engine.vault.load(principal).await {
         start(engine, principal, Trigger::Keep, entry.generation);
     }
 }

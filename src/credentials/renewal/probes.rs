@@ -31,13 +31,13 @@ pub(crate) async fn try_the_api(engine: Arc<Engine>) {
         }
         tokio::select! {
             () = tokio::time::sleep(every) => {}
-            () = engine.mass_rejection.woken() => {}
+            () = engine.guards.mass_rejection.woken() => {}
         }
     }
 }
 
 async fn look_after(engine: &Arc<Engine>) -> Result<(), Error> {
-    let guard = &engine.mass_rejection;
+    let guard = &engine.guards.mass_rejection;
     guard.follow().await?;
     engine.withdraw(&guard.to_withdraw()).await?;
     match guard.claim_probe().await? {
@@ -49,9 +49,9 @@ async fn look_after(engine: &Arc<Engine>) -> Result<(), Error> {
 
 /// Starts a renewal of the stored pair, whatever its age.
 async fn probe(engine: &Arc<Engine>, principal: &Principal, probing: Probing) -> Result<(), Error> {
-    let entry = engine.load(principal).await?;
+    let entry = engine.vault.load(principal).await?;
     if entry.record.is_none() {
-        return Ok(engine.mass_rejection.no_witness(principal).await?);
+        return Ok(engine.guards.mass_rejection.no_witness(principal).await?);
     }
     let (trigger, patience) = match probing {
         Probing::No | Probing::ByRefresh => (Trigger::Keep, None),
@@ -85,8 +85,8 @@ impl Engine {
             return Ok(());
         }
         for principal in all {
-            self.note(principal, Note::RefreshAlive).await?;
+            self.vault.note(principal, Note::RefreshAlive).await?;
         }
-        Ok(self.mass_rejection.withdrew().await?)
+        Ok(self.guards.mass_rejection.withdrew().await?)
     }
 }

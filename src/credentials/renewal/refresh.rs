@@ -1,49 +1,64 @@
 //! The one grant: a refresh, which is free. What an answer says about the RefreshToken, and what no
-//! answer does not say.
+//! answer leaves open.
 
+use std::time::Duration;
+
+use super::leased::Leased;
+use super::permits::{call_answered, call_failed, note_host_failure};
 use super::renewals::{Outcome, Probing, Renewal};
 use super::token_endpoint::Reply;
 use crate::credentials::Error;
 use crate::credentials::engine::Engine;
 use crate::credentials::guards::mass_rejection::{How, Verdict};
+use crate::credentials::vault::commit::NewPair;
 use crate::credentials::vault::pair::Pair;
-use crate::damoov::auth::{self, Answer};
-use crate::metrics::{Grant, RenewalResult};
+use crate::damoov::auth::{self, Answer, Grant};
+use crate::metrics::{self, RenewalResult};
 use crate::principal::Principal;
-use crate::store::{Entry, Note};
+use crate::store::Note;
 
 /// Calls that fail in a way that says nothing about the tokens, per renewal.
 const TRANSIENT_TRIES: u32 = 3;
 /// Calls whose answer is lost, per renewal.
 const LOST_TRIES: u32 = 2;
 
+/// What came of a refresh that did not fail.
+pub(crate) enum Refreshed {
+    /// The renewal is over.
+    Ended(Outcome),
+    /// The RefreshToken was definitely rejected: only a login helps.
+    Dead,
+}
+
 /// What a rejection comes to.
 enum Judged {
+    /// Another process renews in this one's place: the renewal is over.
+    Overtaken,
     /// The pair is not to be refreshed again.
     Dead,
     /// The same pair once more.
     AskAgain,
 }
 
-/// What came of a refresh that did not fail.
-pub(crate) enum Refreshed {
+/// What a grant comes to.
+enum Granted {
+    /// The renewal is over.
     Ended(Outcome),
-    /// The RefreshToken was definitely rejected.
-    Dead,
+    /// It brought a RefreshToken alone. This pair, which is durable, is to be refreshed at once: its
+    /// JWT is the one before.
+    WithoutJwt(Pair),
 }
 
 impl Engine {
-    /// Redeems the RefreshToken. Leaves in `entry.notes` what it learnt. What seldom happens is boxed:
-    /// many renewals run at once, and each has room for all that it may ever do.
+    /// Redeems the RefreshToken of `pair`, which stands in `leased`. What happens seldom is boxed: many
+    /// renewals run at once, and each has room for everything that it may ever do.
     pub(crate) async fn refresh(
         &self,
         renewal: &Renewal,
-        entry: &mut Entry,
+        leased: &mut Leased,
         mut pair: Pair,
     ) -> Result<Refreshed, Error> {
-        let principal = renewal.principal.clone();
-        let instance = entry.record.as_ref().and_then(|record| record.instance);
-        let own = &self.refresh_backoff;
+        let own = &self.guards.refresh_backoff;
         let (mut transient, mut lost) = (0, 0);
         let mut asked_again = false;
         loop {
@@ -51,55 +66,28 @@ impl Engine {
                 return Ok(Refreshed::Dead);
             };
             let (permit, turn) = self.refresh_permit(renewal).await?;
+            let call = auth::refresh(&pair.access_token, refresh_token);
             let started = self.clock.now();
-            let reply = self
-                .endpoint
-                .refresh(auth::refresh(&pair.access_token, refresh_token), turn)
-                .await;
-            let count = |result| {
-                self.count(
-                    renewal,
-                    Grant::Refresh,
-                    result,
-                    self.clock.now().since(started),
-                );
-            };
+            let reply = self.endpoint.refresh(call, turn, self.call_timeout()).await;
+            let took = self.clock.now().since(started);
+            let count = |result| self.count(renewal, metrics::Grant::Refresh, result, took);
             let error = match reply {
-                Reply::Answered(Answer::Granted(grant)) if self.is_of(&principal, &grant) => {
-                    self.call_answered(renewal, own, permit);
-                    let whole = grant.access_token.is_some();
-                    let next = Pair::from_grant(grant, Some(&pair), self.wall())
-                        .ok_or(Error::BadResponse)?
-                        .replacing(Some(&pair));
-                    count(if whole {
-                        RenewalResult::Ok
-                    } else {
-                        RenewalResult::Failed
-                    });
-                    let committed = self.commit(renewal, entry, instance, &next).await;
-                    if whole {
-                        self.mass_rejection_may_end(renewal, entry).await;
-                        return Ok(Refreshed::Ended(committed));
+                Reply::Answered(Answer::Granted(grant))
+                    if self.vault.is_of(&renewal.principal, &grant) =>
+                {
+                    call_answered(renewal, own, permit);
+                    match self.granted(renewal, leased, &pair, grant, took).await? {
+                        Granted::Ended(outcome) => return Ok(Refreshed::Ended(outcome)),
+                        Granted::WithoutJwt(next) => pair = next,
                     }
-                    match committed {
-                        // The rotated RefreshToken is durable; the token is an expired one.
-                        Err(Error::BadResponse) => {}
-                        overtaken_or_failed => {
-                            return Ok(Refreshed::Ended(overtaken_or_failed));
-                        }
-                    }
-                    *entry = self.load(&principal).await?;
-                    pair = next;
                     lost += 1;
                     Error::BadResponse
                 }
                 Reply::Answered(Answer::Rejected) => {
-                    self.call_answered(renewal, own, permit);
+                    call_answered(renewal, own, permit);
                     count(RenewalResult::Rejected);
-                    if Box::pin(self.is_overtaken(&principal, entry)).await? {
-                        return Ok(Refreshed::Ended(Ok(None)));
-                    }
-                    match Box::pin(self.judge(renewal, entry, asked_again)).await? {
+                    match Box::pin(self.rejected(renewal, leased, asked_again)).await? {
+                        Judged::Overtaken => return Ok(Refreshed::Ended(Ok(None))),
                         Judged::Dead => return Ok(Refreshed::Dead),
                         Judged::AskAgain => asked_again = true,
                     }
@@ -113,20 +101,20 @@ impl Engine {
                     });
                     transient += 1;
                     let error = reply.error();
-                    self.call_failed(renewal, own, permit, reply.failure(), &error);
+                    call_failed(renewal, own, permit, reply.failure(), &error);
                     error
                 }
                 Reply::Answered(Answer::Granted(_) | Answer::Unreadable(_)) | Reply::Lost(_) => {
                     count(RenewalResult::Failed);
                     lost += 1;
-                    self.note_host_failure(renewal, own, permit, reply.failure());
-                    Box::pin(self.note_lost(&principal, entry)).await;
+                    note_host_failure(renewal, own, permit, reply.failure());
+                    Box::pin(self.note_lost(&renewal.principal, leased)).await;
                     reply.error()
                 }
             };
             renewal.set_last_error(error.clone());
             if lost >= LOST_TRIES {
-                own.failed(&principal, error.clone());
+                own.failed(&renewal.principal, error.clone());
                 return Err(error);
             }
             if transient >= TRANSIENT_TRIES {
@@ -135,33 +123,76 @@ impl Engine {
         }
     }
 
-    /// What a definite rejection of the RefreshToken means. While others of its age may have been
-    /// replaced by newer ones, it waits for one of those to be refreshed.
-    async fn judge(
+    /// A refresh of `pair` was granted: commits what it brought.
+    async fn granted(
         &self,
         renewal: &Renewal,
-        entry: &mut Entry,
+        leased: &mut Leased,
+        pair: &Pair,
+        grant: Grant,
+        took: Duration,
+    ) -> Result<Granted, Error> {
+        let whole = grant.access_token.is_some();
+        let next = Pair::from_grant(grant, Some(pair), self.vault.wall())
+            .ok_or(Error::BadResponse)?
+            .replacing(Some(pair));
+        let result = match whole {
+            true => RenewalResult::Ok,
+            false => RenewalResult::Failed,
+        };
+        self.count(renewal, metrics::Grant::Refresh, result, took);
+        let entry = leased.entry();
+        let new = NewPair {
+            principal: &renewal.principal,
+            entry,
+            instance: entry.record.as_ref().and_then(|record| record.instance),
+        };
+        let on_error = |error| renewal.set_last_error(error);
+        let committed = self.vault.commit(new, &next, on_error).await;
+        if whole {
+            self.mass_rejection_may_end(renewal, leased).await;
+            return Ok(Granted::Ended(committed));
+        }
+        match committed {
+            // The rotated RefreshToken is durable; the token is an expired one.
+            Err(Error::BadResponse) => {}
+            overtaken_or_failed => return Ok(Granted::Ended(overtaken_or_failed)),
+        }
+        leased.replace(self.vault.load(&renewal.principal).await?);
+        Ok(Granted::WithoutJwt(next))
+    }
+
+    /// The RefreshToken was definitely rejected. While others of its age may have been replaced by newer
+    /// ones, it waits for one of those to be refreshed.
+    async fn rejected(
+        &self,
+        renewal: &Renewal,
+        leased: &mut Leased,
         again: bool,
     ) -> Result<Judged, Error> {
         let principal = &renewal.principal;
+        if self.is_overtaken(principal, leased.entry()).await? {
+            return Ok(Judged::Overtaken);
+        }
         let mut how = match renewal.ask.probing {
-            _ if entry.notes.answer_lost == Some(entry.generation) => How::Explained,
+            _ if leased.answer_was_lost() => How::Explained,
             Probing::ByRefresh => How::AsWitness,
             _ if again => How::Again,
             Probing::No | Probing::ByLogin => How::Plainly,
         };
+        let guard = &self.guards.mass_rejection;
         loop {
-            match self.mass_rejection.rejected(principal, entry, how).await? {
+            match guard.rejected(principal, leased.entry(), how).await? {
                 Verdict::Dead | Verdict::Outlived => {
-                    entry.notes.refresh_dead = Some(entry.generation);
-                    self.note(principal, Note::RefreshDead(entry.generation))
-                        .await?;
+                    leased.learn_refresh_dead();
+                    let note = Note::RefreshDead(leased.entry().generation);
+                    self.vault.note(principal, note).await?;
                 }
                 Verdict::Broken(all) => self.withdraw(&all).await?,
                 Verdict::StillBroken => {}
                 Verdict::Unsure(since) => {
-                    let confirmed = self.mass_rejection.confirmed(since);
-                    if self.unless_closing(confirmed).await?? {
+                    let confirmed = guard.confirmed(since);
+                    if self.closing().unless_closing(confirmed).await?? {
                         return Ok(Judged::AskAgain);
                     }
                     how = How::Plainly;
@@ -172,28 +203,26 @@ impl Engine {
         }
     }
 
-    /// A refresh succeeded of the pair in `entry`: whatever looked like a mass rejection is over.
-    async fn mass_rejection_may_end(&self, renewal: &Renewal, entry: &Entry) {
-        let Some(record) = &entry.record else {
+    /// A refresh succeeded of the pair in `leased`: whatever looked like a mass rejection is over.
+    async fn mass_rejection_may_end(&self, renewal: &Renewal, leased: &Leased) {
+        let Some(record) = &leased.entry().record else {
             return;
         };
         let probe = renewal.ask.probing != Probing::No;
-        let guard = &self.mass_rejection;
+        let guard = &self.guards.mass_rejection;
         let told = guard.refreshed(&renewal.principal, record.received, probe);
         if let Err(error) = told.await {
             tracing::warn!(%error, "a refresh that succeeded could not be counted");
         }
     }
 
-    async fn note_lost(&self, principal: &Principal, entry: &mut Entry) {
-        if entry.notes.answer_lost == Some(entry.generation) {
+    async fn note_lost(&self, principal: &Principal, leased: &mut Leased) {
+        if leased.answer_was_lost() {
             return;
         }
-        entry.notes.answer_lost = Some(entry.generation);
-        if let Err(error) = self
-            .note(principal, Note::AnswerLost(entry.generation))
-            .await
-        {
+        leased.learn_answer_lost();
+        let note = Note::AnswerLost(leased.entry().generation);
+        if let Err(error) = self.vault.note(principal, note).await {
             tracing::warn!(%error, "a lost answer could not be noted");
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::clock::Moment;
 use crate::credentials::guards::pace::Urgency;
+use crate::credentials::guards::seeker::{Seeker, Who};
 use crate::credentials::{Credentials, Error};
 use crate::metrics::Trigger;
 use crate::principal::{InstanceId, Principal};
@@ -55,7 +56,7 @@ pub(crate) struct Renewal {
     /// How many callers wait now.
     callers: watch::Sender<usize>,
     /// When it asked for a login slot for the first time.
-    pub(crate) asked: OnceLock<Moment>,
+    asked: OnceLock<Moment>,
     /// Why there are no credentials yet: what the callers whose patience ends are told.
     last_error: Mutex<Option<Error>>,
     /// `None` while it runs.
@@ -67,27 +68,6 @@ impl Renewal {
     pub(crate) fn extend(&self, until: Moment) {
         self.patience.fetch_max(until.as_millis(), Ordering::AcqRel);
         self.needed.raise();
-    }
-
-    /// Nobody waits for it any more: its callers hung up, or none ever came. A probe is wanted by
-    /// itself.
-    pub(crate) fn is_deserted(&self) -> bool {
-        self.ask.probing != Probing::ByLogin && *self.callers.borrow() == 0
-    }
-
-    /// Returns once nobody waits for it. A caller that comes later finds it there until it has ended.
-    pub(crate) async fn deserted(&self) {
-        if self.ask.probing == Probing::ByLogin {
-            return std::future::pending().await;
-        }
-        let mut callers = self.callers.subscribe();
-        // The sender lives in self, so this cannot fail.
-        let _ = callers.wait_for(|callers| *callers == 0).await;
-    }
-
-    /// Until when somebody waits.
-    pub(crate) fn patience(&self) -> Moment {
-        Moment::from_millis(self.patience.load(Ordering::Acquire))
     }
 
     /// Remembers why there are no credentials yet.
@@ -115,6 +95,40 @@ impl Renewal {
             Ok(Some(outcome)) => outcome.clone(),
             Ok(None) | Err(_) => Ok(None),
         }
+    }
+}
+
+/// The callers that wait for it come and go.
+impl Seeker for Renewal {
+    fn who(&self) -> Who {
+        Who::Principal(self.principal.clone())
+    }
+
+    fn asked(&self) -> Option<Moment> {
+        self.asked.get().copied()
+    }
+
+    fn note_asked(&self, asked: Moment) {
+        let _ = self.asked.set(asked);
+    }
+
+    fn patience(&self) -> Moment {
+        Moment::from_millis(self.patience.load(Ordering::Acquire))
+    }
+
+    /// Its callers hung up, or none ever came. A probe is wanted by itself.
+    fn is_deserted(&self) -> bool {
+        self.ask.probing != Probing::ByLogin && *self.callers.borrow() == 0
+    }
+
+    /// A caller that comes later finds it there until it has ended.
+    async fn deserted(&self) {
+        if self.ask.probing == Probing::ByLogin {
+            return std::future::pending().await;
+        }
+        let mut callers = self.callers.subscribe();
+        // The sender lives in self, so this cannot fail.
+        let _ = callers.wait_for(|callers| *callers == 0).await;
     }
 }
 

@@ -5,10 +5,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::leased::Leased;
+use super::means::Means;
 use super::refresh::Refreshed;
 use super::renewals::{Outcome, Probing, Renewal};
 use crate::credentials::engine::Engine;
 use crate::credentials::guards::pace;
+use crate::credentials::guards::seeker::Seeker;
 use crate::credentials::{Credentials, Error};
 use crate::metrics::{StoreOperation, Trigger};
 use crate::principal::Principal;
@@ -25,7 +28,7 @@ const LEASE_AGAIN: Duration = Duration::from_millis(50);
     clippy::large_enum_variant,
     reason = "it is taken apart where it arrives"
 )]
-enum Turn {
+enum LeaseTurn {
     Ours {
         orphaned: bool,
         /// The entry, read under the lease.
@@ -45,30 +48,32 @@ impl Engine {
                 if renewal.ask.probing == Probing::No =>
             {
                 self.check_not_waiting(renewal).await?;
-                turn = Some(self.unless_closing(self.pace.turn(&renewal.needed)).await?);
+                let comes = self.guards.pace.turn(&renewal.needed);
+                turn = Some(self.closing().unless_closing(comes).await?);
             }
             Trigger::Ahead
             | Trigger::Keep
             | Trigger::Rejected
             | Trigger::Missing
             | Trigger::Probe => {
-                let entry = self.load(&renewal.principal).await?;
+                let entry = self.vault.load(&renewal.principal).await?;
                 if let Some(found) = self.adopt(renewal, &entry)? {
                     return Ok(Some(found));
                 }
-                self.check_refused(renewal, &entry)?;
+                self.means(renewal, &entry)?;
             }
         }
-        let (orphaned, entry) = match self.unless_closing(self.lease(renewal)).await?? {
-            Some(Turn::Ours { orphaned, entry }) => (orphaned, entry),
-            Some(Turn::Adopted(found)) => return Ok(Some(found)),
+        let leased = self.closing().unless_closing(self.lease(renewal)).await??;
+        let (orphaned, entry) = match leased {
+            Some(LeaseTurn::Ours { orphaned, entry }) => (orphaned, entry),
+            Some(LeaseTurn::Adopted(found)) => return Ok(Some(found)),
             None => return Ok(None),
         };
         let outcome = tokio::select! {
             outcome = self.renew(renewal, turn, orphaned, entry) => outcome,
             never = self.heartbeat(&renewal.principal) => match never {},
         };
-        self.store.release(&renewal.principal);
+        self.vault.store.release(&renewal.principal);
         outcome
     }
 
@@ -80,19 +85,18 @@ impl Engine {
         orphaned: bool,
         entry: Result<Entry, Error>,
     ) -> Outcome {
-        let mut entry = entry?;
+        let entry = entry?;
         if let Some(found) = self.adopt(renewal, &entry)? {
             return Ok(Some(found));
         }
-        let refreshable = self.check_refused(renewal, &entry)?;
-        if orphaned {
-            entry.notes.answer_lost = Some(entry.generation);
-        }
-        if let Some(pair) = refreshable {
-            match self.refresh(renewal, &mut entry, pair).await? {
+        let means = self.means(renewal, &entry)?;
+        let mut leased = Leased::new(entry, orphaned);
+        match means {
+            Means::Refresh(pair) => match self.refresh(renewal, &mut leased, pair).await? {
                 Refreshed::Ended(outcome) => return outcome,
                 Refreshed::Dead => {}
-            }
+            },
+            Means::LogIn => {}
         }
         if renewal.is_deserted() {
             return Ok(None);
@@ -100,14 +104,14 @@ impl Engine {
         // Who waits for a login holds no other renewal up.
         drop(turn);
         // Boxed: it is seldom, and larger than the rest of a renewal.
-        Box::pin(self.log_in(renewal, &entry)).await
+        Box::pin(self.log_in(renewal, &leased)).await
     }
 
     /// The token that stands in the entry, where it is what the renewal wants.
     fn adopt(&self, renewal: &Renewal, entry: &Entry) -> Outcome {
         self.check_instance(renewal, entry)?;
         if let Some(record) = &entry.record {
-            self.check_key(record)?;
+            self.vault.check_key(record)?;
         }
         self.usable(renewal, entry)
     }
@@ -115,16 +119,17 @@ impl Engine {
     fn usable(&self, renewal: &Renewal, entry: &Entry) -> Outcome {
         let generation = entry.generation;
         if renewal.ask.newer_than.is_some_and(|old| generation <= old)
-            || !self.cache.may_use(&renewal.principal, generation)
+            || !self.vault.cache.may_use(&renewal.principal, generation)
             || entry
                 .record
                 .as_ref()
-                .is_none_or(|record| record.expires <= self.wall())
+                .is_none_or(|record| record.expires <= self.vault.wall())
         {
             return Ok(None);
         }
-        let pair = self.open(&renewal.principal, entry)?;
-        Ok(pair.and_then(|pair| self.publish_entry(&renewal.principal, entry, &pair)))
+        let vault = &self.vault;
+        let pair = vault.open(&renewal.principal, entry)?;
+        Ok(pair.and_then(|pair| vault.publish_entry(&renewal.principal, entry, &pair)))
     }
 
     /// A user known under another instance than the one named is an error, not a login.
@@ -136,18 +141,19 @@ impl Engine {
     }
 
     /// Takes the lease, or adopts what its holder commits, or gives up when nobody waits.
-    async fn lease(&self, renewal: &Renewal) -> Result<Option<Turn>, Error> {
+    async fn lease(&self, renewal: &Renewal) -> Result<Option<LeaseTurn>, Error> {
         loop {
-            let leased = self.store.lease_and_load(&renewal.principal, LEASE).await;
-            let (lease, entry) = self.counted(StoreOperation::Lease, leased)?;
-            let entry = self
+            let vault = &self.vault;
+            let leased = vault.store.lease_and_load(&renewal.principal, LEASE).await;
+            let (lease, entry) = vault.counted(StoreOperation::Lease, leased)?;
+            let entry = vault
                 .counted(StoreOperation::Load, entry)
                 .map_err(Error::from);
             if let Lease::Granted { orphaned } = lease {
-                return Ok(Some(Turn::Ours { orphaned, entry }));
+                return Ok(Some(LeaseTurn::Ours { orphaned, entry }));
             }
             if let Some(found) = self.adopt(renewal, &entry?)? {
-                return Ok(Some(Turn::Adopted(found)));
+                return Ok(Some(LeaseTurn::Adopted(found)));
             }
             if self.clock.now() >= renewal.patience() {
                 return Ok(None);
@@ -160,23 +166,23 @@ impl Engine {
         loop {
             tokio::time::sleep(HEARTBEAT).await;
             // A lease that is lost all the same only costs: the commit finds itself superseded.
-            let _ = self.store.lease(principal, LEASE).await;
+            let _ = self.vault.store.lease(principal, LEASE).await;
         }
     }
 
     /// Whether another process renews, or renewed, in this one's place: a process that was stopped,
     /// or a machine that slept, for longer than a lease wakes up with a pair that is no longer
-    /// the newest. A login of its would revoke the other one's.
+    /// the newest. Its login would revoke the tokens of the other one.
     pub(crate) async fn is_overtaken(
         &self,
         principal: &Principal,
         entry: &Entry,
     ) -> Result<bool, Error> {
-        let leased = self.store.lease(principal, LEASE).await;
-        if self.counted(StoreOperation::Lease, leased)? == Lease::Held {
+        let leased = self.vault.store.lease(principal, LEASE).await;
+        if self.vault.counted(StoreOperation::Lease, leased)? == Lease::Held {
             return Ok(true);
         }
-        let now = self.load(principal).await?;
+        let now = self.vault.load(principal).await?;
         Ok((now.generation, now.epoch) != (entry.generation, entry.epoch))
     }
 }

@@ -12,10 +12,10 @@ use http::{Method, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use super::unreadable::UnreadableAnswers;
 use crate::content_coding::{self, LONGEST};
 use crate::credentials::Error;
 use crate::credentials::guards::backoff::Failure;
-use crate::credentials::guards::unreadable::UnreadableAnswers;
 use crate::damoov::auth::{self, Answer, Call, Unreadable};
 use crate::metrics::AuthEndpoint;
 use crate::telemetry::episode::Chain;
@@ -35,8 +35,6 @@ pub(crate) struct TokenEndpoint {
     condition: Condition,
     /// Why the last call that failed did.
     last_failure: Mutex<Arc<str>>,
-    /// One call, connecting included, the wait for its turn not.
-    timeout: Duration,
     unreadable: UnreadableAnswers,
     refreshes: Semaphore,
     /// Of their own: a login that stood in line behind refreshes would reach Damoov long after its
@@ -105,11 +103,9 @@ pub(crate) struct Turn<'a>(
 );
 
 impl TokenEndpoint {
-    /// `timeout` is in real time.
     pub(crate) fn new(
         upstream: &upstream::Settings,
         hosts: &Hosts,
-        timeout: Duration,
         unreadable: UnreadableAnswers,
     ) -> TokenEndpoint {
         let target = hosts
@@ -121,7 +117,6 @@ impl TokenEndpoint {
             condition: Condition::of(auth::HOST, &dialed),
             last_failure: Mutex::new("they failed a moment ago".into()),
             dialed,
-            timeout,
             unreadable,
             refreshes: Semaphore::new(CONCURRENT),
             logins: Semaphore::new(CONCURRENT),
@@ -157,10 +152,11 @@ impl TokenEndpoint {
         self.refreshes.acquire().await.ok().map(Turn)
     }
 
-    /// Trades a pair for a new one.
-    pub(crate) async fn refresh(&self, call: Call, _turn: Turn<'_>) -> Reply {
+    /// Trades a pair for a new one within `timeout`, which is real time.
+    pub(crate) async fn refresh(&self, call: Call, _turn: Turn<'_>, timeout: Duration) -> Reply {
+        let deadline = Instant::now() + timeout;
         let reply = self
-            .call(AuthEndpoint::Refresh, call, auth::read_refresh)
+            .call(AuthEndpoint::Refresh, call, deadline, auth::read_refresh)
             .await;
         if let Reply::Answered(Answer::Limited { .. }) = &reply {
             self.condition.unanswered(&"it answers refreshes with 429");
@@ -168,12 +164,15 @@ impl TokenEndpoint {
         reply
     }
 
-    /// Logs a principal in.
-    pub(crate) async fn log_in(&self, call: Call) -> Reply {
+    /// Logs a principal in within `timeout`, which is real time and begins with its turn among the
+    /// logins under way.
+    pub(crate) async fn log_in(&self, call: Call, timeout: Duration) -> Reply {
         let Ok(_turn) = self.logins.acquire().await else {
             return Reply::NotSent("the proxy is shutting down".into());
         };
-        self.call(AuthEndpoint::Login, call, auth::read_login).await
+        let deadline = Instant::now() + timeout;
+        self.call(AuthEndpoint::Login, call, deadline, auth::read_login)
+            .await
     }
 
     /// Who tells of answers that cannot be read.
@@ -191,9 +190,9 @@ impl TokenEndpoint {
         &self,
         endpoint: AuthEndpoint,
         call: Call,
+        deadline: Instant,
         read: fn(StatusCode, &HeaderMap, Result<Bytes, Unreadable>) -> Answer,
     ) -> Reply {
-        let deadline = Instant::now() + self.timeout;
         let (head, content) = request(call);
         let calling = self.calls.send(&head, content, LONGEST, deadline);
         let response = match calling.await {

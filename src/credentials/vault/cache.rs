@@ -1,159 +1,33 @@
-//! Credentials in memory: what to use, what not to use again. What to forget is decided in
-//! [`clock_cache`](super::clock_cache), what is fresh here.
+//! Credentials in memory: which may be used, and which 401s are acted on. The life of one token is in
+//! [`credentials`](super::credentials); which are dropped for want of room, in
+//! [`clock_cache`](super::clock_cache).
+//!
+//! # What a 401 does
+//!
+//! ```text
+//!                     401 for the newest token
+//!   as usual ───────────────────────────────────────▶ renewed, and the request replayed
+//!      ▲                                                     │ the replay gets a 401 too
+//!      │   60 s pass, or the principal is forgotten          ▼
+//!      └──────────────────────────────────────────────── suppressed
+//! ```
+//!
+//! While a principal is *suppressed* its 401s are passed on and renew nothing: a newer token did not
+//! help, so that they are not about expiry.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use http::HeaderValue;
 use moka::sync::Cache as Lru;
 
 use super::clock_cache::ClockCache;
-use super::pair::JwtHash;
-use crate::clock::{Clock, Moment};
-use crate::damoov::auth::ExpiresInForm;
-use crate::principal::{InstanceId, Principal};
+use super::credentials::Credentials;
+use crate::clock::Clock;
+use crate::principal::Principal;
 use crate::store::Generation;
-use crate::telemetry::LogName;
 
-/// An access token ready to be attached. The RefreshToken stays sealed in the store.
-#[derive(Debug)]
-pub struct Credentials {
-    /// Whose it is.
-    pub(in crate::credentials) principal: Principal,
-    /// The ready-made `Authorization` value, marked sensitive.
-    pub(in crate::credentials) authorization: HeaderValue,
-    /// What stands for the principal in logs: a hash that is not worth making for every request.
-    pub(in crate::credentials) log_hash: [u8; 8],
-    /// Which pair this token belongs to.
-    pub(in crate::credentials) generation: Generation,
-    /// The entry's epoch when it was read.
-    pub(in crate::credentials) epoch: u64,
-    /// The instance that the user is known under; `None` for accounts, or if it is no longer known.
-    pub(in crate::credentials) instance: Option<InstanceId>,
-    /// How the API wrote `ExpiresIn` for it.
-    pub(in crate::credentials) expires_in_form: ExpiresInForm,
-    /// The JWT before this one, once somebody has shown it.
-    pub(in crate::credentials) previous: OnceLock<Box<JwtHash>>,
-    /// When this process renewed it; `None` if it was found in the store.
-    pub(in crate::credentials) renewed: Option<Moment>,
-    /// From here on it is renewed in the background.
-    pub(in crate::credentials) stale: Moment,
-    /// From here on it is not used.
-    pub(in crate::credentials) expires: Moment,
-    /// A 401 came back for it.
-    pub(in crate::credentials) rejected: AtomicBool,
-    /// It was used: the keeper renews it ahead of time.
-    pub(in crate::credentials) used: AtomicBool,
-    /// Somebody asked for it since it was last considered to be forgotten.
-    pub(in crate::credentials) asked_for: AtomicBool,
-    /// No background renewal before this moment, in milliseconds.
-    pub(in crate::credentials) not_ahead_before: AtomicU64,
-    /// [`UNTRIED`], [`ACCEPTED`], or until when the first replay with it is under way, in
-    /// milliseconds.
-    pub(in crate::credentials) replay: AtomicU64,
-}
-
-/// What [`Credentials::authorization`] begins with.
-pub(crate) const SCHEME: &str = "Bearer ";
-/// Nobody has replayed with this token yet.
-pub(crate) const UNTRIED: u64 = 0;
-/// An answer other than 401 came back for this token.
-const ACCEPTED: u64 = u64::MAX;
-
-impl Credentials {
-    /// `Bearer <token>`, marked sensitive.
-    pub fn authorization(&self) -> &HeaderValue {
-        &self.authorization
-    }
-
-    /// Which pair this token belongs to.
-    pub fn generation(&self) -> Generation {
-        self.generation
-    }
-
-    /// What stands for the principal in logs.
-    pub fn log_name(&self) -> LogName {
-        LogName::of(self.log_hash)
-    }
-
-    /// The bare JWT.
-    pub fn token(&self) -> &str {
-        std::str::from_utf8(&self.authorization.as_bytes()[SCHEME.len()..])
-            .expect("the value was made of a string")
-    }
-
-    /// The epoch of the principal's entry: a forget raises it.
-    pub fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    /// The instance that the user is known under; `None` for accounts, or if it is no longer known.
-    pub fn instance(&self) -> Option<InstanceId> {
-        self.instance
-    }
-
-    /// How long the JWT still lives at `now`, a moment of the engine's own [`Clock`]; zero once it
-    /// has expired. 30 days at most.
-    pub fn left(&self, now: Moment) -> Duration {
-        self.expires.since(now)
-    }
-
-    /// How the API wrote `ExpiresIn` when it gave this JWT out.
-    pub fn expires_in_form(&self) -> ExpiresInForm {
-        self.expires_in_form
-    }
-
-    /// What it costs in memory: itself, behind an `Arc`, and the token, as the allocator rounds
-    /// it; what shares the token with a request; its places in the table.
-    pub(in crate::credentials) fn bytes(&self) -> usize {
-        const COUNTS: usize = 2 * size_of::<usize>();
-        const SHARED: usize = 32;
-        const PLACES: usize = 24;
-        let token = self.authorization.len();
-        size_of::<Credentials>() + COUNTS + token + token / 8 + SHARED + PLACES
-    }
-
-    /// An answer other than 401 came back for it.
-    pub fn accept(&self) {
-        if self.replay.load(Ordering::Relaxed) != ACCEPTED {
-            self.replay.store(ACCEPTED, Ordering::Relaxed);
-        }
-    }
-
-    /// Somebody replays with it now.
-    pub(in crate::credentials) fn begin_replay(&self, now: Moment) {
-        let until = now.plus(REPLAY_WITHIN).as_millis();
-        // One that was tried before is judged already.
-        let _ = self
-            .replay
-            .compare_exchange(UNTRIED, until, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// Whether a replay will tell if a 401 for it is about expiry.
-    pub(in crate::credentials) fn is_replay_pending(&self, now: Moment) -> bool {
-        let until = self.replay.load(Ordering::Relaxed);
-        until != ACCEPTED && now.as_millis() < until
-    }
-
-    /// Whether a background renewal is due now; asking counts as starting one, so that a failing
-    /// one is not started again by every request.
-    pub(in crate::credentials) fn claim_ahead(&self, now: Moment) -> bool {
-        let (now, next) = (now.as_millis(), now.plus(AHEAD_AGAIN).as_millis());
-        let free = self.not_ahead_before.load(Ordering::Relaxed);
-        free <= now
-            && self
-                .not_ahead_before
-                .compare_exchange(free, next, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-    }
-}
-
-/// After a background renewal was started, the next one of the same token waits this long.
-const AHEAD_AGAIN: Duration = Duration::from_secs(60);
-/// A replay is answered within this time, or judges nothing.
-const REPLAY_WITHIN: Duration = Duration::from_secs(5);
 /// A principal whose replay got a 401 too is not renewed for 401s for this long.
 const SUPPRESSED_FOR: Duration = Duration::from_secs(60);
 /// Suppressed principals remembered at most; beyond it the oldest are forgotten.
@@ -175,10 +49,14 @@ pub(crate) enum Lookup {
 /// All credentials in memory.
 #[derive(Debug)]
 pub(crate) struct Cache {
+    /// Written by publications; by what other processes commit; by forgets.
     credentials: ClockCache,
-    /// The newest generation that got a 401, until a newer one is there: it outlives eviction.
+    /// The newest generation of each principal that got a 401, until a newer one is published. Beside
+    /// the credentials, because it must outlive their eviction: a rejected token that is read from the
+    /// store again is not used.
     rejected: DashMap<Principal, Generation>,
-    /// Principals whose 401s are not about expiry, with the epoch that they had then.
+    /// The principals that are suppressed, with the epoch that they had then: one that was forgotten
+    /// since is suppressed no more.
     suppressed: Lru<Principal, u64>,
     clock: Clock,
 }
@@ -326,12 +204,9 @@ mod tests {
 
     fn credentials(clock: &Clock, generation: u64, stale: u64, expires: u64) -> Arc<Credentials> {
         let at = |seconds| clock.now().plus(Duration::from_secs(seconds));
-        let made = Arc::into_inner(credentials_of(principal(), generation)).unwrap();
-        Arc::new(Credentials {
-            stale: at(stale),
-            expires: at(expires),
-            ..made
-        })
+        let mut made = Arc::into_inner(credentials_of(principal(), generation)).unwrap();
+        (made.stale, made.expires) = (at(stale), at(expires));
+        Arc::new(made)
     }
 
     fn cache() -> (Cache, Clock) {
@@ -405,34 +280,5 @@ mod tests {
         assert!(cache.is_suppressed(&principal()));
         cache.follow(&principal(), Generation(5), 1);
         assert!(!cache.is_suppressed(&principal()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn credentials_say_what_they_are_and_how_long_they_live() {
-        let (_, clock) = cache();
-        let found = credentials(&clock, 1, 0, 100);
-        assert_eq!(found.token(), "x");
-        clock.sleep(Duration::from_secs(40)).await;
-        assert_eq!(found.left(clock.now()), Duration::from_secs(60));
-        clock.sleep(Duration::from_secs(70)).await;
-        assert_eq!(found.left(clock.now()), Duration::ZERO);
-    }
-
-    #[test]
-    fn hot_credentials_with_a_jwt_of_700_bytes_cost_at_most_1_100_bytes() {
-        let jwt = "x".repeat(700);
-        let mut hot = Arc::into_inner(credentials_of(principal(), 1)).unwrap();
-        hot.authorization = HeaderValue::try_from([SCHEME, &jwt].concat()).unwrap();
-        assert!((1_000..=1_100).contains(&hot.bytes()), "{}", hot.bytes());
-    }
-
-    #[test]
-    fn a_background_renewal_is_claimed_once_a_minute() {
-        let (_, clock) = cache();
-        let found = credentials(&clock, 1, 0, 100);
-        let now = clock.now();
-        assert!(found.claim_ahead(now));
-        assert!(!found.claim_ahead(now));
-        assert!(found.claim_ahead(now.plus(Duration::from_secs(60))));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::HashTable;
 
-use crate::credentials::Credentials;
+use super::credentials::Credentials;
 use crate::principal::Principal;
 
 /// Parts of the table, each under a lock of its own that is held for one probe; for a walk over

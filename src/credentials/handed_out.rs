@@ -1,9 +1,9 @@
 //! What callers hold: whether a token of the proxy's own still counts, and whose a real JWT is. Tells
 //! by what is in memory where that is enough, else by what is in the store.
 
-use super::pair::is_either;
-use crate::credentials::engine::Engine;
-use crate::credentials::{Error, Provider};
+use super::vault::Vault;
+use super::vault::pair::is_either;
+use super::{Error, Provider};
 use crate::damoov::jwt::Claims;
 use crate::principal::Principal;
 
@@ -17,15 +17,15 @@ impl Provider {
     /// [`Error::StoreUnavailable`], where the store had to be asked.
     pub async fn is_current(&self, principal: &Principal, epoch: u64) -> Result<bool, Error> {
         if let Principal::Account(name) = principal
-            && self.engine.directory.account(name).is_none()
+            && self.engine.current.now().directory.account(name).is_none()
         {
             return Ok(false);
         }
-        let cached = self.engine.cache.peek(principal);
+        let cached = self.engine.vault.cache.peek(principal);
         if cached.is_some_and(|cached| cached.epoch() == epoch) {
             return Ok(true);
         }
-        Ok(self.engine.load(principal).await?.epoch == epoch)
+        Ok(self.engine.vault.load(principal).await?.epoch == epoch)
     }
 
     /// Whose current or previous JWT this is. Its claims only say where to look.
@@ -37,13 +37,14 @@ impl Provider {
         let engine = &self.engine;
         let user = Claims::read(jwt).device_token.map(Principal::User);
         // An admin's JWT names nobody.
+        let current = engine.current.now();
         let accounts = match user {
             Some(_) => &[],
-            None => engine.directory.accounts(),
+            None => current.directory.accounts(),
         };
         let accounts = accounts.iter().map(|a| Principal::Account(a.name.clone()));
         for candidate in user.into_iter().chain(accounts) {
-            if engine.holds(&candidate, jwt).await? {
+            if engine.vault.holds(&candidate, jwt).await? {
                 return Ok(Some(candidate));
             }
         }
@@ -51,7 +52,7 @@ impl Provider {
     }
 }
 
-impl Engine {
+impl Vault {
     /// Whether `jwt` is the principal's current one or the one before.
     async fn holds(&self, principal: &Principal, jwt: &str) -> Result<bool, Error> {
         let cached = self.cache.peek(principal);

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::budget::Seeker;
-use crate::credentials::engine::Engine;
-use crate::credentials::{Error, Provider};
+use super::engine::Engine;
+use super::guards::seeker::{Seeker, Who};
+use super::{Error, Provider};
+use crate::clock::Moment;
 use crate::store::{Class, SlotId};
 
 /// The right to forward one login. Say how it ended with [`LoginSlot::end`]; dropped without, it
@@ -35,6 +36,34 @@ pub enum SlotEnd {
     },
 }
 
+/// A caller whose login is to be forwarded.
+struct Forwarder {
+    /// What it is recognised by when it comes back.
+    login: u64,
+    /// When its patience ends.
+    until: Moment,
+    /// Closed when it hangs up.
+    caller: watch::Sender<()>,
+}
+
+impl Seeker for Forwarder {
+    fn who(&self) -> Who {
+        Who::Forwarded(self.login)
+    }
+
+    fn patience(&self) -> Moment {
+        self.until
+    }
+
+    fn is_deserted(&self) -> bool {
+        self.caller.is_closed()
+    }
+
+    async fn deserted(&self) {
+        self.caller.closed().await;
+    }
+}
+
 impl Provider {
     /// Takes a slot of the budget for a login to forward, in the class of principals never seen.
     /// Waits at most `wait`, unless it is dropped. `login` is what the caller sends: it is recognised
@@ -46,17 +75,17 @@ impl Provider {
     /// [`Error::Closing`].
     pub async fn take_login(&self, login: impl Hash) -> Result<LoginSlot, Error> {
         let engine = self.engine.clone();
-        let until = engine.clock.now().plus(engine.settings.wait);
-        let login = engine.budget.recognisable(login);
+        let until = engine.clock.now().plus(engine.current.now().settings.wait);
+        let login = engine.guards.budget.recognisable(login);
         let (caller, stays) = watch::channel(());
         // In a task of its own, so that a slot that comes when the caller hangs up is given back.
         let taking = self.engine.spawn_to_completion(async move {
-            let seeker = Seeker::Caller {
+            let seeker = Forwarder {
                 login,
                 until,
-                caller: &caller,
+                caller,
             };
-            let slot = engine.budget.take(&*engine.store, Class::New, seeker);
+            let slot = engine.guards.budget.take(Class::New, &seeker);
             match slot.await? {
                 Some(taken) => Ok(LoginSlot {
                     engine,
@@ -87,13 +116,13 @@ impl LoginSlot {
         let (engine, taken) = (self.engine.clone(), self.taken.take()?);
         Some(self.engine.spawn_to_completion(async move {
             match end {
-                SlotEnd::NotSent => engine.budget.give_back(&*engine.store, taken).await,
+                SlotEnd::NotSent => engine.guards.budget.give_back(taken).await,
                 SlotEnd::Answered | SlotEnd::Limited { .. } => {
-                    engine.budget.end(&*engine.store, taken).await;
+                    engine.guards.budget.end(taken).await;
                 }
             }
             if let SlotEnd::Limited { retry_after } = end
-                && let Err(error) = engine.login_limited(retry_after).await
+                && let Err(error) = engine.guards.budget.block(retry_after).await
             {
                 tracing::error!(%error, "Damoov's 429 to a login could not be stored");
             }

@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use super::renewals::{Ask, Probing, Running};
-use super::run::LEASE;
-use crate::credentials::engine::Engine;
-use crate::credentials::provider::{self, Parts};
-use crate::credentials::{Error, Pair};
+use super::engine::{Engine, Parts};
+use super::renewal::renewals::{Ask, Probing, Running};
+use super::renewal::run::LEASE;
+use super::{Error, Pair};
 use crate::metrics::Trigger;
 use crate::principal::Principal;
 use crate::store::{Entry, Lease};
@@ -48,7 +47,7 @@ pub enum Verified {
 impl Verifier {
     /// With an engine that does nothing by itself.
     pub fn new(parts: Parts<'_>) -> Verifier {
-        let engine = provider::engine(parts);
+        let engine = Engine::new(parts);
         Verifier { engine }
     }
 
@@ -57,7 +56,7 @@ impl Verifier {
         let Some(record) = &entry.record else {
             return Stored::Absent;
         };
-        match Pair::of_record(&self.engine.ring, principal, record) {
+        match Pair::of_record(&self.engine.vault.ring, principal, record) {
             Err(_) => Stored::Unopened,
             Ok(pair) if pair.refresh_token.is_none() => Stored::WithoutRefreshToken,
             Ok(_) if entry.notes.refresh_dead == Some(entry.generation) => Stored::KnownDead,
@@ -77,8 +76,8 @@ impl Verifier {
     async fn refresh(&self, principal: &Principal) -> Result<Verified, Error> {
         let engine = &self.engine;
         // A success is to end a suspension that other processes saw.
-        engine.mass_rejection.follow().await?;
-        let before = engine.load(principal).await?;
+        engine.guards.mass_rejection.follow().await?;
+        let before = engine.vault.load(principal).await?;
         let ask = Ask {
             instance: None,
             newer_than: Some(before.generation),
@@ -95,13 +94,13 @@ impl Verifier {
         if outcome?.is_some() {
             return Ok(Verified::Refreshed);
         }
-        let after = engine.load(principal).await?;
+        let after = engine.vault.load(principal).await?;
         if after.generation > before.generation {
             return Ok(Verified::Refreshed);
         }
         // It gave way to the holder of the lease, or was rejected.
-        let lease = engine.store.lease(principal, LEASE).await?;
-        engine.store.release(principal);
+        let lease = engine.vault.store.lease(principal, LEASE).await?;
+        engine.vault.store.release(principal);
         Ok(match lease {
             Lease::Held => Verified::Busy,
             Lease::Granted { .. } => Verified::Rejected,

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use super::renewals::Outcome;
+use super::engine::Engine;
+use super::renewal::renewals::Outcome;
+use super::vault::cache::Lookup;
+use super::vault::commit::{Committed, NewPair};
+use super::vault::credentials::Credentials;
+use super::vault::pair::Pair;
+use super::{Error, Provider};
 use crate::clock::Timestamp;
-use crate::credentials::engine::{Committed, Engine};
-use crate::credentials::vault::cache::Lookup;
-use crate::credentials::vault::pair::Pair;
-use crate::credentials::{Credentials, Error, Provider};
 use crate::damoov::auth::{Grant, Unreadable};
 use crate::metrics::{AuthEndpoint, StoreOperation};
 use crate::principal::{InstanceId, Principal};
@@ -30,7 +32,7 @@ impl Provider {
     /// [`Error::StoreUnavailable`]: they could not; do not send it.
     pub fn expect_tokens(&self) -> Result<Expected, Error> {
         self.writable()?;
-        let since = self.engine.wall();
+        let since = self.engine.vault.wall();
         Ok(Expected { since })
     }
 
@@ -50,12 +52,12 @@ impl Provider {
         grant: Grant,
     ) -> Result<Arc<Credentials>, Error> {
         let engine = &self.engine;
-        if !engine.is_whole(principal, &grant) {
+        if !engine.vault.is_whole(principal, &grant) {
             return Err(Error::BadResponse);
         }
         let answers = engine.endpoint.unreadable_answers();
         answers.read(AuthEndpoint::Registration);
-        let pair = Pair::from_grant(grant, None, engine.wall()).ok_or(Error::BadResponse)?;
+        let pair = Pair::from_grant(grant, None, engine.vault.wall()).ok_or(Error::BadResponse)?;
         let adoption = engine.spawn_to_completion({
             let (engine, principal) = (engine.clone(), principal.clone());
             async move {
@@ -64,12 +66,12 @@ impl Provider {
                     .await
             }
         });
-        let wait = engine.clock.to_real(engine.settings.wait);
+        let wait = engine.clock.to_real(engine.current.now().settings.wait);
         match tokio::time::timeout(wait, adoption).await {
             Ok(Ok(adopted)) => adopted?.ok_or(Error::BadResponse),
             // The runtime is gone.
             Ok(Err(_)) => Err(Error::Closing),
-            Err(_) => Err(match engine.store.writable() {
+            Err(_) => Err(match engine.vault.store.writable() {
                 Err(error) => error.into(),
                 Ok(()) => Error::WaitedTooLong,
             }),
@@ -84,8 +86,13 @@ impl Provider {
     ///
     /// [`Error::StoreUnavailable`].
     pub async fn registered(&self, user: &Principal, instance: InstanceId) -> Result<(), Error> {
-        match self.engine.directory.instance(instance) {
-            Some(_) => self.engine.note(user, Note::RegisteredIn(instance)).await,
+        match self.engine.current.now().directory.instance(instance) {
+            Some(_) => {
+                self.engine
+                    .vault
+                    .note(user, Note::RegisteredIn(instance))
+                    .await
+            }
             None => Ok(()),
         }
     }
@@ -98,16 +105,16 @@ impl Provider {
 
     /// The configured instance that a user is known under.
     pub async fn known_instance(&self, user: &Principal) -> Option<InstanceId> {
-        if self.engine.directory.instances().len() < 2 {
+        if self.engine.current.now().directory.instances().len() < 2 {
             return None;
         }
-        let known = match self.engine.cache.look_up(user) {
+        let known = match self.engine.vault.cache.look_up(user) {
             Lookup::Fresh(found) | Lookup::Stale(found) => found.instance,
             Lookup::Unusable | Lookup::Absent => {
-                self.engine.load(user).await.ok()?.known_instance()
+                self.engine.vault.load(user).await.ok()?.known_instance()
             }
         };
-        known.filter(|id| self.engine.directory.instance(*id).is_some())
+        known.filter(|id| self.engine.current.now().directory.instance(*id).is_some())
     }
 
     /// Drops the pair and all notes, here at once and in every process within a second, and ends
@@ -117,9 +124,9 @@ impl Provider {
     ///
     /// [`Error::StoreUnavailable`].
     pub async fn forget(&self, principal: &Principal) -> Result<(), Error> {
-        let forgotten = self.engine.store.forget(principal).await;
-        self.engine.counted(StoreOperation::Note, forgotten)?;
-        self.engine.cache.forget(principal);
+        let forgotten = self.engine.vault.store.forget(principal).await;
+        self.engine.vault.counted(StoreOperation::Note, forgotten)?;
+        self.engine.vault.cache.forget(principal);
         self.engine.starts_anew(principal);
         Ok(())
     }
@@ -128,9 +135,9 @@ impl Provider {
 impl Engine {
     /// Drops what this process alone remembers against a principal that was forgotten.
     fn starts_anew(&self, principal: &Principal) {
-        self.cache.end_suppression(principal);
-        self.mass_rejection.moved_on(principal);
-        self.uncontest(principal, None);
+        self.vault.cache.end_suppression(principal);
+        self.guards.mass_rejection.moved_on(principal);
+        self.guards.contested.follow(principal, None);
     }
 
     /// Does the same where another process, or the command line, forgot it or renewed it.
@@ -140,12 +147,12 @@ impl Engine {
             generation,
             epoch,
         } = change;
-        self.cache.follow(principal, *generation, *epoch);
-        self.uncontest(principal, Some(*epoch));
-        if let Some(rejected) = self.mass_rejection.waits_with(principal)
+        self.vault.cache.follow(principal, *generation, *epoch);
+        self.guards.contested.follow(principal, Some(*epoch));
+        if let Some(rejected) = self.guards.mass_rejection.waits_with(principal)
             && rejected != (*generation, *epoch)
         {
-            self.mass_rejection.moved_on(principal);
+            self.guards.mass_rejection.moved_on(principal);
         }
     }
 
@@ -159,22 +166,27 @@ impl Engine {
         instance: Option<InstanceId>,
         mut pair: Pair,
     ) -> Outcome {
-        let mut entry = self.load(principal).await?;
+        let mut entry = self.vault.load(principal).await?;
         loop {
             // Nobody can log a user in before it is registered: such a login has revoked `pair`.
-            let stands = self.open(principal, &entry)?;
+            let stands = self.vault.open(principal, &entry)?;
             let received = entry.record.as_ref().map(|record| record.received);
             if received.is_some_and(|received| received > expected.since)
                 && let Some(newer) = &stands
             {
-                return Ok(self.publish_entry(principal, &entry, newer));
+                return Ok(self.vault.publish_entry(principal, &entry, newer));
             }
             pair = pair.replacing(stands.as_ref());
-            let committed = self.make_durable(principal, &entry, instance, &pair, |_| {});
+            let new = NewPair {
+                principal,
+                entry: &entry,
+                instance,
+            };
+            let committed = self.vault.make_durable(new, &pair, |_| {});
             match committed.await? {
                 Committed::Durable(credentials) => {
                     // Its RefreshToken is as new as after a login.
-                    if let Err(error) = self.mass_rejection.logged_in(principal).await {
+                    if let Err(error) = self.guards.mass_rejection.logged_in(principal).await {
                         tracing::warn!(%error, "the guard against mass rejections could not record a registration");
                     }
                     return Ok(credentials);
@@ -311,7 +323,7 @@ mod tests {
         let provider = &process.provider;
         let before = adopt(&process, grant(&user(1), 1)).await.unwrap().epoch();
         provider.forget(&user(1)).await.unwrap();
-        assert!(provider.engine.cache.peek(&user(1)).is_none());
+        assert!(provider.engine.vault.cache.peek(&user(1)).is_none());
         assert_eq!(process.store.load(&user(1)).await.unwrap().record, None);
 
         let anew = adopt(&process, grant(&user(1), 2)).await.unwrap();

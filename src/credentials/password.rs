@@ -1,9 +1,9 @@
 //! Whether a caller that logs in by itself knows the password: the key of its instance, or its
 //! account's. Damoov is not asked.
 
-use super::password_limit::{Opened, Refused};
+use super::Provider;
+use super::guards::password_limit::{Opened, Refused};
 use crate::caller::authorize_instance;
-use crate::credentials::Provider;
 use crate::peer::Peer;
 use crate::principal::{DeviceToken, InstanceId, Principal};
 
@@ -63,15 +63,17 @@ impl Provider {
         password: &str,
     ) -> Result<(Principal, Option<InstanceId>), PasswordError> {
         let engine = &self.engine;
-        let limit = &engine.password_limit;
+        let limit = &engine.guards.password_limit;
         match *login {
             Login::User {
                 user,
                 instance: named,
                 known,
             } => {
-                let known = known.and_then(|known| engine.directory.instance(known));
-                let other = authorize_instance(&engine.directory, named).ok();
+                let current = engine.current.now();
+                let directory = &current.directory;
+                let known = known.and_then(|known| directory.instance(known));
+                let other = authorize_instance(directory, named).ok();
                 let candidates = match named {
                     Some(_) => [None, other],
                     None => [
@@ -93,7 +95,8 @@ impl Provider {
                 Ok((Principal::User(user), Some(instance.id)))
             }
             Login::Account { email } => {
-                let account = engine.directory.account_by_email(email);
+                let current = engine.current.now();
+                let account = current.directory.account_by_email(email);
                 let account = account.ok_or(PasswordError::NotConfigured)?;
                 let opened = [Opened::Account(account.name.clone())];
                 let is_right = || account.password.matches(password).then_some(());

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::shared::SharedMoment;
-use super::{breaker, mass_rejection};
-use crate::clock::{Clock, Timestamp};
-use crate::credentials::Settings;
-use crate::credentials::renewal::login::{class, stands};
-use crate::credentials::vault::seal::Ring;
-use crate::directory::{Account, Directory, Instance};
+use super::guards::shared::SharedMoment;
+use super::guards::{breaker, contested, mass_rejection, remembered};
+use super::renewal::identity::{Identity, class};
+use super::settings::Settings;
+use super::vault::seal::Ring;
+use crate::clock::Clock;
+use crate::directory::Directory;
 use crate::principal::Principal;
 use crate::store::{Class, Entry, Error, Guard, LoginBudget};
 
@@ -81,40 +81,25 @@ pub async fn obstacles(
         clock,
     } = *inquiry;
     let class = class(principal, entry);
-    let left = |until: Timestamp| until.since(clock.wall());
     let mut obstacles = Vec::new();
-    let fingerprint = match principal {
-        Principal::Account(name) => {
-            let account = directory.account(name);
-            account
-                .map(|account| account.fingerprint(ring))
-                .ok_or(Obstacle::AccountUnknown)
-        }
-        Principal::User(_) => instance(directory, entry)
-            .map(|instance| instance.fingerprint(ring))
-            .ok_or(Obstacle::InstanceUnknown),
-    };
-    match fingerprint {
-        Err(unknown) => obstacles.push(unknown),
-        Ok(fingerprint) => {
-            // With another key it is tried at once.
-            let rejected = entry.notes.rejected.filter(|r| r.with == fingerprint);
-            if let Some(left) = rejected.map(|rejected| left(rejected.until))
-                && stands(left, settings.remember_rejected)
-            {
+    match Identity::of(directory, ring, principal, None, entry) {
+        Err(_) => obstacles.push(match principal {
+            Principal::Account(_) => Obstacle::AccountUnknown,
+            Principal::User(_) => Obstacle::InstanceUnknown,
+        }),
+        Ok(Identity { key, .. }) => {
+            let (with, every) = (key.fingerprint, settings.remember_rejected);
+            if let Some(left) = remembered::rejected_for(&entry.notes, with, clock.wall(), every) {
                 obstacles.push(Obstacle::Rejected { left });
             }
-            let breaker = guard(breaker::row(fingerprint)).await?;
+            let breaker = guard(breaker::row(with)).await?;
             let now = SharedMoment::now(&clock);
-            let every = settings.remember_rejected;
             if let Some(left) = breaker::holds(&breaker, class, &now, every) {
                 obstacles.push(Obstacle::KeyRejected { left });
             }
         }
     }
-    if let Some(left) = entry.notes.contested_until.map(left)
-        && stands(left, settings.contested_backoff)
-    {
+    if let Some(left) = contested::left(entry, clock.wall(), settings.contested_backoff) {
         obstacles.push(Obstacle::Contested { left });
     }
     let suspension = guard(mass_rejection::ROW.to_owned()).await?;
@@ -131,25 +116,4 @@ pub async fn obstacles(
         (left, _) => obstacles.push(Obstacle::Blocked { left }),
     }
     Ok(obstacles)
-}
-
-/// The instance that a login without a named one would be made with.
-fn instance<'d>(directory: &'d Directory, entry: &Entry) -> Option<&'d Instance> {
-    let known = entry.known_instance().and_then(|id| directory.instance(id));
-    known.or_else(|| directory.default_instance())
-}
-
-impl Instance {
-    /// Recognises id and key without keeping them.
-    pub(in crate::credentials) fn fingerprint(&self, ring: &Ring) -> [u8; 8] {
-        let id = self.id.to_string();
-        ring.fingerprint(&[id.as_bytes(), self.key.expose().as_bytes()])
-    }
-}
-
-impl Account {
-    /// Recognises email and password without keeping them.
-    pub(in crate::credentials) fn fingerprint(&self, ring: &Ring) -> [u8; 8] {
-        ring.fingerprint(&[self.email.as_bytes(), self.password.expose().as_bytes()])
-    }
 }

@@ -1,0 +1,67 @@
+//! The pair that a renewal is about.
+
+use crate::store::{Entry, Generation};
+
+/// What stood in the store when the lease was taken, and what the renewal has learnt of that pair since.
+/// The two are kept apart: what is learnt is noted in the store as well, which may fail.
+#[derive(Debug)]
+pub(crate) struct Leased {
+    entry: Entry,
+    learnt: Learnt,
+}
+
+/// What a renewal has learnt of a pair.
+#[derive(Debug, Default)]
+struct Learnt {
+    /// The answer to a refresh of it was lost: its RefreshToken may have been rotated.
+    answer_lost: bool,
+    /// Its RefreshToken was definitely rejected.
+    refresh_dead: bool,
+}
+
+impl Leased {
+    /// `orphaned`: a former holder of the lease died, and a refresh of its may have been under way.
+    pub(crate) fn new(entry: Entry, orphaned: bool) -> Leased {
+        let learnt = Learnt {
+            answer_lost: orphaned,
+            refresh_dead: false,
+        };
+        Leased { entry, learnt }
+    }
+
+    /// As it stands in the store.
+    pub(crate) fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// Another pair stands in the store now, of which nothing is learnt yet.
+    pub(crate) fn replace(&mut self, entry: Entry) {
+        *self = Leased::new(entry, false);
+    }
+
+    /// Whether the answer to a refresh of this pair was lost, now or before.
+    pub(crate) fn answer_was_lost(&self) -> bool {
+        self.learnt.answer_lost || self.is_this(self.entry.notes.answer_lost)
+    }
+
+    /// Whether the RefreshToken was rejected, now or before, and no lost answer explains that.
+    pub(crate) fn was_rejected_for_no_reason(&self) -> bool {
+        let is_dead = self.learnt.refresh_dead || self.is_this(self.entry.notes.refresh_dead);
+        is_dead && !self.answer_was_lost()
+    }
+
+    /// The answer to a refresh was lost.
+    pub(crate) fn learn_answer_lost(&mut self) {
+        self.learnt.answer_lost = true;
+    }
+
+    /// The RefreshToken was rejected.
+    pub(crate) fn learn_refresh_dead(&mut self) {
+        self.learnt.refresh_dead = true;
+    }
+
+    /// Whether a note is about this pair, rather than one before it.
+    fn is_this(&self, noted: Option<Generation>) -> bool {
+        noted == Some(self.entry.generation)
+    }
+}
