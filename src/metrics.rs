@@ -30,68 +30,96 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use registrar::{Registrar, complete};
+use registrar::Registrar;
 
-/// All metrics. Cheap to share: every field is an `Arc` inside.
-#[derive(Debug)]
-pub struct Metrics {
-    /// Requests answered.
-    pub requests: Registered<Family<RequestLabels, Counter>>,
-    /// From a request's head to the end of its answer's head.
-    pub request_duration: Registered<Family<RouteLabel, Histogram>>,
-    /// Requests whose answer has not ended.
-    pub requests_in_flight: Registered<Gauge>,
-    /// From the moment a request is sent to a host to its answer's head, each attempt.
-    pub upstream_duration: Registered<Family<HostLabel, Histogram>>,
-    /// How a request found its credentials in memory.
-    pub token_lookups: Registered<Family<LookupLabels, Counter>>,
-    /// Renewals that ended.
-    pub renewals: Registered<Family<RenewalLabels, Counter>>,
-    /// From the start of a renewal to its end, waiting included.
-    pub renewal_duration: Registered<Family<GrantLabel, Histogram>>,
-    /// Requests that waited on a renewal somebody else had started.
-    pub renewals_joined: Registered<Counter>,
-    /// Answers to logins, refreshes and registrations that could not be read.
-    pub auth_answers_unreadable: Registered<Family<UnreadableLabels, Counter>>,
-    /// Requests sent again after a 401.
-    pub replays: Registered<Family<ReplayLabels, Counter>>,
-    /// Logins that the budget allows now.
-    pub login_budget_remaining: Registered<Gauge>,
-    /// Logins that the budget allows in its tightest window when none has been made.
-    pub login_budget_limit: Registered<Gauge>,
-    /// Seconds until a principal seen before can log in.
-    pub login_budget_next: Registered<Gauge<f64, AtomicU64>>,
-    /// Seconds for which no login may happen.
-    pub login_blocked_seconds: Registered<Gauge<f64, AtomicU64>>,
-    /// Logins that wait for a slot of the budget.
-    pub logins_waiting: Registered<Gauge>,
-    /// Principals that somebody else logs in too.
-    pub principals_contested: Registered<Gauge>,
-    /// 1 while a mass rejection of RefreshTokens suspends logins.
-    pub logins_suspended: Registered<Gauge>,
-    /// Pairs that Damoov rejects while it accepts newer ones.
-    pub old_pairs_rejected: Registered<Counter>,
-    /// Calls to the store.
-    pub store_operations: Registered<Family<StoreLabels, Counter>>,
-    /// Credentials in memory.
-    pub tokens_cached: Registered<Gauge>,
-    /// Principals with a pair in the store.
-    pub tokens_stored: Registered<Gauge>,
-    /// Content kept for replays.
-    pub replay_memory_bytes: Registered<Gauge<i64, AtomicI64>>,
-    /// Connections to the upstream hosts.
-    pub upstream_connections: Registered<Gauge>,
-    /// Answers that were broken off because one side was still.
-    pub answers_cut: Registered<Family<CutLabels, Counter>>,
-    /// Callers' connections that have switched to WebSocket.
-    pub live_connections: Registered<Gauge>,
-    /// Access events dropped because the log takes none.
-    pub access_events_lost: Registered<Counter>,
-    /// Lines of the log that could not be written, those of requests included.
-    pub log_lines_lost: Registered<Family<LogLabels, Counter>>,
-    /// 1 while `/readyz` answers 200.
-    pub ready: Registered<Gauge>,
-    registry: Registry,
+/// Declares [`Metrics`], and registers what it declares in this order. The word before a name:
+///
+/// - `plain`: a metric without labels, or a family whose label values are not known beforehand;
+/// - `complete`: a family that shows each of its series, at 0, from the first scrape;
+/// - `seconds`, `complete_seconds`: the same for durations, whose names get `_seconds`.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $kind:ident $name:ident: $metric:ty;)+) => {
+        /// All metrics. Cheap to share: every field is an `Arc` inside.
+        #[derive(Debug)]
+        pub struct Metrics {
+            $($(#[doc = $help])+ pub $name: Registered<$metric>,)+
+            /// Encodes them all; shares their values.
+            registry: Registry,
+        }
+
+        impl Metrics {
+            /// Makes and registers everything. The names get the prefix `damoov_proxy_`; those of
+            /// counters end in `_total`.
+            pub fn new() -> Metrics {
+                let mut registrar = Registrar::new();
+                let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+                registrar.constant("build", "The version of this program", version);
+                Metrics {
+                    $($name: registrar.$kind(stringify!($name), concat!($($help),+).trim()),)+
+                    registry: registrar.into_registry(),
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Requests answered
+    plain requests: Family<RequestLabels, Counter>;
+    /// Time from a request's head to its answer's head
+    seconds request_duration: Family<RouteLabel, Histogram>;
+    /// Requests that are being served
+    plain requests_in_flight: Gauge;
+    /// Time from sending a request to a host of the API to its answer's head, each attempt
+    seconds upstream_duration: Family<HostLabel, Histogram>;
+    /// Requests, by the state of the token that memory held
+    complete token_lookups: Family<LookupLabels, Counter>;
+    /// Refreshes and logins that have ended, by trigger and result
+    complete renewals: Family<RenewalLabels, Counter>;
+    /// Time that a refresh or a login took, waiting included
+    complete_seconds renewal_duration: Family<GrantLabel, Histogram>;
+    /// Requests that waited for a renewal which another request had started
+    plain renewals_joined: Counter;
+    /// Answers to logins, refreshes and registrations that could not be read, by reason
+    complete auth_answers_unreadable: Family<UnreadableLabels, Counter>;
+    /// Requests that the API answered with 401, by the result of the replay
+    complete replays: Family<ReplayLabels, Counter>;
+    /// Logins that the budget allows now
+    plain login_budget_remaining: Gauge;
+    /// Logins that the tightest window of the budget allows when none has been made
+    plain login_budget_limit: Gauge;
+    /// Time until a user that has logged in before can log in again; 0 if one can now
+    seconds login_budget_next: Gauge<f64, AtomicU64>;
+    /// Seconds for which logins stay blocked after a 429 of Damoov; 0 if they are not blocked
+    plain login_blocked_seconds: Gauge<f64, AtomicU64>;
+    /// Logins that wait for the budget to allow them
+    plain logins_waiting: Gauge;
+    /// Users that another program logs in as well
+    plain principals_contested: Gauge;
+    /// 1 while logins are suspended because Damoov rejects every RefreshToken
+    plain logins_suspended: Gauge;
+    /// Rejected refreshes of pairs that are older than one that works, as after a backup was restored
+    plain old_pairs_rejected: Counter;
+    /// Calls to the store, by operation and result
+    complete store_operations: Family<StoreLabels, Counter>;
+    /// Users and accounts whose token is in memory
+    plain tokens_cached: Gauge;
+    /// Users and accounts with tokens in the store, counted once a minute
+    plain tokens_stored: Gauge;
+    /// Request content that is kept for replays
+    plain replay_memory_bytes: Gauge<i64, AtomicI64>;
+    /// Open connections to the hosts of the API
+    plain upstream_connections: Gauge;
+    /// Answers that were broken off because the API sent nothing, or the caller read nothing
+    complete answers_cut: Family<CutLabels, Counter>;
+    /// Open WebSocket connections of callers
+    plain live_connections: Gauge;
+    /// Access lines that the log dropped, also counted in log_lines_lost
+    plain access_events_lost: Counter;
+    /// Lines that the log dropped, by target
+    complete log_lines_lost: Family<LogLabels, Counter>;
+    /// 1 while /readyz answers 200
+    plain ready: Gauge;
 }
 
 impl Default for Metrics {
@@ -101,149 +129,6 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Makes and registers everything. The names get the prefix `damoov_proxy_`; those of counters
-    /// end in `_total`.
-    pub fn new() -> Metrics {
-        let mut r = Registrar::new();
-        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        r.add_constant("build", "The version of this program", version);
-        Metrics {
-            requests: r.add("requests", "Requests answered", Family::default()),
-            request_duration: r.add_seconds(
-                "request_duration",
-                "Time from a request's head to its answer's head",
-                Family::default(),
-            ),
-            requests_in_flight: r.add(
-                "requests_in_flight",
-                "Requests that are being served",
-                Gauge::default(),
-            ),
-            upstream_duration: r.add_seconds(
-                "upstream_duration",
-                "Time from sending a request to a host of the API to its answer's head, each attempt",
-                Family::default(),
-            ),
-            token_lookups: r.add(
-                "token_lookups",
-                "Requests, by the state of the token that memory held",
-                complete(Family::default()),
-            ),
-            renewals: r.add(
-                "renewals",
-                "Refreshes and logins that have ended, by trigger and result",
-                complete(Family::default()),
-            ),
-            renewal_duration: r.add_seconds(
-                "renewal_duration",
-                "Time that a refresh or a login took, waiting included",
-                complete(Family::default()),
-            ),
-            renewals_joined: r.add(
-                "renewals_joined",
-                "Requests that waited for a renewal which another request had started",
-                Counter::default(),
-            ),
-            auth_answers_unreadable: r.add(
-                "auth_answers_unreadable",
-                "Answers to logins, refreshes and registrations that could not be read, by reason",
-                complete(Family::default()),
-            ),
-            replays: r.add(
-                "replays",
-                "Requests that the API answered with 401, by the result of the replay",
-                complete(Family::default()),
-            ),
-            login_budget_remaining: r.add(
-                "login_budget_remaining",
-                "Logins that the budget allows now",
-                Gauge::default(),
-            ),
-            login_budget_limit: r.add(
-                "login_budget_limit",
-                "Logins that the tightest window of the budget allows when none has been made",
-                Gauge::default(),
-            ),
-            login_budget_next: r.add_seconds(
-                "login_budget_next",
-                "Time until a user that has logged in before can log in again; 0 if one can now",
-                Gauge::default(),
-            ),
-            login_blocked_seconds: r.add(
-                "login_blocked_seconds",
-                "Seconds for which logins stay blocked after a 429 of Damoov; 0 if they are not blocked",
-                Gauge::default(),
-            ),
-            logins_waiting: r.add(
-                "logins_waiting",
-                "Logins that wait for the budget to allow them",
-                Gauge::default(),
-            ),
-            principals_contested: r.add(
-                "principals_contested",
-                "Users that another program logs in as well",
-                Gauge::default(),
-            ),
-            logins_suspended: r.add(
-                "logins_suspended",
-                "1 while logins are suspended because Damoov rejects every RefreshToken",
-                Gauge::default(),
-            ),
-            old_pairs_rejected: r.add(
-                "old_pairs_rejected",
-                "Rejected refreshes of pairs that are older than one that works, as after a backup was restored",
-                Counter::default(),
-            ),
-            store_operations: r.add(
-                "store_operations",
-                "Calls to the store, by operation and result",
-                complete(Family::default()),
-            ),
-            tokens_cached: r.add(
-                "tokens_cached",
-                "Users and accounts whose token is in memory",
-                Gauge::default(),
-            ),
-            tokens_stored: r.add(
-                "tokens_stored",
-                "Users and accounts with tokens in the store, counted once a minute",
-                Gauge::default(),
-            ),
-            replay_memory_bytes: r.add(
-                "replay_memory_bytes",
-                "Request content that is kept for replays",
-                Gauge::default(),
-            ),
-            upstream_connections: r.add(
-                "upstream_connections",
-                "Open connections to the hosts of the API",
-                Gauge::default(),
-            ),
-            answers_cut: r.add(
-                "answers_cut",
-                "Answers that were broken off because the API sent nothing, or the caller read nothing",
-                complete(Family::default()),
-            ),
-            live_connections: r.add(
-                "live_connections",
-                "Open WebSocket connections of callers",
-                Gauge::default(),
-            ),
-            access_events_lost: r.add(
-                "access_events_lost",
-                "Access lines that the log dropped, also counted in log_lines_lost",
-                Counter::default(),
-            ),
-            log_lines_lost: r.add(
-                "log_lines_lost",
-                "Lines that the log dropped, by target",
-                complete(Family::default()),
-            ),
-            ready: r.add("ready", "1 while /readyz answers 200", Gauge::default()),
-            registry: r.into_registry(),
-        }
-    }
-
     /// Shows the series of these routes, at 0, before the first request to them.
     pub fn expect<'a>(&self, routes: impl IntoIterator<Item = &'a Arc<str>>) {
         for route in routes {

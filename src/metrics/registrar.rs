@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::ops::Deref;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::process::Process;
@@ -46,32 +46,66 @@ impl Registrar {
     }
 
     /// A single metric, or a family whose labels become known later.
-    pub(super) fn add<M: Metric + Clone>(
+    pub(super) fn plain<M: Metric + Clone + Default>(
         &mut self,
         name: &str,
         help: &str,
-        metric: M,
     ) -> Registered<M> {
-        self.registry.register(prefixed(name), help, metric.clone());
-        Registered(metric)
+        self.register(name, help, None, M::default())
     }
 
-    /// As [`Registrar::add`]; `_seconds` is appended to the name.
-    pub(super) fn add_seconds<M: Metric + Clone>(
+    /// As [`Registrar::plain`]; `_seconds` is appended to the name.
+    pub(super) fn seconds<M: Metric + Clone + Default>(
         &mut self,
         name: &str,
         help: &str,
-        metric: M,
     ) -> Registered<M> {
-        let name = prefixed(name);
-        self.registry
-            .register_with_unit(name, help, Unit::Seconds, metric.clone());
-        Registered(metric)
+        self.register(name, help, Some(Unit::Seconds), M::default())
+    }
+
+    /// A family that shows each of its series, at 0, from the first scrape: an alert on the rate of a
+    /// series that appears with its first event misses that event.
+    pub(super) fn complete<L, M>(&mut self, name: &str, help: &str) -> Registered<Family<L, M>>
+    where
+        L: Bounded + Clone + Eq + Hash + EncodeLabelSet,
+        M: Default,
+        Family<L, M>: Metric,
+    {
+        self.register(name, help, None, all_at_zero())
+    }
+
+    /// As [`Registrar::complete`]; `_seconds` is appended to the name.
+    pub(super) fn complete_seconds<L, M>(
+        &mut self,
+        name: &str,
+        help: &str,
+    ) -> Registered<Family<L, M>>
+    where
+        L: Bounded + Clone + Eq + Hash + EncodeLabelSet,
+        M: Default,
+        Family<L, M>: Metric,
+    {
+        self.register(name, help, Some(Unit::Seconds), all_at_zero())
     }
 
     /// What never changes.
-    pub(super) fn add_constant(&mut self, name: &str, help: &str, metric: impl Metric) {
+    pub(super) fn constant(&mut self, name: &str, help: &str, metric: impl Metric) {
         self.registry.register(prefixed(name), help, metric);
+    }
+
+    fn register<M: Metric + Clone>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        metric: M,
+    ) -> Registered<M> {
+        let (name, shown) = (prefixed(name), metric.clone());
+        match unit {
+            Some(unit) => self.registry.register_with_unit(name, help, unit, shown),
+            None => self.registry.register(name, help, shown),
+        }
+        Registered(metric)
     }
 
     pub(super) fn into_registry(self) -> Registry {
@@ -83,13 +117,12 @@ fn prefixed(name: &str) -> String {
     format!("{PREFIX}_{name}")
 }
 
-/// A family that shows each of its series, at 0, from the first scrape: an alert on the rate of a
-/// series that appears with its first event misses that event.
-pub(super) fn complete<L, M, C>(family: Family<L, M, C>) -> Family<L, M, C>
+fn all_at_zero<L, M>() -> Family<L, M>
 where
     L: Bounded + Clone + Eq + Hash + EncodeLabelSet,
-    C: MetricConstructor<M>,
+    M: Default,
 {
+    let family = Family::default();
     for labels in L::all() {
         drop(family.get_or_create(&labels));
     }
