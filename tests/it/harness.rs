@@ -7,6 +7,7 @@ mod process;
 // What stands behind it, and both together.
 mod damoov;
 mod scene;
+mod tls;
 // Who calls it, and what it says of itself.
 mod caller;
 mod metrics;
@@ -23,7 +24,8 @@ pub use ports::loopback;
 pub use process::Proxy;
 pub use rounds::{allow_many_descriptors, heavy, rounds};
 pub use scene::{PlayedScene, Scene};
-pub use waiting::{captured, eventually};
+pub use tls::{server_tls, trusting, with_tls};
+pub use waiting::{captured, eventually, said};
 
 /// The path of a call that every user may make.
 pub const SCORES: &str = "/indicators/v3/Scores/safety?StartDate=2026-11-01&EndDate=2026-11-07";

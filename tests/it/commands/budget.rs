@@ -4,7 +4,6 @@ use damoov_proxy::simulator::{Action, Fault, On, Status};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::run;
 use crate::harness::{SCORES, captured, damoov, eventually, proxy};
 
 #[tokio::test]
@@ -13,7 +12,7 @@ async fn the_budget_tells_its_windows_the_reserve_and_the_next_slots() {
     let builder = proxy(&damoov).set("login_budget.more", r#"[{ logins = 40, per = "1h" }]"#);
     let store = builder.store();
     let mut proxy = builder.stopped(&store);
-    let (code, said) = run(&proxy, "budget").await;
+    let (code, said) = proxy.run("budget").await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("4 logins in 1m: 0 used, 4 free"), "{said}");
     assert!(!store.exists(), "looking makes no store");
@@ -22,7 +21,7 @@ async fn the_budget_tells_its_windows_the_reserve_and_the_next_slots() {
     for number in [1, 2, 3] {
         assert_eq!(proxy.get(number, SCORES).await.status, 200);
     }
-    let (code, said) = run(&proxy, "budget").await;
+    let (code, said) = proxy.run("budget").await;
     assert_eq!(code, Some(0), "{said}");
     for row in [
         "window         4 logins in 1m: 3 used, 1 free",
@@ -58,16 +57,16 @@ async fn a_block_is_told_and_lifted_only_with_yes_and_a_running_proxy_follows() 
     assert_eq!(proxy.get(1, SCORES).await.code(), "login_blocked");
     damoov.handle().clear_faults();
 
-    let (code, said) = run(&proxy, "budget").await;
+    let (code, said) = proxy.run("budget").await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("block          for 49m more"), "{said}");
     assert!(said.contains("20 logins in 1m (half of 40)"), "{said}");
-    let (code, said) = run(&proxy, "budget unblock").await;
+    let (code, said) = proxy.run("budget unblock").await;
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("49m") && said.contains("--yes"), "{said}");
     assert_eq!(proxy.get(1, SCORES).await.code(), "login_blocked");
 
-    let (code, said) = run(&proxy, "budget unblock --yes").await;
+    let (code, said) = proxy.run("budget unblock --yes").await;
     assert_eq!(code, Some(0), "{said}");
     assert!(
         said.contains("the block is lifted; the windows stay halved"),
@@ -81,7 +80,7 @@ async fn a_block_is_told_and_lifted_only_with_yes_and_a_running_proxy_follows() 
     assert!(lifted.elapsed().as_millis() < 1000);
     assert_eq!(proxy.metric("login_blocked_seconds", "").await, 0.0);
     for (command, code) in [("budget unblock --yes", 0), ("budget unblock", 2)] {
-        let (ended, said) = run(&proxy, command).await;
+        let (ended, said) = proxy.run(command).await;
         assert_eq!(ended, Some(code), "{said}");
         assert!(said.contains("nothing to lift"), "{said}");
     }
@@ -110,7 +109,7 @@ async fn a_request_that_waits_for_the_end_of_a_block_follows_when_it_is_lifted()
     })
     .await;
     let lifted = Instant::now();
-    let (code, said) = run(&proxy, "budget unblock --yes").await;
+    let (code, said) = proxy.run("budget unblock --yes").await;
     assert_eq!(code, Some(0), "{said}");
     for call in calls {
         assert_eq!(call.await.unwrap().status, 200);

@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
-use super::run;
 use crate::harness::{Proxy, SCORES, captured, damoov, proxy, user};
 
 async fn served(proxy: &Proxy) {
@@ -26,7 +25,7 @@ async fn an_export_imported_elsewhere_serves_everybody_without_a_login() {
     first.terminate().await;
     let file = first.store().with_file_name("export.jsonl");
     let export = format!("tokens export --to {}", file.display());
-    let (code, said) = run(&first, &export).await;
+    let (code, said) = first.run(&export).await;
     assert_eq!(code, Some(0), "{said}");
     assert!(
         said.starts_with("exported 3 users and 1 accounts"),
@@ -35,7 +34,7 @@ async fn an_export_imported_elsewhere_serves_everybody_without_a_login() {
     let mode = fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let before = fs::read(&file).unwrap();
-    let (code, said) = run(&first, &export).await;
+    let (code, said) = first.run(&export).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("exists"), "{said}");
     assert_eq!(fs::read(&file).unwrap(), before, "it is not written over");
@@ -44,7 +43,9 @@ async fn an_export_imported_elsewhere_serves_everybody_without_a_login() {
     let builder = proxy(&damoov);
     let store = builder.store();
     let mut second = builder.stopped(&store);
-    let (code, said) = run(&second, &format!("tokens import --from {}", file.display())).await;
+    let (code, said) = second
+        .run(&format!("tokens import --from {}", file.display()))
+        .await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.starts_with("imported 4, kept newer 0"), "{said}");
     second.start().await;
@@ -84,7 +85,7 @@ async fn an_export_that_cannot_be_written_is_exit_code_1() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;
     proxy.get(1, SCORES).await;
-    let (code, said) = run(&proxy, "tokens export --to /nowhere/export.jsonl").await;
+    let (code, said) = proxy.run("tokens export --to /nowhere/export.jsonl").await;
     assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("cannot write /nowhere/export.jsonl"),

@@ -14,7 +14,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::run;
 use crate::harness::{
     ECHO, Proxy, SCORES, captured, damoov, eventually, principal, proxy, user, write_private,
 };
@@ -41,7 +40,7 @@ fn file(proxy: &Proxy, lines: &[Value]) -> PathBuf {
 async fn import(proxy: &Proxy, lines: &[Value], options: &str) -> (Option<i32>, String, String) {
     let file = file(proxy, lines);
     let command = format!("tokens import --from {}{options}", file.display());
-    let (code, said) = run(proxy, &command).await;
+    let (code, said) = proxy.run(&command).await;
     let last = said.lines().find(|line| line.contains("kept newer"));
     let last = last.unwrap_or_default().to_owned();
     (code, said, last)
@@ -136,7 +135,7 @@ async fn an_import_that_is_repeated_changes_nothing() {
     let (code, said, last) = import(&proxy, &lines, " --overwrite").await;
     assert_eq!(code, Some(0), "{said}");
     assert!(last.starts_with("imported 0, kept newer 3"), "{said}");
-    let (_, shown) = run(&proxy, &format!("tokens show {}", user(1))).await;
+    let (_, shown) = proxy.run(&format!("tokens show {}", user(1))).await;
     assert!(shown.contains("generation     1"), "{shown}");
 }
 
@@ -160,7 +159,7 @@ async fn a_stored_pair_known_dead_gives_way_to_an_older_one() {
     damoov.handle().add_fault(fault);
     proxy.get(1, SCORES).await;
     damoov.handle().clear_faults();
-    let (_, shown) = run(&proxy, &format!("tokens show {}", user(1))).await;
+    let (_, shown) = proxy.run(&format!("tokens show {}", user(1))).await;
     assert!(shown.contains("dead"), "{shown}");
 
     let logins = damoov.handle().counts().total.logins.all();
@@ -211,7 +210,7 @@ async fn the_instance_is_the_lines_or_its_jwts_or_the_default_one() {
         last.contains("imported 4") && last.contains("failed 2"),
         "{said}"
     );
-    let (_, list) = run(&proxy, "tokens list").await;
+    let (_, list) = proxy.run("tokens list").await;
     for (number, instance) in [(1, SECOND), (2, INSTANCE_ID), (3, SECOND), (4, SECOND)] {
         let device = user(number).to_string();
         let line = list.lines().find(|line| line.contains(&device)).unwrap();
@@ -288,7 +287,7 @@ async fn a_dry_run_says_what_would_be_done_and_does_not_do_it() {
         said.contains(&format!("user:{} would be imported", user(2))),
         "{said}"
     );
-    let (_, list) = run(&proxy, "tokens list").await;
+    let (_, list) = proxy.run("tokens list").await;
     assert!(!list.contains(&user(2).to_string()), "{list}");
     let (_, said, last) = import(&proxy, &lines, " --dry-run --json").await;
     assert_eq!(last, "", "{said}");
@@ -367,7 +366,7 @@ async fn an_interrupted_import_keeps_what_it_has_and_is_exit_code_75() {
         said.read_line(&mut first).unwrap();
         assert!(first.starts_with("line 2: "), "{first}");
         eventually("the pair is stored", async || {
-            let (_, list) = run(&proxy, "tokens list").await;
+            let (_, list) = proxy.run("tokens list").await;
             list.contains(&user(1).to_string())
         })
         .await;
@@ -391,7 +390,7 @@ async fn a_file_that_cannot_be_read_is_exit_code_1() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;
     for path in ["/nowhere/pairs", "/"] {
-        let (code, said) = run(&proxy, &format!("tokens import --from {path}")).await;
+        let (code, said) = proxy.run(&format!("tokens import --from {path}")).await;
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(&format!("cannot read {path}")), "{said}");
     }

@@ -3,11 +3,10 @@
 use damoov_proxy::simulator::{Action, Fault, On, Status};
 use serde_json::Value;
 
-use super::run;
 use crate::harness::{Proxy, SCORES, captured, damoov, damoov_with, proxy, user};
 
 async fn show(proxy: &Proxy, number: usize) -> String {
-    run(proxy, &format!("tokens show {}", user(number))).await.1
+    proxy.run(&format!("tokens show {}", user(number))).await.1
 }
 
 #[tokio::test]
@@ -21,7 +20,7 @@ async fn a_user_who_never_got_in_has_a_log_name_and_its_obstacles() {
     });
     damoov.handle().add_fault(Fault::new(On::Login, limited));
     assert_eq!(proxy.get(1, SCORES).await.code(), "login_blocked");
-    let (code, shown) = run(&proxy, &format!("tokens show {}", user(1))).await;
+    let (code, shown) = proxy.run(&format!("tokens show {}", user(1))).await;
     assert_eq!(code, Some(1), "nothing is known: {shown}");
     for row in [
         "needs login    yes: it has no pair",

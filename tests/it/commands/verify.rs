@@ -5,7 +5,6 @@ use std::process::Stdio;
 use damoov_proxy::simulator::{Action, Delay, Fault, On};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::run;
 use crate::harness::{SCORES, damoov, eventually, principal, proxy, user};
 
 #[tokio::test]
@@ -13,13 +12,13 @@ async fn a_sample_is_refreshed_and_the_new_pairs_are_what_is_stored() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;
     proxy.import(&damoov, 1..=5);
-    let (code, said) = run(&proxy, "tokens verify --sample 3").await;
+    let (code, said) = proxy.run("tokens verify --sample 3").await;
     assert_eq!(code, Some(0), "{said}");
     assert!(
         said.contains("refreshed 3, rejected 0, failed 0, not tried 0; 3 picked of 5"),
         "{said}"
     );
-    let (code, said) = run(&proxy, "tokens verify --sample 100 --json").await;
+    let (code, said) = proxy.run("tokens verify --sample 100 --json").await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("\"refreshed\":5"), "{said}");
     damoov.handle().expire(None);
@@ -36,7 +35,7 @@ async fn rejected_pairs_are_exit_code_1_and_never_logged_in() {
     let proxy = proxy(&damoov).start().await;
     proxy.import(&damoov, 1..=12);
     damoov.handle().revoke_refresh_tokens(Some(&principal(1)));
-    let (code, said) = run(&proxy, "tokens verify --sample 12").await;
+    let (code, said) = proxy.run("tokens verify --sample 12").await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("refreshed 11, rejected 1"), "{said}");
     assert!(
@@ -46,7 +45,7 @@ async fn rejected_pairs_are_exit_code_1_and_never_logged_in() {
 
     // One more would suspend the logins of every proxy on this store.
     damoov.handle().revoke_refresh_tokens(None);
-    let (code, said) = run(&proxy, "tokens verify --sample 12").await;
+    let (code, said) = proxy.run("tokens verify --sample 12").await;
     assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("refreshed 0, rejected 4, failed 0, not tried 7"),
@@ -61,14 +60,14 @@ async fn rejected_pairs_are_exit_code_1_and_never_logged_in() {
 async fn an_api_that_cannot_be_asked_is_no_rejection() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).start().await;
-    let (code, said) = run(&proxy, "tokens verify").await;
+    let (code, said) = proxy.run("tokens verify").await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("nothing to verify"), "{said}");
     proxy.import(&damoov, [1]);
     damoov
         .handle()
         .add_fault(Fault::new(On::Refresh, Action::status(503)));
-    let (code, said) = run(&proxy, "tokens verify --sample 1").await;
+    let (code, said) = proxy.run("tokens verify --sample 1").await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("refreshed 0, rejected 0, failed 1"), "{said}");
     damoov.handle().clear_faults();

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::builder::{override_of, write_private};
 use super::caller::Client;
 use super::damoov::{principal, user};
-use super::waiting::eventually;
+use super::waiting::{eventually, said};
 
 /// The real binary in a process of its own. Killed when dropped.
 pub struct Proxy {
@@ -64,6 +64,11 @@ impl Proxy {
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         command
+    }
+
+    /// What a command prints that has this proxy's configuration, and its exit code.
+    pub async fn run(&self, subcommand: &str) -> (Option<i32>, String) {
+        said(self.command(subcommand)).await
     }
 
     async fn logged_address(&mut self, message: &str) -> SocketAddr {

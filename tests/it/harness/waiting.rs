@@ -11,6 +11,13 @@ pub async fn captured(mut command: Command) -> Output {
         .unwrap()
 }
 
+/// What a command prints, on both its outputs, and its exit code.
+pub async fn said(command: Command) -> (Option<i32>, String) {
+    let output = captured(command).await;
+    let text = [&output.stdout[..], &output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
 /// Polls until `condition` holds; 30 s are never.
 pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let polling = async {

@@ -1,8 +1,7 @@
 //! The handshake: names, refusals, renewals, odd upstreams.
 
 use super::*;
-use crate::harness::{ECHO, eventually, proxy};
-use crate::upstream_answers::{trusting, with_tls};
+use crate::harness::{ECHO, eventually, proxy, trusting, with_tls};
 use crate::wire::{Upstream, Wire};
 
 /// A handshake, written by hand; names user 1.

@@ -3,8 +3,7 @@
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::harness::{ECHO, ECHO_HOST, damoov, proxy};
-use crate::upstream_answers::with_tls;
+use crate::harness::{ECHO, ECHO_HOST, damoov, proxy, with_tls};
 use crate::wire::{Upstream, Wire};
 
 const BEGINS: &str = "a host of the API cannot be reached";

@@ -7,7 +7,7 @@ use damoov_proxy::simulator::Simulator;
 use rusqlite::Connection;
 
 use super::{calls, log_in, refused, roomy, served};
-use crate::harness::{Builder, Proxy, SCORES, captured, damoov, principal, user};
+use crate::harness::{Builder, Proxy, SCORES, damoov, principal, user};
 
 /// Three keys, of which the first is the store's.
 fn keyed(damoov: &Simulator) -> Builder {
@@ -17,12 +17,6 @@ fn keyed(damoov: &Simulator) -> Builder {
         .env("FIRST_KEY", &key(1))
         .env("SECOND_KEY", &key(2))
         .env("THIRD_KEY", &key(3))
-}
-
-async fn run(proxy: &Proxy, command: &str) -> (Option<i32>, String) {
-    let output = captured(proxy.command(command)).await;
-    let text = [&output.stdout[..], &output.stderr].concat();
-    (output.status.code(), String::from_utf8(text).unwrap())
 }
 
 fn sealed(proxy: &Proxy, number: usize) -> Vec<u8> {
@@ -47,7 +41,7 @@ async fn an_old_key_is_missed_until_everything_is_resealed_and_never_after() {
     proxy.reconfigure("store.old_keys", "[{ env = \"FIRST_KEY\" }]");
     proxy.start().await;
     served(&proxy.get(1, SCORES).await, 1);
-    let (code, said) = run(&proxy, "check").await;
+    let (code, said) = proxy.run("check").await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("3 pairs"), "{said}");
     assert!(said.contains("tokens reseal"), "{said}");
@@ -56,7 +50,7 @@ async fn an_old_key_is_missed_until_everything_is_resealed_and_never_after() {
     // Dropped too early.
     proxy.reconfigure("store.old_keys", "[{ env = \"THIRD_KEY\" }]");
     for command in ["run", "check", "tokens reseal"] {
-        let (code, said) = run(&proxy, command).await;
+        let (code, said) = proxy.run(command).await;
         assert_eq!(code, Some(78), "{command}: {said}");
         assert!(said.contains("3 pairs"), "{said}");
         assert!(said.contains("old_keys"), "{said}");
@@ -64,7 +58,7 @@ async fn an_old_key_is_missed_until_everything_is_resealed_and_never_after() {
 
     proxy.reconfigure("store.old_keys", "[{ env = \"FIRST_KEY\" }]");
     proxy.start().await;
-    let (code, said) = run(&proxy, "tokens reseal").await;
+    let (code, said) = proxy.run("tokens reseal").await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("resealed 3"), "{said}");
     assert!(said.contains("nothing is sealed with it"), "{said}");
@@ -99,12 +93,12 @@ async fn a_pair_whose_key_this_process_lacks_is_503_and_stays_as_it_is() {
     // Commands say so, too, and which key it needs.
     newer.reconfigure("store.old_keys", "[]");
     let show = format!("tokens show {}", user(2));
-    let (_, said) = run(&newer, &show).await;
+    let (_, said) = newer.run(&show).await;
     assert!(said.contains("key missing"), "{said}");
     assert!(!said.contains("obstacle       none"), "{said}");
     let needed = said.split("sealed with the key ").nth(1).unwrap();
     let needed = needed.split([',', '\n']).next().unwrap();
-    let (code, said) = run(&newer, "tokens export --to -").await;
+    let (code, said) = newer.run("tokens export --to -").await;
     assert_eq!(code, Some(1));
     assert!(
         said.contains(&format!("with the key {needed}, which")),
