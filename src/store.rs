@@ -2,7 +2,7 @@
 //!
 //! [`Store`] is the contract; the login budget ([`Budgets`]) and the small rows that processes agree
 //! upon ([`Guards`]) are traits of their own. Commands that must change nothing open a store as
-//! [`ReadOnly`]. [`open`] chooses the engine: no code outside this room names one. [`sqlite`] is the
+//! [`ReadOnly`]. [`open`] chooses the engine: no code outside this room names one. `sqlite` is the
 //! embedded engine.
 //!
 //! Every engine runs the same test suite, `contract`, and counts logins by the same arithmetic,
