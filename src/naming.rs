@@ -75,9 +75,7 @@ pub enum Error {
     #[error("the token counts no longer; log in through this proxy")]
     BearerVoid,
     /// `bad_request`: a token of the proxy's own, where Damoov would get it.
-    #[error(
-        "this token was handed out by the proxy and is worth nothing to the API, where it would go"
-    )]
+    #[error("this token was handed out by the proxy and is useless at the API, where it would go")]
     BearerOurs,
     /// `principal_conflict`
     #[error("the request names two different principals; name one")]

@@ -36,7 +36,7 @@ pub async fn run(args: Args, signals: Signals) -> Result<(), Failure> {
     let file = configuration(&instances_and_accounts, &url);
     let text = format!(
         "simulated Damoov: {url}\n\n{known}\nmanual     damoov-proxy simulate manual\n\n\
-         A proxy takes it for Damoov with this damoov-proxy.toml (chmod 600, because keys stand in it):\n\n\
+         A proxy uses it in the place of Damoov with this damoov-proxy.toml (chmod 600, because it contains keys):\n\n\
          {file}"
     );
     let mut caught = signals.follow().map_err(Failure::other)?.in_order();

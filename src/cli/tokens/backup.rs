@@ -47,7 +47,7 @@ pub(super) async fn backup(
     };
     print(&format!(
         "backed up {} principals with tokens to {}; it was read back and is whole\n\
-         it is worth nothing without its key: back up {key}, too\n\
+         it is useless without its key: also back up {key}\n\
          to restore it: stop every process on the store, remove tokens.db-wal and tokens.db-shm in \
          {folder}, copy it to {folder}/tokens.db with the same owner, start again",
         copied.pairs,

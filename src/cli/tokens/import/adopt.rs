@@ -69,7 +69,7 @@ impl Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Why::Same => "it is this one",
+            Why::Same => "it is the same pair",
             Why::Newer => "it is newer",
             Why::Undated => {
                 "an AccessToken does not say when it was issued (--overwrite replaces the stored one)"
