@@ -5,12 +5,12 @@
 mod adoption;
 mod closing;
 mod engine;
+mod explain;
 #[cfg(test)]
 mod fixture;
 mod guards;
 mod handed_out;
 mod login_slot;
-mod obstacles;
 mod password;
 mod provider;
 mod renewal;
@@ -20,15 +20,15 @@ mod verification;
 
 pub use adoption::Expected;
 pub use engine::Parts;
+pub use explain::{Ages, Explanation, Inquiry, NextRequest, Obstacle, Stored, explain};
 pub use login_slot::{LoginSlot, SlotEnd};
-pub use obstacles::{Inquiry, Obstacle, obstacles};
 pub use password::{Login, PasswordError};
 pub use provider::{Background, Got, Provider};
 pub use settings::Settings;
 pub use vault::credentials::Credentials;
 pub use vault::pair::{JwtHash, NotImported, Pair};
 pub use vault::{key_file, seal};
-pub use verification::{Stored, Verified, Verifier};
+pub use verification::{Verified, Verifier};
 
 use std::sync::Arc;
 use std::time::Duration;

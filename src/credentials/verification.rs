@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use super::Error;
 use super::engine::{Engine, Parts};
+use super::explain::Stored;
 use super::renewal::renewals::{Ask, Probing, Running};
 use super::renewal::run::LEASE;
-use super::{Error, Pair};
 use crate::metrics::Trigger;
 use crate::principal::Principal;
 use crate::store::{Entry, Lease};
@@ -14,21 +15,6 @@ use crate::store::{Entry, Lease};
 /// Refreshes pairs that nobody asked for.
 pub struct Verifier {
     engine: Arc<Engine>,
-}
-
-/// What is known of a pair without asking the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// It can be verified.
-    Refreshable,
-    /// Its RefreshToken was rejected already.
-    KnownDead,
-    /// It has no RefreshToken.
-    WithoutRefreshToken,
-    /// Its record cannot be opened.
-    Unopened,
-    /// There is no pair.
-    Absent,
 }
 
 /// What came of one refresh.
@@ -53,15 +39,7 @@ impl Verifier {
 
     /// What is known of the pair in `entry`.
     pub fn stored(&self, principal: &Principal, entry: &Entry) -> Stored {
-        let Some(record) = &entry.record else {
-            return Stored::Absent;
-        };
-        match Pair::of_record(&self.engine.vault.ring, principal, record) {
-            Err(_) => Stored::Unopened,
-            Ok(pair) if pair.refresh_token.is_none() => Stored::WithoutRefreshToken,
-            Ok(_) if entry.notes.refresh_dead == Some(entry.generation) => Stored::KnownDead,
-            Ok(_) => Stored::Refreshable,
-        }
+        Stored::of(&self.engine.vault.ring, principal, entry)
     }
 
     /// Refreshes the pair of `principal`. Not to be cancelled: the answer to a refresh under way

@@ -9,12 +9,11 @@ use super::{NOT_FOUND, One};
 use crate::cli::opening::LookedAt;
 use crate::cli::output::rough;
 use crate::cli::{Failure, print, say};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::config::Settings;
-use crate::credentials::seal::Unopened;
-use crate::credentials::{self, Inquiry, Obstacle, Pair};
-use crate::principal::Principal;
-use crate::store::{Entry, Record};
+use crate::credentials::{Ages, Explanation, Inquiry, Obstacle, Stored, explain};
+use crate::principal::{InstanceId, Principal};
+use crate::store::Entry;
 
 /// Whom to show, and how.
 #[derive(Debug, Args)]
@@ -27,16 +26,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// How a principal comes to its next token.
-enum Renewal {
-    /// With its RefreshToken.
-    Refresh,
-    /// Its record cannot be opened by this configuration: it is left alone.
-    KeyMissing,
-    /// By a login, because…
-    Login(&'static str),
-}
-
 /// Prints what the store knows of the principal.
 pub(super) async fn show(
     open: &LookedAt,
@@ -45,7 +34,6 @@ pub(super) async fn show(
 ) -> Result<ExitCode, Failure> {
     let principal = &arguments.one.principal;
     let entry = open.store.load(principal).await?;
-    let clock = Clock::from_environment();
     let budget = open
         .store
         .login_budget(&settings.credentials.budget)
@@ -57,111 +45,14 @@ pub(super) async fn show(
         principal,
         entry: &entry,
         budget: &budget,
-        clock,
+        clock: Clock::from_environment(),
     };
     let guard = async |name: String| open.store.guard(&name).await;
-    let obstacles = credentials::obstacles(&inquiry, guard).await?;
-    let obstacles = obstacles.iter().map(|one| sentence(principal, one));
-    let pair = entry
-        .record
-        .as_ref()
-        .map(|record| Pair::of_record(&open.ring, principal, record));
-    let renewal = renewal(&entry, pair.as_ref());
-    let key = entry.record.as_ref().map(|record| record.key);
-    let missing = key.filter(|_| matches!(renewal, Renewal::KeyMissing));
-    let key_missing = missing.map(|key| {
-        format!(
-            "key missing: its record is sealed with the key {key}, which is not configured \
-             (store_unavailable); put it into [store] old_keys"
-        )
-    });
-    let obstacles: Vec<_> = key_missing.into_iter().chain(obstacles).collect();
-    let log_name = open.ring.log_name(principal);
-    let text = match arguments.json {
-        true => {
-            let record = entry.record.as_ref();
-            json!({
-                "principal": principal.to_string(),
-                "log_name": log_name.as_str(),
-                "generation": entry.generation.0,
-                "epoch": entry.epoch,
-                "instance": record
-                    .and_then(|r| r.instance)
-                    .or(entry.notes.registered_in)
-                    .map(|instance| instance.to_string()),
-                "received_millis": record.map(|r| r.received.as_millis()),
-                "expires_millis": record.map(|r| r.expires.as_millis()),
-                "needs_login": matches!(renewal, Renewal::Login(_)),
-                "key_missing": matches!(renewal, Renewal::KeyMissing),
-                "answer_lost": entry.notes.answer_lost == Some(entry.generation),
-                "obstacles": obstacles,
-            })
-            .to_string()
-        }
-        false => {
-            let mut text = format!(
-                "principal      {principal}\nin logs        {log_name}\ngeneration     {}\nepoch          {}",
-                entry.generation.0, entry.epoch,
-            );
-            let mut row = |name: &str, value: &str| {
-                text.push_str(&format!("\n{name:<14} {value}"));
-            };
-            match &entry.record {
-                None => {
-                    row("pair", "none");
-                    if let Some(instance) = entry.notes.registered_in {
-                        row("registered in", &instance.to_string());
-                    }
-                }
-                Some(record) => {
-                    for (name, value) in of_record(record, clock.wall()) {
-                        row(name, &value);
-                    }
-                    let key = record.key;
-                    row(
-                        "RefreshToken",
-                        &match (&pair, &renewal) {
-                            (Some(Err(Unopened::UnknownKey)), _) => {
-                                format!("sealed with the key {key}, which is not configured")
-                            }
-                            (Some(Err(_)), _) => "the record is damaged".to_owned(),
-                            (Some(Ok(pair)), _) if pair.refresh_token.is_none() => {
-                                "none".to_owned()
-                            }
-                            (_, Renewal::Refresh) => "present".to_owned(),
-                            _ => "dead: Damoov rejected it".to_owned(),
-                        },
-                    );
-                }
-            }
-            if entry.notes.answer_lost == Some(entry.generation) {
-                row(
-                    "note",
-                    "answer lost: of its last refresh; the pair is tried once more before a login",
-                );
-            }
-            row(
-                "needs login",
-                &match renewal {
-                    Renewal::Refresh => "no: its RefreshToken renews it".to_owned(),
-                    Renewal::KeyMissing => {
-                        "no: its requests are answered 503 store_unavailable until that key is in \
-                     [store] old_keys"
-                            .to_owned()
-                    }
-                    Renewal::Login(why) => format!("yes: {why}"),
-                },
-            );
-            for obstacle in &obstacles {
-                row("obstacle", obstacle);
-            }
-            if obstacles.is_empty() {
-                row("obstacle", "none: a login could happen now");
-            }
-            text
-        }
-    };
-    print(&text)?;
+    let explanation = explain(&inquiry, guard).await?;
+    print(&match arguments.json {
+        true => as_json(&explanation),
+        false => as_text(&explanation),
+    })?;
     if entry == Entry::default() {
         say(&format!("nothing is known of {principal}"));
         return Ok(ExitCode::from(NOT_FOUND));
@@ -169,40 +60,139 @@ pub(super) async fn show(
     Ok(ExitCode::SUCCESS)
 }
 
-fn renewal(entry: &Entry, pair: Option<&Result<Pair, Unopened>>) -> Renewal {
-    match pair {
-        None => Renewal::Login("it has no pair"),
-        Some(Err(Unopened::UnknownKey)) => Renewal::KeyMissing,
-        Some(Err(_)) => Renewal::Login("its record is damaged"),
-        Some(Ok(pair)) if pair.refresh_token.is_none() => {
-            Renewal::Login("it has no RefreshToken, once its token expires or is rejected")
-        }
-        Some(Ok(_)) if entry.notes.refresh_dead == Some(entry.generation) => {
-            Renewal::Login("its RefreshToken is dead, once its token expires or is rejected")
-        }
-        Some(Ok(_)) => Renewal::Refresh,
-    }
+fn as_json(explanation: &Explanation) -> String {
+    let Explanation {
+        principal,
+        log_name,
+        generation,
+        epoch,
+        instance,
+        stored,
+        ages,
+        answer_lost,
+        ..
+    } = explanation;
+    json!({
+        "principal": principal.to_string(),
+        "log_name": log_name.as_str(),
+        "generation": generation,
+        "epoch": epoch,
+        "instance": instance.map(|instance| instance.to_string()),
+        "received_millis": ages.map(|ages| ages.received.as_millis()),
+        "expires_millis": ages.map(|ages| ages.expires.as_millis()),
+        "needs_login": stored.needs_login(),
+        "key_missing": matches!(stored, Stored::KeyMissing(_)),
+        "answer_lost": answer_lost,
+        "obstacles": sentences(explanation),
+    })
+    .to_string()
 }
 
-fn of_record(record: &Record, now: Timestamp) -> [(&'static str, String); 3] {
-    let instance = record
-        .instance
-        .map_or("none".to_owned(), |instance| instance.to_string());
-    let left = record.expires.since(now);
+fn as_text(explanation: &Explanation) -> String {
+    let Explanation {
+        principal,
+        log_name,
+        generation,
+        epoch,
+        stored,
+        ..
+    } = explanation;
+    let mut text = format!(
+        "principal      {principal}\nin logs        {log_name}\ngeneration     {generation}\nepoch          {epoch}",
+    );
+    let mut row = |name: &str, value: &str| {
+        text.push_str(&format!("\n{name:<14} {value}"));
+    };
+    match explanation.ages {
+        None => {
+            row("pair", "none");
+            if let Some(instance) = explanation.instance {
+                row("registered in", &instance.to_string());
+            }
+        }
+        Some(ages) => {
+            for (name, value) in of_pair(explanation.instance, ages) {
+                row(name, &value);
+            }
+            row("RefreshToken", &refresh_token(*stored));
+        }
+    }
+    if explanation.answer_lost {
+        row(
+            "note",
+            "answer lost: of its last refresh; the pair is tried once more before a login",
+        );
+    }
+    row("needs login", needs_login(*stored));
+    let obstacles = sentences(explanation);
+    for obstacle in &obstacles {
+        row("obstacle", obstacle);
+    }
+    if obstacles.is_empty() {
+        row("obstacle", "none: a login could happen now");
+    }
+    text
+}
+
+fn of_pair(instance: Option<InstanceId>, ages: Ages) -> [(&'static str, String); 3] {
+    let instance = instance.map_or("none".to_owned(), |instance| instance.to_string());
+    let Ages {
+        age, left, overdue, ..
+    } = ages;
     [
         ("instance", instance),
-        (
-            "received",
-            format!("{} ago", rough(now.since(record.received))),
-        ),
+        ("received", format!("{} ago", rough(age))),
         (
             "token left",
             match left.is_zero() {
-                true => format!("none: it expired {} ago", rough(now.since(record.expires))),
+                true => format!("none: it expired {} ago", rough(overdue)),
                 false => rough(left),
             },
         ),
     ]
+}
+
+fn refresh_token(stored: Stored) -> String {
+    match stored {
+        Stored::KeyMissing(key) => {
+            return format!("sealed with the key {key}, which is not configured");
+        }
+        Stored::Damaged => "the record is damaged",
+        Stored::Absent | Stored::WithoutRefreshToken => "none",
+        Stored::Refreshable => "present",
+        Stored::Dead => "dead: Damoov rejected it",
+    }
+    .to_owned()
+}
+
+fn needs_login(stored: Stored) -> &'static str {
+    match stored {
+        Stored::Refreshable => "no: its RefreshToken renews it",
+        Stored::KeyMissing(_) => {
+            "no: its requests are answered 503 store_unavailable until that key is in \
+             [store] old_keys"
+        }
+        Stored::Absent => "yes: it has no pair",
+        Stored::Damaged => "yes: its record is damaged",
+        Stored::WithoutRefreshToken => {
+            "yes: it has no RefreshToken, once its token expires or is rejected"
+        }
+        Stored::Dead => "yes: its RefreshToken is dead, once its token expires or is rejected",
+    }
+}
+
+/// Whatever stands in the way, in sentences.
+fn sentences(explanation: &Explanation) -> Vec<String> {
+    let key_missing = match explanation.stored {
+        Stored::KeyMissing(key) => Some(format!(
+            "key missing: its record is sealed with the key {key}, which is not configured \
+             (store_unavailable); put it into [store] old_keys"
+        )),
+        _ => None,
+    };
+    let obstacles = explanation.obstacles.iter();
+    let obstacles = obstacles.map(|one| sentence(&explanation.principal, one));
+    key_missing.into_iter().chain(obstacles).collect()
 }
 
 /// What it is, when it ends, and the code that callers see.

@@ -138,9 +138,9 @@ async fn pick(verifier: &Verifier, store: &dyn Store, most: usize) -> Result<Sam
         for (principal, entry) in &page {
             match verifier.stored(principal, entry) {
                 Stored::Absent => {}
-                Stored::KnownDead => sample.known_dead += 1,
+                Stored::Dead => sample.known_dead += 1,
                 Stored::WithoutRefreshToken => sample.without_refresh_token += 1,
-                Stored::Unopened => sample.unopened += 1,
+                Stored::KeyMissing(_) | Stored::Damaged => sample.unopened += 1,
                 Stored::Refreshable => {
                     sample.refreshable += 1;
                     if sample.picked.len() < most {

@@ -1,19 +1,19 @@
-//! What stands in the way of one principal, as far as the store tells: for a person who asks why.
+//! What stands in the way of a login of one principal, as far as the store tells.
 
 use std::time::Duration;
 
-use super::guards::shared::SharedMoment;
-use super::guards::{breaker, contested, mass_rejection, remembered};
-use super::renewal::identity::{Identity, class};
-use super::settings::Settings;
-use super::vault::seal::Ring;
-use crate::clock::Clock;
-use crate::directory::Directory;
+use serde::Serialize;
+
+use super::Inquiry;
+use crate::credentials::guards::shared::SharedMoment;
+use crate::credentials::guards::{breaker, contested, mass_rejection, remembered};
+use crate::credentials::renewal::identity::{Identity, class};
 use crate::principal::Principal;
-use crate::store::{Class, Entry, Error, Guard, LoginBudget};
+use crate::store::{Class, Error, Guard};
 
 /// Why a login of a principal would not happen now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Obstacle {
     /// No instance is configured that it could log in with.
     InstanceUnknown,
@@ -29,12 +29,12 @@ pub enum Obstacle {
         /// Until one of its class is tried again.
         left: Duration,
     },
-    /// Somebody else logs it in, too.
+    /// Another program logs it in, too.
     Contested {
         /// Until the next login of this proxy.
         left: Duration,
     },
-    /// Damoov rejects the RefreshTokens of many: who holds a pair waits.
+    /// Damoov rejects the RefreshTokens of many: principals that hold a pair wait.
     Suspended,
     /// Damoov answered a login with 429.
     Blocked {
@@ -48,26 +48,16 @@ pub enum Obstacle {
     },
 }
 
-/// Who asks, and with what.
-pub struct Inquiry<'a> {
-    /// The numbers of the engine.
-    pub settings: &'a Settings,
-    /// The credentials that are configured.
-    pub directory: &'a Directory,
-    /// The keys of the store.
-    pub ring: &'a Ring,
-    /// Whose login.
-    pub principal: &'a Principal,
-    /// What the store says of it.
-    pub entry: &'a Entry,
-    /// The state of the login budget.
-    pub budget: &'a LoginBudget,
-    /// The one clock.
-    pub clock: Clock,
+impl Obstacle {
+    /// Whether a request that waits for as long as `wait` outlasts it: it waits for a slot of the budget,
+    /// and for nothing else.
+    pub(super) fn is_over_within(&self, wait: Duration) -> bool {
+        matches!(self, Obstacle::OutOfBudget { left } if *left <= wait)
+    }
 }
 
-/// All that stands in the way of a login. `guard` reads one of the store's guards by its name.
-pub async fn obstacles(
+/// Everything that stands in the way of a login. `guard` reads one of the store's guards by its name.
+pub(super) async fn of(
     inquiry: &Inquiry<'_>,
     guard: impl AsyncFn(String) -> Result<Guard, Error>,
 ) -> Result<Vec<Obstacle>, Error> {

@@ -1,0 +1,312 @@
+//! Everything that the store tells about one principal: its pair, its notes, what stands in the way of
+//! its login, and what its next request does and costs. For a person, or a program, that asks why.
+//! Shows no token.
+
+mod obstacles;
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use super::settings::Settings;
+use super::vault::pair::Pair;
+use super::vault::seal::{Ring, Unopened};
+use crate::clock::{Clock, Timestamp};
+use crate::directory::Directory;
+use crate::principal::{InstanceId, Principal};
+use crate::store::{Entry, Error, Guard, KeyId, LoginBudget};
+use crate::telemetry::LogName;
+
+pub use obstacles::Obstacle;
+
+/// Who is asked about, and what is known.
+pub struct Inquiry<'a> {
+    /// The numbers of the engine.
+    pub settings: &'a Settings,
+    /// The credentials that are configured.
+    pub directory: &'a Directory,
+    /// The keys of the store.
+    pub ring: &'a Ring,
+    /// Who is asked about.
+    pub principal: &'a Principal,
+    /// What the store says of it.
+    pub entry: &'a Entry,
+    /// The state of the login budget.
+    pub budget: &'a LoginBudget,
+    /// The one clock.
+    pub clock: Clock,
+}
+
+/// Everything that is known of one principal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Who it is.
+    #[serde(serialize_with = "as_text")]
+    pub principal: Principal,
+    /// What stands for it in logs.
+    #[serde(serialize_with = "as_text")]
+    pub log_name: LogName,
+    /// How many pairs it has had.
+    pub generation: u64,
+    /// How often it was forgotten.
+    pub epoch: u64,
+    /// The instance that its pair was issued under, or that a user without a pair was registered in.
+    #[serde(serialize_with = "as_text_or_null")]
+    pub instance: Option<InstanceId>,
+    /// Its pair, as far as it can be told without asking the API.
+    pub stored: Stored,
+    /// How old the pair is; `None` if there is none.
+    pub ages: Option<Ages>,
+    /// The answer to the last refresh was lost: its RefreshToken may have been rotated. It is tried once
+    /// more before a login.
+    pub answer_lost: bool,
+    /// Everything that stands in the way of a login.
+    pub obstacles: Vec<Obstacle>,
+    /// What its next request does.
+    pub next_request: NextRequest,
+}
+
+/// What is known of a stored pair without asking the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stored {
+    /// There is no pair.
+    Absent,
+    /// It is sealed with this key, which is not configured: it is left alone, and so is its user.
+    KeyMissing(#[serde(serialize_with = "as_text")] KeyId),
+    /// It cannot be opened with the key that it names.
+    Damaged,
+    /// It has no RefreshToken.
+    WithoutRefreshToken,
+    /// Its RefreshToken was rejected.
+    Dead,
+    /// Its RefreshToken can be redeemed.
+    Refreshable,
+}
+
+/// How old a pair is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Ages {
+    /// When its JWT was received.
+    pub received: Timestamp,
+    /// When its JWT expires.
+    pub expires: Timestamp,
+    /// How long ago it was received.
+    pub age: Duration,
+    /// How long the JWT still lives; zero once it has expired.
+    pub left: Duration,
+    /// How long ago it expired; zero while it lives.
+    pub overdue: Duration,
+}
+
+/// What the next request of a principal does, unless the API rejects its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NextRequest {
+    /// It goes out with the stored JWT and costs nothing.
+    Served,
+    /// It waits for a refresh, which is free.
+    Refreshes,
+    /// It waits for a login, which costs a slot of the budget and ends the tokens before it.
+    LogsIn,
+    /// It is refused: the key of the pair is missing, or an obstacle stands in the way of its login.
+    Refused,
+}
+
+/// Explains a principal. `guard` reads one of the store's guards by its name.
+///
+/// # Errors
+///
+/// Those of `guard`.
+pub async fn explain(
+    inquiry: &Inquiry<'_>,
+    guard: impl AsyncFn(String) -> Result<Guard, Error>,
+) -> Result<Explanation, Error> {
+    let Inquiry {
+        principal, entry, ..
+    } = *inquiry;
+    let now = inquiry.clock.wall();
+    let obstacles = obstacles::of(inquiry, guard).await?;
+    let record = entry.record.as_ref();
+    let stored = Stored::of(inquiry.ring, principal, entry);
+    let ages = record.map(|record| Ages {
+        received: record.received,
+        expires: record.expires,
+        age: now.since(record.received),
+        left: record.expires.since(now),
+        overdue: now.since(record.expires),
+    });
+    Ok(Explanation {
+        principal: principal.clone(),
+        log_name: inquiry.ring.log_name(principal),
+        generation: entry.generation.0,
+        epoch: entry.epoch,
+        instance: record
+            .and_then(|record| record.instance)
+            .or(entry.notes.registered_in),
+        stored,
+        ages,
+        answer_lost: entry.notes.answer_lost == Some(entry.generation),
+        next_request: NextRequest::of(stored, ages, &obstacles, inquiry.settings.wait),
+        obstacles,
+    })
+}
+
+impl Stored {
+    /// What is known of the pair in `entry`.
+    pub fn of(ring: &Ring, principal: &Principal, entry: &Entry) -> Stored {
+        let Some(record) = &entry.record else {
+            return Stored::Absent;
+        };
+        match Pair::of_record(ring, principal, record) {
+            Err(Unopened::UnknownKey) => Stored::KeyMissing(record.key),
+            Err(_) => Stored::Damaged,
+            Ok(pair) if pair.refresh_token.is_none() => Stored::WithoutRefreshToken,
+            Ok(_) if entry.notes.refresh_dead == Some(entry.generation) => Stored::Dead,
+            Ok(_) => Stored::Refreshable,
+        }
+    }
+
+    /// Whether only a login brings its next token.
+    pub fn needs_login(self) -> bool {
+        match self {
+            Stored::Absent | Stored::Damaged | Stored::WithoutRefreshToken | Stored::Dead => true,
+            Stored::KeyMissing(_) | Stored::Refreshable => false,
+        }
+    }
+}
+
+impl NextRequest {
+    /// `wait`: for how long a request waits for a slot of the budget.
+    fn of(
+        stored: Stored,
+        ages: Option<Ages>,
+        obstacles: &[Obstacle],
+        wait: Duration,
+    ) -> NextRequest {
+        let is_unexpired = ages.is_some_and(|ages| !ages.left.is_zero());
+        match stored {
+            Stored::KeyMissing(_) => NextRequest::Refused,
+            Stored::WithoutRefreshToken | Stored::Dead | Stored::Refreshable if is_unexpired => {
+                NextRequest::Served
+            }
+            Stored::Refreshable => NextRequest::Refreshes,
+            _ if obstacles.iter().all(|one| one.is_over_within(wait)) => NextRequest::LogsIn,
+            _ => NextRequest::Refused,
+        }
+    }
+
+    /// The logins that it costs.
+    pub fn logins(self) -> u32 {
+        match self {
+            NextRequest::LogsIn => 1,
+            NextRequest::Served | NextRequest::Refreshes | NextRequest::Refused => 0,
+        }
+    }
+}
+
+fn as_text<S: Serializer>(shown: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(shown)
+}
+
+fn as_text_or_null<S: Serializer>(
+    shown: &Option<impl Display>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match shown {
+        Some(shown) => serializer.collect_str(shown),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::fixture::{Medium, Process, directory, grant, main, settings, user};
+    use crate::secret::Secret;
+    use crate::store::Note;
+
+    async fn explanation(process: &Process) -> Explanation {
+        let key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+        let (settings, directory) = (settings(), directory());
+        let entry = process.store.load(&user(1)).await.unwrap();
+        let budget = process.store.login_budget(&settings.budget).await.unwrap();
+        let inquiry = Inquiry {
+            settings: &settings,
+            directory: &directory,
+            ring: &Ring::new(&Secret::from(key), &[]).unwrap(),
+            principal: &user(1),
+            entry: &entry,
+            budget: &budget,
+            clock: process.clock,
+        };
+        let guard = async |name: String| process.store.guard(&name).await;
+        explain(&inquiry, guard).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_principal_is_explained_from_its_first_login_to_its_dead_token() {
+        let process = Medium::new().start();
+        let provider = &process.provider;
+        let nothing = explanation(&process).await;
+        assert_eq!(nothing.stored, Stored::Absent);
+        assert_eq!(nothing.next_request, NextRequest::LogsIn);
+        assert_eq!(nothing.next_request.logins(), 1);
+
+        let expected = provider.expect_tokens().unwrap();
+        let user = user(1);
+        let adopted = provider.adopt(expected, &user, Some(main()), grant(&user, 1));
+        let adopted = adopted.await.unwrap();
+        let known = explanation(&process).await;
+        assert_eq!(known.stored, Stored::Refreshable);
+        assert_eq!(known.next_request, NextRequest::Served);
+        assert_eq!(known.instance, Some(main()));
+        assert!(known.ages.unwrap().left > Duration::from_secs(86_000));
+
+        let dead = Note::RefreshDead(adopted.generation());
+        process.store.note(&user, dead).await.unwrap();
+        let dead = explanation(&process).await;
+        assert_eq!(dead.stored, Stored::Dead);
+        assert_eq!(
+            (dead.next_request, dead.stored.needs_login()),
+            (NextRequest::Served, true)
+        );
+        let json = serde_json::to_value(&dead).unwrap();
+        assert_eq!(json["stored"], "dead");
+        assert_eq!(json["next_request"], "served");
+        assert_eq!(json["instance"], main().to_string());
+    }
+
+    #[test]
+    fn the_next_request_follows_from_the_pair_its_age_and_what_stands_in_the_way() {
+        let expired = Ages {
+            received: Timestamp::from_millis(0),
+            expires: Timestamp::from_millis(1),
+            age: Duration::from_secs(9),
+            left: Duration::ZERO,
+            overdue: Duration::from_secs(8),
+        };
+        let soon = [Obstacle::OutOfBudget {
+            left: Duration::from_secs(5),
+        }];
+        let late = [Obstacle::OutOfBudget {
+            left: Duration::from_secs(50),
+        }];
+        for (stored, obstacles, next) in [
+            (Stored::Refreshable, &late[..], NextRequest::Refreshes),
+            (Stored::Dead, &[], NextRequest::LogsIn),
+            (Stored::Dead, &soon, NextRequest::LogsIn),
+            (Stored::Dead, &late, NextRequest::Refused),
+            (
+                Stored::Damaged,
+                &[Obstacle::Suspended],
+                NextRequest::Refused,
+            ),
+        ] {
+            let wait = Duration::from_secs(20);
+            let said = NextRequest::of(stored, Some(expired), obstacles, wait);
+            assert_eq!(said, next, "{stored:?} {obstacles:?}");
+        }
+    }
+}
