@@ -196,7 +196,7 @@ impl Provider {
         self.engine.vault.log_name(principal)
     }
 
-    /// Whether the store can make renewals durable: [`Store::writable`].
+    /// Whether the store can make renewals durable: [`writable`](crate::store::Store::writable).
     pub fn writable(&self) -> Result<(), store::Error> {
         self.engine.vault.store.writable()
     }
