@@ -22,6 +22,7 @@ mod foreign_log;
 mod guards;
 mod health;
 mod integrity;
+mod lease_file;
 mod lease_thread;
 mod leases;
 mod lineage;
@@ -126,7 +127,7 @@ impl Sqlite {
         let held = OpenFiles::of(path);
         let files = held.written_down();
         let health = Arc::new(Health::of(path.to_owned()).watching(held));
-        let (leases, mut alive) = Leases::open(path.to_owned(), run, Arc::clone(&health))?;
+        let (leases, mut alive) = Leases::open(path, run, Arc::clone(&health))?;
         alive.write(files)?;
         let alive = Arc::new(Mutex::new(alive));
         let integrity = match checked {

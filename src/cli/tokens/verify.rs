@@ -76,48 +76,17 @@ pub(super) async fn verify(
         metrics: Arc::new(Metrics::new()),
         runtime: Handle::current(),
     });
-    let sample = pick(&verifier, &*store, arguments.sample as usize).await?;
-    let Sample {
-        refreshable,
-        known_dead,
-        without_refresh_token,
-        unopened,
-        ..
-    } = sample;
+    let mut sample = pick(&verifier, &*store, arguments.sample as usize).await?;
     if sample.picked.is_empty() {
-        say(&format!(
-            "error: there is nothing to verify: of the stored pairs, {known_dead} are known to be \
-             dead, \
-             {without_refresh_token} have no RefreshToken, {unopened} cannot be opened"
-        ));
+        say(&sample.nothing_to_verify());
         return Ok(ExitCode::FAILURE);
     }
-    let tried = sample.picked.len();
-    let (counts, is_interrupted) = refresh(&verifier, sample.picked).await;
+    let picked = std::mem::take(&mut sample.picked);
+    let tried = picked.len();
+    let (counts, is_interrupted) = refresh(&verifier, picked).await;
     let summary = match arguments.json {
         true => serde_json::to_string(&counts).expect("numbers always serialise"),
-        false => {
-            let Counts {
-                refreshed,
-                rejected,
-                failed,
-                not_tried,
-            } = counts;
-            let mut text = format!(
-                "refreshed {refreshed}, rejected {rejected}, failed {failed}, not tried {not_tried}; \
-                 {tried} picked of {refreshable}"
-            );
-            for (count, are) in [
-                (known_dead, "known dead"),
-                (without_refresh_token, "without RefreshToken"),
-                (unopened, "not to be opened"),
-            ] {
-                if count > 0 {
-                    write!(text, ", {count} more are {are}").expect("a String takes everything");
-                }
-            }
-            text
-        }
+        false => sample.summary(tried, &counts),
     };
     let printed = print(&summary);
     if is_interrupted {
@@ -127,6 +96,46 @@ pub(super) async fn verify(
         return Ok(ExitCode::FAILURE);
     }
     printed.map(|()| ExitCode::SUCCESS)
+}
+
+impl Sample {
+    fn nothing_to_verify(&self) -> String {
+        let Sample {
+            known_dead,
+            without_refresh_token,
+            unopened,
+            ..
+        } = self;
+        format!(
+            "error: there is nothing to verify: of the stored pairs, {known_dead} are known to be \
+             dead, {without_refresh_token} have no RefreshToken, {unopened} cannot be opened"
+        )
+    }
+
+    /// What became of the `tried` pairs, and which others could not be picked.
+    fn summary(&self, tried: usize, counts: &Counts) -> String {
+        let Counts {
+            refreshed,
+            rejected,
+            failed,
+            not_tried,
+        } = counts;
+        let mut text = format!(
+            "refreshed {refreshed}, rejected {rejected}, failed {failed}, not tried {not_tried}; \
+             {tried} picked of {}",
+            self.refreshable
+        );
+        for (count, are) in [
+            (self.known_dead, "known dead"),
+            (self.without_refresh_token, "without RefreshToken"),
+            (self.unopened, "not to be opened"),
+        ] {
+            if count > 0 {
+                write!(text, ", {count} more are {are}").expect("a String takes everything");
+            }
+        }
+        text
+    }
 }
 
 /// Picks from all refreshable pairs, each with the same chance, without keeping them all in memory.

@@ -3,29 +3,24 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ffi, params};
+use rusqlite::params;
 use rustix::time::ClockId;
 use tokio::time::Instant;
 
-use super::connections::{self, BUSY_TIMEOUT};
-use super::errors::{failure, is_damage};
-use super::files;
+use super::connections::BUSY_TIMEOUT;
+use super::errors::is_damage;
 use super::health::Health;
-use super::open_files::{Identity, identity};
+use super::lease_file::LeaseFile;
 use super::owners::{Alive, Life, Owners};
 use super::transaction::Transaction;
 use crate::principal::Principal;
 use crate::store::{Lease, RunId};
 use crate::telemetry::episode::Episode;
 
-/// Pages in the write-ahead log after which it starts over. It holds the same few pages again and
-/// again, and SQLite steps over all copies of a page to add one; starting over costs no fsync here.
-const CHECKPOINT_AFTER: u32 = 200;
 /// How often a process that holds leases looks whether it still has the right file open.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// For this long after the file was made anew no lease is given out: every process that holds some
@@ -35,25 +30,26 @@ const SETTLES_IN: Duration = Duration::from_secs(1);
 /// The leases of one process run, and its view on those of others.
 #[derive(Debug)]
 pub(super) struct Leases {
-    db: Connection,
-    /// What `db` has open: the database, its log, the log's index.
-    files: [Identity; 3],
-    /// Where they are.
-    paths: [PathBuf; 3],
+    /// The file that the rows are in.
+    file: LeaseFile,
+    /// When the file was last compared with the one that has its name now. Every use of the file
+    /// compares them; [`Leases::look`] does only if none has for [`LOOK_EVERY`].
     looked: Instant,
-    /// The file cannot be opened.
+    /// Lasts while the file cannot be opened again, so that this is logged once.
     unopened: Episode,
-    directory: PathBuf,
-    /// Of the store that the leases are for.
+    /// Of the store that the leases are for: no lease file is made in a folder that only has its name.
     health: Arc<Health>,
+    /// The lock files that say which runs live.
     owners: Owners,
     /// This process run, as it stands in the rows.
     owner: String,
     /// This boot: CLOCK_BOOTTIME of another one means nothing.
     boot: String,
-    /// The leases of this run that it did not give back yet, and when each ends.
+    /// The leases that this run has not given back yet, and when each ends (milliseconds of
+    /// CLOCK_BOOTTIME): what is written down again if the file is lost.
     held: HashMap<Principal, i64>,
-    /// Until when leases of others may be missing from the file.
+    /// Until when leases of other runs may be missing from the file, because it is new and they have not
+    /// written theirs down again; `None` if it was complete from the start.
     settled: Option<Instant>,
 }
 
@@ -67,19 +63,17 @@ struct LeaseRow {
 impl Leases {
     /// Declares `run` alive and opens the leases. Callers hold the store's opening lock.
     pub(super) fn open(
-        directory: PathBuf,
+        directory: &Path,
         run: RunId,
         health: Arc<Health>,
     ) -> io::Result<(Leases, Alive)> {
-        let owners = Owners::open(&directory)?;
+        let owners = Owners::open(directory)?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        let paths =
-            ["leases.db", "leases.db-wal", "leases.db-shm"].map(|name| directory.join(name));
-        let there = paths[0].exists();
-        let (db, replaced) = open_or_replace(&paths)?;
-        let others = Owners::any_alive(&directory);
-        let settled = (others && (replaced || !there)).then(|| Instant::now() + SETTLES_IN);
-        let mut void = db
+        let (file, is_new) = LeaseFile::open(directory)?;
+        let others = Owners::any_alive(directory);
+        let settled = (others && is_new).then(|| Instant::now() + SETTLES_IN);
+        let mut void = file
+            .db()
             .prepare("UPDATE leases SET until = 0 WHERE owner = ?1")
             .map_err(io::Error::other)?;
         for dead in owners.dead() {
@@ -88,12 +82,9 @@ impl Leases {
         drop(void);
         let alive = owners.enter(run)?;
         let leases = Leases {
-            db,
-            files: identities(&paths),
-            paths,
+            file,
             looked: Instant::now(),
             unopened: Episode::new(),
-            directory,
             health,
             owners,
             owner: run.to_string(),
@@ -124,7 +115,7 @@ impl Leases {
             {
                 return Ok(vec![Lease::Granted { orphaned: false }]);
             }
-            let transaction = Transaction::writing(&leases.db)?;
+            let transaction = Transaction::writing(leases.file.db())?;
             leases.delete(given_back)?;
             let leased = wanted
                 .iter()
@@ -152,7 +143,7 @@ impl Leases {
             if given_back.len() == 1 {
                 return leases.delete(given_back);
             }
-            let transaction = Transaction::writing(&leases.db)?;
+            let transaction = Transaction::writing(leases.file.db())?;
             leases.delete(given_back)?;
             transaction.commit()
         })
@@ -161,21 +152,22 @@ impl Leases {
     /// Takes a lease of nobody and gives it back. Waits for no other process.
     pub(super) fn probe(&mut self) -> io::Result<()> {
         self.healed(|leases| {
-            leases.db.busy_timeout(Duration::ZERO)?;
+            leases.file.db().busy_timeout(Duration::ZERO)?;
             let tried = leases.try_write();
-            leases.db.busy_timeout(BUSY_TIMEOUT)?;
+            leases.file.db().busy_timeout(BUSY_TIMEOUT)?;
             tried
         })
     }
 
     fn try_write(&self) -> rusqlite::Result<()> {
-        let transaction = Transaction::writing(&self.db)?;
+        let transaction = Transaction::writing(self.file.db())?;
         let nobody = params!["", self.owner, self.boot, 0];
-        self.db.execute(
+        self.file.db().execute(
             "INSERT OR REPLACE INTO leases VALUES (?1, ?2, ?3, ?4)",
             nobody,
         )?;
-        self.db
+        self.file
+            .db()
             .execute("DELETE FROM leases WHERE principal = ''", [])?;
         transaction.commit()
     }
@@ -223,7 +215,8 @@ impl Leases {
     /// Takes a lease of which there is no row, as of nearly every one; false if there is one.
     fn insert(&self, principal: &Principal, until: i64) -> rusqlite::Result<bool> {
         let rows = self
-            .db
+            .file
+            .db()
             .prepare_cached(
                 "INSERT INTO leases (principal, owner, boot, until) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT DO NOTHING",
@@ -234,7 +227,8 @@ impl Leases {
 
     fn delete(&self, given_back: &[Principal]) -> rusqlite::Result<()> {
         let mut statement = self
-            .db
+            .file
+            .db()
             .prepare_cached("DELETE FROM leases WHERE principal = ?1 AND owner = ?2")?;
         for principal in given_back {
             statement.execute(params![principal, self.owner])?;
@@ -245,7 +239,8 @@ impl Leases {
     /// Where there is a row: takes it if its lease no longer holds, or is this run's own.
     fn judge(&self, principal: &Principal, until: i64) -> rusqlite::Result<Lease> {
         let held = self
-            .db
+            .file
+            .db()
             .prepare_cached("SELECT owner, boot, until FROM leases WHERE principal = ?1")?
             .query_row([principal], |row| {
                 Ok(LeaseRow {
@@ -264,7 +259,8 @@ impl Leases {
                 Life::Dead => true,
             }
         };
-        self.db
+        self.file
+            .db()
             .prepare_cached(
                 "UPDATE leases SET owner = ?2, boot = ?3, until = ?4 WHERE principal = ?1",
             )?
@@ -275,7 +271,7 @@ impl Leases {
     /// Does `work`; where the file was damaged or replaced, opens it anew before.
     fn healed<T>(&mut self, work: impl Fn(&mut Leases) -> rusqlite::Result<T>) -> io::Result<T> {
         self.looked = Instant::now();
-        if identities(&self.paths) != self.files {
+        if !self.file.is_in_place() {
             self.reopen("it, or its log, was removed or replaced")?;
         }
         match work(self) {
@@ -292,25 +288,8 @@ impl Leases {
         // What has the folder's name now may be another one: nothing is made in it.
         self.health.in_place().map_err(io::Error::other)?;
         tracing::warn!(%why, "leases.db is being opened again");
-        let _opening = files::lock(&self.directory)?;
-        let nothing = Connection::open_in_memory().map_err(io::Error::other)?;
-        let old = std::mem::replace(&mut self.db, nothing);
-        // Closing must not touch the files that have these names now.
-        old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-            .map_err(io::Error::other)?;
-        drop(old);
-        let now = identities(&self.paths);
-        let mut still = now.iter().zip(&self.files);
-        // Some of the old files with some new ones make no database. What another process has made
-        // anew in the meantime are three new ones.
-        if still.any(|(now, before)| now.is_some() && now == before) {
-            for file in &self.paths {
-                files::remove_if_there(file)?;
-            }
-        }
+        let _opening = self.file.reopen()?;
         self.settled = Some(Instant::now() + SETTLES_IN);
-        (self.db, _) = open_or_replace(&self.paths)?;
-        self.files = identities(&self.paths);
         for (principal, until) in &self.held {
             self.insert(principal, *until).map_err(io::Error::other)?;
         }
@@ -323,50 +302,12 @@ impl Drop for Leases {
         // Those that are left were not given back: the next one that asks knows that a refresh may have
         // been under way.
         let void = "UPDATE leases SET until = 0 WHERE owner = ?1";
-        if identities(&self.paths) == self.files
-            && let Err(error) = self.db.execute(void, [&self.owner])
+        if self.file.is_in_place()
+            && let Err(error) = self.file.db().execute(void, [&self.owner])
         {
             tracing::debug!(%error, "leases end with their ttl");
         }
     }
-}
-
-/// Opens `leases.db`, or a new one in the place of one that is damaged: true.
-fn open_or_replace(paths: &[PathBuf; 3]) -> io::Result<(Connection, bool)> {
-    match connect(&paths[0]) {
-        Err(error) if is_damage(&error) => {
-            for file in paths {
-                files::remove_if_there(file)?;
-            }
-            connect(&paths[0]).map(|db| (db, true))
-        }
-        connected => connected.map(|db| (db, false)),
-    }
-    .map_err(io::Error::other)
-}
-
-/// Opens or creates `leases.db`.
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    files::create_new(path).map_err(|e| failure(ffi::SQLITE_CANTOPEN, e.to_string()))?;
-    let db = connections::connect(path, "OFF")?;
-    db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_AFTER)?;
-    let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if check != "ok" {
-        return Err(failure(ffi::SQLITE_CORRUPT, check));
-    }
-    db.execute_batch(
-        "CREATE TABLE IF NOT EXISTS leases (
-             principal TEXT PRIMARY KEY,
-             owner TEXT NOT NULL,
-             boot TEXT NOT NULL,
-             until INTEGER NOT NULL -- milliseconds of CLOCK_BOOTTIME
-         ) STRICT, WITHOUT ROWID",
-    )?;
-    Ok(db)
-}
-
-fn identities(paths: &[PathBuf; 3]) -> [Identity; 3] {
-    [0, 1, 2].map(|file| identity(&paths[file]))
 }
 
 /// When a lease of `ttl` ends that is given now.

@@ -13,15 +13,15 @@ use tokio::time::{Sleep, sleep};
 const STALL: Duration = Duration::from_secs(60);
 
 /// The stream, and how long a write has been waiting.
-pub(super) struct Unread<S> {
+pub(super) struct WriteTimeout<S> {
     stream: S,
     /// Of the write that waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Unread<S> {
-    pub(super) fn new(stream: S) -> Unread<S> {
-        Unread {
+impl<S> WriteTimeout<S> {
+    pub(super) fn new(stream: S) -> WriteTimeout<S> {
+        WriteTimeout {
             stream,
             waiting: None,
         }
@@ -45,7 +45,7 @@ impl<S> Unread<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Unread<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -55,7 +55,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Unread<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Unread<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -96,7 +96,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_is_given_up_and_a_slow_one_is_not() {
         let (mut reader, stream) = duplex(16);
-        let mut stream = Unread::new(stream);
+        let mut stream = WriteTimeout::new(stream);
         stream.write_all(&[0; 16]).await.unwrap();
         let slow = async {
             for _ in 0..8 {

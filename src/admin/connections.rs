@@ -15,7 +15,7 @@ pub(super) const NEWEST: usize = 16;
 
 /// What one connection does now. Clones are of the same connection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place(Arc<AtomicU8>);
+pub(super) struct Connection(Arc<AtomicU8>);
 
 /// No head has been whole yet.
 const SILENT: u8 = 0;
@@ -26,16 +26,16 @@ const ANSWERED: u8 = 2;
 
 /// Connections, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct Connections {
     tasks: JoinSet<()>,
-    taken: Vec<(Place, AbortHandle)>,
+    taken: Vec<(Connection, AbortHandle)>,
 }
 
 /// A head is complete; its answer is ready when this is dropped.
 #[derive(Debug)]
-pub(super) struct Answering(Place);
+pub(super) struct Answering(Connection);
 
-impl Place {
+impl Connection {
     /// From a complete head on.
     pub(super) fn answering(&self) -> Answering {
         self.0.store(ANSWERING, Ordering::Relaxed);
@@ -53,27 +53,31 @@ impl Drop for Answering {
     }
 }
 
-impl Places {
+impl Connections {
     /// Serves one more connection. If all places are taken, the oldest connection that never had a
     /// whole head and is none of the newest is closed for it, else the oldest one that has none now,
     /// else the oldest one.
     pub(super) fn take(
         &mut self,
-        place: Place,
+        connection: Connection,
         conversation: impl Future<Output = ()> + Send + 'static,
     ) {
         if self.taken.len() >= MOST {
-            let of = |state| self.taken.iter().position(|(place, _)| place.is(state));
+            let of = |state| {
+                self.taken
+                    .iter()
+                    .position(|(connection, _)| connection.is(state))
+            };
             let silent = of(SILENT).filter(|oldest| oldest + NEWEST < self.taken.len());
             let oldest = silent.or_else(|| of(ANSWERED)).unwrap_or(0);
             self.taken.remove(oldest).1.abort();
         }
         let handle = self.tasks.spawn(conversation);
-        self.taken.push((place, handle));
+        self.taken.push((connection, handle));
     }
 
     /// Returns when a connection has ended; never if there is none.
-    pub(super) async fn someone_leaves(&mut self) {
+    pub(super) async fn one_has_ended(&mut self) {
         if self.tasks.join_next().await.is_none() {
             std::future::pending::<()>().await;
         }

@@ -1,0 +1,313 @@
+//! What the status listener answers, and to how many connections at a time.
+
+use super::*;
+use crate::store;
+use crate::telemetry::Log;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// What its store says, and what it suffers from.
+struct Still(Result<(), store::Error>, Vec<(Code, String)>);
+
+impl Engine for Still {
+    fn writable(&self) -> Result<(), store::Error> {
+        self.0.clone()
+    }
+
+    async fn report(&self) {}
+
+    fn unreachable(&self) -> Option<(&str, std::time::SystemTime)> {
+        None
+    }
+
+    async fn conditions(&self) -> Vec<(Code, String)> {
+        self.1.clone()
+    }
+}
+
+fn status(engine: Option<Still>) -> (Answers<Still>, watch::Sender<Stage>) {
+    let (sender, stage) = watch::channel(Stage::Serving);
+    let started = Arc::new(OnceLock::new());
+    if let Some(engine) = engine {
+        assert!(started.set(engine).is_ok());
+    }
+    let log = Log::open(telemetry::Format::Text).unwrap();
+    let status = Status {
+        head: head::Settings::default(),
+        engine: started,
+        metrics: Arc::default(),
+        stage,
+        log: log.lines().health(),
+    };
+    let readiness = Readiness::default();
+    (Answers { readiness, status }, sender)
+}
+
+fn well() -> Option<Still> {
+    Some(Still(Ok(()), Vec::new()))
+}
+
+async fn answered(status: &Answers<Still>, method: Method, path: &str) -> Response<Bytes> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "pod-7.example:9091")
+        .body(())
+        .unwrap();
+    status.answer(&request.into_parts().0).await
+}
+
+async fn get(status: &Answers<Still>, path: &str) -> (u16, serde_json::Value) {
+    let answer = answered(status, Method::GET, path).await;
+    let json = serde_json::from_slice(answer.body()).unwrap_or_default();
+    (answer.status().as_u16(), json)
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_is_not_ready_and_says_why() {
+    let full = store::Error::Unwritable("disk full".to_owned());
+    let (status, _stage) = status(Some(Still(Err(full), Vec::new())));
+    let (code, said) = get(&status, "/readyz").await;
+    assert_eq!((code, &said["ok"]), (503, &false.into()));
+    assert_eq!(said["reasons"][0]["code"], "store_unwritable");
+    let why = said["reasons"][0]["message"].as_str().unwrap();
+    assert!(why.contains("disk full"), "{why}");
+    assert_eq!(get(&status, "/livez").await.0, 200);
+    assert_eq!(get(&status, "/startupz").await.0, 200);
+}
+
+#[tokio::test]
+async fn before_the_store_is_open_it_is_starting_and_alive() {
+    let (status, _stage) = status(None);
+    for path in ["/readyz", "/startupz"] {
+        let (code, said) = get(&status, path).await;
+        assert_eq!(
+            (code, &said["reasons"][0]["code"]),
+            (503, &"starting".into())
+        );
+    }
+    assert_eq!(get(&status, "/livez").await.0, 200);
+    assert!(status.status.engine.set(well().unwrap()).is_ok());
+    assert_eq!(get(&status, "/readyz").await.0, 200);
+    assert_eq!(get(&status, "/startupz").await.0, 200);
+}
+
+#[tokio::test]
+async fn while_requests_drain_it_is_not_ready() {
+    let (status, stage) = status(well());
+    for stage_of_the_end in [Stage::Leaving, Stage::Draining, Stage::Stopping] {
+        stage.send_replace(stage_of_the_end);
+        let (code, said) = get(&status, "/readyz").await;
+        assert_eq!(
+            (code, &said["reasons"][0]["code"]),
+            (503, &"draining".into())
+        );
+        assert_eq!(get(&status, "/livez").await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_keep_it_from_serving_is_degraded_since_it_was_seen_first() {
+    let blocked = (Code::LoginBlocked, "for 60 s".to_owned());
+    let (status, _stage) = status(Some(Still(Ok(()), vec![blocked])));
+    let (code, first) = get(&status, "/readyz").await;
+    assert_eq!((code, &first["ok"]), (200, &true.into()));
+    assert_eq!(first["reasons"], serde_json::json!([]));
+    assert_eq!(first["degraded"][0]["code"], "login_blocked");
+    assert_eq!(first["degraded"][0]["message"], "for 60 s");
+    let since = first["degraded"][0]["since"].as_str().unwrap();
+    assert!(since.parse::<jiff::Timestamp>().is_ok(), "{since}");
+    assert_eq!(get(&status, "/readyz").await.1, first);
+}
+
+#[tokio::test]
+async fn nothing_but_get_and_head_and_nothing_but_its_own_paths() {
+    let (status, _stage) = status(well());
+    for method in [Method::POST, Method::DELETE, Method::TRACE] {
+        for path in PATHS {
+            let answer = answered(&status, method.clone(), path).await;
+            assert_eq!(answer.status(), 405);
+            assert_eq!(answer.headers()[header::ALLOW], "GET, HEAD");
+            let said: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+            assert_eq!(said["Errors"][0]["Key"], "method_unknown");
+        }
+        assert_eq!(answered(&status, method, "/trips").await.status(), 404);
+    }
+    assert_eq!(
+        answered(&status, Method::HEAD, "/livez").await.status(),
+        200
+    );
+    assert_eq!(get(&status, "/trips").await.0, 404);
+    assert_eq!(get(&status, "/livez/../metrics").await.0, 404);
+}
+
+async fn exchange(address: SocketAddr, head: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{head}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+async fn listening() -> (SocketAddr, watch::Sender<Stage>) {
+    let (answers, stage) = status(well());
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, answers.status));
+    (address, stage)
+}
+
+#[tokio::test]
+async fn probes_answer_any_host_and_metrics_those_that_are_served() {
+    let (address, _stage) = listening().await;
+    for (head, expected) in [
+        (
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\n",
+            "damoov_proxy_build_info",
+        ),
+        (
+            "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n",
+            "misdirected",
+        ),
+        (
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n",
+            "origin_forbidden",
+        ),
+        (
+            "GET /readyz HTTP/1.1\r\nHost: evil.example\r\n",
+            "HTTP/1.1 200 OK",
+        ),
+        ("GET /livez HTTP/1.0\r\n", "HTTP/1.0 200 OK"),
+        (
+            "HEAD /readyz HTTP/1.1\r\nHost: pod-7\r\n",
+            "HTTP/1.1 200 OK",
+        ),
+    ] {
+        let answer = exchange(address, head).await;
+        assert!(answer.contains(expected), "{answer}");
+        let has_no_content = answer.ends_with("\r\n\r\n");
+        assert_eq!(has_no_content, head.starts_with("HEAD"), "{answer}");
+    }
+}
+
+/// This many connections on which `said` was said, each read until `heard` is heard.
+async fn connections(address: SocketAddr, count: usize, said: &str, heard: &str) -> Vec<TcpStream> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        // So that an answer that is not read is noticed soon.
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut so_far = String::new();
+        while !so_far.contains(heard) {
+            so_far.push(char::from(stream.read_u8().await.unwrap()));
+        }
+        all.push(stream);
+    }
+    all
+}
+
+/// Whether the other side has closed it.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    let moment = Duration::from_millis(20);
+    let read = tokio::time::timeout(moment, stream.read(&mut [0])).await;
+    read.is_ok_and(|read| read.unwrap_or(0) == 0)
+}
+
+const PROBE: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n";
+const ASKED: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[tokio::test]
+async fn who_asks_for_nothing_gives_way_to_a_probe() {
+    for (said, heard) in [("", ""), ("GET /livez HT", ""), (ASKED, "degraded\":[]}")] {
+        let (address, _stage) = listening().await;
+        let mut idle = connections(address, 2 * connections::MOST, said, heard).await;
+        let answer = exchange(address, PROBE).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        // The oldest ones were closed, and no more than had to be.
+        assert!(is_closed(&mut idle[0]).await);
+        assert!(!is_closed(idle.last_mut().unwrap()).await);
+    }
+}
+
+#[tokio::test]
+async fn nobody_gives_way_while_there_is_room_and_the_silent_ones_do_first() {
+    let (address, _stage) = listening().await;
+    let count = connections::MOST - 1 - connections::NEWEST;
+    let mut used = connections(address, count, ASKED, "degraded\":[]}").await;
+    let mut silent = connections(address, 1, "", "").await;
+    used.extend(connections(address, connections::NEWEST, ASKED, "degraded\":[]}").await);
+    assert!(!is_closed(&mut silent[0]).await);
+    exchange(address, PROBE).await;
+    assert!(is_closed(&mut silent[0]).await);
+    for stream in &mut used {
+        stream.write_all(ASKED.as_bytes()).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'H');
+    }
+}
+
+#[tokio::test]
+async fn a_probe_among_many_that_come_has_the_time_to_ask() {
+    let (address, _stage) = listening().await;
+    let answered = "degraded\":[]}";
+    let _idle = connections(address, connections::MOST, ASKED, answered).await;
+    let mut probe = TcpStream::connect(address).await.unwrap();
+    let _others = connections(address, connections::NEWEST - 1, ASKED, answered).await;
+    probe.write_all(ASKED.as_bytes()).await.unwrap();
+    assert_eq!(probe.read_u8().await.unwrap(), b'H');
+}
+
+#[tokio::test]
+async fn readers_that_read_nothing_give_way_too() {
+    let (address, _stage) = listening().await;
+    // More answers than the buffers of a connection take.
+    let asked = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(40);
+    let _unread = connections(address, connections::MOST, &asked, "").await;
+    let answer = exchange(address, PROBE).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_holds_up_no_other_probe() {
+    let (sender, stage) = watch::channel(Stage::Serving);
+    let log = Log::open(telemetry::Format::Text).unwrap();
+    let engine = OnceLock::new();
+    assert!(engine.set(Hanging).is_ok());
+    let status = Status {
+        head: head::Settings::default(),
+        engine: Arc::new(engine),
+        metrics: Arc::default(),
+        stage,
+        log: log.lines().health(),
+    };
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, status));
+    let asked = "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let _waiting = connections(address, 2 * connections::MOST, asked, "").await;
+    let answer = exchange(address, PROBE).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    drop(sender);
+}
+
+/// Says nothing of itself, ever.
+struct Hanging;
+
+impl Engine for Hanging {
+    fn writable(&self) -> Result<(), store::Error> {
+        Ok(())
+    }
+
+    async fn report(&self) {
+        std::future::pending().await
+    }
+
+    fn unreachable(&self) -> Option<(&str, std::time::SystemTime)> {
+        None
+    }
+
+    async fn conditions(&self) -> Vec<(Code, String)> {
+        std::future::pending().await
+    }
+}
