@@ -162,7 +162,7 @@ impl AuthEndpoints {
         instance.is_some_and(|instance| self.directory.instance(instance).is_some())
     }
 
-    fn granted(&self, to: &Authorized, got: &credentials::Got) -> Reply {
+    fn granted(&self, to: &Authorized, got: &credentials::Obtained) -> Reply {
         let (principal, credentials) = (to.principal(), &got.credentials);
         let Tokens {
             access_token,

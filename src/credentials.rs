@@ -13,6 +13,7 @@ mod handed_out;
 mod login_slot;
 mod password;
 mod provider;
+mod rejection;
 mod renewal;
 mod settings;
 mod vault;
@@ -23,7 +24,8 @@ pub use engine::Parts;
 pub use explain::{Ages, Explanation, Inquiry, NextRequest, Obstacle, Stored, explain};
 pub use login_slot::{LoginSlot, SlotEnd};
 pub use password::{Login, PasswordError};
-pub use provider::{Background, Got, Provider};
+pub use provider::{Background, Obtained, Provider};
+pub use rejection::Renewed;
 pub use settings::Settings;
 pub use vault::credentials::Credentials;
 pub use vault::pair::{JwtHash, NotImported, Pair};
@@ -97,9 +99,6 @@ pub enum Error {
     /// The request's own wait ended; the renewal goes on.
     #[error("the token was not renewed in time; the renewal goes on, so try again")]
     WaitedTooLong,
-    /// A newer token got a 401 too, less than a minute ago: it is not about expiry.
-    #[error("the API rejected a newly renewed token a moment ago")]
-    Suppressed,
     /// The process is shutting down.
     #[error("shutting down")]
     Closing,

@@ -250,9 +250,6 @@ fn of_credentials(error: &credentials::Error) -> Refusal {
         Auth::Timeout => auth(504, "auth_timeout", "http_response_timeout"),
         Auth::WaitedTooLong => auth(504, "credentials_timeout", "proxy_internal_response"),
         Auth::Closing => unavailable("draining", SOON),
-        // The path passes the API's 401 on instead. Should it ever forget to, this is what
-        // is known: the Auth endpoints gave a token that does not work.
-        Auth::Suppressed => auth(502, "auth_bad_response", "http_protocol_error"),
     }
 }
 

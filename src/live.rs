@@ -20,13 +20,13 @@ use http::header::{self, HeaderMap};
 use http::{Response, StatusCode};
 
 use crate::caller::{Authorized, Caller};
-use crate::credentials::{self, Credentials, Got, Need, Provider};
+use crate::credentials::{Credentials, Need, Obtained, Provider};
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::handed_out::{self, HandedOut};
 use crate::head::Rejection;
 use crate::headers::{self, Passed};
-use crate::metrics::{Metrics, ReplayLabels, ReplayResult};
+use crate::metrics::Metrics;
 use crate::naming::{self, Bearer};
 use crate::principal::InstanceId;
 use crate::upstream::switch::{Answer, Switcher};
@@ -165,7 +165,7 @@ impl Live {
         head: &mut upstream::Head,
         within: Option<Duration>,
     ) -> Result<(Answer, Passed), Error> {
-        let Got {
+        let Obtained {
             credentials,
             renewed,
         } = self.provider.get(authorized, Need::Usable).await?;
@@ -179,37 +179,22 @@ impl Live {
             credentials.accept();
             return Ok((first, passed));
         }
-        let newer = match self.provider.renew(authorized, &credentials).await {
-            Ok(newer) => newer,
-            Err(credentials::Error::Suppressed) => return Ok((first, passed)),
-            Err(error) => return Err(error.into()),
+        let Some(renewed) = self.provider.renew(authorized, &credentials).await? else {
+            return Ok((first, passed));
         };
-        attach(head, &newer)?;
-        let second = self
-            .switcher
-            .ask(target, head, within)
-            .await
-            .inspect_err(|_| self.count(ReplayResult::Failed))?;
-        self.judge(authorized, &newer, is_unauthorized(&second));
-        Ok((second, Passed::Replayed))
-    }
-
-    /// What a second try with `newer` credentials says about them.
-    fn judge(&self, authorized: &Authorized, newer: &Credentials, unauthorized: bool) {
-        if unauthorized {
-            self.provider.suppress(authorized.principal());
-            self.count(ReplayResult::Rejected);
-        } else {
-            newer.accept();
-            self.count(ReplayResult::Ok);
+        attach(head, renewed.credentials())?;
+        let second = match self.switcher.ask(target, head, within).await {
+            Ok(second) => second,
+            Err(error) => {
+                renewed.failed();
+                return Err(error.into());
+            }
+        };
+        match is_unauthorized(&second) {
+            true => renewed.unauthorized(),
+            false => renewed.ok(),
         }
-    }
-
-    fn count(&self, result: ReplayResult) {
-        self.metrics
-            .replays
-            .get_or_create(&ReplayLabels { result })
-            .inc();
+        Ok((second, Passed::Replayed))
     }
 }
 

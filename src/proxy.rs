@@ -27,7 +27,7 @@ use self::cors::Page;
 use self::record::Record;
 use crate::auth_endpoints::AuthEndpoints;
 use crate::caller::{Caller, authorize, authorize_instance};
-use crate::credentials::{self, Got, Need, Provider};
+use crate::credentials::{self, Need, Obtained, Provider};
 use crate::damoov::auth;
 use crate::damoov::auth_requests::Endpoint;
 use crate::damoov::routes::{Credential, Replay, Route, Table};
@@ -38,7 +38,7 @@ use crate::handed_out::{self, HandedOut};
 use crate::head::{self, Rejection};
 use crate::headers::{self, Authorization, Passed};
 use crate::live::{self, Live};
-use crate::metrics::{CutLabels, CutReason, Metrics, ReplayLabels, ReplayResult, Stalled, Tally};
+use crate::metrics::{CutLabels, CutReason, Metrics, Stalled, Tally};
 use crate::naming::{self, Bearer};
 use crate::peer::Peer;
 use crate::replay::{self, Content, Memory, NotKept, Recorder};
@@ -328,7 +328,7 @@ impl Path {
         } else {
             Need::Fresh
         };
-        let Got {
+        let Obtained {
             credentials,
             renewed,
         } = proxy.provider.get(&authorized, need).await?;
@@ -351,47 +351,52 @@ impl Path {
         }
 
         if route.replay == Replay::Never || !content.keeps() {
-            proxy.provider.renew_for_the_next(&authorized, &credentials);
-            self.count(ReplayResult::Impossible);
+            proxy
+                .provider
+                .renew_without_replay(&authorized, &credentials);
             return Ok(first);
         }
         // Those who need no renewal must not wait for a connection that waits for one; and reading
         // on closes it.
         let first = Box::pin(first.detached()).await;
-        let newer = match Box::pin(proxy.provider.renew(&authorized, &credentials)).await {
-            Ok(newer) => newer,
-            Err(credentials::Error::Suppressed) => return Ok(first),
-            Err(error) => return Err(error.into()),
+        let renewed = Box::pin(proxy.provider.renew(&authorized, &credentials));
+        let Some(renewed) = renewed.await? else {
+            return Ok(first);
         };
         record.passed = Passed::Renewed;
         let kept = match Box::pin(content.kept()).await {
             Ok(kept) => kept,
             Err(NotKept::Overflowed) => {
-                self.count(ReplayResult::Impossible);
+                renewed.impossible();
                 return Ok(first);
             }
             Err(NotKept::Failed(failure)) => return Err(failure.into()),
         };
         drop(first);
         let sent = change.and_then(|_| kept.whole());
-        headers::attach_authorization(&mut request.headers, newer.authorization().clone());
+        let authorization = renewed.credentials().authorization();
+        headers::attach_authorization(&mut request.headers, authorization.clone());
         record.passed = Passed::Replayed;
-        let second = Box::pin(self.send(route, &request, content, kept))
-            .await
-            .inspect_err(|_| self.count(ReplayResult::Failed))?;
+        let second = match Box::pin(self.send(route, &request, content, kept)).await {
+            Ok(second) => second,
+            Err(error) => {
+                renewed.failed();
+                return Err(error);
+            }
+        };
         if second.is_unauthorized() {
-            proxy.provider.suppress(authorized.principal());
-            self.count(ReplayResult::Rejected);
-        } else {
-            newer.accept();
-            self.count(ReplayResult::Ok);
-            if let Some(change) = change {
+            renewed.unauthorized();
+            return Ok(second);
+        }
+        renewed.ok();
+        match change {
+            Some(change) => {
                 let sent = || understood::sent(&request.headers, sent?);
                 let principal = authorized.principal();
-                return Box::pin(self.follow(change, principal, route, second, sent)).await;
+                Box::pin(self.follow(change, principal, route, second, sent)).await
             }
+            None => Ok(second),
         }
-        Ok(second)
     }
 
     /// Whom the caller's bearer names, on routes where that matters.
@@ -472,14 +477,6 @@ impl Path {
             );
         }
         tracing::debug!("a caller did not read its answer");
-    }
-
-    fn count(&self, result: ReplayResult) {
-        self.proxy
-            .metrics
-            .replays
-            .get_or_create(&ReplayLabels { result })
-            .inc();
     }
 }
 

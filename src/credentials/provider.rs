@@ -34,7 +34,7 @@ pub struct Provider {
 
 /// What [`Provider::get`] gives out.
 #[derive(Debug)]
-pub struct Got {
+pub struct Obtained {
     /// To be attached.
     pub credentials: Arc<Credentials>,
     /// Whether the request waited for a renewal, rather than for nothing or for the store.
@@ -54,9 +54,9 @@ pub struct Obstacles {
     pub suspended: bool,
 }
 
-impl Got {
-    fn at_once(credentials: Arc<Credentials>) -> Got {
-        Got {
+impl Obtained {
+    fn at_once(credentials: Arc<Credentials>) -> Obtained {
+        Obtained {
             credentials,
             renewed: false,
         }
@@ -115,7 +115,7 @@ impl Provider {
     }
 
     /// Credentials from memory or the store, or from a renewal, waiting at most `wait`.
-    pub async fn get(&self, authorized: &Authorized, need: Need) -> Result<Got, Error> {
+    pub async fn get(&self, authorized: &Authorized, need: Need) -> Result<Obtained, Error> {
         let engine = &self.engine;
         let found = engine.vault.cache.look_up(authorized.principal());
         match freshness(&found) {
@@ -123,13 +123,13 @@ impl Provider {
             other => lookups(&engine.metrics, other).inc(),
         };
         match found {
-            Lookup::Fresh(found) => found_for(authorized, found).map(Got::at_once),
+            Lookup::Fresh(found) => found_for(authorized, found).map(Obtained::at_once),
             Lookup::Stale(found) if need == Need::Usable => {
                 if found.claim_ahead(engine.clock.now()) {
                     let ask = ask(authorized, Some(&found), Trigger::Ahead);
                     engine.join_or_start(authorized.principal(), ask, None);
                 }
-                found_for(authorized, found).map(Got::at_once)
+                found_for(authorized, found).map(Obtained::at_once)
             }
             Lookup::Stale(found) => Box::pin(self.newer(authorized, found)).await,
             Lookup::Unusable | Lookup::Absent => {
@@ -148,47 +148,12 @@ impl Provider {
         &self,
         authorized: &Authorized,
         than: Arc<Credentials>,
-    ) -> Result<Got, Error> {
+    ) -> Result<Obtained, Error> {
         let ask = ask(authorized, Some(&than), Trigger::Ahead);
         match self.wait_from_now(authorized, ask).await {
             Ok(newer) => Ok(newer),
-            Err(_) => found_for(authorized, than).map(Got::at_once),
+            Err(_) => found_for(authorized, than).map(Obtained::at_once),
         }
-    }
-
-    /// Newer credentials than `rejected`, which got a 401, for a replay at once.
-    /// [`Error::Suppressed`] if the 401 is the answer: a replay with a newer token got one too, or
-    /// is under way and will tell.
-    pub async fn renew(
-        &self,
-        authorized: &Authorized,
-        rejected: &Credentials,
-    ) -> Result<Arc<Credentials>, Error> {
-        let newer = match self.after_rejection(authorized, rejected)? {
-            Some(newer) => newer,
-            None => {
-                self.wait(
-                    authorized,
-                    ask(authorized, Some(rejected), Trigger::Rejected),
-                )
-                .await?
-            }
-        };
-        newer.begin_replay(self.engine.clock.now());
-        Ok(newer)
-    }
-
-    /// Starts what [`Provider::renew`] does, for a request that cannot be sent again.
-    pub fn renew_for_the_next(&self, authorized: &Authorized, rejected: &Credentials) {
-        if let Ok(None) = self.after_rejection(authorized, rejected) {
-            let ask = ask(authorized, Some(rejected), Trigger::Rejected);
-            self.engine.join_or_start(authorized.principal(), ask, None);
-        }
-    }
-
-    /// A replay with `credentials` got a 401 too: 401s of this principal renew nothing for 60 s.
-    pub fn suppress(&self, principal: &Principal) {
-        self.engine.vault.cache.suppress(principal);
     }
 
     /// A keyed hash of the principal, for logs.
@@ -248,42 +213,24 @@ impl Provider {
         }
     }
 
-    /// Takes note of a 401. Newer credentials if they are there already; `None` if a renewal is
-    /// due.
-    fn after_rejection(
-        &self,
-        authorized: &Authorized,
-        rejected: &Credentials,
-    ) -> Result<Option<Arc<Credentials>>, Error> {
-        let cache = &self.engine.vault.cache;
-        if let Lookup::Fresh(newer) | Lookup::Stale(newer) = cache.look_up(authorized.principal())
-            && newer.generation > rejected.generation
-        {
-            return Ok(Some(newer));
-        }
-        if cache.is_suppressed(authorized.principal())
-            || rejected.is_replay_pending(self.engine.clock.now())
-        {
-            return Err(Error::Suppressed);
-        }
-        cache.reject(authorized.principal(), rejected.generation);
-        Ok(None)
-    }
-
     /// As [`Provider::wait`], and says whether the credentials were renewed meanwhile, or only found in
     /// the store.
-    async fn wait_from_now(&self, authorized: &Authorized, ask: Ask) -> Result<Got, Error> {
+    async fn wait_from_now(&self, authorized: &Authorized, ask: Ask) -> Result<Obtained, Error> {
         let asked = self.engine.clock.now();
         let credentials = self.wait(authorized, ask).await?;
         let renewed = credentials.renewed.is_some_and(|at| at >= asked);
-        Ok(Got {
+        Ok(Obtained {
             credentials,
             renewed,
         })
     }
 
     /// Joins the renewal of the principal, or starts one, and waits for its end, at most `wait`.
-    async fn wait(&self, authorized: &Authorized, ask: Ask) -> Result<Arc<Credentials>, Error> {
+    pub(super) async fn wait(
+        &self,
+        authorized: &Authorized,
+        ask: Ask,
+    ) -> Result<Arc<Credentials>, Error> {
         let engine = &self.engine;
         let deadline = engine.clock.now().plus(engine.current.now().settings.wait);
         loop {
@@ -310,7 +257,7 @@ impl Provider {
     }
 }
 
-fn ask(authorized: &Authorized, than: Option<&Credentials>, trigger: Trigger) -> Ask {
+pub(super) fn ask(authorized: &Authorized, than: Option<&Credentials>, trigger: Trigger) -> Ask {
     Ask {
         instance: authorized.instance(),
         newer_than: than.map(|than| than.generation),

@@ -21,10 +21,9 @@ use super::frames::Sender;
 use super::message::{Answer, Authenticate};
 use super::watch::holds_own_token;
 use crate::caller::{Authorized, Caller, authorize};
-use crate::credentials::{self, Credentials, Need};
+use crate::credentials::{Credentials, Need};
 use crate::directory::Directory;
 use crate::error::Error;
-use crate::metrics::ReplayResult;
 use crate::naming::{self, Bearer};
 use crate::principal::InstanceId;
 use crate::server;
@@ -218,18 +217,19 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
         }
         // Nothing is passed on meanwhile: the 401, should it be the answer, comes first.
         let renewing = live.provider.renew(authorized, &credentials);
-        let newer = match unless_gone(&mut self.up, renewing).await? {
-            Ok(newer) => newer,
-            Err(credentials::Error::Suppressed) => return Ok(()),
-            Err(error) => return Err(End::Refused(error.into())),
+        let renewed = unless_gone(&mut self.up, renewing).await?;
+        let Some(renewed) = renewed.map_err(Error::from)? else {
+            return Ok(());
         };
         self.down.discard();
-        let second = self
-            .ask(message, &newer)
-            .await
-            .inspect_err(|_| live.count(ReplayResult::Failed))?;
-        if let Some(answer) = second {
-            live.judge(authorized, &newer, answer == Answer::Unauthorized);
+        match self.ask(message, renewed.credentials()).await {
+            Ok(Some(Answer::Unauthorized)) => renewed.unauthorized(),
+            Ok(Some(Answer::Other)) => renewed.ok(),
+            Ok(None) => drop(renewed),
+            Err(end) => {
+                renewed.failed();
+                return Err(end);
+            }
         }
         Ok(())
     }
