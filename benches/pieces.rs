@@ -27,7 +27,7 @@ use damoov_proxy::credentials::{Need, Pair};
 use damoov_proxy::damoov::routes::{Credential, Table};
 use damoov_proxy::directory::Directory;
 use damoov_proxy::head;
-use damoov_proxy::headers::{self, Authorization, Passed};
+use damoov_proxy::headers::{self, Authorization, Renewal};
 use damoov_proxy::naming::{self, Bearer};
 use damoov_proxy::peer::Peer;
 use damoov_proxy::principal::Principal;
@@ -133,7 +133,7 @@ fn of_the_head(criterion: &mut Criterion) {
     criterion.bench_function("clean an answer's fields", |b| {
         b.iter_batched_ref(
             || answer.clone(),
-            |fields| headers::clean_answer(fields, Passed::AsItCame),
+            |fields| headers::clean_answer(fields, Renewal::None),
             BatchSize::SmallInput,
         );
     });

@@ -34,11 +34,11 @@ pub struct SeveralLengths;
 
 /// What `Proxy-Status` (RFC 9209) tells about an answer of the API that is passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passed {
+pub enum Renewal {
     /// It is the answer to the request as first sent.
-    AsItCame,
+    None,
     /// The request waited for a renewal before it was sent.
-    Renewed,
+    Before,
     /// The request was sent twice, with newer credentials the second time.
     Replayed,
 }
@@ -112,23 +112,23 @@ pub fn clean_request(headers: &mut HeaderMap, authorization: Authorization) {
 
 /// Makes the fields of an upstream answer fit for the caller. Content-Length stays: it is all that
 /// an answer to HEAD says about its content. Which pages may read it is not the API's to say.
-pub fn clean_answer(headers: &mut HeaderMap, passed: Passed) {
+pub fn clean_answer(headers: &mut HeaderMap, renewal: Renewal) {
     remove_nominated(headers);
     remove_where(headers, |name| {
         is_hop_by_hop(name) || name == "set-cookie" || name.starts_with("access-control-")
     });
     headers.append(header::VIA, VIA);
-    tell(headers, passed);
+    tell(headers, renewal);
 }
 
 /// Sets `Proxy-Status`.
-pub fn tell(headers: &mut HeaderMap, passed: Passed) {
+pub fn tell(headers: &mut HeaderMap, renewal: Renewal) {
     headers.insert(
         PROXY_STATUS,
-        HeaderValue::from_static(match passed {
-            Passed::AsItCame => "damoov-proxy",
-            Passed::Renewed => "damoov-proxy; details=\"renewed\"",
-            Passed::Replayed => "damoov-proxy; details=\"replayed\"",
+        HeaderValue::from_static(match renewal {
+            Renewal::None => "damoov-proxy",
+            Renewal::Before => "damoov-proxy; details=\"renewed\"",
+            Renewal::Replayed => "damoov-proxy; details=\"replayed\"",
         }),
     );
 }

@@ -25,7 +25,7 @@ use crate::directory::Directory;
 use crate::error::Error;
 use crate::handed_out::{self, HandedOut};
 use crate::head::Rejection;
-use crate::headers::{self, Passed};
+use crate::headers::{self, Renewal};
 use crate::metrics::Metrics;
 use crate::naming::{self, Bearer};
 use crate::principal::InstanceId;
@@ -64,7 +64,7 @@ pub struct Handshake<'a> {
 /// What became of a handshake.
 pub struct Opened {
     /// What the credentials went through.
-    pub passed: Passed,
+    pub renewal: Renewal,
     /// Upstream's answer: a 101, which still has to be cleaned, or anything else, whole.
     pub answer: Response<Option<Bytes>>,
     /// With a 101: what takes the caller's connection over.
@@ -130,21 +130,21 @@ impl Live {
         head.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
         headers::attach_upgrade(&mut head.headers);
         keeps_own_tokens(&head)?;
-        let (answer, passed) = match &authorized {
+        let (answer, renewal) = match &authorized {
             None => (
                 self.switcher.ask(target, &head, within).await?,
-                Passed::AsItCame,
+                Renewal::None,
             ),
             Some(authorized) => self.ask_for(authorized, target, &mut head, within).await?,
         };
         Ok(match answer {
             Answer::Refused(answer) => Opened {
-                passed,
+                renewal,
                 answer,
                 session: None,
             },
             Answer::Switched(mut upstream) => Opened {
-                passed,
+                renewal,
                 answer: switching(mem::take(&mut upstream.headers)),
                 session: Some(Session {
                     live: self.clone(),
@@ -164,23 +164,23 @@ impl Live {
         target: &Target,
         head: &mut upstream::Head,
         within: Option<Duration>,
-    ) -> Result<(Answer, Passed), Error> {
+    ) -> Result<(Answer, Renewal), Error> {
         let Obtained {
             credentials,
             renewed,
         } = self.provider.get(authorized, Need::Usable).await?;
-        let passed = match renewed {
-            true => Passed::Renewed,
-            false => Passed::AsItCame,
+        let renewal = match renewed {
+            true => Renewal::Before,
+            false => Renewal::None,
         };
         attach(head, &credentials)?;
         let first = self.switcher.ask(target, head, within).await?;
         if !is_unauthorized(&first) {
             credentials.accept();
-            return Ok((first, passed));
+            return Ok((first, renewal));
         }
         let Some(renewed) = self.provider.renew(authorized, &credentials).await? else {
-            return Ok((first, passed));
+            return Ok((first, renewal));
         };
         attach(head, renewed.credentials())?;
         let second = match self.switcher.ask(target, head, within).await {
@@ -194,7 +194,7 @@ impl Live {
             true => renewed.unauthorized(),
             false => renewed.ok(),
         }
-        Ok((second, Passed::Replayed))
+        Ok((second, Renewal::Replayed))
     }
 }
 

@@ -1,8 +1,9 @@
-//! The path of a request, top to bottom: [`Path::answer`] answers whatever happens, the function
-//! below it is the path itself. Words no error, opens no socket.
+//! The path of a request: [`Forwarder::answer`] answers whatever happens; `forward` beside it is the
+//! path itself. Words no error, opens no socket.
 
 pub mod answer;
 mod cors;
+mod forward;
 mod handshake;
 mod record;
 mod understood;
@@ -11,37 +12,28 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::request::Parts as CallerHead;
+use http::header::{self, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
-use self::answer::Received;
 use self::cors::Page;
 
 use self::record::Record;
 use crate::auth_endpoints::AuthEndpoints;
-use crate::caller::{Caller, authorize, authorize_instance};
-use crate::credentials::{self, Need, Obtained, Provider};
-use crate::damoov::auth;
-use crate::damoov::auth_requests::Endpoint;
-use crate::damoov::routes::{Credential, Replay, Route, Table};
-use crate::damoov::user_changes::Change;
-use crate::directory::{Directory, Instance};
+use crate::caller::Caller;
+use crate::credentials::Provider;
+use crate::damoov::routes::{Route, Table};
+use crate::directory::Directory;
 use crate::error::Error;
-use crate::handed_out::{self, HandedOut};
+use crate::handed_out::HandedOut;
 use crate::head::{self, Rejection};
-use crate::headers::{self, Authorization, Passed};
 use crate::live::{self, Live};
 use crate::metrics::{CutLabels, CutReason, Metrics, Stalled, Tally};
-use crate::naming::{self, Bearer};
 use crate::peer::Peer;
-use crate::replay::{self, Content, Memory, NotKept, Recorder};
+use crate::replay::{self, Memory, Recorder};
 use crate::server::Handler;
 use crate::stalls::Stalls;
 use crate::telemetry::access::{AccessLog, AccessWriter};
@@ -57,7 +49,7 @@ const DRAIN: u64 = 64 * 1024;
 /// And for as long as this.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// Everything that the path needs.
+/// Everything that the path of a request needs.
 pub struct Parts {
     /// What is served.
     pub head: head::Settings,
@@ -110,8 +102,8 @@ pub struct Proxy {
     no_route: Arc<str>,
 }
 
-/// The path on one worker: what is shared, and the worker's own connections.
-pub struct Path {
+/// Answers the requests of one worker: what all workers share, and the worker's own connections.
+pub struct Forwarder {
     proxy: Arc<Proxy>,
     pool: Rc<Pool>,
     tally: Tally,
@@ -185,10 +177,10 @@ impl Proxy {
     }
 }
 
-impl Path {
-    /// The path for the current thread, which must run a local runtime.
-    pub fn new(proxy: Arc<Proxy>) -> Path {
-        Path {
+impl Forwarder {
+    /// For the current thread, which must run a local runtime.
+    pub fn new(proxy: Arc<Proxy>) -> Forwarder {
+        Forwarder {
             pool: Rc::new(Pool::new(&proxy.targets, proxy.limits, &proxy.metrics)),
             tally: Tally::new(proxy.metrics.clone()),
             access: proxy.access.writer(),
@@ -213,8 +205,8 @@ impl Path {
         async move {
             let mut record = Record::new(&self, &head.method);
             let page = Page::of(&head.headers, seen, &self.proxy.head);
-            let passed = self.pass(caller, &mut head, seen, &content, &mut record);
-            match passed.await {
+            let forwarded = self.forward(caller, &mut head, seen, &content, &mut record);
+            match forwarded.await {
                 Ok(answer) => {
                     let (mut answer, session) = record.answered(answer);
                     // A WebSocket is open to whom its handshake was, and to nobody else.
@@ -242,226 +234,6 @@ impl Path {
         }
     }
 
-    /// The path itself. There is no loop: a request is sent at most twice.
-    ///
-    /// Whatever is rare is boxed: every connection would have room for it, and every request would
-    /// move it about.
-    async fn pass<'a>(
-        &'a self,
-        caller: Caller,
-        head: &mut CallerHead,
-        seen: head::Seen,
-        content: &Recorder<Incoming>,
-        record: &mut Record<'a>,
-    ) -> Result<Received, Error> {
-        let proxy = &*self.proxy;
-        let target = crate::head::check(head, seen, &proxy.head)?;
-        let (prefix, path) = naming::cut_prefix(target.path())?;
-        if seen.origin && cors::is_preflight(head) {
-            return self.permission(path, &head.headers, record);
-        }
-        let route = proxy
-            .routes
-            .find(path, &head.method)
-            .ok_or_else(|| proxy.unknown(path))?;
-        record.route = Some(route);
-        if head::asks_for_websocket(head, seen, route.is_live())? {
-            let target = target.forwarded(path);
-            return Box::pin(self.switch(caller, route, prefix, head, target, record)).await;
-        }
-        let bearer = match seen.authorization {
-            true => Box::pin(self.bearer(&caller, route.credential, &head.headers)).await?,
-            false => Bearer::Absent,
-        };
-        let named = naming::name(
-            route.credential,
-            prefix,
-            bearer,
-            &head.headers,
-            &proxy.directory,
-        )?;
-        let change = match &*route.host {
-            auth::HOST => Change::of(&head.method, path),
-            _ => None,
-        };
-
-        let mut request = upstream::Head {
-            method: head.method.clone(),
-            target: target.forwarded(path),
-            headers: std::mem::take(&mut head.headers),
-        };
-        match route.credential {
-            Credential::Answer => {
-                let endpoint = Endpoint::at(path).ok_or_else(|| proxy.unknown(path))?;
-                let call =
-                    understood::AuthCall::new(caller, endpoint, route, named.instance, request)?;
-                return Box::pin(self.answer_auth(call, content, record)).await;
-            }
-            Credential::Passthrough => {
-                headers::clean_request(&mut request.headers, Authorization::Kept);
-            }
-            Credential::Instance => {
-                headers::clean_request(&mut request.headers, Authorization::Dropped);
-                let instance = authorize_instance(&proxy.directory, named.instance)?;
-                let (id, key) = instance_fields(instance)?;
-                headers::attach_instance(&mut request.headers, id, key);
-                if change == Some(Change::Registered) {
-                    let instance = instance.id;
-                    let registering = self.register(caller, route, request, instance, content);
-                    return Box::pin(registering).await;
-                }
-            }
-            Credential::User | Credential::Admin | Credential::UserOrAdmin => {
-                headers::clean_request(&mut request.headers, Authorization::Dropped);
-            }
-        }
-        let Some(principal) = named.principal else {
-            let sent = self.send(route, &request, content, content.view());
-            return Box::pin(sent).await;
-        };
-        record.principal = Some(principal.clone());
-        let authorized = authorize(caller, &proxy.directory, principal, named.instance)?;
-
-        let may_replay = route.replay == Replay::On401 && content.keeps();
-        let need = if may_replay {
-            Need::Usable
-        } else {
-            Need::Fresh
-        };
-        let Obtained {
-            credentials,
-            renewed,
-        } = proxy.provider.get(&authorized, need).await?;
-        record.log_name = Some(credentials.log_name());
-        if renewed {
-            record.passed = Passed::Renewed;
-        }
-        headers::attach_authorization(&mut request.headers, credentials.authorization().clone());
-        let first = self.send(route, &request, content, content.view()).await?;
-        if !first.is_unauthorized() {
-            credentials.accept();
-            return match change {
-                Some(change) => {
-                    let sent = || understood::sent(&request.headers, content.recorded()?);
-                    let principal = authorized.principal();
-                    Box::pin(self.follow(change, principal, route, first, sent)).await
-                }
-                None => Ok(first),
-            };
-        }
-
-        if route.replay == Replay::Never || !content.keeps() {
-            proxy
-                .provider
-                .renew_without_replay(&authorized, &credentials);
-            return Ok(first);
-        }
-        // Those who need no renewal must not wait for a connection that waits for one; and reading
-        // on closes it.
-        let first = Box::pin(first.detached()).await;
-        let renewed = Box::pin(proxy.provider.renew(&authorized, &credentials));
-        let Some(renewed) = renewed.await? else {
-            return Ok(first);
-        };
-        record.passed = Passed::Renewed;
-        let kept = match Box::pin(content.kept()).await {
-            Ok(kept) => kept,
-            Err(NotKept::Overflowed) => {
-                renewed.impossible();
-                return Ok(first);
-            }
-            Err(NotKept::Failed(failure)) => return Err(failure.into()),
-        };
-        drop(first);
-        let sent = change.and_then(|_| kept.whole());
-        let authorization = renewed.credentials().authorization();
-        headers::attach_authorization(&mut request.headers, authorization.clone());
-        record.passed = Passed::Replayed;
-        let second = match Box::pin(self.send(route, &request, content, kept)).await {
-            Ok(second) => second,
-            Err(error) => {
-                renewed.failed();
-                return Err(error);
-            }
-        };
-        if second.is_unauthorized() {
-            renewed.unauthorized();
-            return Ok(second);
-        }
-        renewed.ok();
-        match change {
-            Some(change) => {
-                let sent = || understood::sent(&request.headers, sent?);
-                let principal = authorized.principal();
-                Box::pin(self.follow(change, principal, route, second, sent)).await
-            }
-            None => Ok(second),
-        }
-    }
-
-    /// Whom the caller's bearer names, on routes where that matters.
-    async fn bearer(
-        &self,
-        caller: &Caller,
-        credential: Credential,
-        headers: &HeaderMap,
-    ) -> Result<Bearer, Error> {
-        match credential {
-            Credential::User | Credential::Admin | Credential::UserOrAdmin => {}
-            Credential::Passthrough => {
-                let mut lines = headers::lines(headers, &header::AUTHORIZATION);
-                return match lines.any(|line| handed_out::is_within(line.as_bytes())) {
-                    true => Err(naming::Error::BearerOurs.into()),
-                    false => Ok(Bearer::Absent),
-                };
-            }
-            Credential::Instance | Credential::Answer => return Ok(Bearer::Absent),
-        }
-        let Some(token) = headers::bearer(headers) else {
-            return Ok(Bearer::Absent);
-        };
-        Ok(self.proxy.handed_out.holder(caller, token).await?)
-    }
-
-    /// Sends the request once. If the caller's content fails, that is the error.
-    async fn send(
-        &self,
-        route: &Route,
-        request: &upstream::Head,
-        recorder: &Recorder<Incoming>,
-        content: Content<Incoming>,
-    ) -> Result<Received, Error> {
-        let proxy = &*self.proxy;
-        let now = Instant::now();
-        let within = proxy.response_timeout(route);
-        let overdue = recorder.upstream_deadline(within, now, &self.timers);
-        let target = &proxy.targets[&*route.host];
-        let failed = |error| match recorder.failure() {
-            Some(failure) => Error::Content(failure),
-            None => Error::Upstream(target.failed(error)),
-        };
-        let sent = self.pool.send(target, request, content, now, overdue);
-        let answer = sent.await.map_err(failed)?;
-        let coding = match proxy.in_band_401 {
-            true => answer::may_hold_a_401(&answer),
-            false => None,
-        };
-        let mut received = Received::unread(answer);
-        let Some(coding) = coding else {
-            return Ok(received);
-        };
-        // The first piece is usually there, and needs neither a timer nor room in this future.
-        let mut nobody = Context::from_waker(Waker::noop());
-        match received.poll_look(coding, &mut nobody) {
-            Poll::Ready(looked) => looked.map_err(failed)?,
-            Poll::Pending => {
-                let looked = Box::pin(received.looked_into(coding, within)).await;
-                return looked.map_err(failed);
-            }
-        }
-        Ok(received)
-    }
-
     /// A caller took nothing of its answer for `stall_timeout`.
     pub(crate) fn left_unread(&self) {
         let proxy = &*self.proxy;
@@ -480,7 +252,7 @@ impl Path {
     }
 }
 
-impl Handler for Path {
+impl Handler for Forwarder {
     type Content = answer::Content;
     type Session = Box<live::Session>;
 
@@ -503,13 +275,4 @@ impl Handler for Path {
     async fn finish(&self) {
         self.finished().await;
     }
-}
-
-/// InstanceId and InstanceKey as fields. A key that cannot stand in a field is none of Damoov's.
-fn instance_fields(instance: &Instance) -> Result<(HeaderValue, HeaderValue), credentials::Error> {
-    let field =
-        |text: &str| HeaderValue::from_str(text).map_err(|_| credentials::Error::LoginRejected);
-    let mut key = field(instance.key.expose())?;
-    key.set_sensitive(true);
-    Ok((field(&instance.id.to_string())?, key))
 }

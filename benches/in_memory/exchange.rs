@@ -9,7 +9,7 @@ use std::time::Duration;
 use damoov_proxy::damoov::auth;
 use damoov_proxy::peer::Peer;
 use damoov_proxy::principal::DeviceToken;
-use damoov_proxy::proxy::Path;
+use damoov_proxy::proxy::Forwarder;
 use damoov_proxy::server::{self, Stage};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -122,8 +122,8 @@ impl Exchanges {
                 }
             });
             proxy.dialed = tokio::sync::mpsc::unbounded_channel().1;
-            let path = Path::new(proxy.proxy.clone());
-            let answers = Rc::new(server::answers(path, Duration::from_secs(60)));
+            let forwarder = Forwarder::new(proxy.proxy.clone());
+            let answers = Rc::new(server::answers(forwarder, Duration::from_secs(60)));
             let (caller, stream) = tokio::io::duplex(64 * 1024);
             let (stage, watched) = watch::channel(Stage::Serving);
             tokio::task::spawn_local(async move {

@@ -23,7 +23,7 @@ use crate::damoov::routes::Table;
 use crate::handed_out::HandedOut;
 use crate::head;
 use crate::metrics::{LogTarget, Metrics};
-use crate::proxy::{self, Path, Proxy};
+use crate::proxy::{self, Forwarder, Proxy};
 use crate::server::{self, Bound, Drained, Ending, Stage};
 use crate::telemetry;
 use crate::telemetry::access::AccessLog;
@@ -197,7 +197,7 @@ impl Service {
             drain_timeout,
         } = self;
         let stage = ending.stage.clone();
-        let serving = server::serve(bound, move || Path::new(proxy.clone()), stage);
+        let serving = server::serve(bound, move || Forwarder::new(proxy.clone()), stage);
         let drain_ends = async {
             let draining = |stage: &Stage| *stage >= Stage::Draining;
             let _ = ending.stage.wait_for(draining).await;

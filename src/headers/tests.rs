@@ -125,9 +125,9 @@ fn via_is_appended_after_the_hops_before() {
 #[test]
 fn an_answer_loses_its_hop_and_its_cookies_and_says_what_was_done() {
     for (passed, status) in [
-        (Passed::AsItCame, "damoov-proxy"),
-        (Passed::Renewed, "damoov-proxy; details=\"renewed\""),
-        (Passed::Replayed, "damoov-proxy; details=\"replayed\""),
+        (Renewal::None, "damoov-proxy"),
+        (Renewal::Before, "damoov-proxy; details=\"renewed\""),
+        (Renewal::Replayed, "damoov-proxy; details=\"replayed\""),
     ] {
         let mut headers = map([
             ("connection", "keep-alive, x-hop"),

@@ -17,7 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::content_coding::{self, BEGINNING, Coding, LONGEST};
 use crate::damoov::envelope::Envelope;
 use crate::damoov::in_band::says_401;
-use crate::headers::{self, Passed};
+use crate::headers::{self, Renewal};
 use crate::live;
 use crate::stalls::Stalls;
 use crate::upstream::{Broken, Error, pool};
@@ -318,7 +318,7 @@ impl Received {
     /// The answer for the caller, and what follows a 101.
     pub(super) fn pass_on(
         self,
-        passed: Passed,
+        renewal: Renewal,
         in_flight: Option<InFlight>,
     ) -> (Response<Content>, Option<Box<live::Session>>) {
         let Received {
@@ -330,8 +330,8 @@ impl Received {
         } = self;
         head.version = Version::HTTP_11;
         match origin {
-            Origin::Api => headers::clean_answer(&mut head.headers, passed),
-            Origin::Proxy | Origin::Preflight => headers::tell(&mut head.headers, passed),
+            Origin::Api => headers::clean_answer(&mut head.headers, renewal),
+            Origin::Proxy | Origin::Preflight => headers::tell(&mut head.headers, renewal),
         }
         if session.is_some() {
             headers::attach_upgrade(&mut head.headers);

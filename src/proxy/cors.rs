@@ -5,7 +5,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
-use super::Path;
+use super::Forwarder;
 use super::answer::Received;
 use super::record::Record;
 use crate::damoov::auth_requests::Endpoint;
@@ -68,7 +68,7 @@ impl Page {
     }
 }
 
-impl Path {
+impl Forwarder {
     /// Answers a preflight, which names nobody: it says what may be sent, not by whom.
     pub(super) fn permission<'a>(
         &'a self,

@@ -1,10 +1,7 @@
 //! The path of a request that asks for WebSocket on the route that has it. The caller's first
 //! message may name somebody, too: nobody need be named yet.
 
-use http::request::Parts as CallerHead;
-use http::uri::PathAndQuery;
-
-use super::Path;
+use super::Forwarder;
 use super::answer::Received;
 use super::record::Record;
 use crate::caller::{Caller, authorize};
@@ -15,22 +12,24 @@ use crate::live;
 use crate::naming::{self, Prefix};
 use crate::upstream;
 
-impl Path {
+impl Forwarder {
     /// Shakes hands with upstream for a caller that asked to switch; with a 101 comes the session.
     pub(super) async fn switch(
         &self,
         caller: Caller,
         route: &Route,
         prefix: Option<Prefix<'_>>,
-        head: &mut CallerHead,
-        target: PathAndQuery,
+        mut head: upstream::Head,
         record: &mut Record<'_>,
     ) -> Result<Received, Error> {
         let proxy = &*self.proxy;
         let bearer = self
             .bearer(&caller, route.credential, &head.headers)
             .await?;
-        let bearer = proxy.live.bearer(&caller, bearer, target.query()).await?;
+        let bearer = proxy
+            .live
+            .bearer(&caller, bearer, head.target.query())
+            .await?;
         let name = |credential, prefix, bearer| {
             naming::name(credential, prefix, bearer, &head.headers, &proxy.directory)
         };
@@ -49,11 +48,7 @@ impl Path {
         headers::clean_request(&mut head.headers, Authorization::Dropped);
         let handshake = live::Handshake {
             target: &proxy.targets[&*route.host],
-            head: upstream::Head {
-                method: head.method.clone(),
-                target,
-                headers: std::mem::take(&mut head.headers),
-            },
+            head,
             caller,
             authorized,
             instance: named.instance,
@@ -61,7 +56,7 @@ impl Path {
             response_timeout: route.response_timeout,
         };
         let opened = proxy.live.open(handshake).await?;
-        record.passed = opened.passed;
+        record.renewal = opened.renewal;
         Ok(Received::handshake(
             opened.answer,
             opened.session.map(Box::new),

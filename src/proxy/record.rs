@@ -6,11 +6,11 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use tokio::time::Instant;
 
-use super::Path;
+use super::Forwarder;
 use super::answer::{Content, InFlight, Origin, Received};
 use crate::damoov::routes::Route;
 use crate::error::{Error, Refusal, Source};
-use crate::headers::Passed;
+use crate::headers::Renewal;
 use crate::live;
 use crate::metrics::{Method, Outcome};
 use crate::principal::Principal;
@@ -22,7 +22,7 @@ const CALLER_LEFT: u16 = 499;
 
 /// The record of one request. Dropped without an answer, it tells of a caller that left.
 pub(super) struct Record<'a> {
-    path: &'a Path,
+    forwarder: &'a Forwarder,
     started: Instant,
     method: Method,
     /// Moves into the answer's content.
@@ -34,7 +34,7 @@ pub(super) struct Record<'a> {
     /// What stands for them in logs, where that is known already.
     pub(super) log_name: Option<LogName>,
     /// What the credentials went through, as far as the request saw it.
-    pub(super) passed: Passed,
+    pub(super) renewal: Renewal,
     ending: Ending,
 }
 
@@ -49,16 +49,16 @@ enum Ending {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn new(path: &'a Path, method: &http::Method) -> Record<'a> {
+    pub(super) fn new(forwarder: &'a Forwarder, method: &http::Method) -> Record<'a> {
         Record {
-            path,
+            forwarder,
             started: Instant::now(),
             method: Method::from(method),
-            in_flight: Some(InFlight::new(&path.proxy.metrics.requests_in_flight)),
+            in_flight: Some(InFlight::new(&forwarder.proxy.metrics.requests_in_flight)),
             route: None,
             principal: None,
             log_name: None,
-            passed: Passed::AsItCame,
+            renewal: Renewal::None,
             ending: Ending::Abandoned,
         }
     }
@@ -73,7 +73,7 @@ impl<'a> Record<'a> {
             Origin::Proxy => Ending::Answered(answer.status()),
             Origin::Preflight => Ending::Permitted(answer.status()),
         };
-        answer.pass_on(self.passed, self.in_flight.take())
+        answer.pass_on(self.renewal, self.in_flight.take())
     }
 
     /// The request is refused.
@@ -89,7 +89,7 @@ impl<'a> Record<'a> {
             Ending::Abandoned => Outcome::Abandoned,
             Ending::Answered(_) => Outcome::Answered,
             Ending::Permitted(_) => Outcome::Preflight,
-            Ending::PassedOn(_) if self.passed == Passed::Replayed => Outcome::Replayed,
+            Ending::PassedOn(_) if self.renewal == Renewal::Replayed => Outcome::Replayed,
             Ending::PassedOn(_) => Outcome::Forwarded,
             Ending::Refused(refusal) => match refusal.source {
                 Source::Caller => Outcome::Caller,
@@ -116,12 +116,12 @@ impl Drop for Record<'_> {
     fn drop(&mut self) {
         let (status, outcome, now) = (self.status(), self.outcome(), Instant::now());
         let duration = now - self.started;
-        let proxy = &*self.path.proxy;
+        let proxy = &*self.forwarder.proxy;
         let route = match self.route {
             Some(route) => route.label(),
             None => &proxy.no_route,
         };
-        let tally = &self.path.tally;
+        let tally = &self.forwarder.tally;
         tally.count(route, self.method, status.into(), outcome, duration);
         let principal = self.log_name.or_else(|| {
             let principal = self.principal.as_ref()?;
@@ -139,7 +139,7 @@ impl Drop for Record<'_> {
             | Ending::Permitted(_)
             | Ending::PassedOn(_) => None,
         };
-        self.path.access.record(&Access {
+        self.forwarder.access.record(&Access {
             at: now,
             route,
             method: self.method.as_str(),
@@ -147,8 +147,8 @@ impl Drop for Record<'_> {
             outcome: outcome.as_str(),
             source,
             duration,
-            renewed: self.passed != Passed::AsItCame,
-            replayed: self.passed == Passed::Replayed,
+            renewed: self.renewal != Renewal::None,
+            replayed: self.renewal == Renewal::Replayed,
             code,
             principal,
         });

@@ -13,8 +13,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::answer::Received;
+use super::forward::Call;
 use super::record::Record;
-use super::{Path, Proxy};
+use super::{Forwarder, Proxy};
 use crate::auth_endpoints::{Registering, Reply};
 use crate::caller::Caller;
 use crate::content_coding::{self, LONGEST, understood};
@@ -26,7 +27,7 @@ use crate::damoov::routes::Route;
 use crate::damoov::user_changes::{self, Change};
 use crate::error::Error;
 use crate::head::Rejection;
-use crate::headers::{self, Authorization, Passed};
+use crate::headers::{self, Authorization, Renewal};
 use crate::principal::{InstanceId, Principal};
 use crate::replay::{self, Content, Recorder};
 use crate::upstream::{self, pool};
@@ -39,48 +40,44 @@ const MOST_UNFINISHED: usize = 256;
 pub(super) struct AuthCall<'a> {
     caller: Caller,
     endpoint: Endpoint,
-    /// Where it goes, if it is forwarded.
-    route: &'a Route,
     /// What the header InstanceId names.
     instance: Option<InstanceId>,
-    request: upstream::Head,
+    /// How it goes on, if it is forwarded.
+    call: Call<'a>,
 }
 
 impl<'a> AuthCall<'a> {
     pub(super) fn new(
         caller: Caller,
         endpoint: Endpoint,
-        route: &'a Route,
         instance: Option<InstanceId>,
-        request: upstream::Head,
+        call: Call<'a>,
     ) -> Result<AuthCall<'a>, Error> {
-        if request.method != Method::POST {
+        if call.request.method != Method::POST {
             return Err(Rejection::Method.into());
         }
         Ok(AuthCall {
             caller,
             endpoint,
-            route,
             instance,
-            request,
+            call,
         })
     }
 }
 
-impl Path {
+impl Forwarder {
     /// Answers a call to an Auth endpoint, or lets Damoov answer it.
     pub(super) async fn answer_auth(
         &self,
-        call: AuthCall<'_>,
-        content: &Recorder<Incoming>,
+        auth: AuthCall<'_>,
         record: &mut Record<'_>,
     ) -> Result<Received, Error> {
         let proxy = &*self.proxy;
-        let whole = read(content).await?;
-        let said = understood(&call.request.headers, whole.clone())?;
+        let whole = read(auth.call.content).await?;
+        let said = understood(&auth.call.request.headers, whole.clone())?;
         let reply = proxy
             .auth_endpoints
-            .answer(call.caller, call.endpoint, call.instance, &said)
+            .answer(auth.caller, auth.endpoint, auth.instance, &said)
             .await?;
         match reply {
             Reply::Answered {
@@ -90,45 +87,36 @@ impl Path {
             } => {
                 record.principal = Some(principal);
                 if renewed {
-                    record.passed = Passed::Renewed;
+                    record.renewal = Renewal::Before;
                 }
                 Ok(Received::own(content))
             }
-            Reply::Forward => self.forward_auth(call, content, whole).await,
+            Reply::Forward => self.forward_auth(auth, whole).await,
         }
     }
 
     /// Lets Damoov answer.
-    async fn forward_auth(
-        &self,
-        call: AuthCall<'_>,
-        recorder: &Recorder<Incoming>,
-        content: Bytes,
-    ) -> Result<Received, Error> {
+    async fn forward_auth(&self, auth: AuthCall<'_>, content: Bytes) -> Result<Received, Error> {
         let AuthCall {
             endpoint,
-            route,
             instance,
-            mut request,
+            mut call,
             ..
-        } = call;
-        headers::clean_request(&mut request.headers, Authorization::Dropped);
+        } = auth;
+        let headers = &mut call.request.headers;
+        headers::clean_request(headers, Authorization::Dropped);
         if let Some(instance) = instance {
             let id = HeaderValue::from_str(&instance.to_string()).expect("a UUID is visible ASCII");
-            headers::attach_instance_id(&mut request.headers, id);
+            headers::attach_instance_id(headers, id);
         }
         // What it says counts, whatever codings the caller would take.
-        ask_for_plain(&mut request.headers);
+        ask_for_plain(headers);
         match endpoint {
             Endpoint::Login => {
                 let slot = self.proxy.provider.take_login((instance, &content)).await?;
-                let content = Content::of(content);
-                self.forward_login(slot, route, request, content).await
+                self.forward_login(slot, call, Content::of(content)).await
             }
-            Endpoint::RefreshToken => {
-                let content = Content::of(content);
-                self.send(route, &request, recorder, content).await
-            }
+            Endpoint::RefreshToken => self.send(&call, Content::of(content)).await,
         }
     }
 
@@ -138,14 +126,14 @@ impl Path {
     async fn forward_login(
         &self,
         slot: LoginSlot,
-        route: &Route,
-        request: upstream::Head,
+        call: Call<'_>,
         content: Content<Incoming>,
     ) -> Result<Received, Error> {
+        let Call { route, request, .. } = call;
         let (proxy, pool, host) = (self.proxy.clone(), self.pool.clone(), route.host.clone());
         let within = proxy.response_timeout(route);
         let (answered, answer) = oneshot::channel();
-        self.see_through(async move {
+        self.spawn_to_completion(async move {
             let overdue = sleep(within);
             let target = &proxy.targets[&*host];
             let sent = pool.send(target, &request, content, Instant::now(), overdue);
@@ -178,12 +166,13 @@ impl Path {
     pub(super) async fn register(
         &self,
         caller: Caller,
-        route: &Route,
-        mut request: upstream::Head,
         instance: InstanceId,
-        content: &Recorder<Incoming>,
+        call: Call<'_>,
     ) -> Result<Received, Error> {
-        let content = read(content).await?;
+        let Call {
+            route, mut request, ..
+        } = call;
+        let content = read(call.content).await?;
         let proxy = self.proxy.clone();
         self.has_room_for_a_registration(&route.host)?;
         let registering = Registering {
@@ -195,7 +184,7 @@ impl Path {
         let (pool, host) = (self.pool.clone(), route.host.clone());
         let within = proxy.response_timeout(route);
         let (answered, answer) = oneshot::channel();
-        self.see_through(async move {
+        self.spawn_to_completion(async move {
             let overdue = sleep(within);
             let received = pool
                 .send(
@@ -305,7 +294,7 @@ impl Path {
     }
 
     /// Runs `call` to its end, or to the worker's.
-    fn see_through(&self, call: impl Future<Output = ()> + 'static) {
+    fn spawn_to_completion(&self, call: impl Future<Output = ()> + 'static) {
         self.unfinished.borrow_mut().spawn_local(call);
     }
 }
