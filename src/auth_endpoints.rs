@@ -22,9 +22,9 @@ use crate::principal::{InstanceId, Principal};
 /// Part of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// What callers are given for the real access token.
+    /// What callers get in the place of the real access token.
     pub hand_out: HandOut,
-    /// Whether a login that no configured instance or account is meant by goes to Damoov.
+    /// Whether a login for an instance or account that is not configured goes to Damoov.
     pub forward_unknown_logins: bool,
 }
 
@@ -59,7 +59,7 @@ pub enum Reply {
         /// The content of a 200, in the API's envelope.
         content: Bytes,
     },
-    /// Damoov is to answer: nobody is configured that it could be about.
+    /// Damoov must answer: the call concerns no configured instance or account.
     Forward,
 }
 

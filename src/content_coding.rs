@@ -1,6 +1,6 @@
-//! What content says once its coding (RFC 9110 §8.4.1) and its byte order mark are gone. Proxies and
-//! CDNs compress what nobody asked them to, and some servers mark UTF-8: what must be understood is
-//! understood all the same, within bounds. Pure; knows nothing of what the content means.
+//! Content without its coding (RFC 9110 §8.4.1) and its byte order mark. Proxies and CDNs compress
+//! answers for which no compression was asked, and some servers mark UTF-8: answers that the proxy must
+//! understand are understood all the same, within bounds. Pure; knows nothing of what the content means.
 
 use std::io::Read;
 
@@ -33,7 +33,7 @@ pub enum Coding {
     Deflate,
 }
 
-/// Why content cannot be understood.
+/// Why content cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// A coding besides gzip and deflate, or more than two.

@@ -1,6 +1,6 @@
 //! Who is configured: the instances whose users are served, and the API accounts. One immutable
-//! list, made when the configuration is read; the one place that knows which of several is the
-//! default. Holds no numbers: how often and how fast anybody logs in is said elsewhere.
+//! list, made when the configuration is read, and the only place that knows which of several is the
+//! default. Holds no numbers: how often and how fast users log in is part of the engine's settings.
 
 use std::sync::Arc;
 

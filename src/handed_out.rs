@@ -1,7 +1,7 @@
 //! Tokens of the proxy's own, which callers hold in the place of real ones. They are bound to the
-//! principal, the epoch of its entry, and the caller: so they are good on every sidecar with the
-//! store key and after restarts, and `tokens forget`, which raises the epoch, ends them all.
-//! Nothing is kept of them.
+//! principal, the epoch of its entry, and the caller: they are valid on every process with the same
+//! store key, and after restarts; `tokens forget`, which raises the epoch, ends them all. The proxy
+//! stores nothing of them.
 
 mod mint;
 
@@ -21,7 +21,7 @@ use crate::principal::Principal;
 /// The life of a token that is given out while the real one is not there.
 const STOPGAP: Duration = Duration::from_secs(3600);
 
-/// What callers are given for the real access token.
+/// What callers get in the place of the real access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandOut {
     /// A token of the proxy's own.
@@ -39,7 +39,7 @@ pub struct HandedOut {
     clock: Clock,
 }
 
-/// What a caller is given. No `Debug`.
+/// What a caller gets. No `Debug`, because it holds secrets.
 pub struct Tokens {
     /// Names the principal when it comes back as a bearer.
     pub access_token: String,

@@ -86,12 +86,13 @@ fn json(content: &impl Serialize) -> Secret {
     Secret::new(serde_json::to_string(content).expect("strings always serialise"))
 }
 
-/// What an answer of an Auth endpoint means.
+/// The meaning of an answer of an Auth endpoint.
 #[derive(Debug)]
 pub enum Answer {
     /// New tokens.
     Granted(Grant),
-    /// A definite no: 400 or 401 (a login: any 4xx but 429) or an empty `Result`, in the envelope.
+    /// Definitely rejected: 400 or 401 (to a login: any 4xx except 429), or an empty `Result`, in the
+    /// envelope.
     Rejected,
     /// 429.
     Limited {
@@ -110,31 +111,31 @@ pub enum Answer {
 /// Why an answer cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// Nobody knows where it ends: Content-Length beside Transfer-Encoding, or twice.
+    /// Its end is ambiguous: Content-Length beside Transfer-Encoding, or twice.
     #[error("its framing is ambiguous")]
     Framing,
     /// Its coding is unknown or damaged, or it is too long.
     #[error(transparent)]
     Content(#[from] content_coding::Unreadable),
-    /// Also if it is no envelope.
+    /// Also if it is not an envelope.
     #[error("it is not JSON of the expected form")]
     NotJson,
-    /// Of two tokens of the same name nobody knows which one counts.
+    /// A name appears twice, so it is ambiguous which token counts.
     #[error("a name appears twice in it")]
     NameTwice,
-    /// A status, or a `Result`, that says neither yes nor no.
+    /// Its status and `Result` mean neither success nor rejection.
     #[error("it carries neither tokens nor a rejection")]
     Unexpected,
 }
 
-/// Tokens as given out.
+/// Tokens as the API gives them out.
 #[derive(Debug)]
 pub struct Grant {
-    /// The user that the answer names, where it names one.
+    /// The user that the answer names, if it names one.
     pub device_token: Option<DeviceToken>,
     /// Missing in a broken answer, which may still carry a rotated RefreshToken.
     pub access_token: Option<Secret>,
-    /// Missing where the old one stays.
+    /// Missing if the old one stays valid.
     pub refresh_token: Option<Secret>,
     /// Seconds, whatever the API wrote: a number, a fraction, a string.
     pub expires_in: Option<i64>,
@@ -163,7 +164,7 @@ pub fn read_refresh(
     })
 }
 
-/// Reads the answer to a login, likewise.
+/// Reads the answer to a login, in the same way.
 pub fn read_login(
     status: StatusCode,
     headers: &HeaderMap,
@@ -211,7 +212,7 @@ fn read(
     }
 }
 
-/// The envelope of an answer with tokens, in which nothing is ambiguous.
+/// The envelope of an answer with tokens, if nothing in it is ambiguous.
 struct Envelope {
     /// `Null` also if there is none.
     result: Value,

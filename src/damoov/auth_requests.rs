@@ -1,5 +1,5 @@
-//! The Auth endpoints seen from the other side: what clients send to log in and to refresh, and
-//! what they are answered (damoov/API.md, "Login" and "Refresh"). Pure.
+//! The Auth endpoints as a server: what clients send to log in and to refresh, and the answers that
+//! they get (damoov/API.md, "Login" and "Refresh"). Pure.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -47,7 +47,7 @@ pub struct Login {
     pub password: Secret,
 }
 
-/// Whom `LoginFields` name.
+/// The user or account that `LoginFields` name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
     /// An app user.
@@ -65,7 +65,7 @@ pub struct Refresh {
     pub refresh_token: Secret,
 }
 
-/// Content that is no such request.
+/// Why content is not such a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
     /// Neither of the forms of a login.
@@ -122,14 +122,14 @@ fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     }
 }
 
-/// A text that says something; older clients write `null` for what they do not mean.
+/// A text that is not empty; older clients write `null` for fields that they do not use.
 fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     field(fields, name)?
         .as_str()
         .filter(|text| !text.is_empty())
 }
 
-/// Tokens for a client. No `Debug`.
+/// Tokens for a client. No `Debug`, because it holds secrets.
 pub struct Granted<'a> {
     /// Whose they are; `None` for an account.
     pub user: Option<DeviceToken>,

@@ -1,5 +1,5 @@
-//! A 401 inside a success, told from the beginning of the answer alone (damoov/API.md, "Envelope").
-//! Pure, and cheap: each JSON answer that passes is asked.
+//! Recognises a 401 inside a success by the beginning of the answer (damoov/API.md, "Envelope"). Pure,
+//! and cheap, because it looks at every JSON answer that passes.
 
 use std::sync::LazyLock;
 

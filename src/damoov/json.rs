@@ -1,5 +1,5 @@
-//! JSON in which each name of an object stands once. Where two readers may take different values for
-//! the same name (RFC 8259 §4), what hangs on it must not be guessed at. Pure.
+//! JSON in which each name of an object appears once. If a name appears twice, readers differ in which
+//! value they take (RFC 8259 §4), so such a document is not read. Pure.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 pub(super) enum Doubt {
     /// It is not JSON.
     NotJson,
-    /// A name stands twice in an object.
+    /// A name appears twice in an object.
     NameTwice,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn object(text: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
-/// A value without a name that stands twice.
+/// A value in which no name appears twice.
 struct Unique(Value);
 
 struct UniqueVisitor;

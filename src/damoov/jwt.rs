@@ -22,7 +22,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Reads the payload of `token`; empty claims when it is no JWT.
+    /// Reads the payload of `token`; the claims are empty if it is not a JWT.
     pub fn read(token: &str) -> Claims {
         #[derive(Default, Deserialize)]
         struct Payload {

@@ -42,7 +42,7 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// Whether a 401 renews and replays.
     pub replay: Replay,
-    /// How long the head of an answer is waited for; `None`: as long as on any other route.
+    /// How long a request waits for the head of its answer; `None`: as long as on any other route.
     pub response_timeout: Option<Duration>,
 }
 
@@ -53,7 +53,7 @@ pub enum Credential {
     User,
     /// The admin JWT of an account.
     Admin,
-    /// The user's where the caller names a DeviceToken, else the account's that it names.
+    /// The user's JWT if the caller names a DeviceToken, else that of the account that it names.
     UserOrAdmin,
     /// The headers InstanceId and InstanceKey; no JWT.
     Instance,

@@ -71,7 +71,7 @@ impl Change {
     }
 }
 
-/// Whom the content of a move names, and the instance it moves to, where that can be told.
+/// The user that the content of a move names, and the instance that it moves to, if that can be read.
 pub fn moved(content: &[u8]) -> Option<(DeviceToken, Option<InstanceId>)> {
     let content: Map<String, Value> = serde_json::from_slice(content).ok()?;
     let text = |wanted: &str| {
@@ -86,9 +86,9 @@ pub fn moved(content: &[u8]) -> Option<(DeviceToken, Option<InstanceId>)> {
 
 /// The 2xx answer to a registration.
 pub struct Registration {
-    /// The new user, where the answer or the JWT in it names it. `None` if it says that there is none.
+    /// The new user, if the answer or the JWT in it names it. `None` if there is none.
     pub user: Option<DeviceToken>,
-    /// Its tokens, where the answer carries some.
+    /// Its tokens, if the answer carries some.
     pub grant: Option<Grant>,
     /// The whole answer, whose tokens are to be replaced.
     answer: Value,
@@ -99,8 +99,8 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// It is no JSON object, a name stands twice in it, or it holds tokens that cannot be taken for
-    /// the user's.
+    /// It is not a JSON object, a name appears twice in it, or it holds tokens that cannot be the
+    /// user's.
     pub fn read(content: &[u8]) -> Result<Registration, Unreadable> {
         let answer = match json::parse(content) {
             Ok(answer @ Value::Object(_)) => answer,

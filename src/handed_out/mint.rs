@@ -17,7 +17,7 @@ use crate::principal::Principal;
 pub(super) const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6ImRhbW9vdi1wcm94eSJ9";
 /// An access token names its principal for this long after its `exp`.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
-/// How long a RefreshToken is good.
+/// How long a RefreshToken is valid.
 const REFRESH_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Makes and reads tokens.

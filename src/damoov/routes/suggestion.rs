@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Credential, Table, segments};
 use crate::percent::decoded;
 
-/// The host of what no route comes near to.
+/// The host that is suggested if no route resembles the path.
 const FALLBACK: &str = "api.telematicssdk.com";
 /// Areas of hosts that no built-in route leads to.
 const OTHER_AREAS: [(&[&str], &str); 1] = [(&["api", "carservice"], "services.telematicssdk.com")];

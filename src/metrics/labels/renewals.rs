@@ -119,7 +119,7 @@ label!(
         TooLong = "too_long",
         /// It is not the API's JSON.
         NotJson = "not_json",
-        /// A name stands twice in an object.
+        /// A name appears twice in an object.
         NameTwice = "name_twice",
         /// JSON that is neither tokens nor a rejection.
         Unexpected = "unexpected",
