@@ -19,7 +19,9 @@ mod waiting;
 
 pub use builder::{Builder, proxy, write_private};
 pub use caller::{Answer, Client};
-pub use damoov::{damoov, damoov_with, most_within, principal, user};
+pub use damoov::{
+    SECOND_ID, SECOND_KEY, damoov, damoov_of_two, damoov_with, most_within, principal, user,
+};
 pub use ports::loopback;
 pub use process::Proxy;
 pub use rounds::{allow_many_descriptors, heavy, rounds};

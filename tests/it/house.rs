@@ -20,6 +20,9 @@ use plan::Plan;
 /// The most rooms that stand upon each other.
 const FLOORS: usize = 9;
 
+/// The most letters of a test's name, and of any function's.
+const NAME: usize = 70;
+
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
@@ -32,6 +35,19 @@ fn rooms() -> Graph<'static> {
 
 fn lib() -> String {
     fs::read_to_string(folder("src/lib.rs")).unwrap()
+}
+
+/// The Rust files below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_dir());
+    let mut files: Vec<_> = files
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|extension| extension == "rs"))
+        .collect();
+    files.extend(folders.iter().flat_map(|folder| files_below(folder)));
+    files
 }
 
 /// What a use connects.
@@ -115,4 +131,19 @@ fn every_invariant_names_tests_that_there_are() {
         .filter(|(_, path)| !invariants::exists(&folder(""), path))
         .collect();
     assert!(missing.is_empty(), "there are no such tests: {missing:#?}");
+}
+
+#[test]
+fn names_of_functions_are_short_enough_to_be_read_at_once() {
+    let files = [files_below(&folder("src")), files_below(&folder("tests"))].concat();
+    assert!(files.len() > 300, "{} files", files.len());
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        for name in text.split("fn ").skip(1) {
+            let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');
+            let name = &name[..end.unwrap_or(name.len())];
+            let length = name.len();
+            assert!(length <= NAME, "{}: {name}: {length}", file.display());
+        }
+    }
 }

@@ -170,6 +170,13 @@ impl Session {
         self.say(json!({"type": "authenticate"})).await;
     }
 
+    /// Sends an `authenticate` that the API accepts.
+    async fn is_authenticated(&mut self) {
+        self.authenticate().await;
+        self.hears(&["authenticated", "welcome", "subscribed"])
+            .await;
+    }
+
     /// The next message but updates and pings of the API.
     async fn message(&mut self) -> Option<Message> {
         loop {

@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
 use crate::harness::{Builder, ECHO, PlayedScene, eventually};
-use crate::wire::{GOOD, Wire, get};
+use crate::wire::{LAST, Wire, get};
 
 // Who gives way while others wait for a connection, and what those cost who stand still.
 mod giving_way;
@@ -55,8 +55,7 @@ impl PlayedScene {
     /// A new caller is served.
     async fn serves(&self) {
         let (mut caller, mut api) = self.asked(get(ECHO, "Connection: close\r\n")).await;
-        api.write(GOOD.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))
-            .await;
+        api.write(LAST).await;
         assert_eq!(caller.message().await.content, b"good");
     }
 }

@@ -1,7 +1,7 @@
 //! What becomes of odd, broken and late answers of the API, written byte by byte.
 
 use crate::harness::{ECHO, PlayedScene, rounds};
-use crate::wire::{GOOD, Wire, get};
+use crate::wire::{GOOD, LAST, Wire, get};
 
 // Connections: reused, refused, waited for, silent.
 mod connections;
@@ -180,6 +180,15 @@ async fn odd_but_good_answers_are_passed_on_as_they_are() {
     assert_eq!(caller.message().await.content, b"open end");
 }
 
+/// The caller's next request, on the same connection, comes to the API on the same one.
+async fn both_go_on(mut caller: Wire, mut api: Wire) {
+    caller.write(get(ECHO, "")).await;
+    api.head().await;
+    api.write(LAST).await;
+    assert_eq!(caller.message().await.content, b"good");
+    assert!(api.rest().await.is_empty());
+}
+
 #[tokio::test]
 async fn an_answer_to_head_announces_content_and_has_none() {
     let scene = PlayedScene::new().await;
@@ -192,18 +201,13 @@ async fn an_answer_to_head_announces_content_and_has_none() {
         ),
     ] {
         let mut caller = scene.calling("HEAD").await;
-        let mut api = scene.upstream.answer_once(&answer).await;
+        let api = scene.upstream.answer_once(&answer).await;
         let got = caller.head().await;
         assert_eq!(got.status(), 200);
         assert_eq!(got.field("content-length"), length, "{answer}");
         assert!(got.field("transfer-encoding").is_none());
         // The connection of the caller goes on, right behind the head, and the API's, too.
-        caller.write(get(ECHO, "")).await;
-        api.head().await;
-        api.write(GOOD.replacen("\r\n", "\r\nConnection: close\r\n", 1))
-            .await;
-        assert_eq!(caller.message().await.content, b"good");
-        assert!(api.rest().await.is_empty());
+        both_go_on(caller, api).await;
     }
 }
 
@@ -231,8 +235,7 @@ async fn what_an_answer_without_content_announces_is_nobodys_however_late() {
             // What was announced comes now, when somebody else might wait on this connection.
             api.write(late).await;
             caller.write(get(ECHO, "")).await;
-            let last = GOOD.replacen("\r\n", "\r\nConnection: close\r\n", 1);
-            scene.upstream.answer_once(&last).await;
+            scene.upstream.answer_once(LAST).await;
             assert_eq!(caller.message().await.content, b"good", "{answer}");
             assert!(api.rest().await.is_empty(), "not used again after {answer}");
         }
@@ -244,13 +247,8 @@ async fn what_an_answer_without_content_announces_is_nobodys_however_late() {
         "HTTP/1.1 304 Not Modified\r\n\r\n",
     ] {
         let mut caller = scene.calling("GET").await;
-        let mut api = scene.upstream.answer_once(head).await;
+        let api = scene.upstream.answer_once(head).await;
         assert_eq!(caller.head().await.head[9..12], head[9..12]);
-        caller.write(get(ECHO, "")).await;
-        api.head().await;
-        api.write(GOOD.replacen("\r\n", "\r\nConnection: close\r\n", 1))
-            .await;
-        assert_eq!(caller.message().await.content, b"good");
-        assert!(api.rest().await.is_empty());
+        both_go_on(caller, api).await;
     }
 }

@@ -16,6 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// An answer on a connection that stays.
 pub const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood";
 
+/// An answer on a connection that ends with it.
+pub const LAST: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\ngood";
+
 /// One end of a connection.
 pub struct Wire {
     stream: TcpStream,

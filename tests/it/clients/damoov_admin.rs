@@ -1,32 +1,18 @@
 //! damoov-admin 0.9.7: the vendor's Python package, with the host of its URLs changed.
 
-use damoov_proxy::principal::{InstanceId, Principal};
+use damoov_proxy::principal::Principal;
 use damoov_proxy::simulator::{
-    ACCOUNT_EMAIL, ACCOUNT_PASSWORD, INSTANCE_ID, INSTANCE_KEY, Instance, Simulator,
+    ACCOUNT_EMAIL, ACCOUNT_PASSWORD, INSTANCE_ID, INSTANCE_KEY, Simulator,
 };
 use http::Request;
 
 use super::*;
-use crate::harness::{Builder, SCORES, damoov_with, eventually, programs, user};
-
-const ELSEWHERE: &str = "22222222-2222-4222-8222-222222222222";
-const ELSEWHERE_KEY: &str = "another-key";
-
-async fn damoov_of_two() -> Simulator {
-    damoov_with(|settings| {
-        settings.login_limit = None;
-        settings.instances.push(Instance {
-            id: InstanceId::parse(ELSEWHERE).unwrap(),
-            key: ELSEWHERE_KEY.to_owned(),
-        });
-    })
-    .await
-}
+use crate::harness::{SCORES, SECOND_ID, SECOND_KEY, damoov_of_two, eventually, programs, user};
 
 fn proxy_of_two(damoov: &Simulator) -> Builder {
     troubled(damoov)
         .toml(&format!(
-            "[[instance]]\nname = \"elsewhere\"\nid = \"{ELSEWHERE}\"\nkey = \"{ELSEWHERE_KEY}\"\n"
+            "[[instance]]\nname = \"elsewhere\"\nid = \"{SECOND_ID}\"\nkey = \"{SECOND_KEY}\"\n"
         ))
         .set("instance.0.default", "true")
         .set("login_budget.logins", "100")
@@ -143,11 +129,11 @@ async fn trouble_for_users(
     assert_eq!(admin.step(&format!("change {device}")).await, device);
     assert_eq!(scores(proxy).await.served_as(), device, "after {trouble:?}");
 
-    let step = format!("move {device} {ELSEWHERE} {ELSEWHERE_KEY}");
-    assert_eq!(admin.step(&step).await, ELSEWHERE);
+    let step = format!("move {device} {SECOND_ID} {SECOND_KEY}");
+    assert_eq!(admin.step(&step).await, SECOND_ID);
     let request = Request::get(SCORES)
         .header("DeviceToken", device)
-        .header("InstanceId", ELSEWHERE);
+        .header("InstanceId", SECOND_ID);
     let moved = proxy.send(request).await;
     assert_eq!(moved.served_as(), device, "{}", moved.text());
 

@@ -6,6 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use damoov_proxy::simulator::Simulator;
+
 use super::snapshot;
 use crate::harness::{Proxy, damoov, eventually, proxy, said, user};
 
@@ -79,24 +81,24 @@ impl Drop for Service {
     }
 }
 
-/// Whether these tests may play another user.
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
+/// A proxy that was never started, whose files are all `nobody`'s. `None` if these tests may not play
+/// another user.
+async fn of_nobody() -> Option<(Simulator, Proxy)> {
+    if !rustix::process::geteuid().is_root() {
         eprintln!("not tested: commands of root; only root can play another user");
+        return None;
     }
-    root
+    let damoov = damoov().await;
+    let proxy = proxy(&damoov).stopped_here();
+    give_to_nobody(proxy.store().parent().unwrap());
+    Some((damoov, proxy))
 }
 
 #[tokio::test]
 async fn what_root_does_in_the_services_folder_the_service_can_open() {
-    if !is_root() {
+    let Some((damoov, proxy)) = of_nobody().await else {
         return;
-    }
-    let damoov = damoov().await;
-    let proxy = proxy(&damoov).stopped_here();
-    let home = proxy.store().parent().unwrap();
-    give_to_nobody(home);
+    };
     let all_nobodys = |when: &str| {
         for (name, (owner, ..)) in snapshot(proxy.store()) {
             assert_eq!(owner, NOBODY, "{name} {when}");
@@ -127,12 +129,9 @@ async fn what_root_does_in_the_services_folder_the_service_can_open() {
 
 #[tokio::test]
 async fn a_lock_file_that_root_left_behind_stops_no_start() {
-    if !is_root() {
+    let Some((_damoov, proxy)) = of_nobody().await else {
         return;
-    }
-    let damoov = damoov().await;
-    let proxy = proxy(&damoov).stopped_here();
-    give_to_nobody(proxy.store().parent().unwrap());
+    };
     Service::start(&proxy).await.end();
     let left = proxy
         .store()
@@ -145,12 +144,9 @@ async fn a_lock_file_that_root_left_behind_stops_no_start() {
 
 #[tokio::test]
 async fn run_and_check_refuse_the_same_folders_and_name_owner_and_user() {
-    if !is_root() {
+    let Some((_damoov, proxy)) = of_nobody().await else {
         return;
-    }
-    let damoov = damoov().await;
-    let proxy = proxy(&damoov).stopped_here();
-    give_to_nobody(proxy.store().parent().unwrap());
+    };
     Service::start(&proxy).await.end();
     let (store, tokens) = (proxy.store(), proxy.store().join("tokens.db"));
     let mode = |mode| fs::set_permissions(store, fs::Permissions::from_mode(mode)).unwrap();

@@ -6,8 +6,8 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::harness::PlayedScene;
+use crate::wire::LAST;
 
-const GOOD: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\ngood";
 const NO: &str = r#"{"Result":null,"Status":401,"Title":"","Errors":[]}"#;
 
 async fn scene(response_timeout: &str) -> PlayedScene {
@@ -34,7 +34,7 @@ impl PlayedScene {
         let answer = tokio::select! {
             answer = calling => answer.unwrap(),
             () = async {
-                self.upstream.answer_once(GOOD).await;
+                self.upstream.answer_once(LAST).await;
                 std::future::pending().await
             } => unreachable!("it is pending"),
         };
@@ -85,7 +85,7 @@ async fn what_is_not_a_401_inside_is_passed_on_byte_for_byte() {
     let scene = scene("30s").await;
     let mut caller = Wire::to(&scene.proxy).await;
     caller.write(request("GET", ECHO, "")).await;
-    scene.upstream.answer_once(GOOD).await;
+    scene.upstream.answer_once(LAST).await;
     assert_eq!(caller.message().await.content, b"good");
     let late = format!(r#"{{"Result":"{}","Status":401}}"#, "x".repeat(BEGINNING));
     const BEGINNING: usize = 512;

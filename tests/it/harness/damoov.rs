@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use damoov_proxy::principal::{DeviceToken, Principal};
-use damoov_proxy::simulator::{LoginCall, Settings, Simulator};
+use damoov_proxy::principal::{DeviceToken, InstanceId, Principal};
+use damoov_proxy::simulator::{Instance, LoginCall, Settings, Simulator};
 
 use super::ports::loopback;
 
@@ -22,6 +22,22 @@ pub async fn damoov_with(change: impl FnOnce(&mut Settings)) -> Simulator {
     Simulator::start(settings)
         .await
         .expect("a free port on loopback")
+}
+
+/// A second instance, beside the one that [`damoov`] and the proxies know.
+pub const SECOND_ID: &str = "22222222-2222-4222-8222-222222222222";
+pub const SECOND_KEY: &str = "second-key";
+
+/// A simulated Damoov with both instances, and no login limit.
+pub async fn damoov_of_two() -> Simulator {
+    damoov_with(|settings| {
+        settings.login_limit = None;
+        settings.instances.push(Instance {
+            id: InstanceId::parse(SECOND_ID).unwrap(),
+            key: SECOND_KEY.to_owned(),
+        });
+    })
+    .await
 }
 
 /// The DeviceToken number `number`: always the same one.

@@ -45,10 +45,7 @@ async fn a_token_of_ours_anywhere_else_ends_the_session_before_the_api_has_it() 
         ],
     ] {
         let mut session = scene.session().await;
-        session.authenticate().await;
-        session
-            .hears(&["authenticated", "welcome", "subscribed"])
-            .await;
+        session.is_authenticated().await;
         session.say(json!({"type": "echo"})).await;
         session.hears(&["echo"]).await;
         for (text, opcode, last) in frames {

@@ -19,10 +19,7 @@ async fn bytes(damoov: &Simulator) -> (Proxy, Wire, Wire) {
 async fn messages_of_every_kind_and_size_come_back_as_they_were() {
     let scene = scene().await;
     let mut session = scene.session().await;
-    session.authenticate().await;
-    session
-        .hears(&["authenticated", "welcome", "subscribed"])
-        .await;
+    session.is_authenticated().await;
     for round in 0..200_usize {
         let size = [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 20][round % 8];
         let content: Vec<u8> = (0..size).map(|at| (at * 31 + round) as u8).collect();
@@ -113,10 +110,7 @@ async fn a_drain_tells_every_caller_and_waits_for_no_frame_that_does_not_end() {
         let fields = [("DeviceToken", &*device)];
         let mut session = Session::open(&proxy, LIVE, &fields).await.unwrap();
         if authenticated {
-            session.authenticate().await;
-            session
-                .hears(&["authenticated", "welcome", "subscribed"])
-                .await;
+            session.is_authenticated().await;
         }
         sessions.push(session);
     }
@@ -140,10 +134,7 @@ async fn a_caller_that_does_not_read_holds_up_upstream_and_fills_no_memory() {
     const FLOOD: usize = 64 << 20;
     let scene = scene().await;
     let mut session = scene.session().await;
-    session.authenticate().await;
-    session
-        .hears(&["authenticated", "welcome", "subscribed"])
-        .await;
+    session.is_authenticated().await;
     let before = scene.proxy.resident();
     let piece = 1 << 18;
     session

@@ -1,18 +1,16 @@
 //! Rejections that somebody else causes: a phone app that logs the same user in, a broken deploy
 //! of the API, rotated keys.
 
-use std::io::Write;
-use std::process::Stdio;
 use std::time::Duration;
 
-use damoov_proxy::simulator::{Action, INSTANCE_ID, Lost, On, Simulator};
+use damoov_proxy::simulator::{Action, Lost, On, Simulator};
 use tokio::time::Instant;
 
 use super::{
     calls, fast, fast_damoov, fault, fault_once, log_in, refused, retry_after, roomy, served,
 };
 use crate::harness::{
-    Proxy, SCORES, allow_many_descriptors, damoov, eventually, heavy, principal, rounds, user,
+    SCORES, allow_many_descriptors, damoov, eventually, heavy, principal, rounds,
 };
 
 /// A phone app logs the user in.
@@ -211,7 +209,7 @@ async fn four_thousand_users_401_at_once_are_all_served_within_the_wait() {
     let mut proxy = roomy(&damoov)
         .set("renewal.renewals_per_second", "1")
         .stopped_here();
-    adopt(&damoov, &proxy, users);
+    proxy.import(&damoov, 0..users);
     proxy.start().await;
     damoov.handle().expire(None);
     damoov.handle().reset();
@@ -226,32 +224,4 @@ async fn four_thousand_users_401_at_once_are_all_served_within_the_wait() {
     assert!(started.elapsed() < Duration::from_secs(20));
     let total = damoov.handle().counts().total;
     assert_eq!((total.refreshes.ok, total.logins.all()), (users as u64, 0));
-}
-
-/// Stores a pair for each of this many users.
-fn adopt(damoov: &Simulator, proxy: &Proxy, users: usize) {
-    let lines: String = (0..users)
-        .map(|number| {
-            let pair = damoov.handle().issue(&principal(number));
-            let line = serde_json::json!({
-                "DeviceToken": user(number).to_string(),
-                "InstanceId": INSTANCE_ID,
-                "AccessToken": pair.access_token,
-                "RefreshToken": pair.refresh_token,
-            });
-            format!("{line}\n")
-        })
-        .collect();
-    let mut import = proxy
-        .command("tokens import --from -")
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    import
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(lines.as_bytes())
-        .unwrap();
-    assert!(import.wait().unwrap().success());
 }

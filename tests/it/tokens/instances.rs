@@ -9,21 +9,10 @@ use damoov_proxy::simulator::{
 use http::Request;
 
 use super::{calls, fault, refused, roomy};
-use crate::harness::{Answer, Builder, ECHO, Proxy, captured, damoov_with, principal, user};
-
-const SECOND_ID: &str = "22222222-2222-4222-8222-222222222222";
-const SECOND_KEY: &str = "second-key";
-
-async fn two_instances() -> Simulator {
-    damoov_with(|settings| {
-        settings.login_limit = None;
-        settings.instances.push(Instance {
-            id: InstanceId::parse(SECOND_ID).unwrap(),
-            key: SECOND_KEY.to_owned(),
-        });
-    })
-    .await
-}
+use crate::harness::{
+    Answer, Builder, ECHO, Proxy, SECOND_ID, SECOND_KEY, captured, damoov_of_two, damoov_with,
+    principal, user,
+};
 
 /// A proxy that knows both; the first is not the default.
 fn knowing_both(damoov: &Simulator, default: bool) -> Builder {
@@ -58,7 +47,7 @@ fn arrived_for(damoov: &Simulator) -> String {
 
 #[tokio::test]
 async fn the_instance_header_picks_the_instance_and_else_the_default_one_counts() {
-    let damoov = two_instances().await;
+    let damoov = damoov_of_two().await;
     let proxy = knowing_both(&damoov, true).start().await;
     for (number, named, picked) in [
         (1, None, SECOND_ID),
@@ -73,7 +62,7 @@ async fn the_instance_header_picks_the_instance_and_else_the_default_one_counts(
 
 #[tokio::test]
 async fn the_instance_that_a_user_is_known_under_comes_before_the_default() {
-    let damoov = two_instances().await;
+    let damoov = damoov_of_two().await;
     let mut proxy = knowing_both(&damoov, true).start().await;
     assert_eq!(call(&proxy, 1, Some(INSTANCE_ID)).await.status, 200);
     // Also where it costs a login, and after a restart.
@@ -167,7 +156,7 @@ async fn a_user_is_known_where_it_was_registered_and_where_it_was_moved_to() {
 
 #[tokio::test]
 async fn a_user_known_under_another_instance_is_refused_without_a_login() {
-    let damoov = two_instances().await;
+    let damoov = damoov_of_two().await;
     let mut proxy = knowing_both(&damoov, true).start().await;
     assert_eq!(call(&proxy, 1, Some(INSTANCE_ID)).await.status, 200);
     for _ in 0..2 {
@@ -189,7 +178,7 @@ async fn a_user_known_under_another_instance_is_refused_without_a_login() {
 
 #[tokio::test]
 async fn an_instance_that_is_not_configured_is_unknown() {
-    let damoov = two_instances().await;
+    let damoov = damoov_of_two().await;
     let proxy = knowing_both(&damoov, false).start().await;
     let third = "33333333-3333-4333-8333-333333333333";
     for named in [None, Some(third), Some("third")] {
@@ -201,7 +190,7 @@ async fn an_instance_that_is_not_configured_is_unknown() {
 
 #[tokio::test]
 async fn a_rejected_login_ends_that_a_user_is_known() {
-    let damoov = two_instances().await;
+    let damoov = damoov_of_two().await;
     let mut proxy = knowing_both(&damoov, true).start().await;
     assert_eq!(call(&proxy, 1, Some(INSTANCE_ID)).await.status, 200);
     proxy.kill();
