@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-pub use self::readiness::{Code, Condition, Engine};
+pub use self::readiness::{Code, Engine};
 
 use self::connections::{Connection, Connections};
 use self::readiness::{Readiness, Report};

@@ -28,7 +28,7 @@ pub use provider::{Background, Obtained, Provider};
 pub use rejection::Renewed;
 pub use settings::Settings;
 pub use vault::credentials::Credentials;
-pub use vault::pair::{JwtHash, NotImported, Pair};
+pub use vault::pair::Pair;
 pub use vault::{key_file, seal};
 pub use verification::{Verified, Verifier};
 

@@ -179,35 +179,123 @@
 //!   `promises::kills::i3_i10_…`, `promises::week::*`, `promises::import::*`, `tokens::formats::*`,
 //!   `tokens::keys::*`
 
+// To others the crate is its commands and the simulator. With the feature `internals` its own tests and
+// benches see every room; without it the compiler sees what nothing uses.
+#![cfg_attr(
+    not(feature = "internals"),
+    allow(
+        unreachable_pub,
+        reason = "what is public in a room is for the other rooms"
+    )
+)]
+
+#[cfg(feature = "internals")]
 pub mod admin;
+#[cfg(not(feature = "internals"))]
+mod admin;
+#[cfg(feature = "internals")]
 pub mod auth_endpoints;
+#[cfg(not(feature = "internals"))]
+mod auth_endpoints;
+#[cfg(feature = "internals")]
 pub mod caller;
+#[cfg(not(feature = "internals"))]
+mod caller;
 pub mod cli;
 pub mod clock;
+#[cfg(feature = "internals")]
 pub mod config;
+#[cfg(not(feature = "internals"))]
+mod config;
+#[cfg(feature = "internals")]
 pub mod content_coding;
+#[cfg(not(feature = "internals"))]
+mod content_coding;
+#[cfg(feature = "internals")]
 pub mod credentials;
+#[cfg(not(feature = "internals"))]
+mod credentials;
+#[cfg(feature = "internals")]
 pub mod damoov;
+#[cfg(not(feature = "internals"))]
+mod damoov;
+#[cfg(feature = "internals")]
 pub mod directory;
+#[cfg(not(feature = "internals"))]
+mod directory;
+#[cfg(feature = "internals")]
 pub mod error;
+#[cfg(not(feature = "internals"))]
+mod error;
+#[cfg(feature = "internals")]
 pub mod handed_out;
+#[cfg(not(feature = "internals"))]
+mod handed_out;
+#[cfg(feature = "internals")]
 pub mod head;
+#[cfg(not(feature = "internals"))]
+mod head;
+#[cfg(feature = "internals")]
 pub mod headers;
+#[cfg(not(feature = "internals"))]
+mod headers;
+#[cfg(feature = "internals")]
 pub mod live;
+#[cfg(not(feature = "internals"))]
+mod live;
+#[cfg(feature = "internals")]
 pub mod metrics;
+#[cfg(not(feature = "internals"))]
+mod metrics;
+#[cfg(feature = "internals")]
 pub mod naming;
+#[cfg(not(feature = "internals"))]
+mod naming;
+#[cfg(feature = "internals")]
 pub mod peer;
+#[cfg(not(feature = "internals"))]
+mod peer;
+#[cfg(feature = "internals")]
 pub mod percent;
+#[cfg(not(feature = "internals"))]
+mod percent;
 pub mod principal;
+#[cfg(feature = "internals")]
 pub mod proxy;
+#[cfg(not(feature = "internals"))]
+mod proxy;
+#[cfg(feature = "internals")]
 pub mod replay;
+#[cfg(not(feature = "internals"))]
+mod replay;
+#[cfg(feature = "internals")]
 pub mod secret;
+#[cfg(not(feature = "internals"))]
+mod secret;
+#[cfg(feature = "internals")]
 pub mod server;
+#[cfg(not(feature = "internals"))]
+mod server;
 pub mod signals;
 #[cfg(feature = "simulator")]
 pub mod simulator;
+#[cfg(feature = "internals")]
 pub mod stalls;
+#[cfg(not(feature = "internals"))]
+mod stalls;
+#[cfg(feature = "internals")]
 pub mod store;
+#[cfg(not(feature = "internals"))]
+mod store;
+#[cfg(feature = "internals")]
 pub mod telemetry;
+#[cfg(not(feature = "internals"))]
+mod telemetry;
+#[cfg(feature = "internals")]
 pub mod timer;
+#[cfg(not(feature = "internals"))]
+mod timer;
+#[cfg(feature = "internals")]
 pub mod upstream;
+#[cfg(not(feature = "internals"))]
+mod upstream;

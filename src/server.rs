@@ -23,14 +23,16 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+#[cfg(any(test, feature = "internals"))]
 pub use self::answers::{Answers, answers};
-pub use self::stage::{Begun, Ending, Stage};
+pub use self::stage::{Ending, Stage};
+#[cfg(any(test, feature = "internals"))]
 pub use self::worker::serve_connection;
 
 use self::listen::{Acceptor, Socket, Stream};
@@ -136,7 +138,8 @@ impl Transport for TcpStream {
 impl Transport for UnixStream {}
 
 /// In memory.
-impl Transport for DuplexStream {}
+#[cfg(any(test, feature = "internals"))]
+impl Transport for tokio::io::DuplexStream {}
 
 /// What is spoken on a connection after HTTP.
 pub trait Session: 'static {

@@ -24,7 +24,7 @@ use tracing_subscriber::{Layer, Registry};
 
 pub use log_name::LogName;
 pub use lost::Lost;
-pub use writer::{Health, Lines, Log, Unwritable};
+pub use writer::{Health, Lines, Log};
 
 /// Crates whose debug and trace events may show header fields or key material.
 const CAPPED: [&str; 6] = [
@@ -150,6 +150,7 @@ fn is_no_level(item: &str) -> bool {
 /// # Errors
 ///
 /// [`Log::open`], [`Log::follow`].
+#[cfg(feature = "simulator")]
 pub fn start(settings: Settings) -> io::Result<Log> {
     let log = Log::open(settings.format)?;
     log.follow(settings.level).map_err(io::Error::other)?;

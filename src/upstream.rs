@@ -30,7 +30,9 @@ use http::{HeaderMap, Method};
 use rustls::pki_types::InvalidDnsNameError;
 
 pub(crate) use self::calls::{CallFailure, Calls};
-pub use self::dial::{Dial, Dialed, Network};
+pub use self::dial::Dial;
+#[cfg(any(test, feature = "internals"))]
+pub use self::dial::{Dialed, Network};
 pub(crate) use self::failure::Condition;
 pub use self::failure::Failed;
 pub use self::hosts::Hosts;

@@ -38,13 +38,13 @@ pub enum Code {
 
 /// Something that lasts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Condition {
+pub(super) struct Condition {
     /// Its stable name.
-    pub code: Code,
+    pub(super) code: Code,
     /// What it is, for people.
-    pub message: String,
+    pub(super) message: String,
     /// When it began, or was seen first (RFC 3339).
-    pub since: String,
+    pub(super) since: String,
 }
 
 /// What is asked of the renewal engine.

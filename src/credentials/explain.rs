@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(known.instance, Some(main()));
         assert!(known.ages.unwrap().left > Duration::from_secs(86_000));
 
-        let dead = Note::RefreshDead(adopted.generation());
+        let dead = Note::RefreshDead(adopted.generation);
         process.store.note(&user, dead).await.unwrap();
         let dead = explanation(&process).await;
         assert_eq!(dead.stored, Stored::Dead);

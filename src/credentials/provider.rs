@@ -12,12 +12,10 @@ use super::closing::Closing;
 use super::engine::{Engine, Parts};
 use super::renewal::renewals::{Ask, Probing};
 use super::renewal::{keeper, probes};
-use super::settings::Settings;
 use super::vault::cache::Lookup;
 use super::vault::credentials::Credentials;
 use super::{Error, Need};
 use crate::caller::Authorized;
-use crate::directory::Directory;
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
 use crate::principal::Principal;
 use crate::store;
@@ -110,7 +108,12 @@ impl Provider {
 
     /// Puts new numbers and a new directory in force, both at once: whatever is looked at from now on
     /// follows them. The budget's group and `max_cached` stay what they were at the start.
-    pub fn publish(&self, settings: Settings, directory: Arc<Directory>) {
+    #[cfg(any(test, feature = "internals"))]
+    pub fn publish(
+        &self,
+        settings: super::settings::Settings,
+        directory: Arc<crate::directory::Directory>,
+    ) {
         self.engine.current.publish(settings, directory);
     }
 

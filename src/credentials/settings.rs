@@ -61,6 +61,7 @@ impl Current {
     }
 
     /// Puts these in force, but for what stays as it was at the start.
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn publish(&self, settings: Settings, directory: Arc<Directory>) {
         let before = self.now();
         let budget = LoginWindows {

@@ -27,6 +27,7 @@ macro_rules! label {
 
         impl $name {
             /// Each value.
+            #[allow(dead_code, reason = "not every label is looked up in advance")]
             pub const ALL: &[$name] = &[$($name::$variant),+];
 
             /// As it stands in labels and logs.

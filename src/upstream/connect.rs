@@ -14,7 +14,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::dial::{self, Network};
+#[cfg(any(test, feature = "internals"))]
+use super::dial;
+use super::dial::Network;
 use super::failure::{Obstacle, Unresolved};
 use super::stream::{Records, Stream};
 use super::{Dial, Error, Scheme, Target};
@@ -35,6 +37,7 @@ struct At {
 pub(super) async fn open(target: &Target, deadline: Instant) -> Result<Stream, Error> {
     let network = match &target.dial {
         Dial::Network(network) => network,
+        #[cfg(any(test, feature = "internals"))]
         Dial::Memory(listener) => {
             if target.scheme == Scheme::Https {
                 return Err(Error::Unreachable(io::ErrorKind::Unsupported.into()));

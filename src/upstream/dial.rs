@@ -6,14 +6,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+#[cfg(any(test, feature = "internals"))]
 use http::uri::Authority;
+#[cfg(any(test, feature = "internals"))]
 use tokio::io::DuplexStream;
 use tokio::net::lookup_host;
+#[cfg(any(test, feature = "internals"))]
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::failure::Unresolved;
 
+#[cfg(any(test, feature = "internals"))]
 /// Bytes that one side may write before the other reads: about what a socket takes.
 const IN_MEMORY: usize = 64 * 1024;
 /// For how long an address that failed is tried last.
@@ -26,6 +30,7 @@ const MOST: usize = 256;
 pub enum Dial {
     /// By TCP.
     Network(Network),
+    #[cfg(any(test, feature = "internals"))]
     /// In this process. Once nobody takes the far ends, connections are refused.
     Memory(mpsc::UnboundedSender<Dialed>),
 }
@@ -36,6 +41,7 @@ impl Default for Dial {
     }
 }
 
+#[cfg(any(test, feature = "internals"))]
 /// The far end of a connection in memory.
 #[derive(Debug)]
 pub struct Dialed {
@@ -64,6 +70,7 @@ enum Names {
     Told(Arc<Mutex<(Vec<SocketAddr>, usize)>>),
 }
 
+#[cfg(any(test, feature = "internals"))]
 /// The near end of a connection in memory, whose far end goes to `listener`.
 pub(super) fn in_memory(
     listener: &mpsc::UnboundedSender<Dialed>,

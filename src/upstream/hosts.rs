@@ -32,6 +32,7 @@ struct Made {
     target: Target,
 }
 
+#[cfg(any(test, feature = "internals"))]
 impl Made {
     /// Whether anything but this list has the target.
     fn is_in_use(&self) -> bool {
@@ -55,6 +56,7 @@ impl Hosts {
         })
     }
 
+    #[cfg(any(test, feature = "internals"))]
     /// The hosts as other settings say. Targets that stay as they are keep their connections.
     pub fn updated(&self, settings: &Settings) -> Result<Hosts, Invalid> {
         let new = Hosts::new(settings)?;
@@ -73,6 +75,7 @@ impl Hosts {
     }
 
     /// The same hosts, reached another way than by TCP.
+    #[cfg(any(test, feature = "internals"))]
     pub fn dialed_by(self, dial: Dial) -> Hosts {
         Hosts {
             dial,

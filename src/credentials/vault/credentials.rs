@@ -122,11 +122,6 @@ impl Credentials {
         &self.authorization
     }
 
-    /// Which pair this token belongs to.
-    pub fn generation(&self) -> Generation {
-        self.generation
-    }
-
     /// What stands for the principal in logs.
     pub fn log_name(&self) -> LogName {
         LogName::of(self.log_hash)

@@ -145,7 +145,7 @@ impl Pair {
     ///
     /// # Errors
     ///
-    /// [`NotImported`] where the JWT is empty or another user's.
+    /// `NotImported` where the JWT is empty or another user's.
     pub fn imported(
         principal: &Principal,
         access_token: Secret,
