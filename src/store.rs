@@ -150,7 +150,7 @@ pub trait Store: Budgets + Guards + Send + Sync + 'static {
     ) -> Result<Vec<(Principal, Entry)>, Error>;
 
     /// Replaces each sealed text that is still the one that was read. Nothing else of the record
-    /// changes, and nobody is told. Returns how many were replaced; a repetition replaces none. Durable.
+    /// changes, and [`Store::changes`] says nothing. Returns how many were replaced; a repetition replaces none. Durable.
     ///
     /// Errors: [`Error::Unwritable`].
     async fn reseal(&self, resealed: Vec<Resealed>) -> Result<usize, Error>;

@@ -1,5 +1,5 @@
-//! The connections of the status listener: there are few places, and a connection that holds one
-//! without asking for anything gives way to a new one. Knows nothing of what is asked.
+//! The connections of the status listener. There may be few at a time, so that an old one that asks for
+//! nothing is closed for a new one. Knows nothing of what is asked.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// The most connections at a time.
 pub(super) const MOST: usize = 64;
-/// The newest connections, which are not asked to give way for want of a head: they may not have had the
-/// time to send one. In connections; below [`MOST`].
+/// How many of the newest connections are not closed for want of a head, because they may not have had
+/// the time to send one; below [`MOST`].
 pub(super) const NEWEST: usize = 16;
 
 /// What one connection does now. Clones are of the same connection.
@@ -27,7 +27,9 @@ const ANSWERED: u8 = 2;
 /// Connections, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
+    /// Serve them; aborted when this is dropped.
     tasks: JoinSet<()>,
+    /// What each does, and what ends it.
     taken: Vec<(Connection, AbortHandle)>,
 }
 
@@ -54,9 +56,9 @@ impl Drop for Answering {
 }
 
 impl Connections {
-    /// Serves one more connection. If all places are taken, the oldest connection that never had a
-    /// whole head and is none of the newest is closed for it, else the oldest one that has none now,
-    /// else the oldest one.
+    /// Serves one more connection. If there are [`MOST`] already, one is closed for it: the oldest one that
+    /// has never sent a whole head, unless it is among the [`NEWEST`]; else the oldest one that has no
+    /// request now; else the oldest one.
     pub(super) fn take(
         &mut self,
         connection: Connection,

@@ -1,5 +1,5 @@
 //! Registering metrics where they are made. A field of [`Metrics`](super::Metrics) has a type that
-//! only a [`Registrar`] makes, so that a metric which nobody registered does not compile.
+//! only a [`Registrar`] makes, so that a metric that is not registered does not compile.
 
 use std::hash::Hash;
 use std::ops::Deref;

@@ -36,12 +36,12 @@ pub fn read(path: &Path) -> Result<(String, Option<String>), Unusable> {
     Ok((text, warning(path, &metadata)))
 }
 
-/// Whether somebody besides the owner could change the file.
+/// Whether anyone but the owner could change the file.
 pub fn others_can_write(metadata: &Metadata) -> bool {
     metadata.permissions().mode() & 0o022 != 0
 }
 
-/// Whether somebody besides the owner could read the file.
+/// Whether anyone but the owner could read the file.
 pub fn others_can_read(metadata: &Metadata) -> bool {
     metadata.permissions().mode() & 0o044 != 0
 }

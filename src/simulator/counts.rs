@@ -197,7 +197,7 @@ impl Counter {
         }
     }
 
-    /// The counts of one principal; zeros where it never called.
+    /// The counts of one principal; zeros if it never called.
     pub(super) fn of(&self, principal: &Principal) -> Count {
         let kept = self.0.lock().expect("no holder panics");
         kept.principals

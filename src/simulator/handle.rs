@@ -51,17 +51,17 @@ impl Handle {
         self.0.faults.clear();
     }
 
-    /// Lets the access tokens of `whose`, or of all, expire. Answers how many.
+    /// Lets the access tokens of `whose`, or of all, expire. Returns how many.
     pub fn expire(&self, whose: Option<&Principal>) -> usize {
         self.0.tokens.expire(whose)
     }
 
-    /// Revokes the access and RefreshTokens of `whose`, or of all. Answers how many pairs.
+    /// Revokes the access and RefreshTokens of `whose`, or of all. Returns how many pairs.
     pub fn revoke(&self, whose: Option<&Principal>) -> usize {
         self.0.tokens.revoke(whose)
     }
 
-    /// Revokes the RefreshTokens only. Answers how many.
+    /// Revokes the RefreshTokens only. Returns how many.
     pub fn revoke_refresh_tokens(&self, whose: Option<&Principal>) -> usize {
         self.0.tokens.revoke_refresh_tokens(whose)
     }

@@ -10,7 +10,7 @@ use super::refused::Refused;
 use super::requests::parameter;
 use super::world::World;
 
-/// Who is listed if nobody was named.
+/// The user that a list shows.
 const EXAMPLE: &str = "6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
 
 /// The `Result` of a call; `None` if it is answered with the status alone. `below` is the rest of
@@ -129,7 +129,7 @@ fn move_user(
     Ok(None)
 }
 
-/// What is told about a user; `None` if there is no such user.
+/// What the API says about a user; `None` if there is no such user.
 fn user(world: &World, device: DeviceToken) -> Option<Value> {
     let written = world.users.user(device, |user| user.written.clone())?;
     let mut fields = Map::from_iter([("ClientId".to_owned(), "simulated".into())]);

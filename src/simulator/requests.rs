@@ -33,7 +33,7 @@ pub struct Recorded {
     pub content_length: u64,
     /// SHA-256 of the content in lower-case hex.
     pub content_sha256: String,
-    /// The content, where it had at most 4 MiB and was read.
+    /// The content; `None` if it had more than 4 MiB, or was not read.
     #[serde(skip)]
     pub content: Option<bytes::Bytes>,
     /// Whose token came, alive or dead; `user:<DeviceToken>` or `account:<email>`.

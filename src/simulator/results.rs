@@ -44,7 +44,7 @@ pub(super) fn result(
         ["v1", "applications", _, "instances"] => {
             world.users.instances().iter().map(instance).collect()
         }
-        // That host answers 200 without a Result where it knows no such entity.
+        // That host answers 200 without a Result if it knows no such entity.
         ["v1", "instances", id] => world
             .users
             .instances()
@@ -65,7 +65,7 @@ pub(super) fn result(
     }))
 }
 
-/// Whether somebody has the ClientId, email or phone that is asked for: nobody has. Any app may ask
+/// Whether there is a user with this ClientId, email or phone: there never is. Any app may ask
 /// that knows the key of an instance.
 pub(super) fn user_exists(world: &World, head: &Parts) -> Result<Value, Refused> {
     let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());

@@ -172,19 +172,19 @@ impl Tokens {
         }
     }
 
-    /// Ends the access tokens of `whose`, or of all. Answers how many counted before.
+    /// Ends the access tokens of `whose`, or of all. Returns how many counted before.
     pub(super) fn expire(&self, whose: Option<&Principal>) -> usize {
         let mut tables = self.tables.lock().expect("no holder panics");
         tables.expire(whose, self.clock.wall())
     }
 
-    /// Ends both tokens of `whose`, or of all. Answers how many pairs counted before.
+    /// Ends both tokens of `whose`, or of all. Returns how many pairs counted before.
     pub(super) fn revoke(&self, whose: Option<&Principal>) -> usize {
         self.expire(whose);
         self.revoke_refresh_tokens(whose)
     }
 
-    /// Ends the RefreshTokens of `whose`, or of all. Answers how many counted before.
+    /// Ends the RefreshTokens of `whose`, or of all. Returns how many counted before.
     pub(super) fn revoke_refresh_tokens(&self, whose: Option<&Principal>) -> usize {
         let mut tables = self.tables.lock().expect("no holder panics");
         let mut revoked = 0;

@@ -74,7 +74,7 @@ impl Users {
     }
 
     /// Whether `key` opens `instance` and `device` belongs to it. A user's first login decides
-    /// the instance where no registration did.
+    /// the instance if no registration did.
     pub(super) fn user_may_log_in(
         &self,
         device: DeviceToken,

@@ -1,4 +1,4 @@
-//! All that one simulated Damoov knows. Holds no socket, and does not know who asks.
+//! All that one simulated Damoov knows. Holds no socket, and does not know which calls there are.
 
 use crate::clock::Clock;
 use crate::principal::Principal;
@@ -11,19 +11,30 @@ use super::settings::{ExpiresIn, LivePace, Refresh, Registration, Settings};
 use super::tokens::{Pair, Tokens};
 use super::users::Users;
 
-/// One simulated Damoov.
+/// One simulated Damoov. Every connection shares it; what changes has its lock inside.
 #[derive(Debug)]
 pub(super) struct World {
+    /// By which tokens age and logins are limited; may be a scaled one.
     pub(super) clock: Clock,
+    /// Who may log in.
     pub(super) users: Users,
+    /// What was issued, and what of it still counts.
     pub(super) tokens: Tokens,
+    /// Makes logins scarce.
     pub(super) limiter: Limiter,
+    /// What is to go wrong.
     pub(super) faults: Faults,
+    /// What was asked, for tests to assert on.
     pub(super) counter: Counter,
+    /// What arrived, of requests that ask to be recorded.
     pub(super) requests: Requests,
+    /// How a refresh behaves.
     pub(super) refresh: Refresh,
+    /// How a registration behaves.
     pub(super) registration: Registration,
+    /// How `ExpiresIn` is written.
     pub(super) expires_in: ExpiresIn,
+    /// How often live tracking sends what.
     pub(super) live: LivePace,
 }
 
@@ -49,7 +60,7 @@ impl World {
         }
     }
 
-    /// A pair for `principal` out of nothing: no call, no count.
+    /// Issues a pair to `principal` without a call, and without counting one.
     pub(super) fn issue(&self, principal: &Principal) -> Pair {
         let instance = match principal {
             Principal::User(device) => {

@@ -2,9 +2,10 @@
 //! share. `tokens.db` holds what must survive a power cut; `leases.db` what need not; `owners/`
 //! the locks by which processes know each other alive.
 //!
-//! SQLite blocks, so it runs on threads of its own: a writer with group commit, one that reads
-//! single entries, one for listings, one for leases and what is read under them, one that looks for
-//! changes, and for a while one that checks a large file. The engine's methods ask them by channel.
+//! SQLite blocks, so it runs on threads of its own, which the engine's methods ask by channel: a writer
+//! with group commit, a reader of single entries, one for listings, one for leases and the entries that
+//! are read under them, one that looks for changes, one that looks after the files, and for a while one
+//! that checks a large file.
 
 mod backup;
 mod budgets;
@@ -69,7 +70,7 @@ use crate::store::{
     Change, Commit, Entry, Error, Generation, KeyId, Lease, Note, Record, Resealed, RunId, Store,
 };
 
-/// A token store in a directory. Dropping it finishes what was asked and frees its leases.
+/// A token store in a directory. Dropping it finishes the calls under way and gives its leases back.
 ///
 /// Each thread owns the connection that it works on, so that no connection needs a lock.
 pub(super) struct Sqlite {
@@ -78,7 +79,7 @@ pub(super) struct Sqlite {
     /// Whether a write would be durable now. Every thread reports into it what it finds; readiness and
     /// the lease methods read it.
     health: Arc<Health>,
-    /// Looks after the files while nobody asks for anything.
+    /// Looks after the files while no call comes.
     watch: Watch,
     /// The only thread that writes `tokens.db`.
     writer: Writer,
@@ -148,8 +149,8 @@ impl Sqlite {
         })
     }
 
-    /// Finishes what was asked and frees this run's leases; everything asked later is answered
-    /// with [`Error::Closed`]. Blocks until then.
+    /// Finishes the calls under way and gives this run's leases back; every later call returns
+    /// [`Error::Closed`]. Blocks until then.
     fn close(&self) {
         if let Some(integrity) = &self.integrity {
             integrity.close();
@@ -170,7 +171,7 @@ impl Sqlite {
         self.health.close();
     }
 
-    /// How many transactions became durable: beside the number of writes, what group commit saves.
+    /// How many transactions became durable: fewer than there were writes, thanks to group commit.
     #[cfg(test)]
     fn transactions(&self) -> u64 {
         self.health.transactions()

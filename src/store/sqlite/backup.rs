@@ -1,5 +1,5 @@
-//! A copy of a store, of one moment, in one file, made beside whatever uses the store. It says that it
-//! is nobody's log's: beside one it is told apart (see [`super::lineage`]).
+//! A copy of a store, of one moment, in one file, made beside whatever uses the store. No write-ahead log
+//! belongs to it: beside one, the copy is recognised as foreign (see [`super::lineage`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

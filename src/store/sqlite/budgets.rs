@@ -90,7 +90,7 @@ pub(super) fn load(db: &Connection, group: &str) -> rusqlite::Result<History> {
     Ok(found.unwrap_or_default())
 }
 
-/// Changes what is known of `group` by `change` and answers what that answered.
+/// Changes what is known of `group` by `change`, and returns what `change` returned.
 pub(super) fn update<T>(
     db: &Connection,
     group: &str,

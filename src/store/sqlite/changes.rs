@@ -19,9 +19,10 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 
 /// The thread that watches.
 pub(super) struct Changes {
-    /// A job is to look at once.
+    /// A job means: look at once.
     thread: DbThread<()>,
-    /// Who is told. Under a lock, so that a subscriber misses nothing committed afterwards.
+    /// The receiver's end; `None` if there is no receiver. The thread sends under this lock, so that a new
+    /// receiver misses nothing that is committed after it came.
     to: Arc<Mutex<Option<UnboundedSender<Change>>>>,
 }
 
@@ -55,12 +56,12 @@ impl Changes {
         Ok(Changes { thread, to })
     }
 
-    /// Tells a new receiver from now on, and the old one no more.
+    /// Returns a receiver that is told from now on. Ends the stream of the one before it.
     pub(super) fn subscribe(&self) -> UnboundedReceiver<Change> {
         let (sender, receiver) = unbounded_channel();
         *self.to.lock().expect("nothing panics under this lock") = Some(sender);
         if self.thread.send(()).is_err() {
-            // Closed: nobody is left to end the stream.
+            // Closed: the thread is gone, and cannot end the stream.
             *self.to.lock().expect("nothing panics under this lock") = None;
         }
         receiver

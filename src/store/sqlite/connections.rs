@@ -75,8 +75,8 @@ pub(super) fn open_read_only(path: &Path, with: &str) -> rusqlite::Result<Connec
     Ok(db)
 }
 
-/// Moves what the write-ahead log holds into its database and makes it empty; false where somebody
-/// uses it. Most of the work, and all that waits for the disk, is done while others may write.
+/// Moves what the write-ahead log holds into its database and makes it empty; false if it is in use. Most
+/// of the work, and all that waits for the disk, is done while others may write.
 pub(super) fn empty_log(db: &Connection) -> rusqlite::Result<bool> {
     let checkpoint = |mode: &str| {
         db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {

@@ -10,7 +10,8 @@ use crate::store::Error;
 
 /// A thread that works through a queue of `J`.
 pub(super) struct DbThread<J> {
-    /// The queue and the thread; `None` once closed.
+    /// The queue and the thread; `None` once closed. Under a lock because closing takes both, while
+    /// others may still send.
     open: Mutex<Option<(Sender<J>, JoinHandle<()>)>>,
 }
 
@@ -48,7 +49,7 @@ impl<J: Send + 'static> DbThread<J> {
             .take();
         if let Some((queue, thread)) = open {
             drop(queue);
-            // A panic of the thread was reported by the panic hook; nobody waits for its answers.
+            // The panic hook has reported a panic of the thread; its callers see a closed channel.
             let _ = thread.join();
         }
     }
@@ -71,7 +72,7 @@ impl<T: Send + 'static> DbThread<Job<T>> {
     ) -> Result<R, Error> {
         let (answer, answered) = tokio::sync::oneshot::channel();
         self.send(Box::new(move |state| {
-            // Who asked may have gone; the work is done all the same.
+            // The caller may have gone; the work is done all the same.
             let _ = answer.send(work(state));
         }))?;
         answered.await.map_err(|_| Error::Closed)

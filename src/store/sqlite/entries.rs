@@ -337,7 +337,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
-/// One damaged row must not hide all others; who asks for it by name is told.
+/// Leaves a damaged row out: it must not hide all others. Loading it by name says that it is damaged.
 fn keep_readable<T>(row: rusqlite::Result<T>, rows: &mut Vec<T>) -> rusqlite::Result<()> {
     match row {
         Ok(row) => rows.push(row),

@@ -43,7 +43,7 @@ pub(super) fn prepare(directory: &Path, clock: Clock) -> Result<Checked, Refusal
     Ok(checked)
 }
 
-/// Whether there is a store in a directory. Fails where there was one, or cannot be one.
+/// Whether there is a store in a directory. Fails if one is incomplete there, or cannot be there.
 pub(in crate::store) fn is_there(directory: &Path) -> Result<bool, Refusal> {
     folder::refuse_misnamed(directory)?;
     let path = directory.join("tokens.db");
@@ -58,7 +58,7 @@ pub(in crate::store) fn is_there(directory: &Path) -> Result<bool, Refusal> {
     }
 }
 
-/// Brings an earlier format to this one. Other processes may use the file meanwhile.
+/// Brings an earlier format to this one. Other processes may use the file at the same time.
 fn migrate(path: &Path, found: i64, clock: Clock) -> Result<(), Refusal> {
     let migrated = connect(path, "FULL").and_then(|db| schema::migrate(&db, clock));
     match migrated {
@@ -122,7 +122,7 @@ fn create_tokens(directory: &Path, path: &Path) -> io::Result<()> {
 }
 
 /// Refuses a file that is not a `tokens.db` of this version or an earlier one, or damaged, before
-/// anything is written to it. Answers its format, too.
+/// anything is written to it. Returns its format, too.
 fn check(path: &Path) -> Result<(i64, Checked), Refusal> {
     let db = open(path).map_err(|error| not_read(path, error))?;
     // Nothing is written to a file that turns out to be damaged.

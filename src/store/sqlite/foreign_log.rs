@@ -9,7 +9,8 @@ use super::owners::Owners;
 use super::refusals::Refusal;
 use super::{files, folder, lineage};
 
-/// Refuses a log that is not that of the `tokens.db` beside it. Not while somebody uses them.
+/// Refuses a log that is not that of the `tokens.db` beside it. Not to be called while a process uses
+/// them.
 pub(super) fn refuse_foreign_log(directory: &Path) -> Result<(), Refusal> {
     let tokens = directory.join("tokens.db");
     let log = directory.join("tokens.db-wal");

@@ -22,7 +22,7 @@ impl Guards for Sqlite {
     }
 }
 
-/// What stands under `name`; version 0 and nothing where it was never written.
+/// What stands under `name`: version 0 and an empty value if it was never written.
 pub(super) fn load(db: &Connection, name: &str) -> rusqlite::Result<Guard> {
     let found = db
         .prepare_cached("SELECT version, value FROM guards WHERE name = ?1")?

@@ -1,6 +1,17 @@
-//! Whether a write would be durable now. The writer reports what failed and what worked again;
-//! free space is looked up beforehand, because a token that was rotated but cannot be stored is
+//! Whether a write would be durable now. The threads report what failed and what works again; free
+//! space is looked up before a renewal starts, because a token that was rotated but cannot be stored is
 //! lost.
+//!
+//! ```text
+//!                        failed()
+//!   writable ─────────────────────────────▶ failing ──▶ recovered(): writable
+//!      │  ▲                                    (the writer tries a small write each second)
+//!      │  │ enough space, files in place
+//!      │  └──────────────────────────────┐
+//!      ├─ too little space, files moved ─▶ refused for as long as that lasts
+//!      ├─ damaged() ──▶ damaged: until the process ends
+//!      └─ close()   ──▶ closed
+//! ```
 
 use std::fs::{self, File};
 use std::io;
@@ -20,33 +31,35 @@ use crate::telemetry::episode::Episode;
 
 /// Below this many free bytes no write is started: room for a full write-ahead log.
 const MIN_FREE: u64 = 8 * 1024 * 1024;
-/// How long an answer about free space holds.
+/// For how long a finding about free space holds.
 const SPACE_HOLDS: Duration = Duration::from_millis(100);
 
-/// The state of the medium under a store.
+/// The state of the medium under a store. Every thread of the engine has it; each value has a lock of
+/// its own, so that a thread that reports never waits for one that looks at the filesystem.
 #[derive(Debug)]
 pub(super) struct Health {
     /// The store's folder.
     path: PathBuf,
-    /// Why the last write failed; `None` once a write succeeds again.
+    /// Why the last write failed; `None` once one works again. The writer sets it, all others read it.
     failure: Mutex<Option<String>>,
-    /// Why the last lease could not be taken; `None` once one is taken again.
+    /// Why the last lease could not be taken; `None` once one can be taken again. The lease thread sets
+    /// it. Apart from `failure`, because a write that works says nothing about `leases.db`.
     lease_failure: Mutex<Option<String>>,
-    /// The files that are open; not watched in tests of a medium alone.
+    /// The files that are open; `None` in tests that have no store.
     held: Option<OpenFiles>,
-    /// One of them was removed or replaced, when somebody looked last.
+    /// Lasts while one of these files is removed or replaced, so that this is logged once.
     misplaced: Episode,
-    /// Writes fail, or would.
+    /// Lasts while writes fail, or would.
     unwritable: Episode,
-    /// Leases cannot be taken.
+    /// Lasts while leases cannot be taken.
     unleased: Episode,
     /// Set once the files are closed.
     closed: AtomicBool,
-    /// What is wrong with the file; no write makes that good again.
+    /// What is wrong with the file, once damage was found; no write makes that good again.
     damage: OnceLock<String>,
-    /// What was found about free space, and when.
+    /// What was found about free space, and when: every lease asks, and statvfs(2) may wait for a disk.
     space: Mutex<Option<(Instant, Result<(), Error>)>>,
-    /// How many transactions became durable: what group commit saves shows against the writes.
+    /// How many transactions became durable, for tests of group commit.
     transactions: AtomicU64,
 }
 
@@ -67,7 +80,7 @@ impl Health {
         }
     }
 
-    /// Of a store that has these files open.
+    /// The same for a store that has these files open.
     pub(super) fn watching(mut self, held: OpenFiles) -> Health {
         self.held = Some(held);
         self
@@ -109,11 +122,11 @@ impl Health {
         self.damage.get().is_some()
     }
 
-    /// Refuses a renewal with [`Error::Unwritable`] while a write could not be made durable. Where
-    /// leases alone fail, the next one is tried all the same.
+    /// Refuses a renewal with [`Error::Unwritable`] while a write could not be made durable. If only
+    /// leases fail, the next one is tried all the same.
     pub(super) fn admit(&self) -> Result<(), Error> {
         self.medium().inspect_err(|_| {
-            // What is wrong was told when it was found.
+            // What is wrong was logged when it was found.
             let hurt = [&self.misplaced, &self.unwritable];
             for episode in hurt.into_iter().filter(|episode| episode.is_failing()) {
                 let _ = episode.failed();
@@ -162,7 +175,7 @@ impl Health {
         self.closed.store(true, Ordering::Relaxed);
     }
 
-    /// A write failed. Answers the reason as an error.
+    /// Says that a write failed. Returns the reason as an error.
     pub(super) fn failed(&self, why: String) -> Error {
         let mut failure = locked(&self.failure);
         self.fails(self.unwritable.failed(), &why);
@@ -183,7 +196,7 @@ impl Health {
         }
     }
 
-    /// No lease could be taken, which hurt somebody, or not. Answers the reason as an error.
+    /// Says that no lease could be taken, and whether a renewal wanted one. Returns the reason as an error.
     pub(super) fn leases_failed(&self, error: &io::Error, hurts: bool) -> Error {
         let why = format!("leases.db: {error}");
         let mut failure = locked(&self.lease_failure);
@@ -198,9 +211,9 @@ impl Health {
         Error::Unwritable(why)
     }
 
-    /// A lease was taken, or could be.
+    /// Says that a lease was taken, or could be.
     pub(super) fn leases_work(&self) {
-        // Told by one thread: what it told last stands.
+        // Only the lease thread says so: what it said last stands.
         if !self.unleased.is_failing() {
             return;
         }
@@ -215,7 +228,7 @@ impl Health {
         self.unleased.is_failing()
     }
 
-    /// The file turned out to be damaged: what is still readable is served, and nothing renewed.
+    /// Says that the file is damaged: what is still readable is served, and nothing is renewed.
     pub(super) fn damaged(&self, why: String) {
         let first = self.damage.set(format!(
             "it is damaged ({why}): stop every process that uses it and restore it from a backup"
@@ -225,20 +238,20 @@ impl Health {
         }
     }
 
-    /// A read failed. Where SQLite says that it was the file's fault, the whole of it is damaged;
-    /// what concerns one row alone is not. Answers the error.
+    /// Says that a read failed. If SQLite blames the file, all of it counts as damaged; an error of one
+    /// row does not. Returns the error.
     pub(super) fn misread(&self, error: rusqlite::Error) -> rusqlite::Error {
-        // Where files were replaced, their names are what is wrong.
+        // If files were replaced, their names are what is wrong.
         if is_file_damage(&error) && self.in_place().is_ok() {
             self.damaged(error.to_string());
         }
         error
     }
 
-    /// A write works again.
+    /// Says that a write works again.
     pub(super) fn recovered(&self) {
         *locked(&self.failure) = None;
-        // There may be too little space all the same: the next look tells.
+        // There may still be too little space: the next look finds out.
         *self.space.lock().expect("nothing panics under this lock") = None;
         let _ = self.check();
     }
@@ -247,7 +260,7 @@ impl Health {
         locked(&self.failure).is_some()
     }
 
-    /// A transaction became durable.
+    /// Says that a transaction became durable.
     pub(super) fn committed(&self) {
         self.transactions.fetch_add(1, Ordering::Relaxed);
     }

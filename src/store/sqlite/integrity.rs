@@ -1,6 +1,5 @@
-//! Checks a large `tokens.db` as a whole while it is used: before, it would hold up the first
-//! answer for seconds. Until the check ends damage shows where it is read, as an error of that
-//! read.
+//! Checks a large `tokens.db` as a whole while it is used: a check before would hold up the first answer
+//! for seconds. Until it ends, damage shows as an error of the read that meets it.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -18,13 +17,13 @@ use super::health::Health;
 const NICE: i32 = 19;
 /// When the check begins: after the first answers.
 const BEGINS_AFTER: Duration = Duration::from_secs(1);
-/// How often a check that is to end is told so.
+/// How often a check that is to end is interrupted.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(1);
 
 /// The thread that checks.
 pub(super) struct Integrity {
     interrupt: InterruptHandle,
-    /// The thread, and what ends its wait when it is dropped; `None` once closed.
+    /// What ends the thread's wait when it is dropped, and the thread; `None` once closed.
     open: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
 
@@ -43,7 +42,7 @@ impl Integrity {
         })
     }
 
-    /// Ends the check where it stands. Does nothing the second time.
+    /// Ends the check, finished or not. Does nothing the second time.
     pub(super) fn close(&self) {
         let open = self
             .open
@@ -53,11 +52,11 @@ impl Integrity {
         let Some((open, thread)) = open else { return };
         drop(open);
         while !thread.is_finished() {
-            // Not heard before the statement runs: hence again.
+            // An interrupt before the statement runs has no effect: hence again and again.
             self.interrupt.interrupt();
             thread::sleep(INTERRUPT_EVERY);
         }
-        // A panic of the thread was reported by the panic hook.
+        // The panic hook has reported a panic of the thread.
         let _ = thread.join();
     }
 }

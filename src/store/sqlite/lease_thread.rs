@@ -1,6 +1,6 @@
-//! The thread that takes the leases: it takes a lease and reads, once that is taken, the entry that it
-//! is for. It drains its queue, so that many leases at once are one transaction. Leases that are given
-//! back wait a little for others, so that nobody's renewal waits for them.
+//! The thread that takes leases, and then reads the entries that they are for. It drains its queue, so
+//! that many leases at once are one transaction. Leases that are given back are freed together a little
+//! later: no renewal waits for that.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -20,17 +20,19 @@ use super::transaction::Transaction;
 use crate::principal::Principal;
 use crate::store::{Entry, Error, Lease};
 
-/// Within this time a lease that was given back is free for other processes, which look every
+/// Within this time a lease that was given back is free for other processes, which try again every
 /// 50 ms.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_millis(10);
-/// Leases of one transaction: those who wait for the first wait for the last, too.
+/// The most leases of one transaction: all of them are granted when the last one is.
 const AT_ONCE: usize = 64;
 /// How often leases that fail are tried while nobody asks for one.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// The thread, and what it is to do when it comes to it.
+/// The thread, and the leases that it is to give back.
 pub(super) struct LeaseThread {
     thread: DbThread<Request>,
+    /// Filled by [`LeaseThread::give_back`], emptied by the thread before it takes the next lease. Beside
+    /// the queue, because giving back neither waits for the thread nor wakes it up.
     given_back: GivenBack,
 }
 
@@ -46,7 +48,7 @@ struct Request {
 /// What a request wants to know, and the channel for it.
 enum Reply {
     Lease(oneshot::Sender<Result<Lease, Error>>),
-    /// The entry as it stands once the lease is taken, too.
+    /// The lease, and the entry as it stands once the lease is taken.
     WithEntry(oneshot::Sender<Result<LeaseAndEntry, Error>>),
 }
 
@@ -58,8 +60,9 @@ struct LeaseWorker {
     /// Of `tokens.db`, for reading.
     tokens: Connection,
     given_back: GivenBack,
+    /// Hears whether leases can be taken.
     health: Arc<Health>,
-    /// When leases that fail were tried last.
+    /// When a lease was last tried and failed.
     tried: Instant,
 }
 
@@ -81,8 +84,8 @@ impl LeaseThread {
         Ok(LeaseThread { thread, given_back })
     }
 
-    /// Takes or extends this run's lease on `principal`. Not for somebody who has gone: such a
-    /// lease might be taken after it was given back.
+    /// Takes or extends this run's lease on `principal`. A request whose future was dropped is skipped:
+    /// its lease might be taken after it was given back.
     pub(super) async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error> {
         self.ask(principal, ttl, Reply::Lease).await
     }
@@ -96,7 +99,7 @@ impl LeaseThread {
         self.ask(principal, ttl, Reply::WithEntry).await
     }
 
-    /// Gives a lease back, before any later one is taken. Wakes nobody up.
+    /// Gives a lease back, before any later one is taken. Does not wake the thread up.
     pub(super) fn give_back(&self, principal: &Principal) {
         locked(&self.given_back).push(principal.clone());
     }
@@ -139,8 +142,8 @@ impl Reply {
 impl LeaseWorker {
     fn work(&mut self, requests: &Receiver<Request>) {
         loop {
-            // While it holds any, some will be given back; while leases fail, they are tried; else
-            // nothing happens without an ask.
+            // While this run holds leases, some will be given back; while leases fail, they are tried;
+            // otherwise nothing happens without a request.
             let first = match (self.leases.holds_any(), self.health.leases_are_failing()) {
                 (true, _) => requests.recv_timeout(GIVEN_BACK_WITHIN),
                 (false, true) => requests.recv_timeout(PROBE_EVERY),
@@ -162,7 +165,7 @@ impl LeaseWorker {
     }
 
     fn serve(&mut self, mut requests: Vec<Request>) {
-        // In this order: the one that gave a lease back has gone by then, and is not given it again.
+        // In this order: a caller that gave its lease back no longer waits, and is not given it again.
         let given_back = std::mem::take(&mut *locked(&self.given_back));
         requests.retain(|request| request.reply.is_wanted());
         match self.lease(&given_back, &requests) {
@@ -177,7 +180,7 @@ impl LeaseWorker {
             Err(error) => {
                 for request in requests {
                     let refused = error.clone();
-                    // Who asked may have gone.
+                    // The caller may have gone.
                     match request.reply {
                         Reply::Lease(reply) => drop(reply.send(Err(refused))),
                         Reply::WithEntry(reply) => drop(reply.send(Err(refused))),
@@ -207,7 +210,7 @@ impl LeaseWorker {
                 self.health.leases_work();
                 Ok(leased)
             }
-            // They are taken one by one then: that tells.
+            // They are then taken one by one, which shows which one fails.
             Err(error) if requests.len() > 1 => Err(Error::Unwritable(error.to_string())),
             Err(error) => {
                 self.tried = Instant::now();
@@ -216,7 +219,7 @@ impl LeaseWorker {
         }
     }
 
-    /// Tries leases that fail now and then: one that is not ready is not asked.
+    /// Tries leases that fail now and then: a process that is not ready gets no requests.
     fn probe(&mut self) {
         if !self.health.leases_are_failing() || self.tried.elapsed() < PROBE_EVERY {
             return;
@@ -230,14 +233,14 @@ impl LeaseWorker {
 
     /// Reads the entries that are wanted, now that the leases are taken, and replies.
     fn reply(&self, requests: Vec<Request>, leased: Vec<Lease>) {
-        // One moment is as good as another for all of them, and one transaction is less work. Where
-        // none can begin, the reading says so.
+        // All of them may be read at the same moment, and one transaction is less work. If none can
+        // begin, reading fails and says so.
         let _together = match requests.len() {
             0 | 1 => None,
             _ => Transaction::reading(&self.tokens).ok(),
         };
         for (request, lease) in requests.into_iter().zip(leased) {
-            // Who asked may have gone; the lease is given back, or ends by itself.
+            // The caller may have gone; the lease is given back, or ends by itself.
             match request.reply {
                 Reply::Lease(reply) => drop(reply.send(Ok(lease))),
                 Reply::WithEntry(reply) => {

@@ -27,7 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// has written them down by then.
 const SETTLES_IN: Duration = Duration::from_secs(1);
 
-/// The leases of one process run, and its view on those of others.
+/// The leases of one process run, and its view of those of others. Its thread is the only one that uses
+/// it ([`super::lease_thread`]). The states of a lease are drawn at [`Lease`].
 #[derive(Debug)]
 pub(super) struct Leases {
     /// The file that the rows are in.
@@ -149,7 +150,8 @@ impl Leases {
         })
     }
 
-    /// Takes a lease of nobody and gives it back. Waits for no other process.
+    /// Takes a lease on no principal and gives it back, to see whether that works. Does not wait for
+    /// other processes.
     pub(super) fn probe(&mut self) -> io::Result<()> {
         self.healed(|leases| {
             leases.file.db().busy_timeout(Duration::ZERO)?;
@@ -236,7 +238,7 @@ impl Leases {
         Ok(())
     }
 
-    /// Where there is a row: takes it if its lease no longer holds, or is this run's own.
+    /// Decides about a row that is there: takes it if its lease no longer holds, or is this run's own.
     fn judge(&self, principal: &Principal, until: i64) -> rusqlite::Result<Lease> {
         let held = self
             .file
@@ -268,7 +270,7 @@ impl Leases {
         Ok(Lease::Granted { orphaned })
     }
 
-    /// Does `work`; where the file was damaged or replaced, opens it anew before.
+    /// Does `work`; opens the file again before that if it was damaged or replaced.
     fn healed<T>(&mut self, work: impl Fn(&mut Leases) -> rusqlite::Result<T>) -> io::Result<T> {
         self.looked = Instant::now();
         if !self.file.is_in_place() {
@@ -285,7 +287,7 @@ impl Leases {
 
     /// Opens the file that is there now, and writes down in it what this run holds.
     fn reopen(&mut self, why: &str) -> io::Result<()> {
-        // What has the folder's name now may be another one: nothing is made in it.
+        // Another folder may have this one's name now: nothing is made in it.
         self.health.in_place().map_err(io::Error::other)?;
         tracing::warn!(%why, "leases.db is being opened again");
         let _opening = self.file.reopen()?;
@@ -299,8 +301,8 @@ impl Leases {
 
 impl Drop for Leases {
     fn drop(&mut self) {
-        // Those that are left were not given back: the next one that asks knows that a refresh may have
-        // been under way.
+        // What is left was not given back: the next run that takes such a lease is told that a refresh
+        // may have been under way.
         let void = "UPDATE leases SET until = 0 WHERE owner = ?1";
         if self.file.is_in_place()
             && let Err(error) = self.file.db().execute(void, [&self.owner])

@@ -9,7 +9,7 @@ use super::open_files::{identity, identity_of};
 use super::{files, folder};
 use crate::store::RunId;
 
-/// The lock files of all runs.
+/// The lock files of all runs: a run is alive while it holds the lock on its own.
 #[derive(Clone, Debug)]
 pub(super) struct Owners {
     /// The store's.
@@ -25,6 +25,7 @@ pub(super) struct Alive {
     path: PathBuf,
     /// Locked until dropped.
     lock: File,
+    /// What the file says, to write it again if the file is made anew.
     content: String,
 }
 
@@ -73,8 +74,8 @@ impl Owners {
             .collect()
     }
 
-    /// Declares `run` alive and removes the files of the dead, whose leases must be void by now; and
-    /// those that nobody here can open: what is missing voids nothing. Callers hold the store's
+    /// Declares `run` alive and removes the files of the dead, whose leases must be void by now, and those
+    /// that this user cannot open: a missing file voids no lease. Callers hold the store's
     /// opening lock.
     pub(super) fn enter(&self, run: RunId) -> io::Result<Alive> {
         for lock in lock_files(&self.directory) {
@@ -111,7 +112,7 @@ impl Alive {
         (&self.lock).write_all(self.content.as_bytes())
     }
 
-    /// Makes the file anew if somebody removed it; says whether that was so.
+    /// Makes the file anew if it was removed; says whether it was.
     pub(super) fn renew(&mut self) -> io::Result<bool> {
         if identity(&self.path) == identity_of(&self.lock) {
             return Ok(false);

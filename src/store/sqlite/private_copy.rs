@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// How often a copy is made anew when the files changed meanwhile.
+/// How often a copy is begun again because the files changed while they were copied.
 const COPIES: u32 = 5;
 
 /// A copy of `tokens.db` and its log in a folder of its own. Removed when dropped.

@@ -81,8 +81,8 @@ pub(super) fn create(db: &Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Brings the tables of an earlier format to this one, in one transaction: where it fails, or the
-/// process ends, the earlier format stands. Answers the format that was found.
+/// Brings the tables of an earlier format to this one, in one transaction: if it fails, or the process
+/// ends, the earlier format stands. Returns the format that was found.
 pub(super) fn migrate(db: &Connection, clock: Clock) -> rusqlite::Result<i64> {
     let transaction = Transaction::writing(db)?;
     let found = format(&transaction)?;
@@ -154,7 +154,7 @@ pub(super) fn format(db: &Connection) -> rusqlite::Result<i64> {
         .query_row([], |row| row.get(0))
 }
 
-/// Refuses tables of another format: a newer version of this program has migrated them meanwhile.
+/// Refuses tables of another format: a newer version of this program has migrated them since.
 pub(super) fn expect_current(db: &Connection) -> rusqlite::Result<()> {
     match format(db)? {
         FORMAT => Ok(()),

@@ -32,8 +32,8 @@ impl Transaction<'_> {
         run(self.db, "ROLLBACK")
     }
 
-    /// Does `work`; where it answers false, what it did is undone, and nothing else. Fails where that
-    /// is not certain.
+    /// Does `work`; if it returns false, what it did is undone, and nothing else. Fails if that is not
+    /// certain.
     pub(super) fn part(&self, work: impl FnOnce(&Connection) -> bool) -> rusqlite::Result<()> {
         run(self.db, "SAVEPOINT part")?;
         let done = work(self.db);
@@ -58,7 +58,7 @@ impl Deref for Transaction<'_> {
 
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
-        // It has ended where it was committed, and where SQLite undid it.
+        // It has ended if it was committed, or if SQLite undid it.
         if !self.db.is_autocommit()
             && let Err(error) = run(self.db, "ROLLBACK")
         {

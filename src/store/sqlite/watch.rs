@@ -1,6 +1,6 @@
-//! The thread that looks after the files of an open store: that they are still those which are open,
-//! that the lock file is there which says that this run lives, and that the write-ahead log does not
-//! keep what it holds for long.
+//! The thread that looks after the files of an open store: whether the open files still have their
+//! names, whether the lock file is there that says that this run lives, and whether the write-ahead log
+//! can be emptied.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -16,10 +16,10 @@ use super::health::Health;
 use super::owners::Alive;
 use crate::telemetry::episode::Episode;
 
-/// How often it looks: a few calls of stat(2).
+/// How often it looks: that takes a few calls of stat(2).
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// The log is emptied once nobody has written to it for this long. A log is worth little as a copy,
-/// and one bad page of it loses all that was committed after that page.
+/// The log is emptied once it has not been written to for this long. A log is worth little as a copy:
+/// one bad page of it loses everything that was committed after that page.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// The thread.
@@ -31,10 +31,13 @@ pub(super) struct Watch {
 struct Watcher {
     /// For checkpoints: never waits for a lock.
     db: Connection,
+    /// Knows the files, and hears about free space.
     health: Arc<Health>,
+    /// This run's lock file. Shared with the engine, which drops it when the store is closed.
     alive: Arc<Mutex<Alive>>,
-    /// The lock file cannot be made anew.
+    /// Lasts while the lock file cannot be made anew.
     locking: Episode,
+    /// The write-ahead log when this thread last looked.
     log: LogState,
 }
 
@@ -77,7 +80,7 @@ impl Watch {
 
 impl Watcher {
     fn look(&mut self) {
-        // Also tells of too little space, and of its end, while nobody asks.
+        // Logs too little space, and its end, also while no call comes.
         let _ = self.health.check();
         if self.health.in_place().is_err() {
             return;
@@ -111,7 +114,7 @@ impl Watcher {
         }
     }
 
-    /// Moves what the log holds into `tokens.db`, if nobody is in the way.
+    /// Moves what the log holds into `tokens.db`, unless another process is using it.
     fn empty_log(&mut self) {
         let Ok(Some(_lock)) = self.health.try_lock() else {
             return;
@@ -125,8 +128,7 @@ impl Watcher {
 }
 
 impl LogState {
-    /// Whether the log holds something and has not changed for a while. No more than once in that
-    /// while.
+    /// Whether the log holds something and has not changed for [`QUIET`]. Says so once in that time.
     fn is_quiet(&mut self, health: &Health) -> bool {
         let seen = health.log_state().filter(|(length, _)| *length > 0);
         if seen != self.seen {

@@ -29,23 +29,23 @@ pub(super) struct Writer {
     thread: DbThread<Box<dyn Write>>,
 }
 
-/// One write of a group: does its statements, and tells who asked once they are durable.
+/// One write of a group: does its statements, and tells its caller once they are durable.
 trait Write: Send {
-    /// Does the statements, which are undone where they fail: false. May be called again once they
-    /// were undone.
+    /// Does the statements; false if they failed and must be undone. May be called again once they were
+    /// undone.
     fn run(&mut self, db: &Connection, health: &Health) -> bool;
 
-    /// Tells what came of it. `group` says whether the transaction became durable.
+    /// Tells the caller what came of it. `group` says whether the transaction became durable.
     fn finish(self: Box<Self>, group: Result<(), Error>);
 }
 
 /// A write that answers a `T`.
 struct WriteRequest<T, F> {
-    /// The only principal concerned, if there is one.
+    /// The only principal concerned; `None` if there are several, or none.
     principal: Option<Principal>,
     /// The statements.
     work: F,
-    /// What they answered; closed is what a group answers that ended before this write was run.
+    /// What they returned; [`Error::Closed`] until they have run.
     result: Result<T, Error>,
     answer: oneshot::Sender<Result<T, Error>>,
 }
@@ -97,7 +97,7 @@ where
     }
 
     fn finish(self: Box<Self>, group: Result<(), Error>) {
-        // Who asked may have gone; the write stands all the same.
+        // The caller may have gone; the write stands all the same.
         let _ = self.answer.send(group.and(self.result));
     }
 }
@@ -177,7 +177,7 @@ fn commit(db: &Connection, group: &mut [Box<dyn Write>], health: &Health) -> Res
     }
     transaction.rollback().map_err(failed)?;
     if let [_] = group {
-        // The write has its error; that it was undone is all there is to wait for.
+        // The write has its error, and was undone.
         return Ok(());
     }
     let transaction = begin(db).map_err(failed)?;

@@ -59,7 +59,7 @@ pub(super) enum Why {
 }
 
 impl Why {
-    /// Whether nobody needs to be told.
+    /// Whether this needs no line in the output.
     pub(super) fn is_usual(self) -> bool {
         self != Why::Undated
     }
