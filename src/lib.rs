@@ -17,7 +17,8 @@
 //!                                                      └─── renew ◀───┘─ replay once ─ answer
 //! ```
 //!
-//! [`proxy`] is that line as one function body. It runs on a worker: a thread with a runtime and
+//! [`proxy`] is that line in three functions (`proxy::forward`): one checks and routes, one gets
+//! credentials and sends, one replays after a 401. They run on a worker: a thread with a runtime and
 //! upstream connections of its own ([`server`], [`upstream`]). Content is recorded while it streams
 //! ([`replay`]). Callers that log in by themselves are answered by the proxy, and hold tokens of its
 //! own ([`auth_endpoints`]). Credentials come from memory, or from a renewal: a task on the
@@ -31,7 +32,7 @@
 //! | [`cli`] | the command line: one file for each subcommand; `cli::service` wires the components | reach into the path of a request |
 //! | [`config`] | TOML as written → settings as meant; errors with line and column | open sockets |
 //! | [`server`] | listeners, workers, limits of connections; `server::stage`: from a signal to the end | know what it serves, or look inside a request |
-//! | [`proxy`] | the path of a request; `proxy::cors`: what browsers are told | word an error, open a socket |
+//! | [`proxy`] | the path of a request: `proxy::forward`; `proxy::cors`: what browsers are told | word an error, open a socket |
 //! | [`head`] | what the head of a request must be before anything is looked up | know routes |
 //! | [`naming`] | whom the head of a request names | see tokens |
 //! | [`caller`] | who calls; `caller::authorize`, without which no request gets credentials | know requests or upstreams |
@@ -118,14 +119,15 @@
 //! | grant | one of the two ways to a new pair: refresh or log in | `credentials::renewal` |
 //! | refresh | redeem a RefreshToken: free, and both tokens rotate | `credentials::renewal::refresh` |
 //! | log in | redeem InstanceKey or password: scarce, and it revokes the pair before | `credentials::renewal::login` |
-//! | replay | send the same request again, once, with newer credentials, after a 401 | `proxy`, `replay` |
+//! | authorized | a caller that may have the credentials of a principal; made by one function alone | `caller` |
+//! | replay | send the same request again, once, with newer credentials, after a 401 | `proxy::forward`, `credentials::rejection` |
 //! | retry | send a request on another connection because a reused one turned out to be dead | `upstream::pool` |
 //! | in-band 401 | a 2xx whose JSON says 401; it counts as a 401 | `damoov::in_band` |
 //! | ahead of time | a renewal of a stale token that no request waits for | `credentials::renewal::keeper` |
 //! | keeper | the task that renews ahead of time, and idle pairs before their RefreshToken dies | `credentials::renewal::keeper` |
 //! | lease | the right to renew one principal, held for 15 s and extended; one process has it at a time | `store`, `store::sqlite` |
 //! | lost answer | the answer to a call that may have been processed did not arrive: the pair may have rotated unseen | `credentials::renewal::refresh` |
-//! | suppressed | a principal whose newest token got a 401, too: no 401 renews it for 60 s, because expiry is not the cause | `credentials::vault::cache` |
+//! | suppressed | a principal whose newest token got a 401, too: no 401 renews it for 60 s, because expiry is not the cause | `credentials::rejection` |
 //! | guard | what holds a login back: budget, back-off, breaker, contested, suspended | `credentials::guards` |
 //! | budget, window, slot, class | how many logins are allowed in any span of time; each takes a slot; principals never seen before are a class of their own, which leaves `reserve` slots to the others | `store::windows`, `credentials::guards::budget` |
 //! | block | no login at all, after a 429 | `store::windows` |
