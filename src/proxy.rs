@@ -2,6 +2,7 @@
 //! path itself. Words no error, opens no socket.
 
 pub mod answer;
+mod call;
 mod cors;
 mod forward;
 mod handshake;

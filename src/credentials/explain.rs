@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_request_follows_from_the_pair_its_age_and_what_stands_in_the_way() {
+    fn the_next_request_follows_from_the_pair_its_age_and_the_obstacles() {
         let expired = Ages {
             received: Timestamp::from_millis(0),
             expires: Timestamp::from_millis(1),

@@ -5,7 +5,6 @@
 //! Whatever is rare is boxed: every connection would have room for it, and every request would move
 //! it about.
 
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use http::header::{self, HeaderMap, HeaderValue};
@@ -15,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::answer::{self, Received};
+use super::call::Call;
 use super::record::Record;
 use super::understood::{self, AuthCall};
 use super::{Forwarder, cors};
@@ -22,7 +22,7 @@ use crate::caller::{Authorized, Caller, authorize, authorize_instance};
 use crate::credentials::{self, Credentials, Need, Obtained};
 use crate::damoov::auth;
 use crate::damoov::auth_requests::Endpoint;
-use crate::damoov::routes::{Credential, Replay, Route};
+use crate::damoov::routes::Credential;
 use crate::damoov::user_changes::Change;
 use crate::directory::Instance;
 use crate::error::Error;
@@ -33,25 +33,6 @@ use crate::naming::{self, Bearer};
 use crate::principal::InstanceId;
 use crate::replay::{Content, NotKept, Recorder};
 use crate::upstream;
-
-/// A request that has a route.
-pub(super) struct Call<'a> {
-    /// Where it goes.
-    pub(super) route: &'a Arc<Route>,
-    /// As it is sent, but for what credentials add.
-    pub(super) request: upstream::Head,
-    /// What it changes about users, if it succeeds.
-    pub(super) change: Option<Change>,
-    /// The caller's content, which is recorded while it is sent.
-    pub(super) content: &'a Recorder<Incoming>,
-}
-
-impl Call<'_> {
-    /// Whether it can be sent once more after a 401.
-    fn can_be_replayed(&self) -> bool {
-        self.route.replay == Replay::On401 && self.content.keeps()
-    }
-}
 
 impl Forwarder {
     /// Checks a request, routes it, finds out whose credentials it asks for, and sends it the way

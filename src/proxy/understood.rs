@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::answer::Received;
-use super::forward::Call;
+use super::call::Call;
 use super::record::Record;
 use super::{Forwarder, Proxy};
 use crate::auth_endpoints::{Registering, Reply};

@@ -76,6 +76,10 @@ struct Code {
 
 impl Code {
     fn add(&mut self, text: &dyn Fn(&str) -> String, file: &str, module: Module) {
+        // A module may be declared twice, with another visibility for each feature.
+        if self.files.contains_key(&module) {
+            return;
+        }
         let said = paths::read(&tokens(&text(file)), &module);
         for module in said.here {
             self.files.insert(module, file.to_owned());

@@ -53,7 +53,10 @@ pub fn exists(root: &Path, path: &str) -> bool {
     };
     let Some(text) = file("tests/it", module) else {
         // A room of the crate, with tests of its own.
-        return file("src", path).is_some_and(|text| text.contains("#[test]"));
+        let has_tests = |text: String| text.contains("#[test]");
+        return [path, &format!("{path}::tests")]
+            .iter()
+            .any(|module| file("src", module).is_some_and(has_tests));
     };
     let mut names = text
         .split("fn ")
