@@ -170,7 +170,7 @@
 //!   given to another request: `whose_answer::no_answer_of_a_hostile_api_is_given_to_another_request`
 //! - **I7** No more logins than the budget, whatever fails, restarts or races.
 //!   `promises::strangers::i7_…`, `tokens::budget_and_blocks::*`, `tokens::login_queue::*`,
-//!   `tokens::back_off::*`, `tokens::mass_rejection::*`, `store::windows`
+//!   `tokens::back_off::*`, `tokens::mass_rejection::*`, `store::windows::tests`
 //! - **I8** No real token, key or password in any log, answer, metric, error or panic.
 //!   `secrets::no_secret_is_in_any_output_whatever_happens`
 //! - **I9** Hop-by-hop headers never pass, nor the caller's Authorization except on `passthrough`
