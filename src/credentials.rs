@@ -1,6 +1,10 @@
 //! The life of tokens: which are in memory, when they are renewed, what a login may cost. The
 //! path asks [`Provider`] for credentials and reports rejected ones; it learns nothing of how they
-//! come about. Nothing here sees a request or a response.
+//! are obtained. Nothing here sees a request or a response.
+//!
+//! `vault` is what is kept, `guards` what holds a login back, `renewal` how a pair is renewed; `engine`
+//! holds the three. The files beside them are the face: what the path, the callers' logins and the
+//! command line ask for.
 
 mod adoption;
 mod closing;
@@ -72,13 +76,13 @@ pub enum Error {
         /// When the block ends.
         retry_after: Duration,
     },
-    /// Somebody else keeps logging this principal in.
+    /// Another program keeps logging this principal in.
     #[error("another program logs this user in as well; stop it, or try again after Retry-After")]
     Contested {
         /// When this principal may log in again.
         retry_after: Duration,
     },
-    /// Damoov rejects many RefreshTokens at once; those who hold one wait.
+    /// Damoov rejects many RefreshTokens at once; principals that hold one wait.
     #[error("Damoov rejects the RefreshTokens of many users; try again after Retry-After")]
     Suspended {
         /// When it has been tried again whether the API works.

@@ -1,5 +1,5 @@
-//! Pairs that did not come of a renewal, and pairs that are to be no more: a registration's answer
-//! is taken into the store, a user that was deleted or moved is forgotten.
+//! Pairs that no renewal brought, and pairs that must go: the answer to a registration is taken into the
+//! store; a user that was deleted or moved is forgotten.
 
 use std::sync::Arc;
 
@@ -25,25 +25,25 @@ pub struct Expected {
 }
 
 impl Provider {
-    /// Before a registration is sent: that its tokens could be kept.
+    /// To be called before a registration is sent: makes sure that its tokens can be kept.
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUnavailable`]: they could not; do not send it.
+    /// [`Error::StoreUnavailable`]: they cannot; do not send it.
     pub fn expect_tokens(&self) -> Result<Expected, Error> {
         self.writable()?;
         let since = self.engine.vault.wall();
         Ok(Expected { since })
     }
 
-    /// Makes the tokens that a registration of `principal` brought its newest: a login saved.
-    /// Where a login came meanwhile, its tokens stay. Durable when it returns; goes on to its end
-    /// when the caller hangs up. Waits at most `wait`.
+    /// Makes the tokens that a registration of `principal` brought its newest ones, which saves a login.
+    /// If a login came meanwhile, its tokens stay. Durable when it returns; runs to its end even if the
+    /// caller hangs up. Waits at most `wait`.
     ///
     /// # Errors
     ///
     /// [`Error::BadResponse`]: no access token, or another user's. [`Error::StoreUnavailable`]: not
-    /// durable; it is tried on.
+    /// durable; it is tried again in the background.
     pub async fn adopt(
         &self,
         expected: Expected,
@@ -80,7 +80,7 @@ impl Provider {
 
     /// A registration or a move that brought no tokens: `user` is known under `instance` from now
     /// on, unless it has a pair. Durable when it returns. An instance that is not configured is not
-    /// remembered: nobody could log in there.
+    /// remembered: no login could be made there.
     ///
     /// # Errors
     ///
@@ -133,14 +133,14 @@ impl Provider {
 }
 
 impl Engine {
-    /// Drops what this process alone remembers against a principal that was forgotten.
+    /// Drops what only this process remembers of a principal that was forgotten.
     fn starts_anew(&self, principal: &Principal) {
         self.vault.cache.end_suppression(principal);
         self.guards.mass_rejection.moved_on(principal);
         self.guards.contested.follow(principal, None);
     }
 
-    /// Does the same where another process, or the command line, forgot it or renewed it.
+    /// Does the same if another process, or the command line, forgot it or renewed it.
     pub(crate) fn follow(&self, change: &Change) {
         let Change {
             principal,
@@ -156,9 +156,9 @@ impl Engine {
         }
     }
 
-    /// Commits `pair` on top of whatever is older. Without a lease: those are the run's, not the
-    /// task's, so that giving one back here would take it from a renewal of the same principal. A
-    /// refresh under way, here or elsewhere, finds itself superseded.
+    /// Commits `pair` over any older one. Without a lease: a lease belongs to the process run, not to
+    /// the task, so that releasing one here would take it from a renewal of the same principal. A refresh
+    /// under way, here or elsewhere, finds itself superseded.
     async fn adopt_pair(
         &self,
         expected: Expected,
@@ -168,7 +168,7 @@ impl Engine {
     ) -> Outcome {
         let mut entry = self.vault.load(principal).await?;
         loop {
-            // Nobody can log a user in before it is registered: such a login has revoked `pair`.
+            // A user cannot be logged in before it is registered: such a login has revoked `pair`.
             let stands = self.vault.open(principal, &entry)?;
             let received = entry.record.as_ref().map(|record| record.received);
             if received.is_some_and(|received| received > expected.since)

@@ -5,7 +5,7 @@
 //!       └───────────────────▲
 //! ```
 //!
-//! The [`vault`](super::vault) knows nothing of what a login costs; the [`guards`](super::guards) know
+//! The [`vault`] knows nothing of what a login costs; the [`guards`](super::guards) know
 //! nothing of how a pair is renewed; a [`renewal`](super::renewal) uses both.
 
 use std::sync::Arc;

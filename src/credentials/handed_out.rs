@@ -1,5 +1,5 @@
-//! What callers hold: whether a token of the proxy's own still counts, and whose a real JWT is. Tells
-//! by what is in memory where that is enough, else by what is in the store.
+//! What callers hold: whether a token of the proxy's own is still valid, and whose a real JWT is. Looks
+//! into memory first, and into the store only if that is not enough.
 
 use super::vault::Vault;
 use super::vault::pair::is_either;
@@ -8,13 +8,12 @@ use crate::damoov::jwt::Claims;
 use crate::principal::Principal;
 
 impl Provider {
-    /// Whether a token that was handed out under `epoch` still counts: nobody forgot the principal
-    /// since, and an account is still configured. A forget by another process is known within a
-    /// second.
+    /// Whether a token that was handed out under `epoch` is still valid: the principal was not forgotten
+    /// since, and an account is still configured. A forget by another process is known within a second.
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUnavailable`], where the store had to be asked.
+    /// [`Error::StoreUnavailable`], if the store had to be asked.
     pub async fn is_current(&self, principal: &Principal, epoch: u64) -> Result<bool, Error> {
         if let Principal::Account(name) = principal
             && self.engine.current.now().directory.account(name).is_none()
@@ -32,11 +31,11 @@ impl Provider {
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUnavailable`], where the store had to be asked.
+    /// [`Error::StoreUnavailable`], if the store had to be asked.
     pub async fn holder_of(&self, jwt: &str) -> Result<Option<Principal>, Error> {
         let engine = &self.engine;
         let user = Claims::read(jwt).device_token.map(Principal::User);
-        // An admin's JWT names nobody.
+        // An admin's JWT names no user.
         let current = engine.current.now();
         let accounts = match user {
             Some(_) => &[],

@@ -1,5 +1,5 @@
-//! The budget for logins that are not ours: a caller's own login, forwarded because its instance is
-//! not configured, costs Damoov's patience as much as one of ours.
+//! The budget for logins that the proxy only forwards: the login of a caller whose instance is not
+//! configured counts against Damoov's limit as much as a login of the proxy itself.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -78,7 +78,7 @@ impl Provider {
         let until = engine.clock.now().plus(engine.current.now().settings.wait);
         let login = engine.guards.budget.recognisable(login);
         let (caller, stays) = watch::channel(());
-        // In a task of its own, so that a slot that comes when the caller hangs up is given back.
+        // In its own task, so that a slot that is taken after the caller hung up is given back.
         let taking = self.engine.spawn_to_completion(async move {
             let seeker = Forwarder {
                 login,
@@ -97,7 +97,7 @@ impl Provider {
         });
         let slot = taking.await;
         drop(stays);
-        // Fails only where the runtime is gone.
+        // Fails only if the runtime is gone.
         slot.unwrap_or(Err(Error::Closing))
     }
 }
@@ -107,7 +107,7 @@ impl LoginSlot {
     /// returns; goes on to its end when the caller hangs up.
     pub async fn end(mut self, end: SlotEnd) {
         if let Some(writing) = self.write(end) {
-            // Fails only where the runtime is gone.
+            // Fails only if the runtime is gone.
             let _ = writing.await;
         }
     }

@@ -51,7 +51,8 @@ impl Provider {
     /// Whom the login is for, if `password` is right. For a user, with the instance whose key it was:
     /// a user that is known under another one is an error later on.
     ///
-    /// Where wrong passwords came too often it waits, at most 10 s; `peer` is who asks.
+    /// If wrong passwords came too often it waits, at most 10 s; `peer` is the other end of the caller's
+    /// connection.
     ///
     /// # Errors
     ///

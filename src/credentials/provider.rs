@@ -35,7 +35,7 @@ pub struct Provider {
 pub struct Obtained {
     /// To be attached.
     pub credentials: Arc<Credentials>,
-    /// Whether the request waited for a renewal, rather than for nothing or for the store.
+    /// Whether the request waited for a renewal; false if it only waited for the store, or not at all.
     pub renewed: bool,
 }
 
@@ -68,9 +68,9 @@ pub struct Background {
 }
 
 impl Background {
-    /// Ends the background work: renewals that wait for something give up, those whose call is
-    /// under way end and are committed. Pairs that the store does not take are tried again for as
-    /// long as `patience`, and once more at its end. Answers how many pairs were lost.
+    /// Ends the background work: renewals that wait for something give up; those whose call is under
+    /// way run to their end and are committed. A pair that the store does not take is tried again for
+    /// `patience`, and one last time at its end. Returns how many pairs were lost.
     pub async fn finish(self, patience: Duration) -> u64 {
         let engine = &self.engine;
         engine.closer.advance(Closing::Begun);
@@ -142,7 +142,7 @@ impl Provider {
         }
     }
 
-    /// Newer credentials than `than`, or these where there are none to be had within `wait`.
+    /// Newer credentials than `than`, or `than` if there are none within `wait`.
     ///
     /// # Errors
     ///
@@ -195,7 +195,7 @@ impl Provider {
         self.engine.endpoint.unreachable()
     }
 
-    /// Brings those metrics up to date that are read off rather than counted.
+    /// Brings the gauges up to date.
     pub async fn report(&self) {
         let engine = &self.engine;
         engine

@@ -1,5 +1,17 @@
-//! How a pair is renewed: one renewal a principal at a time, by a refresh if there is a RefreshToken,
-//! else by a login, and what asks for one.
+//! How a pair is renewed: one renewal at a time for each principal, by a refresh if there is a
+//! RefreshToken, by a login if there is none; and what asks for one. Knows no request.
+//!
+//! ```text
+//!   start ──▶ run: adopt what is stored ─ wait for a turn ─ take the lease
+//!                                                               │ means
+//!                                     ┌──── Refresh(pair) ──────┴─── LogIn ───┐
+//!                                     ▼                                       ▼
+//!                                  refresh ── the RefreshToken is dead ──▶ login
+//!                                     └───────────── commit, publish ─────────┘
+//! ```
+//!
+//! The methods of [`Engine`](super::engine::Engine) in these files are the renewal; it uses the vault and
+//! the guards, neither of which uses it.
 
 mod grant;
 pub(crate) mod identity;

@@ -1,5 +1,5 @@
-//! Whether stored pairs are good: refreshes them as the keeper does, one at a time, and never logs
-//! anybody in. For a command beside a proxy or before its start.
+//! Whether stored pairs are good: refreshes them as the keeper does, one at a time, and never logs a
+//! principal in. For a command that runs beside a proxy or before its start.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::metrics::Trigger;
 use crate::principal::Principal;
 use crate::store::{Entry, Lease};
 
-/// Refreshes pairs that nobody asked for.
+/// Refreshes pairs that no request asked for.
 pub struct Verifier {
     engine: Arc<Engine>,
 }
@@ -26,7 +26,7 @@ pub enum Verified {
     Rejected,
     /// A running proxy is renewing the pair.
     Busy,
-    /// The refresh did not come to an end that says anything about the pair.
+    /// The refresh ended in a way that says nothing about the pair.
     Failed(Error),
 }
 
@@ -42,8 +42,8 @@ impl Verifier {
         Stored::of(&self.engine.vault.ring, principal, entry)
     }
 
-    /// Refreshes the pair of `principal`. Not to be cancelled: the answer to a refresh under way
-    /// would be lost, and with it a login.
+    /// Refreshes the pair of `principal`. Must not be cancelled: the answer to a refresh under way would
+    /// be lost, which costs a login.
     pub async fn verify(&self, principal: &Principal) -> Verified {
         match self.refresh(principal).await {
             Ok(verified) => verified,

@@ -1,7 +1,15 @@
-//! Patience with the host of the Auth endpoints. After a failure that is the host's nobody calls it
-//! for a while. Then one call goes first; the others follow once it was answered, more and more of
-//! them a second, and rest again if it was not. What may be one principal's own trouble is counted
-//! against that principal ([`own`]), and against the host only when several in a row have it.
+//! The back-off of the host of the Auth endpoints.
+//!
+//! ```text
+//!          the host fails                    the rest is over
+//!   open ─────────────────▶ resting ────────────────────────▶ trying: one call goes first
+//!     ▲                        ▲                                   │        │
+//!     │                        └──────────── it fails: rests longer┘        │
+//!     └────────── it is answered: the others follow, more each second ──────┘
+//! ```
+//!
+//! A failure that may be one principal's alone is counted against that principal ([`own`]), and against
+//! the host only if several principals in a row have it.
 
 pub(crate) mod own;
 
@@ -18,12 +26,11 @@ use crate::principal::Principal;
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest rest that doubling leads to: one call in this time is no burden for a sick host.
 const LONGEST: Duration = Duration::from_secs(8);
-/// As many distinct principals in a row whose calls fail make it the host's failure.
+/// The failures of this many distinct principals in a row are the host's.
 const SEVERAL: usize = 3;
-/// This many of those who were held up follow in the first second, and as many more in each further
-/// one as in the one before.
+/// This many of the calls that were held up follow in the first second; the rate grows evenly.
 const FOLLOW: f64 = 40.0;
-/// A principal whose own calls fail leaves it to others for this long to go first.
+/// A principal whose own calls fail waits this much longer before it goes first: it lets others try.
 const ASIDE: Duration = Duration::from_millis(100);
 
 /// The back-off of one host.
@@ -40,7 +47,7 @@ struct State {
     phase: Phase,
     /// Rests since the host last answered.
     rests: u32,
-    /// Whose calls failed since the host last answered: their hashes, each once.
+    /// The principals whose calls failed since the host last answered: their hashes, each once.
     in_a_row: Vec<u64>,
     /// When the host last answered after a rest, and how many have followed since.
     reopened: Moment,
@@ -51,24 +58,24 @@ struct State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// It may be called.
+    /// The host may be called.
     Open,
-    /// Nobody calls it before `until`.
+    /// The host is not called before `until`.
     Resting {
         until: Moment,
-        /// The host itself said how long.
+        /// The host itself said how long: not even a probe calls it.
         told: bool,
     },
     /// The call with this serial number goes first.
     Trying(u64),
 }
 
-/// Why a call brought nothing.
+/// Whose failure it is that a call brought nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// It may be this principal's alone.
     Own,
-    /// Nobody's call would have been answered: there is no connection, or the host says so, and
+    /// The host's: no call would have been answered. There is no connection, or the host says so, and
     /// perhaps for how long.
     Hosts(Option<Duration>),
 }
@@ -77,15 +84,16 @@ pub(crate) enum Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Good,
-    /// Its last calls failed, and the failure may be its own: as the first one it would tell little.
+    /// Its last calls failed, perhaps by its own fault: as the call that goes first it would tell little.
     Failing,
 }
 
-/// The host rests for longer than anybody is patient.
+/// The host rests for longer than any caller is patient.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Resting;
 
-/// The right to make one call. Say what came of it; dropped without, it says nothing of the host.
+/// The right to make one call. End it with [`Permit::answered`] or [`Permit::failed`]; if it is dropped,
+/// nothing is concluded about the host.
 #[derive(Debug)]
 #[must_use = "it is good for one call"]
 pub(crate) struct Permit<'a> {
@@ -110,8 +118,8 @@ impl Backoff {
         }
     }
 
-    /// Waits until the host may be called, as long as `patience` allows. It is asked again after
-    /// each wait: it grows when others join.
+    /// Waits until the host may be called, as long as `patience` allows, which is read again after each
+    /// wait: it grows when others join.
     pub(crate) async fn pass(
         &self,
         standing: Standing,
@@ -264,9 +272,10 @@ impl State {
         self.serial
     }
 
-    /// When the next of those who were held up may call: at random if it would be too late.
+    /// When the next of the calls that were held up may be made: at a random time within its patience if
+    /// its turn would come too late.
     fn turn(&mut self, now: Moment, patience: Moment) -> Moment {
-        // The time in which this many follow at a rate that grows evenly.
+        // The time after which that many calls have followed, at a rate that grows evenly.
         let ahead = f64::from(self.followed);
         let seconds = (1.0 + 2.0 * ahead / FOLLOW).sqrt() - 1.0;
         self.followed = self.followed.saturating_add(1);
@@ -293,7 +302,7 @@ impl State {
 }
 
 impl Permit<'_> {
-    /// Whether others wait for what comes of this call.
+    /// Whether others wait for the outcome of this call.
     pub(crate) fn goes_first(&self) -> bool {
         self.first.is_some()
     }

@@ -1,6 +1,15 @@
-//! One breaker per instance and key: a wrong InstanceKey must not burn the login budget. It opens after
-//! rejected logins of principals that had logged in before, and is never fed by ones never seen. All
-//! processes on one store share it, over restarts; another key has another one.
+//! One breaker for each InstanceKey: a wrong key must not use up the login budget.
+//!
+//! ```text
+//!              three logins in a row are rejected
+//!   closed ───────────────────────────────────────▶ open: one probe of each class in
+//!     ▲                                              │     `remember_rejected`
+//!     └───────────── a login is accepted ────────────┘
+//! ```
+//!
+//! Only rejected logins of principals that had logged in before count: those of made-up users say nothing
+//! about the key. All processes on one store share a breaker, across restarts; a changed key has another
+//! one.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,20 +42,22 @@ pub(crate) struct Breakers {
 /// The breaker of one key.
 struct OfKey {
     shared: Shared<Breaker>,
-    /// Logins that this process held back.
+    /// How many logins this process held back while it was open, for the log.
     held: AtomicU64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Breaker {
     Closed {
+        /// How many logins in a row were rejected.
         rejected: u32,
     },
-    /// Principals seen before have a probe of their own: made-up ones, all rejected, must not use
-    /// it up.
     Open {
         since: SharedMoment,
+        /// The last probe of a principal that had logged in before.
         last_known: SharedMoment,
+        /// The last probe of another one. Apart, because made-up principals, which are all rejected, must
+        /// not use up the probes of known ones.
         last_new: SharedMoment,
     },
 }
@@ -71,7 +82,7 @@ impl Breaker {
         admitted
     }
 
-    /// What was admitted last was not tried: the next of its class may be.
+    /// The probe that was admitted last was not sent: the next login of its class is one.
     fn not_tried(&mut self, class: Class) {
         match (self, class) {
             (Breaker::Closed { .. }, _) => {}
@@ -80,7 +91,7 @@ impl Breaker {
         }
     }
 
-    /// True when this opens it.
+    /// Returns true if this opens it.
     fn rejected(&mut self, now: &SharedMoment) -> bool {
         let Breaker::Closed { rejected } = self else {
             return false;
@@ -108,7 +119,7 @@ impl Breakers {
         }
     }
 
-    /// Whether a login with this key may be tried now. While open, a yes is the probe.
+    /// Whether a login with this key may be sent now. If the breaker is open, it is the probe.
     pub(crate) async fn admit(&self, key: Fingerprint, class: Class) -> Result<bool, Error> {
         let (breaker, now) = (self.of(key), SharedMoment::now(&self.clock));
         let probe_every = self.current.now().settings.remember_rejected;
@@ -184,7 +195,7 @@ impl Breakers {
         Ok(())
     }
 
-    /// True when this opens it.
+    /// Returns true if this opens the breaker.
     async fn count_rejected(&self, key: Fingerprint) -> Result<bool, Error> {
         let (breaker, now) = (self.of(key), SharedMoment::now(&self.clock));
         let reject = |breaker: &mut Breaker| breaker.rejected(&now);

@@ -1,5 +1,6 @@
-//! The budget of logins: within a class the one who asked first goes first, and who is refused is told
-//! honestly when to come back. The slots are the store's; the order is [`queue`](super::queue)'s.
+//! The budget of logins: within a class, the principal that asked first goes first, and one that is
+//! refused is told honestly when to come back. The store counts the slots; [`queue`](super::queue) keeps
+//! the order.
 //!
 //! ```text
 //!   waiting ── the store has a slot ──▶ taken ── end: the login was answered ──▶ counts from now on
@@ -27,28 +28,29 @@ use crate::store::{Class, LoginBudget, Slot, SlotId, Store};
 use crate::telemetry::episode::Episode;
 use waiters::{InLine, Waiters};
 
-/// Who stands in line gives up this long before its patience ends, in real time.
+/// A seeker in the line gives up this long before its patience ends, in real time.
 const EARLY: Duration = Duration::from_millis(500);
-/// The budget suffices again once nobody was refused for this long.
+/// The budget suffices again once no login was refused for this long.
 const QUIET: Duration = Duration::from_secs(60);
 /// After a 429 the windows are halved for this long.
 const HALVED_FOR: Duration = Duration::from_secs(24 * 3600);
-/// The most principals of a class that are remembered because they were refused: 65,536 in all. Users
-/// that nobody knows cannot push out those that are known.
+/// The most principals of a class that are remembered because they were refused: 65,536 in all. Made-up
+/// users cannot push out known ones.
 const KNOWN_REMEMBERED: usize = 16_384;
 const NEW_REMEMBERED: usize = 49_152;
 const _: () = assert!(KNOWN_REMEMBERED + NEW_REMEMBERED == 65_536);
 
 /// Hands out login slots.
 pub(crate) struct Budget {
-    /// Who waits for a slot, and who was refused one: principals that logged in before.
+    /// The line of principals that logged in before: those that wait for a slot and those that were
+    /// refused one.
     known: Waiters,
-    /// The same, of principals that never did: a line of their own, so that made-up users hold up
-    /// no known one.
+    /// The line of principals that never did. Apart, so that made-up users hold up no known one.
     new: Waiters,
-    /// Makes what logins to forward are recognised by. Keyed: callers choose what is hashed.
+    /// Makes the hashes by which logins to forward are recognised. Keyed, because callers choose what is
+    /// hashed.
     hashed: RandomState,
-    /// Somebody was refused because no slot came in time; ends once nobody was for [`QUIET`].
+    /// Logins are refused because no slot comes in time; over once none was for [`QUIET`].
     exhausted: Episode,
     /// Damoov answered a login with 429.
     blocked: Episode,
@@ -84,8 +86,8 @@ impl Budget {
     }
 
     /// Takes a slot, waiting for one that comes before the patience of `seeker` ends. Returns which
-    /// slot was taken; `None` if nobody waits for it any more. Not to be dropped before it returns: a
-    /// slot might be taken that nobody gives back.
+    /// slot was taken; `None` if `seeker` is deserted. Must not be dropped before it returns: a slot might
+    /// be taken and never given back.
     ///
     /// # Errors
     ///
@@ -97,7 +99,7 @@ impl Budget {
     ) -> Result<Option<SlotId>, Error> {
         let place = self.waiters(class).enter(seeker);
         let wait = seeker.patience().since(self.clock.now());
-        // A little before those who wait lose patience, or they would not be told why.
+        // A little before the callers lose patience, or they would not be told why.
         let early = EARLY.min(self.clock.to_real(wait) / 10);
         let id = SlotId(uuid::Uuid::new_v4());
         let mut has_asked = false;
@@ -164,13 +166,13 @@ impl Budget {
         }
     }
 
-    /// What a login to forward is recognised by when its caller comes back; not what it says.
+    /// A hash by which a login to forward is recognised when its caller comes back.
     pub(crate) fn recognisable(&self, login: impl Hash) -> u64 {
         self.hashed.hash_one(login)
     }
 
-    /// The login of the slot `taken` was not sent: the first that waits may have it at once. If this
-    /// cannot be written the slot stays taken.
+    /// The login of the slot `taken` was not sent: the first in the line may have the slot at once. If
+    /// this cannot be written the slot stays taken.
     pub(crate) async fn give_back(&self, taken: SlotId) {
         let group = &self.current.now().settings.budget.group;
         let given = self.store.give_login_back(group, taken).await;
@@ -204,8 +206,8 @@ impl Budget {
         Error::BudgetExhausted { retry_after }
     }
 
-    /// The login of the slot `taken` was answered, or its answer lost. Where this cannot
-    /// be written the slot counts from when it was taken.
+    /// The login of the slot `taken` was answered, or its answer was lost. If this cannot be written the
+    /// slot counts from when it was taken.
     pub(crate) async fn end(&self, taken: SlotId) {
         let group = &self.current.now().settings.budget.group;
         let ended = self.store.end_login(group, taken).await;
@@ -214,7 +216,7 @@ impl Budget {
         }
     }
 
-    /// Whether somebody was refused for want of a slot, and the slots have not sufficed since.
+    /// Whether a login was refused because no slot came in time, and the slots have not sufficed since.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.exhausted.is_failing()
     }

@@ -1,6 +1,19 @@
-//! The order in which those who need a login slot get one: who asked first goes first, also if it was
-//! refused and told to come back. Remembers those who were refused, a bounded number of them. Pure: it
-//! is told the time, and knows no slot.
+//! The order in which seekers get a login slot: the one that asked first goes first, even if it was
+//! refused meanwhile and told to come back. Remembers a bounded number of those that were refused. Pure:
+//! it is given the time, and knows no slot.
+//!
+//! ```text
+//!            enter                leave: served
+//!   ────────────────▶ waiting ───────────────────▶ gone
+//!                      │   ▲
+//!       leave: refused │   │ enter again: the same place as before
+//!                      ▼   │
+//!                      absent ── its appointment is missed ──▶ counts as a stranger, keeps its place
+//! ```
+//!
+//! A *stranger* has not come back when it was told to, or was never told. A *returner* has: a slot is kept
+//! for it from its appointment on. So a crowd of seekers that ask once and never come back, as made-up
+//! users do, takes nothing from those that obey Retry-After.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -8,27 +21,27 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 
-/// Who comes back this much later than it was told is still in time.
+/// A seeker that comes back this much later than it was told is still in time.
 pub(crate) const LATE: Duration = Duration::from_secs(30);
 
-/// Those who wait for a slot, and those who were refused one.
+/// The seekers that wait for a slot, and those that were refused one.
 #[derive(Debug)]
 pub(crate) struct Line<K> {
-    /// Those who wait now.
+    /// The seekers that wait now.
     waiting: BTreeMap<Place, Waiting<K>>,
-    /// The places of those who wait now and came back when they were told.
+    /// The places of the returners among them.
     waiting_returners: BTreeSet<Place>,
-    /// Those who wait no longer and have got no slot.
+    /// The seekers that wait no longer and were given no slot.
     absent: HashMap<K, Absent>,
     /// The most of `absent`.
     capacity: usize,
-    /// All of `absent`, by when they have missed their time.
+    /// All of `absent`, by when their appointments are missed.
     by_end: BTreeMap<(Moment, Place), K>,
-    /// Those of `absent` that have never come back in time.
+    /// The strangers among `absent`.
     strangers: BTreeMap<Place, K>,
-    /// Those of `absent` that came back in time and may do so again.
+    /// The returners among `absent`.
     returners: BTreeSet<Place>,
-    /// The same, by when a slot is kept for them.
+    /// The same, by when a slot is kept for them, with when that ends.
     due: BTreeMap<(Moment, Place), (Moment, K)>,
     /// The next place's.
     ticket: u64,
@@ -42,12 +55,12 @@ pub(crate) struct Place {
     ticket: u64,
 }
 
-/// When somebody who is refused may come back.
+/// When a seeker that is refused may come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Appointment {
     /// From when a slot is kept for it.
     pub(crate) from: Moment,
-    /// The time that it was told.
+    /// The time that it was told to come back.
     pub(crate) at: Moment,
 }
 
@@ -56,9 +69,9 @@ pub(crate) struct Appointment {
 pub(crate) enum Turn {
     /// It may.
     Now,
-    /// Others who wait asked before it.
+    /// Another seeker that waits asked before it.
     Behind,
-    /// The next slot is kept for somebody who asked before it, and who is to come back until then.
+    /// The next slot is kept until then for a seeker that asked before it and is to come back.
     KeptUntil(Moment),
 }
 
@@ -66,7 +79,7 @@ pub(crate) enum Turn {
 struct Waiting<K> {
     key: K,
     standing: Standing,
-    /// The time that it was told, unless it has missed it.
+    /// The time that it was told to come back, if it came back earlier.
     told: Option<Moment>,
 }
 
@@ -79,9 +92,9 @@ struct Absent {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// Has not come back when it was told, or was never told.
+    /// It has not come back when it was told to, or was never told.
     Stranger,
-    /// Has.
+    /// It has come back when it was told to.
     Returner,
 }
 
@@ -91,14 +104,14 @@ impl Appointment {
         self.at.plus(LATE)
     }
 
-    /// From when: that of the slot, if it is before the time that was told, else from then on.
+    /// From when a slot is kept: at the latest from the time that was told.
     fn start(self) -> Moment {
         self.from.min(self.at)
     }
 }
 
 impl<K: Clone + Eq + Hash> Line<K> {
-    /// A line that remembers up to `capacity` of those whom it refused.
+    /// A line that remembers up to `capacity` seekers that were refused.
     pub(crate) fn new(capacity: usize) -> Line<K> {
         Line {
             waiting: BTreeMap::new(),
@@ -113,8 +126,8 @@ impl<K: Clone + Eq + Hash> Line<K> {
         }
     }
 
-    /// Takes its place among those who wait: the one that it had, if it was refused before; else that
-    /// of somebody who asked at `first`.
+    /// Takes a place for `key`: the one that it had if it was refused before, or else the place of a
+    /// seeker that asked at `first`.
     pub(crate) fn enter(&mut self, key: K, first: Moment, now: Moment) -> Place {
         self.expire(now);
         let (place, standing, told) = match self.forget(&key) {
@@ -149,14 +162,14 @@ impl<K: Clone + Eq + Hash> Line<K> {
         place
     }
 
-    /// Whether the one at `place`, who waits, may take the next slot.
+    /// Whether the seeker that waits at `place` may take the next slot.
     pub(crate) fn turn(&mut self, place: Place, now: Moment) -> Turn {
         self.expire(now);
         match self.waiting.first_key_value() {
             Some((first, _)) if *first == place => {}
             _ => return Turn::Behind,
         }
-        // Nothing is kept from those who came back in time, nor from who stands before one of them.
+        // No slot is kept from a returner that waits, nor from a seeker that stands before one.
         if !self.waiting_returners.is_empty() {
             return Turn::Now;
         }
@@ -168,8 +181,8 @@ impl<K: Clone + Eq + Hash> Line<K> {
         }
     }
 
-    /// How many go before the one at `place`, who waits, if a slot comes until `until`; counts
-    /// no further than `most`.
+    /// How many go before the seeker that waits at `place`, of slots that come until `until`; counts no
+    /// further than `most`.
     pub(crate) fn ahead(&self, place: Place, until: Moment, most: usize) -> usize {
         let waiting = self.waiting.range(..place).take(most).count();
         let due = self.due.range(..=(until, Place::LAST));
@@ -177,8 +190,8 @@ impl<K: Clone + Eq + Hash> Line<K> {
         waiting + due.take(most.saturating_sub(waiting)).count()
     }
 
-    /// How many of those who asked before the one at `place`, who waits, came back when they were
-    /// told, if that one did, too. A stranger has no rank: it is to come back first.
+    /// How many returners asked before the seeker that waits at `place`, if it is a returner as well. A
+    /// stranger has rank 0: it must come back first.
     pub(crate) fn rank(&mut self, place: Place, now: Moment) -> usize {
         self.expire(now);
         match self.standing(place, now) {
@@ -190,8 +203,8 @@ impl<K: Clone + Eq + Hash> Line<K> {
         }
     }
 
-    /// The one at `place` waits no longer. If it has got no slot it keeps its place, for when it
-    /// comes back. Returns who is the first of those who wait now, if that is another one.
+    /// The seeker at `place` waits no longer. If it was given no slot it keeps its place for when it comes
+    /// back. Returns the first that waits now, if that is another one than before.
     pub(crate) fn leave(&mut self, place: Place, why: Leave, now: Moment) -> Option<Place> {
         self.expire(now);
         let standing = self.standing(place, now);
@@ -201,7 +214,7 @@ impl<K: Clone + Eq + Hash> Line<K> {
         let absent = match why {
             Leave::Served => None,
             Leave::Refused(appointment) => Some((standing, appointment)),
-            // Nothing is kept for somebody who was told nothing.
+            // No slot is kept for a seeker that was told nothing.
             Leave::HungUp => Some((Standing::Stranger, Appointment { from: now, at: now })),
         };
         if let Some((standing, appointment)) = absent {
@@ -215,7 +228,7 @@ impl<K: Clone + Eq + Hash> Line<K> {
         self.first().filter(|_| was_first)
     }
 
-    /// The first of those who wait.
+    /// The first that waits.
     pub(crate) fn first(&self) -> Option<Place> {
         self.waiting.first_key_value().map(|(first, _)| *first)
     }
@@ -231,7 +244,7 @@ impl<K: Clone + Eq + Hash> Line<K> {
         self.absent.len()
     }
 
-    /// Who waits at `place` came back in time if it did so then, or has waited until then.
+    /// A seeker that came back early and has waited until the time that it was told is a returner.
     fn standing(&self, place: Place, now: Moment) -> Standing {
         match self.waiting.get(&place) {
             Some(waiting) if waiting.told.is_some_and(|told| told <= now) => Standing::Returner,
@@ -240,7 +253,7 @@ impl<K: Clone + Eq + Hash> Line<K> {
         }
     }
 
-    /// Those who missed their time count as strangers again. They keep their places.
+    /// Returners that missed their appointments count as strangers again. They keep their places.
     fn expire(&mut self, now: Moment) {
         let due = self.due.range(..=(now, Place::LAST));
         let missed = due.filter(|(_, (end, _))| *end < now);
@@ -258,11 +271,11 @@ impl<K: Clone + Eq + Hash> Line<K> {
         }
     }
 
-    /// Makes room first: those who missed their time go, the longest ago first, then the newest of
-    /// those that have never come back, which may be this one.
+    /// Makes room first. It forgets the one that missed its appointment the longest ago; if there is none,
+    /// the newest stranger, which may be this one.
     fn remember(&mut self, key: K, absent: Absent, now: Moment) {
         if self.absent.contains_key(&key) {
-            // It asked twice at the same time; the other one stands for both.
+            // It asked twice at the same time; one entry is enough for both.
             return;
         }
         if self.absent.len() >= self.capacity {
@@ -309,14 +322,14 @@ impl<K: Clone + Eq + Hash> Line<K> {
     }
 }
 
-/// Why somebody waits no longer.
+/// Why a seeker waits no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leave {
-    /// It has got a slot.
+    /// It was given a slot.
     Served,
     /// It is told to come back.
     Refused(Appointment),
-    /// Nobody waits for its login any more.
+    /// No caller waits for its login any more.
     HungUp,
 }
 

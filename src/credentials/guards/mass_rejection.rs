@@ -1,14 +1,13 @@
-//! The guard against a broken deploy of the API: when RefreshTokens of many principals are rejected
-//! at once, it is the API that is wrong, not they. Then logins of those who hold a pair are
-//! suspended, and it is tried now and then whether the API works again.
+//! The guard against a broken deploy of the API: if the RefreshTokens of many principals are rejected at
+//! once, the API is at fault and not the tokens. Then logins of principals that hold a pair are
+//! suspended, and probes find out whether the API works again.
 //!
-//! A pair that is newer than the rejected ones and refreshes proves that the API works, and that it
-//! is their age that is wrong with the others: a backup was restored, or Damoov revoked what is
-//! older. From then on such a rejection is believed once a newer pair has been seen to refresh after
-//! it, and it has come a second time.
+//! If a pair that is newer than the rejected ones refreshes, the API works and the others are too old: a
+//! backup was restored, or Damoov revoked older pairs. From then on the rejection of an old pair is
+//! believed once it has come a second time, after a newer pair was seen to refresh.
 //!
-//! What is counted, suspended and proved is the [`State`] that all processes on one store share; who
-//! waits is this process's own.
+//! All processes on one store share the [`State`], which says how it changes; which principals wait is
+//! this process's own.
 
 mod state;
 
@@ -31,36 +30,40 @@ use state::{Probe as Claimed, State};
 
 /// The row of the store.
 pub(crate) const ROW: &str = "mass rejection";
-/// Those who are suspended are told to come back after this time: two refreshes are tried in it.
+/// Callers of a suspended principal are told to come back after this time, in which two refreshes are
+/// tried.
 const AGAIN: Duration = state::REFRESH_EVERY.saturating_mul(2);
 /// The patience of a probe that may log in.
 pub(crate) const PROBE_PATIENCE: Duration = state::LOGIN_EVERY;
-/// A rejection waits this long for a newer pair to refresh; then nothing is proved any more.
+/// A rejection waits this long for a newer pair to refresh; after that nothing is proven any more.
 const CONFIRMED_WITHIN: Duration = state::REFRESH_EVERY.saturating_mul(3);
-/// After this time another process withdraws the notes that the one which suspended has not.
+/// After this time another process withdraws the notes that the process that suspended did not.
 const WITHDRAWN_WITHIN: Duration = Duration::from_secs(10);
-/// While pairs die of their age that is said once in this time.
+/// While pairs are rejected because they are too old, that is logged once in this time.
 const OUTLIVED_AGAIN: Duration = Duration::from_secs(60);
 
 /// Counts rejections and, once there are many, holds logins back.
 pub(crate) struct MassRejection {
+    /// What all processes agree on; written by compare-and-swap, and followed once a second.
     shared: Shared<State>,
     store: Arc<dyn Store>,
+    /// The principals of this process that were rejected during this suspension. Behind a lock, because
+    /// renewals add themselves and the probes take turns; emptied when a suspension begins or ends.
     waiting: Mutex<Waiting>,
-    /// How many rejections wait to be confirmed.
+    /// How many rejections wait to be confirmed: while there are any, refreshes are tried.
     unsure: AtomicUsize,
-    /// Whether it was said that logins are suspended.
+    /// Whether it was logged that logins are suspended, so that each change is logged once.
     told: AtomicBool,
     outlived: Mutex<Outlived>,
-    /// How long logins are suspended, and whom that hurts.
+    /// How long logins are suspended, and how many were refused.
     suspension: Episode,
-    /// Wakes who tries whether the API works.
+    /// Wakes the task that makes probes.
     wake: Notify,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
 
-/// Who was rejected during this suspension and wants to be probed, in rotation, with the generation
+/// The principals that were rejected during this suspension, to be probed in turn, with the generation
 /// and epoch that were rejected.
 #[derive(Debug, Default)]
 struct Waiting {
@@ -68,16 +71,16 @@ struct Waiting {
     rejected: HashMap<Principal, (Generation, u64)>,
 }
 
-/// Pairs that were believed dead because newer ones refresh.
+/// Pairs that are dead because they are older than pairs that refresh.
 #[derive(Debug, Default)]
 struct Outlived {
-    /// When they were last told of.
+    /// When they were last logged.
     told: Option<Moment>,
     /// How many since.
     count: u64,
 }
 
-/// How it is tried whether the API works.
+/// How to find out whether the API works.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
     /// Refresh this principal's pair; do not log it in.
@@ -100,7 +103,7 @@ impl Waiting {
         }
     }
 
-    /// The next in rotation; stays in line.
+    /// The next in turn; it stays among those that wait.
     fn next(&mut self) -> Option<Principal> {
         let next = self.queue.pop_front()?;
         self.queue.push_back(next.clone());
@@ -108,7 +111,7 @@ impl Waiting {
     }
 }
 
-/// Whether a row says that the logins of those who hold a pair are suspended.
+/// Whether a row says that logins of principals that hold a pair are suspended.
 pub(crate) fn suspends(row: &Guard) -> bool {
     serde_json::from_slice::<State>(&row.value).is_ok_and(|state| state.is_suspended())
 }
@@ -172,8 +175,8 @@ impl MassRejection {
         Ok(verdict)
     }
 
-    /// Waits until a newer pair refreshes, after the one that made the count of confirmations
-    /// `since`; false where that did not come, or nothing is proved any more.
+    /// Waits until a newer pair refreshes, that is until the count of confirmations is above `since`.
+    /// Returns false if none does, or if nothing is proven any more.
     pub(crate) async fn confirmed(&self, since: u64) -> Result<bool, Error> {
         let _unsure = Unsure::new(self);
         self.wake.notify_one();
@@ -197,8 +200,8 @@ impl MassRejection {
         self.update(|state| state.logged_in(principal, &now)).await
     }
 
-    /// Whether logins of those who hold a pair are suspended, as the store says at this moment; if
-    /// so `principal` will be probed in its turn.
+    /// Whether logins of principals that hold a pair are suspended, as the store says at this moment. If
+    /// so, `principal` will be probed in its turn.
     pub(crate) async fn hold(&self, principal: &Principal, entry: &Entry) -> Result<bool, Error> {
         self.follow().await?;
         let suspended = self.shared.last_seen().is_suspended();
@@ -208,8 +211,8 @@ impl MassRejection {
         Ok(suspended)
     }
 
-    /// The generation and epoch of `principal` that were rejected during this suspension: no need
-    /// to ask for them again before its probe.
+    /// The generation and epoch of `principal` that were rejected during this suspension: before its
+    /// probe they are not tried again.
     pub(crate) fn waits_with(&self, principal: &Principal) -> Option<(Generation, u64)> {
         if !self.shared.last_seen().is_suspended() {
             return None;
@@ -233,7 +236,7 @@ impl MassRejection {
         self.wake.notified().await;
     }
 
-    /// Takes the turn to try whether the API works, if it is due and no other process has it.
+    /// Takes the next probe, if one is due and no other process has it.
     pub(crate) async fn claim_probe(&self) -> Result<Option<Probe>, Error> {
         let wanted = self.unsure.load(Ordering::Acquire) > 0;
         let now = self.now();
@@ -250,13 +253,13 @@ impl MassRejection {
         }))
     }
 
-    /// Those whose notes a process that ended early has not withdrawn.
+    /// The principals whose notes were not withdrawn because a process ended early.
     pub(crate) fn to_withdraw(&self) -> Vec<Principal> {
         let now = self.now();
         self.shared.last_seen().to_withdraw(WITHDRAWN_WITHIN, &now)
     }
 
-    /// The notes of those who were rejected are withdrawn.
+    /// The notes on the rejected principals are withdrawn.
     pub(crate) async fn withdrew(&self) -> Result<(), Error> {
         self.update(State::withdrew).await
     }
@@ -267,7 +270,7 @@ impl MassRejection {
         Ok(result)
     }
 
-    /// Keeps the alarm up for as long as pairs die of their age.
+    /// Logs again and again while pairs are rejected because they are too old.
     fn count_outlived(&self) {
         self.metrics.old_pairs_rejected.inc();
         let now = self.clock.now();
@@ -294,14 +297,14 @@ impl MassRejection {
 
     /// What a principal that is held back is told; each is counted.
     pub(crate) fn refusal(&self) -> credentials::Error {
-        // That logins are suspended was told when it began.
+        // Logged when it began.
         let _ = self.suspension.failed();
         credentials::Error::Suspended {
             retry_after: self.clock.to_real(AGAIN),
         }
     }
 
-    /// Says what changed, whichever process it was that changed it.
+    /// Logs what changed, whichever process changed it.
     fn tell(&self, now: &State) {
         let suspended = now.is_suspended();
         if self.told.swap(suspended, Ordering::AcqRel) == suspended {

@@ -10,10 +10,10 @@ use tokio::sync::{Mutex as Line, Notify};
 use crate::clock::{Clock, Moment};
 use crate::credentials::settings::Current;
 
-/// From this many awaited renewals on they are a crowd: the others let it go first, and its own start
-/// a little apart, so that many sidecars do not march in step.
+/// This many awaited renewals are a crowd: renewals that no request waits for let it go first, and its
+/// members start a little apart, so that many sidecars do not call at the same moment.
 const CROWD: usize = 64;
-/// Each member of a crowd starts up to this much later for each other one.
+/// A member of a crowd starts at a random time within this much for each other member.
 const APART: Duration = Duration::from_micros(250);
 
 /// Gives renewals their turn.
@@ -22,13 +22,13 @@ pub(crate) struct Pace {
     current: Current,
     /// How many awaited renewals have started and are yet to end.
     awaited: AtomicUsize,
-    /// The others; the lock is held while its holder waits for its turn. Inside: when the next
-    /// comes.
+    /// The line of renewals that no request waits for: the holder of the lock is the first, and waits for
+    /// its turn. Inside: when the next turn comes.
     line: Line<Moment>,
     clock: Clock,
 }
 
-/// Whether somebody waits on a renewal; may become true while it stands in line.
+/// Whether a request waits for a renewal; may become true while the renewal is in the line.
 #[derive(Debug, Default)]
 pub(crate) struct Urgency {
     raised: AtomicBool,
@@ -36,14 +36,14 @@ pub(crate) struct Urgency {
 }
 
 impl Urgency {
-    /// From now on somebody waits.
+    /// From now on a request waits.
     pub(crate) fn raise(&self) {
         if !self.raised.swap(true, Ordering::AcqRel) {
             self.notify.notify_one();
         }
     }
 
-    /// Whether somebody waits.
+    /// Whether a request waits.
     pub(crate) fn is_raised(&self) -> bool {
         self.raised.load(Ordering::Acquire)
     }
@@ -55,7 +55,7 @@ impl Urgency {
     }
 }
 
-/// The turn of one renewal: an awaited one counts until this is dropped.
+/// The turn of one renewal. An awaited renewal is counted until this is dropped.
 #[derive(Debug)]
 #[must_use = "an awaited renewal counts for as long as this lives"]
 pub(crate) struct Turn<'a>(Option<&'a AtomicUsize>);
@@ -103,12 +103,12 @@ impl Pace {
         while self.awaited.load(Ordering::Acquire) >= CROWD {
             self.clock.sleep(self.spacing()).await;
         }
-        // Up to a tenth later than even, so that many sidecars do not march in step.
+        // Up to a tenth later, so that many sidecars do not call at the same moment.
         let late = 1.0 + fastrand::f64() / 10.0;
         *next = self.clock.now().plus(self.spacing().mul_f64(late));
     }
 
-    /// From one of those that nobody awaits to the next.
+    /// The time from one renewal that no request waits for to the next.
     fn spacing(&self) -> Duration {
         let per_second = self.current.now().settings.renewals_per_second.max(1);
         Duration::from_secs_f64(1.0 / f64::from(per_second))

@@ -1,6 +1,14 @@
-//! How often passwords are compared. Until an instance or account has met too many wrong ones, at
-//! once; from then on one a second, right or wrong, so that nobody learns anything by being fast. Who
-//! waits for a comparison holds the only place of its peer. Does not know what is compared.
+//! How often passwords are compared. Until there were too many wrong passwords for an instance or an
+//! account, a password is compared at once; from then on one a second is compared, right or wrong, so that
+//! guessing fast is of no use. Each peer has one place among those that wait. Does not know what is
+//! compared.
+//!
+//! ```text
+//!           five wrong ones within a minute
+//!   free ─────────────────────────────────────▶ limited: one comparison a second
+//!    ▲                                            │
+//!    └──── a minute without a wrong one ──────────┘
+//! ```
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -18,7 +26,7 @@ use crate::telemetry::episode::Episode;
 const MOST_WRONG: usize = 5;
 /// How long a wrong password counts.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// From one comparison to the next where they are limited.
+/// From one comparison to the next while they are limited.
 const PACE: Duration = Duration::from_secs(1);
 /// How many attempts may wait for one instance or account, each from another peer.
 const PLACES: usize = 8;
@@ -47,12 +55,12 @@ impl fmt::Display for Opened {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refused;
 
-/// Compares passwords no faster than is good. Bounded: instances and accounts are those of the
-/// configuration.
+/// Limits how fast passwords are compared. Bounded, because only configured instances and accounts have
+/// attempts.
 #[derive(Debug)]
 pub(crate) struct PasswordLimit {
     attempts: Mutex<HashMap<Opened, Attempts>>,
-    /// Wrong ones come too often.
+    /// Wrong passwords come too often, for the log.
     guessing: Episode,
     clock: Clock,
 }

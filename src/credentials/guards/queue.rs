@@ -1,5 +1,5 @@
-//! What those who need a login slot do next: ask the store for one, wait, or come back later, and when.
-//! Pure: it is told the time, and what the store said of the next slot.
+//! What a seeker of a login slot does next: ask the store for one, wait, or come back later, and when.
+//! Pure: it is given the time, and what the store said of the next slot.
 
 use std::hash::Hash;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use super::line::{Appointment, Leave, Line, Place, Turn};
 use crate::clock::Moment;
 use crate::store::LoginWindow;
 
-/// Before this has passed, what the store said of the next slot is taken for true; then an operator may
-/// have ended a block, or another process given a slot back.
+/// For this long, what the store said of the next slot is believed; after that an operator may have
+/// ended a block, or another process may have given a slot back.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// However fast the clock of a test is, it is looked no oftener in a real second.
+/// However fast the clock of a test is, the store is asked no more often than this in a real second.
 const AT_MOST_EVERY: u32 = 50;
-/// Who comes back waits this long for its slot, rather than come when somebody else has it.
+/// A seeker comes back this long before its slot: if it came later, another might have taken it.
 const AHEAD: Duration = Duration::from_secs(2);
 
-/// Those of one class who need a slot.
+/// The seekers of one class.
 #[derive(Debug)]
 pub(crate) struct Queue<K> {
     line: Line<K>,
     /// What the store last said of the next slot.
     next: Next,
-    /// What passes in a real second.
+    /// What passes on the clock in a real second.
     second: Duration,
 }
 
@@ -43,7 +43,7 @@ impl Usable<'_> {
     }
 }
 
-/// When a slot comes; the default: at once, as far as is known.
+/// When the next slot comes. The default: at once, as far as is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Next {
     pub(crate) slot: Moment,
@@ -53,27 +53,27 @@ pub(crate) struct Next {
     pub(crate) learned: Moment,
 }
 
-/// How long one who waits is patient, and whether it has asked the store itself.
+/// How long a seeker is patient, and whether it has asked the store itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     pub(crate) until: Moment,
     pub(crate) has_asked: bool,
 }
 
-/// What one who waits does next.
+/// What a seeker does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Asks the store for a slot.
+    /// It asks the store for a slot.
     Ask,
-    /// Is the first, and asks the store then.
+    /// It is the first, and asks the store then.
     AskAt(Moment),
-    /// Waits for its turn; looks again then, if given.
+    /// It waits for its turn, and looks again at that time, if one is given.
     Wait(Option<Moment>),
-    /// No slot comes in time.
+    /// It is refused: no slot comes in time.
     Refuse,
 }
 
-/// What somebody who is refused is told.
+/// What a seeker that is refused is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// When to come back: whole seconds of real time, at least one.
@@ -83,8 +83,8 @@ pub(crate) struct Refusal {
 }
 
 impl<K: Clone + Eq + Hash> Queue<K> {
-    /// `capacity`: how many of those who were refused are remembered. `second`: what passes in a real
-    /// one.
+    /// `capacity`: how many seekers that were refused are remembered. `second`: what passes on the clock
+    /// in a real second.
     pub(crate) fn new(capacity: usize, second: Duration) -> Queue<K> {
         Queue {
             line: Line::new(capacity),
@@ -93,13 +93,14 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
-    /// Somebody needs a slot, since `first`. Returns its place, and who else has reason to look again.
+    /// A seeker needs a slot, since `first`. Returns its place, and which other one has reason to look
+    /// again.
     pub(crate) fn enter(&mut self, key: K, first: Moment, now: Moment) -> (Place, Option<Place>) {
         let place = self.line.enter(key, first, now);
         (place, self.line.first().filter(|first| *first != place))
     }
 
-    /// What the one at `place` does next.
+    /// What the seeker at `place` does next.
     pub(crate) fn look(
         &mut self,
         place: Place,
@@ -116,7 +117,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         let old = learned.plus(LOOK_AGAIN.max(self.second / AT_MOST_EVERY));
         match self.line.turn(place, now) {
             Turn::Now => {
-                // Nobody is told of a block that may have ended without having asked.
+                // A block may have ended: no seeker is refused for one without having asked.
                 let doubts = now >= old || (blocked && !patience.has_asked);
                 if !is_known || doubts {
                     Look::Ask
@@ -143,8 +144,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.next = next;
     }
 
-    /// The one at `place`, who was patient for `wait`, is refused. What it is told, and who is the
-    /// first now.
+    /// The seeker at `place`, which was patient for `wait`, is refused. Returns what it is told, and which
+    /// is the first now.
     pub(crate) fn refuse(
         &mut self,
         place: Place,
@@ -175,19 +176,19 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         (refusal, first)
     }
 
-    /// The one at `place` waits no longer: it has a slot. Who is the first now.
+    /// The seeker at `place` has a slot. Returns which is the first now.
     pub(crate) fn served(&mut self, place: Place, now: Moment) -> Option<Place> {
         // Whether there is another one, the store knows.
         self.next = Next::default();
         self.line.leave(place, Leave::Served, now)
     }
 
-    /// The one at `place` waits no longer: nobody waits for it. Who is the first now.
+    /// The seeker at `place` is deserted. Returns which is the first now.
     pub(crate) fn hung_up(&mut self, place: Place, now: Moment) -> Option<Place> {
         self.line.leave(place, Leave::HungUp, now)
     }
 
-    /// A slot that was taken was given back, or a block was ended. Who is the first, and may ask.
+    /// A slot that was taken was given back, or a block was ended. Returns which is the first: it may ask.
     pub(crate) fn slot_came_free(&mut self) -> Option<Place> {
         self.next = Next::default();
         self.line.first()
@@ -198,7 +199,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.line.waiting()
     }
 
-    /// How many slots come until then, at the most.
+    /// How many slots come until then at most.
     fn slots_until(&self, until: Moment, usable: Usable<'_>) -> usize {
         let Some(left) = (until >= self.next.slot).then(|| until.since(self.next.slot)) else {
             return 0;
@@ -211,8 +212,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         usable.iter().map(of).min().unwrap_or(usize::MAX)
     }
 
-    /// Real seconds after which to come for a slot that comes in `left`: a little before it, as long
-    /// as `wait` outlasts the difference.
+    /// After how many real seconds to come back for a slot that comes in `left`: a little before it, if
+    /// `wait` outlasts the difference.
     fn seconds_until(&self, left: Duration, wait: Duration) -> u32 {
         let aim = left.saturating_sub(AHEAD.min(wait / 4));
         let after = self.whole_seconds(aim);
@@ -233,7 +234,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 }
 
-/// How much later than the next slot the one comes that is left when `rank` others have had theirs.
+/// How much later than the next slot comes the slot that is left once `rank` others have had theirs.
 fn later(rank: usize, usable: Usable<'_>) -> Duration {
     let rank = u32::try_from(rank).unwrap_or(u32::MAX);
     let of = |window: LoginWindow| window.per.saturating_mul(rank / window.logins);

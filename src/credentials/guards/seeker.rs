@@ -1,4 +1,4 @@
-//! What wants a login slot, as far as the line for one must know it.
+//! What wants a login slot, as far as the line must know it.
 
 use crate::clock::Moment;
 use crate::principal::Principal;
@@ -19,17 +19,17 @@ pub(crate) trait Seeker {
     /// When its patience ends; grows when others join.
     fn patience(&self) -> Moment;
 
-    /// Whether nobody waits for it any more.
+    /// Whether no caller waits for it any more.
     fn is_deserted(&self) -> bool;
 
-    /// Returns once nobody waits for it any more.
+    /// Returns once no caller waits for it any more.
     fn deserted(&self) -> impl Future<Output = ()> + Send;
 }
 
 /// Who a slot is for: what is remembered of a seeker that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Who {
-    /// A login of ours.
+    /// A login that the proxy makes.
     Principal(Principal),
     /// A login to forward, by a hash of what it says.
     Forwarded(u64),

@@ -1,5 +1,5 @@
-//! Small state that all processes on one store share: a row of the store, read, changed and written by
-//! compare-and-swap, and what this process last saw of it. Knows nothing of what the state means.
+//! A small state that all processes on one store share: a row of the store, which is read, changed and
+//! written by compare-and-swap, and what this process last saw of it. Does not know what the state means.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use crate::clock::{Boot, Timestamp};
 use crate::clock::{Clock, Stamp};
 use crate::store::{Error, Guard, Guarded, Store};
 
-/// Tries of one change before it is given up: every one that is lost is another process's success.
+/// How often one change is tried before it is given up; whenever a try is lost, another process has made
+/// a change.
 const MOST_TRIES: u32 = 100;
 
 /// A row of the store that holds a `T` as JSON. What cannot be read counts as the default.
@@ -21,7 +22,7 @@ const MOST_TRIES: u32 = 100;
 pub(crate) struct Shared<T> {
     name: String,
     seen: watch::Sender<Seen<T>>,
-    /// Changes of this process come one after the other, or they would only get in each other's way.
+    /// Held for one change: two changes of the same process at once would only overwrite each other.
     turn: Mutex<()>,
 }
 
@@ -53,7 +54,7 @@ where
         self.seen.borrow().value.clone()
     }
 
-    /// Follows what this process sees.
+    /// Follows the row as this process sees it.
     pub(crate) fn watch(&self) -> watch::Receiver<Seen<T>> {
         self.seen.subscribe()
     }
@@ -64,8 +65,8 @@ where
         Ok(self.see(&guard))
     }
 
-    /// Reads the row, changes it by `change`, and writes it if that made a difference; once more
-    /// from the start if another process wrote meanwhile. Durable when it returns.
+    /// Reads the row, changes it by `change`, and writes it if that made a difference. Starts again if
+    /// another process wrote meanwhile. Durable when it returns.
     pub(crate) async fn update<R>(
         &self,
         store: &dyn Store,
@@ -126,8 +127,8 @@ where
     }
 }
 
-/// A moment that every process on this machine understands, across restarts. The default lies
-/// infinitely long ago.
+/// A moment that every process on this machine understands, across restarts. The default is infinitely
+/// long ago.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct SharedMoment(Option<Stamp>);
@@ -138,8 +139,9 @@ impl SharedMoment {
         SharedMoment(Some(clock.stamp()))
     }
 
-    /// How long after `earlier` this moment lies. One of another boot that seems to lie ahead lies
-    /// infinitely long ago: the wall clock, which alone tells then, was set back.
+    /// How long after `earlier` this moment is. If `earlier` is of another boot, the wall clock alone
+    /// tells; if it seems to be in the future then, that clock was set back, and `earlier` counts as
+    /// infinitely long ago.
     pub(crate) fn since(&self, earlier: &SharedMoment) -> Duration {
         match (self.0, earlier.0) {
             (Some(now), Some(then)) if then.boot == now.boot || then.wall <= now.wall => {

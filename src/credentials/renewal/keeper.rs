@@ -1,5 +1,5 @@
-//! What nobody asks for: renewing used tokens ahead of time and idle pairs before their
-//! RefreshToken dies, following what other processes commit.
+//! The background work: renews used tokens ahead of time and idle pairs before their RefreshToken dies,
+//! and follows what other processes commit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(crate) async fn keep(engine: Arc<Engine>) {
         }
         drop_rejected(&engine).await;
         if let Some(age) = engine.current.now().settings.keep_refresh_tokens {
-            // Counted from the wall clock at start, so that a jump of it renews nobody.
+            // Counted from the wall clock at the start, so that a jump of it renews no pair.
             let now = started.0.plus(engine.clock.now().since(started.1));
             idle_seen = renew_idle(&engine, now.minus(age), idle_seen).await;
         }
@@ -70,8 +70,8 @@ pub(crate) async fn follow(engine: Arc<Engine>) {
     }
 }
 
-/// Starts renewals of idle pairs, those after the first `seen`; answers how many are seen now.
-/// Goes through all before it starts over, so that those that cannot be renewed (without a
+/// Starts renewals of idle pairs, those after the first `seen`; returns how many are seen now. Goes
+/// through all of them before it starts over, so that pairs that cannot be renewed (without a
 /// RefreshToken, or damaged) do not stand before the others for ever.
 async fn renew_idle(engine: &Arc<Engine>, received_before: Timestamp, seen: usize) -> usize {
     let vault = &engine.vault;
@@ -92,14 +92,14 @@ async fn renew_idle(engine: &Arc<Engine>, received_before: Timestamp, seen: usiz
     }
 }
 
-/// Refreshes the stored pair, whatever its age; logs nobody in.
+/// Refreshes the stored pair, whatever its age; never logs in.
 async fn renew(engine: &Arc<Engine>, principal: &Principal) {
     if let Ok(entry) = engine.vault.load(principal).await {
         start(engine, principal, Trigger::Keep, entry.generation);
     }
 }
 
-/// For a newer pair than the one of that generation, even if its token would still do.
+/// Starts a renewal for a newer pair than the one of generation `than`, even if its token is fresh.
 fn start(engine: &Arc<Engine>, principal: &Principal, trigger: Trigger, than: Generation) {
     let ask = Ask {
         instance: None,

@@ -1,5 +1,6 @@
-//! Trying whether the API works while logins are suspended, and whether it is the age of a rejected
-//! pair that is wrong with it. All processes on one store try it together, once.
+//! Probes, which find out whether the API works again while logins are suspended, and whether rejected
+//! pairs are only too old. All processes on one store share them: one probe is due, and one process
+//! makes it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,9 @@ use crate::metrics::Trigger;
 use crate::principal::Principal;
 use crate::store::Note;
 
-/// How often it is looked at what other processes found.
+/// How often the guard looks at what other processes found.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// However fast the clock of a test is, no oftener than this in real time.
+/// However fast the clock of a test is, it looks no more often than this in real time.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(20);
 
 /// A renewal that callers started may be in a probe's way: then it is waited for, this often,

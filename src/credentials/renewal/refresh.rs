@@ -9,6 +9,7 @@ use super::renewals::{Outcome, Probing, Renewal};
 use super::token_endpoint::Reply;
 use crate::credentials::Error;
 use crate::credentials::engine::Engine;
+use crate::credentials::guards::backoff::Permit;
 use crate::credentials::guards::mass_rejection::{How, Verdict};
 use crate::credentials::vault::commit::NewPair;
 use crate::credentials::vault::pair::Pair;
@@ -62,14 +63,9 @@ impl Engine {
         let (mut transient, mut lost) = (0, 0);
         let mut asked_again = false;
         loop {
-            let Some(refresh_token) = &pair.refresh_token else {
+            let Some((permit, reply, took)) = self.redeem(renewal, &pair).await? else {
                 return Ok(Refreshed::Dead);
             };
-            let (permit, turn) = self.refresh_permit(renewal).await?;
-            let call = auth::refresh(&pair.access_token, refresh_token);
-            let started = self.clock.now();
-            let reply = self.endpoint.refresh(call, turn, self.call_timeout()).await;
-            let took = self.clock.now().since(started);
             let count = |result| self.count(renewal, metrics::Grant::Refresh, result, took);
             let error = match reply {
                 Reply::Answered(Answer::Granted(grant))
@@ -87,28 +83,24 @@ impl Engine {
                     call_answered(renewal, own, permit);
                     count(RenewalResult::Rejected);
                     match Box::pin(self.rejected(renewal, leased, asked_again)).await? {
+                        Judged::AskAgain => asked_again = true,
                         Judged::Overtaken => return Ok(Refreshed::Ended(Ok(None))),
                         Judged::Dead => return Ok(Refreshed::Dead),
-                        Judged::AskAgain => asked_again = true,
                     }
                     continue;
                 }
                 Reply::Answered(Answer::Limited { .. } | Answer::Unavailable { .. })
                 | Reply::NotSent(_) => {
-                    count(match &reply {
-                        Reply::Answered(Answer::Limited { .. }) => RenewalResult::Limited,
-                        _ => RenewalResult::Failed,
-                    });
+                    count(result_of_failure(&reply));
+                    call_failed(renewal, own, permit, reply.failure(), &reply.error());
                     transient += 1;
-                    let error = reply.error();
-                    call_failed(renewal, own, permit, reply.failure(), &error);
-                    error
+                    reply.error()
                 }
                 Reply::Answered(Answer::Granted(_) | Answer::Unreadable(_)) | Reply::Lost(_) => {
                     count(RenewalResult::Failed);
-                    lost += 1;
                     note_host_failure(renewal, own, permit, reply.failure());
                     Box::pin(self.note_lost(&renewal.principal, leased)).await;
+                    lost += 1;
                     reply.error()
                 }
             };
@@ -121,6 +113,24 @@ impl Engine {
                 return Err(error);
             }
         }
+    }
+
+    /// Calls the API as soon as that is allowed. Returns the permit, which is to be told how the call
+    /// ended, the reply, and how long it took; `None` if there is no RefreshToken.
+    async fn redeem(
+        &self,
+        renewal: &Renewal,
+        pair: &Pair,
+    ) -> Result<Option<(Permit<'_>, Reply, Duration)>, Error> {
+        let Some(refresh_token) = &pair.refresh_token else {
+            return Ok(None);
+        };
+        let (permit, turn) = self.refresh_permit(renewal).await?;
+        let call = auth::refresh(&pair.access_token, refresh_token);
+        let started = self.clock.now();
+        let reply = self.endpoint.refresh(call, turn, self.call_timeout()).await;
+        let took = self.clock.now().since(started);
+        Ok(Some((permit, reply, took)))
     }
 
     /// A refresh of `pair` was granted: commits what it brought.
@@ -225,5 +235,12 @@ impl Engine {
         if let Err(error) = self.vault.note(principal, note).await {
             tracing::warn!(%error, "a lost answer could not be noted");
         }
+    }
+}
+
+fn result_of_failure(reply: &Reply) -> RenewalResult {
+    match reply {
+        Reply::Answered(Answer::Limited { .. }) => RenewalResult::Limited,
+        _ => RenewalResult::Failed,
     }
 }

@@ -16,8 +16,8 @@ use crate::metrics::Trigger;
 use crate::principal::{InstanceId, Principal};
 use crate::store::Generation;
 
-/// How a renewal ended. No credentials and no error: it stopped where only a login would have
-/// helped, and nobody was waiting, or another process took over; a caller that waits starts another.
+/// How a renewal ended. `Ok(None)`: it stopped because only a login would have helped and no caller
+/// waited, or because another process took over; a caller that waits starts another one.
 pub(crate) type Outcome = Result<Option<Arc<Credentials>>, Error>;
 
 /// What a renewal is asked for.
@@ -27,13 +27,13 @@ pub(crate) struct Ask {
     pub(crate) instance: Option<InstanceId>,
     /// Only a newer generation will do.
     pub(crate) newer_than: Option<Generation>,
-    /// What asked.
+    /// What asks.
     pub(crate) trigger: Trigger,
-    /// Whether it is to show if the API works.
+    /// Whether it is a probe, which shows if the API works.
     pub(crate) probing: Probing,
 }
 
-/// Whether a renewal is to show if the API works.
+/// Whether a renewal is a probe, which shows if the API works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probing {
     /// It is not.
@@ -49,13 +49,15 @@ pub(crate) enum Probing {
 pub(crate) struct Renewal {
     pub(crate) principal: Principal,
     pub(crate) ask: Ask,
-    /// Raised once somebody waits who needs credentials; only then may it log in.
+    /// Raised by the first caller that waits: from then on the renewal may log in, and stands in no line
+    /// with those that no caller waits for.
     pub(crate) needed: Urgency,
-    /// Until when somebody waits, in milliseconds of the clock; grows as others join.
+    /// Until when a caller waits, in milliseconds of the clock; grows as others join.
     patience: AtomicU64,
-    /// How many callers wait now.
+    /// How many callers wait now; watched, so that a login is given up once all have hung up.
     callers: watch::Sender<usize>,
-    /// When it asked for a login slot for the first time.
+    /// When it asked for a login slot for the first time: it keeps its place in the line if it gives a
+    /// slot back.
     asked: OnceLock<Moment>,
     /// Why there are no credentials yet: what the callers whose patience ends are told.
     last_error: Mutex<Option<Error>>,
@@ -64,7 +66,7 @@ pub(crate) struct Renewal {
 }
 
 impl Renewal {
-    /// Somebody waits until then.
+    /// A caller waits until then.
     pub(crate) fn extend(&self, until: Moment) {
         self.patience.fetch_max(until.as_millis(), Ordering::AcqRel);
         self.needed.raise();
@@ -163,15 +165,17 @@ impl Drop for Caller {
 /// All running renewals.
 #[derive(Debug)]
 pub(crate) struct Renewals {
+    /// An entry is made by whoever asks first and removed by its [`Completion`].
     running: DashMap<Principal, Arc<Renewal>>,
-    /// How many run, and what else is under way; those who shut down wait for none.
+    /// How many renewals run and how many other tasks are under way; a shutdown waits until there are
+    /// none.
     count: watch::Sender<usize>,
 }
 
 /// The running renewal of a principal.
 #[derive(Debug)]
 pub(crate) enum Running {
-    /// Somebody else started it.
+    /// It was running already.
     Joined(Arc<Renewal>),
     /// This call made it: the caller must run it and then drop the [`Completion`].
     Started(Arc<Renewal>, Completion),
@@ -214,7 +218,7 @@ impl Renewals {
         }
     }
 
-    /// Something that is no renewal and must end all the same before the process does.
+    /// For a task that is no renewal but must end before the process does as well.
     pub(crate) fn under_way(self: &Arc<Self>) -> UnderWay {
         self.count.send_modify(|count| *count += 1);
         UnderWay(self.clone())
@@ -238,12 +242,12 @@ impl Drop for UnderWay {
     }
 }
 
-/// Ends a renewal when dropped, in a panic too, so that nobody waits for ever.
+/// Ends a renewal when it is dropped, even in a panic, so that no caller waits for ever.
 #[derive(Debug)]
 pub(crate) struct Completion {
     under_way: UnderWay,
     renewal: Arc<Renewal>,
-    /// What those who wait are told; after a panic, to start another.
+    /// What the callers that wait are given; after a panic `Ok(None)`, so that they start another.
     outcome: Outcome,
 }
 

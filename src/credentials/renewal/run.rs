@@ -1,5 +1,5 @@
-//! One renewal, top to bottom: adopt what is there, else lease, refresh, or log in. Runs in a task
-//! of its own; nothing that callers do cancels it.
+//! One renewal, top to bottom: adopt what is stored; if that will not do, take the lease, and refresh or
+//! log in. Runs in its own task; nothing that callers do cancels it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,13 +23,15 @@ pub(crate) const LEASE: Duration = Duration::from_secs(15);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often a lease that another process holds is asked for again, in real time.
 const LEASE_AGAIN: Duration = Duration::from_millis(50);
-/// Who holds the lease.
+/// Who renews.
 #[expect(
     clippy::large_enum_variant,
     reason = "it is taken apart where it arrives"
 )]
 enum LeaseTurn {
+    /// This process: it holds the lease.
     Ours {
+        /// A former holder died without releasing it, and a refresh may have been under way.
         orphaned: bool,
         /// The entry, read under the lease.
         entry: Result<Entry, Error>,
@@ -43,7 +45,7 @@ impl Engine {
     pub(crate) async fn run(&self, renewal: &Renewal) -> Outcome {
         let mut turn = None;
         match renewal.ask.trigger {
-            // The asker knows what stands in the store: it is read under the lease, not before.
+            // What asks knows what stands in the store: it is read under the lease, not before.
             Trigger::Ahead | Trigger::Keep | Trigger::Rejected
                 if renewal.ask.probing == Probing::No =>
             {
@@ -101,13 +103,13 @@ impl Engine {
         if renewal.is_deserted() {
             return Ok(None);
         }
-        // Who waits for a login holds no other renewal up.
+        // A renewal that waits for a login must not hold up others.
         drop(turn);
         // Boxed: it is seldom, and larger than the rest of a renewal.
         Box::pin(self.log_in(renewal, &leased)).await
     }
 
-    /// The token that stands in the entry, where it is what the renewal wants.
+    /// The token that stands in the entry, if it is what the renewal is asked for.
     fn adopt(&self, renewal: &Renewal, entry: &Entry) -> Outcome {
         self.check_instance(renewal, entry)?;
         if let Some(record) = &entry.record {
@@ -140,7 +142,8 @@ impl Engine {
         }
     }
 
-    /// Takes the lease, or adopts what its holder commits, or gives up when nobody waits.
+    /// Takes the lease, or adopts what its holder commits. Returns `None` once no caller is patient any
+    /// more.
     async fn lease(&self, renewal: &Renewal) -> Result<Option<LeaseTurn>, Error> {
         loop {
             let vault = &self.vault;

@@ -1,4 +1,4 @@
-//! Starting a renewal in a task of its own, or joining the one that runs.
+//! Starts a renewal in its own task, or joins the one that runs.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::credentials::engine::Engine;
 use crate::principal::Principal;
 
 impl Engine {
-    /// Joins the running renewal of `principal`, or starts one for `ask` in a task of its own. No
-    /// caller waits for it; if `patience` is given, it is patient until then all the same.
+    /// Joins the running renewal of `principal`, or starts one for `ask` in its own task. No caller waits
+    /// for it; if `patience` is given, it is patient until then all the same.
     pub(crate) fn join_or_start(
         self: &Arc<Self>,
         principal: &Principal,
@@ -55,7 +55,8 @@ impl Engine {
             let engine = self.clone();
             self.runtime.spawn(async move {
                 let outcome = engine.run(&renewal).await;
-                // What failed before anybody needed it is no answer to a caller that needs it now.
+                // A failure from before any caller waited is not given to a caller that joins at the very
+                // end: it starts another renewal.
                 completion.with(match outcome {
                     Err(_) if !renewal.needed.is_raised() => Ok(None),
                     outcome => outcome,

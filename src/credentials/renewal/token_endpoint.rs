@@ -1,5 +1,5 @@
-//! The connection to the Auth endpoints: a small pool of its own, so that a full upstream pool
-//! cannot starve renewals. Tells apart what was never sent from what was lost.
+//! The only way to the Auth endpoints: a small pool of connections that no request uses, so that a full
+//! upstream pool cannot starve renewals. Tells apart what was never sent from what was lost.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -37,8 +37,8 @@ pub(crate) struct TokenEndpoint {
     last_failure: Mutex<Arc<str>>,
     unreadable: UnreadableAnswers,
     refreshes: Semaphore,
-    /// Of their own: a login that stood in line behind refreshes would reach Damoov long after its
-    /// slot of the budget was taken, and several of them at once.
+    /// Apart from refreshes: logins that waited behind refreshes would reach Damoov long after their
+    /// slots of the budget were taken, and several at once.
     logins: Semaphore,
 }
 
@@ -54,7 +54,7 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// Whose failure it is that it brought no tokens.
+    /// Whose failure it is if it brought no tokens.
     pub(crate) fn failure(&self) -> Failure {
         match self {
             Reply::NotSent(_) => Failure::Hosts(None),
@@ -66,7 +66,7 @@ impl Reply {
         }
     }
 
-    /// What those who wait are told where it brought no tokens.
+    /// What callers that wait are told if it brought no tokens.
     pub(crate) fn error(&self) -> Error {
         match self {
             Reply::Lost(Loss::TimedOut) => Error::Timeout,
@@ -128,7 +128,7 @@ impl TokenEndpoint {
         self.condition.unreachable_now()
     }
 
-    /// What those are told who come while the host is left alone.
+    /// What callers are told that come while the host is left alone.
     pub(crate) fn last_failure(&self) -> Error {
         let why = self
             .last_failure
@@ -175,7 +175,7 @@ impl TokenEndpoint {
             .await
     }
 
-    /// Who tells of answers that cannot be read.
+    /// Logs and counts answers that cannot be read.
     pub(crate) fn unreadable_answers(&self) -> &UnreadableAnswers {
         &self.unreadable
     }
@@ -255,7 +255,7 @@ impl TokenEndpoint {
         }
         match answer {
             Answer::Granted(_) | Answer::Rejected => self.condition.answered(),
-            // Of a login it is told by who blocks all of them.
+            // Logged by the guard that holds logins back.
             Answer::Limited { .. } => {}
             Answer::Unavailable { .. } | Answer::Unreadable(_) => {
                 let (host, status) = (auth::HOST, status.unwrap_or_default());

@@ -1,6 +1,6 @@
-//! Answers of the Auth endpoints that cannot be read. A login or a refresh that was answered like
-//! this has changed the tokens all the same, so an operator is told, once an episode, and each is
-//! counted. Never sees what the answer holds.
+//! Answers of the Auth endpoints that cannot be read. A login or a refresh that was answered like this
+//! has changed the tokens all the same: that is logged once an episode, and each answer is counted.
+//! Never sees what the answer holds.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,7 +10,7 @@ use crate::damoov::auth::Unreadable;
 use crate::metrics::{AuthEndpoint, Doubt, Metrics, UnreadableLabels};
 use crate::telemetry::episode::Episode;
 
-/// Tells of them and counts them.
+/// Logs that there are any, and counts them.
 #[derive(Debug)]
 pub(crate) struct UnreadableAnswers {
     counted: Family<UnreadableLabels, Counter>,
@@ -44,7 +44,7 @@ impl UnreadableAnswers {
         }
     }
 
-    /// One could.
+    /// An answer of `endpoint` could be read.
     pub(crate) fn read(&self, endpoint: AuthEndpoint) {
         if let Some(over) = self.episodes[endpoint as usize].worked() {
             tracing::info!(

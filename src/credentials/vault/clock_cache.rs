@@ -1,8 +1,11 @@
-//! The table of credentials in memory: at most a given number of bytes, beyond which
-//! those go first that have not been asked for recently. Knows nothing of freshness.
+//! The table of credentials in memory. It holds at most a given number of bytes; beyond that it drops
+//! entries that were not asked for recently. Knows nothing of freshness.
 //!
-//! Made for what one principal costs: a table of numbers finds the place of an `Arc`, and the
-//! credentials themselves say whose they are. A general cache keeps some 300 bytes a key beside it.
+//! The clock algorithm: a hand goes round the entries of a shard; it spares an entry that was asked for
+//! since it came by last, and drops the first one that was not.
+//!
+//! Made to be small: a table of numbers finds the place of an `Arc`, and the credentials themselves say
+//! whose they are. A general cache keeps about 300 bytes more for each key.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering;
@@ -13,8 +16,8 @@ use hashbrown::HashTable;
 use super::credentials::Credentials;
 use crate::principal::Principal;
 
-/// Parts of the table, each under a lock of its own that is held for one probe; for a walk over
-/// all, as long as one part takes.
+/// Parts of the table, each under its own lock, which is held for one look-up; during a walk over all
+/// of them, for one part at a time.
 const SHARDS: usize = 256;
 
 /// All credentials in memory.
@@ -32,14 +35,14 @@ struct Shard {
     /// Where in `entries` a principal's credentials are, by hash.
     places: HashTable<u32>,
     entries: Vec<Arc<Credentials>>,
-    /// What they weigh together.
+    /// What they cost together, as [`Credentials::bytes`] counts it.
     bytes: usize,
     /// The entry that is looked at next when room is needed.
     hand: usize,
 }
 
 impl ClockCache {
-    /// Keeps at most about `max_bytes`, and one entry of each shard whatever it weighs.
+    /// Keeps at most about `max_bytes`, but at least one entry in each shard.
     pub(crate) fn new(max_bytes: u64) -> ClockCache {
         let most = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         ClockCache {
@@ -49,7 +52,7 @@ impl ClockCache {
         }
     }
 
-    /// What there is of `principal`.
+    /// The credentials of `principal`, which now count as asked for.
     pub(crate) fn get(&self, principal: &Principal) -> Option<Arc<Credentials>> {
         let hash = self.hasher.hash_one(principal);
         let shard = self.shard(hash);
@@ -60,8 +63,8 @@ impl ClockCache {
         Some(found.clone())
     }
 
-    /// Keeps `credentials` in the place of what there is of their principal, if `replaces` says so
-    /// of that.
+    /// Keeps `credentials`. If there are some of the same principal already, replaces them only if
+    /// `replaces` returns true for those.
     pub(crate) fn put(
         &self,
         credentials: &Arc<Credentials>,
@@ -86,7 +89,7 @@ impl ClockCache {
         }
     }
 
-    /// Drops what there is of `principal`, if `also` says so of it.
+    /// Drops the credentials of `principal` if `also` returns true for them.
     pub(crate) fn remove_if(&self, principal: &Principal, also: impl FnOnce(&Credentials) -> bool) {
         let hash = self.hasher.hash_one(principal);
         let mut shard = self.shard(hash);
@@ -97,7 +100,7 @@ impl ClockCache {
         }
     }
 
-    /// Those that `wanted` says yes of.
+    /// Those for which `wanted` returns true.
     pub(crate) fn filter(&self, wanted: impl Fn(&Credentials) -> bool) -> Vec<Arc<Credentials>> {
         let mut all = Vec::new();
         for shard in &self.shards {
@@ -113,7 +116,7 @@ impl ClockCache {
         shards.map(|shard| locked(shard).entries.len()).sum()
     }
 
-    /// By bits that no shard's own table looks at first.
+    /// Chosen by bits that a shard's own table does not look at first.
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
         let number = (hash >> 32) as usize % SHARDS;
         locked(&self.shards[number])
@@ -142,8 +145,8 @@ impl Shard {
         });
     }
 
-    /// Goes round until it finds one that nobody asked for since it came by last.
-    /// Spares the one that needs the room.
+    /// Moves the hand until it finds an entry that was not asked for since it came by last, and drops
+    /// it. Spares `newest`, which needs the room.
     fn drop_one_but(&mut self, newest: &Arc<Credentials>, hasher: &RandomState) {
         loop {
             self.hand = match self.hand {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
-/// The stored pairs are counted at least this often while somebody asks.
+/// The stored pairs are counted at least this often while the metric is read.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
 /// The pause after a count, in times that it took.
 const PAUSE: u32 = 1_000;

@@ -1,5 +1,5 @@
-//! Counting calls to the store by how they ended, and telling when the store begins to fail and when
-//! that is over.
+//! Counts calls to the store by how they ended, and logs when the store begins to fail and when that is
+//! over.
 
 use crate::metrics::{Metrics, StoreLabels, StoreOperation, StoreResult};
 use crate::principal::Principal;
@@ -25,7 +25,7 @@ pub(crate) fn counted<T: Ended>(
     ended
 }
 
-/// Whether the store can be read. That it cannot be written is told by the store itself.
+/// Whether the store can be read. That it cannot be written is logged by the store itself.
 #[derive(Debug, Default)]
 pub(crate) struct StoreCondition {
     reading: Episode,

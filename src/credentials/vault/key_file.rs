@@ -1,4 +1,4 @@
-//! The key in the store's own folder, which is made where none is configured.
+//! The key in the store's own folder, which is created if no key is configured.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -40,7 +40,8 @@ pub fn warning(path: &Path) -> Option<String> {
     file::warning(&path, &fs::metadata(&path).ok()?)
 }
 
-/// Under another name first: nobody ever reads half a key. False where another process was first.
+/// Under another name first, so that half a key is never read. Returns false if another process was
+/// first.
 fn create_key(directory: &Path, file: &Path) -> io::Result<bool> {
     let mut key = Zeroizing::new([0; 32]);
     getrandom::fill(key.as_mut_slice())?;

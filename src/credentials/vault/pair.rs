@@ -34,8 +34,8 @@ pub struct Pair {
     pub previous: Option<JwtHash>,
 }
 
-/// The SHA-256 of a JWT that is kept no more: enough to recognise it. A JWT is signed, so that
-/// nobody finds one by its hash.
+/// The SHA-256 of a JWT that is no longer kept: enough to recognise it. A JWT is signed, so that it
+/// cannot be guessed from its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JwtHash([u8; 32]);
 
@@ -91,8 +91,8 @@ struct Sealed<'a> {
 }
 
 impl Pair {
-    /// The pair that `grant` makes, received just now. Keeps `previous`' RefreshToken where the
-    /// grant carries none, and its JWT, as one that has expired, where the grant carries none.
+    /// The pair that `grant` makes, received just now. If the grant carries no RefreshToken, that of
+    /// `previous` is kept; if it carries no JWT, that of `previous` is kept, as one that has expired.
     /// Returns `None` if there is no JWT at all.
     pub fn from_grant(grant: Grant, previous: Option<&Pair>, received: Timestamp) -> Option<Pair> {
         let refresh_token = grant
@@ -122,7 +122,7 @@ impl Pair {
         })
     }
 
-    /// This pair in the place of `before`, whose JWT it goes on to recognise.
+    /// This pair, which takes the place of `before` and still recognises its JWT.
     pub fn replacing(mut self, before: Option<&Pair>) -> Pair {
         self.previous = match before {
             // Nobody guesses here: it need not take constant time.
@@ -140,12 +140,12 @@ impl Pair {
         self.previous == Some(JwtHash::of(other.access_token.expose()))
     }
 
-    /// A pair of `principal` that was issued elsewhere: when its JWT says, else at `now`. It lives
-    /// until `exp`.
+    /// A pair of `principal` that was issued elsewhere, at the time that its JWT says, or else at `now`.
+    /// It lives until `exp`.
     ///
     /// # Errors
     ///
-    /// `NotImported` where the JWT is empty or another user's.
+    /// `NotImported` if the JWT is empty or another user's.
     pub fn imported(
         principal: &Principal,
         access_token: Secret,
@@ -211,7 +211,7 @@ impl Pair {
         record: &Record,
     ) -> Result<Pair, Unopened> {
         match Pair::open(ring, principal, &record.sealed) {
-            // A key that nobody ever sealed this record with.
+            // This record was never sealed with that key.
             Err(Unopened::UnknownKey) if key_of(&record.sealed) != Some(record.key) => {
                 Err(Unopened::Forged)
             }

@@ -299,7 +299,7 @@ pub fn check(ring: &Ring, canary: &[u8]) -> Result<(), Unverified> {
 }
 
 /// Proves that `ring` holds every key that a record needs: `needed` says how many need each.
-/// Answers how many need each of its old keys.
+/// Returns how many need each of its old keys.
 pub fn check_records(
     ring: &Ring,
     needed: &[(KeyId, u64)],

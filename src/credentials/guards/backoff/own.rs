@@ -1,4 +1,5 @@
-//! Patience with one principal: after a call of its own failed, its next one waits. Others' do not.
+//! The back-off of each principal: after one of its calls failed, its next one waits. Calls of other
+//! principals do not.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Those of one class that wait for a login slot, each in a task of its own: the pure queue under a lock,
-//! and a bell for each.
+//! The seekers of one class that wait for a login slot, each in its own task: the pure queue under a
+//! lock, and a bell for each.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,10 +14,10 @@ use crate::credentials::guards::seeker::{Seeker, Who};
 use crate::credentials::settings::Current;
 use crate::store::Class;
 
-/// Those of one class that wait.
+/// The seekers of one class that wait.
 #[derive(Debug)]
 pub(super) struct Waiters {
-    /// Changed by whoever enters, looks or leaves; never held while anybody waits.
+    /// Changed when a seeker enters, looks or leaves; never held while one waits.
     line: Mutex<WithBells>,
     class: Class,
     current: Current,
@@ -31,7 +31,7 @@ struct WithBells {
     bells: BTreeMap<Place, Arc<Notify>>,
 }
 
-/// A place among those who wait. It is left when this is dropped.
+/// A place in the line. It is left when this is dropped.
 pub(super) struct InLine<'a> {
     waiters: &'a Waiters,
     place: Place,
@@ -39,7 +39,7 @@ pub(super) struct InLine<'a> {
 }
 
 impl Waiters {
-    /// Remembers up to `remembered` of those who were refused.
+    /// Remembers up to `remembered` seekers that were refused.
     pub(super) fn new(class: Class, remembered: usize, current: Current, clock: Clock) -> Waiters {
         let line = WithBells {
             queue: Queue::new(remembered, clock.second()),

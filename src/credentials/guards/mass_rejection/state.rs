@@ -1,6 +1,22 @@
 //! What all processes on one store agree on about a mass rejection, and how it changes: pure, so that
-//! every order of events can be tried. It is kept as JSON in one row of the store; it names
-//! principals and times, never a token, and its size is bounded.
+//! every order of events can be tested. It is kept as JSON in one row of the store; it names principals
+//! and times, never a token, and its size is bounded.
+//!
+//! ```text
+//!                    5 principals in a row are rejected
+//!   counting ──────────────────────────────────────────────▶ suspended: logins wait, probes are made
+//!     ▲    ▲                                                    │      │
+//!     │    └─────────── a pair refreshes: the API works ────────┘      │ a pair that is newer than all
+//!     │                                                                ▼ rejected ones refreshes
+//!     └── no confirmation comes, or a new pair is rejected ─────── proven: the others are too old
+//! ```
+//!
+//! - *Suspended*: logins of principals that hold a pair wait, since the API is at fault.
+//! - A *witness* is a principal that was given a new pair since the rejections began. If its refresh is
+//!   rejected as well, the age of the pairs is not the cause.
+//! - *Proven*: pairs at least as new as the *proof* refresh although older ones are rejected. A rejection of
+//!   an older pair is then *unsure*: it waits until a newer pair is seen to refresh once more, which is a
+//!   *confirmation*, and is asked again; if it is rejected again, the pair is dead.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,19 +27,18 @@ use crate::clock::Timestamp;
 use crate::credentials::guards::shared::SharedMoment;
 use crate::principal::Principal;
 
-/// The rejections of this many distinct principals in a row make a mass rejection.
+/// Rejections of this many distinct principals in a row make a mass rejection.
 pub(super) const MANY: usize = 5;
 /// While logins are suspended, or a rejection waits to be confirmed, one refresh is tried in this time.
 pub(crate) const REFRESH_EVERY: Duration = Duration::from_secs(5);
-/// While logins are suspended and nobody has logged in since the rejections began, one principal is
-/// logged in in this time.
+/// While logins are suspended and there is no witness, one principal is logged in in this time.
 pub(crate) const LOGIN_EVERY: Duration = Duration::from_secs(60);
 /// The first of those logins comes this long after the suspension.
 const FIRST_LOGIN: Duration = Duration::from_secs(15);
-/// Beside witnesses one principal is logged in in this time all the same: a witness may have been
-/// logged in by somebody else since.
+/// If there are witnesses, one principal is still logged in in this time: another program may have
+/// logged the witnesses in since.
 const DOUBT: Duration = Duration::from_secs(3600);
-/// A proof that was not confirmed for this time is none any more.
+/// A proof that was not confirmed for this long is dropped.
 const PROOF_LASTS: Duration = Duration::from_secs(3600);
 /// Witnesses remembered; beyond it the oldest is forgotten.
 const MOST_WITNESSES: usize = 8;
@@ -36,15 +51,14 @@ pub(super) struct State {
     /// The distinct principals whose refresh was rejected since one last succeeded: fewer than
     /// [`MANY`] while counting, exactly those that made the suspension while suspended.
     rejected: Vec<Rejection>,
-    /// Pairs at least as new as this were seen to refresh although older ones were rejected by the
-    /// mass, in milliseconds of the wall clock at which such a pair was received.
+    /// Pairs that were received at this moment or later refresh although many older ones were rejected,
+    /// in milliseconds of the wall clock. `None`: nothing is proven.
     proof: Option<i64>,
-    /// When one was last seen to.
+    /// When such a pair was last seen to refresh.
     proved: SharedMoment,
-    /// How often a pair as new as the proof has refreshed: who waits for it looks at this.
+    /// How often such a pair has refreshed; rejections that are unsure wait until it grows.
     confirmed: u64,
-    /// Who got a new pair since the rejections began, in rotation: a rejection of theirs speaks
-    /// against the API.
+    /// The witnesses, in the order in which they are probed.
     witnesses: VecDeque<Who>,
     /// When the next refresh may be tried.
     next_refresh: Timer,
@@ -52,13 +66,14 @@ pub(super) struct State {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
-    /// Logins are as ever.
+    /// Logins are allowed.
     #[default]
     Counting,
-    /// Logins of those who hold a pair wait.
+    /// Logins of principals that hold a pair wait.
     Suspended {
         since: SharedMoment,
-        /// Whether the notes on those who were rejected are withdrawn: a crash must not leave them.
+        /// Whether the notes that the rejected pairs are dead are withdrawn. Kept here, so that another
+        /// process withdraws them if this one crashes.
         withdrawn: bool,
         /// When the next principal may be logged in as a probe.
         next_login: Timer,
@@ -119,7 +134,7 @@ impl Timer {
 /// How a refresh was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
-    /// After a lost answer or a crash, which may have rotated the pair: counts for nothing.
+    /// After a lost answer or a crash, which may have rotated the pair: says nothing about the API.
     Explained,
     /// Definitely.
     Plainly,
@@ -136,8 +151,7 @@ pub(crate) enum Verdict {
     Dead,
     /// It is dead because it is older than others that refresh: as after a backup was restored.
     Outlived,
-    /// Newer pairs were seen to refresh, last at this count of confirmations: wait for the next
-    /// one, and ask again.
+    /// Newer pairs were seen to refresh, this many times: wait for the next time, and ask again.
     Unsure(u64),
     /// The API is broken, as of now. The notes on these principals are to be withdrawn.
     Broken(Vec<Principal>),
@@ -150,14 +164,14 @@ pub(crate) enum Verdict {
 pub(super) enum Probe {
     /// Refresh the pair of this principal, which is new; do not log it in.
     Witness(Principal),
-    /// Refresh the pair of one that waits; do not log it in. This one if nobody is known to wait.
+    /// Refresh the pair of a principal that waits, this one if none is known to; do not log it in.
     Waiting(Principal),
     /// The same, and log it in if that is rejected.
     LogIn(Principal),
 }
 
 impl State {
-    /// Whether logins of those who hold a pair are suspended.
+    /// Whether logins of principals that hold a pair are suspended.
     pub(super) fn is_suspended(&self) -> bool {
         matches!(self.phase, Phase::Suspended { .. })
     }
@@ -167,7 +181,7 @@ impl State {
         self.rejected.is_empty() && !self.is_suspended()
     }
 
-    /// How often pairs as new as the proof were seen to refresh; `None` without a proof.
+    /// How often pairs as new as the proof were seen to refresh; `None` if nothing is proven.
     pub(super) fn confirmed(&self) -> Option<u64> {
         self.proof.filter(|_| !self.is_suspended())?;
         Some(self.confirmed)
@@ -256,7 +270,7 @@ impl State {
         if let Some(proof) = self.proof
             && (received >= proof || self.is_witness(who))
         {
-            // What was seen just now proves no more than this.
+            // A witness may hold a pair that is older than the proof: then that one is the proof.
             self.proof = Some(proof.min(received));
             self.proved = *now;
             self.confirmed += 1;
@@ -294,18 +308,17 @@ impl State {
         self.witnesses.push_back(Who(who.clone()));
     }
 
-    /// No confirmation came, or none can: nothing is proved any more.
+    /// No confirmation came, or none can come: nothing is proven any more.
     pub(super) fn unproven(&mut self) {
         self.proof = None;
     }
 
-    /// `who` was forgotten: it is nobody's witness, and no probe.
+    /// `who` was forgotten: it is no witness any more.
     pub(super) fn forgotten(&mut self, who: &Principal) {
         self.witnesses.retain(|witness| witness.0 != *who);
     }
 
-    /// Takes the turn to try whether the API works, if one is due. `wanted`: a rejection waits to be
-    /// confirmed.
+    /// Takes the next probe, if one is due. `wanted`: a rejection waits to be confirmed.
     pub(super) fn claim_probe(&mut self, wanted: bool, now: &SharedMoment) -> Option<Probe> {
         let Phase::Suspended {
             next_login,
@@ -356,7 +369,7 @@ impl State {
         Some(witness.0)
     }
 
-    /// Those whose notes are to be withdrawn still, once their withdrawal has had `patience`.
+    /// The principals whose notes are still to be withdrawn `patience` after the suspension began.
     pub(super) fn to_withdraw(&self, patience: Duration, now: &SharedMoment) -> Vec<Principal> {
         match &self.phase {
             Phase::Suspended {
@@ -371,7 +384,7 @@ impl State {
         }
     }
 
-    /// The notes on those who were rejected are withdrawn.
+    /// The notes on the rejected principals are withdrawn.
     pub(super) fn withdrew(&mut self) {
         if let Phase::Suspended { withdrawn, .. } = &mut self.phase {
             *withdrawn = true;
