@@ -147,7 +147,7 @@ async fn where_pairs_really_are_dead_a_new_pair_proves_it_and_all_log_in() {
     // The alarm was raised, and stays visible.
     assert!(proxy.metric("old_pairs_rejected_total", "").await >= 1.0);
     let log = proxy.log();
-    assert!(log.contains("logins of those who hold one are suspended"));
+    assert!(log.contains("logins of principals that hold one are suspended"));
     assert!(log.contains("as after a backup was restored"));
 }
 
