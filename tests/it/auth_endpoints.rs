@@ -1,10 +1,16 @@
 //! Callers that log in by themselves, through the proxy.
 
+// Logins, registrations, requests and trouble at the same time.
 mod at_once;
+// Wrong passwords, as fast as one peer can send them, or several.
 mod guesses;
+// The tokens that callers are given: whom they name, where, how long, and what ends them.
 mod handed_out;
+// Callers, and answers to registrations, that are not what they should be.
 mod hostile;
+// Logins and refreshes that the proxy answers, and those that it refuses or forwards.
 mod logins;
+// Registrations, moves and deletions of users that pass through.
 mod registrations;
 
 use damoov_proxy::simulator::{ACCOUNT_EMAIL, ACCOUNT_PASSWORD, INSTANCE_ID, INSTANCE_KEY};

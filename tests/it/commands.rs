@@ -13,15 +13,22 @@ use tokio::time::Instant;
 use crate::harness::{SCORES, captured, damoov, eventually, principal, proxy, user, write_private};
 use crate::wire::get;
 
+// `budget`: what it says of windows and blocks, and that a running proxy follows when one is
+// lifted.
 mod budget;
+// `tokens export`, and that an import of it saves every login.
 mod export;
+// `tokens import`: what it takes, what it leaves alone, and what it says of the rest.
 mod import;
+// What becomes of a command whose output nobody reads, or that cannot be written.
 mod output;
+// `tokens show`: each obstacle with its end, and the name that the log has for a user.
 mod show;
+// `tokens verify`: refreshes that nobody asked for, and what they cost.
 mod verify;
 // `demo` and `simulate`, as the README shows them.
 mod simulated;
-// The status listener.
+// The status listener: `/livez`, `/readyz` and `/metrics`.
 mod status;
 
 #[tokio::test]

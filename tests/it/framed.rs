@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use crate::harness::{ECHO, Proxy, SCORES, damoov, proxy, user};
 use crate::wire::{Message, Upstream, Wire, request};
 
+// A 401 inside a success.
 mod in_band;
+// Logins, refreshes, registrations, moved and deleted users.
 mod tokens;
 
 /// A way to say the same.

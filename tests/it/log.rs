@@ -1,8 +1,11 @@
 //! The log: nothing waits for it, what it loses is counted, what lasts is told once, and every cause
 //! is told.
 
+// Hosts that cannot be reached or do not answer: caller and log learn which and why.
 mod causes;
+// What lasts is told when it begins and when it is over, not once a request.
 mod episodes;
+// A standard error that takes nothing: a pipe that nobody reads, a full disk, no descriptor at all.
 mod unread;
 
 use std::io::{Read, Seek};

@@ -1,15 +1,25 @@
 //! Hostile and odd requests, byte by byte: what is refused and how, what becomes of the connection,
 //! and what the API gets to see.
 
+// Content that nobody has read when the answer is given.
 mod content;
+// Web pages: preflights, and what their browsers are told of answers.
 mod cors;
+// Lines and names of fields.
 mod fields;
+// Where a request ends must be beyond doubt (RFC 9112 §6).
 mod framing;
+// Which Host is served, and who may ask: a web page must not reach a proxy on the loopback.
 mod hosts;
+// What the API gets to see of a request, and the caller of an answer (I9).
 mod hygiene;
+// Limits of size, time and number.
 mod limits;
+// Naming the principal and the instance.
 mod naming;
+// Paths that two servers could read differently, and the spellings of routes.
 mod paths;
+// Methods, protocols and expectations.
 mod routes;
 
 use crate::harness::Scene;

@@ -1,6 +1,7 @@
 //! How the proxy ends: what SIGTERM lets finish, and what a second one does not. And what does not
 //! end it.
 
+// SIGTERM under load: callers that are told to leave lose nothing.
 mod load;
 
 use std::fs;

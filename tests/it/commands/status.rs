@@ -1,4 +1,4 @@
-//! The status listener.
+//! The status listener: `/livez`, `/readyz` and `/metrics`.
 
 use damoov_proxy::simulator::LoginLimit;
 
