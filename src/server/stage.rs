@@ -59,8 +59,14 @@ impl Ending {
         drain_delay: Duration,
     ) -> (Ending, impl Future<Output = ()> + Send + 'static) {
         let (sender, ending) = Ending::by_hand();
-        let begun = ending.begun.clone();
-        (ending, follow(caught, sender, begun, drain_delay))
+        let follower = Follower {
+            stage: sender,
+            begun: ending.begun.clone(),
+            drain_delay,
+            leaves_until: None,
+            told: HashMap::new(),
+        };
+        (ending, follower.follow(caught))
     }
 
     /// Returns once the end has begun.
@@ -70,83 +76,109 @@ impl Ending {
     }
 }
 
-/// Acts before it tells: a log that takes no lines holds up nothing.
-async fn follow(
-    mut caught: mpsc::UnboundedReceiver<Caught>,
+/// Leads from stage to stage as signals ask for it. Acts before it tells: a log that takes no lines
+/// holds up nothing.
+struct Follower {
     stage: watch::Sender<Stage>,
     begun: Arc<OnceLock<Begun>>,
+    /// How long callers have, after SIGTERM, to go elsewhere.
     drain_delay: Duration,
-) {
-    let mut leaves_until = None;
-    let mut told: HashMap<String, Instant> = HashMap::new();
-    loop {
-        let left = async {
-            match leaves_until {
-                Some(until) => sleep_until(until).await,
-                None => std::future::pending().await,
-            }
-        };
-        let signal = tokio::select! {
-            signal = caught.recv() => signal,
-            () = left => {
-                leaves_until = None;
-                stage.send_replace(Stage::Draining);
-                tracing::info!("no more connections are accepted; the answers under way end");
-                continue;
-            }
-        };
-        let Some(signal) = signal else {
-            return;
-        };
-        let name = signal.name();
-        let is_first = begun.get().is_none();
-        match signal.asks() {
-            Asks::ToEnd | Asks::ToEndNow if !is_first => {
-                leaves_until = None;
-                if stage.send_replace(Stage::Stopping) < Stage::Stopping {
-                    tracing::warn!(signal = %name, "a second signal: the answers under way are cut off");
+    /// Until when they have it, once it was asked for.
+    leaves_until: Option<Instant>,
+    /// When a signal that changes nothing was last told of.
+    told: HashMap<String, Instant>,
+}
+
+impl Follower {
+    async fn follow(mut self, mut caught: mpsc::UnboundedReceiver<Caught>) {
+        loop {
+            let leaves_until = self.leaves_until;
+            let left = async {
+                match leaves_until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
                 }
-            }
-            asks @ (Asks::ToEnd | Asks::ToEndNow) => {
-                let at = Instant::now();
-                let signal = name.to_string();
-                begun.get_or_init(|| Begun { signal, at });
-                let delay = match asks {
-                    Asks::ToEnd => drain_delay,
-                    _ => Duration::ZERO,
-                };
-                if delay.is_zero() {
-                    stage.send_replace(Stage::Draining);
-                    tracing::info!(
-                        signal = %name,
-                        "draining: no more connections are accepted; the answers under way end"
-                    );
-                } else {
-                    stage.send_replace(Stage::Leaving);
-                    leaves_until = Some(at + delay);
-                    tracing::info!(
-                        signal = %name,
-                        drain_delay_seconds = delay.as_secs_f64(),
-                        "draining: not ready any more; connections are accepted until drain_delay is over"
-                    );
-                }
-            }
-            asks @ (Asks::ToReload | Asks::Nothing) => {
-                let now = Instant::now();
-                let last = told.get(&*name);
-                if last.is_some_and(|last| now - *last < TOLD_AGAIN) {
-                    continue;
-                }
-                told.insert(name.to_string(), now);
-                match asks {
-                    Asks::ToReload => tracing::warn!(
-                        signal = %name,
-                        "the configuration is read at start only; restart to apply changes"
-                    ),
-                    _ => tracing::info!(signal = %name, "this signal is ignored"),
+            };
+            tokio::select! {
+                signal = caught.recv() => match signal {
+                    Some(signal) => self.caught(signal),
+                    None => return,
+                },
+                () = left => {
+                    self.leaves_until = None;
+                    self.stage.send_replace(Stage::Draining);
+                    tracing::info!("no more connections are accepted; the answers under way end");
                 }
             }
         }
+    }
+
+    fn caught(&mut self, signal: Caught) {
+        let name = signal.name();
+        match signal.asks() {
+            Asks::ToEnd | Asks::ToEndNow if self.begun.get().is_some() => self.stop(&name),
+            Asks::ToEnd => self.end(&name, self.drain_delay),
+            Asks::ToEndNow => self.end(&name, Duration::ZERO),
+            Asks::ToReload => {
+                if self.is_to_be_told(&name) {
+                    tracing::warn!(
+                        signal = %name,
+                        "the configuration is read at start only; restart to apply changes"
+                    );
+                }
+            }
+            Asks::Nothing => {
+                if self.is_to_be_told(&name) {
+                    tracing::info!(signal = %name, "this signal is ignored");
+                }
+            }
+        }
+    }
+
+    /// The end begins; callers have `delay` to go elsewhere.
+    fn end(&mut self, signal: &str, delay: Duration) {
+        let at = Instant::now();
+        self.begun.get_or_init(|| Begun {
+            signal: signal.to_owned(),
+            at,
+        });
+        if delay.is_zero() {
+            self.stage.send_replace(Stage::Draining);
+            tracing::info!(
+                signal = %signal,
+                "draining: no more connections are accepted; the answers under way end"
+            );
+        } else {
+            self.stage.send_replace(Stage::Leaving);
+            self.leaves_until = Some(at + delay);
+            tracing::info!(
+                signal = %signal,
+                drain_delay_seconds = delay.as_secs_f64(),
+                "draining: not ready any more; connections are accepted until drain_delay is over"
+            );
+        }
+    }
+
+    /// The end is asked for a second time.
+    fn stop(&mut self, signal: &str) {
+        self.leaves_until = None;
+        if self.stage.send_replace(Stage::Stopping) < Stage::Stopping {
+            tracing::warn!(
+                signal = %signal,
+                "a second signal: the answers under way are cut off"
+            );
+        }
+    }
+
+    /// Whether it is long enough since this signal, which changes nothing, was last told of.
+    fn is_to_be_told(&mut self, signal: &str) -> bool {
+        let now = Instant::now();
+        let last = self.told.get(signal);
+        if last.is_some_and(|last| now - *last < TOLD_AGAIN) {
+            return false;
+        }
+        self.told.insert(signal.to_owned(), now);
+        true
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::header::{self, HeaderValue};
-use http::{Request, Version};
+use http::{Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -256,36 +256,21 @@ where
     H: Handler,
     F: Future<Output = Answered<H>> + 'static,
 {
-    let counts = &answers.counts;
-    let timeouts = ConnectionTimeouts::new(counts.clone());
+    let timeouts = ConnectionTimeouts::new(answers.counts.clone());
     let stream = TimedStream::new(
         CoalescedWrites(stream),
         timeouts.clone(),
         answers.stall_timeout,
     );
     let switched: Rc<Cell<Option<H::Session>>> = Rc::default();
-    let service = service_fn(|mut request: Request<Incoming>| {
+    let service = service_fn(|request: Request<Incoming>| {
         let switched = switched.clone();
-        let busy = timeouts.busy();
-        if timeouts.has_several_lengths() {
-            request.extensions_mut().insert(headers::SeveralLengths);
-        }
-        let is_old = request.version() == Version::HTTP_10;
-        answers
-            .begin(peer, request)
-            .map(move |(mut answer, session)| {
-                if session.is_some() {
-                    switched.set(session);
-                } else if counts.are_last.get() {
-                    let close = HeaderValue::from_static("close");
-                    answer.headers_mut().insert(header::CONNECTION, close);
-                }
-                Ok::<_, Infallible>(answer.map(|content| Answering::<H> {
-                    is_unmarked: is_old && content.size_hint().exact().is_none(),
-                    content,
-                    busy,
-                }))
-            })
+        begin(&answers, &timeouts, peer, request).map(move |(answer, session)| {
+            if session.is_some() {
+                switched.set(session);
+            }
+            Ok::<_, Infallible>(answer)
+        })
     });
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
@@ -293,39 +278,17 @@ where
         .max_headers(FIELD_LIMIT)
         .max_buf_size(PIECE)
         .serve_connection(TokioIo::new(stream), service);
-    let mut watched = stage.clone();
-    let mut draining = pin!(watched.wait_for(|stage| *stage >= Stage::Draining));
-    let mut will_be_woken = false;
-    let mut ended = poll_fn(|cx| {
-        // The stage first, so that an answer ready at the same time says `Connection: close`. Once it
-        // is waited for, a look at whether it has changed is enough. An error means that nobody can
-        // say anything any more: drain, too.
-        let may_drain = !will_be_woken || stage.has_changed().unwrap_or(true);
-        will_be_woken = true;
-        if may_drain && draining.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(None);
-        }
-        Pin::new(&mut connection).poll(cx).map(Some)
-    })
-    .await;
-    if ended.is_none() {
-        counts.are_last.set(true);
-        // What has come is read first: a request that is on its way is answered, and a caller that has
-        // just connected may send one.
-        let beginning = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-            Poll::Ready(ended) => Poll::Ready(Some(ended)),
-            Poll::Pending if timeouts.awaits_a_head() => Poll::Pending,
-            Poll::Pending => Poll::Ready(None),
-        });
-        ended = Box::pin(timeout(LAST_HEAD, beginning))
-            .await
-            .unwrap_or(None);
-    }
-    let ended = match ended {
+    let ended = match until_draining(&mut connection, &stage).await {
         Some(ended) => ended,
         None => {
-            Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+            answers.counts.are_last.set(true);
+            // Boxed, because it happens once, and long after the beginning.
+            let draining = Box::pin(drain(
+                &mut connection,
+                |connection| Pin::new(connection).graceful_shutdown(),
+                &timeouts,
+            ));
+            draining.await
         }
     };
     if let Some(cut) = timeouts.cut() {
@@ -347,4 +310,77 @@ where
         Box::pin(session.run(stream, parts.read_buf, draining)).await;
     }
     Ok(())
+}
+
+/// Begins the answer to one request; with a 101 comes the session that takes the connection over.
+fn begin<'a, H, F>(
+    answers: &'a Answers<H, F>,
+    timeouts: &ConnectionTimeouts,
+    peer: Peer,
+    mut request: Request<Incoming>,
+) -> impl Future<Output = (Response<Answering<H>>, Option<H::Session>)> + use<'a, H, F>
+where
+    H: Handler,
+    F: Future<Output = Answered<H>> + 'static,
+{
+    let busy = timeouts.busy();
+    if timeouts.has_several_lengths() {
+        request.extensions_mut().insert(headers::SeveralLengths);
+    }
+    let is_old = request.version() == Version::HTTP_10;
+    let answer = answers.begin(peer, request);
+    answer.map(move |(mut answer, session)| {
+        if session.is_none() && answers.counts.are_last.get() {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(header::CONNECTION, close);
+        }
+        let answer = answer.map(|content| Answering::<H> {
+            is_unmarked: is_old && content.size_hint().exact().is_none(),
+            content,
+            busy,
+        });
+        (answer, session)
+    })
+}
+
+/// Serves a connection to its end; `None` if the server begins to drain before that.
+async fn until_draining<C: Future + Unpin>(
+    connection: &mut C,
+    stage: &watch::Receiver<Stage>,
+) -> Option<C::Output> {
+    let mut watched = stage.clone();
+    let mut draining = pin!(watched.wait_for(|stage| *stage >= Stage::Draining));
+    let mut will_be_woken = false;
+    poll_fn(|cx| {
+        // The stage first, so that an answer ready at the same time says `Connection: close`. Once it
+        // is waited for, a look at whether it has changed is enough. An error means that nobody can
+        // say anything any more: drain, too.
+        let may_drain = !will_be_woken || stage.has_changed().unwrap_or(true);
+        will_be_woken = true;
+        if may_drain && draining.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut *connection).poll(cx).map(Some)
+    })
+    .await
+}
+
+/// Brings a connection to its end, whose answers are the last ones from here on.
+async fn drain<C: Future + Unpin>(
+    connection: &mut C,
+    shut_down: impl FnOnce(&mut C),
+    timeouts: &ConnectionTimeouts,
+) -> C::Output {
+    // What has come is read first: a request that is on its way is answered, and a caller that has
+    // just connected may send one.
+    let beginning = poll_fn(|cx| match Pin::new(&mut *connection).poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+        Poll::Pending if timeouts.awaits_a_head() => Poll::Pending,
+        Poll::Pending => Poll::Ready(None),
+    });
+    if let Ok(Some(ended)) = timeout(LAST_HEAD, beginning).await {
+        return ended;
+    }
+    shut_down(connection);
+    connection.await
 }
