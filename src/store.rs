@@ -1,7 +1,7 @@
 //! What a token store promises, and how one is opened.
 //!
 //! [`Store`] is the contract; the login budget ([`Budgets`]) and the small rows that processes agree
-//! upon ([`Guards`]) are traits of their own. Commands that must change nothing open a store as
+//! upon ([`GuardRows`]) are traits of their own. Commands that must change nothing open a store as
 //! [`ReadOnly`]. [`open`] chooses the engine: no code outside this room names one. `sqlite` is the
 //! embedded engine.
 //!
@@ -34,7 +34,7 @@ pub use self::budgets::{
 pub use self::entry::{
     Change, Commit, Entry, Generation, KeyId, Lease, Note, Notes, Record, Rejected, Resealed, RunId,
 };
-pub use self::guards::{Guard, Guarded, Guards};
+pub use self::guards::{Guard, GuardRows, Guarded};
 pub use self::opening::{Opened, Settings, check_place, is_there, open, view, warnings};
 pub use self::read_only::{Backup, BackupError, ReadOnly};
 use crate::clock::Timestamp;
@@ -42,7 +42,7 @@ use crate::principal::Principal;
 
 /// Keeps the pairs, the notes, the leases, the login budgets and the guards of all principals.
 ///
-/// What holds for every method of this trait, of [`Budgets`] and of [`Guards`]:
+/// What holds for every method of this trait, of [`Budgets`] and of [`GuardRows`]:
 ///
 /// - *Durable* means: survives a kill and a power cut from the moment the call returns `Ok`.
 /// - A write that returns an error was not acknowledged: it may have been done all the same. Repeat it
@@ -51,7 +51,7 @@ use crate::principal::Principal;
 /// - Any runtime may call them; none blocks its thread on I/O.
 /// - After the store was closed they return [`Error::Closed`].
 #[async_trait]
-pub trait Store: Budgets + Guards + Send + Sync + 'static {
+pub trait Store: Budgets + GuardRows + Send + Sync + 'static {
     /// Returns what is known of `principal`: the default entry if nothing is.
     ///
     /// Errors: [`Error::Damaged`] if this entry cannot be understood, [`Error::Unreadable`].

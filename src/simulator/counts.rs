@@ -120,14 +120,14 @@ pub(super) struct Counter(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    total: Tally,
-    principals: HashMap<Principal, Tally>,
+    total: PrincipalCount,
+    principals: HashMap<Principal, PrincipalCount>,
     login_calls: Vec<LoginCall>,
     blocks_tripped: u64,
 }
 
 #[derive(Debug, Default)]
-struct Tally {
+struct PrincipalCount {
     count: Count,
     refreshes_under_way: u64,
 }
@@ -174,7 +174,7 @@ impl Counter {
         Refreshing(self, principal)
     }
 
-    fn tally(&self, principal: Option<&Principal>, change: impl Fn(&mut Tally)) {
+    fn tally(&self, principal: Option<&Principal>, change: impl Fn(&mut PrincipalCount)) {
         let mut kept = self.0.lock().expect("no holder panics");
         change(&mut kept.total);
         if let Some(principal) = principal {
@@ -219,9 +219,10 @@ impl Counter {
 }
 
 impl Kept {
-    fn tally(&mut self, principal: &Principal) -> &mut Tally {
+    fn tally(&mut self, principal: &Principal) -> &mut PrincipalCount {
         if !self.principals.contains_key(principal) {
-            self.principals.insert(principal.clone(), Tally::default());
+            self.principals
+                .insert(principal.clone(), PrincipalCount::default());
         }
         self.principals.get_mut(principal).expect("just inserted")
     }

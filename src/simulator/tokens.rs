@@ -57,20 +57,20 @@ pub(super) struct Tokens {
 
 #[derive(Debug, Default)]
 struct Tables {
-    access: HashMap<String, Access>,
-    sessions: HashMap<Principal, Session>,
+    access: HashMap<String, AccessToken>,
+    holdings: HashMap<Principal, Holdings>,
 }
 
 /// One access token.
 #[derive(Debug)]
-struct Access {
+struct AccessToken {
     principal: Principal,
     expires: Timestamp,
 }
 
 /// What one principal holds.
 #[derive(Debug, Default)]
-struct Session {
+struct Holdings {
     instance: Option<InstanceId>,
     /// The newest pair; its RefreshToken counts until `refresh_until`.
     newest: Option<Pair>,
@@ -111,10 +111,10 @@ impl Tokens {
         let pair = mint_pair(principal, instance, now, lifetime);
         let mut tables = self.tables.lock().expect("no holder panics");
         tables.revoke(principal);
-        let session = tables.sessions.entry(principal.clone()).or_default();
-        session.instance = instance;
-        session.refresh_until = now.plus(self.lifetimes.refresh_token);
-        session.newest = Some(pair.clone());
+        let held = tables.holdings.entry(principal.clone()).or_default();
+        held.instance = instance;
+        held.refresh_until = now.plus(self.lifetimes.refresh_token);
+        held.newest = Some(pair.clone());
         tables.remember(principal, &pair.access_token, now.plus(lifetime));
         pair
     }
@@ -125,22 +125,22 @@ impl Tokens {
         let now = self.clock.wall();
         let mut tables = self.tables.lock().expect("no holder panics");
         let principal = tables.access.get(access)?.principal.clone();
-        let session = tables.sessions.get_mut(&principal)?;
-        let newest = session.newest.as_ref()?;
-        if let Some((replaced, until)) = &session.replaced
+        let held = tables.holdings.get_mut(&principal)?;
+        let newest = held.newest.as_ref()?;
+        if let Some((replaced, until)) = &held.replaced
             && replaced == refresh
             && now < *until
         {
             return Some((principal, newest.clone()));
         }
-        if newest.refresh_token != refresh || now >= session.refresh_until {
+        if newest.refresh_token != refresh || now >= held.refresh_until {
             return None;
         }
         let lifetime = self.lifetimes.after_login;
-        let pair = mint_pair(&principal, session.instance, now, lifetime);
-        session.replaced = Some((refresh.to_owned(), now.plus(self.refresh.grace)));
-        session.refresh_until = now.plus(self.lifetimes.refresh_token);
-        let previous = session.newest.replace(pair.clone());
+        let pair = mint_pair(&principal, held.instance, now, lifetime);
+        held.replaced = Some((refresh.to_owned(), now.plus(self.refresh.grace)));
+        held.refresh_until = now.plus(self.lifetimes.refresh_token);
+        let previous = held.newest.replace(pair.clone());
         if self.refresh.previous_token == PreviousToken::Revoked
             && let Some(previous) = previous
             && let Some(access) = tables.access.get_mut(&previous.access_token)
@@ -188,13 +188,13 @@ impl Tokens {
     pub(super) fn revoke_refresh_tokens(&self, whose: Option<&Principal>) -> usize {
         let mut tables = self.tables.lock().expect("no holder panics");
         let mut revoked = 0;
-        for (_, session) in tables
-            .sessions
+        for (_, held) in tables
+            .holdings
             .iter_mut()
             .filter(|(principal, _)| whose.is_none_or(|whose| whose == *principal))
         {
-            revoked += usize::from(session.newest.take().is_some());
-            session.replaced = None;
+            revoked += usize::from(held.newest.take().is_some());
+            held.replaced = None;
         }
         revoked
     }
@@ -203,15 +203,15 @@ impl Tokens {
 impl Tables {
     /// Registers an access token; forgets the principal's oldest ones.
     fn remember(&mut self, principal: &Principal, token: &str, expires: Timestamp) {
-        let access = Access {
+        let access = AccessToken {
             principal: principal.clone(),
             expires,
         };
         self.access.insert(token.to_owned(), access);
-        let session = self.sessions.entry(principal.clone()).or_default();
-        session.access.push_back(token.to_owned());
-        if session.access.len() > REMEMBERED
-            && let Some(oldest) = session.access.pop_front()
+        let held = self.holdings.entry(principal.clone()).or_default();
+        held.access.push_back(token.to_owned());
+        if held.access.len() > REMEMBERED
+            && let Some(oldest) = held.access.pop_front()
         {
             self.access.remove(&oldest);
         }
@@ -219,12 +219,12 @@ impl Tables {
 
     /// Ends everything `principal` holds; its tokens stay known as dead ones.
     fn revoke(&mut self, principal: &Principal) {
-        let Some(session) = self.sessions.get_mut(principal) else {
+        let Some(held) = self.holdings.get_mut(principal) else {
             return;
         };
-        session.newest = None;
-        session.replaced = None;
-        for token in &session.access {
+        held.newest = None;
+        held.replaced = None;
+        for token in &held.access {
             if let Some(access) = self.access.get_mut(token) {
                 access.expires = Timestamp::default();
             }

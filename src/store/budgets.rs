@@ -22,7 +22,7 @@ use super::Error;
 ///         give_login_back()
 /// ```
 #[async_trait]
-pub trait Budgets {
+pub trait Budgets: Send + Sync {
     /// Takes the login slot `id` if every window has one for `class`. Repeated with the same id, it
     /// returns [`Slot::Taken`] and takes no other.
     async fn take_login(

@@ -15,7 +15,7 @@ use super::Error;
 ///
 /// What [`super::Store`] says of all its methods holds here, too.
 #[async_trait]
-pub trait Guards {
+pub trait GuardRows: Send + Sync {
     /// Returns the guard called `name`: the default one if it was never written.
     ///
     /// Errors: [`Error::Unreadable`].
@@ -37,7 +37,7 @@ pub struct Guard {
     pub value: Vec<u8>,
 }
 
-/// What [`Guards::set_guard`] returns.
+/// What [`GuardRows::set_guard`] returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Guarded {
     /// Durable, as this version.

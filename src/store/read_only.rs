@@ -35,7 +35,7 @@ pub trait ReadOnly: Send + Sync {
     /// As [`super::Budgets::login_budget`].
     async fn login_budget(&self, windows: &LoginWindows) -> Result<LoginBudget, Error>;
 
-    /// As [`super::Guards::guard`].
+    /// As [`super::GuardRows::guard`].
     async fn guard(&self, name: &str) -> Result<Guard, Error>;
 
     /// Refuses a store that is damaged anywhere. Reads all of it, however large it is.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use self::adopt::{Adopter, Decision, NotAdopted, Target};
-use self::offer::{Offer, Unusable};
+use self::offer::{Offer, UnusableLine};
 use crate::cli::opening::{look, open_store};
 use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::clock::Clock;
@@ -97,7 +97,7 @@ async fn import_into(
             Ok(line) => offer::read(&line, &settings.directory, now),
             // `BufRead::lines` goes on after a line that is not UTF-8, and only then.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(Unusable::Bad("not UTF-8".to_owned()))
+                Err(UnusableLine::Bad("not UTF-8".to_owned()))
             }
             Err(error) => return Err(Ended::Unreadable(error)),
         };
@@ -178,17 +178,20 @@ fn conclude(
 /// What became of one line.
 enum Outcome {
     Decided(Offer, Decision),
-    Unusable(Unusable),
+    Unusable(UnusableLine),
 }
 
-async fn outcome(adopter: &Adopter<'_>, offer: Result<Offer, Unusable>) -> Result<Outcome, Ended> {
+async fn outcome(
+    adopter: &Adopter<'_>,
+    offer: Result<Offer, UnusableLine>,
+) -> Result<Outcome, Ended> {
     let offer = match offer {
         Ok(offer) => offer,
         Err(unusable) => return Ok(Outcome::Unusable(unusable)),
     };
     match adopter.adopt(&offer).await {
         Ok(decision) => Ok(Outcome::Decided(offer, decision)),
-        Err(NotAdopted::Line(why)) => Ok(Outcome::Unusable(Unusable::Bad(why))),
+        Err(NotAdopted::Line(why)) => Ok(Outcome::Unusable(UnusableLine::Bad(why))),
         Err(NotAdopted::Store(error)) => Err(Ended::Store(error)),
     }
 }
@@ -208,12 +211,12 @@ impl Outcome {
                 format!("the stored pair of {} stays: {why}", offer.principal),
                 why.is_usual(),
             ),
-            Outcome::Unusable(Unusable::WithoutRefreshToken) => (
+            Outcome::Unusable(UnusableLine::WithoutRefreshToken) => (
                 &mut counts.without_refresh_token,
                 "RefreshToken is missing: without it the user would still cost a login".to_owned(),
                 false,
             ),
-            Outcome::Unusable(Unusable::Bad(why)) => (&mut counts.failed, why.clone(), false),
+            Outcome::Unusable(UnusableLine::Bad(why)) => (&mut counts.failed, why.clone(), false),
         };
         *count += 1;
         (dry_run || !is_usual).then_some(told)

@@ -22,7 +22,7 @@ use super::shared::{Shared, SharedMoment};
 use crate::clock::Clock;
 use crate::credentials::settings::Current;
 use crate::principal::InstanceId;
-use crate::store::{Class, Error, Guard, Store};
+use crate::store::{Class, Error, Guard, GuardRows};
 
 /// This many rejected logins in a row open the breaker.
 const OPENS_AT: u32 = 3;
@@ -33,7 +33,7 @@ pub(crate) type Fingerprint = [u8; 8];
 /// The breakers of all instances.
 pub(crate) struct Breakers {
     by_key: Mutex<HashMap<Fingerprint, Arc<OfKey>>>,
-    store: Arc<dyn Store>,
+    store: Arc<dyn GuardRows>,
     /// While open, one login of each class is let through in `remember_rejected`.
     current: Current,
     clock: Clock,
@@ -110,7 +110,7 @@ impl Breaker {
 }
 
 impl Breakers {
-    pub(crate) fn new(current: Current, store: Arc<dyn Store>, clock: Clock) -> Breakers {
+    pub(crate) fn new(current: Current, store: Arc<dyn GuardRows>, clock: Clock) -> Breakers {
         Breakers {
             by_key: Mutex::default(),
             store,

@@ -24,7 +24,7 @@ use crate::credentials::closing::{Closing, ClosingWatch};
 use crate::credentials::settings::Current;
 use crate::credentials::vault::counted::counted;
 use crate::metrics::{Metrics, StoreOperation};
-use crate::store::{Class, LoginBudget, Slot, SlotId, Store};
+use crate::store::{Budgets, Class, LoginBudget, Slot, SlotId};
 use crate::telemetry::episode::Episode;
 use waiters::{InLine, Waiters};
 
@@ -55,7 +55,7 @@ pub(crate) struct Budget {
     /// Damoov answered a login with 429.
     blocked: Episode,
     /// Where slots are taken: all processes on one store share them.
-    store: Arc<dyn Store>,
+    store: Arc<dyn Budgets>,
     current: Current,
     closing: ClosingWatch,
     clock: Clock,
@@ -65,7 +65,7 @@ pub(crate) struct Budget {
 impl Budget {
     pub(crate) fn new(
         current: Current,
-        store: Arc<dyn Store>,
+        store: Arc<dyn Budgets>,
         closing: ClosingWatch,
         clock: Clock,
         metrics: Arc<Metrics>,
@@ -296,6 +296,7 @@ mod tests {
     use crate::credentials::fixture::{directory, settings};
     use crate::credentials::guards::seeker::Who;
     use crate::credentials::settings::Settings;
+    use crate::store::Store;
     use crate::store::contract::{open_in, run};
     use crate::store::{LoginWindow, LoginWindows};
 

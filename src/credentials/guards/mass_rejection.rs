@@ -23,7 +23,7 @@ use crate::clock::{Clock, Moment, Timestamp};
 use crate::credentials;
 use crate::metrics::Metrics;
 use crate::principal::Principal;
-use crate::store::{Entry, Error, Generation, Guard, Store};
+use crate::store::{Entry, Error, Generation, Guard, GuardRows};
 use crate::telemetry::episode::Episode;
 pub(crate) use state::{How, Verdict};
 use state::{Probe as Claimed, State};
@@ -46,7 +46,7 @@ const OUTLIVED_AGAIN: Duration = Duration::from_secs(60);
 pub(crate) struct MassRejection {
     /// What all processes agree on; written by compare-and-swap, and followed once a second.
     shared: Shared<State>,
-    store: Arc<dyn Store>,
+    store: Arc<dyn GuardRows>,
     /// The principals of this process that were rejected during this suspension. Behind a lock, because
     /// renewals add themselves and the probes take turns; emptied when a suspension begins or ends.
     waiting: Mutex<Waiting>,
@@ -117,7 +117,11 @@ pub(crate) fn suspends(row: &Guard) -> bool {
 }
 
 impl MassRejection {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, metrics: Arc<Metrics>) -> MassRejection {
+    pub(crate) fn new(
+        store: Arc<dyn GuardRows>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> MassRejection {
         MassRejection {
             shared: Shared::new(ROW),
             store,

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, watch};
 #[cfg(test)]
 use crate::clock::{Boot, Timestamp};
 use crate::clock::{Clock, Stamp};
-use crate::store::{Error, Guard, Guarded, Store};
+use crate::store::{Error, Guard, GuardRows, Guarded};
 
 /// How often one change is tried before it is given up; whenever a try is lost, another process has made
 /// a change.
@@ -60,7 +60,7 @@ where
     }
 
     /// Reads the row.
-    pub(crate) async fn load(&self, store: &dyn Store) -> Result<Arc<T>, Error> {
+    pub(crate) async fn load(&self, store: &dyn GuardRows) -> Result<Arc<T>, Error> {
         let guard = store.guard(&self.name).await?;
         Ok(self.see(&guard))
     }
@@ -69,7 +69,7 @@ where
     /// another process wrote meanwhile. Durable when it returns.
     pub(crate) async fn update<R>(
         &self,
-        store: &dyn Store,
+        store: &dyn GuardRows,
         mut change: impl FnMut(&mut T) -> R,
     ) -> Result<R, Error> {
         let _turn = self.turn.lock().await;

@@ -1,7 +1,7 @@
-//! Guards, the canary, and whether a store is writable.
+//! GuardRows, the canary, and whether a store is writable.
 
 use super::{Medium, run};
-use crate::store::{Guard, Guarded, Guards, Store};
+use crate::store::{Guard, GuardRows, Guarded, Store};
 
 pub(crate) async fn the_first_canary_stands_until_it_is_replaced(medium: &impl Medium) {
     let (one, other) = (medium.open(run()), medium.open(run()));

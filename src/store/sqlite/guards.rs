@@ -5,10 +5,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Sqlite;
 use super::entries::unsigned;
-use crate::store::{Error, Guard, Guarded, Guards};
+use crate::store::{Error, Guard, GuardRows, Guarded};
 
 #[async_trait]
-impl Guards for Sqlite {
+impl GuardRows for Sqlite {
     async fn guard(&self, name: &str) -> Result<Guard, Error> {
         let name = name.to_owned();
         self.list_with(move |db| load(db, &name)).await

@@ -19,7 +19,7 @@ pub(super) struct Offer {
 }
 
 /// Why a line cannot be used.
-pub(super) enum Unusable {
+pub(super) enum UnusableLine {
     /// It has no RefreshToken: it would work until its JWT expires, and then cost a login.
     WithoutRefreshToken,
     /// A sentence that says why.
@@ -27,28 +27,32 @@ pub(super) enum Unusable {
 }
 
 /// Reads a line, at `now`.
-pub(super) fn read(text: &str, directory: &Directory, now: Timestamp) -> Result<Offer, Unusable> {
+pub(super) fn read(
+    text: &str,
+    directory: &Directory,
+    now: Timestamp,
+) -> Result<Offer, UnusableLine> {
     // Files of some systems begin with a byte order mark. serde's message would quote the line, and
     // with it a token.
     let line: Line<'_> =
         serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
-            Unusable::Bad(format!(
+            UnusableLine::Bad(format!(
                 "not an object of DeviceToken, InstanceId, AccessToken, RefreshToken (column {})",
                 error.column()
             ))
         })?;
-    let principal = principal(&line, directory).map_err(Unusable::Bad)?;
-    let refresh_token = filled(&line.refresh_token).ok_or(Unusable::WithoutRefreshToken)?;
+    let principal = principal(&line, directory).map_err(UnusableLine::Bad)?;
+    let refresh_token = filled(&line.refresh_token).ok_or(UnusableLine::WithoutRefreshToken)?;
     let access_token = Secret::from(line.access_token.as_deref().unwrap_or_default());
     let instance = match principal {
         Principal::Account(_) => None,
         Principal::User(_) => {
             let named = filled(&line.instance_id);
-            Some(instance(directory, named, &access_token).map_err(Unusable::Bad)?)
+            Some(instance(directory, named, &access_token).map_err(UnusableLine::Bad)?)
         }
     };
     let pair = Pair::imported(&principal, access_token, Secret::from(refresh_token), now)
-        .map_err(|error| Unusable::Bad(error.to_string()))?;
+        .map_err(|error| UnusableLine::Bad(error.to_string()))?;
     Ok(Offer {
         principal,
         instance,
