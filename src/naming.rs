@@ -45,7 +45,7 @@ pub enum Bearer {
     Void,
 }
 
-/// Why nobody is named. Each is a 400, but for two.
+/// Why nobody is named. Each is a 400, except for two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// `device_token_missing`

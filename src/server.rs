@@ -273,7 +273,7 @@ async fn accept(
         () = accept_all(&acceptor, &workers, &free) => {}
         _ = stage.wait_for(|stage| *stage >= Stage::Draining) => {}
     }
-    // Between the last look at who has connected and the end of listening somebody might connect,
+    // Between the last look at new connections and the end of listening another caller might connect,
     // and be reset.
     match acceptor.turn_away() {
         Ok(()) => {

@@ -82,7 +82,7 @@ pub trait Store: Budgets + GuardRows + Send + Sync + 'static {
     fn release(&self, principal: &Principal);
 
     /// Writes `record` if the entry still has generation `expected` and epoch `epoch`; this comparison
-    /// is the only fence, whoever holds the lease by now. Clears [`Notes::refresh_dead`],
+    /// is the only fence, regardless of which process holds the lease by now. Clears [`Notes::refresh_dead`],
     /// [`Notes::answer_lost`] and [`Notes::rejected`]. Durable.
     ///
     /// Repeated after it was done, it returns [`Commit::Superseded`] with an entry that holds this

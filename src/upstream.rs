@@ -118,7 +118,7 @@ impl std::fmt::Display for Scheme {
     }
 }
 
-/// A request as it goes upstream, but for what the connection decides: Host and framing are set
+/// A request as it goes upstream, except for what the connection decides: Host and framing are set
 /// anew for every attempt.
 #[derive(Clone, Debug)]
 pub struct Head {

@@ -60,7 +60,7 @@ impl Current {
         self.0.load_full()
     }
 
-    /// Puts these in force, but for what stays as it was at the start.
+    /// Puts these in force, except for what stays as it was at the start.
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn publish(&self, settings: Settings, directory: Arc<Directory>) {
         let before = self.now();

@@ -76,7 +76,7 @@ impl Mint {
         Mint { keys }
     }
 
-    /// An access token with these claims, but for the times, which are those of this machine's
+    /// An access token with these claims, except for the times, which are those of this machine's
     /// clock.
     pub(super) fn access(
         &self,

@@ -302,7 +302,7 @@ fn methods_beyond_the_common_ones_are_unknown() {
     }
 }
 
-/// A good handshake but for the fields named here, which are as given instead.
+/// A good handshake, except for the fields named here, which are as given instead.
 fn handshake(instead: &[(&'static str, &'static str)]) -> Parts {
     let mut fields = vec![
         GOOD_HOST,

@@ -312,7 +312,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         }
     }
 
-    /// Passes on all that was read, but for a head that is not whole.
+    /// Passes on all that was read, except for a head that is incomplete.
     fn pass(&mut self) -> Result<(), Broken> {
         loop {
             self.pass_rest()?;

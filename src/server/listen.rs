@@ -165,7 +165,7 @@ impl Acceptor {
 }
 
 impl Acceptor {
-    /// Lets nobody connect any more; who has begun to may go on.
+    /// Accepts no further connections; those that have begun may go on.
     pub(super) fn turn_away(&self) -> io::Result<()> {
         match self {
             Acceptor::Tcp(listener) => SockRef::from(listener).attach_filter(&NO_SYN),

@@ -33,7 +33,7 @@ enum Phase {
     Head { until: Option<Instant> },
     /// A request is being answered.
     Busy,
-    /// Nothing, since an answer ended; noted likewise.
+    /// Nothing, since an answer ended; noted in the same way.
     Idle { until: Option<Instant> },
 }
 

@@ -235,7 +235,7 @@ impl Buffer {
         })
     }
 
-    /// Also of use to a panic hook, hence after a panic under the lock, too.
+    /// Also used by a panic hook, and therefore also after a panic under the lock.
     fn text(&self) -> MutexGuard<'_, String> {
         self.text.lock().unwrap_or_else(PoisonError::into_inner)
     }

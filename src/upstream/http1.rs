@@ -370,7 +370,7 @@ impl<S> Content<S> {
         Poll::Pending
     }
 
-    /// Closes the connection, but for a request that still goes out: after a whole answer the API
+    /// Closes the connection, unless a request still goes out: after a whole answer the API
     /// may want the rest of it.
     fn let_go(&mut self) {
         if let Some(Reader::Half(half)) = self.reader.take()

@@ -118,7 +118,7 @@ impl Records {
         }
     }
 
-    /// Whether all records that were begun were read to their ends, and hence are decrypted.
+    /// Whether all records that were begun were read to their ends, and are therefore decrypted.
     fn between_two(&self) -> bool {
         self.read == Position::START
     }

@@ -12,7 +12,7 @@ use crate::credentials::seal::check_records;
 use crate::principal::Principal;
 use crate::store::{Entry, Resealed};
 
-/// Pairs of one transaction: a proxy beside this command waits for no more.
+/// Pairs of one transaction: a proxy beside this command never waits for more than these.
 const BATCH: usize = 100;
 
 /// Seals every pair with the current key, and says which old keys are no longer needed.

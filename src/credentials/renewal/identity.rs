@@ -83,7 +83,7 @@ fn of_account(account: &Account, ring: &Ring) -> Fingerprint {
     ])
 }
 
-/// Principals that logged in before may use the reserve of the budget; accounts are configured, hence
+/// Principals that logged in before may use the reserve of the budget; accounts are configured, and therefore
 /// known.
 pub(crate) fn class(principal: &Principal, entry: &Entry) -> Class {
     match (principal, &entry.record) {

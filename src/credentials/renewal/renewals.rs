@@ -165,7 +165,7 @@ impl Drop for Caller {
 /// All running renewals.
 #[derive(Debug)]
 pub(crate) struct Renewals {
-    /// An entry is made by whoever asks first and removed by its [`Completion`].
+    /// The first that asks makes an entry; its [`Completion`] removes it.
     running: DashMap<Principal, Arc<Renewal>>,
     /// How many renewals run and how many other tasks are under way; a shutdown waits until there are
     /// none.

@@ -56,7 +56,7 @@ pub(crate) struct Cache {
     /// store again is not used.
     rejected: DashMap<Principal, Generation>,
     /// The principals that are suppressed, with the epoch that they had then: one that was forgotten
-    /// since is suppressed no more.
+    /// since is no longer suppressed.
     suppressed: Lru<Principal, u64>,
     clock: Clock,
 }

@@ -173,7 +173,7 @@ pub(crate) async fn a_slot_that_is_given_back_is_free_for_every_process(medium: 
     assert_eq!((budget.remaining, budget.windows[0].used), (1, 1));
     let again = slot();
     assert_eq!(take(again).await, Ok(Slot::Taken));
-    // A repetition of the first takes nothing from who has it since.
+    // A repetition of the first takes nothing from the process that has it since.
     other.give_login_back("default", given_back).await.unwrap();
     assert_eq!(take(slot()).await, wait(SECOND * 58));
     other.give_login_back("default", again).await.unwrap();

@@ -48,7 +48,7 @@ pub(crate) async fn due_are_living_pairs_oldest_first(medium: &impl Medium) {
         async move { store.note(&user, note).await.unwrap() }
     };
     dead(2, 1).await;
-    dead(3, 0).await; // Of a pair that is no more.
+    dead(3, 0).await; // Of a pair that was replaced.
     store.forget(&user(4)).await.unwrap();
     store.note(&user(7), Note::Displaced(at(1))).await.unwrap();
     let due = store.due(at(6), 0, 10).await;

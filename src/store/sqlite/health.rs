@@ -113,7 +113,7 @@ impl Health {
         Some((found.len(), found.modified().ok()?))
     }
 
-    /// The lock of those who open the store, if it is free now.
+    /// The lock for opening the store, if it is free now.
     pub(super) fn try_lock(&self) -> io::Result<Option<File>> {
         files::try_lock(&self.path)
     }

@@ -39,7 +39,7 @@ pub(super) struct Host {
     pub(super) duration: Histogram,
     /// Shared by all hosts.
     buffers: Rc<Buffers>,
-    /// For those who wait for a connection, or for an answer to go on.
+    /// For requests that wait for a connection, or for an answer to go on.
     pub(super) timers: TimerPool,
     /// Answers on their way to their callers.
     pub(super) streaming: Streaming,

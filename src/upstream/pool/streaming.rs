@@ -16,7 +16,7 @@ const GIVES_WAY: Duration = Duration::from_secs(5);
 /// Who waits for a connection looks again after this at the latest.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The exchanges of one host on one worker, and who waits for them to end.
+/// The exchanges of one host on one worker, and how many requests wait for them to end.
 #[derive(Debug, Default)]
 pub(super) struct Streaming {
     /// In no order; each knows its own index.
@@ -36,7 +36,7 @@ pub(super) struct Exchange {
     index: Cell<usize>,
 }
 
-/// Counts somebody who waits, until this is dropped.
+/// Counts one that waits, until this is dropped.
 pub(super) struct Waiting<'a>(&'a Cell<usize>);
 
 impl Streaming {
