@@ -60,7 +60,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// What a caller may send and the API never sees. Host, framing and Expect are set anew for each
-/// attempt, credentials are ours, and where the caller sits is nobody's business.
+/// attempt, credentials are the proxy's own, and the caller's address is not passed on.
 fn is_not_for_upstream(name: &str) -> bool {
     matches!(
         name,
@@ -78,7 +78,7 @@ fn is_not_for_upstream(name: &str) -> bool {
 }
 
 /// Whether a field of this name, in lower case, goes upstream as the caller wrote it, whatever the
-/// route. Authorization goes on some alone.
+/// route. Authorization is forwarded on some routes only.
 pub fn is_forwarded(name: &str) -> bool {
     !is_hop_by_hop(name) && !is_not_for_upstream(name)
 }
@@ -175,8 +175,8 @@ pub fn attach_instance_id(headers: &mut HeaderMap, id: HeaderValue) {
     headers.insert(INSTANCE_ID, id);
 }
 
-/// The bearer token of a request (RFC 6750 §2.1); an empty one where there are several
-/// authorizations: nobody knows which one counts.
+/// The bearer token of a request (RFC 6750 §2.1); an empty one if there are several
+/// authorizations, because it is not defined which one counts.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut lines = lines(headers, &header::AUTHORIZATION);
     let line = lines.next()?;
@@ -189,7 +189,7 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
         .then(|| token.trim_ascii())
 }
 
-/// What the fields say of where the content ends; `None` if somebody could read it differently
+/// What the fields say of where the content ends; `None` if another reader could read it differently
 /// (RFC 9112 §6): at most one plain Content-Length, or `chunked` once, never both.
 pub fn framing(headers: &HeaderMap, version: Version) -> Option<Framing> {
     let mut lengths = lines(headers, &header::CONTENT_LENGTH);
@@ -207,7 +207,7 @@ pub fn framing(headers: &HeaderMap, version: Version) -> Option<Framing> {
     (lengths.next().is_none() && codings.next().is_none()).then_some(framing)
 }
 
-/// Whether nobody can read the end of the content differently.
+/// Whether every reader finds the same end of the content.
 pub fn framing_is_plain(headers: &HeaderMap, version: Version) -> bool {
     framing(headers, version).is_some()
 }

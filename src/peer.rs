@@ -1,5 +1,5 @@
-//! Who is at the other end of a caller's connection, as far as the system itself knows. Says nothing
-//! of who it claims to be.
+//! The other end of a caller's connection, as the operating system knows it; not what the caller says of
+//! itself.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -59,14 +59,14 @@ pub enum NotKept {
     Failed(Failure),
 }
 
-/// Owns one request's content. Dropping it ends the recording, not the stream: a view goes on.
+/// Owns one request's content. Dropping it ends the recording, not the stream: a view is still read.
 #[derive(Debug)]
 pub struct Recorder<C> {
     /// `None` where the request has no content.
     recording: Option<Rc<RefCell<Recording<C>>>>,
 }
 
-/// Ends once nothing was heard of upstream for long enough.
+/// Ends once the API has been silent for `timeout`: it has had all content, or leaves content unread.
 #[derive(Debug)]
 pub struct UpstreamDeadline<'a, C> {
     recording: Option<&'a RefCell<Recording<C>>>,
@@ -106,7 +106,7 @@ enum Buffer {
     Recording(Vec<u8>, MemoryPermit),
     /// More than may be kept; what was, is gone.
     Overflowed,
-    /// Nobody is going to replay.
+    /// No replay will follow.
     Stopped,
 }
 

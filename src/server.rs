@@ -44,10 +44,10 @@ use crate::telemetry::episode::Episode;
 /// Descriptors for everything but callers: upstream connections, the store, logs.
 const OTHER_DESCRIPTORS: u64 = 2048;
 
-/// A lack of room that had just been told of is told of again if it lasts this long.
+/// The log says again that `max_connections` are open if that lasts this long.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
-/// From a caller's first packet to the last one of its connection's beginning.
+/// How long the handshake of a TCP connection may take that a caller has begun when listening ends.
 const LAST_CONNECTIONS: Duration = Duration::from_millis(50);
 
 /// How long accepting rests when the system is out of descriptors or memory.
@@ -62,7 +62,7 @@ pub struct Settings {
     pub max_connections: usize,
     /// How long callers are still accepted after SIGTERM, and told to go elsewhere.
     pub drain_delay: Duration,
-    /// How long answers may take to end once nobody is accepted any more.
+    /// How long answers may take to end once no connection is accepted any more.
     pub drain_timeout: Duration,
     /// Worker threads; at least 1.
     pub threads: usize,
@@ -108,7 +108,8 @@ pub trait Handler: Sized + 'static {
         request: Request<Incoming>,
     ) -> impl Future<Output = Answered<Self>> + 'static;
 
-    /// Who is still in an answer that did not end at once; its caller's waits are noted there.
+    /// Which sides of an answer that did not end at once are still. The connection notes there how long its
+    /// caller leaves the answer unread.
     fn stalls(content: &Self::Content) -> Option<&Rc<Stalls>> {
         let _ = content;
         None
@@ -117,7 +118,7 @@ pub trait Handler: Sized + 'static {
     /// A caller left unread what it was given for `stall_timeout`; its connection is reset.
     fn caller_stalled(&self) {}
 
-    /// Ends what goes on after its caller has left. Called once, when nothing is left to answer.
+    /// Waits for work that outlives its caller. Called once, when nothing is left to answer.
     fn finish(&self) -> impl Future<Output = ()>;
 }
 
@@ -249,7 +250,7 @@ pub async fn serve<H: Handler>(
         let (workers, free) = (workers.clone(), free.clone());
         accepting.spawn(accept(socket.start()?, workers, free, stage.clone()));
     }
-    // The sender may be gone without having said anything: that means drain, too.
+    // If the sender is gone without a word, the server drains as well.
     let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
     accepting.join_all().await;
     let workers = Arc::into_inner(workers).expect("the accept loops, which shared it, have ended");
@@ -273,8 +274,7 @@ async fn accept(
         () = accept_all(&acceptor, &workers, &free) => {}
         _ = stage.wait_for(|stage| *stage >= Stage::Draining) => {}
     }
-    // Between the last look at new connections and the end of listening another caller might connect,
-    // and be reset.
+    // A caller that connects between the last accept and the end of listening would be reset.
     match acceptor.turn_away() {
         Ok(()) => {
             let accepting = accept_all(&acceptor, &workers, &free);
@@ -326,7 +326,7 @@ fn hand_to_the_idlest(workers: &[Worker], stream: Stream, permit: OwnedSemaphore
         .hand(stream, permit);
 }
 
-/// Room for one more connection. Tells when there is none, and when there is again.
+/// Waits for room for one more connection. Logs when there is none, and when there is again.
 async fn room(free: &Arc<Semaphore>, full: &Episode) -> OwnedSemaphorePermit {
     if let Ok(permit) = free.clone().try_acquire_owned() {
         return permit;

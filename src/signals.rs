@@ -29,13 +29,13 @@ const LAST_ORDINARY: i32 = 31;
 /// The last real-time signal.
 const LAST: i32 = 64;
 
-/// Signals that are caught and kept until somebody asks for them.
+/// Signals that are caught and kept until they are followed or released.
 #[derive(Debug)]
 pub struct Signals {
     caught: iterator::Signals,
 }
 
-/// While set, signals do what they do to any process. What they do is the process's, so this is, too.
+/// While set, signals do what they do to any process. Static, because signals belong to the process.
 static BY_DEFAULT: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// A signal that came.
@@ -45,7 +45,7 @@ pub struct Caught(i32);
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
-    /// To end once nobody is sent here any more.
+    /// To end once callers go elsewhere.
     ToEnd,
     /// To end as soon as the answers under way have ended.
     ToEndNow,
@@ -66,7 +66,7 @@ impl Signals {
         let caught = iterator::Signals::new(ENDING)?;
         let others = (1..=LAST).filter(|signal| !LEFT_ALONE.contains(signal));
         for signal in others {
-            // Not known of real-time signals, for whom nothing is to be done.
+            // It does not know real-time signals; nothing has to be done for them.
             let _ = flag::register_conditional_default(signal, BY_DEFAULT.clone());
             match caught.add_signal(signal) {
                 Err(error) if signal <= LAST_ORDINARY => return Err(error),
@@ -105,7 +105,7 @@ impl Signals {
                     let end = known.lock().expect("no code panics under this lock");
                     match (&*end, caught.asks()) {
                         (End::AtOnce, Asks::ToEnd | Asks::ToEndNow) => process::exit(0),
-                        // If nobody listens any more the process is about to end.
+                        // Refused only if the process is about to end.
                         (End::AtOnce | End::InOrder, _) => drop(tell.send(caught)),
                         // Fails only for those that do nothing.
                         (End::AsByDefault, _) => drop(low_level::emulate_default_handler(signal)),

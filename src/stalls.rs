@@ -1,7 +1,7 @@
-//! Which side of an exchange that does not end at once is still, and since when. It is written by what
-//! waits: the caller's connection for its caller, the answer's content for the API. It is read by the
-//! pool, which may have to choose an exchange to end. Everything of one exchange stays on its worker's
-//! thread.
+//! Which side of an exchange is still (stalled), and since when, if the exchange did not end at once. The
+//! caller's connection notes when it waits for its caller, the answer's content when it waits for the
+//! API. The pool reads it when it has to choose an exchange to end. Everything of one exchange stays on
+//! its worker's thread.
 
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
@@ -17,14 +17,16 @@ pub enum Side {
     Caller,
 }
 
-/// What both ends of one exchange know of its waits.
+/// Since when each side of one exchange has been still.
 #[derive(Debug, Default)]
 pub struct Stalls {
+    /// `None` while the API sends.
     upstream: Cell<Option<Instant>>,
+    /// `None` while the caller reads.
     caller: Cell<Option<Instant>>,
-    /// Whether it is to end.
+    /// Whether the exchange is to end. Set by the pool, seen by the task of the caller's connection.
     ended: Cell<bool>,
-    /// The task of the caller's connection, which notices the end.
+    /// The task of the caller's connection, which is woken to notice the end.
     task: RefCell<Option<Waker>>,
 }
 

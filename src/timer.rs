@@ -1,6 +1,6 @@
-//! Timers that are armed once and then looked at, not moved for every request: to arm and disarm one
-//! takes a lock and a walk through a wheel, and nearly every request is answered long before its time
-//! is over.
+//! Timers that stay armed from request to request. Arming and disarming a timer of tokio takes a lock
+//! and a walk through its wheel, and nearly every request is answered long before its deadline: so a
+//! timer is left as it is, and armed anew only when it goes off too early.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Debug)]
 pub struct LazyTimer(Pin<Box<Sleep>>);
 
-/// Timers of one worker that nobody waits for now; still armed, as they were.
+/// Timers of one worker that are not in use; still armed as they were.
 #[derive(Debug, Default)]
 pub struct TimerPool(RefCell<Vec<LazyTimer>>);
 
@@ -46,7 +46,7 @@ impl LazyTimer {
 }
 
 impl TimerPool {
-    /// One for somebody who waits until `deadline` to begin with.
+    /// A timer for a wait that ends at `deadline` to begin with.
     pub fn pooled(&self, deadline: Instant) -> PooledTimer<'_> {
         PooledTimer {
             timer: Some(self.take(deadline)),

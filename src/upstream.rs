@@ -42,7 +42,8 @@ pub use self::target::{Target, Targets};
 /// its host is asked for again, and a change in DNS is followed.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
-/// How long at most an idle connection stays open that is to be closed, times four.
+/// Idle connections are looked at four times in this: one that is due stays open for at most a quarter
+/// of it longer.
 const SWEEP: Duration = Duration::from_secs(8);
 
 /// Part of the configuration: `[upstream]`.
@@ -181,13 +182,13 @@ pub enum Error {
     /// Too long, or no JSON, where what it says must be known.
     #[error("the answer cannot be read")]
     Unreadable,
-    /// A 101 that nobody asked for.
+    /// A 101 that was not asked for.
     #[error("the host switched protocols without being asked")]
     Switched,
 }
 
 impl Error {
-    /// Whether no byte of the request was written to a socket.
+    /// Whether no byte of the request was written to a socket, so that it can safely be sent again.
     pub fn is_unsent(&self) -> bool {
         match self {
             Error::Busy | Error::ConnectTimeout(_) | Error::Unreachable(_) => true,
@@ -215,7 +216,7 @@ pub enum Broken {
     /// The API was still for `stall_timeout`.
     #[error("the answer stopped")]
     Stalled,
-    /// It was still, and somebody else needed the connection.
+    /// It was still, and another request needed the connection.
     #[error("the answer gave way to another request")]
     GaveWay,
     /// The request's own content failed, or is not as long as announced.

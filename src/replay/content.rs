@@ -22,7 +22,7 @@ pub enum Content<C> {
     View(View<C>),
     /// What was kept of it.
     Kept(Kept),
-    /// Read by somebody else; empty once it was given out.
+    /// Content that was read before; empty once it was given out.
     Whole(Bytes),
 }
 

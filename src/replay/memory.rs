@@ -9,10 +9,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::Settings;
 use crate::telemetry::episode::Episode;
 
-/// It suffices again once nobody was refused for this long.
+/// It suffices again once no request was refused memory for this long.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Lends the memory that recordings take, over all requests of all workers.
+/// Hands out the memory that recordings take, over all requests of all workers.
 #[derive(Debug)]
 pub struct Memory {
     pub(super) settings: Settings,
@@ -23,7 +23,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Accounts for what is reserved in `reserved`.
+    /// With a gauge that counts the reserved bytes.
     pub fn new(settings: Settings, reserved: Gauge<i64, AtomicI64>) -> Memory {
         Memory {
             settings,

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use super::{Answered, Handler};
 use crate::peer::Peer;
 
-/// How many places are kept that nobody needs now.
+/// How many places are kept for later answers.
 const KEPT: usize = 64;
 
 /// Begins the answers of one handler.
@@ -63,7 +63,7 @@ pub fn answers<H: Handler>(
 }
 
 impl<H, F> Answers<H, F> {
-    /// Who gives them.
+    /// The handler that gives the answers.
     pub(super) fn handler(&self) -> &H {
         &self.handler
     }

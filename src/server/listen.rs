@@ -57,7 +57,7 @@ pub(super) enum Stream {
     Unix(unix::UnixStream),
 }
 
-/// Removes the file of a unix socket when nobody accepts on it any more.
+/// Removes the file of a unix socket when this is dropped, after the last accept.
 #[derive(Debug)]
 pub(super) struct Unlink(PathBuf);
 

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::signals::{Asks, Caught};
 
-/// A signal that asks for nothing is told of this often, at most.
+/// A signal that changes nothing is logged again only after this.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// What the server is to do.
@@ -71,12 +71,12 @@ impl Ending {
 
     /// Returns once the end has begun.
     pub async fn begins(&mut self) {
-        // The sender may be gone without having said anything: that means the end, too.
+        // If the sender is gone without a word, that is the end as well.
         let _ = self.stage.wait_for(|stage| *stage > Stage::Serving).await;
     }
 }
 
-/// Leads from stage to stage as signals ask for it. Acts before it tells: a log that takes no lines
+/// Leads from stage to stage as signals ask for it. Acts before it logs: a log that takes no lines
 /// holds up nothing.
 struct Follower {
     stage: watch::Sender<Stage>,
@@ -85,7 +85,7 @@ struct Follower {
     drain_delay: Duration,
     /// Until when they have it, once it was asked for.
     leaves_until: Option<Instant>,
-    /// When a signal that changes nothing was last told of.
+    /// When each signal that changes nothing was last logged.
     told: HashMap<String, Instant>,
 }
 
@@ -170,7 +170,7 @@ impl Follower {
         }
     }
 
-    /// Whether it is long enough since this signal, which changes nothing, was last told of.
+    /// Whether it is long enough ago that this signal, which changes nothing, was last logged.
     fn is_to_be_told(&mut self, signal: &str) -> bool {
         let now = Instant::now();
         let last = self.told.get(signal);

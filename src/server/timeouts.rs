@@ -1,4 +1,4 @@
-//! How long a caller's connection may be silent, and how long it may leave unread what it is given.
+//! How long a caller's connection may be silent, and how long a caller may leave its answer unread.
 //! hyper has one limit for a slow head and for an idle connection; callers with pools need a longer
 //! one for the latter, or they meet resets. It has none for writes. Knows when a request begins and
 //! ends, nothing of what is in it.
@@ -25,20 +25,26 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two requests; above the upstream's and most pools' own.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// What a connection is doing.
+/// What a connection is doing:
+///
+/// ```text
+/// Head ── a head is complete ──▶ Busy ── the answer has ended ──▶ Idle
+///  ▲                                                               │
+///  └────────────────────── a byte comes ───────────────────────────┘
+/// ```
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// A head is on its way, or the very first one is awaited; since when is noted once it keeps
-    /// somebody waiting.
+    /// A head is on its way, or the very first one is awaited. The deadline is set when a read first has
+    /// to wait, so that a head that is there at once reads no clock.
     Head { until: Option<Instant> },
     /// A request is being answered.
     Busy,
-    /// Nothing, since an answer ended; noted in the same way.
+    /// Nothing, since an answer ended. The deadline is set in the same way.
     Idle { until: Option<Instant> },
 }
 
 impl Phase {
-    /// The phase of somebody who waits now.
+    /// The phase of a connection whose read has to wait now.
     fn waiting(self) -> Phase {
         let from_now = |limit| Some(Instant::now() + limit);
         match self {
@@ -69,15 +75,17 @@ pub(super) enum Cut {
     Unmarked,
 }
 
-/// The phase of one connection, shared by its stream and its answers.
+/// The state of one connection, shared by its stream and its answers: when it has to be cut off.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionTimeouts(Rc<State>);
 
 #[derive(Debug)]
 struct State {
     phase: Cell<Phase>,
-    /// Of the answer that is being given, if it did not end at once.
+    /// Of the answer that is being given, if it did not end at once. Written by [`Answering`], read by
+    /// [`TimedStream`], which notes how long the caller reads nothing.
     stalls: RefCell<Option<Rc<Stalls>>>,
+    /// Set once the connection has to be reset.
     cut: Cell<Option<Cut>>,
     /// Of the head that is on its way, or came last.
     lengths: RefCell<Lengths>,
@@ -180,7 +188,7 @@ impl<S> TimedStream<S> {
         }
     }
 
-    /// The stream, which nobody is impatient with any more.
+    /// The stream, without timeouts.
     pub(super) fn into_inner(self) -> S {
         self.stream
     }

@@ -113,7 +113,7 @@ impl Worker {
                 drop(report.send(Ok(())));
                 let drained = runtime.block_on(run(new_handler, handed, stage, timeouts));
                 drop(runtime);
-                // Nobody waits for it if the server was dropped.
+                // Refused only if the server was dropped.
                 let _ = ending.send(drained);
             })?;
         reported
@@ -353,8 +353,8 @@ async fn until_draining<C: Future + Unpin>(
     let mut will_be_woken = false;
     poll_fn(|cx| {
         // The stage first, so that an answer ready at the same time says `Connection: close`. Once it
-        // is waited for, a look at whether it has changed is enough. An error means that nobody can
-        // say anything any more: drain, too.
+        // is waited for, a look at whether it has changed is enough. An error means that the sender is
+        // gone: drain as well.
         let may_drain = !will_be_woken || stage.has_changed().unwrap_or(true);
         will_be_woken = true;
         if may_drain && draining.as_mut().poll(cx).is_ready() {

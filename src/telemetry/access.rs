@@ -24,7 +24,7 @@ pub struct Access<'a> {
     pub status: u16,
     /// How it ended.
     pub outcome: &'static str,
-    /// Who answered.
+    /// Who decided the answer.
     pub source: &'static str,
     /// How long it took.
     pub duration: Duration,
@@ -94,8 +94,8 @@ impl AccessWriter {
     }
 }
 
-/// Every text is one of ours, and needs no escaping: routes are written plainly. Joined
-/// rather than formatted: it is done for every request.
+/// Appends one line. No text comes from a caller, so that none needs escaping. The parts are appended
+/// rather than formatted, because this happens for every request.
 fn line(format: Format, timestamp: &mut Timestamp, access: &Access<'_>, lines: &mut String) {
     let Access {
         at,
@@ -167,6 +167,11 @@ fn line(format: Format, timestamp: &mut Timestamp, access: &Access<'_>, lines: &
             replayed,
         ]),
     }
+    end(format, *code, *principal, lines);
+}
+
+/// Adds the fields that not every line has, and ends it.
+fn end(format: Format, code: Option<&'static str>, principal: Option<LogName>, lines: &mut String) {
     let (code_before, before, after, end) = match format {
         Format::Json => (
             r#","code":""#,
@@ -185,8 +190,8 @@ fn line(format: Format, timestamp: &mut Timestamp, access: &Access<'_>, lines: &
     lines.push_str(end);
 }
 
-/// Writes when something happened. For each request the monotonic clock alone is read; what the wall
-/// clock says is found out once for many lines, and each second is written out once.
+/// Writes the time of a request. For each request only the monotonic clock is read; the wall clock is
+/// read once for many lines, and each second is formatted once.
 #[derive(Debug, Default)]
 struct Timestamp {
     /// One moment, on both clocks.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// How long a descriptor that takes nothing at the moment, and says so, is left alone.
+/// How long to wait after a descriptor has said that it takes nothing at the moment.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Where lines go.
@@ -99,8 +99,8 @@ impl Output {
 }
 
 /// Whether standard error was closed when the process began: the standard library puts `/dev/null`
-/// in its place then, opened for reading and writing. Who means to throw the log away redirects it
-/// to `/dev/null` for writing.
+/// in its place then, opened for reading and writing. A user who wants no log redirects it to
+/// `/dev/null` for writing.
 fn is_closed() -> bool {
     let stderr = io::stderr();
     let is_null = rustix::fs::fstat(stderr.as_fd())

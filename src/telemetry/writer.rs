@@ -26,18 +26,18 @@ pub(super) const BUFFER_LIMIT: usize = 8 << 20;
 const STALLED: Duration = Duration::from_secs(1);
 /// How often a log that cannot be written is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// How long the end of the process waits for what was said before it.
+/// How long the end of the process waits until the lines before it are written.
 const AT_THE_END: Duration = Duration::from_secs(1);
 
-/// Owns the thread. When it is dropped, what was said until then has one second to be written; a
-/// standard error that takes nothing keeps no process alive.
+/// Owns the thread. When it is dropped, the lines that were left until then have one second to be
+/// written; a standard error that takes nothing keeps no process alive.
 #[derive(Debug)]
 pub struct Log {
     lines: Lines,
     ended: mpsc::Receiver<()>,
 }
 
-/// Where lines are left for the thread. Cheap to clone.
+/// Where lines are left for the thread to write. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Lines(Arc<Shared>);
 
@@ -80,7 +80,8 @@ pub(super) struct Buffer {
     text: Mutex<String>,
 }
 
-/// How the thread fares.
+/// Whether the thread can write. Written by the thread, except `lost` and `counters`, which the threads
+/// that lose lines write too; read by `Health`.
 #[derive(Debug, Default)]
 struct State {
     /// When the write began that is under way.
@@ -235,7 +236,7 @@ impl Buffer {
         })
     }
 
-    /// Also used by a panic hook, and therefore also after a panic under the lock.
+    /// A panic hook uses it as well, hence even after a panic under the lock.
     fn text(&self) -> MutexGuard<'_, String> {
         self.text.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -277,7 +278,8 @@ impl Writer {
             {
                 thread::sleep(GATHER);
             }
-            // All that was said by now, and only that: who finds its buffer empty sends a message.
+            // Everything that has come so far, and only that: the first line of an empty buffer sends a
+            // message.
             let all: Vec<_> = std::iter::once(first).chain(received.try_iter()).collect();
             for message in all {
                 let Message::Lines(buffer) = message else {

@@ -1,6 +1,6 @@
-//! Short calls to one host from any thread, on a small pool of their own, so that nobody else's
-//! requests can take their connections. Says exactly which calls were never sent: it is those of which
-//! no byte was written to a socket. Knows no tokens.
+//! Short calls to one host from any thread, on a small pool of their own, so that callers' requests
+//! cannot take up their connections. Says exactly which calls were never sent: those of which no byte
+//! was written to a socket. Knows no tokens.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,13 +14,16 @@ use super::http1::Whole;
 use super::stream::Stream;
 use super::{Error, Head, MAX_AGE, SWEEP, Settings, Target, connect};
 
-/// Calls one host.
+/// Sends calls to one host.
 #[derive(Debug)]
 pub(crate) struct Calls {
     target: Target,
     connect_timeout: Duration,
+    /// Shared with the sweeper. Behind a lock because calls come from any thread; it is never held
+    /// while a call is under way.
     idle: Arc<Mutex<Idle>>,
-    /// Closes idle connections; aborted when this is dropped.
+    /// The task that closes idle connections, while there are any; aborted when this is dropped. Behind a
+    /// lock because whichever call leaves the first idle connection starts it.
     sweeper: Mutex<JoinSet<()>>,
 }
 

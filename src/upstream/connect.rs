@@ -32,7 +32,7 @@ struct At {
     source: io::Error,
 }
 
-/// Connects to `target` until `deadline`, which the look-up of its name and TLS keep, too. Proxy
+/// Connects to `target` until `deadline`, which covers the look-up of its name and TLS as well. Proxy
 /// environment variables are ignored.
 pub(super) async fn open(target: &Target, deadline: Instant) -> Result<Stream, Error> {
     let network = match &target.dial {
@@ -112,7 +112,7 @@ impl<'a> Race<'a> {
                 biased;
                 Some((address, step)) = self.running.next(), if !self.running.is_empty() => match step {
                     Ok(Step::Tcp(tcp)) => {
-                        // Somebody is there: TLS gets as much time again before another is tried.
+                        // The address answers: TLS gets as much time again before the next one is tried.
                         next = Instant::now() + STAGGER;
                         self.running.push(Box::pin(self.shake_hands(address, tcp)));
                     }

@@ -31,7 +31,7 @@ pub enum Dial {
     /// By TCP.
     Network(Network),
     #[cfg(any(test, feature = "internals"))]
-    /// In this process. Once nobody takes the far ends, connections are refused.
+    /// In this process. Once the receiver of the far ends is gone, connections are refused.
     Memory(mpsc::UnboundedSender<Dialed>),
 }
 
@@ -58,7 +58,7 @@ pub struct Network {
     failed: Arc<Mutex<Vec<(SocketAddr, Instant)>>>,
 }
 
-/// Who knows the addresses of a name.
+/// Where the addresses of a name come from.
 #[derive(Clone, Debug, Default)]
 enum Names {
     /// The system's resolver.
@@ -125,7 +125,7 @@ impl Network {
         failed.push((address, now));
     }
 
-    /// A connection to `address` came about.
+    /// A connection to `address` was opened.
     pub(super) fn worked(&self, address: SocketAddr) {
         let mut failed = self.failed.lock().expect("no code panics under this lock");
         failed.retain(|(other, _)| *other != address);

@@ -13,7 +13,7 @@ use crate::stalls::Side;
 use crate::telemetry::episode::{Chain, Episode};
 use crate::telemetry::seldom::Seldom;
 
-/// A host that answers here and there is told of again only after this much quiet.
+/// The log reports a host that fails now and then once, until it has not failed for this long.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// Why a request got no answer, and from whom. Its sentence is for callers.
@@ -43,11 +43,11 @@ pub(crate) struct Condition {
 pub(super) enum Obstacle {
     /// Its name cannot be resolved.
     Name,
-    /// Nobody listens there.
+    /// No process listens there.
     Refused,
     /// It took too long.
     Late,
-    /// Its certificate is signed by nobody who is trusted here.
+    /// Its certificate is not signed by a trusted authority.
     Untrusted,
     /// Its certificate has expired, or is not valid yet.
     Expired,
@@ -116,7 +116,7 @@ impl Condition {
         &self.name
     }
 
-    /// A request got no answer. Tells of it, if it is the first one.
+    /// A request got no answer. Logs it if it is the first one of its episode.
     pub(crate) fn failed(&self, error: Error) -> Failed {
         let failed = Failed::at(&self.dialed, error);
         let (host, cause) = (&*self.name, Chain(&failed));
@@ -142,7 +142,7 @@ impl Condition {
         failed
     }
 
-    /// No connection came about.
+    /// No connection could be opened.
     pub(crate) fn unreachable(&self, cause: &dyn fmt::Display) {
         if self.connecting.failed() {
             let host = &*self.name;
@@ -177,7 +177,7 @@ impl Condition {
         tracing::debug!(host, still, "an answer gave way to another request");
     }
 
-    /// A connection came about.
+    /// A connection was opened.
     pub(crate) fn reached(&self) {
         if let Some(over) = self.connecting.worked() {
             let (host, seconds, hurt) = (&*self.name, over.seconds(), over.hurt);
@@ -215,7 +215,7 @@ impl Condition {
         }
     }
 
-    /// The public name and since when, if no connection comes about.
+    /// The public name and since when, if no connection can be opened.
     pub(crate) fn unreachable_now(&self) -> Option<(&str, SystemTime)> {
         Some((&self.name, self.connecting.since()?))
     }

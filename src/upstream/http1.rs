@@ -44,15 +44,16 @@ const LONG_READ: usize = 32 * 1024;
 /// it in memory, so that only a few answers at once are read so.
 const LONGEST_READ: usize = 256 * 1024;
 
-/// A connection that nobody waits for an answer on. Boxed once, because it is handed on several
-/// times for each request.
+/// A connection between two exchanges. Boxed once, because it is moved several times for each
+/// request.
 #[derive(Debug)]
 pub(super) struct Connection(Box<Wire>);
 
 #[derive(Debug)]
 struct Wire {
     stream: Stream,
-    /// What was read and not yet taken; without room between exchanges.
+    /// What was read and not yet taken. Between exchanges it has no capacity: a thousand idle connections
+    /// hold no buffers.
     read: BytesMut,
     /// Where to get a buffer, and give it back.
     buffers: Rc<Buffers>,
@@ -72,13 +73,15 @@ pub(super) struct Content<S> {
     decoder: Decoder,
     /// How much to read at once.
     wanted: usize,
-    /// The largest that the buffer has been, in bytes: what is left of it may not tell.
+    /// The largest capacity of the buffer so far, in bytes: pieces are split off it, so that its present
+    /// capacity says less. A buffer that was large is not kept for the next exchange.
     largest: usize,
     /// `None` once the connection has ended or was taken.
     reader: Option<Reader<S>>,
     /// Held by answers of which more than [`LONG_READ`] is read at once.
     large: Option<LargeReads>,
-    /// What is still to be told.
+    /// A failure that is returned at the next poll, so that everything before it is written to the caller
+    /// first.
     failure: Option<Broken>,
 }
 
@@ -92,9 +95,8 @@ enum Reader<S> {
         keeps_alive: bool,
         slot: S,
     },
-    /// The answer began before all of the request was sent, which a task goes on with until this
-    /// is dropped, or to its end if that was told that the answer is whole. Such a connection is
-    /// not used again.
+    /// The answer began before all of the request was sent. A task sends the rest: until this is dropped,
+    /// or to its end if the answer was whole by then. Such a connection is not used again.
     Half(Box<Half<S>>),
 }
 
@@ -190,26 +192,21 @@ impl Connection {
                 }
             });
             let (mut answer, framing) = answer.await.map_err(|error| Failed { error, heard })?;
+            let decoder = decoder(is_to_head, answer.status(), framing);
+            let largest = self.0.read.capacity();
+            let reader = match sent {
+                true => Reader::Whole {
+                    connection: self,
+                    keeps_alive: head::keeps_alive(&answer, framing),
+                    slot,
+                },
+                false => self.read_on(outgoing, slot),
+            };
             if let StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT = answer.status() {
                 // Unlike a 304's, it would be the length of this very answer's content.
                 answer.headers_mut().remove(header::CONTENT_LENGTH);
             }
-            let content = Content {
-                decoder: decoder(is_to_head, answer.status(), framing),
-                wanted: LONG_READ,
-                largest: self.0.read.capacity(),
-                reader: Some(match sent {
-                    true => Reader::Whole {
-                        connection: self,
-                        keeps_alive: head::keeps_alive(&answer, framing),
-                        slot,
-                    },
-                    false => self.read_on(outgoing, slot),
-                }),
-                large: None,
-                failure: None,
-            };
-            Ok(answer.map(|()| content))
+            Ok(answer.map(|()| Content::new(decoder, reader, largest)))
         }
     }
 }
@@ -264,6 +261,17 @@ impl<S> Reader<S> {
 }
 
 impl<S> Content<S> {
+    fn new(decoder: Decoder, reader: Reader<S>, largest: usize) -> Content<S> {
+        Content {
+            decoder,
+            wanted: LONG_READ,
+            largest,
+            reader: Some(reader),
+            large: None,
+            failure: None,
+        }
+    }
+
     /// The next piece; `None` at the end.
     pub(super) fn poll_piece(
         &mut self,
@@ -320,7 +328,7 @@ impl<S> Content<S> {
         }
     }
 
-    /// Closes the connection: nobody waits for the rest.
+    /// Closes the connection: the rest is not wanted.
     pub(super) fn abandon(&mut self) {
         self.let_go();
     }
@@ -361,8 +369,8 @@ impl<S> Content<S> {
         Some((connection, slot))
     }
 
-    /// Tells of the failure the next time: an error makes hyper drop what it has not yet written to
-    /// the caller, who is to get all that came before.
+    /// Returns the failure at the next poll: an error makes hyper drop what it has not yet written to the
+    /// caller, which is to get everything that came before.
     fn fail<T>(&mut self, failure: Broken, cx: &mut Context<'_>) -> Poll<T> {
         self.let_go();
         self.failure = Some(failure);

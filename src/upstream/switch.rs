@@ -64,8 +64,8 @@ impl Switcher {
         }
     }
 
-    /// Asks `target` to switch to WebSocket. `head` is cleaned but for what asks for that. Nobody
-    /// waits for a free connection, because they last. The answer comes `within` this time; `None`:
+    /// Asks `target` to switch to WebSocket. `head` is clean except for the fields that ask
+    /// for it. If no connection is free it fails at once, because these connections last. The answer comes `within` this time; `None`:
     /// within that of the settings.
     pub async fn ask(
         &self,

@@ -43,7 +43,7 @@ impl Target {
         self.condition.failed(error)
     }
 
-    /// The public name and since when, if no connection comes about.
+    /// The public name and since when, if no connection can be opened.
     pub fn unreachable(&self) -> Option<(&str, SystemTime)> {
         self.condition.unreachable_now()
     }

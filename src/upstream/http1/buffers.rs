@@ -35,7 +35,7 @@ impl Drop for LargeReads {
 }
 
 impl Buffers {
-    /// The right to read a lot at once; `None` if as many as may have it.
+    /// The right to read a lot at once; `None` if [`LARGE_READS`] answers have it already.
     pub(super) fn read_large(self: &Rc<Self>) -> Option<LargeReads> {
         let large = self.large.get();
         (large < LARGE_READS).then(|| {

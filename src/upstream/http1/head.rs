@@ -92,9 +92,9 @@ fn is_http2(read: &[u8]) -> bool {
     matches!(read, [0, _, _, 4 | 7, _, 0, 0, 0, 0, ..])
 }
 
-/// Whether the connection can be used again after this answer, which is framed like this. Not after
-/// one without content that announces some: nobody knows whether it comes after all, and it must
-/// not be taken for the next answer.
+/// Whether the connection can be used again after an answer with this framing. It cannot after an
+/// answer that must have no content and yet announces some: it may come all the same, and must not be
+/// taken for the next answer.
 pub(super) fn keeps_alive(answer: &Response<()>, framing: Framing) -> bool {
     let contradicts_itself = has_no_content(answer.status()) && announces_content(Some(framing));
     answer.version() == Version::HTTP_11 && !wants_close(answer.headers()) && !contradicts_itself

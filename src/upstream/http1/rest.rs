@@ -56,7 +56,7 @@ impl Connection {
 /// What an exchange takes up, and others may need.
 pub(in crate::upstream) trait Held: 'static {
     /// The answer is over, and the rest of the request goes out. What this returns is told how many
-    /// bytes have gone out whenever it has to wait, and is ready once somebody else needs the slot.
+    /// bytes have gone out whenever it has to wait, and is ready once another request needs the slot.
     fn rest(&self) -> impl FnMut(u64, &mut Context<'_>) -> Poll<()> + 'static;
 }
 

@@ -13,21 +13,22 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 
-/// The content of an answer. Its connection returns to the pool at its end.
+/// The content of an answer. At its end its connection returns to the pool.
 #[derive(Debug)]
 pub struct AnswerContent {
     content: http1::Content<Slot>,
     delivery: Delivery,
 }
 
-/// How far an answer is on its way.
+/// How far an answer is on its way to its caller.
 #[derive(Debug)]
 enum Delivery {
-    /// Not yet given to its caller: the code that reads it bounds the wait for it.
+    /// Not passed on yet: the code that reads it bounds the wait for it.
     Held,
-    /// Given to its caller.
+    /// Passed on; so far every piece was there at once.
     PassedOn,
-    /// Given to its caller, and it did not end at once.
+    /// Passed on, and it did not end at once: the API must not be still for too long, and the exchange
+    /// may have to give way.
     Watched(Box<Watch>),
 }
 
@@ -95,15 +96,15 @@ impl AnswerContent {
         answer
     }
 
-    /// Its head goes to the caller. From now on the API may not be still for longer than
-    /// `stall_timeout`, and the exchange may have to give way.
+    /// The head is passed on to the caller. From now on the API may not be still for longer than
+    /// `stall_timeout`, and the exchange may have to give way to another request.
     pub fn pass_on(&mut self) {
         if matches!(self.delivery, Delivery::Held) {
             self.delivery = Delivery::PassedOn;
         }
     }
 
-    /// Who is still in the exchange, if it was passed on and did not end at once.
+    /// Which sides of the exchange are still; `None` unless it was passed on and did not end at once.
     pub fn stalls(&self) -> Option<&Rc<Stalls>> {
         match &self.delivery {
             Delivery::Watched(watch) => Some(watch.stalls()),

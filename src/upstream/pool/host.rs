@@ -21,14 +21,16 @@ use crate::timer::TimerPool;
 use crate::upstream::http1::{self, Buffers};
 use crate::upstream::{Error, MAX_AGE, Target, connect};
 
+/// One host on one worker. Everything in it stays on the worker's thread, except `free` (whose permits
+/// own it), the metrics, and the condition of the target.
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) target: Target,
     pub(super) limits: Limits,
-    /// One permit for each connection that carries a request. Idle ones hold none: a new
-    /// one is opened only when no idle one is left, so that all together stay within the limit.
+    /// One permit for each connection that carries a request. Idle connections hold none: a new one is
+    /// opened only when no idle one is left, so that all together stay within the limit.
     pub(super) free: Arc<Semaphore>,
-    /// The newest last.
+    /// The one used last is at the end, and is used first.
     pub(super) idle: RefCell<Vec<Idle>>,
     /// Whether the configuration no longer has the host: requests that began before that are still
     /// sent, and no connection is kept.
@@ -39,19 +41,22 @@ pub(super) struct Host {
     pub(super) duration: Histogram,
     /// Shared by all hosts.
     buffers: Rc<Buffers>,
-    /// For requests that wait for a connection, or for an answer to go on.
+    /// For requests that wait for a connection, and for answers that wait for the API. Timers are reused,
+    /// because arming one takes a lock.
     pub(super) timers: TimerPool,
-    /// Answers on their way to their callers.
+    /// Answers that did not end at once, one of which may have to give way.
     pub(super) streaming: Streaming,
     /// `answers_cut_total`
     pub(super) cut: Family<CutLabels, Counter>,
 }
 
+/// A connection that carries no request.
 #[derive(Debug)]
 pub(super) struct Idle {
     pub(super) connection: http1::Connection,
     opened: Opened,
-    /// Since when it is known to be idle: the sweeper notes it.
+    /// Since when it is known to be idle. The sweeper notes it, so that giving a connection back reads no
+    /// clock.
     since: Option<Instant>,
 }
 
@@ -82,14 +87,14 @@ impl Drop for Opened {
     }
 }
 
-/// The right to send one request.
+/// A connection for one request.
 #[derive(Debug)]
 pub(super) struct CheckedOut {
     pub(super) connection: http1::Connection,
     pub(super) slot: Slot,
 }
 
-/// What a connection takes up while it carries a request.
+/// What a connection takes up while it carries a request: one of the host's `max_connections`.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) host: Rc<Host>,
@@ -143,13 +148,13 @@ impl Host {
         self.retired.get()
     }
 
-    /// The right to send one request on a connection that has been used before, where one is free.
+    /// An idle connection, if there is one that can be used and no request waits before this one.
     pub(super) fn at_once(self: &Rc<Self>, now: Instant) -> Option<CheckedOut> {
         let permit = self.free.clone().try_acquire_owned().ok()?;
         self.idle(Accept::Any, now, permit).ok()
     }
 
-    /// The right to send one request, and whether its connection has been used before.
+    /// A connection for one request, and whether it has been used before. Waits for a free one.
     pub(super) async fn check_out(
         self: &Rc<Self>,
         accept: Accept,
@@ -240,7 +245,8 @@ impl Host {
         });
     }
 
-    /// The right to use a connection, once there is one; until `deadline`.
+    /// Waits until a connection is free, at most until `deadline`. Meanwhile the exchange that has been
+    /// still for longest may be ended.
     pub(super) async fn free_place(
         &self,
         deadline: Instant,

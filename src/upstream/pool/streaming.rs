@@ -1,6 +1,6 @@
 //! The answers of one host that are on their way to their callers and did not end at once. While
 //! a request waits for a connection, the exchange that has been still for longest gives way: it is
-//! ended. Knows who is still, and nothing of what is said.
+//! ended. Knows which side is still, and nothing of what is sent.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,16 +10,16 @@ use tokio::time::Instant;
 
 use crate::stalls::{Side, Stalls};
 
-/// An exchange that is still for less gives way to nobody.
+/// An exchange that has been still for less than this does not give way.
 const GIVES_WAY: Duration = Duration::from_secs(5);
 
-/// Who waits for a connection looks again after this at the latest.
+/// A request that waits for a connection looks again after this at the latest.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The exchanges of one host on one worker, and how many requests wait for them to end.
+/// The exchanges of one host on one worker, and how many requests wait for one of them to end.
 #[derive(Debug, Default)]
 pub(super) struct Streaming {
-    /// In no order; each knows its own index.
+    /// In no order; each knows its own index, so that leaving takes no search.
     exchanges: RefCell<Vec<Rc<Exchange>>>,
     /// Requests that wait for a connection.
     waiting: Cell<usize>,
@@ -36,7 +36,7 @@ pub(super) struct Exchange {
     index: Cell<usize>,
 }
 
-/// Counts one that waits, until this is dropped.
+/// Counts one request that waits, until this is dropped.
 pub(super) struct Waiting<'a>(&'a Cell<usize>);
 
 impl Streaming {
@@ -65,8 +65,8 @@ impl Streaming {
         Waiting(&self.waiting)
     }
 
-    /// Ends the stillest exchange for somebody who waits, if enough have not been ended yet; and whom
-    /// it waited for. Else when to look again.
+    /// Ends the exchange that has been still for longest, unless as many are ending as requests wait.
+    /// Returns the side that was still, or when to look again.
     pub(super) fn give_way(&self, now: Instant) -> Result<Side, Instant> {
         let later = now + LOOK_AGAIN;
         if self.ending.get() >= self.waiting.get() {

@@ -18,9 +18,9 @@ use crate::upstream::{Broken, Error, http1};
 pub(super) struct Watch {
     exchange: Rc<Exchange>,
     host: Rc<Host>,
-    /// Once the API was waited for.
+    /// `None` until the API had to be waited for.
     timer: Option<LazyTimer>,
-    /// How much has gone out of a request that is not yet sent whole.
+    /// Bytes written of a request that is not yet sent whole.
     written: u64,
 }
 
@@ -43,8 +43,8 @@ impl Watch {
         self.stalls().progressed(Side::Upstream);
     }
 
-    /// The API is waited for: ready once that is to end. `written` is how much has gone out of a
-    /// request that is not yet sent whole: while that moves, the API is not still.
+    /// The API is waited for: ready once the exchange is to end. `written` is how many bytes of a request
+    /// that is not yet sent whole were written: while that grows, the API is not still.
     pub(super) fn poll_end(&mut self, written: u64, cx: &mut Context<'_>) -> Poll<Broken> {
         let since = self.since(written, cx);
         if self.stalls().is_ended() {
@@ -61,8 +61,8 @@ impl Watch {
         Poll::Ready(Broken::Stalled)
     }
 
-    /// The answer is over, and nothing moves of the request: ready once somebody else needs the
-    /// connection.
+    /// The answer is over, and the rest of the request does not move: ready once another request needs
+    /// the connection.
     pub(super) fn poll_needed(&mut self, written: u64, cx: &mut Context<'_>) -> Poll<()> {
         self.since(written, cx);
         match self.stalls().is_ended() {
