@@ -48,7 +48,7 @@ pub enum Need {
     Fresh,
 }
 
-/// Why there are no credentials. Shared by all who waited. `retry_after` is real time.
+/// Why there are no credentials. Shared by all callers that waited. `retry_after` is real time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A login has no instance: the one that its user is known under, or was named, is configured no

@@ -109,11 +109,11 @@
 //! | content | the bytes of a request's or answer's body (RFC 9110) | `replay`, `content_coding` |
 //! | principal | whose credentials a request needs: a user (a DeviceToken) or an API account | `principal` |
 //! | pair | a JWT and the RefreshToken that was issued with it | `credentials::vault::pair` |
-//! | credentials | the JWT of a principal as memory holds it, with its generation and the ready-made header value | `credentials::vault::cache` |
+//! | credentials | the JWT of a principal as memory holds it, with its generation and the ready-made header value | `credentials::vault::credentials` |
 //! | generation | counts the pairs of a principal: each commit raises it by one, and names the one that it replaces | `store` |
 //! | epoch | counts how often a principal was forgotten; raising it ends its tokens that were handed out | `store` |
 //! | commit | a new pair is written, durably, if generation and epoch are still those that were read | `store` |
-//! | fresh, stale, expired | a token before, after the share `ahead` of its life, and after its end (RFC 9111's words) | `credentials::vault::cache` |
+//! | fresh, stale, expired | a token before, after the share `ahead` of its life, and after its end (RFC 9111's words) | `credentials::vault::credentials` |
 //! | get | take credentials from memory or the store, or wait for a renewal | `credentials::provider` |
 //! | renew | get a newer pair, by either grant | `credentials::renewal` |
 //! | grant | one of the two ways to a new pair: refresh or log in | `credentials::renewal` |

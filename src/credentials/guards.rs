@@ -45,7 +45,7 @@ use password_limit::PasswordLimit;
 
 /// All guards of a process.
 pub(crate) struct Guards {
-    /// Shared by all processes on one store; the order of those that wait is this process's.
+    /// All processes on one store share the slots; each has its own line.
     pub(crate) budget: Budget,
     pub(crate) pace: Pace,
     /// Patience with the host of the Auth endpoints.
@@ -54,7 +54,7 @@ pub(crate) struct Guards {
     pub(crate) refresh_backoff: OwnBackoff,
     /// Patience with each principal's logins, which cost more.
     pub(crate) login_backoff: OwnBackoff,
-    /// Shared by all processes on one store; which principals wait is this process's.
+    /// All processes on one store share its state; which principals wait is known to each alone.
     pub(crate) mass_rejection: MassRejection,
     /// Shared by all processes on one store.
     pub(crate) breakers: Breakers,

@@ -1,5 +1,5 @@
-//! Whether a caller that logs in by itself knows the password: the key of its instance, or its
-//! account's. Damoov is not asked.
+//! Whether a caller that logs in by itself knows the password: the key of its instance, or the password of
+//! its account. Damoov is not asked.
 
 use super::Provider;
 use super::guards::password_limit::{Opened, Refused};
@@ -14,8 +14,8 @@ pub enum Login<'a> {
     User {
         /// Whose tokens are wanted.
         user: DeviceToken,
-        /// The instance that the caller named. `None`: the one that the user is known under, if it
-        /// is that one's key, else the default one.
+        /// The instance that the caller named. `None`: the password may be the key of the instance that
+        /// the user is known under, or of the default one.
         instance: Option<InstanceId>,
         /// The instance that the user is known under.
         known: Option<InstanceId>,
@@ -33,10 +33,10 @@ pub enum PasswordError {
     /// There is no such instance or account in the configuration, or no default instance.
     #[error("this instance or account is not configured on this proxy")]
     NotConfigured,
-    /// It is not the password.
+    /// It is the wrong password.
     #[error("the password is not the one that is configured on this proxy")]
     Wrong,
-    /// Wrong ones came too often, and this one was not compared.
+    /// Wrong passwords came too often, and this one was not compared.
     #[error("too many wrong passwords; try again after Retry-After")]
     TooManyWrong,
 }

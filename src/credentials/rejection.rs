@@ -24,8 +24,9 @@ use super::vault::credentials::Credentials;
 use crate::caller::Authorized;
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult, Trigger};
 
-/// Credentials newer than rejected ones, for one replay. Say how that ended; dropped without, it
-/// judges nothing: the caller left, or no answer came that could be understood.
+/// Credentials newer than rejected ones, for one replay. End it with one of its methods, which say how the
+/// replay ended; if it is dropped, nothing is concluded: the caller left, or no answer came that could be
+/// understood.
 #[must_use = "say how the replay ended"]
 pub struct Renewed<'a> {
     engine: &'a Engine,

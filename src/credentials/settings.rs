@@ -1,5 +1,5 @@
 //! What the configuration says of credentials. It is read at the time of use and replaced as a whole, so
-//! that new numbers hold from the next look on and nobody sees half of a change.
+//! that new numbers hold from the next read on, and no reader sees half of a change.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -119,6 +119,23 @@ fn files_use_each_other_in_no_circle() {
 }
 
 #[test]
+fn in_credentials_the_vault_and_the_guards_use_what_is_below_them_only() {
+    let below = |file: &str, part: &str| file.starts_with(&format!("credentials/{part}"));
+    let upwards = CODE.iter().filter_map(Use::files).filter(|(from, to)| {
+        let from_vault = below(from, "vault");
+        let from_guards = below(from, "guards");
+        let above = ["renewal", "engine", "provider"];
+        from_vault && below(to, "guards")
+            || (from_vault || from_guards) && above.iter().any(|part| below(to, part))
+    });
+    let upwards: BTreeSet<_> = upwards.collect();
+    assert!(upwards.is_empty(), "{upwards:#?}");
+    let files = CODE.iter().filter_map(Use::files);
+    let down = files.filter(|(from, to)| below(from, "guards") && below(to, "vault"));
+    assert!(down.count() > 0, "no file of these names is read");
+}
+
+#[test]
 fn every_invariant_names_tests_that_there_are() {
     let lib = lib();
     let named = invariants::tests_named(&lib);

@@ -289,7 +289,7 @@ impl State {
         }
     }
 
-    /// Counts a failure of `who`. True if several distinct ones failed in a row.
+    /// Counts a failure of `who`. Returns true if several distinct principals failed in a row.
     fn several_failed(&mut self, who: &Principal) -> bool {
         let mut hasher = DefaultHasher::new();
         who.hash(&mut hasher);
@@ -312,7 +312,7 @@ impl Permit<'_> {
         self.backoff.answered(self.first.take());
     }
 
-    /// The call, `who`'s, failed.
+    /// The call, which `who` made, failed.
     pub(crate) fn failed(mut self, who: &Principal, failure: Failure) {
         self.backoff.failed(self.first.take(), who, failure);
     }

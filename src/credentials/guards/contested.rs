@@ -30,8 +30,8 @@ const AGAIN_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
 /// The guard against contests.
 pub(crate) struct Contested {
-    /// Who is contested, with the epoch of its entry, until when. Only counted: the note in the store
-    /// is what holds logins back.
+    /// Which principals are contested, with the epoch of their entry, until when. Only counted: the note
+    /// in the store is what holds logins back.
     known: Mutex<HashMap<Principal, (u64, Timestamp)>>,
     current: Current,
     clock: Clock,
@@ -100,8 +100,7 @@ impl Contested {
         self.lock().insert(principal.clone(), (epoch, until));
     }
 
-    /// Counts `principal` no longer if its epoch is another one now: it was forgotten, and nobody
-    /// contests it.
+    /// Counts `principal` no longer if its epoch is another one now: it was forgotten.
     pub(crate) fn follow(&self, principal: &Principal, epoch: Option<u64>) {
         let mut known = self.lock();
         if let Some((then, _)) = known.get(principal)

@@ -238,7 +238,7 @@ impl<K: Clone + Eq + Hash> Line<K> {
         self.waiting.len()
     }
 
-    /// How many are remembered who do not wait.
+    /// How many absent seekers are remembered.
     #[cfg(test)]
     pub(crate) fn remembered(&self) -> usize {
         self.absent.len()

@@ -53,7 +53,7 @@ pub(crate) struct MassRejection {
     /// How many rejections wait to be confirmed: while there are any, refreshes are tried.
     unsure: AtomicUsize,
     /// Whether it was logged that logins are suspended, so that each change is logged once.
-    told: AtomicBool,
+    suspended_logged: AtomicBool,
     outlived: Mutex<Outlived>,
     /// How long logins are suspended, and how many were refused.
     suspension: Episode,
@@ -127,7 +127,7 @@ impl MassRejection {
             store,
             waiting: Mutex::default(),
             unsure: AtomicUsize::new(0),
-            told: AtomicBool::new(false),
+            suspended_logged: AtomicBool::new(false),
             outlived: Mutex::default(),
             suspension: Episode::new(),
             wake: Notify::new(),
@@ -139,7 +139,7 @@ impl MassRejection {
     /// Looks at what other processes wrote.
     pub(crate) async fn follow(&self) -> Result<(), Error> {
         let now = self.shared.load(&*self.store).await?;
-        self.tell(&now);
+        self.log_change(&now);
         Ok(())
     }
 
@@ -270,7 +270,7 @@ impl MassRejection {
 
     async fn update<R>(&self, change: impl FnMut(&mut State) -> R) -> Result<R, Error> {
         let result = self.shared.update(&*self.store, change).await?;
-        self.tell(&self.shared.last_seen());
+        self.log_change(&self.shared.last_seen());
         Ok(result)
     }
 
@@ -309,14 +309,14 @@ impl MassRejection {
     }
 
     /// Logs what changed, whichever process changed it.
-    fn tell(&self, now: &State) {
+    fn log_change(&self, now: &State) {
         let suspended = now.is_suspended();
-        if self.told.swap(suspended, Ordering::AcqRel) == suspended {
+        if self.suspended_logged.swap(suspended, Ordering::AcqRel) == suspended {
             return;
         }
         self.metrics.logins_suspended.set(suspended.into());
         let over = match suspended {
-            // The lines below tell of it.
+            // Logged below.
             true => {
                 let _ = self.suspension.found_failing();
                 None

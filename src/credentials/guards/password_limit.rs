@@ -65,15 +65,15 @@ pub(crate) struct PasswordLimit {
     clock: Clock,
 }
 
-/// Those for one instance or account.
+/// The attempts for one instance or account.
 #[derive(Debug, Default)]
 struct Attempts {
     state: State,
-    /// When the last wrong ones were compared, oldest first; [`MOST_WRONG`] at most.
+    /// When the last wrong passwords were compared, oldest first; [`MOST_WRONG`] at most.
     wrong: VecDeque<Moment>,
-    /// When the next one may be compared, if they are limited.
+    /// When the next attempt may be compared, if they are limited.
     next: Moment,
-    /// Those that wait; [`PLACES`] at most.
+    /// The attempts that wait; [`PLACES`] at most.
     waiting: Vec<Waiting>,
 }
 
@@ -132,7 +132,8 @@ impl Attempts {
         Ok(its_turn)
     }
 
-    /// Gives the turn to one of those that wait, if it is time; says when it will be.
+    /// Gives the turn to one of the attempts that wait, drawn by lot, if it is time. Returns when the next
+    /// turn comes.
     fn draw(&mut self, now: Moment) -> Moment {
         if self.state_at(now) == State::Free {
             for waiting in self.waiting.drain(..) {
@@ -159,8 +160,8 @@ impl PasswordLimit {
         }
     }
 
-    /// Compares once all of `opened` allow it, each of which counts a wrong one. What `compare` says;
-    /// `None` is a wrong password.
+    /// Compares once all of `opened` allow it; a wrong password counts for each of them. Returns what
+    /// `compare` returns, where `None` is a wrong password.
     pub(crate) async fn compare<T>(
         &self,
         peer: Peer,
@@ -168,7 +169,7 @@ impl PasswordLimit {
         compare: impl Fn() -> Option<T>,
     ) -> Result<Option<T>, Refused> {
         let until = self.clock.now().plus(LONGEST_WAIT);
-        // Those whose turn has come.
+        // The ones of `opened` whose turn has come.
         let mut allowed = Vec::new();
         loop {
             let (limited, its_turn) = {
@@ -179,7 +180,7 @@ impl PasswordLimit {
                     of_one.is_some_and(|of_one| of_one.state_at(now) == State::Limited)
                         && !allowed.contains(one)
                 });
-                // Under the lock: of many at once not one more is compared than is allowed.
+                // Under the lock: of many attempts at once, no more are compared than are allowed.
                 let Some(limited) = limited else {
                     let right = compare();
                     if right.is_none() {
@@ -188,7 +189,7 @@ impl PasswordLimit {
                         }
                     }
                     drop(attempts);
-                    self.tell(peer, opened, right.is_some());
+                    self.log_limit(peer, opened, right.is_some());
                     return Ok(right);
                 };
                 let of_one = attempts.entry(limited.clone()).or_default();
@@ -206,7 +207,7 @@ impl PasswordLimit {
         }
     }
 
-    /// Returns when it is this one's turn. Each of those that wait looks whether it is time: the
+    /// Returns when it is this attempt's turn. Each attempt that waits looks whether it is time, since the
     /// others may have gone.
     async fn wait(
         &self,
@@ -230,8 +231,8 @@ impl PasswordLimit {
         }
     }
 
-    /// Tells of what lasts: wrong passwords that come too often, and their end.
-    fn tell(&self, peer: Peer, opened: &[Opened], was_right: bool) {
+    /// Logs when wrong passwords begin to come too often, and when that is over.
+    fn log_limit(&self, peer: Peer, opened: &[Opened], was_right: bool) {
         if was_right {
             if let Some(over) = self.guessing.worked() {
                 let (seconds, hurt) = (over.seconds(), over.hurt);

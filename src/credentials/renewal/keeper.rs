@@ -16,11 +16,11 @@ const ROUND: Duration = Duration::from_secs(60);
 /// Idle pairs started in one round at most; `renewals_per_second` paces them.
 const MOST_IDLE: usize = 1000;
 
-/// Rejected strangers dropped in one round at most, and in one transaction.
+/// Rejected logins of unknown users that are dropped in one round at most, and in one transaction.
 const MOST_REJECTED: usize = 50_000;
 const REJECTED_AT_ONCE: usize = 500;
 
-/// Goes its rounds for as long as the engine lives.
+/// Makes its rounds for as long as the engine lives.
 pub(crate) async fn keep(engine: Arc<Engine>) {
     let started = (engine.vault.wall(), engine.clock.now());
     let mut idle_seen = 0;
@@ -40,10 +40,10 @@ pub(crate) async fn keep(engine: Arc<Engine>) {
     }
 }
 
-/// Drops strangers whose rejected login is remembered no longer, a bounded number a round.
+/// Drops unknown users whose rejected login is no longer remembered, a bounded number in a round.
 async fn drop_rejected(engine: &Engine) {
     let now = engine.vault.wall();
-    // As `remembered::holds` judges.
+    // As `remembered::holds` decides.
     let remembered = engine.current.now().settings.remember_rejected;
     let latest = now.plus(remembered.saturating_mul(2));
     for _ in 0..MOST_REJECTED / REJECTED_AT_ONCE {

@@ -2,8 +2,8 @@
 
 use crate::store::{Entry, Generation};
 
-/// What stood in the store when the lease was taken, and what the renewal has learnt of that pair since.
-/// The two are kept apart: what is learnt is noted in the store as well, which may fail.
+/// What was in the store when the lease was taken, and what the renewal has learnt of that pair since. The
+/// two are kept apart: what is learnt is noted in the store as well, which may fail.
 #[derive(Debug)]
 pub(crate) struct Leased {
     entry: Entry,
@@ -20,7 +20,7 @@ struct Learnt {
 }
 
 impl Leased {
-    /// `orphaned`: a former holder of the lease died, and a refresh of its may have been under way.
+    /// `orphaned`: a former holder of the lease died, perhaps during a refresh.
     pub(crate) fn new(entry: Entry, orphaned: bool) -> Leased {
         let learnt = Learnt {
             answer_lost: orphaned,
@@ -29,12 +29,12 @@ impl Leased {
         Leased { entry, learnt }
     }
 
-    /// As it stands in the store.
+    /// As it was in the store.
     pub(crate) fn entry(&self) -> &Entry {
         &self.entry
     }
 
-    /// Another pair stands in the store now, of which nothing is learnt yet.
+    /// Another pair is in the store now, of which nothing is learnt yet.
     pub(crate) fn replace(&mut self, entry: Entry) {
         *self = Leased::new(entry, false);
     }

@@ -68,7 +68,7 @@ impl Engine {
         }
     }
 
-    /// Refuses a login that something stands in the way of, before a slot of the budget is taken.
+    /// Whether a guard refuses the login, before a slot of the budget is taken.
     async fn may_log_in(
         &self,
         renewal: &Renewal,
@@ -135,8 +135,8 @@ impl Engine {
         }
     }
 
-    /// A slot of the budget, `None` if nobody waits for the login any more; and the right to call the
-    /// host, `None` if it rests since.
+    /// A slot of the budget, and the right to call the host, which is `None` if the host has begun to rest.
+    /// Returns `None` if no caller waits for the login any more.
     async fn slot_and_permit(
         &self,
         renewal: &Renewal,
@@ -170,8 +170,8 @@ impl Engine {
         Ok(!self.is_overtaken(&renewal.principal, entry).await?)
     }
 
-    /// Those who hold a pair wait while it is the API that is wrong; a probe passes. Asks the store:
-    /// another process may have found out.
+    /// Refuses a principal that holds a pair while logins are suspended; a probe passes. Asks the store,
+    /// because another process may have suspended them.
     async fn check_suspended(&self, renewal: &Renewal, entry: &Entry) -> Result<(), Error> {
         let holds_a_pair = entry.record.is_some();
         let guard = &self.guards.mass_rejection;

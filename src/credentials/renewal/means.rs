@@ -38,8 +38,8 @@ impl Engine {
         Ok(Means::LogIn)
     }
 
-    /// Refuses a principal whose RefreshToken was rejected in the mass and that waits since, before it
-    /// takes a turn or a lease. Reads the store for those that wait only.
+    /// Refuses a principal that waits because logins are suspended, before it takes a turn or a lease.
+    /// Reads the store only if the principal waits.
     pub(crate) async fn check_not_waiting(&self, renewal: &Renewal) -> Result<(), Error> {
         let guard = &self.guards.mass_rejection;
         if guard.waits_with(&renewal.principal).is_some() {

@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// However fast the clock of a test is, it looks no more often than this in real time.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(20);
 
-/// A renewal that callers started may be in a probe's way: then it is waited for, this often,
+/// A renewal that callers started may be in the way of a probe. Then the probe waits for it, this often,
 const JOINED: usize = 3;
 /// and this long in real time.
 const SHORT: Duration = Duration::from_millis(500);
@@ -72,7 +72,7 @@ async fn probe(engine: &Arc<Engine>, principal: &Principal, probing: Probing) ->
         if renewal.ask.probing == probing {
             break;
         }
-        // One that only finds out that it has to wait ends at once.
+        // A renewal that only finds out that logins are suspended ends at once.
         let within = tokio::time::timeout(SHORT, renewal.ended());
         let _ = within.await;
     }
@@ -80,7 +80,7 @@ async fn probe(engine: &Arc<Engine>, principal: &Principal, probing: Probing) ->
 }
 
 impl Engine {
-    /// Withdraws the notes that the pairs of these are dead: it is the API that is wrong.
+    /// Withdraws the notes that the pairs of these principals are dead: the API is at fault.
     pub(crate) async fn withdraw(&self, all: &[Principal]) -> Result<(), Error> {
         if all.is_empty() {
             return Ok(());

@@ -51,8 +51,8 @@ enum Granted {
 }
 
 impl Engine {
-    /// Redeems the RefreshToken of `pair`, which stands in `leased`. What happens seldom is boxed: many
-    /// renewals run at once, and each has room for everything that it may ever do.
+    /// Redeems the RefreshToken of `pair`, the one in `leased`. What happens seldom is boxed: many renewals
+    /// run at once, and each takes the memory for everything that it may ever do.
     pub(crate) async fn refresh(
         &self,
         renewal: &Renewal,
@@ -60,8 +60,7 @@ impl Engine {
         mut pair: Pair,
     ) -> Result<Refreshed, Error> {
         let own = &self.guards.refresh_backoff;
-        let (mut transient, mut lost) = (0, 0);
-        let mut asked_again = false;
+        let (mut transient, mut lost, mut asked_again) = (0, 0, false);
         loop {
             let Some((permit, reply, took)) = self.redeem(renewal, &pair).await? else {
                 return Ok(Refreshed::Dead);
@@ -172,8 +171,8 @@ impl Engine {
         Ok(Granted::WithoutJwt(next))
     }
 
-    /// The RefreshToken was definitely rejected. While others of its age may have been replaced by newer
-    /// ones, it waits for one of those to be refreshed.
+    /// The RefreshToken was definitely rejected. If it may be only too old, this waits until a newer one is
+    /// seen to refresh.
     async fn rejected(
         &self,
         renewal: &Renewal,
@@ -220,8 +219,8 @@ impl Engine {
         };
         let probe = renewal.ask.probing != Probing::No;
         let guard = &self.guards.mass_rejection;
-        let told = guard.refreshed(&renewal.principal, record.received, probe);
-        if let Err(error) = told.await {
+        let counted = guard.refreshed(&renewal.principal, record.received, probe);
+        if let Err(error) = counted.await {
             tracing::warn!(%error, "a refresh that succeeded could not be counted");
         }
     }

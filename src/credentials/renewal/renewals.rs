@@ -1,4 +1,12 @@
-//! The renewals now running: one a principal, shared by all who wait for it.
+//! The renewals that run now: at most one for each principal, shared by all callers that wait for it.
+//!
+//! ```text
+//!   join_or_start ─▶ Started ─▶ run in a task ─▶ Completion is dropped: the outcome is published
+//!         └────────▶ Joined ──▶ wait: ended() ◀────────────────────────────────────┘
+//! ```
+//!
+//! A renewal outlives the callers that wait for it. If all of them hang up it is *deserted*: it still ends
+//! a call that is under way, but no longer logs in.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,8 +57,8 @@ pub(crate) enum Probing {
 pub(crate) struct Renewal {
     pub(crate) principal: Principal,
     pub(crate) ask: Ask,
-    /// Raised by the first caller that waits: from then on the renewal may log in, and stands in no line
-    /// with those that no caller waits for.
+    /// Raised by the first caller that waits: from then on the renewal may log in, and no longer waits
+    /// among the renewals that no caller waits for.
     pub(crate) needed: Urgency,
     /// Until when a caller waits, in milliseconds of the clock; grows as others join.
     patience: AtomicU64,
@@ -136,7 +144,7 @@ impl Seeker for Renewal {
 
 /// A caller that waits for a renewal, as long as this lives.
 #[derive(Debug)]
-#[must_use = "a renewal that nobody waits for logs nobody in"]
+#[must_use = "a renewal that no caller waits for does not log in"]
 pub(crate) struct Caller(Arc<Renewal>);
 
 impl Caller {
@@ -165,7 +173,7 @@ impl Drop for Caller {
 /// All running renewals.
 #[derive(Debug)]
 pub(crate) struct Renewals {
-    /// The first that asks makes an entry; its [`Completion`] removes it.
+    /// The first that asks makes an entry; the renewal's [`Completion`] removes it.
     running: DashMap<Principal, Arc<Renewal>>,
     /// How many renewals run and how many other tasks are under way; a shutdown waits until there are
     /// none.

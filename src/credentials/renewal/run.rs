@@ -45,7 +45,7 @@ impl Engine {
     pub(crate) async fn run(&self, renewal: &Renewal) -> Outcome {
         let mut turn = None;
         match renewal.ask.trigger {
-            // What asks knows what stands in the store: it is read under the lease, not before.
+            // What asks knows what is in the store: it is read under the lease, not before.
             Trigger::Ahead | Trigger::Keep | Trigger::Rejected
                 if renewal.ask.probing == Probing::No =>
             {
@@ -109,7 +109,7 @@ impl Engine {
         Box::pin(self.log_in(renewal, &leased)).await
     }
 
-    /// The token that stands in the entry, if it is what the renewal is asked for.
+    /// The token in the entry, if it is what the renewal is asked for.
     fn adopt(&self, renewal: &Renewal, entry: &Entry) -> Outcome {
         self.check_instance(renewal, entry)?;
         if let Some(record) = &entry.record {

@@ -28,7 +28,7 @@ use crate::clock::Clock;
 use crate::principal::Principal;
 use crate::store::Generation;
 
-/// A principal whose replay got a 401 too is not renewed for 401s for this long.
+/// How long a principal is suppressed.
 const SUPPRESSED_FOR: Duration = Duration::from_secs(60);
 /// Suppressed principals remembered at most; beyond it the oldest are forgotten.
 const MOST_SUPPRESSED: u64 = 100_000;
@@ -49,7 +49,8 @@ pub(crate) enum Lookup {
 /// All credentials in memory.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    /// Written by publications; by what other processes commit; by forgets.
+    /// Written by publications; entries are dropped when another process commits, when the principal is
+    /// forgotten, and when room is needed.
     credentials: ClockCache,
     /// The newest generation of each principal that got a 401, until a newer one is published. Beside
     /// the credentials, because it must outlive their eviction: a rejected token that is read from the
@@ -75,7 +76,7 @@ impl Cache {
         }
     }
 
-    /// What there is, and how good it is now.
+    /// What is in memory of `principal`, and how good it is now.
     pub(crate) fn look_up(&self, principal: &Principal) -> Lookup {
         match self.credentials.get(principal) {
             None => Lookup::Absent,
@@ -83,7 +84,7 @@ impl Cache {
         }
     }
 
-    /// What there is, however good: for what it says, not to be attached.
+    /// What is in memory of `principal`, however good: to be looked at, not to be attached.
     pub(crate) fn peek(&self, principal: &Principal) -> Option<Arc<Credentials>> {
         self.credentials.get(principal)
     }
@@ -103,8 +104,8 @@ impl Cache {
         }
     }
 
-    /// Keeps `credentials` unless newer ones are there; false when they may not be used: a 401
-    /// came back for them.
+    /// Keeps `credentials` unless newer ones are there. Returns false if they may not be used, because a
+    /// 401 came back for them.
     pub(crate) fn publish(&self, credentials: &Arc<Credentials>) -> bool {
         let principal = &credentials.principal;
         self.rejected
@@ -144,18 +145,18 @@ impl Cache {
         }
     }
 
-    /// The next 401s of this principal are the answer, for 60 s.
+    /// Suppresses this principal: its next 401s are passed on, for 60 s.
     pub(crate) fn suppress(&self, principal: &Principal) {
         let epoch = self.peek(principal).map_or(0, |found| found.epoch);
         self.suppressed.insert(principal.clone(), epoch);
     }
 
-    /// The next 401 of this principal renews again.
+    /// This principal is suppressed no more: its next 401 renews again.
     pub(crate) fn end_suppression(&self, principal: &Principal) {
         self.suppressed.invalidate(principal);
     }
 
-    /// Whether a 401 of this principal is the answer.
+    /// Whether this principal is suppressed: its 401s are passed on.
     pub(crate) fn is_suppressed(&self, principal: &Principal) -> bool {
         self.suppressed.contains_key(principal)
     }
@@ -174,7 +175,7 @@ impl Cache {
         });
     }
 
-    /// Drops what there is.
+    /// Drops what is in memory of `principal`.
     pub(crate) fn forget(&self, principal: &Principal) {
         self.credentials.remove_if(principal, |_| true);
     }

@@ -34,13 +34,13 @@ pub(crate) enum Committed {
     /// It is durable and published. `None` if its token may not be used, because a 401 came back
     /// for it.
     Durable(Option<Arc<Credentials>>),
-    /// Another process committed first; nothing was written. What stands there now.
+    /// Another process committed first; nothing was written. What is in the store now.
     Superseded(Entry),
 }
 
 impl Vault {
-    /// Makes `pair` durable and publishes it. Returns the credentials that stand in the store then: if
-    /// another process committed first, its own.
+    /// Makes `pair` durable and publishes it. Returns the credentials that are in the store then: those of
+    /// another process, if that one committed first.
     pub(crate) async fn commit(
         &self,
         new: NewPair<'_>,
@@ -75,7 +75,7 @@ impl Vault {
         }
     }
 
-    /// The credentials that stand in the store after a commit.
+    /// The credentials that are in the store after a commit.
     fn published(
         &self,
         principal: &Principal,
@@ -185,7 +185,7 @@ impl Vault {
         Ok(Committed::Durable(self.publish(credentials)))
     }
 
-    /// Publishes the pair that stands in `entry`. Returns `None` if its token may not be used.
+    /// Publishes the pair in `entry`. Returns `None` if its token may not be used.
     pub(crate) fn publish_entry(
         &self,
         principal: &Principal,

@@ -25,7 +25,7 @@ impl StoredCount {
     /// Brings the metric up to date, if the last count is old.
     pub(crate) async fn report(&self, store: &dyn Store, metrics: &Metrics) {
         let started = Instant::now();
-        // Others who ask meanwhile get the old count.
+        // Other readers get the old count meanwhile.
         let Some(before) = self.claim(started) else {
             return;
         };

@@ -9,8 +9,8 @@ use crate::principal::Principal;
 use crate::store::{self, Entry, Record};
 
 impl Vault {
-    /// Opens the pair in `entry`. A damaged one counts as none: that record only. Fails where its key
-    /// is not configured: that pair is as good as any.
+    /// Opens the pair in `entry`. Returns `None` if there is none, or if that record is damaged. Fails if
+    /// its key is not configured: then the pair is good, and must not be replaced.
     pub(crate) fn open(&self, principal: &Principal, entry: &Entry) -> Result<Option<Pair>, Error> {
         let Some(record) = &entry.record else {
             return Ok(None);
@@ -27,8 +27,8 @@ impl Vault {
         Ok(None)
     }
 
-    /// Fails where the record's key is not configured. Nobody refreshes such a pair, logs in instead
-    /// of it, or writes over it.
+    /// Fails if the record's key is not configured. Such a pair is not refreshed, not replaced by a login,
+    /// and not written over.
     pub(crate) fn check_key(&self, record: &Record) -> Result<(), Error> {
         let key = record.key;
         if self.ring.holds(key) || seal::key_of(&record.sealed) != Some(key) {

@@ -66,7 +66,7 @@ pub enum NotImported {
 const SHORTEST: Duration = Duration::from_secs(30);
 /// The longest lifetime that is believed.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Assumed where neither `ExpiresIn` nor the claims say (damoov/API.md, "Lifetimes").
+/// Assumed if neither `ExpiresIn` nor the claims say (damoov/API.md, "Lifetimes").
 const UNSTATED: Duration = Duration::from_secs(43_200);
 
 /// The kind of sealed record, part of what the seal binds.
@@ -161,7 +161,7 @@ impl Pair {
             return Err(NotImported::Foreign);
         }
         let moment = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
-        // Not in the future, where the clocks differ.
+        // Not in the future, even if the clocks differ.
         let received = claims.issued.map_or(now, |issued| moment(issued).min(now));
         let lifetime = match claims.expires {
             Some(expires) => moment(expires).since(received).min(LONGEST),
