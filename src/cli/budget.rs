@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::opening::{look, open_store};
+use super::opening::{open_store, view};
 use super::output::rough;
 use super::{ConfigFile, Failure, exit, print, say};
 use crate::clock::Clock;
@@ -71,8 +71,8 @@ pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failur
 /// The budget, without a change to the store.
 async fn state(settings: &Settings) -> Result<LoginBudget, Failure> {
     let windows = &settings.credentials.budget;
-    match look(&settings.store).await? {
-        Some(looked_at) => Ok(looked_at.store.login_budget(windows).await?),
+    match view(&settings.store).await? {
+        Some(view) => Ok(view.store.login_budget(windows).await?),
         // Nobody logged in yet.
         None => Ok(History::default().budget(windows, Clock::from_environment().stamp())),
     }

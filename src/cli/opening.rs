@@ -118,7 +118,7 @@ async fn open(
 }
 
 /// A store that is only read, and the keys to it.
-pub struct LookedAt {
+pub struct StoreView {
     /// The store.
     pub store: Box<dyn ReadOnly>,
     /// What its records are sealed with.
@@ -126,7 +126,7 @@ pub struct LookedAt {
 }
 
 /// Opens the store that the settings name without changing anything; `None` if there is none.
-pub async fn look(settings: &config::Store) -> Result<Option<LookedAt>, StoreError> {
+pub async fn view(settings: &config::Store) -> Result<Option<StoreView>, StoreError> {
     let Some(store) = store::view(&place(settings), Clock::from_environment()).await? else {
         return Ok(None);
     };
@@ -143,19 +143,19 @@ pub async fn look(settings: &config::Store) -> Result<Option<LookedAt>, StoreErr
     if let Some(canary) = canary {
         seal::check(&ring, &canary)?;
     }
-    Ok(Some(LookedAt { store, ring }))
+    Ok(Some(StoreView { store, ring }))
 }
 
 /// Refuses a store that a proxy would refuse, or whose damage it would find once it serves. Changes
 /// nothing. How many pairs each old key is still needed for; `None` if there is no store yet.
 pub async fn check(settings: &config::Store) -> Result<Option<Vec<(KeyId, u64)>>, StoreError> {
     store::check_place(&place(settings))?;
-    match look(settings).await? {
+    match view(settings).await? {
         None => Ok(None),
-        Some(looked_at) => {
-            looked_at.store.check_whole().await?;
-            let needed = looked_at.store.keys().await?;
-            Ok(Some(seal::check_records(&looked_at.ring, &needed)?))
+        Some(view) => {
+            view.store.check_whole().await?;
+            let needed = view.store.keys().await?;
+            Ok(Some(seal::check_records(&view.ring, &needed)?))
         }
     }
 }

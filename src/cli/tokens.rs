@@ -23,7 +23,7 @@ use self::list::list;
 use self::reseal::reseal;
 use self::show::show;
 use self::verify::verify;
-use super::opening::{is_there, look, open_store, open_to_forget};
+use super::opening::{is_there, open_store, open_to_forget, view};
 use super::output::rough;
 use super::{ConfigFile, Failure, say};
 use crate::clock::Timestamp;
@@ -93,20 +93,20 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
                 let open = open_store(&settings.store).await?;
                 verify(open, loaded.settings, arguments).await
             }
-            Command::List(arguments) => match look(&settings.store).await? {
-                Some(looked_at) => list(&*looked_at.store, arguments).await,
+            Command::List(arguments) => match view(&settings.store).await? {
+                Some(view) => list(&*view.store, arguments).await,
                 None => Ok(no_store(settings, ExitCode::SUCCESS)),
             },
-            Command::Show(arguments) => match look(&settings.store).await? {
-                Some(looked_at) => show(&looked_at, settings, arguments).await,
+            Command::Show(arguments) => match view(&settings.store).await? {
+                Some(view) => show(&view, settings, arguments).await,
                 None => Ok(no_store(settings, ExitCode::from(NOT_FOUND))),
             },
-            Command::Export(arguments) => match look(&settings.store).await? {
-                Some(looked_at) => export(&looked_at, arguments).await,
+            Command::Export(arguments) => match view(&settings.store).await? {
+                Some(view) => export(&view, arguments).await,
                 None => Ok(no_store(settings, ExitCode::from(NOT_FOUND))),
             },
-            Command::Backup(arguments) => match look(&settings.store).await? {
-                Some(looked_at) => backup(&looked_at, settings, arguments).await,
+            Command::Backup(arguments) => match view(&settings.store).await? {
+                Some(view) => backup(&view, settings, arguments).await,
                 None => Ok(no_store(settings, ExitCode::from(NOT_FOUND))),
             },
         }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::opening::{LookedAt, StoreError};
+use crate::cli::opening::{StoreError, StoreView};
 use crate::cli::{Failure, print};
 use crate::config::Settings;
 use crate::credentials::{key_file, seal};
@@ -28,14 +28,14 @@ fn new_file(text: &str) -> Result<PathBuf, String> {
 
 /// Copies the store, and says what the copy holds and what it needs.
 pub(super) async fn backup(
-    looked_at: &LookedAt,
+    view: &StoreView,
     settings: &Settings,
     arguments: &Arguments,
 ) -> Result<ExitCode, Failure> {
     let to = &arguments.to;
-    let copied = looked_at.store.backup(to).await.map_err(Failure::other)?;
+    let copied = view.store.backup(to).await.map_err(Failure::other)?;
     if let Some(canary) = &copied.canary {
-        seal::check(&looked_at.ring, canary).map_err(StoreError::from)?;
+        seal::check(&view.ring, canary).map_err(StoreError::from)?;
     }
     let folder = settings.store.path.display();
     let key = match &settings.store.key {

@@ -11,7 +11,7 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use super::line::Line;
-use crate::cli::opening::LookedAt;
+use crate::cli::opening::StoreView;
 use crate::cli::output::write;
 use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::credentials::Pair;
@@ -48,7 +48,7 @@ enum Output {
 }
 
 /// Exports every pair that saves a login.
-pub(super) async fn export(open: &LookedAt, arguments: &Arguments) -> Result<ExitCode, Failure> {
+pub(super) async fn export(open: &StoreView, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let to = &arguments.to;
     let mut output = match to.as_os_str() == "-" {
         true if io::stdout().is_terminal() => {
@@ -93,7 +93,7 @@ pub(super) async fn export(open: &LookedAt, arguments: &Arguments) -> Result<Exi
     })
 }
 
-async fn write_all(open: &LookedAt, output: &mut Output, to: &Path) -> Result<Counts, Failure> {
+async fn write_all(open: &StoreView, output: &mut Output, to: &Path) -> Result<Counts, Failure> {
     let mut counts = Counts::default();
     let mut after: Option<Principal> = None;
     loop {
@@ -120,7 +120,7 @@ async fn write_all(open: &LookedAt, output: &mut Output, to: &Path) -> Result<Co
 }
 
 fn append(
-    open: &LookedAt,
+    open: &StoreView,
     principal: &Principal,
     entry: &Entry,
     counts: &mut Counts,

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use self::adopt::{Adopter, Decision, NotAdopted, Target};
 use self::offer::{Offer, UnusableLine};
-use crate::cli::opening::{look, open_store};
+use crate::cli::opening::{open_store, view};
 use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -69,8 +69,8 @@ pub(super) async fn import(
     arguments: &Arguments,
 ) -> Result<ExitCode, Failure> {
     if arguments.dry_run {
-        let looked_at = look(&settings.store).await?;
-        return import_into(Target::DryRun(looked_at.as_ref()), settings, arguments).await;
+        let view = view(&settings.store).await?;
+        return import_into(Target::DryRun(view.as_ref()), settings, arguments).await;
     }
     let open = open_store(&settings.store).await?;
     import_into(Target::Store(&open), settings, arguments).await

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{NOT_FOUND, One};
-use crate::cli::opening::LookedAt;
+use crate::cli::opening::StoreView;
 use crate::cli::output::rough;
 use crate::cli::{Failure, print, say};
 use crate::clock::Clock;
@@ -28,7 +28,7 @@ pub struct Arguments {
 
 /// Prints what the store knows of the principal.
 pub(super) async fn show(
-    open: &LookedAt,
+    open: &StoreView,
     settings: &Settings,
     arguments: &Arguments,
 ) -> Result<ExitCode, Failure> {

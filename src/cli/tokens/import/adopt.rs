@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::offer::Offer;
-use crate::cli::opening::{LookedAt, OpenStore};
+use crate::cli::opening::{OpenStore, StoreView};
 use crate::credentials::Pair;
 use crate::credentials::seal::{Ring, Unopened};
 use crate::damoov::jwt::Claims;
@@ -35,7 +35,7 @@ pub(in crate::cli::tokens) enum Target<'a> {
     /// Pairs are committed.
     Store(&'a OpenStore),
     /// It is only decided. `None`: there is no store yet.
-    DryRun(Option<&'a LookedAt>),
+    DryRun(Option<&'a StoreView>),
 }
 
 /// What is done with a pair that is offered.
@@ -101,9 +101,9 @@ impl Adopter<'_> {
         let principal = &offer.principal;
         match self.into {
             Target::DryRun(None) => Ok(Decision::Import),
-            Target::DryRun(Some(looked_at)) => {
-                let entry = looked_at.store.load(principal).await?;
-                Ok(self.decide(&looked_at.ring, offer, &entry)?.0)
+            Target::DryRun(Some(view)) => {
+                let entry = view.store.load(principal).await?;
+                Ok(self.decide(&view.ring, offer, &entry)?.0)
             }
             Target::Store(open) => {
                 let adopted = match leased(open, principal).await {
