@@ -29,10 +29,10 @@
 //!
 //! | room | holds | must not |
 //! | --- | --- | --- |
-//! | [`cli`] | the command line: one file for each subcommand; `cli::service` wires the components | reach into the path of a request |
+//! | [`cli`] | the command line: one file for each subcommand; `cli::wiring` wires the components | reach into the path of a request |
 //! | [`config`] | TOML as written → settings as meant; errors with line and column | open sockets |
 //! | [`server`] | listeners, workers, limits of connections; `server::stage`: from a signal to the end | know what it serves, or look inside a request |
-//! | [`proxy`] | the path of a request: `proxy::forward`; `proxy::cors`: what browsers are told | word an error, open a socket |
+//! | [`proxy`] | the path of a request: `proxy::forward`; what may change meanwhile: `proxy::rules`; what browsers are told: `proxy::cors` | word an error, open a socket |
 //! | [`head`] | what the head of a request must be before anything is looked up | know routes |
 //! | [`naming`] | whom the head of a request names | see tokens |
 //! | [`caller`] | who calls; `caller::authorize`, without which no request gets credentials | know requests or upstreams |
@@ -120,6 +120,7 @@
 //! | refresh | redeem a RefreshToken: free, and both tokens rotate | `credentials::renewal::refresh` |
 //! | log in | redeem InstanceKey or password: scarce, and it revokes the pair before | `credentials::renewal::login` |
 //! | authorized | a caller that may have the credentials of a principal; made by one function alone | `caller` |
+//! | rules | what the configuration says of requests and may change while the proxy runs: one immutable value, which a request holds to its end | `proxy::rules` |
 //! | replay | send the same request again, once, with newer credentials, after a 401 | `proxy::forward`, `credentials::rejection` |
 //! | retry | send a request on another connection because a reused one turned out to be dead | `upstream::pool` |
 //! | in-band 401 | a 2xx whose JSON says 401; it counts as a 401 | `damoov::in_band` |

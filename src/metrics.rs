@@ -1,5 +1,5 @@
 //! Every metric in one struct. Labels are enums, or routes of the table, so that they stay bounded.
-//! It is made once, by `cli::service`, and handed to the components; it is not global. Never sees a
+//! It is made once, by the command that serves, and handed to the components; it is not global. Never sees a
 //! secret.
 
 mod exposition;
