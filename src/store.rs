@@ -82,8 +82,8 @@ pub trait Store: Budgets + GuardRows + Send + Sync + 'static {
     fn release(&self, principal: &Principal);
 
     /// Writes `record` if the entry still has generation `expected` and epoch `epoch`; this comparison
-    /// is the only fence, regardless of which process holds the lease by now. Clears [`Notes::refresh_dead`],
-    /// [`Notes::answer_lost`] and [`Notes::rejected`]. Durable.
+    /// is the only fence, regardless of which process holds the lease by now. Clears
+    /// [`Notes::refresh_dead`], [`Notes::answer_lost`] and [`Notes::rejected`]. Durable.
     ///
     /// Repeated after it was done, it returns [`Commit::Superseded`] with an entry that holds this
     /// very `record`.
@@ -150,7 +150,8 @@ pub trait Store: Budgets + GuardRows + Send + Sync + 'static {
     ) -> Result<Vec<(Principal, Entry)>, Error>;
 
     /// Replaces each sealed text that is still the one that was read. Nothing else of the record
-    /// changes, and [`Store::changes`] says nothing. Returns how many were replaced; a repetition replaces none. Durable.
+    /// changes, and [`Store::changes`] says nothing. Returns how many were replaced; a repetition
+    /// replaces none. Durable.
     ///
     /// Errors: [`Error::Unwritable`].
     async fn reseal(&self, resealed: Vec<Resealed>) -> Result<usize, Error>;

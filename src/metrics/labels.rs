@@ -1,7 +1,7 @@
 //! The labels: enums whose values are known beforehand, and the patterns of the route table.
 //!
-//! `label!` declares one label, `labels!` a set of them whose series are all shown from the start; each area
-//! has a file.
+//! `label!` declares one label, `labels!` a set of them whose series are all shown from the start; each
+//! area has a file.
 
 mod log;
 mod renewals;

@@ -2,8 +2,9 @@
 //!
 //! # To add one
 //!
-//! 1. `fault/action.rs` lists them: add a variant of [`Action`] (or of [`Lost`], [`Garbage`] … if it is a new kind of
-//!    one of these), with a doc comment that says what it does. Its name in snake case is how JSON asks for it.
+//! 1. `fault/action.rs` lists them: add a variant of [`Action`] (or of [`Lost`], [`Garbage`] … if it is
+//!    a new kind of one of these), with a doc comment that says what it does. JSON asks for it by its
+//!    name in snake case.
 //! 2. `fault/effect.rs` carries them out: the compiler leads to each `match` that the variant needs.
 //! 3. `MANUAL.md`, "Faults", gets a row; a test fails until the name stands there.
 //! 4. `tests/faults.rs` shows that it does what it says.

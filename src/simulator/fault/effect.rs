@@ -29,10 +29,12 @@ impl Struck {
         keep: usize,
     ) -> Result<Received, Cut> {
         match &self.action {
-            Some(Action::Early(Early::Close)) => Ok(Received::nothing()),
-            Some(Action::Early(Early::KeepReading)) => {
-                // Ends with its connection, which hyper keeps for as long as the content is read.
-                tokio::spawn(content::receive(body, 0));
+            Some(Action::Early(early)) => {
+                match early {
+                    Early::Close => {}
+                    // Ends with its connection, which hyper keeps for as long as the content is read.
+                    Early::KeepReading => drop(tokio::spawn(content::receive(body, 0))),
+                }
                 Ok(Received::nothing())
             }
             _ => content::receive(body, keep).await,
@@ -100,9 +102,11 @@ impl Struck {
     /// What becomes of the answer once the call was processed.
     pub(in crate::simulator) async fn afterwards(&self, answer: Answer) -> Result<Answer, Cut> {
         match &self.action {
-            Some(Action::Lose(Lost::Reset)) => Err(Cut::Reset),
-            Some(Action::Lose(Lost::Half)) => Ok(answer::halved(answer)),
-            Some(Action::Lose(Lost::Hang)) => std::future::pending().await,
+            Some(Action::Lose(lost)) => match lost {
+                Lost::Reset => Err(Cut::Reset),
+                Lost::Half => Ok(answer::halved(answer)),
+                Lost::Hang => std::future::pending().await,
+            },
             _ => Ok(answer),
         }
     }
