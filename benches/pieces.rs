@@ -26,6 +26,7 @@ use damoov_proxy::credentials::seal::Ring;
 use damoov_proxy::credentials::{Need, Pair};
 use damoov_proxy::damoov::routes::{Credential, Table};
 use damoov_proxy::directory::Directory;
+use damoov_proxy::handed_out::HandOut;
 use damoov_proxy::head;
 use damoov_proxy::headers::{self, Authorization, Renewal};
 use damoov_proxy::naming::{self, Bearer};
@@ -177,11 +178,11 @@ fn of_credentials(criterion: &mut Criterion, runtime: &Runtime) {
         });
     });
     let token = handed_out
-        .tokens(&caller, authorized.principal(), &credentials)
+        .tokens(HandOut::Own, &caller, authorized.principal(), &credentials)
         .access_token;
     criterion.bench_function("check a handed-out token", |b| {
         b.iter(|| {
-            let holder = handed_out.holder(&caller, black_box(&token));
+            let holder = handed_out.holder(HandOut::Own, &caller, black_box(&token));
             let holder = holder.now_or_never().expect("nobody waits");
             match holder.expect("the store can be read") {
                 Bearer::Ours(principal) => principal,

@@ -32,8 +32,28 @@ pub struct Settings {
 pub struct AuthEndpoints {
     provider: Provider,
     handed_out: Arc<HandedOut>,
-    directory: Arc<Directory>,
-    forwards_unknown: bool,
+}
+
+/// A call to an Auth endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// Who calls.
+    pub caller: Caller,
+    /// Which one.
+    pub endpoint: Endpoint,
+    /// The instance that the header InstanceId names.
+    pub instance: Option<InstanceId>,
+    /// What its content says.
+    pub content: &'a [u8],
+}
+
+/// By what a call is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// Part of the configuration.
+    pub settings: Settings,
+    /// Who is configured.
+    pub directory: &'a Directory,
 }
 
 /// A registration under way.
@@ -43,6 +63,8 @@ pub struct Registering {
     pub caller: Caller,
     /// The instance whose key it is registered with.
     pub instance: InstanceId,
+    /// What the caller is given.
+    pub hand_out: HandOut,
     /// From [`Provider::expect_tokens`], before it was sent.
     pub expected: Expected,
 }
@@ -64,42 +86,29 @@ pub enum Reply {
 }
 
 impl AuthEndpoints {
-    /// `forwards_unknown`: a login that no configured instance or account is meant by goes to
-    /// Damoov.
-    pub fn new(
-        provider: Provider,
-        handed_out: Arc<HandedOut>,
-        directory: Arc<Directory>,
-        forwards_unknown: bool,
-    ) -> AuthEndpoints {
+    /// Of principals that `provider` has credentials for.
+    pub fn new(provider: Provider, handed_out: Arc<HandedOut>) -> AuthEndpoints {
         AuthEndpoints {
             provider,
             handed_out,
-            directory,
-            forwards_unknown,
         }
     }
 
-    /// Answers a call of `caller` with this content; `instance` is what its header InstanceId names.
-    pub async fn answer(
-        &self,
-        caller: Caller,
-        endpoint: Endpoint,
-        instance: Option<InstanceId>,
-        content: &[u8],
-    ) -> Result<Reply, Error> {
-        match endpoint {
-            Endpoint::Login => self.log_in(caller, instance, content).await,
-            Endpoint::RefreshToken => self.refresh(caller, content).await,
+    /// Answers a call.
+    pub async fn answer(&self, call: Call<'_>, terms: Terms<'_>) -> Result<Reply, Error> {
+        match call.endpoint {
+            Endpoint::Login => self.log_in(call, terms).await,
+            Endpoint::RefreshToken => self.refresh(call, terms).await,
         }
     }
 
-    async fn log_in(
-        &self,
-        caller: Caller,
-        instance: Option<InstanceId>,
-        content: &[u8],
-    ) -> Result<Reply, Error> {
+    async fn log_in(&self, call: Call<'_>, terms: Terms<'_>) -> Result<Reply, Error> {
+        let Call {
+            caller,
+            instance,
+            content,
+            ..
+        } = call;
         let login = auth_requests::read_login(content)?;
         let who = match &login.who {
             Who::User(user) => Login::User {
@@ -115,59 +124,64 @@ impl AuthEndpoints {
             },
             Who::Account(email) => Login::Account { email },
         };
+        let (peer, password) = (caller.peer(), login.password.expose());
         let checked = self
             .provider
-            .check_password(caller.peer(), &who, login.password.expose());
+            .check_password(terms.directory, peer, &who, password);
         let (principal, instance) = match checked.await {
-            Err(PasswordError::NotConfigured) if self.forwards_unknown => {
+            Err(PasswordError::NotConfigured) if terms.settings.forward_unknown_logins => {
                 return Ok(Reply::Forward);
             }
             checked => checked?,
         };
-        let authorized = authorize(caller, &self.directory, principal, instance)?;
+        let authorized = authorize(caller, terms.directory, principal, instance)?;
         let got = self.provider.get(&authorized, Need::Usable).await?;
-        Ok(self.granted(&authorized, &got))
+        Ok(self.granted(&authorized, &got, terms.settings.hand_out))
     }
 
     /// A refresh is answered with a token whose life has just begun, if there is one; never with
     /// the real one that the caller already holds, because Damoov may have refused it.
-    async fn refresh(&self, caller: Caller, content: &[u8]) -> Result<Reply, Error> {
+    async fn refresh(&self, call: Call<'_>, terms: Terms<'_>) -> Result<Reply, Error> {
+        let Call {
+            caller, content, ..
+        } = call;
+        let Settings {
+            hand_out,
+            forward_unknown_logins,
+        } = terms.settings;
         let pair = auth_requests::read_refresh(content)?;
         let (access_token, refresh_token) =
             (pair.access_token.expose(), pair.refresh_token.expose());
         let named = self
             .handed_out
-            .renewable(&caller, access_token, refresh_token)
+            .renewable(hand_out, &caller, access_token, refresh_token)
             .await?;
         let principal = match named {
             Bearer::Ours(principal) => principal,
-            Bearer::Foreign if self.forwards_unknown && !self.is_configured_here(access_token) => {
+            Bearer::Foreign
+                if forward_unknown_logins && !is_configured_here(terms.directory, access_token) =>
+            {
                 return Ok(Reply::Forward);
             }
             Bearer::Foreign => return Err(Error::TokensForeign),
             Bearer::Void | Bearer::Absent => return Err(naming::Error::BearerVoid.into()),
         };
-        let authorized = authorize(caller, &self.directory, principal, None)?;
+        let authorized = authorize(caller, terms.directory, principal, None)?;
         let mut got = self.provider.get(&authorized, Need::Fresh).await?;
         if got.credentials.token() == access_token {
             got = self.provider.newer(&authorized, got.credentials).await?;
         }
-        Ok(self.granted(&authorized, &got))
+        Ok(self.granted(&authorized, &got, terms.settings.hand_out))
     }
 
-    /// Whether a real JWT is of a configured instance: its pair may be the one in the store, which a
-    /// refresh that passes by would end.
-    fn is_configured_here(&self, jwt: &str) -> bool {
-        let instance = Claims::read(jwt).instance;
-        instance.is_some_and(|instance| self.directory.instance(instance).is_some())
-    }
-
-    fn granted(&self, to: &Authorized, got: &credentials::Obtained) -> Reply {
+    fn granted(&self, to: &Authorized, got: &credentials::Obtained, hand_out: HandOut) -> Reply {
         let (principal, credentials) = (to.principal(), &got.credentials);
         let Tokens {
             access_token,
             refresh_token,
-        } = self.handed_out.tokens(&to.caller(), principal, credentials);
+        } = self
+            .handed_out
+            .tokens(hand_out, &to.caller(), principal, credentials);
         let content = Granted {
             user: match principal {
                 Principal::User(user) => Some(*user),
@@ -199,6 +213,7 @@ impl AuthEndpoints {
         let Registering {
             caller,
             instance,
+            hand_out,
             expected,
         } = *registering;
         if content.is_empty() {
@@ -226,7 +241,9 @@ impl AuthEndpoints {
                 );
             });
         let tokens = match &adopted {
-            Ok(credentials) => self.handed_out.tokens(&caller, &principal, credentials),
+            Ok(credentials) => self
+                .handed_out
+                .tokens(hand_out, &caller, &principal, credentials),
             // The user is there all the same.
             Err(_) => self.handed_out.stopgap(&caller, &principal),
         };
@@ -243,4 +260,11 @@ impl AuthEndpoints {
             );
         }
     }
+}
+
+/// Whether a real JWT is of a configured instance: its pair may be the one in the store, which a
+/// refresh that passes by would end.
+fn is_configured_here(directory: &Directory, jwt: &str) -> bool {
+    let instance = Claims::read(jwt).instance;
+    instance.is_some_and(|instance| directory.instance(instance).is_some())
 }

@@ -12,6 +12,7 @@ pub mod service;
 #[cfg(feature = "simulator")]
 pub mod simulate;
 pub mod tokens;
+pub mod wiring;
 
 use std::fmt;
 use std::io::{self, Write};

@@ -29,7 +29,6 @@ pub use explain::{Ages, Explanation, Inquiry, NextRequest, Obstacle, Stored, exp
 pub use login_slot::{LoginSlot, SlotEnd};
 pub use password::{Login, PasswordError};
 pub use provider::{Background, Obtained, Provider};
-pub use rejection::Renewed;
 pub use settings::Settings;
 pub use vault::credentials::Credentials;
 pub use vault::pair::Pair;

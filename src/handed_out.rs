@@ -33,7 +33,6 @@ pub enum HandOut {
 /// Makes tokens and knows them again.
 pub struct HandedOut {
     mint: Mint,
-    gives: HandOut,
     /// Knows the real tokens, and which epoch is the current one.
     provider: Provider,
     clock: Clock,
@@ -57,10 +56,9 @@ pub fn is_within(text: &[u8]) -> bool {
 
 impl HandedOut {
     /// `keys` are the store's, so that all who share it know each other's tokens.
-    pub fn new(keys: TokenKeys, gives: HandOut, provider: Provider, clock: Clock) -> HandedOut {
+    pub fn new(keys: TokenKeys, provider: Provider, clock: Clock) -> HandedOut {
         HandedOut {
             mint: Mint::new(keys),
-            gives,
             provider,
             clock,
         }
@@ -74,6 +72,7 @@ impl HandedOut {
     /// Tokens for `caller` in the place of these credentials of `principal`.
     pub fn tokens(
         &self,
+        hand_out: HandOut,
         caller: &Caller,
         principal: &Principal,
         credentials: &Credentials,
@@ -83,7 +82,7 @@ impl HandedOut {
             epoch: credentials.epoch(),
         };
         let now = self.clock.wall();
-        let access_token = match self.gives {
+        let access_token = match hand_out {
             HandOut::Real => credentials.token().to_owned(),
             HandOut::Own => {
                 let claims = jwt::payload(credentials.token()).unwrap_or_default();
@@ -119,11 +118,12 @@ impl HandedOut {
     /// The store had to be asked and cannot be read.
     pub async fn holder(
         &self,
+        hand_out: HandOut,
         caller: &Caller,
         bearer: &str,
     ) -> Result<Bearer, credentials::Error> {
         if !mint::is_ours(bearer) {
-            let holder = self.holder_of_real(bearer).await?;
+            let holder = self.holder_of_real(hand_out, bearer).await?;
             return Ok(holder.map_or(Bearer::Foreign, Bearer::Ours));
         }
         let token = self.mint.read_access(caller.name(), bearer);
@@ -140,6 +140,7 @@ impl HandedOut {
     /// The store had to be asked and cannot be read.
     pub async fn renewable(
         &self,
+        hand_out: HandOut,
         caller: &Caller,
         access_token: &str,
         refresh_token: &str,
@@ -156,7 +157,7 @@ impl HandedOut {
                 .mint
                 .read_access(caller.name(), access_token)
                 .map(|access| access.holder.principal),
-            false => self.holder_of_real(access_token).await?,
+            false => self.holder_of_real(hand_out, access_token).await?,
         };
         if named.as_ref() != Some(&refresh.holder.principal)
             || !refresh.renews_at(self.clock.wall())
@@ -168,8 +169,12 @@ impl HandedOut {
 
     /// Under [`HandOut::Real`] a real JWT names its principal as long as it is the current or the
     /// previous one.
-    async fn holder_of_real(&self, bearer: &str) -> Result<Option<Principal>, credentials::Error> {
-        match self.gives {
+    async fn holder_of_real(
+        &self,
+        hand_out: HandOut,
+        bearer: &str,
+    ) -> Result<Option<Principal>, credentials::Error> {
+        match hand_out {
             HandOut::Own => Ok(None),
             HandOut::Real => self.provider.holder_of(bearer).await,
         }

@@ -66,9 +66,9 @@
 //!
 //! ```text
 //! main           → cli, signals
-//! cli            → admin, auth_endpoints, clock, config, credentials, damoov, directory,
-//!                  handed_out, head, metrics, principal, proxy, secret, server, signals,
-//!                  simulator, store, telemetry, upstream
+//! cli            → admin, clock, config, credentials, damoov, directory, handed_out, head,
+//!                  metrics, principal, proxy, secret, server, signals, simulator, store,
+//!                  telemetry, upstream
 //! config         → auth_endpoints, credentials, damoov, directory, handed_out, principal, replay,
 //!                  secret, server, store, telemetry, upstream
 //! proxy          → auth_endpoints, caller, content_coding, credentials, damoov, directory, error,

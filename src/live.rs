@@ -13,7 +13,6 @@ mod watch;
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
@@ -23,13 +22,13 @@ use crate::caller::{Authorized, Caller};
 use crate::credentials::{Credentials, Need, Obtained, Provider};
 use crate::directory::Directory;
 use crate::error::Error;
-use crate::handed_out::{self, HandedOut};
+use crate::handed_out::{self, HandOut, HandedOut};
 use crate::head::Rejection;
 use crate::headers::{self, Renewal};
 use crate::metrics::Metrics;
 use crate::naming::{self, Bearer};
 use crate::principal::InstanceId;
-use crate::upstream::switch::{Answer, Switcher};
+use crate::upstream::switch::{self, Answer, Switcher};
 use crate::upstream::{self, Target};
 
 pub use self::session::Session;
@@ -57,8 +56,10 @@ pub struct Handshake<'a> {
     pub instance: Option<InstanceId>,
     /// Who is configured, for as long as the session lasts.
     pub directory: Arc<Directory>,
-    /// How long upstream's answer is waited for, if the route sets it.
-    pub response_timeout: Option<Duration>,
+    /// What callers are given for real tokens, for as long as the session lasts.
+    pub hand_out: HandOut,
+    /// What the connection may do.
+    pub limits: switch::Limits,
 }
 
 /// What became of a handshake.
@@ -73,35 +74,36 @@ pub struct Opened {
 
 impl Live {
     /// Sessions of principals that `provider` has credentials for.
-    pub fn new(
-        provider: Provider,
-        handed_out: Arc<HandedOut>,
-        switcher: Switcher,
-        metrics: Arc<Metrics>,
-    ) -> Live {
+    pub fn new(provider: Provider, handed_out: Arc<HandedOut>, metrics: Arc<Metrics>) -> Live {
         Live {
             provider,
             handed_out,
-            switcher,
+            switcher: Switcher::default(),
             metrics,
         }
     }
 
     /// Whom a token names.
-    async fn holder(&self, caller: &Caller, token: &str) -> Result<Bearer, Error> {
-        Ok(self.handed_out.holder(caller, token).await?)
+    async fn holder(
+        &self,
+        hand_out: HandOut,
+        caller: &Caller,
+        token: &str,
+    ) -> Result<Bearer, Error> {
+        Ok(self.handed_out.holder(hand_out, caller, token).await?)
     }
 
     /// Whom the bearer and the tokens in the query name together.
     pub async fn bearer(
         &self,
+        hand_out: HandOut,
         caller: &Caller,
         bearer: Bearer,
         query: Option<&str>,
     ) -> Result<Bearer, Error> {
         let mut named = bearer;
         for token in query::tokens(query) {
-            named = match (named, self.holder(caller, &token).await?) {
+            named = match (named, self.holder(hand_out, caller, &token).await?) {
                 (Bearer::Ours(one), Bearer::Ours(other)) if one != other => {
                     return Err(naming::Error::Conflict.into());
                 }
@@ -124,7 +126,8 @@ impl Live {
             authorized,
             instance,
             directory,
-            response_timeout: within,
+            hand_out,
+            limits,
         } = handshake;
         // A caller that cannot be read cannot be given a token.
         head.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
@@ -132,10 +135,10 @@ impl Live {
         keeps_own_tokens(&head)?;
         let (answer, renewal) = match &authorized {
             None => (
-                self.switcher.ask(target, &head, within).await?,
+                self.switcher.ask(target, &head, limits).await?,
                 Renewal::None,
             ),
-            Some(authorized) => self.ask_for(authorized, target, &mut head, within).await?,
+            Some(authorized) => self.ask_for(authorized, target, &mut head, limits).await?,
         };
         Ok(match answer {
             Answer::Refused(answer) => Opened {
@@ -153,6 +156,7 @@ impl Live {
                     authorized,
                     instance,
                     directory,
+                    hand_out,
                 }),
             },
         })
@@ -163,7 +167,7 @@ impl Live {
         authorized: &Authorized,
         target: &Target,
         head: &mut upstream::Head,
-        within: Option<Duration>,
+        limits: switch::Limits,
     ) -> Result<(Answer, Renewal), Error> {
         let Obtained {
             credentials,
@@ -174,7 +178,7 @@ impl Live {
             false => Renewal::None,
         };
         attach(head, &credentials)?;
-        let first = self.switcher.ask(target, head, within).await?;
+        let first = self.switcher.ask(target, head, limits).await?;
         if !is_unauthorized(&first) {
             credentials.accept();
             return Ok((first, renewal));
@@ -183,7 +187,7 @@ impl Live {
             return Ok((first, renewal));
         };
         attach(head, renewed.credentials())?;
-        let second = match self.switcher.ask(target, head, within).await {
+        let second = match self.switcher.ask(target, head, limits).await {
             Ok(second) => second,
             Err(error) => {
                 renewed.failed();

@@ -7,6 +7,7 @@ mod cors;
 mod forward;
 mod handshake;
 mod record;
+pub mod rules;
 mod understood;
 
 use std::cell::RefCell;
@@ -15,19 +16,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
+use http::Response;
 use http::header::{self, HeaderValue};
-use http::{Request, Response};
+use http::request::Parts as CallerHead;
 use hyper::body::Incoming;
 use tokio::task::JoinSet;
 
 use self::cors::Page;
 
 use self::record::Record;
+pub use self::rules::Rules;
+use self::rules::{Held, InForce};
 use crate::auth_endpoints::AuthEndpoints;
 use crate::caller::Caller;
 use crate::credentials::Provider;
-use crate::damoov::routes::{Route, Table};
-use crate::directory::Directory;
 use crate::error::Error;
 use crate::handed_out::HandedOut;
 use crate::head::{self, Rejection};
@@ -40,9 +43,7 @@ use crate::stalls::Stalls;
 use crate::telemetry::access::{AccessLog, AccessWriter};
 use crate::telemetry::seldom::Seldom;
 use crate::timer::TimerPool;
-use crate::upstream::pool::{Limits, Pool};
-use crate::upstream::switch::Switcher;
-use crate::upstream::{self, Hosts, Targets};
+use crate::upstream::pool::Pool;
 
 /// Content left unread behind an early answer is swallowed up to this, so that the caller gets to
 /// read the answer; behind more, the connection is closed.
@@ -50,54 +51,35 @@ const DRAIN: u64 = 64 * 1024;
 /// And for as long as this.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// Everything that the path of a request needs.
+/// What a proxy is made of.
 pub struct Parts {
-    /// What is served.
-    pub head: head::Settings,
-    /// Which path goes where.
-    pub routes: Table,
-    /// Who is configured.
-    pub directory: Arc<Directory>,
+    /// What the configuration says of requests.
+    pub rules: Rules,
     /// Gives out credentials.
     pub provider: Provider,
-    /// Answers callers that log in by themselves.
-    pub auth_endpoints: AuthEndpoints,
-    /// Knows the tokens that they were given.
+    /// Knows the tokens that callers were given.
     pub handed_out: Arc<HandedOut>,
-    /// How hosts are reached.
-    pub hosts: Hosts,
-    /// Deadlines and limits of connections to them.
-    pub upstream: upstream::Settings,
     /// How much content is kept.
     pub replay: replay::Settings,
-    /// Whether a 2xx answer whose beginning says 401 counts as a 401.
-    pub in_band_401: bool,
-    /// How many workers share the limits.
-    pub workers: usize,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where requests are recorded.
     pub access: AccessLog,
 }
 
-/// What all workers share.
+/// What all workers share: the rules that are in force, and what lives on when they change.
 pub struct Proxy {
-    head: head::Settings,
-    routes: Table,
-    directory: Arc<Directory>,
+    /// Replaced as a whole by [`Proxy::publish`]; each worker looks at it once a request.
+    rules: Arc<ArcSwap<Rules>>,
     provider: Provider,
     auth_endpoints: AuthEndpoints,
     handed_out: Arc<HandedOut>,
-    /// Where the host of each route is reached.
-    targets: Targets,
-    /// Where a route sets no other.
-    response_timeout: Duration,
-    limits: Limits,
+    /// Counts the content that requests keep for a replay, against one limit for all.
     memory: Arc<Memory>,
-    in_band_401: bool,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
     access: AccessLog,
+    /// Answers that callers left unread: told of now and then.
     unread: Seldom,
     /// The label of requests that no route was found for.
     no_route: Arc<str>,
@@ -106,6 +88,8 @@ pub struct Proxy {
 /// Answers the requests of one worker: what all workers share, and the worker's own connections.
 pub struct Forwarder {
     proxy: Arc<Proxy>,
+    /// As this worker sees them.
+    rules: RefCell<InForce>,
     pool: Rc<Pool>,
     tally: Tally,
     access: AccessWriter,
@@ -115,74 +99,72 @@ pub struct Forwarder {
     unfinished: RefCell<JoinSet<()>>,
 }
 
-impl Proxy {
-    /// Works out where every route leads.
-    pub fn new(parts: Parts) -> Result<Proxy, upstream::Invalid> {
-        let targets = parts.hosts.targets(parts.routes.hosts())?;
-        let settings = parts.upstream;
-        let switcher = Switcher::new(&settings);
-        let live = Live::new(
-            parts.provider.clone(),
-            parts.handed_out.clone(),
-            switcher,
-            parts.metrics.clone(),
-        );
-        let no_route: Arc<str> = "none".into();
-        let labels = parts.routes.routes().map(|route| route.label());
-        parts.metrics.expect(labels.chain([&no_route]));
-        Ok(Proxy {
-            head: parts.head,
-            routes: parts.routes,
-            directory: parts.directory,
-            provider: parts.provider,
-            auth_endpoints: parts.auth_endpoints,
-            handed_out: parts.handed_out,
-            targets,
-            response_timeout: settings.response_timeout,
-            limits: Limits {
-                connect_timeout: settings.connect_timeout,
-                stall_timeout: settings.stall_timeout,
-                idle_timeout: settings.idle_timeout,
-                max_connections: (settings.max_connections / parts.workers.max(1)).max(1),
-            },
-            memory: Arc::new(Memory::new(
-                parts.replay,
-                parts.metrics.replay_memory_bytes.clone(),
-            )),
-            in_band_401: parts.in_band_401,
-            live: Arc::new(live),
-            metrics: parts.metrics,
-            access: parts.access,
-            unread: Seldom::new(),
-            no_route,
-        })
-    }
+/// What a caller asks.
+struct Request {
+    caller: Caller,
+    head: CallerHead,
+    /// What the first look at the head found.
+    seen: head::Seen,
+    content: Recorder<Incoming>,
 }
 
 impl Proxy {
-    /// How long the head of an answer is waited for.
-    fn response_timeout(&self, route: &Route) -> Duration {
-        route.response_timeout.unwrap_or(self.response_timeout)
+    /// Answers by `rules` until others are published.
+    pub fn new(parts: Parts) -> Proxy {
+        let Parts {
+            rules,
+            provider,
+            handed_out,
+            replay,
+            metrics,
+            access,
+        } = parts;
+        let no_route: Arc<str> = "none".into();
+        let labels = rules.routes.routes().map(|route| route.label());
+        metrics.expect(labels.chain([&no_route]));
+        Proxy {
+            rules: Arc::new(ArcSwap::from_pointee(rules)),
+            auth_endpoints: AuthEndpoints::new(provider.clone(), handed_out.clone()),
+            memory: Arc::new(Memory::new(replay, metrics.replay_memory_bytes.clone())),
+            live: Arc::new(Live::new(
+                provider.clone(),
+                handed_out.clone(),
+                metrics.clone(),
+            )),
+            provider,
+            handed_out,
+            metrics,
+            access,
+            unread: Seldom::new(),
+            no_route,
+        }
     }
 
-    /// No route has this path, which has passed the checks of the head, or none for this method.
-    fn unknown(&self, path: &str) -> Error {
-        Error::RouteUnknown(Some(Box::new(self.routes.suggestion(path))))
+    /// Puts other rules in force. Requests under way are answered by those that they began with.
+    #[cfg(any(test, feature = "internals"))]
+    pub fn publish(&self, rules: Rules) {
+        let labels = rules.routes.routes().map(|route| route.label());
+        self.metrics.expect(labels);
+        self.rules.store(Arc::new(rules));
     }
 
     /// A host that cannot be connected to, and since when.
-    pub fn unreachable(&self) -> Option<(&str, SystemTime)> {
-        self.targets
-            .iter()
-            .find_map(|(_, target)| target.unreachable())
+    pub fn unreachable(&self) -> Option<(String, SystemTime)> {
+        let rules = self.rules.load();
+        let mut hosts = rules.targets.iter();
+        let (host, since) = hosts.find_map(|(_, target)| target.unreachable())?;
+        Some((host.to_owned(), since))
     }
 }
 
 impl Forwarder {
     /// For the current thread, which must run a local runtime.
     pub fn new(proxy: Arc<Proxy>) -> Forwarder {
+        let mut rules = InForce::new(&proxy.rules);
+        let first = rules.now(|_| {});
         Forwarder {
-            pool: Rc::new(Pool::new(&proxy.targets, proxy.limits, &proxy.metrics)),
+            pool: Rc::new(Pool::new(&first.targets, first.limits, &proxy.metrics)),
+            rules: RefCell::new(rules),
             tally: Tally::new(proxy.metrics.clone()),
             access: proxy.access.writer(),
             timers: TimerPool::default(),
@@ -191,23 +173,32 @@ impl Forwarder {
         }
     }
 
+    /// The rules for a request that begins now.
+    fn rules(&self) -> Rc<Held> {
+        let mut rules = self.rules.borrow_mut();
+        rules.now(|new| self.pool.reconcile(&new.targets, new.limits))
+    }
+
     /// Answers a request, whatever happens; counts and logs it once. With a 101 comes the session
     /// that takes the connection over.
     pub fn answer(
         self: Rc<Self>,
         peer: Peer,
-        request: Request<Incoming>,
+        request: http::Request<Incoming>,
     ) -> impl Future<Output = (Response<answer::Content>, Option<Box<live::Session>>)> + 'static
     {
-        let (mut head, content) = request.into_parts();
-        let content = Recorder::new(content, &self.proxy.memory);
-        let seen = head::Seen::of(&head.headers);
-        let caller = Caller::anybody(peer);
+        let (head, content) = request.into_parts();
+        let mut asked = Request {
+            caller: Caller::anybody(peer),
+            seen: head::Seen::of(&head.headers),
+            head,
+            content: Recorder::new(content, &self.proxy.memory),
+        };
+        let rules = self.rules();
         async move {
-            let mut record = Record::new(&self, &head.method);
-            let page = Page::of(&head.headers, seen, &self.proxy.head);
-            let forwarded = self.forward(caller, &mut head, seen, &content, &mut record);
-            match forwarded.await {
+            let mut record = Record::new(&self, &rules, &asked.head.method);
+            let page = Page::of(&asked.head.headers, asked.seen, &rules.head);
+            match self.forward(&mut asked, &mut record).await {
                 Ok(answer) => {
                     let (mut answer, session) = record.answered(answer);
                     // A WebSocket is open to whom its handshake was, and to nobody else.
@@ -218,11 +209,11 @@ impl Forwarder {
                 }
                 Err(error) => {
                     // Reading would tell a caller that waits for a 100 to go ahead.
-                    if !seen.expectation {
-                        Box::pin(content.drain(DRAIN, DRAIN_TIME)).await;
+                    if !asked.seen.expectation {
+                        Box::pin(asked.content.drain(DRAIN, DRAIN_TIME)).await;
                     }
                     let mut answer = record.refused(&error);
-                    if !content.is_complete() {
+                    if !asked.content.is_complete() {
                         let close = HeaderValue::from_static("close");
                         answer.headers_mut().insert(header::CONNECTION, close);
                     }
@@ -260,7 +251,7 @@ impl Handler for Forwarder {
     fn handle(
         self: Rc<Self>,
         peer: Peer,
-        request: Request<Incoming>,
+        request: http::Request<Incoming>,
     ) -> impl Future<Output = (Response<Self::Content>, Option<Self::Session>)> {
         self.answer(peer, request)
     }

@@ -10,22 +10,21 @@ use std::sync::{Arc, LazyLock};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use damoov_proxy::auth_endpoints::AuthEndpoints;
-use damoov_proxy::cli::opening::{OpenStore, open_store};
+use damoov_proxy::cli;
+use damoov_proxy::cli::opening::open_store;
+use damoov_proxy::cli::wiring::Foundation;
 use damoov_proxy::clock::Clock;
 use damoov_proxy::config::{self, Environment, Secrets};
-use damoov_proxy::credentials::{self, Background, Provider};
+use damoov_proxy::credentials::{Background, Provider};
 use damoov_proxy::damoov::routes::Table;
 use damoov_proxy::handed_out::HandedOut;
-use damoov_proxy::head;
 use damoov_proxy::metrics::Metrics;
 use damoov_proxy::principal::DeviceToken;
-use damoov_proxy::proxy::{self, Proxy};
+use damoov_proxy::proxy::Proxy;
 use damoov_proxy::telemetry::Log;
 use damoov_proxy::telemetry::access::AccessLog;
 use damoov_proxy::upstream::{Dial, Dialed, Hosts};
 use tempfile::TempDir;
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 const INSTANCE: &str = "11111111-1111-4111-8111-111111111111";
@@ -47,67 +46,35 @@ pub(crate) struct Wired {
     pub(crate) folder: TempDir,
 }
 
-/// A proxy whose store holds a fresh pair for each of this many users, generation 0 of [`jwt`] and
+/// A proxy as `run` wires it, whose store holds a fresh pair for each of this many users, generation 0 of [`jwt`] and
 /// [`refresh_token`]. On the current runtime.
 pub(crate) async fn wire(users: usize) -> Wired {
     let folder = tempfile::tempdir().expect("a folder");
     let settings = settings(&folder);
-    let metrics = Arc::new(Metrics::new());
     let (dial, dialed) = mpsc::unbounded_channel();
     let hosts = Hosts::new(&settings.upstream).expect("hosts that can be reached");
-    let hosts = hosts.dialed_by(Dial::Memory(dial));
     import(&folder, users);
     let opened = open_store(&settings.store).await;
-    let OpenStore { store, ring, run } = opened.expect("the store that the import made");
-    let clock = Clock::real();
-    let token_keys = ring.token_keys();
-    let (provider, background) = Provider::start(credentials::Parts {
-        settings: settings.credentials,
-        directory: settings.directory.clone(),
-        store,
-        run,
-        ring,
-        upstream: &settings.upstream,
-        hosts: &hosts,
-        clock,
-        metrics: metrics.clone(),
-        runtime: Handle::current(),
-    });
     let log = Log::open(settings.log.format).expect("a thread");
     // Another log of this process may be followed already: then access events are wanted, too.
     let _ = log.follow(settings.log.level);
     let access = AccessLog::new(log.lines());
-    let own = settings.auth_endpoints;
-    let handed_out = HandedOut::new(token_keys, own.hand_out, provider.clone(), clock);
-    let handed_out = Arc::new(handed_out);
-    let proxy = Proxy::new(proxy::Parts {
-        auth_endpoints: AuthEndpoints::new(
-            provider.clone(),
-            handed_out.clone(),
-            settings.directory.clone(),
-            own.forward_unknown_logins,
-        ),
-        handed_out: handed_out.clone(),
-        head: head::Settings {
-            hosts: settings.hosts,
-            allowed_origins: settings.allowed_origins,
-        },
-        routes: Table::new(settings.routes, settings.default_host),
-        directory: settings.directory,
-        provider: provider.clone(),
-        hosts,
-        upstream: settings.upstream,
-        replay: settings.replay,
-        in_band_401: settings.in_band_401,
-        workers: 1,
-        metrics,
+    let foundation = Foundation {
+        store: opened.expect("the store that the import made"),
+        hosts: hosts.dialed_by(Dial::Memory(dial)),
+        metrics: Arc::new(Metrics::new()),
         access: access.clone(),
-    })
-    .expect("hosts that can be reached");
+    };
+    let cli::wiring::Wired {
+        provider,
+        handed_out,
+        proxy,
+        background,
+    } = cli::wiring::wire(settings, foundation).expect("hosts that can be reached");
     Wired {
         provider,
         handed_out,
-        proxy: Arc::new(proxy),
+        proxy,
         access,
         log,
         dialed,
@@ -125,7 +92,7 @@ fn settings(folder: &TempDir) -> config::Settings {
         .map(|host| format!("\"{host}\" = \"http://{host}\"\n"))
         .collect();
     let text = format!(
-        "listen = \"127.0.0.1:0\"\n[[instance]]\nname = \"main\"\nid = \"{INSTANCE}\"\n\
+        "listen = \"127.0.0.1:0\"\n[workers]\nthreads = 1\n[[instance]]\nname = \"main\"\nid = \"{INSTANCE}\"\n\
          key = \"the key of main\"\n[store]\npath = \"{}\"\n[upstream.hosts]\n{hosts}",
         folder.path().join("store").display(),
     );

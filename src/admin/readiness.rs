@@ -59,7 +59,7 @@ pub trait Engine: Send + Sync + 'static {
     fn conditions(&self) -> impl Future<Output = Vec<(Code, String)>> + Send;
 
     /// A host of the API that cannot be connected to, and since when.
-    fn unreachable(&self) -> Option<(&str, SystemTime)>;
+    fn unreachable(&self) -> Option<(String, SystemTime)>;
 }
 
 /// What `/readyz` answers.

@@ -15,7 +15,7 @@ impl Engine for Still {
 
     async fn report(&self) {}
 
-    fn unreachable(&self) -> Option<(&str, std::time::SystemTime)> {
+    fn unreachable(&self) -> Option<(String, std::time::SystemTime)> {
         None
     }
 
@@ -303,7 +303,7 @@ impl Engine for Hanging {
         std::future::pending().await
     }
 
-    fn unreachable(&self) -> Option<(&str, std::time::SystemTime)> {
+    fn unreachable(&self) -> Option<(String, std::time::SystemTime)> {
         None
     }
 

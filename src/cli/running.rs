@@ -27,8 +27,11 @@ impl Engine for Running {
         self.provider.report()
     }
 
-    fn unreachable(&self) -> Option<(&str, SystemTime)> {
-        self.proxy.unreachable().or(self.provider.unreachable())
+    fn unreachable(&self) -> Option<(String, SystemTime)> {
+        self.proxy.unreachable().or_else(|| {
+            let (host, since) = self.provider.unreachable()?;
+            Some((host.to_owned(), since))
+        })
     }
 
     async fn conditions(&self) -> Vec<(Code, String)> {

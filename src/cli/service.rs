@@ -1,5 +1,5 @@
-//! Wires the components into a proxy that serves: the one place where all of them meet. Used by
-//! `run` and by `demo`.
+//! A proxy that listens: for callers, for probes, and for the end. What answers them is wired in
+//! [`wiring`](super::wiring). Used by `run` and by `demo`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,16 +14,12 @@ use tokio::time::Instant;
 
 use super::opening::{OpenStore, StoreError, open_store};
 use super::running::Running;
+use super::wiring::{self, Foundation, Wired, wire};
 use crate::admin;
-use crate::auth_endpoints::AuthEndpoints;
-use crate::clock::Clock;
 use crate::config::{self, Settings};
-use crate::credentials::{self, Background, Provider};
-use crate::damoov::routes::Table;
-use crate::handed_out::HandedOut;
-use crate::head;
+use crate::credentials::Background;
 use crate::metrics::{LogTarget, Metrics};
-use crate::proxy::{self, Forwarder, Proxy};
+use crate::proxy::{Forwarder, Proxy};
 use crate::server::{self, Bound, Drained, Ending, Stage};
 use crate::telemetry;
 use crate::telemetry::access::AccessLog;
@@ -53,8 +49,7 @@ pub enum Error {
 
 /// Refuses what a proxy with these settings would refuse before it listens, except for the store.
 pub fn check(settings: &Settings) -> Result<(), Error> {
-    let routes = Table::new(settings.routes.clone(), settings.default_host.clone());
-    Hosts::new(&settings.upstream)?.targets(routes.hosts())?;
+    wiring::rules(settings, &Hosts::new(&settings.upstream)?)?;
     server::check_groups(&settings.server.listeners)?;
     Ok(())
 }
@@ -99,19 +94,13 @@ impl Service {
         let metrics = Arc::new(Metrics::new());
         log.count_into(lost_lines(&metrics));
         let hosts = Hosts::new(&settings.upstream)?;
-        let head = head::Settings {
-            hosts: settings.hosts,
-            allowed_origins: settings.allowed_origins,
-        };
-        let drain_timeout = settings.server.drain_timeout;
-        let workers = settings.server.threads;
-        let bound = server::bind(settings.server)?;
+        let bound = server::bind(settings.server.clone())?;
         let engine = Arc::new(OnceLock::new());
         let status = match settings.status {
             None => None,
             Some(address) => {
                 let status = admin::Status {
-                    head: head.clone(),
+                    head: wiring::head(&settings),
                     metrics: metrics.clone(),
                     stage: ending.stage.clone(),
                     log: log.health(),
@@ -120,50 +109,25 @@ impl Service {
                 Some(serve_status(address, status).await?)
             }
         };
-        let opening = open_store_aside(settings.store);
-        let OpenStore { store, ring, run } = tokio::select! {
+        let opening = open_store_aside(settings.store.clone());
+        let store = tokio::select! {
             biased;
             () = ending.begins() => return Ok(None),
             opened = opening => opened?,
         };
-        let clock = Clock::from_environment();
-        let token_keys = ring.token_keys();
-        let (provider, background) = Provider::start(credentials::Parts {
-            settings: settings.credentials,
-            directory: settings.directory.clone(),
+        let drain_timeout = settings.server.drain_timeout;
+        let foundation = Foundation {
             store,
-            run,
-            ring,
-            upstream: &settings.upstream,
-            hosts: &hosts,
-            clock,
-            metrics: metrics.clone(),
-            runtime: Handle::current(),
-        });
-        let own = settings.auth_endpoints;
-        let handed_out = HandedOut::new(token_keys, own.hand_out, provider.clone(), clock);
-        let handed_out = Arc::new(handed_out);
-        let proxy = Proxy::new(proxy::Parts {
-            auth_endpoints: AuthEndpoints::new(
-                provider.clone(),
-                handed_out.clone(),
-                settings.directory.clone(),
-                own.forward_unknown_logins,
-            ),
-            handed_out,
-            head,
-            routes: Table::new(settings.routes, settings.default_host),
-            directory: settings.directory,
-            provider: provider.clone(),
             hosts,
-            upstream: settings.upstream,
-            replay: settings.replay,
-            in_band_401: settings.in_band_401,
-            workers,
             metrics,
             access: AccessLog::new(log),
-        })?;
-        let proxy = Arc::new(proxy);
+        };
+        let Wired {
+            provider,
+            proxy,
+            background,
+            ..
+        } = wire(settings, foundation)?;
         let running = Running {
             provider,
             proxy: proxy.clone(),

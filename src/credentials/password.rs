@@ -4,6 +4,7 @@
 use super::Provider;
 use super::guards::password_limit::{Opened, Refused};
 use crate::caller::authorize_instance;
+use crate::directory::Directory;
 use crate::peer::Peer;
 use crate::principal::{DeviceToken, InstanceId, Principal};
 
@@ -48,7 +49,7 @@ impl From<Refused> for PasswordError {
 }
 
 impl Provider {
-    /// Whom the login is for, if `password` is right. For a user, with the instance whose key it was:
+    /// Whom of the directory the login is for, if `password` is right. For a user, with the instance whose key it was:
     /// a user that is known under another one is an error later on.
     ///
     /// If wrong passwords came too often it waits, at most 10 s; `peer` is the other end of the caller's
@@ -59,6 +60,7 @@ impl Provider {
     /// [`PasswordError`].
     pub async fn check_password(
         &self,
+        directory: &Directory,
         peer: Peer,
         login: &Login<'_>,
         password: &str,
@@ -71,8 +73,6 @@ impl Provider {
                 instance: named,
                 known,
             } => {
-                let current = engine.current.now();
-                let directory = &current.directory;
                 let known = known.and_then(|known| directory.instance(known));
                 let other = authorize_instance(directory, named).ok();
                 let candidates = match named {
@@ -96,8 +96,7 @@ impl Provider {
                 Ok((Principal::User(user), Some(instance.id)))
             }
             Login::Account { email } => {
-                let current = engine.current.now();
-                let account = current.directory.account_by_email(email);
+                let account = directory.account_by_email(email);
                 let account = account.ok_or(PasswordError::NotConfigured)?;
                 let opened = [Opened::Account(account.name.clone())];
                 let is_right = || account.password.matches(password).then_some(());
@@ -113,7 +112,7 @@ impl Provider {
 mod tests {
     use super::*;
     use crate::credentials::fixture::{
-        EMAIL, MAIN_KEY, Medium, OTHER_KEY, PASSWORD, account, device, main, other, user,
+        EMAIL, MAIN_KEY, Medium, OTHER_KEY, PASSWORD, account, device, directory, main, other, user,
     };
 
     const PEER: Peer = Peer::Uid(1000);
@@ -128,6 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_password_is_the_named_instances_the_defaults_or_the_accounts() {
+        let directory = directory();
         let of = |principal, instance| Ok((principal, instance));
         for (login, password, expected) in [
             (of_user(None), MAIN_KEY, of(user(1), Some(main()))),
@@ -153,13 +153,16 @@ mod tests {
         ] {
             // Another process each time: what is wrong too often waits.
             let process = Medium::new().start();
-            let checked = process.provider.check_password(PEER, &login, password);
+            let checked = process
+                .provider
+                .check_password(&directory, PEER, &login, password);
             assert_eq!(checked.await, expected, "{login:?} {password}");
         }
     }
 
     #[tokio::test]
     async fn what_is_not_configured_is_said_so_however_often_it_is_tried() {
+        let directory = directory();
         let process = Medium::new().start();
         let nobodys = InstanceId::parse("33333333-3333-4333-8333-333333333333").unwrap();
         for _ in 0..20 {
@@ -169,7 +172,9 @@ mod tests {
                     email: "Ops@example.com",
                 },
             ] {
-                let checked = process.provider.check_password(PEER, &login, MAIN_KEY);
+                let checked = process
+                    .provider
+                    .check_password(&directory, PEER, &login, MAIN_KEY);
                 assert_eq!(
                     checked.await,
                     Err(PasswordError::NotConfigured),
@@ -181,6 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_user_without_an_instance_opens_its_known_one_or_the_default() {
+        let directory = directory();
         let process = Medium::new().start();
         let login = Login::User {
             user: device(1),
@@ -188,17 +194,23 @@ mod tests {
             known: Some(other()),
         };
         for (password, instance) in [(OTHER_KEY, other()), (MAIN_KEY, main())] {
-            let checked = process.provider.check_password(PEER, &login, password);
+            let checked = process
+                .provider
+                .check_password(&directory, PEER, &login, password);
             assert_eq!(checked.await.unwrap().1, Some(instance));
         }
         for _ in 0..5 {
-            let checked = process.provider.check_password(PEER, &login, "guess");
+            let checked = process
+                .provider
+                .check_password(&directory, PEER, &login, "guess");
             assert_eq!(checked.await, Err(PasswordError::Wrong));
         }
         // They count for both.
         for (instance, key) in [(main(), MAIN_KEY), (other(), OTHER_KEY)] {
             let named = of_user(Some(instance));
-            let checked = process.provider.check_password(PEER, &named, key);
+            let checked = process
+                .provider
+                .check_password(&directory, PEER, &named, key);
             let at_once = std::time::Duration::from_millis(100);
             assert!(tokio::time::timeout(at_once, checked).await.is_err());
         }

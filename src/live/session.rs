@@ -24,6 +24,7 @@ use crate::caller::{Authorized, Caller, authorize};
 use crate::credentials::{Credentials, Need};
 use crate::directory::Directory;
 use crate::error::Error;
+use crate::handed_out::HandOut;
 use crate::naming::{self, Bearer};
 use crate::principal::InstanceId;
 use crate::server;
@@ -51,6 +52,8 @@ pub struct Session {
     pub(super) instance: Option<InstanceId>,
     /// Who was configured then.
     pub(super) directory: Arc<Directory>,
+    /// What callers were given then.
+    pub(super) hand_out: HandOut,
 }
 
 impl Session {
@@ -69,6 +72,7 @@ impl Session {
             authorized,
             instance,
             directory,
+            hand_out,
         } = self;
         let Switched {
             stream,
@@ -86,6 +90,7 @@ impl Session {
             authorized,
             instance,
             directory,
+            hand_out,
             up: Direction::new((from_caller, read), to_upstream, Sender::Caller, &movement),
             down: Direction::new(
                 (from_upstream, read_upstream),
@@ -125,6 +130,7 @@ struct Talk<C> {
     authorized: Option<Authorized>,
     instance: Option<InstanceId>,
     directory: Arc<Directory>,
+    hand_out: HandOut,
     /// From the caller to upstream.
     up: Direction<ReadHalf<C>, WriteHalf<switch::Stream>>,
     /// From upstream to the caller.
@@ -178,7 +184,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
     /// Whose credentials the caller gets: whom the handshake and the message name together.
     async fn authorized(&self, token: Option<String>) -> Result<Authorized, Error> {
         let bearer = match token {
-            Some(token) => self.live.holder(&self.caller, &token).await?,
+            Some(token) => {
+                self.live
+                    .holder(self.hand_out, &self.caller, &token)
+                    .await?
+            }
             None => Bearer::Absent,
         };
         match (&self.authorized, bearer) {

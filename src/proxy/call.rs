@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 
+use super::Rules;
 use crate::damoov::routes::{Replay, Route};
 use crate::damoov::user_changes::Change;
 use crate::replay::Recorder;
@@ -11,6 +12,8 @@ use crate::upstream;
 
 /// A request that has a route.
 pub(super) struct Call<'a> {
+    /// What it is answered by.
+    pub(super) rules: &'a Rules,
     /// Where it goes.
     pub(super) route: &'a Arc<Route>,
     /// As it is sent, but for what credentials add.

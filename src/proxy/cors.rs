@@ -5,7 +5,6 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
-use super::Forwarder;
 use super::answer::Received;
 use super::record::Record;
 use crate::damoov::auth_requests::Endpoint;
@@ -68,26 +67,24 @@ impl Page {
     }
 }
 
-impl Forwarder {
-    /// Answers a preflight, which names nobody: it says what may be sent, not by whom.
-    pub(super) fn permission<'a>(
-        &'a self,
-        path: &str,
-        headers: &HeaderMap,
-        record: &mut Record<'a>,
-    ) -> Result<Received, Error> {
-        let routes = &self.proxy.routes;
-        let asked = requested_method(headers);
-        let found = asked.and_then(|method| routes.find(path, &method));
-        let route = found.or_else(|| routes.of_path(path).next());
-        let route = route.ok_or_else(|| self.proxy.unknown(path))?;
-        record.route = Some(route);
-        if route.credential == Credential::Answer && Endpoint::at(path).is_none() {
-            return Err(self.proxy.unknown(path));
-        }
-        let all = routes.of_path(path).map(|route| &**route);
-        Ok(Received::permission(permission(headers, all)))
+/// Answers a preflight, which names nobody: it says what may be sent, not by whom.
+pub(super) fn answer_preflight(
+    path: &str,
+    headers: &HeaderMap,
+    record: &mut Record<'_>,
+) -> Result<Received, Error> {
+    let rules = record.rules;
+    let routes = &rules.routes;
+    let asked = requested_method(headers);
+    let found = asked.and_then(|method| routes.find(path, &method));
+    let route = found.or_else(|| routes.of_path(path).next());
+    let route = route.ok_or_else(|| rules.unknown(path))?;
+    record.route = Some(route);
+    if route.credential == Credential::Answer && Endpoint::at(path).is_none() {
+        return Err(rules.unknown(path));
     }
+    let all = routes.of_path(path).map(|route| &**route);
+    Ok(Received::permission(permission(headers, all)))
 }
 
 /// Whether a request that has an Origin asks for permission to send another one.

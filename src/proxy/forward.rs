@@ -17,7 +17,7 @@ use super::answer::{self, Received};
 use super::call::Call;
 use super::record::Record;
 use super::understood::{self, AuthCall};
-use super::{Forwarder, cors};
+use super::{Forwarder, Request, Rules, cors};
 use crate::caller::{Authorized, Caller, authorize, authorize_instance};
 use crate::credentials::{self, Credentials, Need, Obtained};
 use crate::damoov::auth;
@@ -31,7 +31,7 @@ use crate::head;
 use crate::headers::{self, Authorization, Renewal};
 use crate::naming::{self, Bearer};
 use crate::principal::InstanceId;
-use crate::replay::{Content, NotKept, Recorder};
+use crate::replay::{Content, NotKept};
 use crate::upstream;
 
 impl Forwarder {
@@ -39,38 +39,43 @@ impl Forwarder {
     /// that its route says.
     pub(super) async fn forward<'a>(
         &'a self,
-        caller: Caller,
-        head: &mut CallerHead,
-        seen: head::Seen,
-        content: &'a Recorder<Incoming>,
+        asked: &mut Request,
         record: &mut Record<'a>,
     ) -> Result<Received, Error> {
-        let proxy = &*self.proxy;
-        let target = head::check(head, seen, &proxy.head)?;
+        let rules = record.rules;
+        let Request {
+            caller,
+            head,
+            seen,
+            content,
+        } = asked;
+        let (caller, seen) = (*caller, *seen);
+        let target = head::check(head, seen, &rules.head)?;
         let (prefix, path) = naming::cut_prefix(target.path())?;
         if seen.origin && cors::is_preflight(head) {
-            return self.permission(path, &head.headers, record);
+            return cors::answer_preflight(path, &head.headers, record);
         }
-        let route = proxy
+        let route = rules
             .routes
             .find(path, &head.method)
-            .ok_or_else(|| proxy.unknown(path))?;
+            .ok_or_else(|| rules.unknown(path))?;
         record.route = Some(route);
         if head::asks_for_websocket(head, seen, route.is_live())? {
             let request = taken(head, target.forwarded(path));
             return Box::pin(self.switch(caller, route, prefix, request, record)).await;
         }
         let bearer = match seen.authorization {
-            true => Box::pin(self.bearer(&caller, route.credential, &head.headers)).await?,
+            true => Box::pin(self.bearer(rules, &caller, route.credential, &head.headers)).await?,
             false => Bearer::Absent,
         };
         let credential = route.credential;
-        let named = naming::name(credential, prefix, bearer, &head.headers, &proxy.directory)?;
+        let named = naming::name(credential, prefix, bearer, &head.headers, &rules.directory)?;
         let change = match &*route.host {
             auth::HOST => Change::of(&head.method, path),
             _ => None,
         };
         let mut call = Call {
+            rules,
             route,
             request: taken(head, target.forwarded(path)),
             change,
@@ -81,7 +86,7 @@ impl Forwarder {
         };
         headers::clean_request(&mut call.request.headers, Authorization::Dropped);
         record.principal = Some(principal.clone());
-        let authorized = authorize(caller, &proxy.directory, principal, named.instance)?;
+        let authorized = authorize(caller, &rules.directory, principal, named.instance)?;
         self.send_as(&authorized, &mut call, record).await
     }
 
@@ -94,10 +99,10 @@ impl Forwarder {
         mut call: Call<'_>,
         record: &mut Record<'_>,
     ) -> Result<Received, Error> {
-        let proxy = &*self.proxy;
+        let rules = call.rules;
         match call.route.credential {
             Credential::Answer => {
-                let endpoint = Endpoint::at(path).ok_or_else(|| proxy.unknown(path))?;
+                let endpoint = Endpoint::at(path).ok_or_else(|| rules.unknown(path))?;
                 let call = AuthCall::new(caller, endpoint, instance, call)?;
                 return self.answer_auth(call, record).await;
             }
@@ -106,7 +111,7 @@ impl Forwarder {
             }
             Credential::Instance => {
                 headers::clean_request(&mut call.request.headers, Authorization::Dropped);
-                let instance = authorize_instance(&proxy.directory, instance)?;
+                let instance = authorize_instance(&rules.directory, instance)?;
                 let (id, key) = instance_fields(instance)?;
                 headers::attach_instance(&mut call.request.headers, id, key);
                 if call.change == Some(Change::Registered) {
@@ -153,7 +158,7 @@ impl Forwarder {
             Some(change) => {
                 let sent = || understood::sent(&call.request.headers, call.content.recorded()?);
                 let principal = authorized.principal();
-                Box::pin(self.follow(change, principal, call.route, first, sent)).await
+                Box::pin(self.follow(change, call, principal, first, sent)).await
             }
         }
     }
@@ -209,13 +214,14 @@ impl Forwarder {
             return Ok(second);
         };
         let sent = || understood::sent(&call.request.headers, sent?);
-        self.follow(change, authorized.principal(), call.route, second, sent)
+        self.follow(change, call, authorized.principal(), second, sent)
             .await
     }
 
     /// Whom the caller's bearer names, on routes where that matters.
     pub(super) async fn bearer(
         &self,
+        rules: &Rules,
         caller: &Caller,
         credential: Credential,
         headers: &HeaderMap,
@@ -234,7 +240,9 @@ impl Forwarder {
         let Some(token) = headers::bearer(headers) else {
             return Ok(Bearer::Absent);
         };
-        Ok(self.proxy.handed_out.holder(caller, token).await?)
+        let hand_out = rules.auth_endpoints.hand_out;
+        let holder = self.proxy.handed_out.holder(hand_out, caller, token);
+        Ok(holder.await?)
     }
 
     /// Sends the request once, with this content. If the caller's content fails, that is the error.
@@ -243,18 +251,17 @@ impl Forwarder {
         call: &Call<'_>,
         content: Content<Incoming>,
     ) -> Result<Received, Error> {
-        let proxy = &*self.proxy;
         let now = Instant::now();
-        let within = proxy.response_timeout(call.route);
+        let within = call.rules.response_timeout(call.route);
         let overdue = call.content.upstream_deadline(within, now, &self.timers);
-        let target = &proxy.targets[&*call.route.host];
+        let target = call.rules.target(call.route);
         let failed = |error| match call.content.failure() {
             Some(failure) => Error::Content(failure),
             None => Error::Upstream(target.failed(error)),
         };
         let sent = self.pool.send(target, &call.request, content, now, overdue);
         let answer = sent.await.map_err(failed)?;
-        let coding = match proxy.in_band_401 {
+        let coding = match call.rules.in_band_401 {
             true => answer::may_hold_a_401(&answer),
             false => None,
         };

@@ -22,16 +22,17 @@ impl Forwarder {
         mut head: upstream::Head,
         record: &mut Record<'_>,
     ) -> Result<Received, Error> {
-        let proxy = &*self.proxy;
+        let (proxy, rules) = (&*self.proxy, record.rules);
+        let hand_out = rules.auth_endpoints.hand_out;
         let bearer = self
-            .bearer(&caller, route.credential, &head.headers)
+            .bearer(rules, &caller, route.credential, &head.headers)
             .await?;
         let bearer = proxy
             .live
-            .bearer(&caller, bearer, head.target.query())
+            .bearer(hand_out, &caller, bearer, head.target.query())
             .await?;
         let name = |credential, prefix, bearer| {
-            naming::name(credential, prefix, bearer, &head.headers, &proxy.directory)
+            naming::name(credential, prefix, bearer, &head.headers, &rules.directory)
         };
         let named = match name(route.credential, prefix, bearer) {
             // The first message will name somebody; the instance is the header's all the same.
@@ -43,17 +44,18 @@ impl Forwarder {
         record.principal = named.principal.clone();
         let authorized = named
             .principal
-            .map(|principal| authorize(caller, &proxy.directory, principal, named.instance));
+            .map(|principal| authorize(caller, &rules.directory, principal, named.instance));
         let authorized = authorized.transpose()?;
         headers::clean_request(&mut head.headers, Authorization::Dropped);
         let handshake = live::Handshake {
-            target: &proxy.targets[&*route.host],
+            target: rules.target(route),
             head,
             caller,
             authorized,
             instance: named.instance,
-            directory: proxy.directory.clone(),
-            response_timeout: route.response_timeout,
+            directory: rules.directory.clone(),
+            hand_out,
+            limits: rules.websockets(route),
         };
         let opened = proxy.live.open(handshake).await?;
         record.renewal = opened.renewal;

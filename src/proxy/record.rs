@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use tokio::time::Instant;
 
-use super::Forwarder;
 use super::answer::{Content, InFlight, Origin, Received};
+use super::{Forwarder, Rules};
 use crate::damoov::routes::Route;
 use crate::error::{Error, Refusal, Source};
 use crate::headers::Renewal;
@@ -23,6 +23,8 @@ const CALLER_LEFT: u16 = 499;
 /// The record of one request. Dropped without an answer, it tells of a caller that left.
 pub(super) struct Record<'a> {
     forwarder: &'a Forwarder,
+    /// What the request is answered by, to its end.
+    pub(super) rules: &'a Rules,
     started: Instant,
     method: Method,
     /// Moves into the answer's content.
@@ -49,9 +51,14 @@ enum Ending {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn new(forwarder: &'a Forwarder, method: &http::Method) -> Record<'a> {
+    pub(super) fn new(
+        forwarder: &'a Forwarder,
+        rules: &'a Rules,
+        method: &http::Method,
+    ) -> Record<'a> {
         Record {
             forwarder,
+            rules,
             started: Instant::now(),
             method: Method::from(method),
             in_flight: Some(InFlight::new(&forwarder.proxy.metrics.requests_in_flight)),

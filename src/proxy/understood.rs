@@ -16,21 +16,20 @@ use super::answer::Received;
 use super::call::Call;
 use super::record::Record;
 use super::{Forwarder, Proxy};
-use crate::auth_endpoints::{Registering, Reply};
+use crate::auth_endpoints::{self, Registering, Reply, Terms};
 use crate::caller::Caller;
 use crate::content_coding::{self, LONGEST, understood};
 use crate::credentials::{self, LoginSlot, SlotEnd};
 use crate::damoov::auth;
 use crate::damoov::auth_requests::Endpoint;
 use crate::damoov::retry_after::retry_after;
-use crate::damoov::routes::Route;
 use crate::damoov::user_changes::{self, Change};
 use crate::error::Error;
 use crate::head::Rejection;
 use crate::headers::{self, Authorization, Renewal};
 use crate::principal::{InstanceId, Principal};
 use crate::replay::{self, Content, Recorder};
-use crate::upstream::{self, pool};
+use crate::upstream::{self, Target, pool};
 
 /// Registrations and forwarded logins under way on one worker at most when another registration comes:
 /// each holds its content, even if its caller hangs up.
@@ -75,10 +74,18 @@ impl Forwarder {
         let proxy = &*self.proxy;
         let whole = read(auth.call.content).await?;
         let said = understood(&auth.call.request.headers, whole.clone())?;
-        let reply = proxy
-            .auth_endpoints
-            .answer(auth.caller, auth.endpoint, auth.instance, &said)
-            .await?;
+        let call = auth_endpoints::Call {
+            caller: auth.caller,
+            endpoint: auth.endpoint,
+            instance: auth.instance,
+            content: &said,
+        };
+        let rules = auth.call.rules;
+        let terms = Terms {
+            settings: rules.auth_endpoints,
+            directory: &rules.directory,
+        };
+        let reply = proxy.auth_endpoints.answer(call, terms).await?;
         match reply {
             Reply::Answered {
                 principal,
@@ -129,14 +136,13 @@ impl Forwarder {
         call: Call<'_>,
         content: Content<Incoming>,
     ) -> Result<Received, Error> {
-        let Call { route, request, .. } = call;
-        let (proxy, pool, host) = (self.proxy.clone(), self.pool.clone(), route.host.clone());
-        let within = proxy.response_timeout(route);
+        let (pool, target) = (self.pool.clone(), call.rules.target(call.route).clone());
+        let within = call.rules.response_timeout(call.route);
+        let request = call.request;
         let (answered, answer) = oneshot::channel();
         self.spawn_to_completion(async move {
             let overdue = sleep(within);
-            let target = &proxy.targets[&*host];
-            let sent = pool.send(target, &request, content, Instant::now(), overdue);
+            let sent = pool.send(&target, &request, content, Instant::now(), overdue);
             let received = match sent.await {
                 Ok(answer) => Received::unread(answer).gathered(within).await,
                 Err(error) => Err(error),
@@ -150,7 +156,7 @@ impl Forwarder {
                 Ok(_) | Err(_) => SlotEnd::Answered,
             };
             slot.end(end).await;
-            let received = received.map_err(|error| proxy.targets[&*host].failed(error));
+            let received = received.map_err(|error| target.failed(error));
             // Refused only if the caller has left.
             let _ = answered.send(received);
         });
@@ -170,25 +176,30 @@ impl Forwarder {
         call: Call<'_>,
     ) -> Result<Received, Error> {
         let Call {
-            route, mut request, ..
+            rules,
+            route,
+            mut request,
+            content,
+            ..
         } = call;
-        let content = read(call.content).await?;
-        let proxy = self.proxy.clone();
-        self.has_room_for_a_registration(&route.host)?;
+        let content = read(content).await?;
+        let (proxy, pool) = (self.proxy.clone(), self.pool.clone());
+        let target = rules.target(route).clone();
+        self.has_room_for_a_registration(&target)?;
         let registering = Registering {
             caller,
             instance,
+            hand_out: rules.auth_endpoints.hand_out,
             expected: proxy.provider.expect_tokens()?,
         };
         ask_for_plain(&mut request.headers);
-        let (pool, host) = (self.pool.clone(), route.host.clone());
-        let within = proxy.response_timeout(route);
+        let within = rules.response_timeout(route);
         let (answered, answer) = oneshot::channel();
         self.spawn_to_completion(async move {
             let overdue = sleep(within);
             let received = pool
                 .send(
-                    &proxy.targets[&*host],
+                    &target,
                     &request,
                     Content::<Incoming>::of(content),
                     Instant::now(),
@@ -205,7 +216,7 @@ impl Forwarder {
                     Err(error)
                 }
             };
-            let kept = kept.map_err(|error| proxy.targets[&*host].failed(error));
+            let kept = kept.map_err(|error| target.failed(error));
             // Refused only if the caller has left.
             let _ = answered.send(kept);
         });
@@ -222,8 +233,8 @@ impl Forwarder {
     pub(super) async fn follow(
         &self,
         change: Change,
+        call: &Call<'_>,
         sender: &Principal,
-        route: &Route,
         answer: Received,
         sent: impl FnOnce() -> Option<Bytes>,
     ) -> Result<Received, Error> {
@@ -231,7 +242,7 @@ impl Forwarder {
             return Ok(answer);
         }
         // One that is cut has succeeded, as far as is known.
-        let answer = self.gathered(route, answer).await;
+        let answer = gathered(call, answer).await;
         if answer.as_ref().is_ok_and(|answer| !answer.succeeded()) {
             return answer;
         }
@@ -267,13 +278,6 @@ impl Forwarder {
         }
     }
 
-    /// The answer with its content in memory, if it can be.
-    async fn gathered(&self, route: &Route, answer: Received) -> Result<Received, Error> {
-        let proxy = &self.proxy;
-        let gathered = answer.gathered(proxy.response_timeout(route)).await;
-        Ok(gathered.map_err(|error| proxy.targets[&*route.host].failed(error))?)
-    }
-
     /// Returns once no registration and no forwarded login is under way.
     pub(crate) async fn finished(&self) {
         poll_fn(|cx| {
@@ -284,12 +288,12 @@ impl Forwarder {
         .await;
     }
 
-    fn has_room_for_a_registration(&self, host: &str) -> Result<(), upstream::Failed> {
+    fn has_room_for_a_registration(&self, target: &Target) -> Result<(), upstream::Failed> {
         let mut under_way = self.unfinished.borrow_mut();
         while under_way.try_join_next().is_some() {}
         match under_way.len() < MOST_UNFINISHED {
             true => Ok(()),
-            false => Err(self.proxy.targets[host].failed(upstream::Error::Busy)),
+            false => Err(target.failed(upstream::Error::Busy)),
         }
     }
 
@@ -297,6 +301,13 @@ impl Forwarder {
     fn spawn_to_completion(&self, call: impl Future<Output = ()> + 'static) {
         self.unfinished.borrow_mut().spawn_local(call);
     }
+}
+
+/// The answer to `call` with its content in memory, if it can be.
+async fn gathered(call: &Call<'_>, answer: Received) -> Result<Received, Error> {
+    let (rules, route) = (call.rules, call.route);
+    let gathered = answer.gathered(rules.response_timeout(route)).await;
+    Ok(gathered.map_err(|error| rules.target(route).failed(error))?)
 }
 
 /// What the content of a request that was sent says, if that can be told.

@@ -8,7 +8,7 @@ mod watch;
 
 pub use exchange::AnswerContent;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -46,7 +46,7 @@ pub struct Limits {
 pub struct Pool {
     /// Shared with the sweeper.
     hosts: Rc<Known>,
-    limits: Limits,
+    limits: Cell<Limits>,
     metrics: Arc<Metrics>,
     /// Shared by all hosts.
     buffers: Rc<Buffers>,
@@ -63,29 +63,31 @@ impl Pool {
     pub fn new(targets: &Targets, limits: Limits, metrics: &Arc<Metrics>) -> Pool {
         let hosts = Rc::<Known>::default();
         let mut sweeper = JoinSet::new();
-        sweeper.spawn_local(sweep(hosts.clone(), limits.idle_timeout));
+        sweeper.spawn_local(sweep(hosts.clone()));
         let pool = Pool {
             hosts,
-            limits,
+            limits: Cell::new(limits),
             metrics: metrics.clone(),
             buffers: Rc::default(),
             _sweeper: sweeper,
         };
-        pool.reconcile(targets);
+        pool.reconcile(targets, limits);
         pool
     }
 
-    /// The hosts are `targets` from here on. Connections to a host that stays as it is are kept, in
+    /// The hosts are `targets` from here on, and what may be done is `limits`. Connections to a host that stays as it is are kept, in
     /// use or idle. Idle connections to any other host are closed at once; one that is in use is
     /// closed after its answer.
     ///
     /// A request that began before this is still sent to the target that it began with, on a
     /// connection of its own.
-    pub fn reconcile(&self, targets: &Targets) {
+    pub fn reconcile(&self, targets: &Targets, limits: Limits) {
+        self.limits.set(limits);
         for (id, host) in &*self.hosts.borrow() {
             if targets.iter().all(|(_, target)| target.id != *id) {
                 host.retire();
             }
+            host.limit(limits);
         }
         for (_, target) in targets.iter() {
             self.host(target).restore();
@@ -149,7 +151,7 @@ impl Pool {
         if let Some((_, host)) = hosts.iter().find(|(id, _)| *id == target.id) {
             return host.clone();
         }
-        let host = Host::new(target, self.limits, &self.buffers, &self.metrics);
+        let host = Host::new(target, self.limits.get(), &self.buffers, &self.metrics);
         let host = Rc::new(host);
         hosts.push((target.id, host.clone()));
         host
@@ -157,9 +159,14 @@ impl Pool {
 }
 
 /// Closes idle connections that are due, again and again, and forgets retired hosts.
-async fn sweep(hosts: Rc<Known>, idle_timeout: Duration) {
+async fn sweep(hosts: Rc<Known>) {
     loop {
-        let mut pause = pin!(tokio::time::sleep(idle_timeout.min(SWEEP) / 4));
+        let shortest = {
+            let hosts = hosts.borrow();
+            let idle_timeouts = hosts.iter().map(|(_, host)| host.limits.get().idle_timeout);
+            idle_timeouts.min().unwrap_or(SWEEP)
+        };
+        let mut pause = pin!(tokio::time::sleep(shortest.min(SWEEP) / 4));
         poll_fn(|cx| {
             hosts.borrow_mut().retain(|(_, host)| {
                 host.sweep(cx);

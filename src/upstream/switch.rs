@@ -3,6 +3,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,10 +13,9 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::{Error, Failed, Head, Settings, Target, connect};
+use super::{Error, Failed, Head, Target, connect};
 use crate::headers;
 
 pub use super::stream::Stream;
@@ -24,12 +24,32 @@ pub use super::stream::Stream;
 const ANSWER_LIMIT: usize = 64 * 1024;
 
 /// Opens such connections.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Switcher {
-    connect_timeout: Duration,
-    response_timeout: Duration,
+    /// How many are open, over all workers. A counter rather than a semaphore, because the limit may
+    /// change.
+    open: Arc<AtomicUsize>,
+}
+
+/// What connections may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From asking for a connection to having one.
+    pub connect_timeout: Duration,
+    /// From then on until the answer to what asks to switch.
+    pub response_timeout: Duration,
     /// As many connections as the pools may have to one host.
-    free: Arc<Semaphore>,
+    pub max_connections: usize,
+}
+
+/// One connection among those that may be open; another one may once this is dropped.
+#[derive(Debug)]
+pub struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What the host made of the request.
@@ -51,29 +71,19 @@ pub struct Switched {
     /// What came right behind the 101.
     pub read: Bytes,
     /// Its place among them all; to be kept as long as the connection.
-    pub place: OwnedSemaphorePermit,
+    pub place: Place,
 }
 
 impl Switcher {
-    /// With the deadlines of `settings`.
-    pub fn new(settings: &Settings) -> Switcher {
-        Switcher {
-            connect_timeout: settings.connect_timeout,
-            response_timeout: settings.response_timeout,
-            free: Arc::new(Semaphore::new(settings.max_connections)),
-        }
-    }
-
     /// Asks `target` to switch to WebSocket. `head` is clean except for the fields that ask
-    /// for it. If no connection is free it fails at once, because these connections last. The answer comes `within` this time; `None`:
-    /// within that of the settings.
+    /// for it. If no connection is free it fails at once, because these connections last.
     pub async fn ask(
         &self,
         target: &Target,
         head: &Head,
-        within: Option<Duration>,
+        limits: Limits,
     ) -> Result<Answer, Failed> {
-        let answer = self.exchange(target, head, within).await;
+        let answer = self.exchange(target, head, limits).await;
         let answer = answer.map_err(|error| target.failed(error))?;
         target.condition.answered();
         Ok(answer)
@@ -83,11 +93,10 @@ impl Switcher {
         &self,
         target: &Target,
         head: &Head,
-        within: Option<Duration>,
+        limits: Limits,
     ) -> Result<Answer, Error> {
-        let place = self.free.clone().try_acquire_owned();
-        let place = place.map_err(|_| Error::Busy)?;
-        let deadline = Instant::now() + self.connect_timeout;
+        let place = self.place(limits.max_connections).ok_or(Error::Busy)?;
+        let deadline = Instant::now() + limits.connect_timeout;
         let stream = connect::open(target, deadline).await?;
         target.condition.reached();
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
@@ -105,7 +114,7 @@ impl Switcher {
         let both = pin!(async {
             tokio::join!(whole_answer(sender, request), connection.without_shutdown())
         });
-        let (answer, ended) = timeout(within.unwrap_or(self.response_timeout), both)
+        let (answer, ended) = timeout(limits.response_timeout, both)
             .await
             .map_err(|_| Error::ResponseTimeout)?;
         let answer = answer?;
@@ -123,6 +132,15 @@ impl Switcher {
             read: parts.read_buf,
             place,
         }))
+    }
+
+    /// A place for one more connection, if fewer than `most` are open.
+    fn place(&self, most: usize) -> Option<Place> {
+        let one_more = |open| (open < most).then_some(open + 1);
+        let counted = self
+            .open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        counted.ok().map(|_| Place(self.open.clone()))
     }
 }
 

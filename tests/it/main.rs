@@ -16,6 +16,8 @@ mod wire;
 
 // The configuration and `check`: example files, invalid files and their messages.
 mod config;
+// A configuration that changes while requests are under way.
+mod rules;
 // The main job: a DeviceToken in, the API's answer out.
 mod main_job;
 // Callers that log in by themselves, through the proxy: logins, tokens, registrations.

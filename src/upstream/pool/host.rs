@@ -26,7 +26,10 @@ use crate::upstream::{Error, MAX_AGE, Target, connect};
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) target: Target,
-    pub(super) limits: Limits,
+    /// Set anew when the configuration changes.
+    pub(super) limits: Cell<Limits>,
+    /// Permits that are to be taken away since the limit fell, once they are given back.
+    excess: Cell<usize>,
     /// One permit for each connection that carries a request. Idle connections hold none: a new one is
     /// opened only when no idle one is left, so that all together stay within the limit.
     pub(super) free: Arc<Semaphore>,
@@ -119,7 +122,8 @@ impl Host {
     ) -> Host {
         Host {
             target: target.clone(),
-            limits,
+            limits: Cell::new(limits),
+            excess: Cell::new(0),
             free: Arc::new(Semaphore::new(limits.max_connections)),
             idle: RefCell::default(),
             retired: Cell::new(true),
@@ -130,6 +134,22 @@ impl Host {
             streaming: Streaming::default(),
             cut: metrics.answers_cut.clone(),
         }
+    }
+
+    /// What may be done from here on. Connections in use beyond a lower limit are used to the end of
+    /// their exchanges.
+    pub(super) fn limit(&self, limits: Limits) {
+        let before = self.limits.replace(limits).max_connections + self.excess.take();
+        match limits.max_connections.checked_sub(before) {
+            Some(more) => self.free.add_permits(more),
+            None => self.excess.set(before - limits.max_connections),
+        }
+        self.take_excess();
+    }
+
+    fn take_excess(&self) {
+        let excess = self.excess.get();
+        self.excess.set(excess - self.free.forget_permits(excess));
     }
 
     /// Closes idle connections, and keeps none from here on.
@@ -159,7 +179,7 @@ impl Host {
         self: &Rc<Self>,
         accept: Accept,
     ) -> Result<(CheckedOut, bool), Error> {
-        let deadline = Instant::now() + self.limits.connect_timeout;
+        let deadline = Instant::now() + self.limits.get().connect_timeout;
         let permit = self.free_place(deadline).await?;
         match self.idle(accept, Instant::now(), permit) {
             Ok(checked_out) => Ok((checked_out, true)),
@@ -236,10 +256,11 @@ impl Host {
 
     /// Drops what is closed, idle for too long, or too old; `cx` is woken when another one closes.
     pub(super) fn sweep(&self, cx: &mut Context<'_>) {
+        self.take_excess();
         let now = Instant::now();
         self.idle.borrow_mut().retain_mut(|idle| {
             let since = *idle.since.get_or_insert(now);
-            now - since < self.limits.idle_timeout
+            now - since < self.limits.get().idle_timeout
                 && idle.opened.is_young(now)
                 && idle.connection.stays_quiet(cx)
         });

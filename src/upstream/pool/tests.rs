@@ -615,7 +615,7 @@ fn moved(client: &mut Client, hosts: &Hosts, new: &str) {
     let settings = fixture::settings(Scheme::Http, new.to_owned(), None);
     let hosts = hosts.updated(&settings).unwrap();
     let targets = hosts.targets([HOST].into_iter()).unwrap();
-    client.pool.reconcile(&targets);
+    client.pool.reconcile(&targets, limits(8));
     client.target = targets[HOST].clone();
 }
 
@@ -727,7 +727,7 @@ async fn a_host_that_is_gone_is_forgotten_once_nobody_uses_it() {
     let hosts = hosts(Scheme::Http, "one:80".to_owned(), None);
     let (pool, _) = pool(&hosts, limits(1));
     let used = pool.host(&pool.target);
-    pool.reconcile(&Targets::default());
+    pool.reconcile(&Targets::default(), limits(1));
     tokio::time::sleep(2 * SWEEP).await;
     assert_eq!(pool.hosts.borrow().len(), 1);
     drop(used);

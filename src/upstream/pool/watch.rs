@@ -50,7 +50,7 @@ impl Watch {
         if self.stalls().is_ended() {
             return Poll::Ready(Broken::GaveWay);
         }
-        let deadline = since + self.host.limits.stall_timeout;
+        let deadline = since + self.host.limits.get().stall_timeout;
         let timer = match &mut self.timer {
             Some(timer) => timer,
             None => self.timer.insert(self.host.timers.take(deadline)),
