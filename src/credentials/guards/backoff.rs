@@ -36,8 +36,10 @@ const ASIDE: Duration = Duration::from_millis(100);
 /// The back-off of one host.
 #[derive(Debug)]
 pub(crate) struct Backoff {
+    /// Changed by every call that ends. One lock, because phase, count and turns change together; never
+    /// held while a call waits.
     state: Mutex<State>,
-    /// The phase changed.
+    /// Wakes the calls that wait, when the phase changed.
     changed: Notify,
     clock: Clock,
 }

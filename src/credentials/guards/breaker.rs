@@ -32,6 +32,8 @@ pub(crate) type Fingerprint = [u8; 8];
 
 /// The breakers of all instances.
 pub(crate) struct Breakers {
+    /// One for each key that this process has used; made on first use and kept, since there are no more
+    /// keys than the configuration names. The lock is held to find one, never across a call to the store.
     by_key: Mutex<HashMap<Fingerprint, Arc<OfKey>>>,
     store: Arc<dyn GuardRows>,
     /// While open, one login of each class is let through in `remember_rejected`.

@@ -59,6 +59,8 @@ pub(crate) struct Refused;
 /// attempts.
 #[derive(Debug)]
 pub(crate) struct PasswordLimit {
+    /// Changed by every comparison, which runs under the lock: of many at once no more may pass than are
+    /// allowed.
     attempts: Mutex<HashMap<Opened, Attempts>>,
     /// Wrong passwords come too often, for the log.
     guessing: Episode,
