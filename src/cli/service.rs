@@ -1,5 +1,5 @@
 //! A proxy that listens: for callers, for probes, and for the end. What answers them is wired in
-//! [`wiring`](super::wiring). Used by `run` and by `demo`.
+//! [`wiring`]. Used by `run` and by `demo`.
 
 use std::io;
 use std::net::SocketAddr;
