@@ -28,7 +28,7 @@ use crate::headers::{self, Renewal};
 use crate::metrics::Metrics;
 use crate::naming::{self, Bearer};
 use crate::principal::InstanceId;
-use crate::upstream::switch::{self, Answer, Switcher};
+use crate::upstream::switch::{self, Switcher, UpgradeAnswer};
 use crate::upstream::{self, Target};
 
 pub use self::session::Session;
@@ -141,12 +141,12 @@ impl Live {
             Some(authorized) => self.ask_for(authorized, target, &mut head, limits).await?,
         };
         Ok(match answer {
-            Answer::Refused(answer) => Opened {
+            UpgradeAnswer::Refused(answer) => Opened {
                 renewal,
                 answer,
                 session: None,
             },
-            Answer::Switched(mut upstream) => Opened {
+            UpgradeAnswer::Switched(mut upstream) => Opened {
                 renewal,
                 answer: switching(mem::take(&mut upstream.headers)),
                 session: Some(Session {
@@ -168,7 +168,7 @@ impl Live {
         target: &Target,
         head: &mut upstream::Head,
         limits: switch::Limits,
-    ) -> Result<(Answer, Renewal), Error> {
+    ) -> Result<(UpgradeAnswer, Renewal), Error> {
         let Obtained {
             credentials,
             renewed,
@@ -223,8 +223,8 @@ fn attach(head: &mut upstream::Head, credentials: &Credentials) -> Result<(), Re
     Ok(())
 }
 
-fn is_unauthorized(answer: &Answer) -> bool {
-    matches!(answer, Answer::Refused(answer) if answer.status() == StatusCode::UNAUTHORIZED)
+fn is_unauthorized(answer: &UpgradeAnswer) -> bool {
+    matches!(answer, UpgradeAnswer::Refused(answer) if answer.status() == StatusCode::UNAUTHORIZED)
 }
 
 /// The 101 for the caller: what its handshake is checked by, and nothing else.

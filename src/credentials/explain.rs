@@ -196,14 +196,6 @@ impl NextRequest {
             _ => NextRequest::Refused,
         }
     }
-
-    /// The logins that it costs.
-    pub fn logins(self) -> u32 {
-        match self {
-            NextRequest::LogsIn => 1,
-            NextRequest::Served | NextRequest::Refreshes | NextRequest::Refused => 0,
-        }
-    }
 }
 
 fn as_text<S: Serializer>(shown: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
@@ -252,7 +244,6 @@ mod tests {
         let nothing = explanation(&process).await;
         assert_eq!(nothing.stored, Stored::Absent);
         assert_eq!(nothing.next_request, NextRequest::LogsIn);
-        assert_eq!(nothing.next_request.logins(), 1);
 
         let expected = provider.expect_tokens().unwrap();
         let user = user(1);

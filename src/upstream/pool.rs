@@ -75,9 +75,9 @@ impl Pool {
         pool
     }
 
-    /// The hosts are `targets` from here on, and what may be done is `limits`. Connections to a host that stays as it is are kept, in
-    /// use or idle. Idle connections to any other host are closed at once; one that is in use is
-    /// closed after its answer.
+    /// From here on the hosts are `targets`, and each of them has these `limits`. Connections to a host
+    /// that stays as it is are kept, in use or idle. Idle connections to any other host are closed at
+    /// once; one that is in use is closed after its answer.
     ///
     /// A request that began before this is still sent to the target that it began with, on a
     /// connection of its own.

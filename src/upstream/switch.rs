@@ -54,7 +54,7 @@ impl Drop for Place {
 
 /// What the host made of the request.
 #[derive(Debug)]
-pub enum Answer {
+pub enum UpgradeAnswer {
     /// A 101 to WebSocket.
     Switched(Switched),
     /// Anything else, whole; without content where that did not come whole.
@@ -82,7 +82,7 @@ impl Switcher {
         target: &Target,
         head: &Head,
         limits: Limits,
-    ) -> Result<Answer, Failed> {
+    ) -> Result<UpgradeAnswer, Failed> {
         let answer = self.exchange(target, head, limits).await;
         let answer = answer.map_err(|error| target.failed(error))?;
         target.condition.answered();
@@ -94,7 +94,7 @@ impl Switcher {
         target: &Target,
         head: &Head,
         limits: Limits,
-    ) -> Result<Answer, Error> {
+    ) -> Result<UpgradeAnswer, Error> {
         let place = self.place(limits.max_connections).ok_or(Error::Busy)?;
         let deadline = Instant::now() + limits.connect_timeout;
         let stream = connect::open(target, deadline).await?;
@@ -119,14 +119,14 @@ impl Switcher {
             .map_err(|_| Error::ResponseTimeout)?;
         let answer = answer?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Answer::Refused(answer));
+            return Ok(UpgradeAnswer::Refused(answer));
         }
         let headers = answer.into_parts().0.headers;
         if !headers::names_websocket(&headers) || !headers::wants_upgrade(&headers) {
             return Err(Error::Switched);
         }
         let parts = ended.map_err(broken)?;
-        Ok(Answer::Switched(Switched {
+        Ok(UpgradeAnswer::Switched(Switched {
             headers,
             stream: parts.io.into_inner(),
             read: parts.read_buf,
