@@ -43,7 +43,7 @@ pub(super) struct Direction<R, W> {
     held: BytesMut,
     /// What they say.
     text: Vec<u8>,
-    movement: Movement,
+    activity: Activity,
 }
 
 /// What [`Direction::next_text`] found.
@@ -81,11 +81,11 @@ impl From<NotAFrame> for Broken {
 
 /// When a byte moved the last time, in either direction of a session.
 #[derive(Clone, Debug)]
-pub(super) struct Movement(Rc<Cell<Instant>>);
+pub(super) struct Activity(Rc<Cell<Instant>>);
 
-impl Movement {
-    pub(super) fn new() -> Movement {
-        Movement(Rc::new(Cell::new(Instant::now())))
+impl Activity {
+    pub(super) fn new() -> Activity {
+        Activity(Rc::new(Cell::new(Instant::now())))
     }
 
     fn noted(&self) {
@@ -93,7 +93,7 @@ impl Movement {
     }
 
     /// Returns once nothing has moved for as long as `silence`.
-    pub(super) async fn ceased(&self, silence: Duration) {
+    pub(super) async fn idle_for(&self, silence: Duration) {
         loop {
             let until = self.0.get() + silence;
             if Instant::now() >= until {
@@ -110,7 +110,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         (from, read): (R, Bytes),
         to: W,
         sender: Sender,
-        movement: &Movement,
+        activity: &Activity,
     ) -> Direction<R, W> {
         Direction {
             from,
@@ -124,7 +124,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
             in_message: false,
             held: BytesMut::new(),
             text: Vec::new(),
-            movement: movement.clone(),
+            activity: activity.clone(),
         }
     }
 
@@ -248,7 +248,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
             if self.to.write_buf(&mut self.out).await? == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            self.movement.noted();
+            self.activity.noted();
         }
         // Most sessions are idle most of the time: none keeps room for what it wrote.
         self.out = BytesMut::new();
@@ -282,7 +282,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
     async fn fill(&mut self) -> io::Result<bool> {
         self.read.reserve(PIECE);
         let read = self.from.read_buf(&mut self.read).await?;
-        self.movement.noted();
+        self.activity.noted();
         Ok(read > 0)
     }
 
@@ -391,9 +391,9 @@ mod tests {
         DuplexStream,
     ) {
         let ((near, from), (to, far)) = (duplex(1 << 20), duplex(1 << 20));
-        let movement = Movement::new();
+        let activity = Activity::new();
         (
-            Direction::new((from, Bytes::new()), to, sender, &movement),
+            Direction::new((from, Bytes::new()), to, sender, &activity),
             near,
             far,
         )
@@ -529,7 +529,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pings_in_one_direction_keep_both_alive() {
         let (mut down, mut near, mut far) = direction(Sender::Upstream);
-        let movement = down.movement.clone();
+        let activity = down.activity.clone();
         let silence = 3 * MINUTE / 2;
         let started = Instant::now();
         let talking = async {
@@ -543,7 +543,7 @@ mod tests {
         tokio::select! {
             () = talking => {}
             _ = down.relay() => panic!("nothing has ended"),
-            () = movement.ceased(silence) => {}
+            () = activity.idle_for(silence) => {}
         }
         assert_eq!(started.elapsed(), 99 * MINUTE + silence);
     }

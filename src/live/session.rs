@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
 use super::Live;
-use super::direction::{Direction, Movement, Text};
+use super::direction::{Activity, Direction, Text};
 use super::end::{End, Goodbye};
 use super::frames::Sender;
 use super::message::{Answer, Authenticate};
@@ -81,33 +81,33 @@ impl Session {
             ..
         } = upstream;
         let _open = Open::new(&live.metrics.live_connections);
-        let movement = Movement::new();
+        let activity = Activity::new();
         let (from_caller, to_caller) = split(caller);
         let (from_upstream, to_upstream) = split(stream);
-        let mut talk = Talk {
+        let mut relay = Relay {
             live,
             caller: asks,
             authorized,
             instance,
             directory,
             hand_out,
-            up: Direction::new((from_caller, read), to_upstream, Sender::Caller, &movement),
+            up: Direction::new((from_caller, read), to_upstream, Sender::Caller, &activity),
             down: Direction::new(
                 (from_upstream, read_upstream),
                 to_caller,
                 Sender::Upstream,
-                &movement,
+                &activity,
             ),
         };
         let ended = tokio::select! {
             biased;
             () = draining => Err(End::Draining),
-            ended = talk.run() => ended,
-            () = movement.ceased(SILENCE) => Err(End::Silent),
+            ended = relay.run() => ended,
+            () = activity.idle_for(SILENCE) => Err(End::Silent),
         };
         if let Err(end) = ended {
             tracing::debug!(reason = ?end, "a live session ends before its ends do");
-            talk.end(end).await;
+            relay.end(end).await;
         }
     }
 }
@@ -124,7 +124,7 @@ impl server::Session for Box<Session> {
 }
 
 /// A session that has both of its connections.
-struct Talk<C> {
+struct Relay<C> {
     live: Arc<Live>,
     caller: Caller,
     authorized: Option<Authorized>,
@@ -137,7 +137,7 @@ struct Talk<C> {
     down: Direction<ReadHalf<switch::Stream>, WriteHalf<C>>,
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> Talk<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> Relay<C> {
     async fn run(&mut self) -> Result<(), End> {
         self.first_message().await?;
         let (up, down) = (pin!(self.up.relay()), pin!(self.down.relay()));

@@ -1,8 +1,14 @@
 //! The API's answer on its way through: whether it is a 401, in its status or inside, and the
 //! content that the caller gets. Asks for nothing to be renewed or sent.
 
+mod content;
+mod in_band;
+
+pub use self::content::Content;
+pub(super) use self::content::InFlight;
+pub(super) use self::in_band::may_hold_a_401;
+
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,16 +16,15 @@ use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::response::Parts;
 use http::{Response, StatusCode, Version};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::{BodyExt, Limited};
-use prometheus_client::metrics::gauge::Gauge;
 
+use self::content::{Begun, Source};
+use self::in_band::begins_with_401;
 use crate::content_coding::{self, BEGINNING, Coding, LONGEST};
 use crate::damoov::envelope::Envelope;
-use crate::damoov::in_band::says_401;
 use crate::headers::{self, Renewal};
 use crate::live;
-use crate::stalls::Stalls;
 use crate::upstream::{Broken, Error, pool};
 
 /// What is kept of a 401 while a renewal may make it unnecessary.
@@ -49,44 +54,6 @@ pub(super) enum Origin {
     Proxy,
     /// The proxy's own, to a preflight.
     Preflight,
-}
-
-/// The content of an answer to a caller.
-pub struct Content {
-    source: Source,
-    _in_flight: Option<InFlight>,
-}
-
-/// Counts a request as being served until it is dropped.
-pub(super) struct InFlight(Gauge);
-
-enum Source {
-    /// As it comes.
-    Api(pool::AnswerContent),
-    /// The same, once its beginning was looked into, and did not hold all of it.
-    Begun(Box<Begun>),
-    /// `None` once it was given out.
-    Whole(Option<Bytes>),
-}
-
-/// Content of which some was read.
-struct Begun {
-    /// That comes first; `None` once it was given out.
-    beginning: Option<Bytes>,
-    rest: pool::AnswerContent,
-}
-
-impl InFlight {
-    pub(super) fn new(gauge: &Gauge) -> InFlight {
-        gauge.inc();
-        InFlight(gauge.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 impl Received {
@@ -338,235 +305,5 @@ impl Received {
         }
         let answer = Response::from_parts(head, Content::new(source, in_flight));
         (answer, session)
-    }
-}
-
-impl Content {
-    fn new(mut source: Source, in_flight: Option<InFlight>) -> Content {
-        match &mut source {
-            Source::Api(content) => content.pass_on(),
-            Source::Begun(begun) => begun.rest.pass_on(),
-            Source::Whole(_) => {}
-        }
-        Content {
-            source,
-            _in_flight: in_flight,
-        }
-    }
-
-    /// Who is still in the exchange, if it did not end at once.
-    pub(crate) fn stalls(&self) -> Option<&Rc<Stalls>> {
-        match &self.source {
-            Source::Api(content) => content.stalls(),
-            Source::Begun(begun) => begun.rest.stalls(),
-            Source::Whole(_) => None,
-        }
-    }
-
-    /// Content of the proxy's own.
-    pub(super) fn own(whole: Bytes, in_flight: Option<InFlight>) -> Content {
-        Content::new(Source::Whole(Some(whole)), in_flight)
-    }
-}
-
-/// How JSON is coded in which a 401 may stand although the answer is a success; `None` where none
-/// may, or where it could not be told. HEAD and 204 may announce content that never comes, and a
-/// part of a document need not be its beginning.
-pub(super) fn may_hold_a_401<C: Body>(answer: &Response<C>) -> Option<Option<Coding>> {
-    if !answer.status().is_success()
-        || answer.status() == StatusCode::PARTIAL_CONTENT
-        || answer.body().is_end_stream()
-    {
-        return None;
-    }
-    // One look at each name takes less than to ask for these two.
-    let (mut is_json, mut is_coded) = (false, false);
-    for (name, value) in answer.headers() {
-        if name == header::CONTENT_TYPE {
-            is_json = names_json(value.as_bytes());
-        } else if name == header::CONTENT_ENCODING {
-            is_coded = true;
-        }
-    }
-    match (is_json, is_coded) {
-        (false, _) => None,
-        (true, false) => Some(None),
-        (true, true) => content_coding::only_coding(answer.headers()).ok(),
-    }
-}
-
-/// Whether a media type is JSON, as it is or below another name (RFC 6839 §3.1).
-fn names_json(media_type: &[u8]) -> bool {
-    const USUAL: &[u8] = b"application/json";
-    if let Some(rest) = media_type.strip_prefix(USUAL)
-        && matches!(rest.first(), None | Some(b';'))
-    {
-        return true;
-    }
-    let end = memchr::memchr(b';', media_type);
-    let essence = media_type[..end.unwrap_or(media_type.len())].trim_ascii();
-    let ends_with = |suffix: &[u8]| {
-        let start = essence.len().checked_sub(suffix.len());
-        start.is_some_and(|start| essence[start..].eq_ignore_ascii_case(suffix))
-    };
-    essence.eq_ignore_ascii_case(USUAL) || ends_with(b"+json")
-}
-
-/// Whether content that begins with `piece` says 401 where the status does not.
-fn begins_with_401(coding: Option<Coding>, piece: &[u8]) -> bool {
-    match coding {
-        None => says_401(&piece[..piece.len().min(BEGINNING)]),
-        Some(coding) => says_401(content_coding::beginning(
-            coding,
-            piece,
-            &mut [0; BEGINNING],
-        )),
-    }
-}
-
-impl Body for Source {
-    type Data = Bytes;
-    type Error = Broken;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        match self.get_mut() {
-            Source::Api(content) => Pin::new(content).poll_frame(cx),
-            Source::Begun(begun) => match begun.beginning.take() {
-                Some(beginning) => Poll::Ready(Some(Ok(Frame::data(beginning)))),
-                None => Pin::new(&mut begun.rest).poll_frame(cx),
-            },
-            Source::Whole(content) => Poll::Ready(content.take().map(|c| Ok(Frame::data(c)))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Source::Api(content) => content.is_end_stream(),
-            Source::Begun(begun) => begun.beginning.is_none() && begun.rest.is_end_stream(),
-            Source::Whole(content) => content.is_none(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let known = |content: &Option<Bytes>| content.as_ref().map_or(0, |c| c.len() as u64);
-        match self {
-            Source::Api(content) => content.size_hint(),
-            Source::Begun(begun) => match begun.rest.size_hint().exact() {
-                Some(length) => SizeHint::with_exact(length + known(&begun.beginning)),
-                None => SizeHint::default(),
-            },
-            Source::Whole(content) => SizeHint::with_exact(known(content)),
-        }
-    }
-}
-
-impl Body for Content {
-    type Data = Bytes;
-    type Error = Broken;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        Pin::new(&mut self.get_mut().source).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.source.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.source.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::convert::Infallible;
-
-    /// Content that says this of itself.
-    struct Said {
-        ended: bool,
-    }
-
-    impl Body for Said {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Pending
-        }
-
-        fn is_end_stream(&self) -> bool {
-            self.ended
-        }
-    }
-
-    #[test]
-    fn json_of_a_success_is_looked_into_whatever_its_length_and_coding() {
-        let looked = |status: u16, fields: &[(&str, &str)], ended| {
-            let mut answer = Response::new(Said { ended });
-            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-            for (name, value) in fields {
-                let name = header::HeaderName::from_bytes(name.as_bytes()).unwrap();
-                answer.headers_mut().insert(name, value.parse().unwrap());
-            }
-            may_hold_a_401(&answer)
-        };
-        let json = ("content-type", "application/json");
-        for kind in [
-            "application/json",
-            "Application/JSON ; charset=utf-8",
-            "application/problem+json",
-            "application/vnd.damoov.v1+JSON;a=b",
-        ] {
-            let json = ("content-type", kind);
-            assert_eq!(looked(200, &[json], false), Some(None), "{kind}");
-        }
-        for (coding, known) in [
-            ("identity", None),
-            ("gzip", Some(Coding::Gzip)),
-            ("X-GZIP", Some(Coding::Gzip)),
-            ("deflate", Some(Coding::Deflate)),
-        ] {
-            let fields = [json, ("content-encoding", coding)];
-            assert_eq!(looked(207, &fields, false), Some(known), "{coding}");
-        }
-        for (status, fields) in [
-            (401, &[json][..]),
-            (206, &[json]),
-            (200, &[]),
-            (200, &[("content-type", "text/html")]),
-            (200, &[("content-type", "application/jsonp")]),
-            (200, &[("content-type", "json")]),
-            (200, &[json, ("content-encoding", "br")]),
-            (200, &[json, ("content-encoding", "zstd")]),
-            (200, &[json, ("content-encoding", "gzip, deflate")]),
-        ] {
-            assert_eq!(looked(status, fields, false), None, "{fields:?}");
-        }
-        // An answer to HEAD.
-        assert_eq!(looked(200, &[json], true), None);
-    }
-
-    #[test]
-    fn a_401_counts_within_the_first_512_bytes_alone() {
-        let after = |blanks: usize| {
-            let blanks = " ".repeat(blanks);
-            format!(
-                "{{{blanks}\"Status\":401,\"Errors\":[\"{}\"]}}",
-                "x".repeat(999)
-            )
-        };
-        let last = BEGINNING - "{\"Status\":401,".len();
-        assert!(begins_with_401(None, after(last).as_bytes()));
-        assert!(!begins_with_401(None, after(last + 1).as_bytes()));
     }
 }
