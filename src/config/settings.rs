@@ -1,5 +1,8 @@
 //! What each table of the file means: its keys, their defaults and ranges. One function for each
-//! table. A new key is a line here; see README, "Contributing".
+//! table. A new key is a line here, or in one of the files beside this; see README, "Contributing".
+
+mod directory;
+mod tokens;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -10,27 +13,22 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderValue;
 use tracing::level_filters::LevelFilter;
 
-use super::quantity::{
-    DAY, HOUR, MIB, MILLISECOND, MINUTE, SECOND, TIB, YEAR, duration, integer, share, size,
-};
+use super::quantity::{HOUR, MILLISECOND, MINUTE, SECOND, duration, integer};
 use super::secret_source::SecretSources;
 use super::section::Section;
 use super::shape;
-use super::tree::{Node, Value};
+use super::tree::Node;
 use super::{Secrets, Settings, Store};
 use crate::damoov::routes::{Credential, Replay, Route};
-use crate::directory::{Account, Directory, Instance};
+use crate::directory::Directory;
 use crate::handed_out::HandOut;
-use crate::principal::InstanceId;
 use crate::secret::Secret;
 use crate::server::Listener;
-use crate::store::{LoginWindow, LoginWindows};
 use crate::telemetry::{self, Format};
 use crate::upstream::Redirects;
-use crate::{auth_endpoints, credentials, replay, server, upstream};
+use crate::{auth_endpoints, credentials, server, upstream};
 
 /// The whole file.
 pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settings {
@@ -42,10 +40,10 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
             "without one there is nobody to log in",
         );
     }
-    let instances = instances(top, sources);
-    let accounts = accounts(top, sources);
-    let budget = top.table("login_budget", login_budget);
-    let renewal = top.table("renewal", renewal);
+    let instances = directory::instances(top, sources);
+    let accounts = directory::accounts(top, sources);
+    let budget = top.table("login_budget", tokens::login_budget);
+    let renewal = top.table("renewal", tokens::renewal);
     let status = top.optional_table("status", status).flatten();
     refuse_clashes(top, &server.listeners, status);
     let upstream = top.table("upstream", |upstream| {
@@ -183,94 +181,6 @@ fn status(status: &mut Section<'_>) -> Option<SocketAddr> {
     })
 }
 
-fn instances(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<Instance> {
-    let (mut names, mut ids, mut defaults) = (HashSet::new(), HashSet::new(), 0);
-    top.tables("instance", |instance| {
-        let name = instance.require("name", shape::name);
-        let id = instance.require("id", |node| instance_id(sources, node));
-        let key = instance.require_secret("key", |node| header_secret(sources, node));
-        let default = read_default(instance, &mut defaults);
-        if name.clone().is_some_and(|name| !names.insert(name)) {
-            instance.refuse("name", "another instance has this name");
-        }
-        // Callers may name an instance by either.
-        let named_as = name
-            .as_deref()
-            .and_then(|name| InstanceId::parse(name).ok());
-        if named_as.is_some() && named_as != id {
-            instance.refuse(
-                "name",
-                "the name is a UUID, but not the id of this instance",
-            );
-        }
-        if id.is_some_and(|id| id != InstanceId::NIL && !ids.insert(id)) {
-            instance.refuse("id", "another instance has this id");
-        }
-        Some(Instance {
-            name: name?.into(),
-            id: id?,
-            key: key?,
-            default,
-        })
-    })
-}
-
-fn accounts(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Vec<Account> {
-    let (mut names, mut defaults) = (HashSet::new(), 0);
-    top.tables("account", |account| {
-        let name = account.require("name", shape::name);
-        let email = account.require("email", |node| email(sources, node));
-        let password = account.require_secret("password", |node| sources.read(node));
-        let default = read_default(account, &mut defaults);
-        if name.clone().is_some_and(|name| !names.insert(name)) {
-            account.refuse("name", "another account has this name");
-        }
-        Some(Account {
-            name: name?.into(),
-            email: email?,
-            password: password?,
-            default,
-        })
-    })
-}
-
-/// An InstanceId; [`InstanceId::NIL`] if it is kept elsewhere and left alone.
-fn instance_id(sources: &SecretSources<'_>, node: &Node) -> Result<InstanceId, String> {
-    match sources.read_text(node)? {
-        Some(text) => shape::instance_id(&text),
-        None if matches!(node.value, Value::Table(_)) => Ok(InstanceId::NIL),
-        None => shape::instance_id(""),
-    }
-}
-
-/// An e-mail address; empty if it is kept elsewhere and left alone.
-fn email(sources: &SecretSources<'_>, node: &Node) -> Result<String, String> {
-    match sources.read_text(node)? {
-        Some(text) => shape::email(&text),
-        None if matches!(node.value, Value::Table(_)) => Ok(String::new()),
-        None => shape::email(""),
-    }
-}
-
-/// `default`, refused when another table of the list has it: `defaults` counts them.
-fn read_default(table: &mut Section<'_>, defaults: &mut usize) -> bool {
-    let default = table.get("default", shape::flag).unwrap_or(false);
-    *defaults += usize::from(default);
-    if default && *defaults > 1 {
-        table.refuse("default", "another one is the default already");
-    }
-    default
-}
-
-/// A secret that also goes into a header.
-fn header_secret(sources: &SecretSources<'_>, node: &Node) -> Result<Secret, String> {
-    let secret = sources.read(node)?;
-    match HeaderValue::from_str(secret.expose()) {
-        Ok(_) => Ok(secret),
-        Err(_) => Err("the key has characters that no header can carry".to_owned()),
-    }
-}
-
 fn store(store: &mut Section<'_>, sources: &SecretSources<'_>) -> Store {
     store.refuse_later(&["url"]);
     let seal_key = |node: &Node| seal_key(sources, node);
@@ -300,101 +210,6 @@ fn seal_key(sources: &SecretSources<'_>, node: &Node) -> Result<Secret, String> 
                 .to_owned(),
         ),
         _ => Ok(key),
-    }
-}
-
-/// `[login_budget]`
-struct Budget {
-    windows: LoginWindows,
-    blocked_for: Duration,
-}
-
-fn login_budget(budget: &mut Section<'_>) -> Budget {
-    let logins = budget.get("logins", integer(1..=1_000_000)).unwrap_or(4);
-    let per = budget.get("per", duration(SECOND..=YEAR)).unwrap_or(MINUTE);
-    let mut windows = vec![LoginWindow { logins, per }];
-    windows.extend(budget.tables("more", |window| {
-        let logins = window.require("logins", integer(1..=1_000_000));
-        let per = window.require("per", duration(SECOND..=YEAR));
-        Some(LoginWindow {
-            logins: logins?,
-            per: per?,
-        })
-    }));
-    // Principals never seen must find a slot in every window.
-    let largest_reserve = windows.iter().map(|w| w.logins).min().unwrap_or(1) - 1;
-    let reserve = budget
-        .get("reserve", integer(0..=largest_reserve))
-        .unwrap_or(largest_reserve.min(1));
-    Budget {
-        windows: LoginWindows {
-            group: budget
-                .get("group", shape::name)
-                .unwrap_or_else(|| "default".to_owned()),
-            windows,
-            reserve,
-        },
-        blocked_for: budget
-            .get("blocked_for", duration(SECOND..=YEAR))
-            .unwrap_or(HOUR),
-    }
-}
-
-/// `[renewal]`
-struct Renewal {
-    ahead: f64,
-    wait: Duration,
-    timeout: Duration,
-    keep_refresh_tokens: Option<Duration>,
-    renewals_per_second: u32,
-    remember_rejected: Duration,
-    contested_backoff: Duration,
-    in_band_401: bool,
-    replay: replay::Settings,
-    max_cached: u64,
-}
-
-fn renewal(renewal: &mut Section<'_>) -> Renewal {
-    Renewal {
-        ahead: renewal.get("ahead", share).unwrap_or(0.8),
-        wait: renewal
-            .get("wait", duration(MILLISECOND..=HOUR))
-            .unwrap_or(20 * SECOND),
-        timeout: renewal
-            .get("timeout", duration(MILLISECOND..=HOUR))
-            .unwrap_or(10 * SECOND),
-        keep_refresh_tokens: renewal
-            .get("keep_refresh_tokens", age_or_off)
-            .unwrap_or(Some(60 * DAY)),
-        renewals_per_second: renewal
-            .get("renewals_per_second", integer(1..=1_000_000))
-            .unwrap_or(50),
-        remember_rejected: renewal
-            .get("remember_rejected", duration(SECOND..=YEAR))
-            .unwrap_or(10 * MINUTE),
-        contested_backoff: renewal
-            .get("contested_backoff", duration(Duration::ZERO..=YEAR))
-            .unwrap_or(6 * HOUR),
-        in_band_401: renewal.get("in_band_401", shape::flag).unwrap_or(true),
-        replay: replay::Settings {
-            limit: renewal.get("replay_limit", size(0..=TIB)).unwrap_or(MIB),
-            memory: renewal
-                .get("replay_memory", size(0..=TIB))
-                .unwrap_or(256 * MIB),
-        },
-        max_cached: renewal
-            .get("max_cached", size(MIB..=TIB))
-            .unwrap_or(256 * MIB),
-    }
-}
-
-/// None for `"off"`.
-fn age_or_off(node: &Node) -> Result<Option<Duration>, String> {
-    match node.text() {
-        Some("off") => Ok(None),
-        _ => duration(SECOND..=YEAR)(node)
-            .map(Some)
-            .map_err(|expected| format!("{expected}, or \"off\"")),
     }
 }
 
