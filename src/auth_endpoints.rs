@@ -200,7 +200,8 @@ impl AuthEndpoints {
         }
     }
 
-    /// Keeps what the answer to a registration gives out, and puts tokens of our own in its place. `content` is decoded.
+    /// Keeps what the answer to a registration gives out, and puts tokens of our own in its place.
+    /// `content` is decoded.
     ///
     /// # Errors
     ///
