@@ -1,5 +1,5 @@
 //! Every way in which the path of a request can fail, and the answer that the caller gets for it:
-//! one table, [`Error::answer`]. Knows how failures are worded; logs nothing.
+//! one table, [`Error::refusal`]. Knows how failures are worded; logs nothing.
 
 use std::time::Duration;
 

@@ -18,7 +18,9 @@
 //! ```
 //!
 //! [`proxy`] is that line in three functions (`proxy::forward`): one checks and routes, one gets
-//! credentials and sends, one replays after a 401. They run on a worker: a thread with a runtime and
+//! credentials and sends, one replays after a 401. Registrations and forwarded logins, which a hang-up must
+//! not end, are sent by tasks of their own (`proxy::understood`). What is logged and counted of a request
+//! is collected in `proxy::record`. All of it runs on a worker: a thread with a runtime and
 //! upstream connections of its own ([`server`], [`upstream`]). Content is recorded while it streams
 //! ([`replay`]). Callers that log in by themselves are answered by the proxy, and hold tokens of its
 //! own ([`auth_endpoints`]). Credentials come from memory, or from a renewal: a task on the

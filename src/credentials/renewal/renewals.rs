@@ -145,18 +145,18 @@ impl Seeker for Renewal {
 /// A caller that waits for a renewal, as long as this lives.
 #[derive(Debug)]
 #[must_use = "a renewal that no caller waits for does not log in"]
-pub(crate) struct Caller(Arc<Renewal>);
+pub(crate) struct Waiter(Arc<Renewal>);
 
-impl Caller {
+impl Waiter {
     /// Waits until then, unless it is dropped before.
-    pub(crate) fn of(renewal: Arc<Renewal>, until: Moment) -> Caller {
+    pub(crate) fn of(renewal: Arc<Renewal>, until: Moment) -> Waiter {
         renewal.callers.send_modify(|callers| *callers += 1);
         renewal.extend(until);
-        Caller(renewal)
+        Waiter(renewal)
     }
 }
 
-impl Deref for Caller {
+impl Deref for Waiter {
     type Target = Renewal;
 
     fn deref(&self) -> &Renewal {
@@ -164,7 +164,7 @@ impl Deref for Caller {
     }
 }
 
-impl Drop for Caller {
+impl Drop for Waiter {
     fn drop(&mut self) {
         self.callers.send_modify(|callers| *callers -= 1);
     }

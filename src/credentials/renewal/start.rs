@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::renewals::{Ask, Caller, Renewal, Running};
+use super::renewals::{Ask, Renewal, Running, Waiter};
 use crate::clock::Moment;
 use crate::credentials::engine::Engine;
 use crate::principal::Principal;
@@ -30,9 +30,9 @@ impl Engine {
         principal: &Principal,
         ask: Ask,
         deadline: Moment,
-    ) -> Caller {
+    ) -> Waiter {
         self.join_or_start_then(principal, ask, |renewal| {
-            Caller::of(renewal.clone(), deadline)
+            Waiter::of(renewal.clone(), deadline)
         })
     }
 
