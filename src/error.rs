@@ -112,7 +112,6 @@ impl Error {
     pub fn refusal(&self) -> Refusal {
         use credentials::PasswordError as Password;
         use naming::Error as Name;
-        use upstream::Error as Api;
         match self {
             Error::Head(rejection) => match rejection {
                 Rejection::Framing
@@ -158,20 +157,7 @@ impl Error {
             },
             Error::Caller(error) => of_caller(error),
             Error::Credentials(error) => of_credentials(error),
-            Error::Upstream(failed) => match &failed.error {
-                Api::Busy => Refusal {
-                    source: Source::Proxy,
-                    retry_after: Some(SOON),
-                    ..api(503, "overloaded", "connection_limit_reached")
-                },
-                Api::ConnectTimeout(_) => api(504, "upstream_timeout", "connection_timeout"),
-                Api::ResponseTimeout => api(504, "upstream_timeout", "http_response_timeout"),
-                Api::Unreachable(_) => api(502, "upstream_unreachable", "destination_unavailable"),
-                Api::Broken(_) => api(502, "upstream_bad_response", "http_response_incomplete"),
-                Api::Framing | Api::Unreadable | Api::Switched => {
-                    api(502, "upstream_bad_response", "http_protocol_error")
-                }
-            },
+            Error::Upstream(failed) => of_upstream(&failed.error),
         }
     }
 
@@ -250,6 +236,24 @@ fn of_credentials(error: &credentials::Error) -> Refusal {
         Auth::Timeout => auth(504, "auth_timeout", "http_response_timeout"),
         Auth::WaitedTooLong => auth(504, "credentials_timeout", "proxy_internal_response"),
         Auth::Closing => unavailable("draining", SOON),
+    }
+}
+
+fn of_upstream(error: &upstream::Error) -> Refusal {
+    use upstream::Error as Api;
+    match error {
+        Api::Busy => Refusal {
+            source: Source::Proxy,
+            retry_after: Some(SOON),
+            ..api(503, "overloaded", "connection_limit_reached")
+        },
+        Api::ConnectTimeout(_) => api(504, "upstream_timeout", "connection_timeout"),
+        Api::ResponseTimeout => api(504, "upstream_timeout", "http_response_timeout"),
+        Api::Unreachable(_) => api(502, "upstream_unreachable", "destination_unavailable"),
+        Api::Broken(_) => api(502, "upstream_bad_response", "http_response_incomplete"),
+        Api::Framing | Api::Unreadable | Api::Switched => {
+            api(502, "upstream_bad_response", "http_protocol_error")
+        }
     }
 }
 
