@@ -35,17 +35,24 @@ struct At {
 /// Connects to `target` until `deadline`, which covers the look-up of its name and TLS as well. Proxy
 /// environment variables are ignored.
 pub(super) async fn open(target: &Target, deadline: Instant) -> Result<Stream, Error> {
-    let network = match &target.dial {
-        Dial::Network(network) => network,
+    match &target.dial {
+        Dial::Network(network) => open_by_tcp(target, network, deadline).await,
         #[cfg(any(test, feature = "internals"))]
         Dial::Memory(listener) => {
             if target.scheme == Scheme::Https {
                 return Err(Error::Unreachable(io::ErrorKind::Unsupported.into()));
             }
             let stream = dial::in_memory(listener, target.authority.clone());
-            return Ok(stream.map_err(Error::Unreachable)?.into());
+            Ok(stream.map_err(Error::Unreachable)?.into())
         }
-    };
+    }
+}
+
+async fn open_by_tcp(
+    target: &Target,
+    network: &Network,
+    deadline: Instant,
+) -> Result<Stream, Error> {
     let port = target.authority.port_u16().unwrap_or(match target.scheme {
         Scheme::Http => 80,
         Scheme::Https => 443,

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use super::failure::Unresolved;
 
-#[cfg(any(test, feature = "internals"))]
 /// Bytes that one side may write before the other reads: about what a socket takes.
+#[cfg(any(test, feature = "internals"))]
 const IN_MEMORY: usize = 64 * 1024;
 /// For how long an address that failed is tried last.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -30,8 +30,8 @@ const MOST: usize = 256;
 pub enum Dial {
     /// By TCP.
     Network(Network),
-    #[cfg(any(test, feature = "internals"))]
     /// In this process. Once the receiver of the far ends is gone, connections are refused.
+    #[cfg(any(test, feature = "internals"))]
     Memory(mpsc::UnboundedSender<Dialed>),
 }
 
@@ -41,8 +41,8 @@ impl Default for Dial {
     }
 }
 
-#[cfg(any(test, feature = "internals"))]
 /// The far end of a connection in memory.
+#[cfg(any(test, feature = "internals"))]
 #[derive(Debug)]
 pub struct Dialed {
     /// Whom it was opened to: `host` or `host:port`.
@@ -70,8 +70,8 @@ enum Names {
     Told(Arc<Mutex<(Vec<SocketAddr>, usize)>>),
 }
 
-#[cfg(any(test, feature = "internals"))]
 /// The near end of a connection in memory, whose far end goes to `listener`.
+#[cfg(any(test, feature = "internals"))]
 pub(super) fn in_memory(
     listener: &mpsc::UnboundedSender<Dialed>,
     authority: Authority,

@@ -56,8 +56,8 @@ impl Hosts {
         })
     }
 
-    #[cfg(any(test, feature = "internals"))]
     /// The hosts as other settings say. Targets that stay as they are keep their connections.
+    #[cfg(any(test, feature = "internals"))]
     pub fn updated(&self, settings: &Settings) -> Result<Hosts, Invalid> {
         let new = Hosts::new(settings)?;
         let mut made = self.made.lock().expect("no code panics under this lock");
