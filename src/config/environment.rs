@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::report::{Problem, Problems};
-use super::tree::{self, Entry, Node, Origin, Table, Value};
+use super::tree::{self, KeyValue, Node, Origin, Table, Value};
 
 const PREFIX: &str = "DAMOOV_PROXY__";
 
@@ -106,7 +106,7 @@ fn place(node: &mut Node, path: &[String], new: Node, origin: &Origin) -> Result
             if matches!(segment.as_str(), "env" | "file") {
                 entries.retain(|name, _| !matches!(name.as_str(), "env" | "file"));
             }
-            let entry = entries.entry(segment.clone()).or_insert_with(|| Entry {
+            let entry = entries.entry(segment.clone()).or_insert_with(|| KeyValue {
                 key: origin.clone(),
                 value: empty(rest, origin),
             });

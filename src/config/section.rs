@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::report::{Problem, Problems, dotted};
-use super::tree::{Entry, Node, Origin, Table, Value};
+use super::tree::{KeyValue, Node, Origin, Table, Value};
 
 /// A table that is being read. Its reader asks for every valid key; a key that is left over at the
 /// end is unknown.
@@ -259,7 +259,7 @@ impl<'p> Section<'p> {
 
     fn take(&mut self, key: &'static str) -> Option<Node> {
         self.problems.accept(&self.path, key);
-        let Entry { value, .. } = self.entries.remove(key)?;
+        let KeyValue { value, .. } = self.entries.remove(key)?;
         self.found.insert(key, value.origin.clone());
         Some(value)
     }

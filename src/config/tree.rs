@@ -29,11 +29,11 @@ pub(super) enum Value {
 }
 
 /// A TOML table.
-pub(super) type Table = BTreeMap<String, Entry>;
+pub(super) type Table = BTreeMap<String, KeyValue>;
 
 /// What a table holds under a key.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct KeyValue {
     /// Where the key was written.
     pub(super) key: Origin,
     pub(super) value: Node,
@@ -83,7 +83,7 @@ fn table(entries: DeTable<'_>, origin: &dyn Fn(Range<usize>) -> Origin) -> Table
     let entry = |(key, value): (Spanned<_>, _)| {
         let at = origin(key.span());
         let value = node(value, origin);
-        (String::from(key.into_inner()), Entry { key: at, value })
+        (String::from(key.into_inner()), KeyValue { key: at, value })
     };
     entries.into_iter().map(entry).collect()
 }

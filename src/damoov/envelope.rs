@@ -37,11 +37,11 @@ pub fn error(status: StatusCode, key: &str, message: &str) -> Vec<u8> {
         result: (),
         status: u16,
         title: &'a str,
-        errors: [Entry<'a>; 1],
+        errors: [ErrorItem<'a>; 1],
     }
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Entry<'a> {
+    struct ErrorItem<'a> {
         key: &'a str,
         message: &'a str,
     }
@@ -49,7 +49,7 @@ pub fn error(status: StatusCode, key: &str, message: &str) -> Vec<u8> {
         result: (),
         status: status.as_u16(),
         title: status.canonical_reason().unwrap_or_default(),
-        errors: [Entry { key, message }],
+        errors: [ErrorItem { key, message }],
     };
     serde_json::to_vec(&failure).expect("strings and numbers always serialise")
 }

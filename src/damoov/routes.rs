@@ -20,8 +20,8 @@ use crate::percent::decoded;
 #[derive(Debug)]
 pub struct Table {
     /// In order of precedence.
-    entries: Vec<Entry>,
-    /// For each letter that an entry has after the slash, in lower case: the places of those that a
+    rows: Vec<Row>,
+    /// For each letter that a row has after the slash, in lower case: the places of those that a
     /// path with this letter may match. A handful each, which fail on their last byte or length.
     by_initial: Vec<(u8, Vec<usize>)>,
     /// The same for any other letter.
@@ -123,21 +123,21 @@ impl Table {
             replay: Replay::On401,
             response_timeout: None,
         });
-        let mut entries: Vec<Entry> = configured
+        let mut rows: Vec<Row> = configured
             .into_iter()
             .chain(built_in())
             .chain(everything)
-            .map(Entry::new)
+            .map(Row::new)
             .collect();
         // The sort is stable, so that among equals the order above decides.
-        entries.sort_by_key(|entry| Reverse(entry.precedence()));
+        rows.sort_by_key(|row| Reverse(row.precedence()));
         let places = |initial: Option<u8>| -> Vec<usize> {
-            let may_match = |entry: &Entry| entry.initial.is_none() || entry.initial == initial;
-            (0..entries.len())
-                .filter(|place| may_match(&entries[*place]))
+            let may_match = |row: &Row| row.initial.is_none() || row.initial == initial;
+            (0..rows.len())
+                .filter(|place| may_match(&rows[*place]))
                 .collect()
         };
-        let mut initials: Vec<_> = entries.iter().filter_map(|entry| entry.initial).collect();
+        let mut initials: Vec<_> = rows.iter().filter_map(|row| row.initial).collect();
         initials.sort_unstable();
         initials.dedup();
         Table {
@@ -146,13 +146,13 @@ impl Table {
                 .map(|initial| (initial, places(Some(initial))))
                 .collect(),
             other_initials: places(None),
-            entries,
+            rows,
         }
     }
 
     /// All routes.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
-        self.entries.iter().map(|entry| &*entry.route)
+        self.rows.iter().map(|row| &*row.route)
     }
 
     /// The host of each route.
@@ -165,14 +165,14 @@ impl Table {
     /// matter: the API takes all of these spellings for the same path. Allocates nothing.
     pub fn find(&self, path: &str, method: &Method) -> Option<&Arc<Route>> {
         let found = if memchr::memchr(b'%', path.as_bytes()).is_some() {
-            let mut entries = self.entries.iter();
-            entries.find(|entry| entry.takes(method) && entry.matches(path))
+            let mut rows = self.rows.iter();
+            rows.find(|row| row.takes(method) && row.matches(path))
         } else {
             // A checked path has no empty segments; without escapes it is compared as it stands.
-            let mut entries = self.places(path).iter().map(|place| &self.entries[*place]);
-            entries.find(|entry| entry.takes(method) && entry.matches_plainly(path))
+            let mut rows = self.places(path).iter().map(|place| &self.rows[*place]);
+            rows.find(|row| row.takes(method) && row.matches_plainly(path))
         };
-        found.map(|entry| &entry.route)
+        found.map(|row| &row.route)
     }
 
     /// The routes of a path that has passed the checks, whatever the method, in their order.
@@ -180,11 +180,11 @@ impl Table {
         &'t self,
         path: &'p str,
     ) -> impl Iterator<Item = &'t Arc<Route>> + use<'t, 'p> {
-        let entries = self.entries.iter().filter(|entry| entry.matches(path));
-        entries.map(|entry| &entry.route)
+        let rows = self.rows.iter().filter(|row| row.matches(path));
+        rows.map(|row| &row.route)
     }
 
-    /// The places of the entries that a path without escapes may match, in their order.
+    /// The places of the rows that a path without escapes may match, in their order.
     fn places(&self, path: &str) -> &[usize] {
         let initial = path.as_bytes().get(1).map(u8::to_ascii_lowercase);
         let mut known = self.by_initial.iter();
@@ -247,7 +247,7 @@ fn is_plain(byte: u8) -> bool {
 
 /// A route and its path, taken apart once.
 #[derive(Debug)]
-struct Entry {
+struct Row {
     /// In lower case; `*` matches any.
     segments: Vec<Box<str>>,
     /// The first letter after the slash, in lower case; `None` if any may stand there.
@@ -267,11 +267,11 @@ enum Beginning {
     ToWildcard(Box<str>),
 }
 
-impl Entry {
-    fn new(route: Route) -> Entry {
+impl Row {
+    fn new(route: Route) -> Row {
         let exact = route.path.ends_with('$');
         let path = route.path.trim_end_matches('$').to_ascii_lowercase();
-        Entry {
+        Row {
             segments: segments(&path).map(Box::from).collect(),
             initial: path
                 .as_bytes()

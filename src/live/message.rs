@@ -20,7 +20,7 @@ pub(super) struct Authenticate<'m>(BTreeMap<String, &'m RawValue>);
 
 /// What upstream says to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum AuthenticateAnswer {
     /// The token does not count: an `error` with the code 401.
     Unauthorized,
     /// It does: `authenticated`, or an `error` about something else.
@@ -84,9 +84,9 @@ impl<'m> Authenticate<'m> {
     }
 }
 
-impl Answer {
+impl AuthenticateAnswer {
     /// The answer that a message of upstream is, if it is one.
-    pub(super) fn read(text: &[u8]) -> Option<Answer> {
+    pub(super) fn read(text: &[u8]) -> Option<AuthenticateAnswer> {
         #[derive(Deserialize)]
         struct Message<'m> {
             #[serde(borrow)]
@@ -98,8 +98,8 @@ impl Answer {
         let is_object = text.trim_ascii_start().starts_with(b"{");
         let message: Message<'_> = serde_json::from_slice(text).ok().filter(|_| is_object)?;
         match (&*message.r#type, message.code.map(RawValue::get)) {
-            ("error", Some("401" | "\"401\"")) => Some(Answer::Unauthorized),
-            ("authenticated" | "error", _) => Some(Answer::Other),
+            ("error", Some("401" | "\"401\"")) => Some(AuthenticateAnswer::Unauthorized),
+            ("authenticated" | "error", _) => Some(AuthenticateAnswer::Other),
             _ => None,
         }
     }
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_authenticated_or_an_error() {
-        use Answer::{Other, Unauthorized};
+        use AuthenticateAnswer::{Other, Unauthorized};
         for (text, answer) in [
             (r#"{"type":"authenticated","x":1}"#, Some(Other)),
             (r#"{"code":401,"type":"error"}"#, Some(Unauthorized)),
@@ -249,14 +249,14 @@ mod tests {
             (r#"["authenticated",401]"#, None),
             ("", None),
         ] {
-            assert_eq!(Answer::read(text.as_bytes()), answer, "{text}");
+            assert_eq!(AuthenticateAnswer::read(text.as_bytes()), answer, "{text}");
         }
     }
 
     proptest::proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text in proptest::collection::vec(0u8.., 0..64)) {
-            Answer::read(&text);
+            AuthenticateAnswer::read(&text);
             if let Some(message) = Authenticate::read(&text) {
                 message.with("x", None, |_| None);
             }

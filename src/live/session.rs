@@ -18,7 +18,7 @@ use super::Live;
 use super::direction::{Activity, Direction, Text};
 use super::end::{End, Goodbye};
 use super::frames::Sender;
-use super::message::{Answer, Authenticate};
+use super::message::{Authenticate, AuthenticateAnswer};
 use super::watch::holds_own_token;
 use crate::caller::{Authorized, Caller, authorize};
 use crate::credentials::{Credentials, Need};
@@ -218,8 +218,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Relay<C> {
         let got = while_relaying(&mut self.down, getting).await??;
         let credentials = got.map_err(Error::from)?.credentials;
         match self.ask(message, &credentials).await? {
-            Some(Answer::Unauthorized) => {}
-            Some(Answer::Other) => {
+            Some(AuthenticateAnswer::Unauthorized) => {}
+            Some(AuthenticateAnswer::Other) => {
                 credentials.accept();
                 return Ok(());
             }
@@ -233,8 +233,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Relay<C> {
         };
         self.down.discard();
         match self.ask(message, renewed.credentials()).await {
-            Ok(Some(Answer::Unauthorized)) => renewed.unauthorized(),
-            Ok(Some(Answer::Other)) => renewed.ok(),
+            Ok(Some(AuthenticateAnswer::Unauthorized)) => renewed.unauthorized(),
+            Ok(Some(AuthenticateAnswer::Other)) => renewed.ok(),
             Ok(None) => drop(renewed),
             Err(end) => {
                 renewed.failed();
@@ -250,7 +250,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Relay<C> {
         &mut self,
         message: &Authenticate<'_>,
         credentials: &Credentials,
-    ) -> Result<Option<Answer>, End> {
+    ) -> Result<Option<AuthenticateAnswer>, End> {
         let named = |name: &str| Some(self.directory.instance_named(name)?.id);
         let message = message.with(credentials.token(), credentials.instance(), named);
         keeps_own_tokens(&message)?;
@@ -260,7 +260,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Relay<C> {
             loop {
                 match self.down.next_text().await? {
                     Text::Whole => {
-                        if let Some(answer) = Answer::read(self.down.text()) {
+                        if let Some(answer) = AuthenticateAnswer::read(self.down.text()) {
                             return Ok(Some(answer));
                         }
                         self.down.release();

@@ -1,15 +1,7 @@
 //! Faults on demand: a [`Fault`] is a rule that says which calls fail, and how.
 //!
-//! # To add one
-//!
-//! 1. `fault/action.rs` lists them: add a variant of [`Action`] (or of [`Lost`], [`Garbage`] … if it is
-//!    a new kind of one of these), with a doc comment that says what it does. JSON asks for it by its
-//!    name in snake case.
-//! 2. `fault/effect.rs` carries them out: the compiler leads to each `match` that the variant needs.
-//! 3. `MANUAL.md`, "Faults", gets a row; a test fails until the name stands there.
-//! 4. `tests/faults.rs` shows that it does what it says.
-//!
-//! Nothing else changes: the control API, `simulate --fault` and the handle take any [`Fault`].
+//! `fault/action.rs` lists them, `fault/effect.rs` carries them out, `MANUAL.md` has a row for each. How
+//! one is added stands in README, "A fault of the simulator, step by step".
 
 mod action;
 mod effect;

@@ -54,20 +54,20 @@ impl Table {
         if let Some((_, host)) = elsewhere {
             return ((*host).to_owned(), Credential::User);
         }
-        let common = |entry: &super::Entry| shared(path, entry.segments.iter().map(|s| &**s));
-        let most = self.entries.iter().map(common).max().unwrap_or(0);
-        let mut nearest = self.entries.iter().filter(|entry| common(entry) == most);
+        let common = |row: &super::Row| shared(path, row.segments.iter().map(|s| &**s));
+        let most = self.rows.iter().map(common).max().unwrap_or(0);
+        let mut nearest = self.rows.iter().filter(|row| common(row) == most);
         let fallback = || (FALLBACK.to_owned(), Credential::User);
         let Some(first) = nearest.next().filter(|_| most > 0) else {
             return fallback();
         };
         let mut preferred = first.route.credential;
-        for entry in nearest {
-            if entry.route.host != first.route.host {
+        for row in nearest {
+            if row.route.host != first.route.host {
                 return fallback();
             }
-            if rank(entry.route.credential) < rank(preferred) {
-                preferred = entry.route.credential;
+            if rank(row.route.credential) < rank(preferred) {
+                preferred = row.route.credential;
             }
         }
         let credential = match preferred {

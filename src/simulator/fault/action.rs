@@ -108,7 +108,7 @@ pub enum Garbage {
     ResultNull,
     /// Another `Status` in the envelope.
     OtherStatus(u16),
-    /// No RefreshToken.
+    /// No RefreshToken, although it has rotated.
     NoRefreshToken,
     /// 10 MB more than there should be.
     Huge,

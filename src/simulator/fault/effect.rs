@@ -1,4 +1,5 @@
-//! The code of all faults: what each does to a call that it strikes.
+//! What each fault does to a call that it strikes, but for those that change what is issued
+//! (`simulator::tokens`).
 
 use std::time::Duration;
 
