@@ -123,25 +123,15 @@ pub fn name(
     };
     let principal = match credential {
         User | UserOrAdmin => {
-            // An account acts on the user whom this field of the API's names, as on admin routes.
-            let acts_on_a_user =
-                credential == UserOrAdmin && headers.contains_key(USER_DEVICE_TOKEN);
             let named = one_of(by_path, by_bearer)?;
-            let is_users = named.as_ref().is_some_and(Principal::is_user);
-            let by_header =
-                match acts_on_a_user && directory.default_account().is_some() && !is_users {
-                    true => None,
-                    false => device_token(headers)?.map(Principal::User),
-                };
-            match one_of(named, by_header)? {
-                None if acts_on_a_user => Some(default_account(directory, is_foreign)?),
-                None if is_foreign => return Err(Error::BearerForeign),
-                None => return Err(Error::DeviceTokenMissing),
-                Some(Principal::Account(_)) if credential == User => {
-                    return Err(Error::DeviceTokenMissing);
-                }
-                named => named,
-            }
+            let takes_accounts = credential == UserOrAdmin;
+            Some(user_or_account(
+                named,
+                is_foreign,
+                takes_accounts,
+                headers,
+                directory,
+            )?)
         }
         // The DeviceToken header is the API's own here: it says whom the account acts on.
         Admin => match one_of(by_path, by_bearer)? {
@@ -163,6 +153,31 @@ pub fn name(
         principal,
         instance,
     })
+}
+
+/// Who is meant on a route for users, given whom path and bearer name. If it takes accounts, too, one may
+/// act on a user.
+fn user_or_account(
+    named: Option<Principal>,
+    is_foreign: bool,
+    takes_accounts: bool,
+    headers: &HeaderMap,
+    directory: &Directory,
+) -> Result<Principal, Error> {
+    // An account acts on the user whom this field of the API's names, as on admin routes.
+    let acts_on_a_user = takes_accounts && headers.contains_key(USER_DEVICE_TOKEN);
+    let is_users = named.as_ref().is_some_and(Principal::is_user);
+    let by_header = match acts_on_a_user && directory.default_account().is_some() && !is_users {
+        true => None,
+        false => device_token(headers)?.map(Principal::User),
+    };
+    match one_of(named, by_header)? {
+        None if acts_on_a_user => default_account(directory, is_foreign),
+        None if is_foreign => Err(Error::BearerForeign),
+        None => Err(Error::DeviceTokenMissing),
+        Some(Principal::Account(_)) if !takes_accounts => Err(Error::DeviceTokenMissing),
+        Some(named) => Ok(named),
+    }
 }
 
 fn account(directory: &Directory, name: &str) -> Result<Principal, Error> {
