@@ -174,7 +174,9 @@ fn of_credentials(criterion: &mut Criterion, runtime: &Runtime) {
     criterion.bench_function("get credentials from memory", |b| {
         b.iter(|| {
             let got = provider.get(black_box(&authorized), Need::Usable);
-            got.now_or_never().expect("nobody waits").expect("a token")
+            got.now_or_never()
+                .expect("it is in memory")
+                .expect("a token")
         });
     });
     let token = handed_out
@@ -183,7 +185,7 @@ fn of_credentials(criterion: &mut Criterion, runtime: &Runtime) {
     criterion.bench_function("check a handed-out token", |b| {
         b.iter(|| {
             let holder = handed_out.holder(HandOut::Own, &caller, black_box(&token));
-            let holder = holder.now_or_never().expect("nobody waits");
+            let holder = holder.now_or_never().expect("it is in memory");
             match holder.expect("the store can be read") {
                 Bearer::Ours(principal) => principal,
                 other => panic!("one of ours that counts, not {other:?}"),
@@ -205,7 +207,7 @@ fn of_content(criterion: &mut Criterion, runtime: &Runtime) {
         b.iter(|| {
             let recorder = Recorder::new(Full::new(black_box(content.clone())), &memory);
             let sent = recorder.view().collect().now_or_never();
-            sent.expect("nobody waits").expect("whole content");
+            sent.expect("all of it is there").expect("whole content");
             assert!(recorder.is_complete() && recorder.keeps());
             recorder
         });

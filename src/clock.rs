@@ -73,7 +73,7 @@ impl Timestamp {
     }
 }
 
-/// A moment as it is persisted where a step of the wall clock must not count: also by the clock that
+/// A moment as it is persisted if a step of the wall clock must not count: also by the clock that
 /// runs since the machine booted, which nobody sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Stamp {
@@ -81,7 +81,7 @@ pub struct Stamp {
     pub boot: Boot,
     /// (Scaled) milliseconds since then, suspended ones too. Below zero: before that boot.
     pub since_boot: i64,
-    /// The wall clock of that moment, which counts where the machine has booted since.
+    /// The wall clock of that moment, which counts if the machine has booted since.
     pub wall: Timestamp,
 }
 
@@ -92,7 +92,7 @@ pub struct Boot(pub u64);
 
 impl Stamp {
     /// How long before `now` this was: within one boot as the clock since then says, else as the
-    /// wall clock does. Zero where it would lie after `now`.
+    /// wall clock does. Zero if it would lie after `now`.
     pub fn age(self, now: Stamp) -> Duration {
         let millis = match self.boot == now.boot {
             true => now.since_boot.saturating_sub(self.since_boot),

@@ -7,7 +7,7 @@
 //! comes with HTTP/1.0; more fields or a larger head than it was told to take. It has normalised:
 //! equal Content-Lengths are one (the server tells that there were several), a Content-Length beside
 //! Transfer-Encoding is gone and the connection will be closed, a fragment is cut off the target.
-//! Left to us is everything below; what hyper refuses too is checked again where that costs nothing.
+//! Left to us is everything below; what hyper refuses too is checked again if that costs nothing.
 
 mod seen;
 
@@ -128,7 +128,7 @@ impl Target {
     }
 
     /// What is sent upstream when `path`, the end of [`Target::path`] or `/`, is what remains of it
-    /// without a naming prefix. Allocates only where there was a prefix.
+    /// without a naming prefix. Allocates only if there was a prefix.
     pub fn forwarded(&self, path: &str) -> PathAndQuery {
         if path == self.path() {
             return self.0.clone();

@@ -24,7 +24,6 @@ use hyper::body::Incoming;
 use tokio::task::JoinSet;
 
 use self::cors::Page;
-
 use self::record::Record;
 pub use self::rules::Rules;
 use self::rules::{Held, InForce};

@@ -62,7 +62,7 @@ pub enum NotKept {
 /// Owns one request's content. Dropping it ends the recording, not the stream: a view is still read.
 #[derive(Debug)]
 pub struct Recorder<C> {
-    /// `None` where the request has no content.
+    /// `None` if the request has no content.
     recording: Option<Rc<RefCell<Recording<C>>>>,
 }
 
@@ -112,7 +112,7 @@ enum Buffer {
 
 #[derive(Debug)]
 enum Attachment {
-    /// The waker is the upstream connection's, where it waits for content.
+    /// The waker is the upstream connection's, if it waits for content.
     Attached(Option<Waker>),
     Taken,
 }
@@ -173,7 +173,7 @@ impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
         }
     }
 
-    /// A copy of all of it, where it was read to its end and kept.
+    /// A copy of all of it, if it was read to its end and kept.
     pub fn recorded(&self) -> Option<Bytes> {
         let recording = self.recording.as_ref()?.borrow();
         match &recording.buffer {

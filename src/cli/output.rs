@@ -27,7 +27,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 pub async fn print_aside(text: String) -> Result<(), Failure> {
     let (done, printed) = oneshot::channel();
     let printing = thread::Builder::new().spawn(move || {
-        // Nobody waits for it any more if the command has ended.
+        // The receiver is gone if the command has ended.
         let _ = done.send(print(&text));
     });
     printing.map_err(Failure::Output)?;

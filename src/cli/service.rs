@@ -84,7 +84,7 @@ impl Drop for StatusTask {
 
 impl Service {
     /// Listens, answers probes, opens the store and starts the engine, on the current runtime, in
-    /// this order. `ending` will say when to stop; `None` where it has said so before the store was
+    /// this order. `ending` says when to stop. Returns `None` if it says so before the store is
     /// open. `log` gets a line for each request.
     pub async fn open(
         settings: Settings,
@@ -132,7 +132,7 @@ impl Service {
             provider,
             proxy: proxy.clone(),
         };
-        // Until now nobody could set it.
+        // Nothing else sets it.
         let _ = engine.set(running);
         Ok(Some(Service {
             bound,

@@ -314,7 +314,7 @@ impl<'p> Section<'p> {
         });
     }
 
-    /// Lets snippets show a scalar. A table or list where none belongs may hold anything.
+    /// Lets snippets show a scalar. A table or list that does not belong there may hold anything.
     fn show(&self, node: &Node) {
         if !matches!(node.value, Value::Array(_) | Value::Table(_)) {
             self.problems.show(&node.origin);

@@ -19,7 +19,7 @@ pub(super) struct Node {
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     String(String),
-    /// Saturated where the number is larger; no setting comes near.
+    /// Saturated if the number is larger; no setting comes near.
     Integer(i128),
     Float(f64),
     Boolean(bool),

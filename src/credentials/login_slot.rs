@@ -36,17 +36,17 @@ pub enum SlotEnd {
     },
 }
 
-/// A caller whose login is to be forwarded.
-struct Forwarder {
-    /// What it is recognised by when it comes back.
+/// A login that is to be forwarded, while its caller waits for a slot.
+struct ForwardedLogin {
+    /// What it is recognised by when its caller comes back.
     login: u64,
-    /// When its patience ends.
+    /// When its caller's patience ends.
     until: Moment,
-    /// Closed when it hangs up.
+    /// Closed when its caller hangs up.
     caller: watch::Sender<()>,
 }
 
-impl Seeker for Forwarder {
+impl Seeker for ForwardedLogin {
     fn who(&self) -> Who {
         Who::Forwarded(self.login)
     }
@@ -80,7 +80,7 @@ impl Provider {
         let (caller, stays) = watch::channel(());
         // In its own task, so that a slot that is taken after the caller hung up is given back.
         let taking = self.engine.spawn_to_completion(async move {
-            let seeker = Forwarder {
+            let seeker = ForwardedLogin {
                 login,
                 until,
                 caller,

@@ -49,8 +49,8 @@ impl From<Refused> for PasswordError {
 }
 
 impl Provider {
-    /// Whom of the directory the login is for, if `password` is right. For a user, with the instance whose key it was:
-    /// a user that is known under another one is an error later on.
+    /// Whom of the directory the login is for, if `password` is right; for a user, with the instance whose
+    /// key it was. That the user is known under another one is found out later.
     ///
     /// If wrong passwords came too often it waits, at most 10 s; `peer` is the other end of the caller's
     /// connection.

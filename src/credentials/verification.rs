@@ -66,7 +66,7 @@ impl Verifier {
         else {
             return Ok(Verified::Busy);
         };
-        // Nobody waits for this renewal, so that it does not log in.
+        // No caller waits for this renewal, so that it does not log in.
         let outcome = engine.run(&renewal).await;
         drop(completion);
         if outcome?.is_some() {

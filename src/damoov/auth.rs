@@ -146,7 +146,7 @@ pub struct Grant {
 /// How the API writes `ExpiresIn`; both were seen (damoov/API.md, "Envelope").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExpiresInForm {
-    /// `86400`; also where there was none to go by.
+    /// `86400`; also if there was none to go by.
     #[default]
     Number,
     /// `"86400"`

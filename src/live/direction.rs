@@ -1,5 +1,5 @@
 //! One direction of a session, from where it is read to where it is written. Frames are passed on
-//! byte for byte, masks included; text is collected only where somebody asks for it. Knows nothing
+//! byte for byte, masks included; text is collected only if it is asked for. Knows nothing
 //! of what the messages say, but that a caller's must hold no token of the proxy's own.
 
 use std::cell::Cell;
@@ -223,7 +223,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         self.discard();
     }
 
-    /// The same where the message turned out to be too long to be held.
+    /// Passes it on if the message turned out to be too long to be held.
     pub(super) fn release_too_long(&mut self) {
         self.release();
         if let Ok(Some(head)) = Head::parse(&self.read) {
@@ -255,8 +255,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
         self.to.flush().await
     }
 
-    /// Ends the direction after the frame under way: with `error`, a text message, where no other
-    /// message is under way, and `close`. Then reads on, so that nothing unread resets the
+    /// Ends the direction after the frame under way: with `error`, a text message, unless another
+    /// message is under way, and with `close`. Then reads on, so that nothing unread resets the
     /// connection before the other side has read this.
     pub(super) async fn end(
         &mut self,

@@ -11,7 +11,7 @@ use crate::content_coding::unmarked;
 use crate::principal::InstanceId;
 
 /// What the proxy reads of an `authenticate`. Servers differ in whether the case of a name matters:
-/// where a name may be read as one of these, it is that one.
+/// a name that may be read as one of these is that one.
 const NAMES: [&str; 3] = ["type", "access_token", "instance_id"];
 
 /// A message of the type `authenticate`. Its fields keep their values byte for byte.

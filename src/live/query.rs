@@ -8,7 +8,7 @@ use crate::percent::{decoded, escaped};
 
 const NAME: &[u8] = b"token";
 
-/// The tokens in a checked query; an empty one where it names none.
+/// The tokens in a checked query; an empty one if it has the name and no value.
 pub(super) fn tokens(query: Option<&str>) -> impl Iterator<Item = String> {
     parts(query).filter(|part| is_token(part)).map(|part| {
         let value = part.split_once('=').map_or("", |(_, value)| value);
@@ -17,7 +17,7 @@ pub(super) fn tokens(query: Option<&str>) -> impl Iterator<Item = String> {
 }
 
 /// The target with `token` in the place of every token in its query; all else stays as it is. An
-/// error where it becomes longer than a target can be.
+/// error if it becomes longer than a target can be.
 pub(super) fn with_token(target: &PathAndQuery, token: &str) -> Result<PathAndQuery, InvalidUri> {
     let query: Vec<_> = parts(target.query())
         .map(|part| match is_token(part) {
@@ -38,7 +38,7 @@ fn parts(query: Option<&str>) -> impl Iterator<Item = &str> {
     query.into_iter().flat_map(|query| query.split('&'))
 }
 
-/// Servers differ in whether a name's case matters: where it may be read as one, it is one.
+/// Servers differ in whether a name's case matters: what may be read as a token is one.
 fn is_token(part: &str) -> bool {
     let name = part.split('=').next().unwrap_or_default();
     decoded(name)

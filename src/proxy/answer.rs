@@ -267,7 +267,7 @@ impl Received {
         self.unauthorized
     }
 
-    /// The same answer, free of its connection; without content where that does not come whole.
+    /// The same answer, free of its connection; without content if that does not come whole.
     pub(super) async fn detached(mut self) -> Received {
         if let source @ (Source::Api(_) | Source::Begun(_)) = self.source {
             let collected = Limited::new(source, DETACHED_LIMIT).collect();

@@ -33,7 +33,7 @@ pub(super) struct Record<'a> {
     pub(super) route: Option<&'a Arc<Route>>,
     /// Whose credentials were asked for, if any were.
     pub(super) principal: Option<Principal>,
-    /// What stands for them in logs, where that is known already.
+    /// What stands for them in logs, if that is known already.
     pub(super) log_name: Option<LogName>,
     /// What the credentials went through, as far as the request saw it.
     pub(super) renewal: Renewal,
@@ -134,7 +134,7 @@ impl Drop for Record<'_> {
             let principal = self.principal.as_ref()?;
             Some(proxy.provider.log_name(principal))
         });
-        // The event names its source where the proxy answered itself.
+        // The event names the proxy as its source if the proxy answered by itself.
         let source = match self.ending {
             Ending::Answered(_) | Ending::Permitted(_) | Ending::Refused(_) => "proxy",
             Ending::Abandoned | Ending::PassedOn(_) => "upstream",

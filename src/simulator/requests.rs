@@ -38,7 +38,7 @@ pub struct Recorded {
     pub content: Option<bytes::Bytes>,
     /// Whose token came, alive or dead; `user:<DeviceToken>` or `account:<email>`.
     pub principal: Option<String>,
-    /// The HTTP status it was answered with; 0 where the connection was cut instead.
+    /// The HTTP status it was answered with; 0 if the connection was cut instead.
     pub status: u16,
 }
 

@@ -132,7 +132,7 @@ impl Users {
         }
     }
 
-    /// The instance of `device`; the first one where none is decided yet.
+    /// The instance of `device`; the first one if none is decided yet.
     pub(super) fn instance_of(&self, device: DeviceToken) -> Option<InstanceId> {
         match self.user(device, |user| user.home) {
             Some(Home::In(instance)) => Some(instance),

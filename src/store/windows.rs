@@ -63,9 +63,9 @@ impl History {
     }
 
     /// Takes the slot `id` if every window has one for `class`; it is not taken twice. Changes the
-    /// history even where it has none, so it is to be stored either way.
+    /// history even if it has none, so that it must be stored either way.
     pub fn take(&mut self, id: SlotId, class: Class, windows: &LoginWindows, now: Stamp) -> Slot {
-        self.settle(windows, now);
+        self.catch_up(windows, now);
         if self.slots.iter().any(|slot| slot.id == id) {
             return Slot::Taken;
         }
@@ -111,8 +111,8 @@ impl History {
 
     /// The state at `now`.
     pub fn budget(&self, windows: &LoginWindows, now: Stamp) -> LoginBudget {
-        let mut settled = self.clone();
-        settled.settle(windows, now);
+        let mut history = self.clone();
+        history.catch_up(windows, now);
         let blocked = left(self.blocked, now);
         let halved = left(self.halved, now);
         let state = |window: &LoginWindow| {
@@ -120,14 +120,14 @@ impl History {
             WindowState {
                 window: *window,
                 limit: number(limit(window, !halved.is_zero())),
-                used: number(settled.inside(window, now).len()),
+                used: number(history.inside(window, now).len()),
             }
         };
         let states: Vec<_> = windows.windows.iter().map(state).collect();
         let free = states
             .iter()
             .map(|state| state.limit.saturating_sub(state.used));
-        let next = |class| match settled.slot(class, windows, now) {
+        let next = |class| match history.slot(class, windows, now) {
             Slot::Taken => Duration::ZERO,
             Slot::Wait { left, .. } => left,
         };
@@ -147,7 +147,7 @@ impl History {
 
     /// After another boot everything moves to this one's clock, as the wall clock says once: no
     /// later step of it counts. What it says lies later than now was before now all the same.
-    fn settle(&mut self, windows: &LoginWindows, now: Stamp) {
+    fn catch_up(&mut self, windows: &LoginWindows, now: Stamp) {
         for slot in &mut self.slots {
             slot.at = slot.at.seen_from(now);
         }
@@ -165,7 +165,7 @@ impl History {
         self.slots.retain(|slot| slot.at.age(now) < largest);
     }
 
-    /// Of a history that is settled.
+    /// Whether there is a slot; the history must have caught up with `now`.
     fn slot(&self, class: Class, windows: &LoginWindows, now: Stamp) -> Slot {
         let blocked = left(self.blocked, now);
         if !blocked.is_zero() {

@@ -20,7 +20,7 @@ pub struct Access<'a> {
     pub route: &'a str,
     /// The method.
     pub method: &'static str,
-    /// The status of the answer; 499 where the caller left before it.
+    /// The status of the answer; 499 if the caller left before it.
     pub status: u16,
     /// How it ended.
     pub outcome: &'static str,

@@ -41,7 +41,7 @@ impl Made {
 }
 
 impl Hosts {
-    /// Reads the trusted certificates: the platform's, or Mozilla's where the platform has none,
+    /// Reads the trusted certificates: the platform's, or Mozilla's if the platform has none,
     /// and those of `ca_file`.
     pub fn new(settings: &Settings) -> Result<Hosts, Invalid> {
         let redirects = &settings.redirects;

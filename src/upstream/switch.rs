@@ -57,7 +57,7 @@ impl Drop for Place {
 pub enum UpgradeAnswer {
     /// A 101 to WebSocket.
     Switched(Switched),
-    /// Anything else, whole; without content where that did not come whole.
+    /// Anything else, whole; without content if that did not come whole.
     Refused(Response<Option<Bytes>>),
 }
 

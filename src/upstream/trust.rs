@@ -25,7 +25,7 @@ impl PartialEq for Trust {
 }
 
 impl Trust {
-    /// Trusts the platform's certificates, or Mozilla's where it has none, and those of `ca_file`.
+    /// Trusts the platform's certificates, or Mozilla's if it has none, and those of `ca_file`.
     pub(super) fn read(ca_file: Option<&Path>) -> Result<Trust, Invalid> {
         let roots = Arc::new(roots(ca_file)?);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

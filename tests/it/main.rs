@@ -40,7 +40,7 @@ mod stalls;
 mod framed;
 // Live tracking over WebSocket.
 mod live;
-// What the log says, what it loses, and that nobody waits for it.
+// What the log says, what it loses, and that it holds nothing up.
 mod log;
 // No secret in any output.
 mod secrets;

@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_that_is_given_back_goes_to_whoever_waits_for_one() {
+    async fn a_slot_that_is_given_back_goes_to_one_that_waits() {
         let (budget, store, clock, _directory) = budget(HOUR);
         let patience = clock.now().plus(HOUR * 2);
         let first = take(&budget, Class::Known, 1, patience).await;

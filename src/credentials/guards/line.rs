@@ -521,7 +521,7 @@ mod tests {
 
     proptest! {
         /// Whatever users do: those who wait go in the order in which they asked first, unless a slot
-        /// is kept; no more are remembered than there is room for; nobody waits for a slot that is
+        /// is kept; no more are remembered than there is room for; no user waits for a slot that is
         /// kept for longer than 30 s after the time that was told; all indices agree.
         #[test]
         fn the_order_and_the_bound_hold_whatever_users_do(

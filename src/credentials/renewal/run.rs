@@ -23,6 +23,7 @@ pub(crate) const LEASE: Duration = Duration::from_secs(15);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often a lease that another process holds is asked for again, in real time.
 const LEASE_AGAIN: Duration = Duration::from_millis(50);
+
 /// Who renews.
 #[expect(
     clippy::large_enum_variant,

@@ -36,7 +36,7 @@ impl Engine {
         })
     }
 
-    /// `joins` runs before the renewal does, which would give up if nobody waited for it.
+    /// `joins` runs before the renewal does, which would give up if no caller waited for it.
     fn join_or_start_then<T>(
         self: &Arc<Self>,
         principal: &Principal,

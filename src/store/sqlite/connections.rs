@@ -18,7 +18,7 @@ pub(super) fn connect(path: &Path, synchronous: &str) -> rusqlite::Result<Connec
     let db = open(path)?;
     let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
-        // SQLite says so instead of failing where the filesystem cannot share memory.
+        // SQLite says so instead of failing if the filesystem cannot share memory.
         return Err(failure(
             ffi::SQLITE_CANTOPEN,
             "no WAL mode on this filesystem",

@@ -127,7 +127,7 @@ pub(super) fn refuse_misnamed(path: &Path) -> Result<(), Refusal> {
     }
 }
 
-/// Why a file or folder cannot be opened, with its owner and this user where that is the reason.
+/// Why a file or folder cannot be opened, with its owner and this user if that is the reason.
 pub(super) fn inaccessible(path: &Path, error: io::Error) -> Refusal {
     let found = match (error.kind(), fs::metadata(path)) {
         (io::ErrorKind::PermissionDenied, Ok(found)) => found,

@@ -25,7 +25,7 @@ use crate::telemetry::episode::Episode;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// For this long after the file was made anew no lease is given out: every process that holds some
 /// has written them down by then.
-const SETTLES_IN: Duration = Duration::from_secs(1);
+const COMPLETE_IN: Duration = Duration::from_secs(1);
 
 /// The leases of one process run, and its view of those of others. Its thread is the only one that uses
 /// it ([`super::lease_thread`]). The states of a lease are drawn at [`Lease`].
@@ -51,7 +51,7 @@ pub(super) struct Leases {
     held: HashMap<Principal, i64>,
     /// Until when leases of other runs may be missing from the file, because it is new and they have not
     /// written theirs down again; `None` if it was complete from the start.
-    settled: Option<Instant>,
+    incomplete_until: Option<Instant>,
 }
 
 /// A row of another, or an earlier, lease.
@@ -72,7 +72,7 @@ impl Leases {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let (file, is_new) = LeaseFile::open(directory)?;
         let others = Owners::any_alive(directory);
-        let settled = (others && is_new).then(|| Instant::now() + SETTLES_IN);
+        let incomplete_until = (others && is_new).then(|| Instant::now() + COMPLETE_IN);
         let mut void = file
             .db()
             .prepare("UPDATE leases SET until = 0 WHERE owner = ?1")
@@ -91,7 +91,7 @@ impl Leases {
             owner: run.to_string(),
             boot: boot.trim().to_owned(),
             held: HashMap::new(),
-            settled,
+            incomplete_until,
         };
         Ok((leases, alive))
     }
@@ -110,7 +110,7 @@ impl Leases {
     ) -> io::Result<Vec<Lease>> {
         let leased = self.healed(|leases| {
             if let ([], [(principal, ttl)]) = (given_back, wanted)
-                && leases.is_settled()
+                && leases.is_complete()
                 // One statement is a transaction by itself.
                 && leases.insert(principal, until(*ttl))?
             {
@@ -200,12 +200,13 @@ impl Leases {
         }
     }
 
-    fn is_settled(&self) -> bool {
-        self.settled.is_none_or(|settled| settled <= Instant::now())
+    fn is_complete(&self) -> bool {
+        self.incomplete_until
+            .is_none_or(|until| until <= Instant::now())
     }
 
     fn take(&self, principal: &Principal, until: i64) -> rusqlite::Result<Lease> {
-        if !self.is_settled() && !self.held.contains_key(principal) {
+        if !self.is_complete() && !self.held.contains_key(principal) {
             return Ok(Lease::Held);
         }
         match self.insert(principal, until)? {
@@ -291,7 +292,7 @@ impl Leases {
         self.health.in_place().map_err(io::Error::other)?;
         tracing::warn!(%why, "leases.db is being opened again");
         let _opening = self.file.reopen()?;
-        self.settled = Some(Instant::now() + SETTLES_IN);
+        self.incomplete_until = Some(Instant::now() + COMPLETE_IN);
         for (principal, until) in &self.held {
             self.insert(principal, *until).map_err(io::Error::other)?;
         }

@@ -198,7 +198,7 @@ async fn the_late_answer_of_a_login_is_nobody_elses() {
     assert_eq!(
         given_up.rest().await,
         b"",
-        "closed once nobody waits any more"
+        "closed once no caller waits any more"
     );
     given_up
         .write(Form::Sized.answer("200 OK", &granted(&damoov, 1)))

@@ -314,7 +314,7 @@ async fn after_a_back_off_one_renewal_goes_first_and_others_at_a_pace() {
 }
 
 #[tokio::test]
-async fn a_host_that_fails_whoever_goes_first_is_called_by_no_other() {
+async fn a_host_that_fails_each_first_call_is_called_by_no_other() {
     let damoov = damoov().await;
     let proxy = roomy(&damoov).set("renewal.wait", "8s").start().await;
     proxy.import(&damoov, 0..50);

@@ -205,7 +205,7 @@ async fn four_thousand_users_401_at_once_are_all_served_within_the_wait() {
     allow_many_descriptors();
     let users = 4_000;
     let damoov = damoov().await;
-    // `renewals_per_second` is for what nobody waits for.
+    // `renewals_per_second` is for what no request waits for.
     let mut proxy = roomy(&damoov)
         .set("renewal.renewals_per_second", "1")
         .stopped_here();

@@ -120,7 +120,7 @@ async fn a_long_first_message_leaves_no_room_with_its_session() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_named_has_10_seconds_and_whoever_is_has_any_time() {
+async fn a_caller_that_is_not_named_has_10_seconds_and_a_named_one_any_time() {
     let scene = scene().await;
     let mut named = scene.session().await;
     let started = tokio::time::Instant::now();
