@@ -11,7 +11,7 @@ use crate::cli::output::rough;
 use crate::cli::{Failure, print, say};
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::credentials::{Ages, Explanation, Inquiry, Obstacle, Stored, explain};
+use crate::credentials::{Ages, Explanation, Inquiry, NextRequest, Obstacle, Stored, explain};
 use crate::principal::{InstanceId, Principal};
 use crate::store::Entry;
 
@@ -70,6 +70,7 @@ fn as_json(explanation: &Explanation) -> String {
         stored,
         ages,
         answer_lost,
+        next_request,
         ..
     } = explanation;
     json!({
@@ -83,6 +84,7 @@ fn as_json(explanation: &Explanation) -> String {
         "needs_login": stored.needs_login(),
         "key_missing": matches!(stored, Stored::KeyMissing(_)),
         "answer_lost": answer_lost,
+        "next_request": next_request,
         "obstacles": sentences(explanation),
     })
     .to_string()
@@ -95,6 +97,7 @@ fn as_text(explanation: &Explanation) -> String {
         generation,
         epoch,
         stored,
+        next_request,
         ..
     } = explanation;
     let mut text = format!(
@@ -124,6 +127,7 @@ fn as_text(explanation: &Explanation) -> String {
         );
     }
     row("needs login", needs_login(*stored));
+    row("next request", next(*next_request));
     let obstacles = sentences(explanation);
     for obstacle in &obstacles {
         row("obstacle", obstacle);
@@ -178,6 +182,18 @@ fn needs_login(stored: Stored) -> &'static str {
             "yes: it has no RefreshToken, once its token expires or is rejected"
         }
         Stored::Dead => "yes: its RefreshToken is dead, once its token expires or is rejected",
+    }
+}
+
+/// What its next request does and costs, unless Damoov rejects its token.
+fn next(request: NextRequest) -> &'static str {
+    match request {
+        NextRequest::Served => "goes out with the stored token, which costs nothing",
+        NextRequest::Refreshes => "waits for a refresh, which is free",
+        NextRequest::LogsIn => {
+            "waits for a login, which takes a slot of the budget and ends the tokens before it"
+        }
+        NextRequest::Refused => "is refused: see the obstacles",
     }
 }
 

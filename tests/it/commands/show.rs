@@ -24,6 +24,7 @@ async fn a_user_who_never_got_in_has_a_log_name_and_its_obstacles() {
     assert_eq!(code, Some(1), "nothing is known: {shown}");
     for row in [
         "needs login    yes: it has no pair",
+        "next request   is refused",
         "obstacle       blocked: ",
         "the block ends in 49m (login_blocked)",
     ] {
@@ -51,6 +52,7 @@ async fn a_served_user_needs_no_login_and_a_used_up_budget_is_told() {
     for row in [
         "RefreshToken   present",
         "needs login    no: its RefreshToken renews it",
+        "next request   goes out with the stored token, which costs nothing",
         "obstacle       out of budget: ",
         "(login_budget_exhausted)",
     ] {
@@ -59,6 +61,7 @@ async fn a_served_user_needs_no_login_and_a_used_up_budget_is_told() {
     let json = captured(proxy.command(&format!("tokens show {} --json", user(1)))).await;
     let json: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json["needs_login"], false);
+    assert_eq!(json["next_request"], "served");
     assert_eq!(json["obstacles"].as_array().unwrap().len(), 1);
 }
 
