@@ -194,7 +194,7 @@ pub struct Drained {
     pub cut: u64,
 }
 
-/// Whether the groups that shall own unix sockets exist.
+/// Whether the groups that are to own unix sockets exist.
 pub fn check_groups(listeners: &[Listener]) -> Result<(), Error> {
     listeners.iter().try_for_each(|listener| match listener {
         Listener::Unix {

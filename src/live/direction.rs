@@ -129,7 +129,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Direction<R, W> {
     }
 
     /// Passes everything on until nothing follows, then says so to the other end. What is held goes
-    /// first, but not into the midst of another frame.
+    /// first, but never into another frame.
     pub(super) async fn relay(&mut self) -> Result<(), Broken> {
         if !self.held.is_empty() {
             self.finish_frame().await?;
@@ -424,7 +424,7 @@ mod tests {
                     137 => 136,
                     sent => sent,
                 };
-                // Cut off at any moment, it ends where a Close may stand, or in the midst of a frame.
+                // Cut off at any moment, it ends where a Close may stand, or within a frame.
                 assert_eq!(down.rest == 0, matches!(whole, 0 | 4 | 136 | 138), "{sent}");
             }
             assert_eq!(arrived(&mut far).await, frames);

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 #[cfg(any(test, feature = "internals"))]
 use super::dial;
 use super::dial::Network;
-use super::failure::{Obstacle, Unresolved};
+use super::failure::{ConnectFailure, Unresolved};
 use super::stream::{Records, Stream};
 use super::{Dial, Error, Scheme, Target};
 
@@ -197,7 +197,7 @@ impl<'a> Race<'a> {
             false => error,
         };
         // Of two that are as telling, the later one.
-        let tells = |error: &io::Error| Obstacle::of(error).tells();
+        let tells = |error: &io::Error| ConnectFailure::of(error).tells();
         if self
             .failed
             .as_ref()

@@ -40,7 +40,7 @@ pub(crate) struct Condition {
 
 /// What keeps a host from being reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Obstacle {
+pub(super) enum ConnectFailure {
     /// Its name cannot be resolved.
     Name,
     /// No process listens there.
@@ -88,9 +88,9 @@ impl fmt::Display for Failed {
         match error {
             Error::Busy => write!(f, "all connections to {host} are in use"),
             Error::ConnectTimeout(_) => write!(f, "connecting to {host} took too long"),
-            Error::Unreachable(cause) => f.write_str(&Obstacle::of(cause).says(host)),
+            Error::Unreachable(cause) => f.write_str(&ConnectFailure::of(cause).says(host)),
             Error::ResponseTimeout => write!(f, "{host} did not answer in time"),
-            Error::Broken(Broken::Http2) => f.write_str(&Obstacle::Http2.says(host)),
+            Error::Broken(Broken::Http2) => f.write_str(&ConnectFailure::Http2.says(host)),
             Error::Broken(_) => write!(f, "{host} did not give a complete answer"),
             Error::Framing => write!(f, "the framing of the answer of {host} is ambiguous"),
             Error::Unreadable => write!(f, "the answer of {host} cannot be read"),
@@ -221,12 +221,12 @@ impl Condition {
     }
 }
 
-impl Obstacle {
+impl ConnectFailure {
     /// What the error, or a cause of it, says about it.
-    pub(super) fn of(error: &(dyn StdError + 'static)) -> Obstacle {
+    pub(super) fn of(error: &(dyn StdError + 'static)) -> ConnectFailure {
         let mut cause = Some(error);
         while let Some(error) = cause {
-            if let Some(found) = Obstacle::named_by(error) {
+            if let Some(found) = ConnectFailure::named_by(error) {
                 return found;
             }
             // What an `io::Error` wraps is not among its causes.
@@ -238,43 +238,43 @@ impl Obstacle {
                 None => error.source(),
             };
         }
-        Obstacle::Network
+        ConnectFailure::Network
     }
 
-    fn named_by(error: &(dyn StdError + 'static)) -> Option<Obstacle> {
+    fn named_by(error: &(dyn StdError + 'static)) -> Option<ConnectFailure> {
         if error.is::<Unresolved>() {
-            return Some(Obstacle::Name);
+            return Some(ConnectFailure::Name);
         }
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(Obstacle::of_tls(tls));
+            return Some(ConnectFailure::of_tls(tls));
         }
         match error.downcast_ref::<io::Error>()?.kind() {
-            io::ErrorKind::ConnectionRefused => Some(Obstacle::Refused),
-            io::ErrorKind::TimedOut => Some(Obstacle::Late),
+            io::ErrorKind::ConnectionRefused => Some(ConnectFailure::Refused),
+            io::ErrorKind::TimedOut => Some(ConnectFailure::Late),
             _ => None,
         }
     }
 
-    fn of_tls(error: &rustls::Error) -> Obstacle {
+    fn of_tls(error: &rustls::Error) -> ConnectFailure {
         let certificate = match error {
             rustls::Error::InvalidCertificate(certificate) => certificate,
             // HTTP/1.1 alone was offered (RFC 7301 §3.2).
             rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
             | rustls::Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol) =>
             {
-                return Obstacle::Http2;
+                return ConnectFailure::Http2;
             }
-            _ => return Obstacle::Tls,
+            _ => return ConnectFailure::Tls,
         };
         match certificate {
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => Obstacle::Expired,
+            | CertificateError::NotValidYetContext { .. } => ConnectFailure::Expired,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                Obstacle::Foreign
+                ConnectFailure::Foreign
             }
-            _ => Obstacle::Untrusted,
+            _ => ConnectFailure::Untrusted,
         }
     }
 
@@ -282,34 +282,34 @@ impl Obstacle {
     /// the more.
     pub(super) fn tells(self) -> u8 {
         match self {
-            Obstacle::Name | Obstacle::Network => 0,
-            Obstacle::Late => 1,
-            Obstacle::Refused => 2,
-            Obstacle::Tls => 3,
-            Obstacle::Http2 => 4,
-            Obstacle::Untrusted | Obstacle::Expired | Obstacle::Foreign => 5,
+            ConnectFailure::Name | ConnectFailure::Network => 0,
+            ConnectFailure::Late => 1,
+            ConnectFailure::Refused => 2,
+            ConnectFailure::Tls => 3,
+            ConnectFailure::Http2 => 4,
+            ConnectFailure::Untrusted | ConnectFailure::Expired | ConnectFailure::Foreign => 5,
         }
     }
 
     /// The sentence about `host`, which is `host` or `host:port`.
     pub(super) fn says(self, host: &str) -> String {
         match self {
-            Obstacle::Name => {
+            ConnectFailure::Name => {
                 let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
                 format!("the name {name} was not found")
             }
-            Obstacle::Refused => format!("{host} refused the connection"),
-            Obstacle::Late => format!("{host} did not answer in time"),
-            Obstacle::Untrusted => format!("the certificate of {host} is not trusted"),
-            Obstacle::Expired => {
+            ConnectFailure::Refused => format!("{host} refused the connection"),
+            ConnectFailure::Late => format!("{host} did not answer in time"),
+            ConnectFailure::Untrusted => format!("the certificate of {host} is not trusted"),
+            ConnectFailure::Expired => {
                 format!("the certificate of {host} has expired or is not valid yet")
             }
-            Obstacle::Foreign => format!("the certificate of {host} belongs to another host"),
-            Obstacle::Http2 => {
+            ConnectFailure::Foreign => format!("the certificate of {host} belongs to another host"),
+            ConnectFailure::Http2 => {
                 format!("{host} does not speak HTTP/1.1, which is all that the proxy speaks")
             }
-            Obstacle::Tls => format!("{host} and the proxy cannot agree on TLS"),
-            Obstacle::Network => format!("{host} cannot be reached over the network"),
+            ConnectFailure::Tls => format!("{host} and the proxy cannot agree on TLS"),
+            ConnectFailure::Network => format!("{host} cannot be reached over the network"),
         }
     }
 }
@@ -376,7 +376,7 @@ mod tests {
         struct Outer(#[source] io::Error);
         let tls = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let error = io::Error::other(Outer(io::Error::other(tls)));
-        assert_eq!(Obstacle::of(&error), Obstacle::Untrusted);
-        assert_eq!(Obstacle::of(&fmt::Error), Obstacle::Network);
+        assert_eq!(ConnectFailure::of(&error), ConnectFailure::Untrusted);
+        assert_eq!(ConnectFailure::of(&fmt::Error), ConnectFailure::Network);
     }
 }
