@@ -1,6 +1,6 @@
 //! The `[status]` listener: whether the process lives, has started and is ready, and its metrics.
 //! GET and HEAD only; never shares the listener of requests. It answers before the store is opened:
-//! that may take a while, and who probes is to know that it goes on.
+//! that may take a while, and a probe must be able to tell that it goes on.
 
 mod connections;
 mod readiness;

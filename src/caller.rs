@@ -111,7 +111,7 @@ mod tests {
     use crate::secret::Secret;
 
     #[test]
-    fn who_names_an_instance_gets_credentials_only_if_that_is_configured() {
+    fn a_named_instance_gives_credentials_only_if_it_is_configured() {
         let id = |text: &str| InstanceId::parse(text).unwrap();
         let main = id("11111111-1111-4111-8111-111111111111");
         let foreign = id("33333333-3333-4333-8333-333333333333");

@@ -231,8 +231,8 @@ impl Clock {
     }
 }
 
-/// This boot of this machine, as long as the process lives. Where the kernel does not tell, one that
-/// nobody else knows: then the wall clock counts.
+/// This boot of this machine, as long as the process lives. If the kernel does not tell, one that
+/// no other process knows: then the wall clock counts.
 fn boot() -> Boot {
     static BOOT: OnceLock<Boot> = OnceLock::new();
     *BOOT.get_or_init(|| {

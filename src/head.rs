@@ -92,7 +92,7 @@ pub enum Rejection {
     TooManyFields,
 }
 
-/// Checks a request head that has `seen`. Allocates nothing. Framing comes first: where it is in
+/// Checks a request head that has `seen`. Allocates nothing. Framing comes first: if it is in
 /// doubt, nothing that follows on the connection may be read as a request.
 pub fn check(head: &Parts, seen: Seen, settings: &Settings) -> Result<Target, Rejection> {
     let framing_is_plain = || {
@@ -191,7 +191,7 @@ fn check_authority(authority: &str, settings: &Settings) -> Result<(), Rejection
 }
 
 /// The host of `host[:port]`, and whether it is an IP address; `None` if it is malformed, or
-/// where something precedes it.
+/// if something precedes it.
 fn host_of(authority: &str) -> Option<(&str, bool)> {
     // The colons of an IPv6 address stand within brackets.
     let host_end = match authority.as_bytes() {
@@ -226,7 +226,7 @@ fn is_subdomain(host: &str, parent: &str) -> bool {
         && host.as_bytes()[host.len() - parent.len()..].eq_ignore_ascii_case(parent.as_bytes())
 }
 
-/// A browser says from which page it calls; where it says only how far away that page is, the user
+/// A browser says from which page it calls; if it says only how far away that page is, the user
 /// must have typed the address.
 fn check_origin(headers: &HeaderMap, settings: &Settings) -> Result<(), Rejection> {
     let allowed = if headers.contains_key(header::ORIGIN) {
@@ -279,7 +279,7 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Rejection> {
 
 /// Whether the request is a good WebSocket handshake (RFC 6455 §4.2.1). A caller that offers another
 /// protocol is content with HTTP/1.1 and gets it; one that asks for WebSocket is not, and gets it
-/// where `is_live` says that its route has it. Asked once the route is known.
+/// if `is_live` says that its route has it. Asked once the route is known.
 pub fn asks_for_websocket(head: &Parts, seen: Seen, is_live: bool) -> Result<bool, Rejection> {
     if !seen.upgrade || !headers::names_websocket(&head.headers) {
         return Ok(false);

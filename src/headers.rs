@@ -118,11 +118,11 @@ pub fn clean_answer(headers: &mut HeaderMap, renewal: Renewal) {
         is_hop_by_hop(name) || name == "set-cookie" || name.starts_with("access-control-")
     });
     headers.append(header::VIA, VIA);
-    tell(headers, renewal);
+    set_proxy_status(headers, renewal);
 }
 
 /// Sets `Proxy-Status`.
-pub fn tell(headers: &mut HeaderMap, renewal: Renewal) {
+pub fn set_proxy_status(headers: &mut HeaderMap, renewal: Renewal) {
     headers.insert(
         PROXY_STATUS,
         HeaderValue::from_static(match renewal {

@@ -1,5 +1,5 @@
 //! Live tracking: WebSocket on the one route that has it (damoov/API.md, "Live tracking").
-//! [`Live::open`] shakes hands with upstream, with the credentials of the one who is named so
+//! [`Live::open`] shakes hands with upstream, with the credentials of the principal that is named so
 //! far; the [`Session`] that comes of it gives the caller's first message a token, and passes
 //! everything else on as it is.
 
@@ -116,8 +116,8 @@ impl Live {
         Ok(named)
     }
 
-    /// Shakes hands with upstream, with the credentials of the one who is named. Like any other request
-    /// it is sent at most twice.
+    /// Shakes hands with upstream, with the credentials of the principal that is named. Like any other
+    /// request it is sent at most twice.
     pub async fn open(self: &Arc<Self>, handshake: Handshake<'_>) -> Result<Opened, Error> {
         let Handshake {
             target,

@@ -217,7 +217,7 @@ fn device_token(headers: &HeaderMap) -> Result<Option<DeviceToken>, Error> {
     only(headers, &DEVICE_TOKEN, DeviceToken::parse).map_err(|NotAUuid| Error::DeviceTokenInvalid)
 }
 
-/// The only field of this name. Two are an error even if they agree: the API might read either.
+/// The only field of this name. Two are an error even if they agree, because the API might read either.
 fn only<T>(
     headers: &HeaderMap,
     name: &HeaderName,

@@ -219,7 +219,7 @@ const PROBE: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n";
 const ASKED: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]
-async fn who_asks_for_nothing_gives_way_to_a_probe() {
+async fn a_connection_that_asks_for_nothing_gives_way_to_a_probe() {
     for (said, heard) in [("", ""), ("GET /livez HT", ""), (ASKED, "degraded\":[]}")] {
         let (address, _stage) = listening().await;
         let mut idle = connections(address, 2 * connections::MOST, said, heard).await;

@@ -110,8 +110,8 @@ pub enum PathError {
 }
 
 impl Table {
-    /// The built-in routes, the `configured` ones, which win where both are equally specific, and,
-    /// where there is a `default_host`, a last route that sends everything else there for a user.
+    /// The built-in routes, the `configured` ones, which win if both are equally specific, and,
+    /// if there is a `default_host`, a last route that sends everything else there for a user.
     ///
     /// Every configured path has passed [`Route::check`].
     pub fn new(configured: Vec<Route>, default_host: Option<String>) -> Table {
@@ -160,7 +160,7 @@ impl Table {
         self.routes().map(|route| route.host.as_str())
     }
 
-    /// The route of a path that has passed the checks of the request head; `None` where no route
+    /// The route of a path that has passed the checks of the request head; `None` if no route
     /// has this path and method. Case, a slash at the end, and escapes of plain characters do not
     /// matter: the API takes all of these spellings for the same path. Allocates nothing.
     pub fn find(&self, path: &str, method: &Method) -> Option<&Arc<Route>> {

@@ -298,7 +298,9 @@ impl Received {
         head.version = Version::HTTP_11;
         match origin {
             Origin::Api => headers::clean_answer(&mut head.headers, renewal),
-            Origin::Proxy | Origin::Preflight => headers::tell(&mut head.headers, renewal),
+            Origin::Proxy | Origin::Preflight => {
+                headers::set_proxy_status(&mut head.headers, renewal)
+            }
         }
         if session.is_some() {
             headers::attach_upgrade(&mut head.headers);

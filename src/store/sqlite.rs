@@ -164,7 +164,7 @@ impl Sqlite {
         drop(
             self.alive
                 .lock()
-                .expect("nothing panics under this lock")
+                .expect("no code panics under this lock")
                 .take(),
         );
         self.writer.close();

@@ -217,7 +217,7 @@ impl Health {
         let (began, since) = state.writing?;
         (began.elapsed() >= STALLED).then(|| Unwritable {
             since,
-            why: "standard error takes no lines: who reads it has stopped reading".to_owned(),
+            why: "standard error takes no lines: its reader has stopped reading".to_owned(),
         })
     }
 }
@@ -338,7 +338,7 @@ impl Writer {
         }
     }
 
-    /// Tries a log that failed with the line that says so. Answers whether it works again.
+    /// Tries a log that failed with the line that says so. Returns whether it works again.
     fn try_again(&mut self) -> bool {
         self.tried = Instant::now();
         let ended = {
@@ -356,7 +356,7 @@ impl Writer {
         works
     }
 
-    /// Writes at once that an episode is over. Answers whether that worked.
+    /// Writes at once that an episode is over. Returns whether that worked.
     fn recovered(&mut self, message: &str, began: Instant, lost: u64) -> bool {
         let seconds = (began.elapsed().as_secs_f64() * 10.0).round() / 10.0;
         let line = Line {

@@ -68,7 +68,7 @@ async fn logged_nothing(proxy: &Proxy) {
 }
 
 #[tokio::test]
-async fn who_looks_at_a_store_changes_nothing_in_its_folder() {
+async fn commands_that_look_at_a_store_change_nothing_in_its_folder() {
     let damoov = damoov().await;
     let mut proxy = proxy(&damoov).start().await;
     for number in [1, 2] {
@@ -111,7 +111,7 @@ async fn who_looks_at_a_store_changes_nothing_in_its_folder() {
 }
 
 #[tokio::test]
-async fn who_looks_where_no_store_is_says_so_and_makes_none() {
+async fn commands_that_find_no_store_say_so_and_make_none() {
     let damoov = damoov().await;
     let proxy = proxy(&damoov).stopped_here();
     for (look, code) in [

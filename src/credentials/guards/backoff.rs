@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_goes_first_and_does_not_call_lets_another_go() {
+    async fn a_first_call_that_is_not_made_lets_another_go() {
         let clock = Clock::real();
         let backoff = Backoff::new(clock);
         pass(&backoff).failed(&who(0), Failure::Hosts(None));

@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asked_first_goes_first_although_it_was_refused_and_comes_back_last() {
+    fn the_seeker_that_asked_first_goes_first_even_if_it_comes_back_last() {
         let mut line = Line::new(10);
         refused_all(&mut line, [1, 2]);
         let third = line.enter(3, at(90), at(90));
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_too_early_keeps_its_place_and_is_back_in_time_if_it_stays() {
+    fn a_seeker_that_comes_too_early_keeps_its_place_and_may_stay() {
         let mut line = Line::new(10);
         refused_all(&mut line, [1, 2]);
         let second = line.enter(2, at(95), at(95));
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn who_got_a_slot_and_gave_it_back_stands_where_it_stood() {
+    fn a_seeker_that_gave_its_slot_back_stands_where_it_stood() {
         let mut line = Line::new(10);
         let first = line.enter(1, at(0), at(0));
         let second = line.enter(2, at(5), at(5));

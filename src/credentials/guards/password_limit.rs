@@ -163,7 +163,7 @@ impl PasswordLimit {
     }
 
     /// Compares once all of `opened` allow it; a wrong password counts for each of them. Returns what
-    /// `compare` returns, where `None` is a wrong password.
+    /// `compare` returns: `None` for a wrong password.
     pub(crate) async fn compare<T>(
         &self,
         peer: Peer,
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waited_for_ten_seconds_or_hung_up_leaves_its_place() {
+    async fn a_caller_that_waited_ten_seconds_or_hung_up_leaves_its_place() {
         let limit = limited().await;
         let hung_up = tried(&limit, peer(1), true);
         assert!(tokio::time::timeout(SECOND / 2, hung_up).await.is_err());

@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_who_join_share_one_renewal_and_its_outcome() {
+    async fn all_that_join_share_one_renewal_and_its_outcome() {
         let renewals = Renewals::new();
         let principal = Principal::Account("a".into());
         let Running::Started(_, completion) = renewals.join_or_start(&principal, ask()) else {

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_forgotten_elsewhere_is_suppressed_no_more() {
+    fn a_principal_forgotten_elsewhere_is_suppressed_no_more() {
         let (cache, clock) = cache();
         cache.publish(&credentials(&clock, 4, 80, 100));
         cache.suppress(&principal());

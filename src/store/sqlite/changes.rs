@@ -51,7 +51,7 @@ impl Changes {
                 }
             }
             // Ends the receiver's stream.
-            *told.lock().expect("nothing panics under this lock") = None;
+            *told.lock().expect("no code panics under this lock") = None;
         })?;
         Ok(Changes { thread, to })
     }
@@ -59,10 +59,10 @@ impl Changes {
     /// Returns a receiver that is told from now on. Ends the stream of the one before it.
     pub(super) fn subscribe(&self) -> UnboundedReceiver<Change> {
         let (sender, receiver) = unbounded_channel();
-        *self.to.lock().expect("nothing panics under this lock") = Some(sender);
+        *self.to.lock().expect("no code panics under this lock") = Some(sender);
         if self.thread.send(()).is_err() {
             // Closed: the thread is gone, and cannot end the stream.
-            *self.to.lock().expect("nothing panics under this lock") = None;
+            *self.to.lock().expect("no code panics under this lock") = None;
         }
         receiver
     }
@@ -85,7 +85,7 @@ fn poll(
         return Ok(());
     }
     let (changes, newest) = entries::changed_since(db, *seen)?;
-    if let Some(to) = &*to.lock().expect("nothing panics under this lock") {
+    if let Some(to) = &*to.lock().expect("no code panics under this lock") {
         for change in changes {
             // A receiver that went away wants no changes.
             let _ = to.send(change);

@@ -35,7 +35,7 @@ impl<J: Send + 'static> DbThread<J> {
 
     /// Queues a job.
     pub(super) fn send(&self, job: J) -> Result<(), Error> {
-        let open = self.open.lock().expect("nothing panics under this lock");
+        let open = self.open.lock().expect("no code panics under this lock");
         let (queue, _) = open.as_ref().ok_or(Error::Closed)?;
         queue.send(job).map_err(|_| Error::Closed)
     }
@@ -45,7 +45,7 @@ impl<J: Send + 'static> DbThread<J> {
         let open = self
             .open
             .lock()
-            .expect("nothing panics under this lock")
+            .expect("no code panics under this lock")
             .take();
         if let Some((queue, thread)) = open {
             drop(queue);

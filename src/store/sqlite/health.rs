@@ -154,7 +154,7 @@ impl Health {
             return Err(Error::Unwritable(why.clone()));
         }
         self.in_place()?;
-        let mut space = self.space.lock().expect("nothing panics under this lock");
+        let mut space = self.space.lock().expect("no code panics under this lock");
         match &*space {
             Some((at, found)) if at.elapsed() < SPACE_HOLDS => found.clone(),
             _ => {
@@ -252,7 +252,7 @@ impl Health {
     pub(super) fn recovered(&self) {
         *locked(&self.failure) = None;
         // There may still be too little space: the next look finds out.
-        *self.space.lock().expect("nothing panics under this lock") = None;
+        *self.space.lock().expect("no code panics under this lock") = None;
         let _ = self.check();
     }
 
@@ -278,7 +278,7 @@ impl Health {
 }
 
 fn locked(why: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
-    why.lock().expect("nothing panics under this lock")
+    why.lock().expect("no code panics under this lock")
 }
 
 fn enough(free: u64, read_only: bool) -> Result<(), String> {

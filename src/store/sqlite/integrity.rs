@@ -47,7 +47,7 @@ impl Integrity {
         let open = self
             .open
             .lock()
-            .expect("nothing panics under this lock")
+            .expect("no code panics under this lock")
             .take();
         let Some((open, thread)) = open else { return };
         drop(open);

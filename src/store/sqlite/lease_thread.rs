@@ -126,7 +126,7 @@ impl LeaseThread {
 }
 
 fn locked(given_back: &GivenBack) -> MutexGuard<'_, Vec<Principal>> {
-    given_back.lock().expect("nothing panics under this lock")
+    given_back.lock().expect("no code panics under this lock")
 }
 
 impl Reply {

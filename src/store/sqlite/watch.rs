@@ -88,7 +88,7 @@ impl Watcher {
         let renewed = self
             .alive
             .lock()
-            .expect("nothing panics under this lock")
+            .expect("no code panics under this lock")
             .renew();
         match renewed {
             Ok(false) => self.lock_works(),

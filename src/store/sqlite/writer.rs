@@ -59,7 +59,7 @@ impl Writer {
 
     /// Does `work` in a transaction; durable on return. What was undone because another write of the
     /// same transaction failed is done again. A row that cannot be understood is an
-    /// [`Error::Damaged`] where `principal` is given.
+    /// [`Error::Damaged`] if `principal` is given.
     pub(super) async fn ask<T, F>(&self, principal: Option<&Principal>, work: F) -> Result<T, Error>
     where
         T: Send + 'static,

@@ -194,7 +194,7 @@ async fn before_there_is_a_login_an_app_may_ask_whether_a_user_exists() {
 }
 
 #[tokio::test]
-async fn who_joins_a_company_by_its_token_is_forgotten_and_nobody_else() {
+async fn a_user_that_joins_a_company_is_forgotten_and_no_other() {
     let scene = Scene::new().await;
     let bystander = scene.log_in(99).await;
     let scores = "GET /indicators/v1/Scores/safety";

@@ -100,7 +100,7 @@ async fn names_of_two_principals_are_a_conflict_and_nothing_is_looked_up() {
 }
 
 #[tokio::test]
-async fn who_names_nobody_is_told_how_to() {
+async fn a_request_that_names_nobody_is_told_how_to() {
     let scene = Scene::new().await;
     for (path, fields, code) in [
         (SCORES, "", "device_token_missing"),

@@ -69,7 +69,7 @@ async fn a_caller_that_waits_for_100_is_refused_without_it() {
 }
 
 #[tokio::test]
-async fn who_asks_for_an_unknown_path_is_told_the_route_to_add() {
+async fn a_request_for_an_unknown_path_is_told_the_route_to_add() {
     let scene = Scene::new().await;
     for (path, lines) in [
         (

@@ -72,7 +72,7 @@ async fn callers_that_hung_up_take_no_slot_and_hold_nobody_up() {
 }
 
 #[tokio::test]
-async fn who_comes_back_before_its_login_left_the_line_keeps_its_place() {
+async fn a_user_back_before_its_login_left_the_line_keeps_its_place() {
     let damoov = fast_damoov(12).await;
     let proxy = waits(&damoov, 12)
         .set("login_budget.logins", "1")

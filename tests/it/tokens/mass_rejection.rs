@@ -208,7 +208,7 @@ async fn after_a_restored_backup_the_budget_alone_paces_logins() {
 }
 
 #[tokio::test]
-async fn who_is_forgotten_during_a_suspension_logs_in_at_once() {
+async fn a_user_forgotten_during_a_suspension_logs_in_at_once() {
     let damoov = fast_damoov(60).await;
     let one = fast(&damoov, 60).start().await;
     let other = fast(&damoov, 60).start_on(one.store()).await;

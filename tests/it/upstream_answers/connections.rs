@@ -100,7 +100,7 @@ async fn beyond_max_connections_requests_wait_for_a_free_connection() {
 }
 
 #[tokio::test]
-async fn who_waits_too_long_for_a_free_connection_is_told_to_come_back() {
+async fn a_request_that_waits_too_long_for_a_connection_is_told_to_return() {
     let scene = PlayedScene::with(|proxy| {
         proxy
             .set("upstream.max_connections", "1")

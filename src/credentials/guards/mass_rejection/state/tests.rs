@@ -121,7 +121,7 @@ fn a_witness_that_is_rejected_leaves_nothing_proved() {
 }
 
 #[test]
-fn who_is_no_witness_any_more_proves_nothing_by_its_rejection() {
+fn a_former_witness_proves_nothing_by_its_rejection() {
     let mut state = proved();
     let late = state.rejected(&who(4), received(4), How::AsWitness, &at(106));
     assert_eq!(late, Verdict::Unsure(1));
@@ -157,7 +157,7 @@ fn one_refresh_is_tried_in_five_seconds_and_one_login_in_a_minute() {
 }
 
 #[test]
-fn who_was_just_logged_in_is_the_next_whose_refresh_is_tried() {
+fn a_principal_just_logged_in_is_the_next_whose_refresh_is_tried() {
     for before in 0..3 {
         let mut state = broken();
         state.logged_in(&who(0), &at(100));
