@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{self, HeaderValue};
 use http::{Request, Response, Version};
@@ -250,7 +251,7 @@ pub async fn serve_connection<H, F>(
     peer: Peer,
     stream: impl Transport,
     answers: Rc<Answers<H, F>>,
-    mut stage: watch::Receiver<Stage>,
+    stage: watch::Receiver<Stage>,
 ) -> hyper::Result<()>
 where
     H: Handler,
@@ -272,12 +273,7 @@ where
             Ok::<_, Infallible>(answer)
         })
     });
-    let mut connection = http1::Builder::new()
-        .header_read_timeout(None)
-        .max_header_size(HEAD_LIMIT)
-        .max_headers(FIELD_LIMIT)
-        .max_buf_size(PIECE)
-        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = http().serve_connection(TokioIo::new(stream), service);
     let ended = match until_draining(&mut connection, &stage).await {
         Some(ended) => ended,
         None => {
@@ -303,13 +299,33 @@ where
     if let Some(session) = switched.take() {
         let parts = connection.into_parts();
         let CoalescedWrites(stream) = parts.io.into_inner().into_inner();
-        let draining = async {
-            let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
-        };
         // Boxed, so that connections which never switch have no room for it.
-        Box::pin(session.run(stream, parts.read_buf, draining)).await;
+        Box::pin(take_over(session, stream, parts.read_buf, stage)).await;
     }
     Ok(())
+}
+
+/// What hyper is told of each connection.
+fn http() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.header_read_timeout(None)
+        .max_header_size(HEAD_LIMIT)
+        .max_headers(FIELD_LIMIT)
+        .max_buf_size(PIECE);
+    http
+}
+
+/// Lets a session have its caller's connection until one of them ends or the server drains.
+async fn take_over(
+    session: impl Session,
+    stream: impl Transport,
+    read: Bytes,
+    mut stage: watch::Receiver<Stage>,
+) {
+    let draining = async {
+        let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
+    };
+    session.run(stream, read, draining).await;
 }
 
 /// Begins the answer to one request; with a 101 comes the session that takes the connection over.
