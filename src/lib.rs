@@ -126,6 +126,7 @@
 //! | replay | send the same request again, once, with newer credentials, after a 401 | `proxy::forward`, `credentials::rejection` |
 //! | retry | send a request on another connection because a reused one turned out to be dead | `upstream::pool` |
 //! | in-band 401 | a 2xx whose JSON says 401; it counts as a 401 | `damoov::in_band` |
+//! | patience | until when a caller waits for a renewal; a renewal is as patient as the most patient of its callers | `credentials::renewal::renewals` |
 //! | ahead of time | a renewal of a stale token that no request waits for | `credentials::renewal::keeper` |
 //! | keeper | the task that renews ahead of time, and idle pairs before their RefreshToken dies | `credentials::renewal::keeper` |
 //! | lease | the right to renew one principal, held for 15 s and extended; one process has it at a time | `store`, `store::sqlite` |

@@ -37,7 +37,7 @@ pub struct Settings {
 
 /// The numbers and the directory of one configuration.
 #[derive(Debug)]
-pub(crate) struct InForce {
+pub(crate) struct Configured {
     pub(crate) settings: Settings,
     /// Who can be logged in, with what.
     pub(crate) directory: Arc<Directory>,
@@ -45,18 +45,18 @@ pub(crate) struct InForce {
 
 /// What is in force now. Cheap to clone; every clone sees what is published.
 #[derive(Clone, Debug)]
-pub(crate) struct Current(Arc<ArcSwap<InForce>>);
+pub(crate) struct Current(Arc<ArcSwap<Configured>>);
 
 impl Current {
     pub(crate) fn new(settings: Settings, directory: Arc<Directory>) -> Current {
-        Current(Arc::new(ArcSwap::from_pointee(InForce {
+        Current(Arc::new(ArcSwap::from_pointee(Configured {
             settings,
             directory,
         })))
     }
 
     /// What is in force at this moment; it does not change under its holder.
-    pub(crate) fn now(&self) -> Arc<InForce> {
+    pub(crate) fn now(&self) -> Arc<Configured> {
         self.0.load_full()
     }
 
@@ -68,7 +68,7 @@ impl Current {
             group: before.settings.budget.group.clone(),
             ..settings.budget
         };
-        self.0.store(Arc::new(InForce {
+        self.0.store(Arc::new(Configured {
             settings: Settings {
                 budget,
                 max_cached: before.settings.max_cached,

@@ -19,7 +19,7 @@ use http::{Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 
-use self::content::{Begun, Source};
+use self::content::{Begun, ContentState};
 use self::in_band::begins_with_401;
 use crate::content_coding::{self, BEGINNING, Coding, LONGEST};
 use crate::damoov::envelope::Envelope;
@@ -38,7 +38,7 @@ pub(super) type FromApi = Response<pool::AnswerContent>;
 /// An answer of the API, before it is known what becomes of it.
 pub(super) struct Received {
     head: Parts,
-    source: Source,
+    state: ContentState,
     unauthorized: bool,
     pub(super) origin: Origin,
     /// With a 101: what takes the caller's connection over.
@@ -63,7 +63,7 @@ impl Received {
         Received {
             unauthorized: head.status == StatusCode::UNAUTHORIZED,
             head,
-            source: Source::Api(content),
+            state: ContentState::Unread(content),
             origin: Origin::Api,
             session: None,
         }
@@ -76,7 +76,7 @@ impl Received {
         coding: Option<Coding>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
-        let Source::Api(content) = &mut self.source else {
+        let ContentState::Unread(content) = &mut self.state else {
             return Poll::Ready(Ok(()));
         };
         let mut content = Pin::new(content);
@@ -88,7 +88,7 @@ impl Received {
         loop {
             self.unauthorized = begins_with_401(coding, &piece);
             if content.is_end_stream() {
-                self.source = Source::Whole(Some(piece));
+                self.state = ContentState::Whole(Some(piece));
                 break;
             }
             let is_enough = self.unauthorized || piece.len() >= BEGINNING;
@@ -126,13 +126,13 @@ impl Received {
 
     /// What was read of the content comes first again.
     fn put_back(&mut self, beginning: Bytes) {
-        let rest = match std::mem::replace(&mut self.source, Source::Whole(None)) {
-            Source::Api(rest) => rest,
-            Source::Begun(begun) => begun.rest,
-            Source::Whole(_) => return self.source = Source::Whole(Some(beginning)),
+        let rest = match std::mem::replace(&mut self.state, ContentState::Whole(None)) {
+            ContentState::Unread(rest) => rest,
+            ContentState::Begun(begun) => begun.rest,
+            ContentState::Whole(_) => return self.state = ContentState::Whole(Some(beginning)),
         };
         let beginning = Some(beginning).filter(|beginning| !beginning.is_empty());
-        self.source = Source::Begun(Box::new(Begun { beginning, rest }));
+        self.state = ContentState::Begun(Box::new(Begun { beginning, rest }));
     }
 
     /// What became of a WebSocket handshake.
@@ -144,7 +144,7 @@ impl Received {
         Received {
             unauthorized: head.status == StatusCode::UNAUTHORIZED,
             head,
-            source: Source::Whole(content),
+            state: ContentState::Whole(content),
             origin: Origin::Api,
             session,
         }
@@ -155,7 +155,7 @@ impl Received {
         Received {
             unauthorized: head.status == StatusCode::UNAUTHORIZED,
             head,
-            source: Source::Whole(Some(content)),
+            state: ContentState::Whole(Some(content)),
             origin: Origin::Api,
             session: None,
         }
@@ -178,7 +178,7 @@ impl Received {
         Received {
             unauthorized: false,
             head,
-            source: Source::Whole(None),
+            state: ContentState::Whole(None),
             origin: Origin::Preflight,
             session: None,
         }
@@ -190,10 +190,10 @@ impl Received {
         limit: usize,
         within: Duration,
     ) -> Result<(Parts, Bytes), Error> {
-        let content = match self.source {
-            Source::Whole(content) => content.unwrap_or_default(),
-            source @ (Source::Api(_) | Source::Begun(_)) => {
-                let collected = tokio::time::timeout(within, Limited::new(source, limit).collect());
+        let content = match self.state {
+            ContentState::Whole(content) => content.unwrap_or_default(),
+            state @ (ContentState::Unread(_) | ContentState::Begun(_)) => {
+                let collected = tokio::time::timeout(within, Limited::new(state, limit).collect());
                 let collected = collected.await.map_err(|_| Error::ResponseTimeout)?;
                 let broken =
                     |error: Box<dyn std::error::Error + Send + Sync>| match error.downcast() {
@@ -214,10 +214,10 @@ impl Received {
     /// comes within this time and is no longer than can be understood. Else it goes on from where it
     /// was read to.
     pub(super) async fn gathered(mut self, within: Duration) -> Result<Received, Error> {
-        if let Source::Api(_) | Source::Begun(_) = &self.source {
+        if let ContentState::Unread(_) | ContentState::Begun(_) = &self.state {
             let mut read = BytesMut::new();
             let gathering = async {
-                while let Some(frame) = self.source.frame().await {
+                while let Some(frame) = self.state.frame().await {
                     read.extend(frame?.into_data().ok());
                     if read.len() > LONGEST {
                         return Ok(false);
@@ -230,7 +230,7 @@ impl Received {
                 Err(_) => false,
             };
             match is_whole {
-                true => self.source = Source::Whole(Some(read.freeze())),
+                true => self.state = ContentState::Whole(Some(read.freeze())),
                 false => self.put_back(read.freeze()),
             }
         }
@@ -240,14 +240,14 @@ impl Received {
     /// The status that counts: that of the envelope within a success, if it was gathered and can be
     /// understood.
     pub(super) fn inner_status(&self) -> u16 {
-        let inside = match &self.source {
-            Source::Whole(Some(content)) if self.head.status.is_success() => {
+        let inside = match &self.state {
+            ContentState::Whole(Some(content)) if self.head.status.is_success() => {
                 let content = content_coding::understood(&self.head.headers, content.clone());
                 content
                     .ok()
                     .and_then(|content| Envelope::parse(&content)?.status)
             }
-            Source::Whole(_) | Source::Api(_) | Source::Begun(_) => None,
+            ContentState::Whole(_) | ContentState::Unread(_) | ContentState::Begun(_) => None,
         };
         inside.unwrap_or(self.head.status.as_u16())
     }
@@ -269,13 +269,13 @@ impl Received {
 
     /// The same answer, free of its connection; without content if that does not come whole.
     pub(super) async fn detached(mut self) -> Received {
-        if let source @ (Source::Api(_) | Source::Begun(_)) = self.source {
-            let collected = Limited::new(source, DETACHED_LIMIT).collect();
-            self.source = match tokio::time::timeout(DETACHED_TIME, collected).await {
-                Ok(Ok(whole)) => Source::Whole(Some(whole.to_bytes())),
+        if let state @ (ContentState::Unread(_) | ContentState::Begun(_)) = self.state {
+            let collected = Limited::new(state, DETACHED_LIMIT).collect();
+            self.state = match tokio::time::timeout(DETACHED_TIME, collected).await {
+                Ok(Ok(whole)) => ContentState::Whole(Some(whole.to_bytes())),
                 Ok(Err(_)) | Err(_) => {
                     self.head.headers.remove(header::CONTENT_LENGTH);
-                    Source::Whole(None)
+                    ContentState::Whole(None)
                 }
             };
         }
@@ -290,7 +290,7 @@ impl Received {
     ) -> (Response<Content>, Option<Box<live::Session>>) {
         let Received {
             mut head,
-            source,
+            state,
             origin,
             session,
             ..
@@ -305,7 +305,7 @@ impl Received {
         if session.is_some() {
             headers::attach_upgrade(&mut head.headers);
         }
-        let answer = Response::from_parts(head, Content::new(source, in_flight));
+        let answer = Response::from_parts(head, Content::new(state, in_flight));
         (answer, session)
     }
 }

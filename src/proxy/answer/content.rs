@@ -14,19 +14,20 @@ use crate::upstream::{Broken, pool};
 
 /// The content of an answer to a caller.
 pub struct Content {
-    source: Source,
+    state: ContentState,
     _in_flight: Option<InFlight>,
 }
 
 /// Counts a request as being served until it is dropped.
 pub(in crate::proxy) struct InFlight(Gauge);
 
-pub(super) enum Source {
-    /// As it comes.
-    Api(pool::AnswerContent),
-    /// The same, once its beginning was looked into, and did not hold all of it.
+/// How much of the content was read before it is passed on.
+pub(super) enum ContentState {
+    /// Nothing: it is passed on as it comes.
+    Unread(pool::AnswerContent),
+    /// Its beginning, which was looked into and did not hold all of it.
     Begun(Box<Begun>),
-    /// `None` once it was given out.
+    /// All of it; `None` once it was given out.
     Whole(Option<Bytes>),
 }
 
@@ -51,34 +52,34 @@ impl Drop for InFlight {
 }
 
 impl Content {
-    pub(super) fn new(mut source: Source, in_flight: Option<InFlight>) -> Content {
-        match &mut source {
-            Source::Api(content) => content.pass_on(),
-            Source::Begun(begun) => begun.rest.pass_on(),
-            Source::Whole(_) => {}
+    pub(super) fn new(mut state: ContentState, in_flight: Option<InFlight>) -> Content {
+        match &mut state {
+            ContentState::Unread(content) => content.pass_on(),
+            ContentState::Begun(begun) => begun.rest.pass_on(),
+            ContentState::Whole(_) => {}
         }
         Content {
-            source,
+            state,
             _in_flight: in_flight,
         }
     }
 
     /// Who is still in the exchange, if it did not end at once.
     pub(crate) fn stalls(&self) -> Option<&Rc<Stalls>> {
-        match &self.source {
-            Source::Api(content) => content.stalls(),
-            Source::Begun(begun) => begun.rest.stalls(),
-            Source::Whole(_) => None,
+        match &self.state {
+            ContentState::Unread(content) => content.stalls(),
+            ContentState::Begun(begun) => begun.rest.stalls(),
+            ContentState::Whole(_) => None,
         }
     }
 
     /// Content of the proxy's own.
     pub(in crate::proxy) fn own(whole: Bytes, in_flight: Option<InFlight>) -> Content {
-        Content::new(Source::Whole(Some(whole)), in_flight)
+        Content::new(ContentState::Whole(Some(whole)), in_flight)
     }
 }
 
-impl Body for Source {
+impl Body for ContentState {
     type Data = Bytes;
     type Error = Broken;
 
@@ -87,32 +88,32 @@ impl Body for Source {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
-            Source::Api(content) => Pin::new(content).poll_frame(cx),
-            Source::Begun(begun) => match begun.beginning.take() {
+            ContentState::Unread(content) => Pin::new(content).poll_frame(cx),
+            ContentState::Begun(begun) => match begun.beginning.take() {
                 Some(beginning) => Poll::Ready(Some(Ok(Frame::data(beginning)))),
                 None => Pin::new(&mut begun.rest).poll_frame(cx),
             },
-            Source::Whole(content) => Poll::Ready(content.take().map(|c| Ok(Frame::data(c)))),
+            ContentState::Whole(content) => Poll::Ready(content.take().map(|c| Ok(Frame::data(c)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Source::Api(content) => content.is_end_stream(),
-            Source::Begun(begun) => begun.beginning.is_none() && begun.rest.is_end_stream(),
-            Source::Whole(content) => content.is_none(),
+            ContentState::Unread(content) => content.is_end_stream(),
+            ContentState::Begun(begun) => begun.beginning.is_none() && begun.rest.is_end_stream(),
+            ContentState::Whole(content) => content.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         let known = |content: &Option<Bytes>| content.as_ref().map_or(0, |c| c.len() as u64);
         match self {
-            Source::Api(content) => content.size_hint(),
-            Source::Begun(begun) => match begun.rest.size_hint().exact() {
+            ContentState::Unread(content) => content.size_hint(),
+            ContentState::Begun(begun) => match begun.rest.size_hint().exact() {
                 Some(length) => SizeHint::with_exact(length + known(&begun.beginning)),
                 None => SizeHint::default(),
             },
-            Source::Whole(content) => SizeHint::with_exact(known(content)),
+            ContentState::Whole(content) => SizeHint::with_exact(known(content)),
         }
     }
 }
@@ -125,14 +126,14 @@ impl Body for Content {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        Pin::new(&mut self.get_mut().source).poll_frame(cx)
+        Pin::new(&mut self.get_mut().state).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.is_end_stream()
+        self.state.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.size_hint()
+        self.state.size_hint()
     }
 }
