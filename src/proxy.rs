@@ -186,6 +186,7 @@ impl Forwarder {
         request: http::Request<Incoming>,
     ) -> impl Future<Output = (Response<answer::Content>, Option<Box<live::Session>>)> + 'static
     {
+        let rules = self.rules();
         let (head, content) = request.into_parts();
         let mut asked = Request {
             caller: Caller::anybody(peer),
@@ -193,7 +194,6 @@ impl Forwarder {
             head,
             content: Recorder::new(content, &self.proxy.memory),
         };
-        let rules = self.rules();
         async move {
             let mut record = Record::new(&self, &rules, &asked.head.method);
             let page = Page::of(&asked.head.headers, asked.seen, &rules.head);

@@ -264,15 +264,8 @@ where
         answers.stall_timeout,
     );
     let switched: Rc<Cell<Option<H::Session>>> = Rc::default();
-    let service = service_fn(|request: Request<Incoming>| {
-        let switched = switched.clone();
-        begin(&answers, &timeouts, peer, request).map(move |(answer, session)| {
-            if session.is_some() {
-                switched.set(session);
-            }
-            Ok::<_, Infallible>(answer)
-        })
-    });
+    let service =
+        service_fn(|request| begin(&answers, &timeouts, switched.clone(), (peer, request)));
     let mut connection = http().serve_connection(TokioIo::new(stream), service);
     let ended = match until_draining(&mut connection, &stage).await {
         Some(ended) => ended,
@@ -328,13 +321,14 @@ async fn take_over(
     session.run(stream, read, draining).await;
 }
 
-/// Begins the answer to one request; with a 101 comes the session that takes the connection over.
+/// Begins the answer to one request of `peer`; with a 101, the session that takes the connection over is
+/// put into `switched`.
 fn begin<'a, H, F>(
     answers: &'a Answers<H, F>,
     timeouts: &ConnectionTimeouts,
-    peer: Peer,
-    mut request: Request<Incoming>,
-) -> impl Future<Output = (Response<Answering<H>>, Option<H::Session>)> + use<'a, H, F>
+    switched: Rc<Cell<Option<H::Session>>>,
+    (peer, mut request): (Peer, Request<Incoming>),
+) -> impl Future<Output = Result<Response<Answering<H>>, Infallible>> + use<'a, H, F>
 where
     H: Handler,
     F: Future<Output = Answered<H>> + 'static,
@@ -345,17 +339,19 @@ where
     }
     let is_old = request.version() == Version::HTTP_10;
     let answer = answers.begin(peer, request);
+    // All in one step: each step more would move the whole answer once more.
     answer.map(move |(mut answer, session)| {
-        if session.is_none() && answers.counts.are_last.get() {
+        if session.is_some() {
+            switched.set(session);
+        } else if answers.counts.are_last.get() {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);
         }
-        let answer = answer.map(|content| Answering::<H> {
+        Ok(answer.map(|content| Answering::<H> {
             is_unmarked: is_old && content.size_hint().exact().is_none(),
             content,
             busy,
-        });
-        (answer, session)
+        }))
     })
 }
 
