@@ -14,21 +14,20 @@ mod whole;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body, SizeHint};
-use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
+use tokio::io::ReadHalf;
 use tokio::sync::oneshot;
 
 pub(super) use self::buffers::Buffers;
 pub(super) use self::rest::Held;
 pub(super) use self::whole::Whole;
 
-use self::buffers::LargeReads;
+use self::buffers::{LargeReads, poll_fill};
 use self::content::Decoder;
 use self::outgoing::Outgoing;
 use super::stream::Stream;
@@ -393,18 +392,4 @@ impl<S> Drop for Content<S> {
     fn drop(&mut self) {
         self.let_go();
     }
-}
-
-/// Reads what there is, at most about `wanted` bytes, into `buffer`; 0 at the end.
-fn poll_fill(
-    stream: &mut (impl AsyncRead + Unpin),
-    buffer: &mut BytesMut,
-    wanted: usize,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    // Less room than this would make many small reads.
-    if buffer.capacity() - buffer.len() < wanted.min(FIRST_READ / 4) {
-        buffer.reserve(wanted.max(FIRST_READ / 4));
-    }
-    pin!(stream.read_buf(buffer)).poll(cx)
 }

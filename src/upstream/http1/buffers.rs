@@ -3,9 +3,15 @@
 //! read into the buffer that was used last, which the processor still has at hand.
 
 use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::FIRST_READ;
 
 /// Spare buffers of a kind that are kept.
 const MOST: usize = 32;
@@ -70,6 +76,20 @@ impl Buffers {
             spare.push(buffer);
         }
     }
+}
+
+/// Reads what there is, at most about `wanted` bytes, into `buffer`; 0 at the end.
+pub(super) fn poll_fill(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    wanted: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    // Less room than this would make many small reads.
+    if buffer.capacity() - buffer.len() < wanted.min(FIRST_READ / 4) {
+        buffer.reserve(wanted.max(FIRST_READ / 4));
+    }
+    pin!(stream.read_buf(buffer)).poll(cx)
 }
 
 #[cfg(test)]

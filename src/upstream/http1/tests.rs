@@ -3,11 +3,12 @@
 mod against_hyper;
 mod early_answers;
 
+use std::pin::pin;
 use std::task::Waker;
 
 use http::HeaderMap;
 use http_body_util::Full;
-use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 

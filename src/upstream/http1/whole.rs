@@ -8,8 +8,9 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Response};
 use http_body_util::Full;
 
+use super::buffers::poll_fill;
 use super::outgoing::Outgoing;
-use super::{FIRST_READ, decoder, head, poll_fill};
+use super::{FIRST_READ, decoder, head};
 use crate::upstream::stream::Stream;
 use crate::upstream::{Broken, Error, Head};
 

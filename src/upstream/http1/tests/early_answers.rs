@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use http_body::Frame;
 use http_body_util::StreamBody;
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 use super::*;
