@@ -1,5 +1,7 @@
 //! Callers of a proxy, by way of a client that nothing of the proxy is part of.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -9,6 +11,10 @@ use hyper_util::rt::TokioExecutor;
 
 use super::damoov::user;
 use super::process::Proxy;
+
+/// How long a connection is kept idle: less than the proxy does, because a request that meets the close of
+/// its connection fails.
+const IDLE: Duration = Duration::from_secs(30);
 
 impl Proxy {
     /// The absolute URL of a path on this proxy.
@@ -70,7 +76,8 @@ pub struct Client(HyperClient<HttpConnector, Full<Bytes>>);
 impl Client {
     /// One with no connections yet.
     pub fn new() -> Client {
-        Client(HyperClient::builder(TokioExecutor::new()).build_http())
+        let mut client = HyperClient::builder(TokioExecutor::new());
+        Client(client.pool_idle_timeout(IDLE).build_http())
     }
 
     /// Sends a request and reads the whole answer.
