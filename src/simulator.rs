@@ -1,3 +1,6 @@
+//! A faithful Damoov with faults on demand, for the demo, tests, benches and tests of users. Nothing on the
+//! path of a request uses it.
+//!
 #![doc = include_str!("simulator/MANUAL.md")]
 
 mod answer;

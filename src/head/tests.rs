@@ -1,3 +1,5 @@
+//! What heads are refused for, each rule by its examples and by generated ones.
+
 use super::*;
 use http::{Request, Uri};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Whom a head names on each kind of route, and what is refused.
+
 use super::*;
 use crate::directory::{self, Account};
 use crate::secret::Secret;
