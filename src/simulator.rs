@@ -10,8 +10,10 @@ mod content;
 mod control;
 mod counts;
 mod dispatch;
+mod doors;
 mod fault;
 mod handle;
+mod journal;
 mod jwt;
 mod live;
 mod login_limit;
@@ -39,6 +41,7 @@ use tokio_rustls::TlsAcceptor;
 pub use counts::{Count, Counts, Grants, LoginCall, Outcome};
 pub use fault::{Action, Delay, Early, Fault, Garbage, Lost, On, Status, StatusUntil};
 pub use handle::Handle;
+pub use journal::{Called, End, Entry, Fate, Journal, Tick, Verdict};
 pub use login_limit::{LoginLimit, RetryAfter};
 pub use requests::Recorded;
 pub use settings::{
@@ -46,8 +49,9 @@ pub use settings::{
     INSTANCE_KEY, Instance, KnownUsers, Lifetimes, LivePace, PreviousToken, Refresh, Registration,
     RegistrationCredentials, RegistrationShape, Settings,
 };
-pub use tokens::Pair;
+pub use tokens::{Birth, Pair, Serial};
 
+use doors::Doors;
 use world::World;
 
 /// What it can do and how it is steered: this page, for the command line.
@@ -57,6 +61,7 @@ pub const MANUAL: &str = include_str!("simulator/MANUAL.md");
 #[derive(Debug)]
 pub struct Simulator {
     address: SocketAddr,
+    doors: Vec<(Arc<str>, SocketAddr)>,
     scheme: &'static str,
     handle: Handle,
     /// Sent or dropped, it ends `serving`.
@@ -67,8 +72,8 @@ pub struct Simulator {
 impl Simulator {
     /// Listens and serves on the current runtime. Fails when the address cannot be bound.
     pub async fn start(mut settings: Settings) -> io::Result<Simulator> {
-        let listener = server::listen(settings.listen)?;
-        let address = listener.local_addr()?;
+        let listening = Doors::open(settings.listen, &settings.doors)?;
+        let (address, doors) = (listening.address()?, listening.named()?);
         let tls = settings.tls.take().map(|config| {
             let mut config = Arc::unwrap_or_clone(config);
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -77,9 +82,10 @@ impl Simulator {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let world = Arc::new(World::new(settings));
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(server::serve(listener, tls, Arc::clone(&world), stopped));
+        let serving = tokio::spawn(server::serve(listening, tls, Arc::clone(&world), stopped));
         Ok(Simulator {
             address,
+            doors,
             scheme,
             handle: Handle(world),
             stop,
@@ -95,6 +101,12 @@ impl Simulator {
     /// `http://127.0.0.1:<port>`, or `https` with TLS; no slash at the end.
     pub fn base_url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// The same for the door of this name; `None` if the settings list no such door.
+    pub fn door_url(&self, name: &str) -> Option<String> {
+        let (_, address) = self.doors.iter().find(|(known, _)| **known == *name)?;
+        Some(format!("{}://{address}", self.scheme))
     }
 
     /// Its controls.

@@ -10,7 +10,9 @@ use crate::principal::{DeviceToken, Principal};
 
 use super::answer::{self, Answer, Cut, Names};
 use super::content::{self, Received};
+use super::doors::Visitor;
 use super::fault::On;
+use super::journal::{DataCall, Verdict};
 use super::refused::Refused;
 use super::requests::{self, target};
 use super::results;
@@ -109,7 +111,11 @@ impl Endpoint {
 }
 
 /// Answers one call.
-pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Result<Answer, Cut> {
+pub(super) async fn answer(
+    world: &World,
+    visitor: &Visitor,
+    request: Request<Incoming>,
+) -> Result<Answer, Cut> {
     let (head, body) = request.into_parts();
     let presented =
         bearer(&head.headers).map_or(Presented::Unknown, |token| world.tokens.present(token));
@@ -123,7 +129,9 @@ pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Result<
         false => content::READ,
     };
     let received = struck.receive(body, keep).await?;
-    let answer = match struck.instead() {
+    let instead = struck.instead();
+    let faulted = instead.is_some() || struck.is_early();
+    let answer = match instead {
         Some(answer) => answer,
         None if struck.is_early() => {
             Ok(refuse(&head, StatusCode::UNAUTHORIZED, "Token is expired"))
@@ -137,6 +145,17 @@ pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Result<
         count.data_calls += 1;
         count.unauthorized += u64::from(unauthorized);
         count.wrong_tokens += u64::from(wrong_token);
+    });
+    world.journal.data(|| DataCall {
+        door: visitor.door.as_ref(),
+        owner: principal.as_ref(),
+        named: named(&head.headers),
+        presented: bearer(&head.headers).and_then(|token| world.tokens.serial_of(token)),
+        verdict: match (faulted, unauthorized) {
+            (true, _) => Verdict::Faulted,
+            (false, true) => Verdict::Rejected,
+            (false, false) => Verdict::Granted,
+        },
     });
     if requests::wanted(&head) {
         world
@@ -253,12 +272,14 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     value.strip_prefix("Bearer ")
 }
 
+/// Whom the `DeviceToken` header names.
+fn named(headers: &HeaderMap) -> Option<DeviceToken> {
+    DeviceToken::parse(headers.get("DeviceToken")?.to_str().ok()?).ok()
+}
+
 /// Whether a user's token came with the `DeviceToken` header of another.
 fn names_another_user(headers: &HeaderMap, principal: Option<&Principal>) -> bool {
-    let named = headers
-        .get("DeviceToken")
-        .and_then(|named| DeviceToken::parse(named.to_str().ok()?).ok());
-    match (named, principal.and_then(device_of)) {
+    match (named(headers), principal.and_then(device_of)) {
         (Some(named), Some(owner)) => named != owner,
         _ => false,
     }

@@ -1,7 +1,6 @@
 //! The Auth endpoints and the registration: what is understood, who is let in, what is answered
 //! (damoov/API.md, "Login", "Refresh", "Registration").
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -14,11 +13,13 @@ use crate::principal::{DeviceToken, InstanceId, Principal};
 use super::answer::{self, Answer, Cut, Names};
 use super::content;
 use super::counts::{Grant, LoginCall, Outcome};
+use super::doors::Visitor;
 use super::fault::{On, Struck};
+use super::journal::{Called, Fate, Verdict};
 use super::login_limit::Admission;
 use super::random::random_device;
 use super::settings::{DeadRefreshToken, ExpiresIn, RegistrationCredentials, RegistrationShape};
-use super::tokens::Pair;
+use super::tokens::{Birth, Issued, Serial};
 use super::users::NotRegistered;
 use super::world::World;
 
@@ -38,10 +39,11 @@ pub(super) fn endpoint(path: &str) -> Option<Grant> {
 pub(super) async fn answer(
     world: &World,
     grant: Grant,
-    address: IpAddr,
+    visitor: &Visitor,
     request: Request<Incoming>,
 ) -> Result<Answer, Cut> {
     let arrived = world.clock.wall();
+    let line = world.journal.arrival(called(grant), visitor.door.as_ref());
     let (head, body) = request.into_parts();
     let received = content::receive(body, content::READ).await?;
     let call = Call::read(
@@ -50,11 +52,12 @@ pub(super) async fn answer(
         received.content.as_deref().unwrap_or_default(),
     );
     let principal = call.principal(world);
+    line.says(principal.as_ref(), call.presented());
     let _under_way =
         (grant == Grant::Refresh).then(|| world.counter.refreshing(principal.as_ref()));
 
     let admission = match grant {
-        Grant::Login => world.limiter.admit(address),
+        Grant::Login => world.limiter.admit(visitor.address),
         Grant::Refresh | Grant::Registration => Admission::Admitted,
     };
     let path = head.uri.path();
@@ -63,6 +66,7 @@ pub(super) async fn answer(
         Admission::Limited { .. } => Struck::default(),
     };
     struck.half_delay().await;
+    let mut issued = None;
     let (outcome, answer) = if let Admission::Limited { wait, tripped } = admission {
         if tripped {
             world.counter.block_tripped();
@@ -72,11 +76,15 @@ pub(super) async fn answer(
         (Outcome::Failed, answer)
     } else {
         match call.process(world) {
-            Ok(granted) => (struck.outcome(), Ok(granted.answer(world, grant, &struck))),
+            Ok(granted) => {
+                issued = granted.birth();
+                (struck.outcome(), Ok(granted.answer(world, grant, &struck)))
+            }
             Err(rejected) => (Outcome::Rejected, Ok(rejected.answer())),
         }
     };
     // Counted before anything can cut this call short: a client that hangs up drops it here.
+    line.decided(verdict(outcome), issued);
     world.counter.granted(grant, principal.as_ref(), outcome);
     if grant == Grant::Login {
         world.counter.login_call(LoginCall {
@@ -86,7 +94,13 @@ pub(super) async fn answer(
         });
     }
     struck.half_delay().await;
-    struck.afterwards(answer?).await
+    let answer = match answer {
+        Ok(answer) => struck.afterwards(answer).await,
+        Err(cut) => Err(cut),
+    };
+    let whole = answer.is_ok() && outcome != Outcome::Lost && !struck.loses_the_answer();
+    line.end(if whole { Fate::Delivered } else { Fate::Lost });
+    answer
 }
 
 /// What a call asks for.
@@ -117,7 +131,7 @@ enum Call {
 struct Granted {
     principal: Principal,
     /// None: a registration that did not ask for them.
-    pair: Option<Pair>,
+    pair: Option<Issued>,
 }
 
 /// A call that was not: the status and the message.
@@ -153,6 +167,17 @@ impl Call {
             Call::LogInAccount { email, .. } => Some(Principal::Account(email.as_str().into())),
             Call::Refresh { access, .. } => world.tokens.present(access).principal().cloned(),
             Call::Refused(_) => None,
+        }
+    }
+
+    /// The pair whose RefreshToken it presents.
+    fn presented(&self) -> Option<Serial> {
+        match self {
+            Call::Refresh { refresh, .. } => Serial::of_refresh_token(refresh),
+            Call::LogInUser { .. }
+            | Call::LogInAccount { .. }
+            | Call::Register { .. }
+            | Call::Refused(_) => None,
         }
     }
 
@@ -272,12 +297,16 @@ fn instance_of(headers: &HeaderMap) -> Option<InstanceId> {
 }
 
 impl Granted {
+    fn birth(&self) -> Option<Birth> {
+        self.pair.as_ref().map(|issued| issued.birth)
+    }
+
     fn answer(self, world: &World, grant: Grant, struck: &Struck) -> Answer {
         let mut result = json!({});
         if let Principal::User(device) = &self.principal {
             result["DeviceToken"] = device.to_string().into();
         }
-        if let Some(pair) = self.pair {
+        if let Some(Issued { pair, .. }) = self.pair {
             let expires_in = match world.expires_in {
                 ExpiresIn::Number => pair.expires_in.into(),
                 ExpiresIn::Text => Value::String(pair.expires_in.to_string()),
@@ -322,6 +351,23 @@ fn limited(world: &World, wait: Duration) -> Answer {
         answer.headers_mut().insert(header::RETRY_AFTER, seconds);
     }
     answer
+}
+
+fn called(grant: Grant) -> Called {
+    match grant {
+        Grant::Login => Called::Login,
+        Grant::Refresh => Called::Refresh,
+        Grant::Registration => Called::Registration,
+    }
+}
+
+fn verdict(outcome: Outcome) -> Verdict {
+    match outcome {
+        Outcome::Ok | Outcome::Lost => Verdict::Granted,
+        Outcome::Rejected => Verdict::Rejected,
+        Outcome::Limited => Verdict::Limited,
+        Outcome::Failed => Verdict::Faulted,
+    }
 }
 
 fn on(grant: Grant) -> On {

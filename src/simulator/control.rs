@@ -16,6 +16,8 @@ use super::world::World;
 const COMMANDS: &[&str] = &[
     "GET /_control/counts[?principal=P]",
     "GET /_control/requests[?test_id=ID]",
+    "POST /_control/journal",
+    "GET /_control/journal[?principal=P]",
     "POST /_control/expire[?principal=P]",
     "POST /_control/revoke[?principal=P]",
     "POST /_control/revoke-refresh-tokens[?principal=P]",
@@ -59,14 +61,19 @@ fn obey(
             None => json!(world.counter.counts()),
         },
         (&Method::GET, "requests") => json!(world.requests.list(parameter(query, "test_id"))),
+        (&Method::POST, "journal") => {
+            world.journal.begin();
+            json!({"journal": true})
+        }
+        (&Method::GET, "journal") => json!(world.journal.read(whose()?.as_ref())),
         (&Method::POST, "expire") => {
-            json!({"expired": world.tokens.expire(whose()?.as_ref())})
+            json!({"expired": world.expire(whose()?.as_ref())})
         }
         (&Method::POST, "revoke") => {
-            json!({"revoked": world.tokens.revoke(whose()?.as_ref())})
+            json!({"revoked": world.revoke(whose()?.as_ref())})
         }
         (&Method::POST, "revoke-refresh-tokens") => {
-            json!({"revoked": world.tokens.revoke_refresh_tokens(whose()?.as_ref())})
+            json!({"revoked": world.revoke_refresh_tokens(whose()?.as_ref())})
         }
         (&Method::POST, "issue") => json!(world.issue(&named(query)?)),
         (&Method::POST, "register") => match named(query)? {

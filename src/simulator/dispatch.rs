@@ -1,18 +1,17 @@
 //! How any call is answered: by its path, by the control API, an Auth endpoint or a data endpoint.
 
-use std::net::IpAddr;
-
 use http::Request;
 use hyper::body::Incoming;
 
 use super::answer::{Answer, Cut};
+use super::doors::Visitor;
 use super::world::World;
 use super::{api, auth, control};
 
-/// Answers one call of the client at `address`.
+/// Answers one call of this client.
 pub(super) async fn answer(
     world: &World,
-    address: IpAddr,
+    visitor: &Visitor,
     request: Request<Incoming>,
 ) -> Result<Answer, Cut> {
     let path = request.uri().path();
@@ -21,7 +20,7 @@ pub(super) async fn answer(
         return control::answer(world, &command, request).await;
     }
     match auth::endpoint(path) {
-        Some(endpoint) => auth::answer(world, endpoint, address, request).await,
-        None => api::answer(world, request).await,
+        Some(endpoint) => auth::answer(world, endpoint, visitor, request).await,
+        None => api::answer(world, visitor, request).await,
     }
 }

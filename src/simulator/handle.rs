@@ -6,6 +6,7 @@ use crate::principal::{DeviceToken, Principal};
 
 use super::counts::{Count, Counts};
 use super::fault::Fault;
+use super::journal::{Journal, Tick};
 use super::requests::Recorded;
 use super::tokens::Pair;
 use super::world::World;
@@ -36,6 +37,22 @@ impl Handle {
         self.0.requests.list(Some(test_id))
     }
 
+    /// Keeps a journal from now on, until the simulator ends; a reset leaves it alone.
+    pub fn begin_journal(&self) {
+        self.0.journal.begin();
+    }
+
+    /// The journal as it stands; empty unless one was begun.
+    pub fn journal(&self) -> Journal {
+        self.0.journal.read(None)
+    }
+
+    /// The point at which the journal stands, so that what a test does can be told apart from what
+    /// calls did before and after.
+    pub fn tick(&self) -> Tick {
+        self.0.journal.tick()
+    }
+
     /// Adds a rule behind those in force.
     pub fn add_fault(&self, fault: Fault) {
         self.0.faults.add(fault);
@@ -53,17 +70,17 @@ impl Handle {
 
     /// Lets the access tokens of `whose`, or of all, expire. Returns how many.
     pub fn expire(&self, whose: Option<&Principal>) -> usize {
-        self.0.tokens.expire(whose)
+        self.0.expire(whose)
     }
 
     /// Revokes the access and RefreshTokens of `whose`, or of all. Returns how many pairs.
     pub fn revoke(&self, whose: Option<&Principal>) -> usize {
-        self.0.tokens.revoke(whose)
+        self.0.revoke(whose)
     }
 
     /// Revokes the RefreshTokens only. Returns how many.
     pub fn revoke_refresh_tokens(&self, whose: Option<&Principal>) -> usize {
-        self.0.tokens.revoke_refresh_tokens(whose)
+        self.0.revoke_refresh_tokens(whose)
     }
 
     /// A pair as a login would issue it, revoking what came before, but without a call: neither

@@ -47,7 +47,7 @@ pub(super) fn result(
         (&Method::DELETE, [text]) => {
             let device = known_device(Some(text))?;
             world.users.delete(device).ok_or(NO_SUCH_USER)?;
-            world.tokens.revoke(Some(&Principal::User(device)));
+            world.revoke(Some(&Principal::User(device)));
             Ok(None)
         }
         _ => Ok(Some(json!({}))),
@@ -125,7 +125,7 @@ fn move_user(
     instance: InstanceId,
 ) -> Result<Option<Value>, Refused> {
     world.users.move_to(device, instance).ok_or(NO_SUCH_USER)?;
-    world.tokens.revoke(Some(&Principal::User(device)));
+    world.revoke(Some(&Principal::User(device)));
     Ok(None)
 }
 

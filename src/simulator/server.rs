@@ -1,8 +1,6 @@
-//! The socket: accepts, speaks HTTP/1.1, and cuts connections where the world says so.
+//! The sockets: accepts, speaks HTTP/1.1, and cuts connections where the world says so.
 
 use std::error::Error as _;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,32 +10,19 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::answer::Cut;
+use super::doors::{Doors, Visitor};
 use super::world::World;
 use super::{dispatch, live};
 
-/// Connections that may wait to be accepted: a test opens thousands at once.
-const BACKLOG: u32 = 8192;
-
-/// Opens the listening socket.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 /// Serves until `stop` is sent or dropped; then drops every connection.
 pub(super) async fn serve(
-    listener: TcpListener,
+    doors: Doors,
     tls: Option<TlsAcceptor>,
     world: Arc<World>,
     mut stop: oneshot::Receiver<()>,
@@ -45,9 +30,9 @@ pub(super) async fn serve(
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    let connection = connect(stream, peer.ip(), tls.clone(), Arc::clone(&world));
+            accepted = doors.accept() => match accepted {
+                Ok((stream, visitor)) => {
+                    let connection = connect(stream, visitor, tls.clone(), Arc::clone(&world));
                     connections.spawn(connection);
                 }
                 // Out of file descriptors, most likely: others will be given back.
@@ -72,11 +57,11 @@ fn raise(ended: Result<(), JoinError>) {
     }
 }
 
-async fn connect(stream: TcpStream, peer: IpAddr, tls: Option<TlsAcceptor>, world: Arc<World>) {
+async fn connect(stream: TcpStream, visitor: Visitor, tls: Option<TlsAcceptor>, world: Arc<World>) {
     // Without it small answers wait; nothing else depends on it.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {
-        if let Some(stream) = serve_http1(stream, peer, world).await {
+        if let Some(stream) = serve_http1(stream, visitor, world).await {
             // The kernel then sends a reset instead of an orderly end.
             let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
@@ -85,18 +70,18 @@ async fn connect(stream: TcpStream, peer: IpAddr, tls: Option<TlsAcceptor>, worl
     let Ok(stream) = tls.accept(stream).await else {
         return;
     };
-    serve_http1(stream, peer, world).await;
+    serve_http1(stream, visitor, world).await;
 }
 
 /// Serves one connection; gives the stream back if it is to be reset.
-async fn serve_http1<S>(stream: S, peer: IpAddr, world: Arc<World>) -> Option<S>
+async fn serve_http1<S>(stream: S, visitor: Visitor, world: Arc<World>) -> Option<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let switched = Mutex::new(None);
     let service = service_fn(async |request: Request<Incoming>| {
         if !live::is_asked_for(&request) {
-            return dispatch::answer(&world, peer, request).await;
+            return dispatch::answer(&world, &visitor, request).await;
         }
         let (answer, session) = live::shake_hands(&world, request.into_parts().0).await;
         *switched.lock().expect("no holder panics") = session;

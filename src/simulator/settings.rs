@@ -23,6 +23,9 @@ pub const ACCOUNT_PASSWORD: &str = "simulated-password";
 pub struct Settings {
     /// Where to listen. Default: any free port on 127.0.0.1.
     pub listen: SocketAddr,
+    /// Further listeners, each on a free port of the same IP address and with a name that the journal
+    /// tells. Default: none.
+    pub doors: Vec<String>,
     /// TLS with ALPN `http/1.1` where given; else plain.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// For token lifetimes, the login limit and the grace period.
@@ -53,6 +56,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            doors: Vec::new(),
             tls: None,
             clock: Clock::real(),
             instances: vec![Instance {

@@ -3,6 +3,7 @@
 mod calls;
 mod client;
 mod faults;
+mod journal;
 mod logins;
 mod management;
 mod refreshes;

@@ -26,6 +26,40 @@ pub struct Pair {
     pub expires_in: u64,
 }
 
+/// Which pair, of all that were issued: counts from 1, so that of two pairs of a principal the newer one
+/// has the greater serial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(transparent)]
+pub struct Serial(pub u64);
+
+/// Where a pair comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Birth {
+    /// The pair.
+    pub serial: Serial,
+    /// The pair that it took the place of: the one that was redeemed, or that a login revoked.
+    pub parent: Option<Serial>,
+}
+
+/// A pair that was issued just now, or within the grace period once more.
+#[derive(Clone, Debug)]
+pub(super) struct Issued {
+    pub(super) pair: Pair,
+    pub(super) birth: Birth,
+}
+
+impl Serial {
+    /// The serial that a RefreshToken begins with, whatever became of it since; `None` if it was never
+    /// issued.
+    pub(super) fn of_refresh_token(token: &str) -> Option<Serial> {
+        let serial = token.get(..SERIAL_DIGITS)?;
+        u64::from_str_radix(serial, 16).ok().map(Serial)
+    }
+}
+
+/// How many hex digits of a RefreshToken are its pair's serial.
+const SERIAL_DIGITS: usize = 16;
+
 /// What a presented access token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Presented {
@@ -57,6 +91,8 @@ pub(super) struct Tokens {
 
 #[derive(Debug, Default)]
 struct Tables {
+    /// How many pairs were ever issued.
+    issued: u64,
     access: HashMap<String, AccessToken>,
     holdings: HashMap<Principal, Holdings>,
 }
@@ -66,6 +102,8 @@ struct Tables {
 struct AccessToken {
     principal: Principal,
     expires: Timestamp,
+    /// The pair it belongs to, if to any.
+    serial: Option<Serial>,
 }
 
 /// What one principal holds.
@@ -73,7 +111,9 @@ struct AccessToken {
 struct Holdings {
     instance: Option<InstanceId>,
     /// The newest pair; its RefreshToken counts until `refresh_until`.
-    newest: Option<Pair>,
+    newest: Option<Issued>,
+    /// The newest pair that there ever was, revoked or not.
+    serial: Option<Serial>,
     refresh_until: Timestamp,
     /// The RefreshToken that `newest` replaced, and until when it may be sent again.
     replaced: Option<(String, Timestamp)>,
@@ -92,12 +132,12 @@ impl Tokens {
     }
 
     /// A login: a new pair; everything issued to `principal` before is revoked.
-    pub(super) fn log_in(&self, principal: &Principal, instance: Option<InstanceId>) -> Pair {
+    pub(super) fn log_in(&self, principal: &Principal, instance: Option<InstanceId>) -> Issued {
         self.start(principal, instance, self.lifetimes.after_login)
     }
 
     /// A registration: like a login, with its own lifetime.
-    pub(super) fn register(&self, principal: &Principal, instance: Option<InstanceId>) -> Pair {
+    pub(super) fn register(&self, principal: &Principal, instance: Option<InstanceId>) -> Issued {
         self.start(principal, instance, self.lifetimes.after_registration)
     }
 
@@ -106,22 +146,19 @@ impl Tokens {
         principal: &Principal,
         instance: Option<InstanceId>,
         lifetime: Duration,
-    ) -> Pair {
+    ) -> Issued {
         let now = self.clock.wall();
-        let pair = mint_pair(principal, instance, now, lifetime);
         let mut tables = self.tables.lock().expect("no holder panics");
         tables.revoke(principal);
         let held = tables.holdings.entry(principal.clone()).or_default();
         held.instance = instance;
         held.refresh_until = now.plus(self.lifetimes.refresh_token);
-        held.newest = Some(pair.clone());
-        tables.remember(principal, &pair.access_token, now.plus(lifetime));
-        pair
+        tables.issue(principal, now, lifetime)
     }
 
     /// Rotates the pair, if `access` belongs to somebody and `refresh` is that principal's live
     /// RefreshToken. Within the grace period the replaced one gets the same new pair again.
-    pub(super) fn refresh(&self, access: &str, refresh: &str) -> Option<(Principal, Pair)> {
+    pub(super) fn refresh(&self, access: &str, refresh: &str) -> Option<(Principal, Issued)> {
         let now = self.clock.wall();
         let mut tables = self.tables.lock().expect("no holder panics");
         let principal = tables.access.get(access)?.principal.clone();
@@ -133,22 +170,19 @@ impl Tokens {
         {
             return Some((principal, newest.clone()));
         }
-        if newest.refresh_token != refresh || now >= held.refresh_until {
+        if newest.pair.refresh_token != refresh || now >= held.refresh_until {
             return None;
         }
-        let lifetime = self.lifetimes.after_login;
-        let pair = mint_pair(&principal, held.instance, now, lifetime);
+        let previous = newest.pair.access_token.clone();
         held.replaced = Some((refresh.to_owned(), now.plus(self.refresh.grace)));
         held.refresh_until = now.plus(self.lifetimes.refresh_token);
-        let previous = held.newest.replace(pair.clone());
         if self.refresh.previous_token == PreviousToken::Revoked
-            && let Some(previous) = previous
-            && let Some(access) = tables.access.get_mut(&previous.access_token)
+            && let Some(access) = tables.access.get_mut(&previous)
         {
             access.expires = now;
         }
-        tables.remember(&principal, &pair.access_token, now.plus(lifetime));
-        Some((principal, pair))
+        let issued = tables.issue(&principal, now, self.lifetimes.after_login);
+        Some((principal, issued))
     }
 
     /// An access token of `principal` beside its pair; nothing is revoked.
@@ -157,7 +191,7 @@ impl Tokens {
         let expires = now.plus(self.lifetimes.after_login);
         let token = jwt::mint(principal, None, now, expires);
         let mut tables = self.tables.lock().expect("no holder panics");
-        tables.remember(principal, &token, expires);
+        tables.remember(principal, &token, expires, None);
         token
     }
 
@@ -172,16 +206,16 @@ impl Tokens {
         }
     }
 
+    /// The pair that an access token belongs to, if it was issued with one and not too long ago.
+    pub(super) fn serial_of(&self, access: &str) -> Option<Serial> {
+        let tables = self.tables.lock().expect("no holder panics");
+        tables.access.get(access)?.serial
+    }
+
     /// Ends the access tokens of `whose`, or of all. Returns how many counted before.
     pub(super) fn expire(&self, whose: Option<&Principal>) -> usize {
         let mut tables = self.tables.lock().expect("no holder panics");
         tables.expire(whose, self.clock.wall())
-    }
-
-    /// Ends both tokens of `whose`, or of all. Returns how many pairs counted before.
-    pub(super) fn revoke(&self, whose: Option<&Principal>) -> usize {
-        self.expire(whose);
-        self.revoke_refresh_tokens(whose)
     }
 
     /// Ends the RefreshTokens of `whose`, or of all. Returns how many counted before.
@@ -201,11 +235,36 @@ impl Tokens {
 }
 
 impl Tables {
+    /// A new pair of `principal`, in the place of the one before.
+    fn issue(&mut self, principal: &Principal, now: Timestamp, lifetime: Duration) -> Issued {
+        self.issued += 1;
+        let serial = Serial(self.issued);
+        let held = self.holdings.entry(principal.clone()).or_default();
+        let issued = Issued {
+            pair: mint_pair(principal, held.instance, serial, now, lifetime),
+            birth: Birth {
+                serial,
+                parent: held.serial.replace(serial),
+            },
+        };
+        held.newest = Some(issued.clone());
+        let token = &issued.pair.access_token;
+        self.remember(principal, token, now.plus(lifetime), Some(serial));
+        issued
+    }
+
     /// Registers an access token; forgets the principal's oldest ones.
-    fn remember(&mut self, principal: &Principal, token: &str, expires: Timestamp) {
+    fn remember(
+        &mut self,
+        principal: &Principal,
+        token: &str,
+        expires: Timestamp,
+        serial: Option<Serial>,
+    ) {
         let access = AccessToken {
             principal: principal.clone(),
             expires,
+            serial,
         };
         self.access.insert(token.to_owned(), access);
         let held = self.holdings.entry(principal.clone()).or_default();
@@ -246,12 +305,17 @@ impl Tables {
 fn mint_pair(
     principal: &Principal,
     instance: Option<InstanceId>,
+    Serial(serial): Serial,
     now: Timestamp,
     lifetime: Duration,
 ) -> Pair {
     Pair {
         access_token: jwt::mint(principal, instance, now, now.plus(lifetime)),
-        refresh_token: format!("{}{}", random_id().simple(), random_id().simple()),
+        refresh_token: format!(
+            "{serial:0SERIAL_DIGITS$x}{}{:016x}",
+            random_id().simple(),
+            fastrand::u64(..)
+        ),
         expires_in: lifetime.as_secs(),
     }
 }

@@ -5,6 +5,7 @@ use crate::principal::Principal;
 
 use super::counts::Counter;
 use super::fault::Faults;
+use super::journal::{Called, Writer};
 use super::login_limit::Limiter;
 use super::requests::Requests;
 use super::settings::{ExpiresIn, LivePace, Refresh, Registration, Settings};
@@ -26,6 +27,8 @@ pub(super) struct World {
     pub(super) faults: Faults,
     /// What was asked, for tests to assert on.
     pub(super) counter: Counter,
+    /// What every call presented and was issued, if a test wants to know.
+    pub(super) journal: Writer,
     /// What arrived, of requests that ask to be recorded.
     pub(super) requests: Requests,
     /// How a refresh behaves.
@@ -52,6 +55,7 @@ impl World {
             limiter: Limiter::new(settings.login_limit, settings.clock),
             faults: Faults::default(),
             counter: Counter::default(),
+            journal: Writer::new(settings.clock),
             requests: Requests::default(),
             refresh: settings.refresh,
             registration: settings.registration,
@@ -69,7 +73,28 @@ impl World {
             }
             Principal::Account(_) => None,
         };
-        self.tokens.log_in(principal, instance)
+        let issued = self.tokens.log_in(principal, instance);
+        self.journal
+            .command(Called::Issue, Some(principal), Some(issued.birth));
+        issued.pair
+    }
+
+    /// Ends the access tokens of `whose`, or of all. Returns how many counted before.
+    pub(super) fn expire(&self, whose: Option<&Principal>) -> usize {
+        self.journal.command(Called::Expire, whose, None);
+        self.tokens.expire(whose)
+    }
+
+    /// Ends both tokens of `whose`, or of all. Returns how many pairs counted before.
+    pub(super) fn revoke(&self, whose: Option<&Principal>) -> usize {
+        self.expire(whose);
+        self.revoke_refresh_tokens(whose)
+    }
+
+    /// Ends the RefreshTokens of `whose`, or of all. Returns how many counted before.
+    pub(super) fn revoke_refresh_tokens(&self, whose: Option<&Principal>) -> usize {
+        self.journal.command(Called::Revoke, whose, None);
+        self.tokens.revoke_refresh_tokens(whose)
     }
 
     /// Counts, recorded requests, faults and the login limit start over; tokens stay.

@@ -111,6 +111,7 @@ impl Args {
         let defaults = Settings::default();
         Settings {
             listen: self.listen,
+            doors: defaults.doors,
             tls: None,
             clock: Clock::from_environment(),
             instances: given(self.instances).unwrap_or(defaults.instances),

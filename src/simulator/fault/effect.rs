@@ -68,6 +68,11 @@ impl Struck {
         }
     }
 
+    /// Whether no answer arrives whole, whatever it would have been.
+    pub(in crate::simulator) fn loses_the_answer(&self) -> bool {
+        matches!(self.action, Some(Action::Lose(_)))
+    }
+
     /// What stands in for processing the call, if anything does.
     pub(in crate::simulator) fn instead(&self) -> Option<Result<Answer, Cut>> {
         match self.action.as_ref()? {
