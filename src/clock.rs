@@ -155,6 +155,12 @@ impl Clock {
         }
     }
 
+    /// The same clock in real time: for what a store counts by.
+    pub fn unscaled(mut self) -> Clock {
+        self.scale = 1;
+        self
+    }
+
     /// A clock whose stamps are all the one that [`Clock::set`] said last.
     #[cfg(test)]
     pub(crate) fn standing(at: Stamp) -> Clock {
@@ -223,6 +229,11 @@ impl Clock {
     /// The real time that `duration` of this clock takes.
     pub fn to_real(&self, duration: Duration) -> Duration {
         duration / self.scale
+    }
+
+    /// What passes on this clock while `real` passes.
+    pub fn from_real(&self, real: Duration) -> Duration {
+        real.saturating_mul(self.scale)
     }
 
     /// What passes on this clock in a real second.

@@ -13,6 +13,7 @@
 //! before it got here.
 
 mod budgets;
+mod condition;
 #[cfg(test)]
 pub mod contract;
 mod entry;
@@ -31,62 +32,81 @@ use tokio::sync::mpsc;
 pub use self::budgets::{
     Budgets, Class, LoginBudget, LoginWindow, LoginWindows, Slot, SlotId, WindowState,
 };
+pub use self::condition::Condition;
 pub use self::entry::{
-    Change, Commit, Entry, Generation, KeyId, Lease, Note, Notes, Record, Rejected, Resealed, RunId,
+    Change, Commit, Cursor, Entry, Generation, KeyId, Lease, LeaseHolder, LeaseId, Listed, Note,
+    Notes, Page, Record, Rejected, Resealed, Restored, RunId, Version,
 };
 pub use self::guards::{Guard, GuardRows, Guarded};
 pub use self::opening::{Opened, Settings, check_place, is_there, open, view, warnings};
 pub use self::read_only::{Backup, BackupError, ReadOnly};
-use crate::clock::Timestamp;
+use crate::clock::{Stamp, Timestamp};
 use crate::principal::Principal;
+
+/// The store's clock: what is persisted is stamped by it, so that all processes on a store agree.
+pub trait StoreClock: Send + Sync {
+    /// Now, for what must not move with anybody's wall clock.
+    fn stamp(&self) -> Stamp;
+
+    /// Now, for the times of entries and their notes.
+    fn now(&self) -> Timestamp {
+        self.stamp().wall
+    }
+}
 
 /// Keeps the pairs, the notes, the leases, the login budgets and the guards of all principals.
 ///
 /// What holds for every method of this trait, of [`Budgets`] and of [`GuardRows`]:
 ///
 /// - *Durable* means: survives a kill and a power cut from the moment the call returns `Ok`.
-/// - A write that returns an error was not acknowledged: it may have been done all the same. Repeat it
-///   with the same arguments; each method says what the repetition returns.
+/// - A write that returns [`Error::Away`] may have been done; after any other error it was not. Each write
+///   may be repeated with the same arguments, and says what the repetition returns.
 /// - A future that is dropped does not undo its call: once polled, a write may be done.
+/// - Time is the store's ([`StoreClock`]). Durations are real ones.
 /// - Any runtime may call them; none blocks its thread on I/O.
-/// - After the store was closed they return [`Error::Closed`].
+/// - Each may return [`Error::Away`]. After the store was closed they return [`Error::Closed`].
 #[async_trait]
-pub trait Store: Budgets + GuardRows + Send + Sync + 'static {
+pub trait Store: StoreClock + Budgets + GuardRows + 'static {
     /// Returns what is known of `principal`: the default entry if nothing is.
     ///
     /// Errors: [`Error::Damaged`] if this entry cannot be understood, [`Error::Unreadable`].
     async fn load(&self, principal: &Principal) -> Result<Entry, Error>;
 
-    /// Takes, or extends, this process run's lease on `principal` for `ttl`. A killed owner holds
-    /// nobody up ([`Lease`] has the states). Repeated by the owner, it counts `ttl` from the repetition.
-    /// Not durable: a power cut may end every lease.
+    /// Takes the lease `id` on `principal` for `ttl`, and then loads its entry, both in one call. If the
+    /// lease is granted, the entry is one that was read after that. [`Lease`] has the states. Repeated
+    /// while `id` is held it is granted again, and `ttl` counts from the repetition.
     ///
     /// Errors: [`Error::Unwritable`] while a commit could not be made durable, so that no renewal is
-    /// started whose pair would be lost.
-    async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error>;
-
-    /// Does [`Store::lease`] and then [`Store::load`] in one call. If the lease is granted, nobody else
-    /// commits on top of the returned entry until the lease ends.
-    ///
-    /// Errors: those of [`Store::lease`] outside, those of [`Store::load`] inside: the lease is taken
-    /// even if the entry cannot be read.
-    async fn lease_and_load(
+    /// started whose pair would be lost. Inside: those of [`Store::load`]; the lease is taken all the
+    /// same.
+    async fn lease(
         &self,
         principal: &Principal,
+        id: LeaseId,
         ttl: Duration,
     ) -> Result<(Lease, Result<Entry, Error>), Error>;
 
-    /// Gives the lease on `principal` back if this run holds it; does nothing otherwise. Takes effect
-    /// before any later [`Store::lease`] of this handle, without waiting for it. Best effort: if it
-    /// fails, the `ttl` ends the lease.
-    fn release(&self, principal: &Principal);
-
-    /// Writes `record` if the entry still has generation `expected` and epoch `epoch`; this comparison
-    /// is the only fence, regardless of which process holds the lease by now. Clears
-    /// [`Notes::refresh_dead`], [`Notes::answer_lost`] and [`Notes::rejected`]. Durable.
+    /// Lets the lease `id` end `ttl` from now. Returns false if it is not held any more: then somebody else
+    /// may renew.
     ///
-    /// Repeated after it was done, it returns [`Commit::Superseded`] with an entry that holds this
-    /// very `record`.
+    /// Errors: [`Error::Unwritable`].
+    async fn extend(
+        &self,
+        principal: &Principal,
+        id: LeaseId,
+        ttl: Duration,
+    ) -> Result<bool, Error>;
+
+    /// Ends the lease `id` if it is held; does nothing otherwise. Takes effect before any later
+    /// [`Store::lease`] of this handle, without waiting for it. Best effort: if it fails, the ttl ends the
+    /// lease.
+    fn release(&self, principal: &Principal, id: LeaseId);
+
+    /// Writes `record` if the entry still has the version `over`; this comparison is the only fence,
+    /// regardless of who holds the lease by now: refusing it would throw a good pair away. Clears
+    /// [`Notes::refresh_dead`], [`Notes::answer_lost`] and [`Notes::rejected`], and ends `lease`. Durable.
+    ///
+    /// Repeated after it was done, it returns [`Commit::Committed`] again while this very `record` stands.
     ///
     /// Errors: [`Error::Unwritable`], [`Error::Damaged`] if the entry that stands in the way cannot be
     /// understood.
@@ -94,8 +114,8 @@ pub trait Store: Budgets + GuardRows + Send + Sync + 'static {
         &self,
         principal: &Principal,
         record: Record,
-        expected: Generation,
-        epoch: u64,
+        over: Version,
+        lease: Option<LeaseId>,
     ) -> Result<Commit, Error>;
 
     /// Remembers one fact. Changes neither generation nor epoch. Durable. A repetition changes nothing
@@ -123,31 +143,43 @@ pub trait Store: Budgets + GuardRows + Send + Sync + 'static {
     /// Errors: [`Error::Unwritable`].
     async fn forget(&self, principal: &Principal) -> Result<bool, Error>;
 
-    /// Tells of principals whose entries change from now on, by this process or another, each within a
-    /// second. A change may be told twice, but none is left out. One receiver at a time: a new one
-    /// ends the stream of the one before it. Closing the store ends the stream.
+    /// Writes whole entries, tombstones too, each if it [outranks](Entry::outranks) the one that stands
+    /// there. Its generation and epoch are kept; only if that generation is not above the standing one's
+    /// the entry gets the one that follows it, so that no process takes it for the pair that it
+    /// replaces. Durable. Returns what became of each, in the same order; after a repetition each is
+    /// [`Restored::Kept`].
+    ///
+    /// Errors: [`Error::Unwritable`].
+    async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error>;
+
+    /// Tells of entries that change from now on other than by a renewal, by this process or another, each
+    /// within a second: forgotten and restored ones, and with some engines all. A change may be told twice,
+    /// but none is left out, unless [`Change::Everything`] says so. One receiver at a time: a new one ends
+    /// the stream of the one before it. Closing the store ends the stream.
     fn changes(&self) -> mpsc::UnboundedReceiver<Change>;
 
     /// Returns up to `limit` principals that hold a pair received before `before` whose RefreshToken is
-    /// not known dead, oldest first, without the first `skip`. Leaves out entries that are damaged.
+    /// not known dead, oldest first. Nobody is given them again within `hold`. Leaves out entries that
+    /// are damaged.
     ///
-    /// Errors: [`Error::Unreadable`].
-    async fn due(
+    /// Errors: [`Error::Unreadable`], [`Error::Unwritable`].
+    async fn claim_due(
         &self,
         before: Timestamp,
-        skip: usize,
         limit: usize,
+        hold: Duration,
     ) -> Result<Vec<Principal>, Error>;
 
-    /// Returns up to `limit` entries that hold a pair or a note, in the principals' order, after
-    /// `after`. Leaves out entries that are damaged.
+    /// Returns up to `limit` entries in the principals' order, those after the place `after`. Leaves out
+    /// entries that are damaged.
     ///
     /// Errors: [`Error::Unreadable`].
     async fn list(
         &self,
-        after: Option<&Principal>,
+        listed: Listed,
+        after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<(Principal, Entry)>, Error>;
+    ) -> Result<Page, Error>;
 
     /// Replaces each sealed text that is still the one that was read. Nothing else of the record
     /// changes, and [`Store::changes`] says nothing. Returns how many were replaced; a repetition
@@ -156,12 +188,12 @@ pub trait Store: Budgets + GuardRows + Send + Sync + 'static {
     /// Errors: [`Error::Unwritable`].
     async fn reseal(&self, resealed: Vec<Resealed>) -> Result<usize, Error>;
 
-    /// Returns how many records each key is needed for.
+    /// Returns how many records each key is needed for. May read the whole store.
     ///
     /// Errors: [`Error::Unreadable`].
     async fn keys(&self) -> Result<Vec<(KeyId, u64)>, Error>;
 
-    /// Returns how many principals hold a pair.
+    /// Returns how many principals hold a pair, or held one a minute ago.
     ///
     /// Errors: [`Error::Unreadable`].
     async fn count(&self) -> Result<u64, Error>;
@@ -178,14 +210,23 @@ pub trait Store: Budgets + GuardRows + Send + Sync + 'static {
     /// Errors: [`Error::Unwritable`].
     async fn leave_canary(&self, fresh: Vec<u8>) -> Result<Vec<u8>, Error>;
 
-    /// Puts `fresh` in the place of the canary, after the seal key was changed. Durable.
+    /// Puts `fresh` in the place of the canary `stands`, after the seal key was changed. Returns false if
+    /// another one stands there. A repetition returns true again. Durable.
     ///
     /// Errors: [`Error::Unwritable`].
-    async fn replace_canary(&self, fresh: Vec<u8>) -> Result<(), Error>;
+    async fn replace_canary(&self, stands: Vec<u8>, fresh: Vec<u8>) -> Result<bool, Error>;
 
-    /// Whether a write would be durable now; [`Error::Unwritable`] says why it would not. Cheap enough
-    /// for every readiness probe.
+    /// Returns who holds the lease on `principal`; `None` if nobody does.
+    ///
+    /// Errors: [`Error::Unreadable`].
+    async fn lease_holder(&self, principal: &Principal) -> Result<Option<LeaseHolder>, Error>;
+
+    /// Whether this machine's files take what must be durable there now; [`Error::Unwritable`] says why
+    /// they would not. Cheap enough for every readiness probe.
     fn writable(&self) -> Result<(), Error>;
+
+    /// How the store is. Cheap enough for every request.
+    fn condition(&self) -> Condition;
 }
 
 /// Why a store is not opened: a sentence that says what to do.
@@ -209,6 +250,9 @@ pub enum Error {
     /// The medium takes no writes now: full, read-only, I/O error. Reads may still work.
     #[error("the store cannot be written: {0}")]
     Unwritable(String),
+    /// The store was not reached, or did not answer in time: a write may have been done. Repeat it.
+    #[error("the store is away: {0}")]
+    Away(String),
     /// The medium cannot be read now.
     #[error("the store cannot be read: {0}")]
     Unreadable(String),

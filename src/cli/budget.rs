@@ -70,23 +70,26 @@ pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failur
 
 /// The budget, without a change to the store.
 async fn state(settings: &Settings) -> Result<LoginBudget, Failure> {
-    let windows = &settings.credentials.budget;
-    match view(&settings.store).await? {
-        Some(view) => Ok(view.store.login_budget(windows).await?),
+    let clock = Clock::from_environment();
+    let windows = settings.credentials.budget.in_real_time(clock);
+    let state = match view(&settings.store).await? {
+        Some(view) => view.store.login_budget(&windows).await?,
         // Nobody logged in yet.
-        None => Ok(History::default().budget(windows, Clock::from_environment().stamp())),
-    }
+        None => History::default().budget(&windows, clock.stamp()),
+    };
+    Ok(state.as_meant_by(clock))
 }
 
 async fn unblock(settings: &Settings) -> Result<ExitCode, Failure> {
-    let windows = &settings.credentials.budget;
+    let group = &settings.credentials.budget.group;
     if state(settings).await?.blocked.is_zero() {
         print("logins are not blocked: there is nothing to lift")?;
         return Ok(ExitCode::SUCCESS);
     }
     let open = open_store(&settings.store).await?;
-    open.store.unblock_logins(&windows.group).await?;
-    let state = open.store.login_budget(windows).await?;
+    open.store.unblock_logins(group).await?;
+    drop(open);
+    let state = state(settings).await?;
     let lifted = match state.halved.is_zero() {
         true => "the block is lifted".to_owned(),
         false => format!(

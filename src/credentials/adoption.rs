@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::damoov::auth::{Grant, Unreadable};
 use crate::metrics::{AuthEndpoint, StoreOperation};
 use crate::principal::{InstanceId, Principal};
-use crate::store::{Change, Note};
+use crate::store::{Change, Note, Version};
 
 /// Tokens that a registration may bring. Asked for before it is sent, handed in with what it
 /// brought.
@@ -142,15 +142,14 @@ impl Engine {
 
     /// Does the same if another process, or the command line, forgot it or renewed it.
     pub(crate) fn follow(&self, change: &Change) {
-        let Change {
-            principal,
-            generation,
-            epoch,
-        } = change;
-        self.vault.cache.follow(principal, *generation, *epoch);
-        self.guards.contested.follow(principal, Some(*epoch));
+        let Change::Entry { principal, version } = change else {
+            return;
+        };
+        let Version { generation, epoch } = *version;
+        self.vault.cache.follow(principal, generation, epoch);
+        self.guards.contested.follow(principal, Some(epoch));
         if let Some(rejected) = self.guards.mass_rejection.waits_with(principal)
-            && rejected != (*generation, *epoch)
+            && rejected != (generation, epoch)
         {
             self.guards.mass_rejection.moved_on(principal);
         }
@@ -181,6 +180,7 @@ impl Engine {
                 principal,
                 entry: &entry,
                 instance,
+                lease: None,
             };
             let committed = self.vault.make_durable(new, &pair, |_| {});
             match committed.await? {

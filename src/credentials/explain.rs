@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use super::settings::Settings;
 use super::vault::pair::Pair;
 use super::vault::seal::{Ring, Unopened};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Stamp, Timestamp};
 use crate::directory::Directory;
 use crate::principal::{InstanceId, Principal};
 use crate::store::{Entry, Error, Guard, KeyId, LoginBudget};
@@ -34,8 +34,8 @@ pub struct Inquiry<'a> {
     pub entry: &'a Entry,
     /// The state of the login budget.
     pub budget: &'a LoginBudget,
-    /// The one clock.
-    pub clock: Clock,
+    /// Now, by the store's clock.
+    pub now: Stamp,
 }
 
 /// Everything that is known of one principal.
@@ -126,7 +126,7 @@ pub async fn explain(
     let Inquiry {
         principal, entry, ..
     } = *inquiry;
-    let now = inquiry.clock.wall();
+    let now = inquiry.now.wall;
     let obstacles = obstacles::of(inquiry, guard).await?;
     let record = entry.record.as_ref();
     let stored = Stored::of(inquiry.ring, principal, entry);
@@ -231,7 +231,7 @@ mod tests {
             principal: &user(1),
             entry: &entry,
             budget: &budget,
-            clock: process.clock,
+            now: process.clock.stamp(),
         };
         let guard = async |name: String| process.store.guard(&name).await;
         explain(&inquiry, guard).await.unwrap()

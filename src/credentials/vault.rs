@@ -125,8 +125,8 @@ impl Vault {
         self.ring.log_name(principal)
     }
 
-    /// Now on the wall clock, for what is persisted.
+    /// Now by the store's clock, for what is persisted.
     pub(crate) fn wall(&self) -> Timestamp {
-        self.clock.wall()
+        self.store.now()
     }
 }

@@ -10,7 +10,7 @@ use super::renewal::renewals::{Ask, Probing, Running};
 use super::renewal::run::LEASE;
 use crate::metrics::Trigger;
 use crate::principal::Principal;
-use crate::store::{Entry, Lease};
+use crate::store::{Entry, Lease, LeaseId};
 
 /// Refreshes pairs that no request asked for.
 pub struct Verifier {
@@ -77,10 +77,11 @@ impl Verifier {
             return Ok(Verified::Refreshed);
         }
         // It gave way to the holder of the lease, or was rejected.
-        let lease = engine.vault.store.lease(principal, LEASE).await?;
-        engine.vault.store.release(principal);
+        let id = LeaseId::fresh();
+        let (lease, _) = engine.vault.store.lease(principal, id, LEASE).await?;
+        engine.vault.store.release(principal, id);
         Ok(match lease {
-            Lease::Held => Verified::Busy,
+            Lease::Held { .. } => Verified::Busy,
             Lease::Granted { .. } => Verified::Rejected,
         })
     }

@@ -7,12 +7,15 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::clock::Clock;
 
 /// Keeps the login budget of every group, across restarts and for all processes on the store.
 ///
-/// What [`super::Store`] says of all its methods holds here, too. Times go in and come out as durations:
-/// the clock is the store's, and no step of the wall clock frees a slot. Every write is durable.
-/// Errors of all writes: [`Error::Unwritable`]; of [`Budgets::login_budget`]: [`Error::Unreadable`].
+/// What [`super::Store`] says of all its methods holds here, too. Times go in and come out as durations of
+/// real time, however fast the clock of a simulation runs: the clock is the store's, and no step of a wall
+/// clock frees a slot. Every write is durable.
+/// Errors of all writes: [`Error::Unwritable`]; of [`Budgets::login_budget`]: [`Error::Unreadable`]; of all:
+/// [`Error::Away`].
 ///
 /// ```text
 ///            take_login()             end_login()                  its window passes
@@ -70,6 +73,21 @@ pub struct LoginWindows {
     pub reserve: u32,
 }
 
+impl LoginWindows {
+    /// These windows, which are meant by `clock`, in real time, as a store counts.
+    pub fn in_real_time(&self, clock: Clock) -> LoginWindows {
+        let in_real_time = |window: &LoginWindow| LoginWindow {
+            per: clock.to_real(window.per),
+            ..*window
+        };
+        LoginWindows {
+            group: self.group.clone(),
+            windows: self.windows.iter().map(in_real_time).collect(),
+            reserve: self.reserve,
+        }
+    }
+}
+
 /// At most `logins` in any span of `per`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoginWindow {
@@ -124,6 +142,24 @@ pub struct LoginBudget {
     pub blocked: Duration,
     /// How long the windows stay halved; zero: they are not.
     pub halved: Duration,
+}
+
+impl LoginBudget {
+    /// This state, which is in real time, as it is meant by `clock`.
+    pub fn as_meant_by(mut self, clock: Clock) -> LoginBudget {
+        for window in &mut self.windows {
+            window.window.per = clock.from_real(window.window.per);
+        }
+        for span in [
+            &mut self.next_known,
+            &mut self.next_new,
+            &mut self.blocked,
+            &mut self.halved,
+        ] {
+            *span = clock.from_real(*span);
+        }
+        self
+    }
 }
 
 /// The state of one window of a login budget.

@@ -19,7 +19,9 @@ pub(crate) use self::entries::*;
 pub(crate) use self::guards::*;
 pub(crate) use self::leases::*;
 pub(crate) use self::listings::*;
-use super::{Commit, Generation, KeyId, Record, RunId, Store, sqlite};
+use super::{
+    Commit, Error, Generation, KeyId, Lease, LeaseId, Page, Record, RunId, Store, Version, sqlite,
+};
 use crate::clock::{Clock, Timestamp};
 use crate::principal::{DeviceToken, InstanceId, Principal};
 
@@ -65,7 +67,7 @@ macro_rules! contract {
             a_block_is_lifted_on_demand_and_the_halving_stays
             groups_do_not_share_slots
             changes_of_all_processes_are_told
-            due_are_living_pairs_oldest_first
+            due_are_living_pairs_oldest_first_and_claimed_once
             a_listing_pages_through_pairs_and_notes_in_order
             the_first_canary_stands_until_it_is_replaced
             a_login_counts_from_when_it_was_answered
@@ -113,13 +115,54 @@ pub(crate) fn record(n: u8) -> Record {
     }
 }
 
+/// What a commit compares.
+pub(crate) fn over(generation: u64, epoch: u64) -> Version {
+    Version {
+        generation: Generation(generation),
+        epoch,
+    }
+}
+
+/// A lease id that stands for the process number `n`.
+pub(crate) fn id(n: u64) -> LeaseId {
+    LeaseId(Uuid::from_u64_pair(3, n))
+}
+
+/// What [`lease_of`] returns for a lease that somebody else holds.
+pub(crate) const HELD: Lease = Lease::Held {
+    left: Duration::ZERO,
+};
+
+/// Takes a lease, whatever the entry; how long a held one lasts is left out.
+pub(crate) async fn lease_of(
+    store: &impl Store,
+    principal: &Principal,
+    id: LeaseId,
+    ttl: Duration,
+) -> Result<Lease, Error> {
+    let (lease, _) = store.lease(principal, id, ttl).await?;
+    Ok(match lease {
+        Lease::Held { left } => {
+            assert!(!left.is_zero(), "it is held");
+            HELD
+        }
+        granted => granted,
+    })
+}
+
+/// The principals of a page.
+pub(crate) fn principals(page: Page) -> Vec<Principal> {
+    let all = page.entries.into_iter();
+    all.map(|(principal, _)| principal).collect()
+}
+
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_millis(seconds * 1_000)
 }
 
 /// Commits on top of nothing.
 async fn first(store: &impl Store, principal: &Principal, record: Record) -> Generation {
-    match store.commit(principal, record, Generation(0), 0).await {
+    match store.commit(principal, record, over(0, 0), None).await {
         Ok(Commit::Committed(generation)) => generation,
         other => panic!("not committed: {other:?}"),
     }

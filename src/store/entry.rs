@@ -1,6 +1,7 @@
 //! What a store remembers of one principal, and the answers to writes of it.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::principal::{InstanceId, Principal};
@@ -14,6 +15,27 @@ impl Generation {
     /// The generation that a commit on top of this one gets.
     pub fn next(self) -> Generation {
         Generation(self.0 + 1)
+    }
+}
+
+/// What a commit compares before it writes: both must still be what its caller read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Version {
+    /// The [`Entry::generation`].
+    pub generation: Generation,
+    /// The [`Entry::epoch`].
+    pub epoch: u64,
+}
+
+/// One taking of a lease. Its taker makes it up, so that a repeated call is recognised and a late release
+/// frees no other lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseId(pub uuid::Uuid);
+
+impl LeaseId {
+    /// One that nobody used before.
+    pub fn fresh() -> LeaseId {
+        LeaseId(uuid::Uuid::new_v4())
     }
 }
 
@@ -53,6 +75,25 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What a commit on top of this entry compares.
+    pub fn version(&self) -> Version {
+        Version {
+            generation: self.generation,
+            epoch: self.epoch,
+        }
+    }
+
+    /// Whether this entry is the truth if the two contradict each other, as after a store lost its
+    /// newest writes: the higher epoch, then the pair that was received later, then the higher
+    /// generation.
+    pub fn outranks(&self, other: &Entry) -> bool {
+        let rank = |entry: &Entry| {
+            let received = entry.record.as_ref().map(|record| record.received);
+            (entry.epoch, received, entry.generation)
+        };
+        rank(self) > rank(other)
+    }
+
     /// Returns the instance that a user is known under: its pair's, until a login there is rejected; or,
     /// without a pair, the one that it was registered in.
     pub fn known_instance(&self) -> Option<InstanceId> {
@@ -108,6 +149,8 @@ pub struct Notes {
     pub displaced: Option<Timestamp>,
     /// Somebody else logs this principal in: no login before this.
     pub contested_until: Option<Timestamp>,
+    /// The token after a renewal was rejected as well: before this no 401 renews.
+    pub suppressed_until: Option<Timestamp>,
     /// The instance that a user without a pair was registered in, or moved to. Cleared by a commit
     /// and by a rejected login.
     pub registered_in: Option<InstanceId>,
@@ -138,36 +181,58 @@ pub enum Note {
     Displaced(Timestamp),
     /// Sets [`Notes::contested_until`].
     ContestedUntil(Timestamp),
+    /// Sets [`Notes::suppressed_until`].
+    SuppressedUntil(Timestamp),
     /// Sets [`Notes::registered_in`], unless there is a pair.
     RegisteredIn(InstanceId),
 }
 
-/// What [`super::Store::lease`] returns. A lease is a row that says which run may renew a principal:
+/// What [`super::Store::lease`] returns. A lease is a row that says which run may renew a principal, by
+/// which taking of it:
 ///
 /// ```text
-///              lease() by R                   release() by R
-///   no row ──────────────────▶ held by R ──────────────────────▶ no row
+///              lease(L) by R               commit(L), release(L)
+///   no row ──────────────────▶ held as L ────────────────────────▶ no row
 ///                                │    ▲ │
-///                                │    └─┘ lease() by R: extended
-///        the ttl ends, or R dies │
+///                                │    └─┘ lease(L), extend(L): the ttl counts anew
+///                   the ttl ends │
 ///                                ▼
-///                            orphaned ──▶ lease() by any run S: held by S, `orphaned: true`
+///                            orphaned ──▶ lease(M) by any run: held as M, `orphaned: true`
 /// ```
 ///
-/// While R holds it, `lease()` by any other run returns `Held`.
+/// While it is held as L, `lease(M)` returns `Held`, and `extend(M)`, `release(M)` change nothing. An engine
+/// that sees its processes die may end their leases at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
-    /// This run holds the principal until the ttl ends, or until [`super::Store::release`].
+    /// The caller holds the principal until the ttl ends, or until a commit or a release.
     Granted {
-        /// A former owner died, or outlived its ttl, without a release: a refresh that it had sent may
+        /// A former lease ended without a commit or a release: a refresh that its holder had sent may
         /// have been under way, so that the stored RefreshToken may be spent.
         orphaned: bool,
     },
-    /// Another live run holds it.
-    Held,
+    /// Another lease holds it.
+    Held {
+        /// It is not worth asking again earlier: real time.
+        left: Duration,
+    },
+}
+
+/// Who holds a lease, for an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseHolder {
+    /// The process run.
+    pub run: RunId,
+    /// Since when, by the store's clock; `None` if the engine does not keep it.
+    pub since: Option<Timestamp>,
+    /// How long it lasts if it is not extended, in real time.
+    pub left: Duration,
 }
 
 /// What [`super::Store::commit`] returns.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it arrives"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Commit {
     /// Durable, as this generation.
@@ -176,13 +241,47 @@ pub enum Commit {
     Superseded(Entry),
 }
 
-/// A principal whose entry was changed, by this process or another.
+/// What became of one entry of a [`super::Store::restore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// It stands in the store now.
+    Written,
+    /// What stood there outranks it, or is the same.
+    Kept,
+}
+
+/// What [`super::Store::changes`] tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// Whose.
-    pub principal: Principal,
-    /// The generation that stands there now.
-    pub generation: Generation,
-    /// The epoch that stands there now.
-    pub epoch: u64,
+pub enum Change {
+    /// One entry was changed, by this process or another.
+    Entry {
+        /// Whose.
+        principal: Principal,
+        /// What stands there now.
+        version: Version,
+    },
+    /// Changes may have been missed: any entry may be another one now.
+    Everything,
+}
+
+/// Which entries a listing shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// Those that hold a pair or a note.
+    Known,
+    /// Tombstones, too: what was forgotten, with its generation and epoch.
+    All,
+}
+
+/// A place in a listing; only the engine that made it understands it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(pub(super) String);
+
+/// A part of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// In the principals' order.
+    pub entries: Vec<(Principal, Entry)>,
+    /// Where the next page begins; `None` if this is the last one.
+    pub next: Option<Cursor>,
 }

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use super::Error;
+use super::{Error, StoreClock};
 
 /// Keeps one small row for each name, written by compare-and-swap:
 ///
@@ -15,14 +15,14 @@ use super::Error;
 ///
 /// What [`super::Store`] says of all its methods holds here, too.
 #[async_trait]
-pub trait GuardRows: Send + Sync {
+pub trait GuardRows: StoreClock {
     /// Returns the guard called `name`: the default one if it was never written.
     ///
     /// Errors: [`Error::Unreadable`].
     async fn guard(&self, name: &str) -> Result<Guard, Error>;
 
     /// Writes `value` if the guard called `name` still has the version `expected`. Durable. Repeated
-    /// after it was done, it returns [`Guarded::Superseded`] with this very `value`.
+    /// after it was done, it returns [`Guarded::Set`] again, as long as `value` stands.
     ///
     /// Errors: [`Error::Unwritable`].
     async fn set_guard(&self, name: &str, expected: u64, value: Vec<u8>) -> Result<Guarded, Error>;

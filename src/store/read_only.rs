@@ -5,23 +5,33 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
-use super::{Entry, Error, Guard, KeyId, LoginBudget, LoginWindows, OpenError};
+use super::{
+    Condition, Cursor, Entry, Error, Guard, KeyId, LeaseHolder, Listed, LoginBudget, LoginWindows,
+    OpenError, Page, StoreClock,
+};
 use crate::principal::Principal;
 
 /// Reads a store without changing it: nothing is created, recovered or locked there.
 ///
 /// Errors of all but the last two: [`Error::Unreadable`], and [`Error::Damaged`] of [`ReadOnly::load`].
 #[async_trait]
-pub trait ReadOnly: Send + Sync {
+pub trait ReadOnly: StoreClock {
     /// As [`super::Store::load`].
     async fn load(&self, principal: &Principal) -> Result<Entry, Error>;
 
     /// As [`super::Store::list`].
     async fn list(
         &self,
-        after: Option<&Principal>,
+        listed: Listed,
+        after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<(Principal, Entry)>, Error>;
+    ) -> Result<Page, Error>;
+
+    /// As [`super::Store::lease_holder`].
+    async fn lease_holder(&self, principal: &Principal) -> Result<Option<LeaseHolder>, Error>;
+
+    /// As [`super::Store::condition`].
+    fn condition(&self) -> Condition;
 
     /// As [`super::Store::count`].
     async fn count(&self) -> Result<u64, Error>;

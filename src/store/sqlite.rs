@@ -11,6 +11,7 @@ mod backup;
 mod budgets;
 mod canary;
 mod changes;
+mod claims;
 mod columns;
 mod connections;
 mod db_thread;
@@ -47,6 +48,7 @@ use rusqlite::Connection;
 use tokio::sync::mpsc;
 
 use self::changes::Changes;
+use self::claims::Claims;
 use self::connections::{connect, connect_to_read};
 use self::db_thread::{DbThread, Job};
 use self::errors::{unloaded, unreadable};
@@ -64,18 +66,21 @@ pub(super) use self::reader::view;
 pub(super) use self::refusals::Refusal;
 use self::watch::Watch;
 use self::writer::Writer;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Stamp, Timestamp};
 use crate::principal::Principal;
 use crate::store::{
-    Change, Commit, Entry, Error, Generation, KeyId, Lease, Note, Record, Resealed, RunId, Store,
+    Change, Commit, Condition, Cursor, Entry, Error, KeyId, Lease, LeaseHolder, LeaseId, Listed,
+    Note, Page, Record, Resealed, Restored, RunId, Store, StoreClock, Version,
 };
 
 /// A token store in a directory. Dropping it finishes the calls under way and gives its leases back.
 ///
 /// Each thread owns the connection that it works on, so that no connection needs a lock.
 pub(super) struct Sqlite {
-    /// What the login budgets count by.
+    /// The machine's, which is the store's: it lies on one machine.
     clock: Clock,
+    /// Which pairs the keeper is renewing.
+    claims: Arc<Claims>,
     /// Whether a write would be durable now. Every thread reports into it what it finds; readiness and
     /// the lease methods read it.
     health: Arc<Health>,
@@ -137,6 +142,7 @@ impl Sqlite {
         };
         Ok(Sqlite {
             clock,
+            claims: Arc::default(),
             watch: Watch::start(connect_to_read()?, Arc::clone(&health), Arc::clone(&alive))?,
             writer: Writer::start(writing, Arc::clone(&health))?,
             entries: DbThread::owning("store-entries", connect_to_read()?)?,
@@ -194,6 +200,12 @@ impl Drop for Sqlite {
     }
 }
 
+impl StoreClock for Sqlite {
+    fn stamp(&self) -> Stamp {
+        self.clock.stamp()
+    }
+}
+
 #[async_trait]
 impl Store for Sqlite {
     async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
@@ -204,41 +216,52 @@ impl Store for Sqlite {
             .map_err(|error| unloaded(principal, self.health.misread(error)))
     }
 
-    async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error> {
-        self.health.admit()?;
-        self.lease_thread.lease(principal, ttl).await
-    }
-
-    async fn lease_and_load(
+    async fn lease(
         &self,
         principal: &Principal,
+        id: LeaseId,
         ttl: Duration,
     ) -> Result<(Lease, Result<Entry, Error>), Error> {
         self.health.admit()?;
-        let (lease, entry) = self.lease_thread.lease_and_load(principal, ttl).await?;
+        let (lease, entry) = self.lease_thread.lease(principal, id, ttl).await?;
         Ok((
             lease,
             entry.map_err(|error| unloaded(principal, self.health.misread(error))),
         ))
     }
 
-    fn release(&self, principal: &Principal) {
-        self.lease_thread.give_back(principal);
+    async fn extend(
+        &self,
+        principal: &Principal,
+        id: LeaseId,
+        ttl: Duration,
+    ) -> Result<bool, Error> {
+        self.health.admit()?;
+        self.lease_thread.extend(principal, id, ttl).await
+    }
+
+    fn release(&self, principal: &Principal, id: LeaseId) {
+        self.lease_thread.give_back(principal, id);
     }
 
     async fn commit(
         &self,
         principal: &Principal,
         record: Record,
-        expected: Generation,
-        epoch: u64,
+        over: Version,
+        lease: Option<LeaseId>,
     ) -> Result<Commit, Error> {
         let whose = principal.clone();
-        self.writer
+        let committed = self
+            .writer
             .ask(Some(principal), move |db| {
-                entries::commit(db, &whose, &record, expected, epoch)
+                entries::commit(db, &whose, &record, over)
             })
-            .await
+            .await?;
+        if let Some(id) = lease {
+            self.lease_thread.give_back(principal, id);
+        }
+        Ok(committed)
     }
 
     async fn note(&self, principal: &Principal, note: Note) -> Result<(), Error> {
@@ -268,27 +291,38 @@ impl Store for Sqlite {
             .await
     }
 
+    async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error> {
+        self.writer
+            .ask(None, move |db| {
+                let restored = |(principal, entry): &_| entries::restore(db, principal, entry);
+                entries.iter().map(restored).collect()
+            })
+            .await
+    }
+
     fn changes(&self) -> mpsc::UnboundedReceiver<Change> {
         self.changes.subscribe()
     }
 
-    async fn due(
+    async fn claim_due(
         &self,
         before: Timestamp,
-        skip: usize,
         limit: usize,
+        hold: Duration,
     ) -> Result<Vec<Principal>, Error> {
-        self.list_with(move |db| entries::due(db, before, skip, limit))
+        let claims = Arc::clone(&self.claims);
+        self.list_with(move |db| claims.take(db, before, limit, hold))
             .await
     }
 
     async fn list(
         &self,
-        after: Option<&Principal>,
+        listed: Listed,
+        after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<(Principal, Entry)>, Error> {
+    ) -> Result<Page, Error> {
         let after = after.cloned();
-        self.list_with(move |db| entries::list(db, after.as_ref(), limit))
+        self.list_with(move |db| entries::list(db, listed, after, limit))
             .await
     }
 
@@ -316,14 +350,22 @@ impl Store for Sqlite {
             .await
     }
 
-    async fn replace_canary(&self, fresh: Vec<u8>) -> Result<(), Error> {
+    async fn replace_canary(&self, stands: Vec<u8>, fresh: Vec<u8>) -> Result<bool, Error> {
         self.writer
-            .ask(None, move |db| canary::replace(db, &fresh))
+            .ask(None, move |db| canary::replace(db, &stands, &fresh))
             .await
+    }
+
+    async fn lease_holder(&self, principal: &Principal) -> Result<Option<LeaseHolder>, Error> {
+        self.lease_thread.holder(principal).await
     }
 
     fn writable(&self) -> Result<(), Error> {
         self.health.check()
+    }
+
+    fn condition(&self) -> Condition {
+        Condition::default()
     }
 }
 

@@ -17,7 +17,7 @@ use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::credentials::Pair;
 use crate::credentials::seal::Unopened;
 use crate::principal::Principal;
-use crate::store::Entry;
+use crate::store::{Entry, Listed};
 
 /// Entries read at once.
 const PAGE: usize = 1000;
@@ -95,20 +95,20 @@ pub(super) async fn export(open: &StoreView, arguments: &Arguments) -> Result<Ex
 
 async fn write_all(open: &StoreView, output: &mut Output, to: &Path) -> Result<Counts, Failure> {
     let mut counts = Counts::default();
-    let mut after: Option<Principal> = None;
+    let mut after = None;
     loop {
-        let page = open.store.list(after.as_ref(), PAGE).await?;
+        let page = open.store.list(Listed::Known, after.as_ref(), PAGE).await?;
         let mut text = Zeroizing::new(Vec::new());
-        for (principal, entry) in &page {
+        for (principal, entry) in &page.entries {
             append(open, principal, entry, &mut counts, &mut text);
         }
         match output {
             Output::Stdout => write(&text)?,
             Output::File(file) => file.write_all(&text).map_err(|error| failed(to, error))?,
         }
-        match page.into_iter().next_back() {
-            Some((last, _)) => after = Some(last),
-            None => break,
+        after = page.next;
+        if after.is_none() {
+            break;
         }
     }
     if let Output::File(file) = output {

@@ -10,7 +10,7 @@ use crate::cli::Failure;
 use crate::cli::output::{rough, write};
 use crate::clock::{Clock, Timestamp};
 use crate::principal::Principal;
-use crate::store::{Entry, ReadOnly};
+use crate::store::{Entry, Listed, ReadOnly};
 
 /// Entries read at once.
 const PAGE: usize = 1000;
@@ -26,7 +26,7 @@ pub struct Arguments {
 /// Prints every principal of the store.
 pub(super) async fn list(store: &dyn ReadOnly, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let now = Clock::from_environment().wall();
-    let mut after: Option<Principal> = None;
+    let mut after = None;
     let header = format!(
         "{:<42} {:<36} {:>10} {:>10} {:>10}  NOTES\n",
         "PRINCIPAL", "INSTANCE", "GENERATION", "AGE", "LEFT"
@@ -36,8 +36,8 @@ pub(super) async fn list(store: &dyn ReadOnly, arguments: &Arguments) -> Result<
         false => header,
     };
     loop {
-        let page = store.list(after.as_ref(), PAGE).await?;
-        for (principal, entry) in &page {
+        let page = store.list(Listed::Known, after.as_ref(), PAGE).await?;
+        for (principal, entry) in &page.entries {
             text.push_str(&match arguments.json {
                 true => as_json(principal, entry, now),
                 false => line(principal, entry, now),
@@ -46,9 +46,9 @@ pub(super) async fn list(store: &dyn ReadOnly, arguments: &Arguments) -> Result<
         }
         write(text.as_bytes())?;
         text.clear();
-        match page.into_iter().next_back() {
-            None => return Ok(ExitCode::SUCCESS),
-            Some((last, _)) => after = Some(last),
+        after = page.next;
+        if after.is_none() {
+            return Ok(ExitCode::SUCCESS);
         }
     }
 }

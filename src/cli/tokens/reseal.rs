@@ -10,7 +10,7 @@ use crate::cli::{Failure, print, say};
 use crate::credentials::Pair;
 use crate::credentials::seal::check_records;
 use crate::principal::Principal;
-use crate::store::{Entry, Resealed};
+use crate::store::{Entry, Listed, Resealed};
 
 /// Pairs of one transaction: a proxy beside this command never waits for more than these.
 const BATCH: usize = 100;
@@ -18,13 +18,15 @@ const BATCH: usize = 100;
 /// Seals every pair with the current key, and says which old keys are no longer needed.
 pub(super) async fn reseal(open: &OpenStore) -> Result<ExitCode, Failure> {
     let (mut resealed, mut changed, mut damaged) = (0, 0, 0);
-    let mut after: Option<Principal> = None;
+    let mut after = None;
     loop {
-        let page = open.store.list(after.as_ref(), BATCH).await?;
-        let Some((last, _)) = page.last() else { break };
-        after = Some(last.clone());
+        let page = open
+            .store
+            .list(Listed::Known, after.as_ref(), BATCH)
+            .await?;
+        after = page.next;
         let mut batch = Vec::new();
-        for (principal, entry) in page {
+        for (principal, entry) in page.entries {
             match anew(open, &principal, &entry) {
                 Some(Ok(one)) => batch.push(one),
                 Some(Err(())) => {
@@ -39,6 +41,9 @@ pub(super) async fn reseal(open: &OpenStore) -> Result<ExitCode, Failure> {
             let done = open.store.reseal(batch).await?;
             resealed += done;
             changed += wanted - done;
+        }
+        if after.is_none() {
+            break;
         }
     }
     print(&format!(

@@ -34,10 +34,9 @@ pub(super) async fn show(
 ) -> Result<ExitCode, Failure> {
     let principal = &arguments.one.principal;
     let entry = open.store.load(principal).await?;
-    let budget = open
-        .store
-        .login_budget(&settings.credentials.budget)
-        .await?;
+    let clock = Clock::from_environment();
+    let windows = settings.credentials.budget.in_real_time(clock);
+    let budget = open.store.login_budget(&windows).await?.as_meant_by(clock);
     let inquiry = Inquiry {
         settings: &settings.credentials,
         directory: &settings.directory,
@@ -45,7 +44,7 @@ pub(super) async fn show(
         principal,
         entry: &entry,
         budget: &budget,
-        clock: Clock::from_environment(),
+        now: open.store.stamp(),
     };
     let guard = async |name: String| open.store.guard(&name).await;
     let explanation = explain(&inquiry, guard).await?;

@@ -17,7 +17,7 @@ use crate::config::Settings;
 use crate::credentials::{Parts, Stored, Verified, Verifier};
 use crate::metrics::Metrics;
 use crate::principal::Principal;
-use crate::store::Store;
+use crate::store::{Listed, Store};
 use crate::upstream::Hosts;
 
 /// Entries read at once.
@@ -141,10 +141,10 @@ impl Sample {
 /// Picks from all refreshable pairs, each with the same chance, without keeping them all in memory.
 async fn pick(verifier: &Verifier, store: &dyn Store, most: usize) -> Result<Sample, Failure> {
     let mut sample = Sample::default();
-    let mut after: Option<Principal> = None;
+    let mut after = None;
     loop {
-        let page = store.list(after.as_ref(), PAGE).await?;
-        for (principal, entry) in &page {
+        let page = store.list(Listed::Known, after.as_ref(), PAGE).await?;
+        for (principal, entry) in &page.entries {
             match verifier.stored(principal, entry) {
                 Stored::Absent => {}
                 Stored::Dead => sample.known_dead += 1,
@@ -163,9 +163,9 @@ async fn pick(verifier: &Verifier, store: &dyn Store, most: usize) -> Result<Sam
                 }
             }
         }
-        match page.into_iter().next_back() {
-            Some((last, _)) => after = Some(last),
-            None => return Ok(sample),
+        after = page.next;
+        if after.is_none() {
+            return Ok(sample);
         }
     }
 }

@@ -68,7 +68,7 @@ pub(super) async fn of(
         principal,
         entry,
         budget,
-        clock,
+        now,
     } = *inquiry;
     let class = class(principal, entry);
     let mut obstacles = Vec::new();
@@ -79,17 +79,16 @@ pub(super) async fn of(
         }),
         Ok(Identity { key, .. }) => {
             let (with, every) = (key.fingerprint, settings.remember_rejected);
-            if let Some(left) = remembered::rejected_for(&entry.notes, with, clock.wall(), every) {
+            if let Some(left) = remembered::rejected_for(&entry.notes, with, now.wall, every) {
                 obstacles.push(Obstacle::Rejected { left });
             }
             let breaker = guard(breaker::row(with)).await?;
-            let now = SharedMoment::now(&clock);
-            if let Some(left) = breaker::holds(&breaker, class, &now, every) {
+            if let Some(left) = breaker::holds(&breaker, class, &SharedMoment::at(now), every) {
                 obstacles.push(Obstacle::KeyRejected { left });
             }
         }
     }
-    if let Some(left) = contested::left(entry, clock.wall(), settings.contested_backoff) {
+    if let Some(left) = contested::left(entry, now.wall, settings.contested_backoff) {
         obstacles.push(Obstacle::Contested { left });
     }
     let suspension = guard(mass_rejection::ROW.to_owned()).await?;

@@ -123,7 +123,7 @@ impl Breakers {
 
     /// Whether a login with this key may be sent now. If the breaker is open, it is the probe.
     pub(crate) async fn admit(&self, key: Fingerprint, class: Class) -> Result<bool, Error> {
-        let (breaker, now) = (self.of(key), SharedMoment::now(&self.clock));
+        let (breaker, now) = (self.of(key), SharedMoment::now(&*self.store));
         let probe_every = self.current.now().settings.remember_rejected;
         let admit = |breaker: &mut Breaker| breaker.admit(class, &now, probe_every);
         let admitted = breaker.shared.update(&*self.store, admit).await?;
@@ -175,7 +175,7 @@ impl Breakers {
         let held = breaker.held.swap(0, Ordering::Relaxed);
         Ok(match before {
             Breaker::Open { since, .. } => {
-                Some((SharedMoment::now(&self.clock).since(&since), held))
+                Some((SharedMoment::now(&*self.store).since(&since), held))
             }
             Breaker::Closed { .. } => None,
         })
@@ -199,7 +199,7 @@ impl Breakers {
 
     /// Returns true if this opens the breaker.
     async fn count_rejected(&self, key: Fingerprint) -> Result<bool, Error> {
-        let (breaker, now) = (self.of(key), SharedMoment::now(&self.clock));
+        let (breaker, now) = (self.of(key), SharedMoment::now(&*self.store));
         let reject = |breaker: &mut Breaker| breaker.rejected(&now);
         breaker.shared.update(&*self.store, reject).await
     }

@@ -24,7 +24,7 @@ use crate::credentials::closing::{Closing, ClosingWatch};
 use crate::credentials::settings::Current;
 use crate::credentials::vault::counted::counted;
 use crate::metrics::{Metrics, StoreOperation};
-use crate::store::{Budgets, Class, LoginBudget, Slot, SlotId};
+use crate::store::{Budgets, Class, LoginBudget, LoginWindows, Slot, SlotId};
 use crate::telemetry::episode::Episode;
 use waiters::{InLine, Waiters};
 
@@ -150,9 +150,23 @@ impl Budget {
     }
 
     async fn ask_store(&self, id: SlotId, class: Class) -> Result<Slot, Error> {
-        let windows = &self.current.now().settings.budget;
-        let slot = self.store.take_login(id, class, windows).await;
-        Ok(counted(&self.metrics, StoreOperation::Budget, slot)?)
+        let windows = self.windows();
+        let slot = self.store.take_login(id, class, &windows).await;
+        Ok(
+            match counted(&self.metrics, StoreOperation::Budget, slot)? {
+                Slot::Taken => Slot::Taken,
+                Slot::Wait { left, blocked } => Slot::Wait {
+                    left: self.clock.from_real(left),
+                    blocked,
+                },
+            },
+        )
+    }
+
+    /// As the store counts them.
+    fn windows(&self) -> LoginWindows {
+        let current = self.current.now();
+        current.settings.budget.in_real_time(self.clock)
     }
 
     fn is_closing(&self) -> bool {
@@ -240,10 +254,11 @@ impl Budget {
         let blocked = retry_after.unwrap_or(current.settings.blocked_for);
         let is_news = self.blocked.failed();
         let group = &current.settings.budget.group;
-        self.store
-            .block_logins(group, blocked, Some(HALVED_FOR))
-            .await?;
         let blocked = self.clock.to_real(blocked);
+        let halved = self.clock.to_real(HALVED_FOR);
+        self.store
+            .block_logins(group, blocked, Some(halved))
+            .await?;
         let seconds = blocked.as_secs();
         tracing::debug!(seconds, "Damoov answered a login with 429");
         if is_news {
@@ -258,8 +273,8 @@ impl Budget {
 
     /// What the store says of it now.
     pub(crate) async fn state(&self) -> Result<LoginBudget, Error> {
-        let windows = &self.current.now().settings.budget;
-        Ok(self.store.login_budget(windows).await?)
+        let state = self.store.login_budget(&self.windows()).await?;
+        Ok(state.as_meant_by(self.clock))
     }
 
     /// Brings the metrics up to date.

@@ -350,7 +350,7 @@ impl MassRejection {
     }
 
     fn now(&self) -> SharedMoment {
-        SharedMoment::now(&self.clock)
+        SharedMoment::now(&*self.store)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {

@@ -8,10 +8,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 
+use crate::clock::Stamp;
 #[cfg(test)]
-use crate::clock::{Boot, Timestamp};
-use crate::clock::{Clock, Stamp};
-use crate::store::{Error, Guard, GuardRows, Guarded};
+use crate::clock::{Boot, Clock, Timestamp};
+use crate::store::{Error, Guard, GuardRows, Guarded, StoreClock};
 
 /// How often one change is tried before it is given up; whenever a try is lost, another process has made
 /// a change.
@@ -127,16 +127,21 @@ where
     }
 }
 
-/// A moment that every process on this machine understands, across restarts. The default is infinitely
+/// A moment that every process on the store understands, across restarts. The default is infinitely
 /// long ago.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct SharedMoment(Option<Stamp>);
 
 impl SharedMoment {
-    /// Now.
-    pub(crate) fn now(clock: &Clock) -> SharedMoment {
-        SharedMoment(Some(clock.stamp()))
+    /// Now, by the clock of the store that the moment is kept in.
+    pub(crate) fn now(clock: &(impl StoreClock + ?Sized)) -> SharedMoment {
+        SharedMoment::at(clock.stamp())
+    }
+
+    /// The moment of this stamp.
+    pub(crate) fn at(stamp: Stamp) -> SharedMoment {
+        SharedMoment(Some(stamp))
     }
 
     /// How long after `earlier` this moment is. If `earlier` is of another boot, the wall clock alone
@@ -182,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_default_moment_is_long_over() {
-        let now = SharedMoment::now(&Clock::real());
+        let now = SharedMoment::at(Clock::real().stamp());
         assert_eq!(now.since(&SharedMoment::default()), Duration::MAX);
     }
 }

@@ -16,6 +16,9 @@ const ROUND: Duration = Duration::from_secs(60);
 /// Idle pairs started in one round at most; `renewals_per_second` paces them.
 const MOST_IDLE: usize = 1000;
 
+/// An idle pair that could not be renewed is tried again after this time.
+const CLAIMED_FOR: Duration = Duration::from_secs(3600);
+
 /// Rejected logins of unknown users that are dropped in one round at most, and in one transaction.
 const MOST_REJECTED: usize = 50_000;
 const REJECTED_AT_ONCE: usize = 500;
@@ -23,7 +26,6 @@ const REJECTED_AT_ONCE: usize = 500;
 /// Makes its rounds for as long as the engine lives.
 pub(crate) async fn keep(engine: Arc<Engine>) {
     let started = (engine.vault.wall(), engine.clock.now());
-    let mut idle_seen = 0;
     loop {
         engine.clock.sleep(ROUND).await;
         for due in engine.vault.cache.due_ahead() {
@@ -35,7 +37,7 @@ pub(crate) async fn keep(engine: Arc<Engine>) {
         if let Some(age) = engine.current.now().settings.keep_refresh_tokens {
             // Counted from the wall clock at the start, so that a jump of it renews no pair.
             let now = started.0.plus(engine.clock.now().since(started.1));
-            idle_seen = renew_idle(&engine, now.minus(age), idle_seen).await;
+            renew_idle(&engine, now.minus(age)).await;
         }
     }
 }
@@ -70,25 +72,22 @@ pub(crate) async fn follow(engine: Arc<Engine>) {
     }
 }
 
-/// Starts renewals of idle pairs, those after the first `seen`; returns how many are seen now. Goes
-/// through all of them before it starts over, so that pairs that cannot be renewed (without a
-/// RefreshToken, or damaged) do not stand before the others for ever.
-async fn renew_idle(engine: &Arc<Engine>, received_before: Timestamp, seen: usize) -> usize {
+/// Starts renewals of idle pairs. What is claimed is not claimed again for a while, so that pairs that cannot
+/// be renewed (without a RefreshToken, or damaged) do not stand before the others for ever.
+async fn renew_idle(engine: &Arc<Engine>, received_before: Timestamp) {
     let vault = &engine.vault;
-    let due = vault.store.due(received_before, seen, MOST_IDLE).await;
+    let hold = engine.clock.to_real(CLAIMED_FOR);
+    let due = vault.store.claim_due(received_before, MOST_IDLE, hold);
+    let due = due.await;
     let due = match vault.counted(StoreOperation::Scan, due) {
         Ok(due) => due,
         Err(error) => {
             tracing::warn!(%error, "the keeper cannot look for idle pairs");
-            return seen;
+            return;
         }
     };
     for principal in &due {
         renew(engine, principal).await;
-    }
-    match due.len() {
-        MOST_IDLE => seen + MOST_IDLE,
-        _ => 0,
     }
 }
 

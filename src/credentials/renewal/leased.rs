@@ -1,12 +1,13 @@
 //! The pair that a renewal is about.
 
-use crate::store::{Entry, Generation};
+use crate::store::{Entry, Generation, LeaseId};
 
 /// What was in the store when the lease was taken, and what the renewal has learnt of that pair since. The
 /// two are kept apart: what is learnt is noted in the store as well, which may fail.
 #[derive(Debug)]
 pub(crate) struct Leased {
     entry: Entry,
+    lease: LeaseId,
     learnt: Learnt,
 }
 
@@ -21,12 +22,21 @@ struct Learnt {
 
 impl Leased {
     /// `orphaned`: a former holder of the lease died, perhaps during a refresh.
-    pub(crate) fn new(entry: Entry, orphaned: bool) -> Leased {
+    pub(crate) fn new(entry: Entry, lease: LeaseId, orphaned: bool) -> Leased {
         let learnt = Learnt {
             answer_lost: orphaned,
             refresh_dead: false,
         };
-        Leased { entry, learnt }
+        Leased {
+            entry,
+            lease,
+            learnt,
+        }
+    }
+
+    /// The lease, under which it was read.
+    pub(crate) fn lease(&self) -> LeaseId {
+        self.lease
     }
 
     /// As it was in the store.
@@ -36,7 +46,7 @@ impl Leased {
 
     /// Another pair is in the store now, of which nothing is learnt yet.
     pub(crate) fn replace(&mut self, entry: Entry) {
-        *self = Leased::new(entry, false);
+        *self = Leased::new(entry, self.lease, false);
     }
 
     /// Whether the answer to a refresh of this pair was lost, now or before.

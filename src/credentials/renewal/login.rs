@@ -38,7 +38,7 @@ impl Engine {
         self.may_log_in(renewal, leased, class).await?;
         loop {
             let Identity { call, key } = self.identity(renewal, entry)?;
-            let ready = self.ready_to_log_in(renewal, entry, class).await;
+            let ready = self.ready_to_log_in(renewal, leased, class).await;
             let Ok(Some((slot, permit))) = ready else {
                 self.give_breaker_back(key, class).await;
                 return match ready {
@@ -116,7 +116,7 @@ impl Engine {
     async fn ready_to_log_in(
         &self,
         renewal: &Renewal,
-        entry: &Entry,
+        leased: &Leased,
         class: Class,
     ) -> Result<Option<(SlotId, Permit<'_>)>, Error> {
         loop {
@@ -124,7 +124,7 @@ impl Engine {
                 return Ok(None);
             };
             // Much may have changed while it waited.
-            let stands = self.may_still_log_in(renewal, entry).await;
+            let stands = self.may_still_log_in(renewal, leased).await;
             if let (Ok(true), Some(permit)) = (&stands, permit) {
                 return Ok(Some((slot, permit)));
             }
@@ -165,9 +165,9 @@ impl Engine {
     }
 
     /// Whether a login for the pair in `entry` is still in order; false if another process renews it.
-    async fn may_still_log_in(&self, renewal: &Renewal, entry: &Entry) -> Result<bool, Error> {
-        self.check_suspended(renewal, entry).await?;
-        Ok(!self.is_overtaken(&renewal.principal, entry).await?)
+    async fn may_still_log_in(&self, renewal: &Renewal, leased: &Leased) -> Result<bool, Error> {
+        self.check_suspended(renewal, leased.entry()).await?;
+        Ok(!self.is_overtaken(&renewal.principal, leased).await?)
     }
 
     /// Refuses a principal that holds a pair while logins are suspended; a probe passes. Asks the store,
@@ -243,6 +243,7 @@ impl Engine {
             principal,
             entry: leased.entry(),
             instance: key.instance,
+            lease: Some(leased.lease()),
         };
         let on_error = |error| renewal.set_last_error(error);
         let committed = self.vault.commit_login(new, pair, on_error).await;

@@ -155,6 +155,7 @@ impl Engine {
             principal: &renewal.principal,
             entry,
             instance: entry.record.as_ref().and_then(|record| record.instance),
+            lease: whole.then(|| leased.lease()),
         };
         let on_error = |error| renewal.set_last_error(error);
         let committed = self.vault.commit(new, &next, on_error).await;
@@ -180,7 +181,7 @@ impl Engine {
         again: bool,
     ) -> Result<Judged, Error> {
         let principal = &renewal.principal;
-        if self.is_overtaken(principal, leased.entry()).await? {
+        if self.is_overtaken(principal, leased).await? {
             return Ok(Judged::Overtaken);
         }
         let mut how = match renewal.ask.probing {

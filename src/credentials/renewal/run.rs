@@ -15,7 +15,7 @@ use crate::credentials::guards::seeker::Seeker;
 use crate::credentials::{Credentials, Error};
 use crate::metrics::{StoreOperation, Trigger};
 use crate::principal::Principal;
-use crate::store::{Entry, Lease};
+use crate::store::{Entry, Lease, LeaseId};
 
 /// How long a lease lasts without a heartbeat, in real time.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
@@ -66,17 +66,21 @@ impl Engine {
                 self.means(renewal, &entry)?;
             }
         }
-        let leased = self.closing().unless_closing(self.lease(renewal)).await??;
+        let id = LeaseId::fresh();
+        let leased = self
+            .closing()
+            .unless_closing(self.lease(renewal, id))
+            .await??;
         let (orphaned, entry) = match leased {
             Some(LeaseTurn::Ours { orphaned, entry }) => (orphaned, entry),
             Some(LeaseTurn::Adopted(found)) => return Ok(Some(found)),
             None => return Ok(None),
         };
         let outcome = tokio::select! {
-            outcome = self.renew(renewal, turn, orphaned, entry) => outcome,
-            never = self.heartbeat(&renewal.principal) => match never {},
+            outcome = self.renew(renewal, turn, id, orphaned, entry) => outcome,
+            never = self.heartbeat(&renewal.principal, id) => match never {},
         };
-        self.vault.store.release(&renewal.principal);
+        self.vault.store.release(&renewal.principal, id);
         outcome
     }
 
@@ -85,6 +89,7 @@ impl Engine {
         &self,
         renewal: &Renewal,
         turn: Option<pace::Turn<'_>>,
+        lease: LeaseId,
         orphaned: bool,
         entry: Result<Entry, Error>,
     ) -> Outcome {
@@ -93,7 +98,7 @@ impl Engine {
             return Ok(Some(found));
         }
         let means = self.means(renewal, &entry)?;
-        let mut leased = Leased::new(entry, orphaned);
+        let mut leased = Leased::new(entry, lease, orphaned);
         match means {
             Means::Refresh(pair) => match self.refresh(renewal, &mut leased, pair).await? {
                 Refreshed::Ended(outcome) => return outcome,
@@ -145,10 +150,10 @@ impl Engine {
 
     /// Takes the lease, or adopts what its holder commits. Returns `None` once no caller is patient any
     /// more.
-    async fn lease(&self, renewal: &Renewal) -> Result<Option<LeaseTurn>, Error> {
+    async fn lease(&self, renewal: &Renewal, id: LeaseId) -> Result<Option<LeaseTurn>, Error> {
         loop {
             let vault = &self.vault;
-            let leased = vault.store.lease_and_load(&renewal.principal, LEASE).await;
+            let leased = vault.store.lease(&renewal.principal, id, LEASE).await;
             let (lease, entry) = vault.counted(StoreOperation::Lease, leased)?;
             let entry = vault
                 .counted(StoreOperation::Load, entry)
@@ -166,11 +171,11 @@ impl Engine {
         }
     }
 
-    async fn heartbeat(&self, principal: &Principal) -> Infallible {
+    async fn heartbeat(&self, principal: &Principal, id: LeaseId) -> Infallible {
         loop {
             tokio::time::sleep(HEARTBEAT).await;
             // A lease that is lost all the same only costs: the commit finds itself superseded.
-            let _ = self.vault.store.lease(principal, LEASE).await;
+            let _ = self.vault.store.extend(principal, id, LEASE).await;
         }
     }
 
@@ -180,12 +185,17 @@ impl Engine {
     pub(crate) async fn is_overtaken(
         &self,
         principal: &Principal,
-        entry: &Entry,
+        leased: &Leased,
     ) -> Result<bool, Error> {
-        let leased = self.vault.store.lease(principal, LEASE).await;
-        if self.vault.counted(StoreOperation::Lease, leased)? == Lease::Held {
+        let held = self
+            .vault
+            .store
+            .extend(principal, leased.lease(), LEASE)
+            .await;
+        if !self.vault.counted(StoreOperation::Lease, held)? {
             return Ok(true);
         }
+        let entry = leased.entry();
         let now = self.vault.load(principal).await?;
         Ok((now.generation, now.epoch) != (entry.generation, entry.epoch))
     }

@@ -13,7 +13,7 @@ use crate::credentials::Error;
 use crate::credentials::closing::Closing;
 use crate::metrics::StoreOperation;
 use crate::principal::{InstanceId, Principal};
-use crate::store::{self, Commit, Entry, Generation, Record};
+use crate::store::{self, Commit, Entry, Generation, LeaseId, Record};
 
 /// While a commit cannot be made durable it is tried again this often.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
@@ -27,9 +27,15 @@ pub(crate) struct NewPair<'a> {
     pub(crate) entry: &'a Entry,
     /// The instance that it was issued under; `None` for an account.
     pub(crate) instance: Option<InstanceId>,
+    /// The lease that ends with it; `None` if there is none, or if the renewal goes on.
+    pub(crate) lease: Option<LeaseId>,
 }
 
 /// What came of making a pair durable.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it arrives"
+)]
 pub(crate) enum Committed {
     /// It is durable and published. `None` if its token may not be used, because a 401 came back
     /// for it.
@@ -102,6 +108,7 @@ impl Vault {
             principal,
             entry,
             instance,
+            lease,
         } = new;
         if let Some(stands) = &entry.record {
             self.check_key(stands)?;
@@ -119,7 +126,7 @@ impl Vault {
         loop {
             let committed = self
                 .store
-                .commit(principal, record.clone(), entry.generation, entry.epoch)
+                .commit(principal, record.clone(), entry.version(), lease)
                 .await;
             let error = match self.counted(StoreOperation::Commit, committed) {
                 Ok(Commit::Committed(generation)) => {
@@ -212,7 +219,7 @@ impl Vault {
         generation: Generation,
         pair: &Pair,
     ) -> Option<Credentials> {
-        let age = self.clock.wall().since(pair.received);
+        let age = self.wall().since(pair.received);
         let left = pair
             .lifetime
             .checked_sub(age)

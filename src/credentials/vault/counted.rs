@@ -88,7 +88,7 @@ impl Ended for Lease {
     fn how(&self) -> StoreResult {
         match self {
             Lease::Granted { .. } => StoreResult::Ok,
-            Lease::Held => StoreResult::Lost,
+            Lease::Held { .. } => StoreResult::Lost,
         }
     }
 }

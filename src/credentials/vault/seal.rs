@@ -285,7 +285,7 @@ pub async fn verify(ring: &Ring, store: &dyn Store) -> Result<(), Unverified> {
     let stands = store.leave_canary(fresh()).await?;
     check(ring, &stands)?;
     if !ring.is_current(&stands) {
-        store.replace_canary(fresh()).await?;
+        store.replace_canary(stands, fresh()).await?;
     }
     Ok(())
 }

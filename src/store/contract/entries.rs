@@ -1,9 +1,9 @@
 //! Entries: commits, notes, tombstones, records that are sealed anew.
 
-use super::{Medium, at, first, record, run, user};
+use super::{Medium, at, first, over, principals, record, run, user};
 use crate::principal::{InstanceId, Principal};
 use crate::store::{
-    Commit, Entry, Generation, KeyId, Note, Notes, Record, Rejected, Resealed, Store,
+    Commit, Entry, Generation, KeyId, Listed, Note, Notes, Page, Record, Rejected, Resealed, Store,
 };
 
 pub(crate) async fn nothing_is_known_of_a_new_principal(medium: &impl Medium) {
@@ -46,12 +46,12 @@ pub(crate) async fn a_commit_on_an_old_generation_is_superseded_and_writes_nothi
     let stands = one.load(&user(1)).await.unwrap();
     for (expected, epoch) in [(0, 0), (2, 0), (1, 1)] {
         let late = other
-            .commit(&user(1), record(2), Generation(expected), epoch)
+            .commit(&user(1), record(2), over(expected, epoch), None)
             .await;
         assert_eq!(late, Ok(Commit::Superseded(stands.clone())));
     }
     assert_eq!(other.load(&user(1)).await, Ok(stands));
-    let ahead = other.commit(&user(2), record(2), Generation(1), 0).await;
+    let ahead = other.commit(&user(2), record(2), over(1, 0), None).await;
     assert_eq!(ahead, Ok(Commit::Superseded(Entry::default())));
     assert_eq!(other.load(&user(2)).await, Ok(Entry::default()));
 }
@@ -61,7 +61,7 @@ pub(crate) async fn of_commits_at_once_exactly_one_wins(medium: &impl Medium) {
     let principal = user(1);
     let commits = (0..40u8).map(|n| {
         let store = &stores[usize::from(n) % stores.len()];
-        store.commit(&principal, record(n), Generation(0), 0)
+        store.commit(&principal, record(n), over(0, 0), None)
     });
     let answers = futures_util::future::join_all(commits).await;
     let won: Vec<_> = (0..40u8)
@@ -88,6 +88,7 @@ pub(crate) async fn every_note_is_remembered_and_a_commit_clears_those_about_the
         Note::Rejected(rejected),
         Note::Displaced(at(60)),
         Note::ContestedUntil(at(70)),
+        Note::SuppressedUntil(at(80)),
     ] {
         assert_eq!(store.note(&user(1), note).await, Ok(()));
     }
@@ -97,6 +98,7 @@ pub(crate) async fn every_note_is_remembered_and_a_commit_clears_those_about_the
         rejected: Some(rejected),
         displaced: Some(at(60)),
         contested_until: Some(at(70)),
+        suppressed_until: Some(at(80)),
         registered_in: None,
     };
     assert_eq!(other.load(&user(1)).await.unwrap().notes, notes);
@@ -112,6 +114,7 @@ pub(crate) async fn every_note_is_remembered_and_a_commit_clears_those_about_the
     let outlived = Notes {
         displaced: Some(at(60)),
         contested_until: Some(at(70)),
+        suppressed_until: Some(at(80)),
         ..Notes::default()
     };
     assert_eq!((entry.generation, entry.epoch), (Generation(1), 0));
@@ -146,7 +149,8 @@ pub(crate) async fn where_a_user_was_registered_is_known_until_a_login_says_more
         assert_eq!(known(number).await, Some(here));
     }
     assert_eq!(store.count().await, Ok(0), "there is no pair");
-    assert_eq!(store.list(None, 10).await.unwrap().len(), 3);
+    let listed = store.list(Listed::Known, None, 10).await.unwrap();
+    assert_eq!(principals(listed).len(), 3);
 
     let rejected = Rejected {
         until: at(50),
@@ -186,10 +190,13 @@ pub(crate) async fn a_forgotten_principal_keeps_its_generation_and_stays_forgott
     };
     assert_eq!(store.load(&user(1)).await, Ok(tombstone.clone()));
     assert_eq!(store.count().await, Ok(0));
-    assert_eq!(store.list(None, 10).await, Ok(Vec::new()));
-    let in_flight = store.commit(&user(1), record(2), Generation(1), 0).await;
+    let known = store.list(Listed::Known, None, 10).await;
+    assert_eq!(known, Ok(Page::default()));
+    let all = store.list(Listed::All, None, 10).await.unwrap();
+    assert_eq!(all.entries, [(user(1), tombstone.clone())]);
+    let in_flight = store.commit(&user(1), record(2), over(1, 0), None).await;
     assert_eq!(in_flight, Ok(Commit::Superseded(tombstone)));
-    let anew = store.commit(&user(1), record(3), Generation(1), 1).await;
+    let anew = store.commit(&user(1), record(3), over(1, 1), None).await;
     assert_eq!(anew, Ok(Commit::Committed(Generation(2))));
 }
 
@@ -211,7 +218,7 @@ pub(crate) async fn a_record_is_resealed_only_while_it_is_the_one_that_was_read(
         key: KeyId([9; 4]),
     };
     other.forget(&user(1)).await.unwrap();
-    let newer = other.commit(&user(2), record(7), Generation(1), 0).await;
+    let newer = other.commit(&user(2), record(7), over(1, 0), None).await;
     assert_eq!(newer, Ok(Commit::Committed(Generation(2))));
     let before = one.load(&user(3)).await.unwrap();
     assert_eq!(one.reseal((1..=3).map(anew).collect()).await, Ok(1));

@@ -10,7 +10,12 @@ pub(crate) async fn the_first_canary_stands_until_it_is_replaced(medium: &impl M
         other.leave_canary(b"other".to_vec()).await,
         Ok(b"one".to_vec())
     );
-    other.replace_canary(b"new".to_vec()).await.unwrap();
+    let replaced = other.replace_canary(b"other".to_vec(), b"new".to_vec());
+    assert_eq!(replaced.await, Ok(false));
+    for _ in 0..2 {
+        let replaced = other.replace_canary(b"one".to_vec(), b"new".to_vec());
+        assert_eq!(replaced.await, Ok(true));
+    }
     assert_eq!(one.leave_canary(b"one".to_vec()).await, Ok(b"new".to_vec()));
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Medium, at, first, record, run, user};
+use super::{LONG, Medium, at, first, over, principals, record, run, user};
 use crate::principal::Principal;
-use crate::store::{Change, Entry, Generation, Note, Rejected, Store};
+use crate::store::{Change, Entry, Generation, Listed, Note, Rejected, Store};
 
 pub(crate) async fn changes_of_all_processes_are_told(medium: &impl Medium) {
     let (one, other) = (medium.open(run()), medium.open(run()));
@@ -15,29 +15,27 @@ pub(crate) async fn changes_of_all_processes_are_told(medium: &impl Medium) {
             loop {
                 // Repeats, and what happened just before, are permitted.
                 match changes.recv().await.expect("the store is open") {
-                    change if change.principal == principal => return change,
+                    Change::Entry {
+                        principal: told,
+                        version,
+                    } if told == principal => return version,
                     _ => {}
                 }
             }
         });
         told.await.expect("a change is told within a second")
     };
-    let change = |principal, generation, epoch| Change {
-        principal,
-        generation: Generation(generation),
-        epoch,
-    };
     first(&one, &user(1), record(1)).await;
-    assert_eq!(next_of(user(1)).await, change(user(1), 1, 0));
+    assert_eq!(next_of(user(1)).await, over(1, 0));
     first(&other, &user(2), record(1)).await;
-    assert_eq!(next_of(user(2)).await, change(user(2), 1, 0));
+    assert_eq!(next_of(user(2)).await, over(1, 0));
     other.forget(&user(1)).await.unwrap();
-    assert_eq!(next_of(user(1)).await, change(user(1), 1, 1));
+    assert_eq!(next_of(user(1)).await, over(1, 1));
     other.note(&user(3), Note::Displaced(at(1))).await.unwrap();
-    assert_eq!(next_of(user(3)).await, change(user(3), 0, 0));
+    assert_eq!(next_of(user(3)).await, over(0, 0));
 }
 
-pub(crate) async fn due_are_living_pairs_oldest_first(medium: &impl Medium) {
+pub(crate) async fn due_are_living_pairs_oldest_first_and_claimed_once(medium: &impl Medium) {
     let store = medium.open(run());
     for n in [5, 3, 1, 4, 2, 6] {
         first(&store, &user(n.into()), record(n)).await;
@@ -51,11 +49,12 @@ pub(crate) async fn due_are_living_pairs_oldest_first(medium: &impl Medium) {
     dead(3, 0).await; // Of a pair that was replaced.
     store.forget(&user(4)).await.unwrap();
     store.note(&user(7), Note::Displaced(at(1))).await.unwrap();
-    let due = store.due(at(6), 0, 10).await;
-    assert_eq!(due, Ok(vec![user(1), user(3), user(5)]));
-    assert_eq!(store.due(at(6), 0, 2).await, Ok(vec![user(1), user(3)]));
-    assert_eq!(store.due(at(6), 2, 2).await, Ok(vec![user(5)]));
-    assert_eq!(store.due(at(6), 3, 2).await, Ok(vec![]));
+    let claim = async |limit, hold| store.claim_due(at(6), limit, hold).await;
+    let all = vec![user(1), user(3), user(5)];
+    assert_eq!(claim(10, Duration::ZERO).await, Ok(all));
+    assert_eq!(claim(2, LONG).await, Ok(vec![user(1), user(3)]));
+    assert_eq!(claim(2, LONG).await, Ok(vec![user(5)]));
+    assert_eq!(claim(2, LONG).await, Ok(vec![]));
     assert_eq!(store.count().await, Ok(5));
 }
 
@@ -69,15 +68,18 @@ pub(crate) async fn a_listing_pages_through_pairs_and_notes_in_order(medium: &im
     store.note(&user(2), Note::Displaced(at(1))).await.unwrap();
     for size in 1..=expected.len() + 1 {
         let mut listed: Vec<Principal> = Vec::new();
+        let mut after = None;
         loop {
-            let page = store.list(listed.last(), size).await.unwrap();
-            assert!(page.len() <= size);
-            if page.is_empty() {
-                break;
-            }
-            for (principal, entry) in page {
+            let page = store.list(Listed::Known, after.as_ref(), size);
+            let page = page.await.unwrap();
+            assert!(page.entries.len() <= size);
+            for (principal, entry) in page.entries {
                 assert_eq!(store.load(&principal).await, Ok(entry));
                 listed.push(principal);
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
             }
         }
         assert_eq!(listed, expected);
@@ -111,9 +113,8 @@ pub(crate) async fn rejected_strangers_are_dropped_once_they_may_try_again(mediu
     assert_eq!(dropped(4).await, Ok(4));
     assert_eq!(dropped(4).await, Ok(2));
     assert_eq!(dropped(4).await, Ok(0));
-    let listed = store.list(None, 20).await.unwrap();
-    let left: Vec<_> = listed.into_iter().map(|(principal, _)| principal).collect();
-    assert_eq!(left, [6, 8, 9, 10].map(user));
+    let listed = store.list(Listed::Known, None, 20).await.unwrap();
+    assert_eq!(principals(listed), [6, 8, 9, 10].map(user));
     assert_eq!(store.load(&user(10)).await.unwrap().epoch, 1);
     assert_eq!(store.load(&user(1)).await, Ok(Entry::default()));
     assert_eq!(first(&store, &user(1), record(1)).await, Generation(1));
@@ -123,7 +124,10 @@ pub(crate) async fn rejected_strangers_are_dropped_once_they_may_try_again(mediu
     reject(11, at(50)).await;
     let mut next = async || {
         let told = tokio::time::timeout(Duration::from_secs(5), changes.recv());
-        told.await.unwrap().unwrap().principal
+        match told.await.unwrap().unwrap() {
+            Change::Entry { principal, .. } => principal,
+            Change::Everything => panic!("nothing was missed"),
+        }
     };
     while next().await != user(11) {}
     assert_eq!(other.drop_rejected(at(50), at(100), 4).await, Ok(0));

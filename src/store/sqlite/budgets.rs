@@ -20,7 +20,7 @@ impl Budgets for Sqlite {
         class: Class,
         windows: &LoginWindows,
     ) -> Result<Slot, Error> {
-        let (windows, clock) = (windows.clone(), self.clock);
+        let (windows, clock) = (windows.clone(), self.clock.unscaled());
         self.writer
             .ask(None, move |db| {
                 update(db, &windows.group, |history| {
@@ -31,7 +31,7 @@ impl Budgets for Sqlite {
     }
 
     async fn end_login(&self, group: &str, id: SlotId) -> Result<(), Error> {
-        let (group, now) = (group.to_owned(), self.clock.stamp());
+        let (group, now) = (group.to_owned(), self.clock.unscaled().stamp());
         self.writer
             .ask(None, move |db| {
                 update(db, &group, |history| history.end(id, now))
@@ -54,7 +54,7 @@ impl Budgets for Sqlite {
         blocked: Duration,
         halved: Option<Duration>,
     ) -> Result<(), Error> {
-        let (group, now) = (group.to_owned(), self.clock.stamp());
+        let (group, now) = (group.to_owned(), self.clock.unscaled().stamp());
         self.writer
             .ask(None, move |db| {
                 update(db, &group, |history| history.block(blocked, halved, now))
@@ -63,7 +63,7 @@ impl Budgets for Sqlite {
     }
 
     async fn unblock_logins(&self, group: &str) -> Result<bool, Error> {
-        let (group, now) = (group.to_owned(), self.clock.stamp());
+        let (group, now) = (group.to_owned(), self.clock.unscaled().stamp());
         self.writer
             .ask(None, move |db| {
                 update(db, &group, |history| history.unblock(now))
@@ -74,7 +74,7 @@ impl Budgets for Sqlite {
     async fn login_budget(&self, windows: &LoginWindows) -> Result<LoginBudget, Error> {
         let group = windows.group.clone();
         let history = self.list_with(move |db| load(db, &group)).await?;
-        Ok(history.budget(windows, self.clock.stamp()))
+        Ok(history.budget(windows, self.clock.unscaled().stamp()))
     }
 }
 

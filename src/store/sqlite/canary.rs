@@ -21,8 +21,11 @@ pub(super) fn leave(db: &Connection, fresh: &[u8]) -> rusqlite::Result<Vec<u8>> 
     })
 }
 
-/// Puts `fresh` in the place of the one that stands.
-pub(super) fn replace(db: &Connection, fresh: &[u8]) -> rusqlite::Result<()> {
-    db.execute("UPDATE meta SET value = ?1 WHERE key = 'canary'", [fresh])
-        .map(drop)
+/// Puts `fresh` in the place of `stands`. Returns false if another one stands there.
+pub(super) fn replace(db: &Connection, stands: &[u8], fresh: &[u8]) -> rusqlite::Result<bool> {
+    let rows = db.execute(
+        "UPDATE meta SET value = ?2 WHERE key = 'canary' AND value IN (?1, ?2)",
+        [stands, fresh],
+    )?;
+    Ok(rows > 0)
 }

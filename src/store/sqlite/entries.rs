@@ -7,7 +7,8 @@ use super::errors::is_damage;
 use crate::clock::Timestamp;
 use crate::principal::Principal;
 use crate::store::{
-    Change, Commit, Entry, Generation, KeyId, Note, Notes, Record, Rejected, Resealed,
+    Change, Commit, Cursor, Entry, KeyId, Listed, Note, Notes, Page, Record, Rejected, Resealed,
+    Restored, Version,
 };
 
 /// What [`entry`] reads. A process of format 1, which may run beside this one, writes no key id.
@@ -15,7 +16,7 @@ macro_rules! columns {
     () => {
         "generation, epoch, instance, known, sealed, received, expires, run, \
          refresh_dead, answer_lost, rejected_until, rejected_with, displaced, contested_until, \
-         coalesce(key_id, substr(sealed, 2, 4))"
+         coalesce(key_id, substr(sealed, 2, 4)), suppressed_until"
     };
 }
 /// The change number that a write gives its row. The row with the largest is never deleted, so it
@@ -48,21 +49,31 @@ const TOUCH: &str = concat!(
     next_seq!(),
     ") ON CONFLICT DO UPDATE SET seq = excluded.seq"
 );
+/// A whole entry, whatever stands there.
+const RESTORE: &str = concat!(
+    "INSERT OR REPLACE INTO entries (principal, seq, generation, epoch, instance, known, sealed, received,
+         expires, run, key_id, refresh_dead, answer_lost, rejected_until, rejected_with, displaced,
+         contested_until, suppressed_until)
+     VALUES (?1, ",
+    next_seq!(),
+    ", ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
+);
 /// Reads the index `rejected`. The newest change stays: its number must not be given again.
 pub(super) const DROP_REJECTED: &str = "DELETE FROM entries WHERE rowid IN (
          SELECT rowid FROM entries
          WHERE (rejected_until <= ?1 OR rejected_until > ?2) AND generation = 0 AND epoch = 0
              AND sealed IS NULL AND displaced IS NULL AND contested_until IS NULL
+             AND suppressed_until IS NULL
              AND +seq < (SELECT max(seq) FROM entries)
          LIMIT ?3)";
 /// Whether a row is more than a tombstone.
 const HOLDS_SOMETHING: &str = "coalesce(sealed, refresh_dead, answer_lost, rejected_until, \
-     displaced, contested_until, iif(known, instance, NULL)) IS NOT NULL";
+     displaced, contested_until, suppressed_until, iif(known, instance, NULL)) IS NOT NULL";
 /// Repeats the condition of the index `due` word for word, or SQLite would not use it.
 pub(super) const DUE: &str = "SELECT principal FROM entries
      WHERE received < ?1 AND sealed IS NOT NULL
          AND (refresh_dead IS NULL OR refresh_dead <> generation)
-     ORDER BY received LIMIT -1 OFFSET ?2";
+     ORDER BY received";
 /// Reads the index `held` alone.
 pub(super) const COUNT: &str = "SELECT count(*) FROM entries WHERE (sealed IS NOT NULL) = 1";
 /// Reads the index `held` alone.
@@ -90,11 +101,11 @@ pub(super) fn commit(
     db: &Connection,
     principal: &Principal,
     record: &Record,
-    expected: Generation,
-    epoch: u64,
+    over: Version,
 ) -> rusqlite::Result<Commit> {
-    let next = expected.next();
-    let epoch = i64::try_from(epoch)
+    let Version { generation, .. } = over;
+    let next = generation.next();
+    let epoch = i64::try_from(over.epoch)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let Record {
         instance,
@@ -106,17 +117,77 @@ pub(super) fn commit(
         run,
     } = record;
     let mut rows = db.prepare_cached(REPLACE)?.execute(params![
-        principal, expected, epoch, next, instance, known, sealed, received, expires, run, key
+        principal, generation, epoch, next, instance, known, sealed, received, expires, run, key
     ])?;
-    if rows == 0 && (expected, epoch) == Default::default() {
+    if rows == 0 && over == Version::default() {
         rows = db.prepare_cached(INSERT)?.execute(params![
             principal, next, instance, known, sealed, received, expires, run, key
         ])?;
     }
-    match rows {
-        0 => load(db, principal).map(Commit::Superseded),
-        _ => Ok(Commit::Committed(next)),
+    if rows > 0 {
+        return Ok(Commit::Committed(next));
     }
+    let stands = load(db, principal)?;
+    // The answer to the same commit may have been lost.
+    let is_done = stands.record.as_ref() == Some(record)
+        && (stands.generation, stands.epoch) == (next, over.epoch);
+    Ok(match is_done {
+        true => Commit::Committed(next),
+        false => Commit::Superseded(stands),
+    })
+}
+
+/// Writes a whole entry if it outranks the one that stands there.
+pub(super) fn restore(
+    db: &Connection,
+    principal: &Principal,
+    entry: &Entry,
+) -> rusqlite::Result<Restored> {
+    let stands = load(db, principal)?;
+    if !entry.outranks(&stands) {
+        return Ok(Restored::Kept);
+    }
+    let generation = match entry.generation > stands.generation || stands == Entry::default() {
+        true => entry.generation,
+        false => stands.generation.next(),
+    };
+    let Entry {
+        epoch,
+        record,
+        notes,
+        ..
+    } = entry;
+    let epoch = i64::try_from(*epoch)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let instance = match record {
+        Some(record) => record.instance,
+        None => notes.registered_in,
+    };
+    let known = match record {
+        Some(record) => record.known,
+        None => notes.registered_in.is_some(),
+    };
+    let record = record.as_ref();
+    db.prepare_cached(RESTORE)?.execute(params![
+        principal,
+        generation,
+        epoch,
+        instance,
+        known,
+        record.map(|record| &record.sealed),
+        record.map(|record| record.received),
+        record.map(|record| record.expires),
+        record.map(|record| record.run),
+        record.map(|record| record.key),
+        notes.refresh_dead,
+        notes.answer_lost,
+        notes.rejected.map(|rejected| rejected.until),
+        notes.rejected.map(|rejected| rejected.with),
+        notes.displaced,
+        notes.contested_until,
+        notes.suppressed_until,
+    ])?;
+    Ok(Restored::Written)
 }
 
 /// Remembers one fact.
@@ -138,6 +209,7 @@ pub(super) fn note(db: &Connection, principal: &Principal, note: &Note) -> rusql
         ),
         Note::Displaced(at) => set("displaced = ?2", &[principal, at]),
         Note::ContestedUntil(until) => set("contested_until = ?2", &[principal, until]),
+        Note::SuppressedUntil(until) => set("suppressed_until = ?2", &[principal, until]),
         // A pair's instance is where its user is, whatever was said before.
         Note::RegisteredIn(instance) => set(
             "instance = iif(sealed IS NULL, ?2, instance), known = iif(sealed IS NULL, 1, known)",
@@ -166,7 +238,8 @@ pub(super) fn forget(db: &Connection, principal: &Principal) -> rusqlite::Result
             "UPDATE entries SET seq = {}, epoch = epoch + 1,
                  instance = NULL, known = 0, sealed = NULL, received = NULL, expires = NULL,
                  run = NULL, key_id = NULL, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
-                 rejected_with = NULL, displaced = NULL, contested_until = NULL
+                 rejected_with = NULL, displaced = NULL, contested_until = NULL,
+                 suppressed_until = NULL
              WHERE principal = ?1 AND {HOLDS_SOMETHING}",
             next_seq!()
         ))?
@@ -185,10 +258,12 @@ pub(super) fn changed_since(db: &Connection, seq: i64) -> rusqlite::Result<(Vec<
     while let Some(row) = rows.next()? {
         newest = row.get(0)?;
         let change = || {
-            Ok(Change {
+            Ok(Change::Entry {
                 principal: row.get(1)?,
-                generation: row.get(2)?,
-                epoch: unsigned(row, 3)?,
+                version: Version {
+                    generation: row.get(2)?,
+                    epoch: unsigned(row, 3)?,
+                },
             })
         };
         keep_readable(change(), &mut changes)?;
@@ -203,37 +278,42 @@ pub(super) fn newest_seq(db: &Connection) -> rusqlite::Result<i64> {
     })
 }
 
-/// Pairs received before `before` whose RefreshToken is not known dead, oldest first, without the
-/// first `skip`.
+/// Pairs received before `before` whose RefreshToken is not known dead, oldest first; those that `is_wanted`
+/// accepts.
 pub(super) fn due(
     db: &Connection,
     before: Timestamp,
-    skip: usize,
     limit: usize,
+    mut is_wanted: impl FnMut(&Principal) -> bool,
 ) -> rusqlite::Result<Vec<Principal>> {
     let mut due = Vec::new();
     let mut statement = db.prepare_cached(DUE)?;
-    let skip = i64::try_from(skip).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![before, skip])?;
+    let mut rows = statement.query(params![before])?;
     while due.len() < limit
         && let Some(row) = rows.next()?
     {
         keep_readable(row.get(0), &mut due)?;
+        due.pop_if(|last| !is_wanted(last));
     }
     Ok(due)
 }
 
-/// Entries that hold a pair or a note, in the principals' order, after `after`.
+/// Entries in the principals' order, after `after`.
 pub(super) fn list(
     db: &Connection,
-    after: Option<&Principal>,
+    which: Listed,
+    after: Option<Cursor>,
     limit: usize,
-) -> rusqlite::Result<Vec<(Principal, Entry)>> {
-    let mut after = after.map(Principal::to_string);
+) -> rusqlite::Result<Page> {
+    let mut after = after.map(|Cursor(after)| after);
     let mut listed = Vec::new();
+    let filter = match which {
+        Listed::Known => HOLDS_SOMETHING,
+        Listed::All => "1",
+    };
     let mut statement = db.prepare_cached(&format!(
         "SELECT {}, principal FROM entries
-         WHERE principal > ?1 AND principal < ?2 AND {HOLDS_SOMETHING}
+         WHERE principal > ?1 AND principal < ?2 AND {filter}
          ORDER BY principal",
         columns!()
     ))?;
@@ -249,11 +329,18 @@ pub(super) fn list(
         while listed.len() < limit
             && let Some(row) = rows.next()?
         {
-            let one = || Ok((row.get(15)?, entry(row)?));
+            let one = || Ok((row.get::<_, Principal>(16)?, entry(row)?));
             keep_readable(one(), &mut listed)?;
         }
     }
-    Ok(listed)
+    let next = match listed.len() < limit {
+        true => None,
+        false => listed.last().map(|(last, _)| Cursor(last.to_string())),
+    };
+    Ok(Page {
+        entries: listed,
+        next,
+    })
 }
 
 /// Replaces sealed texts that are still the ones that were read.
@@ -332,6 +419,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
             rejected: rejected_until.map(rejected).transpose()?,
             displaced: row.get(12)?,
             contested_until: row.get(13)?,
+            suppressed_until: row.get(15)?,
             registered_in,
         },
     })

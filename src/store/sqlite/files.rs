@@ -37,9 +37,7 @@ pub(super) fn prepare(directory: &Path, clock: Clock) -> Result<Checked, Refusal
         return Ok(Checked::Whole);
     }
     let (found, checked) = check(&path)?;
-    if found < FORMAT {
-        migrate(&path, found, clock)?;
-    }
+    migrate(&path, found, clock)?;
     Ok(checked)
 }
 
@@ -62,6 +60,7 @@ pub(in crate::store) fn is_there(directory: &Path) -> Result<bool, Refusal> {
 fn migrate(path: &Path, found: i64, clock: Clock) -> Result<(), Refusal> {
     let migrated = connect(path, "FULL").and_then(|db| schema::migrate(&db, clock));
     match migrated {
+        Ok(FORMAT) => Ok(()),
         Ok(found) => {
             tracing::info!(path = %path.display(), from = found, to = FORMAT, "the store was migrated");
             Ok(())

@@ -44,10 +44,14 @@ pub(super) fn set(
     value: &[u8],
 ) -> rusqlite::Result<Guarded> {
     let stands = load(db, name)?;
+    let next = expected + 1;
+    if stands.version == next && stands.value == value {
+        // The answer to the same write may have been lost.
+        return Ok(Guarded::Set(next));
+    }
     if stands.version != expected {
         return Ok(Guarded::Superseded(stands));
     }
-    let next = expected + 1;
     let version = i64::try_from(next)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     db.prepare_cached(

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use super::db_thread::DbThread;
 use super::entries;
 use super::health::Health;
-use super::leases::Leases;
+use super::leases::{Leases, Wanted, Wish};
 use super::schema;
 use super::transaction::Transaction;
 use crate::principal::Principal;
-use crate::store::{Entry, Error, Lease};
+use crate::store::{Entry, Error, Lease, LeaseHolder, LeaseId};
 
 /// Within this time a lease that was given back is free for other processes, which try again every
 /// 50 ms.
@@ -36,16 +36,17 @@ pub(super) struct LeaseThread {
     given_back: GivenBack,
 }
 
-type GivenBack = Arc<Mutex<Vec<Principal>>>;
+type GivenBack = Arc<Mutex<Vec<(Principal, LeaseId)>>>;
 
-/// A lease that a renewal wants.
-struct Request {
-    principal: Principal,
-    ttl: Duration,
-    reply: Reply,
+/// What the thread is asked.
+enum Request {
+    /// For a lease.
+    Lease(Wanted, Reply),
+    /// Who holds one.
+    Holder(Principal, oneshot::Sender<io::Result<Option<LeaseHolder>>>),
 }
 
-/// What a request wants to know, and the channel for it.
+/// What the caller wants to know of its lease, and the channel for it.
 enum Reply {
     Lease(oneshot::Sender<Result<Lease, Error>>),
     /// The lease, and the entry as it stands once the lease is taken.
@@ -84,48 +85,66 @@ impl LeaseThread {
         Ok(LeaseThread { thread, given_back })
     }
 
-    /// Takes or extends this run's lease on `principal`. A request whose future was dropped is skipped:
-    /// its lease might be taken after it was given back.
-    pub(super) async fn lease(&self, principal: &Principal, ttl: Duration) -> Result<Lease, Error> {
-        self.ask(principal, ttl, Reply::Lease).await
-    }
-
-    /// The same, and the entry as it stands afterwards.
-    pub(super) async fn lease_and_load(
+    /// Takes a lease, or extends it, and reads the entry as it stands afterwards. A request whose future was
+    /// dropped is skipped: its lease might be taken after it was given back.
+    pub(super) async fn lease(
         &self,
         principal: &Principal,
+        id: LeaseId,
         ttl: Duration,
     ) -> Result<LeaseAndEntry, Error> {
-        self.ask(principal, ttl, Reply::WithEntry).await
+        let (sender, replied) = oneshot::channel();
+        let wanted = wanted(principal, id, ttl, Wish::Take);
+        self.thread
+            .send(Request::Lease(wanted, Reply::WithEntry(sender)))?;
+        replied.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Extends a lease. Returns false if it is not held any more.
+    pub(super) async fn extend(
+        &self,
+        principal: &Principal,
+        id: LeaseId,
+        ttl: Duration,
+    ) -> Result<bool, Error> {
+        let (sender, replied) = oneshot::channel();
+        let wanted = wanted(principal, id, ttl, Wish::Extend);
+        self.thread
+            .send(Request::Lease(wanted, Reply::Lease(sender)))?;
+        let lease = replied.await.map_err(|_| Error::Closed)??;
+        Ok(matches!(lease, Lease::Granted { .. }))
+    }
+
+    /// Who holds the lease on `principal`.
+    pub(super) async fn holder(&self, principal: &Principal) -> Result<Option<LeaseHolder>, Error> {
+        let (sender, replied) = oneshot::channel();
+        self.thread
+            .send(Request::Holder(principal.clone(), sender))?;
+        let holder = replied.await.map_err(|_| Error::Closed)?;
+        holder.map_err(|error| Error::Unreadable(error.to_string()))
     }
 
     /// Gives a lease back, before any later one is taken. Does not wake the thread up.
-    pub(super) fn give_back(&self, principal: &Principal) {
-        locked(&self.given_back).push(principal.clone());
+    pub(super) fn give_back(&self, principal: &Principal, id: LeaseId) {
+        locked(&self.given_back).push((principal.clone(), id));
     }
 
     /// Finishes what was asked; frees what was given back.
     pub(super) fn close(&self) {
         self.thread.close();
     }
+}
 
-    async fn ask<T>(
-        &self,
-        principal: &Principal,
-        ttl: Duration,
-        reply: fn(oneshot::Sender<Result<T, Error>>) -> Reply,
-    ) -> Result<T, Error> {
-        let (sender, replied) = oneshot::channel();
-        self.thread.send(Request {
-            principal: principal.clone(),
-            ttl,
-            reply: reply(sender),
-        })?;
-        replied.await.map_err(|_| Error::Closed)?
+fn wanted(principal: &Principal, id: LeaseId, ttl: Duration, wish: Wish) -> Wanted {
+    Wanted {
+        principal: principal.clone(),
+        id,
+        ttl,
+        wish,
     }
 }
 
-fn locked(given_back: &GivenBack) -> MutexGuard<'_, Vec<Principal>> {
+fn locked(given_back: &GivenBack) -> MutexGuard<'_, Vec<(Principal, LeaseId)>> {
     given_back.lock().expect("no code panics under this lock")
 }
 
@@ -164,24 +183,36 @@ impl LeaseWorker {
         }
     }
 
-    fn serve(&mut self, mut requests: Vec<Request>) {
+    fn serve(&mut self, requests: Vec<Request>) {
+        let (mut wanted, mut replies) = (Vec::new(), Vec::new());
         // In this order: a caller that gave its lease back no longer waits, and is not given it again.
         let given_back = std::mem::take(&mut *locked(&self.given_back));
-        requests.retain(|request| request.reply.is_wanted());
-        match self.lease(&given_back, &requests) {
-            Ok(leased) => self.reply(requests, leased),
-            Err(error) if requests.len() > 1 => {
+        for request in requests {
+            match request {
+                Request::Lease(_, reply) if !reply.is_wanted() => {}
+                Request::Lease(one, reply) => {
+                    wanted.push(one);
+                    replies.push(reply);
+                }
+                Request::Holder(principal, reply) => {
+                    // The caller may have gone.
+                    let _ = reply.send(self.leases.holder(&principal));
+                }
+            }
+        }
+        match self.lease(&given_back, &wanted) {
+            Ok(leased) => self.reply(wanted, leased, replies),
+            Err(error) if wanted.len() > 1 => {
                 tracing::debug!(%error, "leases are taken one by one");
                 locked(&self.given_back).extend(given_back);
-                for request in requests {
-                    self.serve(vec![request]);
+                for (one, reply) in wanted.into_iter().zip(replies) {
+                    self.serve(vec![Request::Lease(one, reply)]);
                 }
             }
             Err(error) => {
-                for request in requests {
+                for reply in replies {
                     let refused = error.clone();
-                    // The caller may have gone.
-                    match request.reply {
+                    match reply {
                         Reply::Lease(reply) => drop(reply.send(Err(refused))),
                         Reply::WithEntry(reply) => drop(reply.send(Err(refused))),
                     }
@@ -192,29 +223,25 @@ impl LeaseWorker {
 
     fn lease(
         &mut self,
-        given_back: &[Principal],
-        requests: &[Request],
+        given_back: &[(Principal, LeaseId)],
+        wanted: &[Wanted],
     ) -> Result<Vec<Lease>, Error> {
-        if given_back.is_empty() && requests.is_empty() {
+        if given_back.is_empty() && wanted.is_empty() {
             return Ok(Vec::new());
         }
         // No renewal is started whose pair could not be written.
         schema::expect_current(&self.tokens)
             .map_err(|error| Error::Unwritable(self.health.misread(error).to_string()))?;
-        let wanted: Vec<_> = requests
-            .iter()
-            .map(|request| (&request.principal, request.ttl))
-            .collect();
-        match self.leases.lease(given_back, &wanted) {
+        match self.leases.lease(given_back, wanted) {
             Ok(leased) => {
                 self.health.leases_work();
                 Ok(leased)
             }
             // They are then taken one by one, which shows which one fails.
-            Err(error) if requests.len() > 1 => Err(Error::Unwritable(error.to_string())),
+            Err(error) if wanted.len() > 1 => Err(Error::Unwritable(error.to_string())),
             Err(error) => {
                 self.tried = Instant::now();
-                Err(self.health.leases_failed(&error, !requests.is_empty()))
+                Err(self.health.leases_failed(&error, !wanted.is_empty()))
             }
         }
     }
@@ -232,19 +259,19 @@ impl LeaseWorker {
     }
 
     /// Reads the entries that are wanted, now that the leases are taken, and replies.
-    fn reply(&self, requests: Vec<Request>, leased: Vec<Lease>) {
+    fn reply(&self, wanted: Vec<Wanted>, leased: Vec<Lease>, replies: Vec<Reply>) {
         // All of them may be read at the same moment, and one transaction is less work. If none can
         // begin, reading fails and says so.
-        let _together = match requests.len() {
+        let _together = match wanted.len() {
             0 | 1 => None,
             _ => Transaction::reading(&self.tokens).ok(),
         };
-        for (request, lease) in requests.into_iter().zip(leased) {
+        for ((one, lease), reply) in wanted.into_iter().zip(leased).zip(replies) {
             // The caller may have gone; the lease is given back, or ends by itself.
-            match request.reply {
+            match reply {
                 Reply::Lease(reply) => drop(reply.send(Ok(lease))),
                 Reply::WithEntry(reply) => {
-                    let entry = entries::load(&self.tokens, &request.principal);
+                    let entry = entries::load(&self.tokens, &one.principal);
                     drop(reply.send(Ok((lease, entry))));
                 }
             }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use rustix::time::ClockId;
 use tokio::time::Instant;
 
@@ -18,11 +18,14 @@ use super::lease_file::LeaseFile;
 use super::owners::{Alive, Life, Owners};
 use super::transaction::Transaction;
 use crate::principal::Principal;
-use crate::store::{Lease, RunId};
+use crate::store::{Lease, LeaseHolder, LeaseId, RunId};
 use crate::telemetry::episode::Episode;
 
 /// How often a process that holds leases looks whether it still has the right file open.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A lease of another run is not worth asking for again earlier: its owner may die at any moment, which
+/// frees it at once.
+const AGAIN: Duration = Duration::from_millis(50);
 /// For this long after the file was made anew no lease is given out: every process that holds some
 /// has written them down by then.
 const COMPLETE_IN: Duration = Duration::from_secs(1);
@@ -46,12 +49,38 @@ pub(super) struct Leases {
     owner: String,
     /// This boot: CLOCK_BOOTTIME of another one means nothing.
     boot: String,
-    /// The leases that this run has not given back yet, and when each ends (milliseconds of
-    /// CLOCK_BOOTTIME): what is written down again if the file is lost.
-    held: HashMap<Principal, i64>,
+    /// The leases that this run has not given back yet: what is written down again if the file is lost.
+    /// Which taking of a lease it is stands here alone: no other run asks.
+    held: HashMap<Principal, HeldLease>,
     /// Until when leases of other runs may be missing from the file, because it is new and they have not
     /// written theirs down again; `None` if it was complete from the start.
     incomplete_until: Option<Instant>,
+}
+
+/// A lease of this run.
+#[derive(Clone, Copy, Debug)]
+struct HeldLease {
+    id: LeaseId,
+    /// When it ends: milliseconds of CLOCK_BOOTTIME.
+    until: i64,
+}
+
+/// What is done with a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// It is taken, or extended if it is held under this id.
+    Take,
+    /// It is extended; [`Lease::Held`] if it is not held under this id any more.
+    Extend,
+}
+
+/// A lease that somebody wants.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) principal: Principal,
+    pub(super) id: LeaseId,
+    pub(super) ttl: Duration,
+    pub(super) wish: Wish,
 }
 
 /// A row of another, or an earlier, lease.
@@ -101,36 +130,42 @@ impl Leases {
         !self.held.is_empty()
     }
 
-    /// Gives back those of `given_back` that this run holds, then takes or extends its lease on each
-    /// of `wanted`, in order; all in one transaction.
+    /// Gives back those of `given_back` that this run holds, then takes or extends each of `wanted`, in
+    /// order; all in one transaction.
     pub(super) fn lease(
         &mut self,
-        given_back: &[Principal],
-        wanted: &[(&Principal, Duration)],
+        given_back: &[(Principal, LeaseId)],
+        wanted: &[Wanted],
     ) -> io::Result<Vec<Lease>> {
+        let given_back = self.no_longer_held(given_back);
         let leased = self.healed(|leases| {
-            if let ([], [(principal, ttl)]) = (given_back, wanted)
+            if let ([], [one]) = (&given_back[..], wanted)
+                && one.wish == Wish::Take
                 && leases.is_complete()
                 // One statement is a transaction by itself.
-                && leases.insert(principal, until(*ttl))?
+                && leases.insert(&one.principal, until(one.ttl))?
             {
                 return Ok(vec![Lease::Granted { orphaned: false }]);
             }
             let transaction = Transaction::writing(leases.file.db())?;
-            leases.delete(given_back)?;
+            leases.delete(&given_back)?;
             let leased = wanted
                 .iter()
-                .map(|(principal, ttl)| leases.take(principal, until(*ttl)))
+                .map(|wanted| leases.take(wanted))
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             transaction.commit()?;
             Ok(leased)
-        })?;
-        self.forget(given_back);
-        for ((principal, ttl), lease) in wanted.iter().zip(&leased) {
-            if *lease != Lease::Held {
-                match self.held.get_mut(*principal) {
-                    Some(held) => *held = until(*ttl),
-                    None => drop(self.held.insert((*principal).clone(), until(*ttl))),
+        });
+        let leased = leased?;
+        for (wanted, lease) in wanted.iter().zip(&leased) {
+            if let Lease::Granted { .. } = lease {
+                let held = HeldLease {
+                    id: wanted.id,
+                    until: until(wanted.ttl),
+                };
+                match self.held.get_mut(&wanted.principal) {
+                    Some(stands) => *stands = held,
+                    None => drop(self.held.insert(wanted.principal.clone(), held)),
                 }
             }
         }
@@ -138,15 +173,37 @@ impl Leases {
     }
 
     /// Gives back those of these leases that this run holds.
-    pub(super) fn release(&mut self, given_back: &[Principal]) -> io::Result<()> {
-        self.forget(given_back);
+    pub(super) fn release(&mut self, given_back: &[(Principal, LeaseId)]) -> io::Result<()> {
+        let given_back = self.no_longer_held(given_back);
+        if given_back.is_empty() {
+            return Ok(());
+        }
         self.healed(|leases| {
             if given_back.len() == 1 {
-                return leases.delete(given_back);
+                return leases.delete(&given_back);
             }
             let transaction = Transaction::writing(leases.file.db())?;
-            leases.delete(given_back)?;
+            leases.delete(&given_back)?;
             transaction.commit()
+        })
+    }
+
+    /// Who holds the lease on `principal` now.
+    pub(super) fn holder(&mut self, principal: &Principal) -> io::Result<Option<LeaseHolder>> {
+        self.healed(|leases| {
+            let Some(row) = leases.row(principal)? else {
+                return Ok(None);
+            };
+            let left = row.until.saturating_sub(since_boot());
+            let run = row.owner.parse().map(RunId).ok();
+            let is_held = left > 0
+                && row.boot == leases.boot
+                && (row.owner == leases.owner || leases.owners.life(&row.owner) != Life::Dead);
+            Ok(run.filter(|_| is_held).map(|run| LeaseHolder {
+                run,
+                since: None,
+                left: Duration::from_millis(left.unsigned_abs()),
+            }))
         })
     }
 
@@ -194,10 +251,17 @@ impl Leases {
         }
     }
 
-    fn forget(&mut self, given_back: &[Principal]) {
-        for principal in given_back {
-            self.held.remove(principal);
+    /// Drops those of `given_back` that are held under their ids, and returns whose they are. A release that
+    /// comes late, when the lease was taken anew, changes nothing.
+    fn no_longer_held(&mut self, given_back: &[(Principal, LeaseId)]) -> Vec<Principal> {
+        let mut dropped = Vec::new();
+        for (principal, id) in given_back {
+            if self.held.get(principal).is_some_and(|held| held.id == *id) {
+                self.held.remove(principal);
+                dropped.push(principal.clone());
+            }
         }
+        dropped
     }
 
     fn is_complete(&self) -> bool {
@@ -205,13 +269,17 @@ impl Leases {
             .is_none_or(|until| until <= Instant::now())
     }
 
-    fn take(&self, principal: &Principal, until: i64) -> rusqlite::Result<Lease> {
-        if !self.is_complete() && !self.held.contains_key(principal) {
-            return Ok(Lease::Held);
+    fn take(&self, wanted: &Wanted) -> rusqlite::Result<Lease> {
+        let Wanted { principal, id, .. } = wanted;
+        let held = self.held.get(principal);
+        let may_be_missing = !self.is_complete() && held.is_none();
+        let is_gone = wanted.wish == Wish::Extend && held.is_none_or(|held| held.id != *id);
+        if may_be_missing || is_gone {
+            return Ok(Lease::Held { left: AGAIN });
         }
-        match self.insert(principal, until)? {
+        match wanted.wish == Wish::Take && self.insert(principal, until(wanted.ttl))? {
             true => Ok(Lease::Granted { orphaned: false }),
-            false => self.judge(principal, until),
+            false => self.judge(wanted),
         }
     }
 
@@ -239,26 +307,42 @@ impl Leases {
         Ok(())
     }
 
-    /// Decides about a row that is there: takes it if its lease no longer holds, or is this run's own.
-    fn judge(&self, principal: &Principal, until: i64) -> rusqlite::Result<Lease> {
-        let held = self
+    fn row(&self, principal: &Principal) -> rusqlite::Result<Option<LeaseRow>> {
+        let mut statement = self
             .file
             .db()
-            .prepare_cached("SELECT owner, boot, until FROM leases WHERE principal = ?1")?
-            .query_row([principal], |row| {
-                Ok(LeaseRow {
-                    owner: row.get(0)?,
-                    boot: row.get(1)?,
-                    until: row.get(2)?,
-                })
-            })?;
-        let orphaned = if held.boot != self.boot || held.until <= since_boot() {
-            true
-        } else if held.owner == self.owner {
+            .prepare_cached("SELECT owner, boot, until FROM leases WHERE principal = ?1")?;
+        let row = statement.query_row([principal], |row| {
+            Ok(LeaseRow {
+                owner: row.get(0)?,
+                boot: row.get(1)?,
+                until: row.get(2)?,
+            })
+        });
+        row.optional()
+    }
+
+    /// Decides about a row that is there: takes it if its lease no longer holds, or is held under the same id.
+    fn judge(&self, wanted: &Wanted) -> rusqlite::Result<Lease> {
+        let Wanted { principal, id, .. } = wanted;
+        let until = until(wanted.ttl);
+        let Some(held) = self.row(principal)? else {
+            // An extended one that another run took, and gave back.
+            return Ok(Lease::Held { left: AGAIN });
+        };
+        let is_own = held.owner == self.owner;
+        let is_same = is_own && self.held.get(principal).is_some_and(|held| held.id == *id);
+        let orphaned = if is_same {
             false
+        } else if wanted.wish == Wish::Extend {
+            return Ok(Lease::Held { left: AGAIN });
+        } else if held.boot != self.boot || held.until <= since_boot() {
+            true
+        } else if is_own {
+            return Ok(Lease::Held { left: AGAIN });
         } else {
             match self.owners.life(&held.owner) {
-                Life::Alive | Life::Unknown => return Ok(Lease::Held),
+                Life::Alive | Life::Unknown => return Ok(Lease::Held { left: AGAIN }),
                 Life::Dead => true,
             }
         };
@@ -293,8 +377,9 @@ impl Leases {
         tracing::warn!(%why, "leases.db is being opened again");
         let _opening = self.file.reopen()?;
         self.incomplete_until = Some(Instant::now() + COMPLETE_IN);
-        for (principal, until) in &self.held {
-            self.insert(principal, *until).map_err(io::Error::other)?;
+        for (principal, held) in &self.held {
+            self.insert(principal, held.until)
+                .map_err(io::Error::other)?;
         }
         Ok(())
     }

@@ -18,12 +18,13 @@ use super::open_files::OpenFiles;
 use super::owners::Owners;
 use super::private_copy::PrivateCopy;
 use super::refusals::Refusal;
-use super::schema::{self, FORMAT};
+use super::schema;
 use super::{backup, budgets, canary, entries, files, folder, guards};
-use crate::clock::Clock;
+use crate::clock::{Clock, Stamp};
 use crate::principal::Principal;
 use crate::store::{
-    self, Backup, BackupError, Entry, Error, Guard, KeyId, LoginBudget, LoginWindows, ReadOnly,
+    self, Backup, BackupError, Condition, Cursor, Entry, Error, Guard, KeyId, LeaseHolder, Listed,
+    LoginBudget, LoginWindows, Page, ReadOnly, StoreClock,
 };
 
 /// A store that can only be read.
@@ -44,9 +45,8 @@ pub(in crate::store) fn view(path: &Path, clock: Clock) -> Result<Option<Reader>
     }
     let tokens = path.join("tokens.db");
     let mut db = looking(path, &tokens, clock)?;
-    let (format, _) =
-        files::examine(&tokens, &db).map_err(|error| its_log_is_foreign(path, error))?;
-    if format < FORMAT {
+    files::examine(&tokens, &db).map_err(|error| its_log_is_foreign(path, error))?;
+    if !schema::is_current(&db).map_err(|error| files::not_read(&tokens, error))? {
         // As it will be once somebody opens it for writing.
         db = copied(path, clock)?;
     }
@@ -72,6 +72,12 @@ impl Reader {
     }
 }
 
+impl StoreClock for Reader {
+    fn stamp(&self) -> Stamp {
+        self.clock.stamp()
+    }
+}
+
 #[async_trait]
 impl ReadOnly for Reader {
     async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
@@ -84,12 +90,21 @@ impl ReadOnly for Reader {
 
     async fn list(
         &self,
-        after: Option<&Principal>,
+        listed: Listed,
+        after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<(Principal, Entry)>, Error> {
+    ) -> Result<Page, Error> {
         let after = after.cloned();
-        self.read(move |db| entries::list(db, after.as_ref(), limit))
+        self.read(move |db| entries::list(db, listed, after, limit))
             .await
+    }
+
+    async fn lease_holder(&self, _: &Principal) -> Result<Option<LeaseHolder>, Error> {
+        Ok(None)
+    }
+
+    fn condition(&self) -> Condition {
+        Condition::default()
     }
 
     async fn count(&self) -> Result<u64, Error> {
@@ -107,7 +122,7 @@ impl ReadOnly for Reader {
     async fn login_budget(&self, windows: &LoginWindows) -> Result<LoginBudget, Error> {
         let group = windows.group.clone();
         let history = self.read(move |db| budgets::load(db, &group)).await?;
-        Ok(history.budget(windows, self.clock.stamp()))
+        Ok(history.budget(windows, self.clock.unscaled().stamp()))
     }
 
     async fn guard(&self, name: &str) -> Result<Guard, Error> {

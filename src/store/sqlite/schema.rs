@@ -44,7 +44,8 @@ const TABLES: &str = "
         rejected_with BLOB,
         displaced INTEGER,
         contested_until INTEGER,
-        key_id BLOB -- of the key that opens `sealed`, as that says itself
+        key_id BLOB, -- of the key that opens `sealed`, as that says itself
+        suppressed_until INTEGER
     ) STRICT;
     CREATE INDEX due ON entries (received) WHERE sealed IS NOT NULL
         AND (refresh_dead IS NULL OR refresh_dead <> generation);
@@ -90,11 +91,31 @@ pub(super) fn migrate(db: &Connection, clock: Clock) -> rusqlite::Result<i64> {
     for step in MIGRATIONS.iter().skip(done) {
         step(&transaction, clock)?;
     }
+    complete(&transaction)?;
     if found < FORMAT {
         transaction.pragma_update(None, "user_version", FORMAT)?;
     }
     transaction.commit()?;
     Ok(found)
+}
+
+/// Adds the columns that this format did not have from the start. They are ones that a process which does
+/// not know them need not write, so that it may go on beside this one: they raise no format.
+fn complete(db: &Connection) -> rusqlite::Result<()> {
+    match is_complete(db)? {
+        true => Ok(()),
+        false => db.execute_batch("ALTER TABLE entries ADD COLUMN suppressed_until INTEGER"),
+    }
+}
+
+fn is_complete(db: &Connection) -> rusqlite::Result<bool> {
+    db.prepare("SELECT 1 FROM pragma_table_info('entries') WHERE name = 'suppressed_until'")?
+        .exists([])
+}
+
+/// Whether the tables are what [`migrate`] makes of them.
+pub(super) fn is_current(db: &Connection) -> rusqlite::Result<bool> {
+    Ok(format(db)? == FORMAT && is_complete(db)?)
 }
 
 /// Format 1 kept no key ids, no guards, and counted logins by the wall clock alone. Its sealed texts
@@ -123,7 +144,7 @@ pub(super) fn to_2(db: &Connection, clock: Clock) -> rusqlite::Result<()> {
          ) STRICT;
          INSERT INTO lineage VALUES (1, zeroblob(8), randomblob(8));",
     )?;
-    let now = clock.stamp();
+    let now = clock.unscaled().stamp();
     let mut budgets =
         db.prepare("SELECT login_group, taken, blocked_until, halved_until FROM budgets")?;
     let mut rows = budgets.query([])?;

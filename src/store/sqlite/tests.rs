@@ -16,8 +16,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::credentials::seal::Ring;
 use crate::secret::Secret;
-use crate::store::contract::{Medium, contract, record, run, user};
-use crate::store::{self, KeyId, ReadOnly};
+use crate::store::contract::{
+    HELD, Medium, contract, id, lease_of, over, principals, record, run, user,
+};
+use crate::store::{self, Generation, KeyId, ReadOnly};
 
 /// A directory that becomes a store.
 struct Directory(TempDir, Clock);
@@ -73,7 +75,7 @@ impl Directory {
 /// Commits a first record for user `n`.
 async fn commit(store: &Sqlite, n: u64) {
     let committed = store
-        .commit(&user(n), record(1), Generation(0), 0)
+        .commit(&user(n), record(1), over(0, 0), None)
         .await
         .unwrap();
     assert_eq!(committed, Commit::Committed(Generation(1)));
@@ -98,7 +100,7 @@ async fn a_write_that_fails_leaves_the_others_of_its_group_alone() {
     let store = directory.open(run());
     let damaged = user(1);
     let (failed, ()) = tokio::join!(
-        store.commit(&damaged, record(2), Generation(1), 0),
+        store.commit(&damaged, record(2), over(1, 0), None),
         commit(&store, 2),
     );
     assert_eq!(failed, Err(Error::Damaged(user(1))));
@@ -114,9 +116,8 @@ async fn one_damaged_row_concerns_nobody_else_and_can_be_forgotten() {
     commit(&store, 2).await;
     assert_eq!(store.load(&user(1)).await, Err(Error::Damaged(user(1))));
     assert!(store.load(&user(2)).await.is_ok());
-    let listed = store.list(None, 10).await.unwrap();
-    assert_eq!(listed.len(), 1);
-    assert_eq!(listed[0].0, user(2));
+    let listed = store.list(Listed::Known, None, 10).await.unwrap();
+    assert_eq!(principals(listed), [user(2)]);
     assert_eq!(store.forget(&user(1)).await, Ok(true));
     let entry = store.load(&user(1)).await.unwrap();
     assert_eq!((entry.generation, entry.epoch), (Generation(1), 1));
@@ -152,7 +153,7 @@ async fn a_flipped_bit_in_one_pair_breaks_that_seal_and_no_other() {
             ..record(1)
         };
         store
-            .commit(&user(n), record, Generation(0), 0)
+            .commit(&user(n), record, over(0, 0), None)
             .await
             .unwrap();
     }
@@ -186,7 +187,9 @@ async fn files_and_directories_are_their_owners_alone() {
     let path = parent.path().join("a/store");
     let store = open(&path, run(), Clock::real()).unwrap();
     commit(&store, 1).await;
-    store.lease(&user(1), Duration::from_secs(9)).await.unwrap();
+    lease_of(&store, &user(1), id(1), Duration::from_secs(9))
+        .await
+        .unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
     let mut files = 0;
@@ -284,7 +287,7 @@ async fn large() -> Directory {
             sealed: vec![1; 256 * 1024],
             ..record(1)
         };
-        let committed = store.commit(&user(n), large, Generation(0), 0).await;
+        let committed = store.commit(&user(n), large, over(0, 0), None).await;
         assert_eq!(committed, Ok(Commit::Committed(Generation(1))));
     }))
     .await;
@@ -322,7 +325,7 @@ async fn damage_in_a_large_store_ends_renewals_soon_after_the_start() {
     let found = tokio::time::timeout(Duration::from_secs(60), found).await;
     let found = found.expect("the damage is found");
     assert!(found.contains("restore it from a backup"), "{found}");
-    let refused = store.lease(&user(1), Duration::from_secs(1)).await;
+    let refused = lease_of(&store, &user(1), id(1), Duration::from_secs(1)).await;
     assert!(matches!(refused, Err(Error::Unwritable(_))), "{refused:?}");
     // What can be read still is.
     assert!(store.load(&user(1)).await.unwrap().record.is_some());
@@ -366,17 +369,17 @@ async fn leases_that_were_given_back_are_soon_free_though_nothing_else_happens()
     let ttl = Duration::from_secs(600);
     for given_back in [1, 2] {
         for number in 0..given_back {
-            one.lease(&user(number), ttl).await.unwrap();
+            lease_of(&one, &user(number), id(1), ttl).await.unwrap();
         }
-        (0..given_back).for_each(|number| one.release(&user(number)));
+        (0..given_back).for_each(|number| one.release(&user(number), id(1)));
         let freed = async {
             for number in 0..given_back {
-                while other.lease(&user(number), ttl).await == Ok(Lease::Held) {
+                while lease_of(&other, &user(number), id(2), ttl).await == Ok(HELD) {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                other.release(&user(number));
+                other.release(&user(number), id(2));
             }
-            other.lease(&user(1_000), ttl).await.unwrap();
+            lease_of(&other, &user(1_000), id(2), ttl).await.unwrap();
         };
         let freed = tokio::time::timeout(Duration::from_secs(10), freed).await;
         assert!(freed.is_ok());
@@ -385,32 +388,29 @@ async fn leases_that_were_given_back_are_soon_free_though_nothing_else_happens()
 
 #[tokio::test]
 async fn leases_asked_for_at_once_are_each_judged_alone_and_given_back_at_once() {
-    const HELD: u64 = 2;
+    const BY_OTHER: u64 = 2;
     const KNOWN: u64 = 3;
     let directory = Directory::default();
     let (one, other) = (directory.open(run()), directory.open(run()));
     let ttl = Duration::from_secs(600);
     commit(&one, KNOWN).await;
-    other.lease(&user(HELD), ttl).await.unwrap();
+    lease_of(&other, &user(BY_OTHER), id(2), ttl).await.unwrap();
     for _first_then_extended in 0..2 {
         let one = &one;
-        let all = (1..=200).map(|n| async move { one.lease_and_load(&user(n), ttl).await });
+        let all = (1..=200).map(|n| async move { one.lease(&user(n), id(1), ttl).await });
         for (n, leased) in (1..).zip(join_all(all).await) {
             let (lease, entry) = leased.unwrap();
-            let expected = match n {
-                HELD => Lease::Held,
-                _ => Lease::Granted { orphaned: false },
-            };
-            assert_eq!(lease, expected, "{n}");
+            let is_granted = lease == Lease::Granted { orphaned: false };
+            assert_eq!(is_granted, n != BY_OTHER, "{n}");
             let generation = entry.unwrap().generation;
             assert_eq!(generation, Generation(u64::from(n == KNOWN)), "{n}");
         }
     }
-    (1..=200).for_each(|n| one.release(&user(n)));
+    (1..=200).for_each(|n| one.release(&user(n), id(1)));
     // It gives back before it takes.
-    one.lease(&user(1_000), ttl).await.unwrap();
+    lease_of(&one, &user(1_000), id(1), ttl).await.unwrap();
     let other = &other;
-    let all = (1..=200).map(|n| async move { other.lease(&user(n), ttl).await });
+    let all = (1..=200).map(|n| async move { lease_of(other, &user(n), id(2), ttl).await });
     for (n, lease) in (1..).zip(join_all(all).await) {
         assert_eq!(lease, Ok(Lease::Granted { orphaned: false }), "{n}");
     }
@@ -421,18 +421,18 @@ async fn damaged_leases_are_replaced_under_running_processes() {
     let directory = Directory::default();
     let (one, other) = (directory.open(run()), directory.open(run()));
     let ttl = Duration::from_secs(600);
-    one.lease(&user(1), ttl).await.unwrap();
+    lease_of(&one, &user(1), id(1), ttl).await.unwrap();
     for file in ["leases.db", "leases.db-wal", "leases.db-shm"] {
         fs::remove_file(directory.path().join(file)).unwrap();
     }
     fs::write(directory.path().join("leases.db"), "garbage".repeat(1_000)).unwrap();
     let granted = Lease::Granted { orphaned: false };
-    assert_eq!(one.lease(&user(1), ttl).await, Ok(granted));
-    assert_eq!(other.lease(&user(1), ttl).await, Ok(Lease::Held));
+    assert_eq!(lease_of(&one, &user(1), id(1), ttl).await, Ok(granted));
+    assert_eq!(lease_of(&other, &user(1), id(2), ttl).await, Ok(HELD));
     drop((one, other));
     fs::write(directory.path().join("leases.db"), "garbage".repeat(1_000)).unwrap();
     let later = directory.open(run());
-    assert_eq!(later.lease(&user(1), ttl).await, Ok(granted));
+    assert_eq!(lease_of(&later, &user(1), id(3), ttl).await, Ok(granted));
 }
 
 #[tokio::test]
@@ -440,12 +440,12 @@ async fn a_lease_of_an_earlier_boot_is_orphaned() {
     let directory = Directory::default();
     let (one, other) = (directory.open(run()), directory.open(run()));
     let ttl = Duration::from_secs(600);
-    one.lease(&user(1), ttl).await.unwrap();
+    lease_of(&one, &user(1), id(1), ttl).await.unwrap();
     let db = Connection::open(directory.path().join("leases.db")).unwrap();
     db.execute("UPDATE leases SET boot = 'earlier'", [])
         .unwrap();
     let granted = Lease::Granted { orphaned: true };
-    assert_eq!(other.lease(&user(1), ttl).await, Ok(granted));
+    assert_eq!(lease_of(&other, &user(1), id(2), ttl).await, Ok(granted));
 }
 
 #[tokio::test]
@@ -453,7 +453,7 @@ async fn a_closed_store_answers_that_it_is_closed() {
     let directory = Directory::default();
     let store = directory.open(run());
     let principal = user(1);
-    let queued = store.commit(&principal, record(1), Generation(0), 0);
+    let queued = store.commit(&principal, record(1), over(0, 0), None);
     let mut queued = std::pin::pin!(queued);
     let mut context = Context::from_waker(Waker::noop());
     assert!(queued.as_mut().poll(&mut context).is_pending());
@@ -461,7 +461,7 @@ async fn a_closed_store_answers_that_it_is_closed() {
     assert_eq!(queued.await, Ok(Commit::Committed(Generation(1))));
     assert_eq!(store.load(&user(1)).await, Err(Error::Closed));
     assert_eq!(store.forget(&user(1)).await, Err(Error::Closed));
-    let lease = store.lease(&user(1), Duration::from_secs(9)).await;
+    let lease = lease_of(&store, &user(1), id(1), Duration::from_secs(9)).await;
     assert_eq!(lease, Err(Error::Closed));
     assert!(store.changes().recv().await.is_none());
     let wal = fs::metadata(directory.path().join("tokens.db-wal"));
@@ -530,7 +530,7 @@ async fn a_store_of_format_1_is_migrated_and_a_process_of_it_can_go_on() {
     assert_eq!(entry.generation, Generation(3));
     assert_eq!(entry.record.unwrap().key, KeyId([10, 11, 12, 13]));
     assert_eq!(store.count().await, Ok(1));
-    let committed = store.commit(&user(1), record(4), Generation(3), 0).await;
+    let committed = store.commit(&user(1), record(4), over(3, 0), None).await;
     assert_eq!(committed, Ok(Commit::Committed(Generation(4))));
     before
         .execute_batch(
@@ -551,9 +551,9 @@ async fn a_process_of_this_format_stops_writing_beside_a_newer_one() {
     directory.execute("PRAGMA user_version = 3");
     let ttl = Duration::from_secs(9);
     for refused in [
-        store.lease(&user(1), ttl).await.map(drop),
+        lease_of(&store, &user(1), id(1), ttl).await.map(drop),
         store
-            .commit(&user(1), record(2), Generation(1), 0)
+            .commit(&user(1), record(2), over(1, 0), None)
             .await
             .map(drop),
         store.note(&user(1), Note::RefreshAlive).await,

@@ -12,7 +12,7 @@ use crate::credentials::Pair;
 use crate::credentials::seal::{Ring, Unopened};
 use crate::damoov::jwt::Claims;
 use crate::principal::Principal;
-use crate::store::{self, Commit, Entry, Lease, Record};
+use crate::store::{self, Commit, Entry, Lease, LeaseId, Record};
 
 /// A lease that a running proxy holds for a renewal is waited for this long, asked for this often.
 const LEASE_WAIT: Duration = Duration::from_secs(30);
@@ -106,11 +106,12 @@ impl Adopter<'_> {
                 Ok(self.decide(&view.ring, offer, &entry)?.0)
             }
             Target::Store(open) => {
-                let adopted = match leased(open, principal).await {
-                    Ok(entry) => self.commit(open, offer, entry).await,
+                let id = LeaseId::fresh();
+                let adopted = match leased(open, principal, id).await {
+                    Ok(entry) => self.commit(open, offer, entry, id).await,
                     Err(error) => Err(error),
                 };
-                open.store.release(principal);
+                open.store.release(principal, id);
                 adopted
             }
         }
@@ -121,6 +122,7 @@ impl Adopter<'_> {
         open: &OpenStore,
         offer: &Offer,
         mut entry: Entry,
+        lease: LeaseId,
     ) -> Result<Decision, NotAdopted> {
         let OpenStore { store, ring, run } = open;
         for _ in 0..COMPARISONS {
@@ -139,7 +141,7 @@ impl Adopter<'_> {
                 run: *run,
             };
             let committed = store
-                .commit(&offer.principal, record, entry.generation, entry.epoch)
+                .commit(&offer.principal, record, entry.version(), Some(lease))
                 .await?;
             match committed {
                 Commit::Committed(_) => return Ok(Decision::Import),
@@ -185,13 +187,13 @@ impl Adopter<'_> {
 }
 
 /// The entry, under a lease: no renewal of its pair is under way.
-async fn leased(open: &OpenStore, principal: &Principal) -> Result<Entry, NotAdopted> {
+async fn leased(open: &OpenStore, principal: &Principal, id: LeaseId) -> Result<Entry, NotAdopted> {
     let started = Instant::now();
     while started.elapsed() < LEASE_WAIT {
-        let (lease, entry) = open.store.lease_and_load(principal, LEASE).await?;
+        let (lease, entry) = open.store.lease(principal, id, LEASE).await?;
         match lease {
             Lease::Granted { .. } => return Ok(entry?),
-            Lease::Held => tokio::time::sleep(LEASE_AGAIN).await,
+            Lease::Held { left } => tokio::time::sleep(left.min(LEASE_AGAIN)).await,
         }
     }
     Err(NotAdopted::Line(format!(

@@ -15,7 +15,7 @@ async fn damage_is_told(store: &Sqlite) {
     };
     let told = tokio::time::timeout(Duration::from_secs(5), told).await;
     told.expect("the damage is told");
-    let refused = store.lease(&user(1), Duration::from_secs(1)).await;
+    let refused = lease_of(store, &user(1), id(1), Duration::from_secs(1)).await;
     assert!(matches!(refused, Err(Error::Unwritable(_))), "{refused:?}");
 }
 
@@ -26,12 +26,7 @@ async fn a_file_that_is_emptied_in_place_ends_renewals_though_nobody_asks() {
         let store = directory.open(run());
         if asks_first {
             let ttl = Duration::from_secs(1);
-            store
-                .lease_and_load(&user(1), ttl)
-                .await
-                .unwrap()
-                .1
-                .unwrap();
+            store.lease(&user(1), id(1), ttl).await.unwrap().1.unwrap();
         }
         let file = fs::File::options().write(true).open(directory.tokens());
         file.unwrap().set_len(0).unwrap();
@@ -60,16 +55,16 @@ async fn nothing_is_made_in_a_folder_that_took_the_place_of_the_open_one() {
     );
     let ttl = Duration::from_secs(600);
     let granted = Ok(Lease::Granted { orphaned: false });
-    assert_eq!(store.lease(&user(1), ttl).await, granted);
-    assert_eq!(store.lease(&user(2), ttl).await, granted);
+    assert_eq!(lease_of(&store, &user(1), id(1), ttl).await, granted);
+    assert_eq!(lease_of(&store, &user(2), id(1), ttl).await, granted);
     fs::rename(directory.path(), &away).unwrap();
     fs::create_dir(directory.path()).unwrap();
-    store.release(&user(1));
-    assert!(store.lease(&user(3), ttl).await.is_err());
+    store.release(&user(1), id(1));
+    assert!(lease_of(&store, &user(3), id(1), ttl).await.is_err());
     tokio::time::sleep(Duration::from_millis(900)).await;
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     // The same folder is back.
     fs::remove_dir(directory.path()).unwrap();
     fs::rename(&away, directory.path()).unwrap();
-    assert_eq!(store.lease(&user(3), ttl).await, granted);
+    assert_eq!(lease_of(&store, &user(3), id(1), ttl).await, granted);
 }

@@ -82,7 +82,7 @@ async fn the_part_of_a_child() {
 }
 
 async fn hold_a_lease(store: &Sqlite, of: u64, ttl: Duration) {
-    let lease = store.lease(&user(of), ttl).await;
+    let lease = lease_of(store, &user(of), id(1), ttl).await;
     say(format!("{lease:?}"));
     std::future::pending().await
 }
@@ -108,7 +108,9 @@ async fn commit_for_ever(store: &Sqlite) {
                 sealed,
                 ..record(1)
             };
-            let committed = store.commit(&user(n), record, generation, 0).await;
+            let committed = store
+                .commit(&user(n), record, over(generation.0, 0), None)
+                .await;
             generation = generation.next();
             assert_eq!(committed, Ok(Commit::Committed(generation)));
             say(format!("{n} {}", generation.0));
@@ -125,9 +127,9 @@ async fn fill_the_disk(store: &Sqlite) {
     };
     commit(store, 1).await;
     limit(Some(4_096));
-    let refused = store.commit(&user(2), record(2), Generation(0), 0).await;
+    let refused = store.commit(&user(2), record(2), over(0, 0), None).await;
     assert!(matches!(refused, Err(Error::Unwritable(_))), "{refused:?}");
-    let lease = store.lease(&user(2), Duration::from_secs(9)).await;
+    let lease = lease_of(store, &user(2), id(1), Duration::from_secs(9)).await;
     assert!(matches!(lease, Err(Error::Unwritable(_))), "{lease:?}");
     assert!(store.writable().is_err());
     assert!(store.load(&user(1)).await.unwrap().record.is_some());
@@ -154,10 +156,10 @@ async fn the_lease_of_a_killed_process_is_granted_at_once_as_orphaned() {
         Some("Ok(Granted { orphaned: false })")
     );
     let ttl = Duration::from_secs(600);
-    assert_eq!(store.lease(&user(1), ttl).await, Ok(Lease::Held));
+    assert_eq!(lease_of(&store, &user(1), id(1), ttl).await, Ok(HELD));
     owner.kill();
     let granted = Lease::Granted { orphaned: true };
-    assert_eq!(store.lease(&user(1), ttl).await, Ok(granted));
+    assert_eq!(lease_of(&store, &user(1), id(1), ttl).await, Ok(granted));
 }
 
 #[tokio::test]
@@ -222,19 +224,19 @@ async fn a_missing_lock_file_voids_no_lease() {
     let directory = Directory::default();
     let (one, other) = (directory.open(run()), directory.open(run()));
     let ttl = Duration::from_secs(600);
-    one.lease(&user(1), ttl).await.unwrap();
+    lease_of(&one, &user(1), id(1), ttl).await.unwrap();
     fs::remove_dir_all(directory.path().join("owners")).unwrap();
     for _ in 0..20 {
-        assert_eq!(other.lease(&user(1), ttl).await, Ok(Lease::Held));
+        assert_eq!(lease_of(&other, &user(1), id(2), ttl).await, Ok(HELD));
     }
     // A killed one cannot make its file anew: its leases last their time.
     let mut owner = Actor::play("hold a short lease", &directory);
     owner.hear().unwrap();
     owner.kill();
     fs::remove_dir_all(directory.path().join("owners")).unwrap();
-    assert_eq!(other.lease(&user(2), ttl).await, Ok(Lease::Held));
+    assert_eq!(lease_of(&other, &user(2), id(2), ttl).await, Ok(HELD));
     let granted = async {
-        while other.lease(&user(2), ttl).await == Ok(Lease::Held) {
+        while lease_of(&other, &user(2), id(2), ttl).await == Ok(HELD) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -253,7 +255,7 @@ async fn the_leases_of_a_killed_process_are_void_once_another_has_started() {
     let locks = fs::read_dir(directory.path().join("owners")).unwrap();
     assert_eq!(locks.count(), 1);
     let granted = Lease::Granted { orphaned: true };
-    let lease = store.lease(&user(1), Duration::from_secs(9)).await;
+    let lease = lease_of(&store, &user(1), id(1), Duration::from_secs(9)).await;
     assert_eq!(lease, Ok(granted));
 }
 
@@ -268,21 +270,29 @@ async fn leases_outlive_the_removal_of_their_files() {
         let directory = Directory::default();
         let (one, other) = (directory.open(run()), directory.open(run()));
         let ttl = Duration::from_secs(600);
-        one.lease(&user(1), ttl).await.unwrap();
+        lease_of(&one, &user(1), id(1), ttl).await.unwrap();
         for name in gone {
             fs::remove_file(directory.path().join(name)).unwrap();
         }
         let started = tokio::time::Instant::now();
         while started.elapsed() < Duration::from_millis(1_200) {
             assert_eq!(
-                other.lease(&user(1), ttl).await,
-                Ok(Lease::Held),
+                lease_of(&other, &user(1), id(2), ttl).await,
+                Ok(HELD),
                 "{gone:?}"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let granted = Lease::Granted { orphaned: false };
-        assert_eq!(other.lease(&user(2), ttl).await, Ok(granted), "{gone:?}");
-        assert_eq!(one.lease(&user(2), ttl).await, Ok(Lease::Held), "{gone:?}");
+        assert_eq!(
+            lease_of(&other, &user(2), id(2), ttl).await,
+            Ok(granted),
+            "{gone:?}"
+        );
+        assert_eq!(
+            lease_of(&one, &user(2), id(1), ttl).await,
+            Ok(HELD),
+            "{gone:?}"
+        );
     }
 }

@@ -26,9 +26,13 @@ fn checkpoint(directory: &Directory, mode: &str) {
 
 async fn renew(store: &Sqlite, users: std::ops::RangeInclusive<u64>, generation: u64) {
     for n in users {
-        let expected = Generation(generation);
-        let committed = store.commit(&user(n), record(1), expected, 0).await;
-        assert_eq!(committed, Ok(Commit::Committed(expected.next())));
+        let committed = store
+            .commit(&user(n), record(1), over(generation, 0), None)
+            .await;
+        assert_eq!(
+            committed,
+            Ok(Commit::Committed(Generation(generation).next()))
+        );
     }
 }
 
