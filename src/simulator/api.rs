@@ -156,6 +156,7 @@ pub(super) async fn answer(
             (false, true) => Verdict::Rejected,
             (false, false) => Verdict::Granted,
         },
+        status,
     });
     if requests::wanted(&head) {
         world

@@ -84,7 +84,8 @@ pub(super) async fn answer(
         }
     };
     // Counted before anything can cut this call short: a client that hangs up drops it here.
-    line.decided(verdict(outcome), issued);
+    let status = answer.as_ref().ok().map(Answer::status);
+    line.decided(verdict(outcome), issued, status);
     world.counter.granted(grant, principal.as_ref(), outcome);
     if grant == Grant::Login {
         world.counter.login_call(LoginCall {

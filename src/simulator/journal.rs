@@ -59,6 +59,8 @@ pub struct Entry {
     pub issued: Option<Birth>,
     /// What the simulator decided; `None`: it has not yet.
     pub verdict: Option<Verdict>,
+    /// The HTTP status of the answer; `None`: there is none yet, or the connection was cut instead.
+    pub status: Option<u16>,
 }
 
 /// What an entry is about.
@@ -129,6 +131,7 @@ impl Entry {
             presented: None,
             issued: None,
             verdict: None,
+            status: None,
         }
     }
 }

@@ -17,7 +17,7 @@ pub mod programs;
 mod rounds;
 mod waiting;
 
-pub use builder::{Builder, proxy, write_private};
+pub use builder::{Builder, proxy, proxy_through, write_private};
 pub use caller::{Answer, Client};
 pub use damoov::{
     SECOND_ID, SECOND_KEY, damoov, damoov_of_two, damoov_with, most_within, principal, user,

@@ -58,5 +58,7 @@ mod metrics;
 mod signals;
 // Clients that others wrote: damoov-admin, websockets, ws, the Android library's requests.
 mod clients;
+// Many sidecars on one store, judged by Damoov's journal.
+mod fleet;
 // What is promised at scale: crowds, kills, strangers, gigabytes, a week, fleets.
 mod promises;

@@ -4,6 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use http::StatusCode;
+
 use super::{Called, End, Entry, Fate, Journal, Tick, Verdict};
 use crate::clock::Clock;
 use crate::principal::{DeviceToken, Principal};
@@ -44,6 +46,7 @@ pub(in crate::simulator) struct DataCall<'a> {
     pub(in crate::simulator) named: Option<DeviceToken>,
     pub(in crate::simulator) presented: Option<Serial>,
     pub(in crate::simulator) verdict: Verdict,
+    pub(in crate::simulator) status: Option<StatusCode>,
 }
 
 impl Writer {
@@ -120,6 +123,7 @@ impl Writer {
             named: call.named,
             presented: call.presented,
             verdict: Some(call.verdict),
+            status: call.status.map(|status| status.as_u16()),
             end: Some(End { at, fate }),
             ..Entry::new(Called::Data, at)
         });
@@ -202,11 +206,17 @@ impl Line<'_> {
         });
     }
 
-    /// What was decided, and the pair that was issued.
-    pub(in crate::simulator) fn decided(&self, verdict: Verdict, issued: Option<Birth>) {
+    /// What was decided, the pair that was issued, and the status of the answer, if there is to be one.
+    pub(in crate::simulator) fn decided(
+        &self,
+        verdict: Verdict,
+        issued: Option<Birth>,
+        status: Option<StatusCode>,
+    ) {
         self.write(|entry| {
             entry.verdict = Some(verdict);
             entry.issued = issued;
+            entry.status = status.map(|status| status.as_u16());
         });
     }
 

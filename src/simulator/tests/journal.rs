@@ -112,18 +112,18 @@ async fn an_answer_that_did_not_arrive_is_lost_or_nobody_waited_for_it() {
     let entries = simulator.handle().journal().entries;
     let became: Vec<_> = entries
         .iter()
-        .map(|entry| (entry.verdict.unwrap(), fate(entry).unwrap()))
+        .map(|entry| (entry.verdict.unwrap(), fate(entry).unwrap(), entry.status))
         .collect();
     assert_eq!(
         became,
         [
-            (Verdict::Granted, Fate::Delivered),
-            (Verdict::Granted, Fate::Lost),
-            (Verdict::Rejected, Fate::Lost),
-            (Verdict::Granted, Fate::Lost),
-            (Verdict::Faulted, Fate::Lost),
-            (Verdict::Faulted, Fate::Delivered),
-            (Verdict::Rejected, Fate::HungUp),
+            (Verdict::Granted, Fate::Delivered, Some(200)),
+            (Verdict::Granted, Fate::Lost, Some(200)),
+            (Verdict::Rejected, Fate::Lost, Some(401)),
+            (Verdict::Granted, Fate::Lost, Some(200)),
+            (Verdict::Faulted, Fate::Lost, None),
+            (Verdict::Faulted, Fate::Delivered, Some(503)),
+            (Verdict::Rejected, Fate::HungUp, Some(401)),
         ]
     );
     simulator.shutdown().await;

@@ -26,13 +26,21 @@ pub struct Builder {
 
 /// A proxy in front of `damoov`, with one instance, one account, and a store of its own.
 pub fn proxy(damoov: &Simulator) -> Builder {
+    proxy_at(&damoov.base_url())
+}
+
+/// The same, which calls Damoov through the door of this name alone, so that the journal knows it.
+pub fn proxy_through(damoov: &Simulator, door: &str) -> Builder {
+    let door = damoov.door_url(door);
+    proxy_at(&door.expect("one of Settings::doors"))
+}
+
+fn proxy_at(url: &str) -> Builder {
     let table = Table::new(Vec::new(), None);
     let mut hosts: Vec<_> = table.hosts().map(str::to_owned).collect();
     hosts.sort();
     hosts.dedup();
-    let hosts = hosts
-        .iter()
-        .map(|host| format!("\"{host}\" = \"{}\"\n", damoov.base_url()));
+    let hosts = hosts.iter().map(|host| format!("\"{host}\" = \"{url}\"\n"));
     Builder {
         folder: tempfile::tempdir().unwrap(),
         listen: address_apart(),

@@ -2,7 +2,9 @@
 
 use futures_util::future::join_all;
 
-use crate::harness::{SCORES, damoov, heavy, principal, proxy, rounds, user};
+use crate::fleet::checker::{Trial, assert_clean};
+use crate::fleet::healing::nothing_is_lost;
+use crate::harness::{SCORES, damoov_with, heavy, principal, proxy_through, rounds, user};
 
 const USERS: usize = 50;
 /// Calls of each user on each proxy at the same time.
@@ -11,12 +13,17 @@ const CALLS: usize = 3;
 #[tokio::test]
 async fn i1_two_proxies_on_one_store_refresh_once_per_expiry_and_never_log_in() {
     let _turn = heavy().await;
-    let damoov = damoov().await;
-    let first = proxy(&damoov)
+    let damoov = damoov_with(|settings| {
+        settings.login_limit = None;
+        settings.doors = ["first", "second"].map(str::to_owned).to_vec();
+    })
+    .await;
+    damoov.handle().begin_journal();
+    let first = proxy_through(&damoov, "first")
         .set("renewal.renewals_per_second", "10000")
         .start()
         .await;
-    let second = proxy(&damoov)
+    let second = proxy_through(&damoov, "second")
         .set("renewal.renewals_per_second", "10000")
         .start_on(first.store())
         .await;
@@ -44,4 +51,10 @@ async fn i1_two_proxies_on_one_store_refresh_once_per_expiry_and_never_log_in() 
     }
     let total = damoov.handle().counts().total;
     assert_eq!((total.logins.all(), total.wrong_tokens), (0, 0));
+    let healed = nothing_is_lost(&damoov, &[&first, &second], 0..USERS).await;
+    let trial = Trial {
+        healed: Some(healed),
+        ..Trial::default()
+    };
+    assert_clean(&damoov.handle().journal(), &trial);
 }
