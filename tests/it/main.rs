@@ -13,6 +13,8 @@
 
 mod harness;
 mod wire;
+// That the servers which tests start do what tests rely on.
+mod real_servers;
 
 // The configuration and `check`: example files, invalid files and their messages.
 mod config;
