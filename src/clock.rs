@@ -198,6 +198,11 @@ impl Clock {
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
+        self.timestamp(since_epoch)
+    }
+
+    /// The timestamp of a real time since the Unix epoch, of a clock that is not this machine's.
+    pub fn timestamp(&self, since_epoch: Duration) -> Timestamp {
         Timestamp(millis(since_epoch).saturating_mul(i64::from(self.scale)))
     }
 

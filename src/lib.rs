@@ -93,7 +93,7 @@
 //! replay         → telemetry, timer
 //! server         → headers, peer, signals, stalls, telemetry, timer
 //! simulator      → clock, headers, principal
-//! store          → clock, principal, secret, telemetry
+//! store          → clock, percent, principal, secret, telemetry
 //! upstream       → headers, metrics, stalls, telemetry, timer
 //! ground floor: clock, headers, metrics, peer, percent, principal, secret, signals, stalls,
 //!               telemetry, timer

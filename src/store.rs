@@ -19,6 +19,8 @@ pub mod contract;
 mod entry;
 mod guards;
 mod opening;
+#[allow(dead_code, reason = "the engine that stands on it is not opened yet")]
+pub mod postgres;
 mod read_only;
 mod sqlite;
 pub mod windows;
@@ -256,6 +258,9 @@ pub enum Error {
     /// The medium cannot be read now.
     #[error("the store cannot be read: {0}")]
     Unreadable(String),
+    /// The store was not reached, or no answer came: a write may have been done. Repeat it.
+    #[error("the store is away: {0}")]
+    Away(String),
     /// This principal's entry is damaged; others are not concerned.
     #[error("the entry of {0} is damaged")]
     Damaged(Principal),

@@ -90,16 +90,10 @@ impl SecretSources<'_> {
     }
 
     fn read_file(&self, path: &Path) -> Result<Secret, String> {
-        let (mut text, warning) =
-            file::read(path).map_err(|error| format!("{} {error}", path.display()))?;
+        let (secret, warning) =
+            file::read_secret(path).map_err(|error| format!("{} {error}", path.display()))?;
         self.warnings.borrow_mut().extend(warning);
-        if text.ends_with('\n') {
-            text.pop();
-            if text.ends_with('\r') {
-                text.pop();
-            }
-        }
-        Ok(Secret::new(text))
+        Ok(secret)
     }
 }
 

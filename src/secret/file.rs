@@ -7,6 +7,8 @@ use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
 
+use super::Secret;
+
 /// No key or password is longer.
 const MAX_BYTES: u64 = 64 * 1024;
 
@@ -19,6 +21,19 @@ pub enum Unusable {
     /// Somebody else could have put another secret there.
     #[error("can be written by group or others: chmod go-w")]
     WritableByOthers,
+}
+
+/// The secret in a file that only its owner can write, with a warning if others can read it. One newline
+/// at the end is not part of it.
+pub fn read_secret(path: &Path) -> Result<(Secret, Option<String>), Unusable> {
+    let (mut text, warning) = read(path)?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok((Secret::new(text), warning))
 }
 
 /// The text of a file that only its owner can write, with a warning if others can read it.

@@ -1,0 +1,88 @@
+//! The way to the server, for everybody who has statements: lends sessions, says when the server
+//! changed, tells its time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::pool::Pool;
+use super::presence::Absence;
+use super::server_time::ServerTime;
+use super::session::Session;
+use super::settings::Settings;
+use super::tls::UntrustedCa;
+use crate::clock::Clock;
+use crate::store::Error;
+
+/// How long a call of the store may take. Past it, its connection is dropped and nothing is cancelled.
+pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Sessions with the server that takes writes.
+#[derive(Clone)]
+pub(super) struct Link {
+    pool: Arc<Pool>,
+    /// The server's clock.
+    pub(super) time: Arc<ServerTime>,
+}
+
+impl Link {
+    /// Opens no connection yet. Must be called on the runtime that is to drive the connections.
+    pub(super) fn new(settings: Settings, clock: Clock) -> Result<Link, UntrustedCa> {
+        let pool = Pool::new(settings, clock)?;
+        let time = pool.time.clone();
+        Ok(Link { pool, time })
+    }
+
+    /// A session for one call.
+    ///
+    /// Errors: [`Error::Away`] if there is none by the call's deadline, or at once if the store has been
+    /// away for a while.
+    pub(super) async fn session(&self) -> Result<Session, Error> {
+        self.session_within(CALL_DEADLINE).await
+    }
+
+    /// A session for a call that may take `limit`.
+    pub(super) async fn session_within(&self, limit: Duration) -> Result<Session, Error> {
+        let deadline = Instant::now() + limit;
+        let lent = async {
+            self.pool.presence.here().await?;
+            self.pool.lend().await
+        };
+        match timeout_at(deadline, lent).await {
+            Ok(lent) => Ok(Session::new(lent?, deadline)),
+            Err(_) => Err(self.too_late()),
+        }
+    }
+
+    /// A session although the store is away, to see whether it is back.
+    pub(super) async fn probe(&self, limit: Duration) -> Result<Session, Error> {
+        let deadline = Instant::now() + limit;
+        match timeout_at(deadline, self.pool.lend()).await {
+            Ok(lent) => Ok(Session::new(lent?, deadline)),
+            Err(_) => Err(self.too_late()),
+        }
+    }
+
+    fn too_late(&self) -> Error {
+        let why = self.absence().map(|absence| absence.why);
+        Error::Away(why.unwrap_or_else(|| "no connection was free in time".to_owned()))
+    }
+
+    /// Counts how often the store came back, or was found to be another server: what was acknowledged
+    /// before may be gone.
+    pub(super) fn connected(&self) -> watch::Receiver<u64> {
+        self.pool.arrivals.subscribe()
+    }
+
+    /// Why the store is away; `None` while it is here.
+    pub(super) fn absence(&self) -> Option<Absence> {
+        self.pool.presence.absence()
+    }
+
+    /// Gives no session any more.
+    pub(super) fn close(&self) {
+        self.pool.close();
+    }
+}
