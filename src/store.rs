@@ -258,9 +258,6 @@ pub enum Error {
     /// The medium cannot be read now.
     #[error("the store cannot be read: {0}")]
     Unreadable(String),
-    /// The store was not reached, or no answer came: a write may have been done. Repeat it.
-    #[error("the store is away: {0}")]
-    Away(String),
     /// This principal's entry is damaged; others are not concerned.
     #[error("the entry of {0} is damaged")]
     Damaged(Principal),
