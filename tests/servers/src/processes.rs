@@ -41,6 +41,6 @@ pub(crate) fn kill(folder: &Path) {
         for process in processes {
             let _ = kill_process(process, Signal::KILL);
         }
-        thread::sleep(Duration::from_millis(2));
+        thread::sleep(Duration::from_millis(10));
     }
 }
