@@ -27,6 +27,7 @@ use section::Section;
 use crate::damoov::routes::Route;
 use crate::directory::Directory;
 use crate::secret::{Secret, file};
+use crate::store::postgres;
 use crate::{auth_endpoints, credentials, replay, server, telemetry, upstream};
 
 /// Everything that a file sets, validated, with defaults for the rest.
@@ -65,14 +66,16 @@ pub struct Settings {
 /// Where pairs are kept, and under which seal.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// The folder of the embedded store.
+    /// The folder of the embedded store, or of what PostgreSQL does not have yet.
     pub path: PathBuf,
-    /// Whether a folder without a store becomes one.
+    /// Whether a place without a store becomes one.
     pub create: bool,
     /// 32 bytes in base64; `None`: one is created in `path`.
     pub key: Option<Secret>,
     /// Earlier keys, which can still open records.
     pub old_keys: Vec<Secret>,
+    /// The servers that many sidecars share; `None`: the store is embedded.
+    pub postgres: Option<postgres::Settings>,
 }
 
 /// What to do about secrets that are kept elsewhere.
@@ -207,8 +210,11 @@ fn parse(content: &[u8], path: &str, sources: &SecretSources<'_>) -> Result<Sett
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use http::Method;
     use proptest::prelude::*;
 
@@ -216,6 +222,7 @@ mod tests {
     use super::*;
     use crate::damoov::routes::{Credential, Replay};
     use crate::server::Listener;
+    use crate::store::postgres::Password;
 
     const INSTANCE: &str = r#"
 [[instance]]
@@ -311,6 +318,59 @@ key = "canary"
         assert_eq!(settings.directory.accounts().len(), 1);
         assert_eq!(settings.routes.len(), 1);
         assert!(settings.status.is_some());
+        let postgres = settings.store.postgres.unwrap();
+        assert_eq!(
+            postgres.address.to_string(),
+            "postgres://proxy@db1:5432,db2:5432/damoov"
+        );
+        assert!(
+            matches!(postgres.password, Password::In(path) if path.ends_with("run/secrets/db"))
+        );
+    }
+
+    #[test]
+    fn a_store_on_postgres_may_be_set_by_the_environment_alone() {
+        let key = STANDARD.encode([7; 32]);
+        let url = "postgres://proxy:s%3Acret@db/damoov";
+        let variables = [
+            ("DAMOOV_PROXY__STORE__URL", url),
+            ("DAMOOV_PROXY__STORE__KEY", &key),
+        ];
+        let store = read(INSTANCE, &variables, Secrets::Resolve).unwrap().store;
+        let postgres = store.postgres.unwrap();
+        assert_eq!(
+            postgres.address.to_string(),
+            "postgres://proxy@db:5432/damoov"
+        );
+        assert!(
+            matches!(postgres.password, Password::Given(password) if password.expose() == "s:cret")
+        );
+        assert_eq!(postgres.connections, 4);
+        assert!(
+            read(INSTANCE, &[], Secrets::Resolve)
+                .unwrap()
+                .store
+                .postgres
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_password_in_a_file_is_read_now_and_again_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        std::fs::write(&path, "first\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let text = format!(
+            "{INSTANCE}[store]\nurl = \"postgres://proxy@db/d\"\nkey = \"{}\"\npassword.file = '{}'",
+            STANDARD.encode([7; 32]),
+            path.display()
+        );
+        let store = read(&text, &[], Secrets::Resolve).unwrap().store;
+        assert!(matches!(store.postgres.unwrap().password, Password::In(read) if read == path));
+        std::fs::remove_file(&path).unwrap();
+        assert!(read(&text, &[], Secrets::Leave).is_ok());
+        assert!(read(&text, &[], Secrets::Resolve).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::Secrets;
 use super::environment::Environment;
 use super::tree::{Node, Origin, Table, Value};
 use crate::secret::{Secret, file};
+use crate::store::postgres::Password;
 
 const EXPECTED: &str = "expected { env = \"NAME\" } or { file = \"PATH\" }";
 
@@ -35,6 +36,26 @@ impl SecretSources<'_> {
             Secrets::Resolve if secret.expose().is_empty() => Err("the secret is empty".to_owned()),
             _ => Ok(secret),
         }
+    }
+
+    /// A secret that may be replaced while the process runs: one in a file is checked now, and read again
+    /// whenever it is needed.
+    pub(super) fn read_again(&self, node: &Node) -> Result<Password, String> {
+        let secret = self.read(node)?;
+        let file = match &node.value {
+            Value::Table(source) => source.get("file"),
+            _ => None,
+        };
+        let path = file.and_then(|path| path.value.text());
+        Ok(match path {
+            Some(path) => Password::In(self.folder.join(path)),
+            None => Password::Given(secret),
+        })
+    }
+
+    /// Whether a secret may stand where `node` is written.
+    pub(super) fn may_stand_at(&self, node: &Node) -> bool {
+        self.file_is_private || !matches!(node.origin, Origin::File(_))
     }
 
     /// A text that is no secret but may come from where secrets do; `None` if it does, under
@@ -70,11 +91,11 @@ impl SecretSources<'_> {
         let text = node
             .text()
             .ok_or_else(|| format!("{EXPECTED}, found {}", node.value.kind()))?;
-        match node.origin {
-            Origin::File(_) if !self.file_is_private => Err(format!(
+        match self.may_stand_at(node) {
+            true => Ok(Secret::from(text)),
+            false => Err(format!(
                 "{EXPECTED}; a secret may stand here only in a file of mode 0600"
             )),
-            _ => Ok(Secret::from(text)),
         }
     }
 

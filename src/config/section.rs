@@ -87,6 +87,20 @@ impl<'p> Section<'p> {
         self.check(key, &node, read)
     }
 
+    /// Like [`Section::get`], for a value that no report may show if it `may_hide` a secret.
+    pub(super) fn get_masked_if<T>(
+        &mut self,
+        key: &'static str,
+        may_hide: impl Fn(&str) -> bool,
+        read: impl Fn(&Node) -> Result<T, String>,
+    ) -> Option<T> {
+        let node = self.take(key)?;
+        if !node.text().is_some_and(may_hide) {
+            self.show(&node);
+        }
+        self.check(key, &node, read)
+    }
+
     /// Like [`Section::secret`] for a key that must be there.
     pub(super) fn require_secret<T>(
         &mut self,
@@ -236,6 +250,11 @@ impl<'p> Section<'p> {
                 Value::Array(items) => items.len(),
                 _ => 1,
             })
+    }
+
+    /// Whether `key`, already asked for, is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.found.contains_key(key)
     }
 
     /// Notes it when `key`, not asked for yet, is missing.

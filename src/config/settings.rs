@@ -2,6 +2,7 @@
 //! table. A new key is a line here, or in one of the files beside this; see README, "Contributing".
 
 mod directory;
+mod store;
 mod tokens;
 
 use std::collections::HashSet;
@@ -11,20 +12,17 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use tracing::level_filters::LevelFilter;
 
+use super::Settings;
 use super::quantity::{HOUR, MILLISECOND, MINUTE, SECOND, duration, integer};
 use super::secret_source::SecretSources;
 use super::section::Section;
 use super::shape;
 use super::tree::Node;
-use super::{Secrets, Settings, Store};
 use crate::damoov::routes::{Credential, Replay, Route};
 use crate::directory::Directory;
 use crate::handed_out::HandOut;
-use crate::secret::Secret;
 use crate::server::Listener;
 use crate::telemetry::{self, Format};
 use crate::upstream::Redirects;
@@ -69,7 +67,7 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
         },
         in_band_401: renewal.in_band_401,
         replay: renewal.replay,
-        store: top.table("store", |store| self::store(store, sources)),
+        store: top.table("store", |store| store::store(store, sources)),
         default_host: upstream.default_host,
         upstream: upstream.settings,
         routes: routes(top),
@@ -181,36 +179,9 @@ fn status(status: &mut Section<'_>) -> Option<SocketAddr> {
     })
 }
 
-fn store(store: &mut Section<'_>, sources: &SecretSources<'_>) -> Store {
-    store.refuse_later(&["url"]);
-    let seal_key = |node: &Node| seal_key(sources, node);
-    Store {
-        path: store
-            .get("path", |node| file_path(sources, node))
-            .unwrap_or_else(|| PathBuf::from("/var/lib/damoov-proxy")),
-        create: store.get("create", shape::flag).unwrap_or(true),
-        key: store.secret("key", seal_key),
-        old_keys: store.secrets("old_keys", seal_key),
-    }
-}
-
 /// A path of the file system, relative to the file's folder.
 fn file_path(sources: &SecretSources<'_>, node: &Node) -> Result<PathBuf, String> {
     Ok(sources.folder.join(shape::text(node)?))
-}
-
-fn seal_key(sources: &SecretSources<'_>, node: &Node) -> Result<Secret, String> {
-    let key = sources.read(node)?;
-    let is_key = STANDARD
-        .decode(key.expose())
-        .is_ok_and(|key| key.len() == 32);
-    match sources.secrets {
-        Secrets::Resolve if !is_key => Err(
-            "expected 32 bytes in base64; make one with `head -c 32 /dev/urandom | base64`"
-                .to_owned(),
-        ),
-        _ => Ok(key),
-    }
 }
 
 /// A wait: how long something may take.

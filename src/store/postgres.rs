@@ -13,6 +13,5 @@ mod settings;
 mod socket;
 mod tls;
 
-pub use self::address::{Address, Plain, Server, Url};
+pub use self::address::Url;
 pub use self::settings::{Password, Settings};
-pub use self::tls::UntrustedCa;

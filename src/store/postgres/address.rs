@@ -67,7 +67,7 @@ impl Url {
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             parameters.read(parameter)?;
         }
-        let servers = servers(hosts, parameters.hosts.as_deref())?;
+        let servers = servers(hosts, &parameters)?;
         let plain = parameters.mode.plain(&servers)?;
         let database = match database {
             "" => user.clone(),
@@ -109,6 +109,7 @@ fn after_scheme(text: &str) -> Result<&str, String> {
 #[derive(Default)]
 struct Parameters {
     hosts: Option<String>,
+    port: Option<u16>,
     mode: Mode,
 }
 
@@ -129,11 +130,13 @@ impl Parameters {
         let value = decoded(value)?;
         match (name, value.as_str()) {
             ("host", _) => self.hosts = Some(value),
+            ("port", _) => self.port = Some(port(&value)?),
             ("sslmode", "require" | "verify-ca" | "verify-full") => self.mode = Mode::Strict,
             ("sslmode", "disable" | "allow" | "prefer") => self.mode = Mode::Lax(value),
             ("sslmode", _) => return Err("`sslmode`: expected \"verify-full\"".to_owned()),
-            // What is done in any case.
-            ("target_session_attrs", "read-write" | "primary") => {}
+            // What is done in any case, or says nothing about the store.
+            ("target_session_attrs", "read-write" | "primary")
+            | ("application_name" | "connect_timeout", _) => {}
             ("target_session_attrs", _) => {
                 return Err(
                     "`target_session_attrs`: expected \"read-write\", for the store is written"
@@ -153,10 +156,9 @@ impl Parameters {
                 );
             }
             _ => {
-                return Err(
-                    "only these parameters are supported: host, sslmode, target_session_attrs"
-                        .to_owned(),
-                );
+                return Err("only these parameters are supported: host, port, sslmode, \
+                     target_session_attrs, application_name, connect_timeout"
+                    .to_owned());
             }
         }
         Ok(())
@@ -181,15 +183,16 @@ const PORT: u16 = 5432;
 
 /// The servers of an authority, or those of the parameter `host`, where libpq takes folders of unix
 /// sockets from.
-fn servers(authority: &str, parameter: Option<&str>) -> Result<Vec<Server>, String> {
-    match (authority, parameter) {
+fn servers(authority: &str, parameters: &Parameters) -> Result<Vec<Server>, String> {
+    let default = parameters.port.unwrap_or(PORT);
+    match (authority, parameters.hosts.as_deref()) {
         ("", None) => Err(format!("the host is missing: {EXPECTED}")),
-        ("", Some(hosts)) => hosts.split(',').map(|host| server(host, PORT)).collect(),
+        ("", Some(hosts)) => hosts.split(',').map(|host| server(host, default)).collect(),
         (hosts, None) => hosts
             .split(',')
             .map(|host| {
                 let (host, port) = host_and_port(host)?;
-                server(&decoded(host)?, port)
+                server(&decoded(host)?, port.unwrap_or(default))
             })
             .collect(),
         (_, Some(_)) => Err("hosts stand before the database or in `host`, not in both".to_owned()),
@@ -212,24 +215,24 @@ fn server(host: &str, port: u16) -> Result<Server, String> {
     }
 }
 
-fn host_and_port(text: &str) -> Result<(&str, u16), String> {
-    let invalid = || "expected a port from 1 to 65535 after `HOST:`".to_owned();
-    let (host, port) = match text.strip_prefix('[') {
+fn host_and_port(text: &str) -> Result<(&str, Option<u16>), String> {
+    let (host, rest) = match text.strip_prefix('[') {
         Some(rest) => rest
             .split_once(']')
             .ok_or("an IPv6 address stands between `[` and `]`")?,
-        None => match text.find(':') {
-            Some(colon) => text.split_at(colon),
-            None => (text, ""),
-        },
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
     };
-    match port.strip_prefix(':') {
-        None if port.is_empty() => Ok((host, PORT)),
-        None => Err(invalid()),
-        Some(port) => match port.parse() {
-            Ok(0) | Err(_) => Err(invalid()),
-            Ok(port) => Ok((host, port)),
-        },
+    match rest.strip_prefix(':') {
+        Some(text) => Ok((host, Some(port(text)?))),
+        None if rest.is_empty() => Ok((host, None)),
+        None => Err(format!("`:` and a port follow a host: {EXPECTED}")),
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a port from 1 to 65535".to_owned()),
+        Ok(port) => Ok(port),
     }
 }
 
@@ -310,8 +313,12 @@ mod tests {
                 "postgres://p@/run/pg:6432/d",
             ),
             (
-                "postgres://p@/d?host=/run/pg,/run/pg2",
-                "postgres://p@/run/pg:5432,/run/pg2:5432/d",
+                "postgres://p@/d?host=/run/pg,/run/pg2&port=5433",
+                "postgres://p@/run/pg:5433,/run/pg2:5433/d",
+            ),
+            (
+                "postgres://p@a,b:7/d?port=8&application_name=x&connect_timeout=3",
+                "postgres://p@a:8,b:7/d",
             ),
             (
                 "postgres://p@h/d?target_session_attrs=read-write&sslmode=verify-full",
@@ -372,6 +379,8 @@ mod tests {
             ("postgres://p@/d", "the host is missing"),
             ("postgres://p@h:0/d", "a port"),
             ("postgres://p@h:x/d", "a port"),
+            ("postgres://p@[::1]7/d", "a port follow"),
+            ("postgres://p@h/d?port=0", "a port"),
             ("postgres://p@[::1/d", "between `[` and `]`"),
             ("postgres://p@h,/d", "no name"),
             ("postgres://p@a b/d", "no name"),
