@@ -12,6 +12,8 @@
 //! A store never calls Damoov and never sees a token in the clear: what it keeps of a pair was sealed
 //! before it got here.
 
+#[cfg(test)]
+mod actor;
 mod budgets;
 mod condition;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! SQLite blocks, so it runs on threads of its own, which the engine's methods ask by channel: a writer
 //! with group commit, a reader of single entries, one for listings, one for leases and the entries that
 //! are read under them, one that looks for changes, one that looks after the files, and for a while one
-//! that checks a large file.
+//! that checks a large file. How such threads and files are kept, the outbox of `postgres` uses as well.
 
 mod backup;
 mod budgets;
@@ -13,28 +13,28 @@ mod canary;
 mod changes;
 mod claims;
 mod columns;
-mod connections;
-mod db_thread;
-mod entries;
-mod errors;
-mod files;
+pub(super) mod connections;
+pub(super) mod db_thread;
+pub(super) mod entries;
+pub(super) mod errors;
+pub(super) mod files;
 mod filesystem;
-mod folder;
+pub(super) mod folder;
 mod foreign_log;
 mod guards;
-mod health;
+pub(super) mod health;
 mod integrity;
 mod lease_file;
 mod lease_thread;
 mod leases;
 mod lineage;
-mod open_files;
+pub(super) mod open_files;
 mod owners;
 mod private_copy;
 mod reader;
 mod refusals;
 mod schema;
-mod transaction;
+pub(super) mod transaction;
 mod watch;
 mod writer;
 

@@ -14,7 +14,7 @@ const READ_CACHE_KIB: i64 = 256;
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection in WAL mode. `synchronous` is SQLite's word.
-pub(super) fn connect(path: &Path, synchronous: &str) -> rusqlite::Result<Connection> {
+pub(in crate::store) fn connect(path: &Path, synchronous: &str) -> rusqlite::Result<Connection> {
     let db = open(path)?;
     let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
@@ -44,7 +44,7 @@ pub(super) fn keep_few_pages(db: &Connection) -> rusqlite::Result<()> {
 }
 
 /// A connection to a database that exists, in the mode that its file says.
-pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
+pub(in crate::store) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY_TIMEOUT)?;

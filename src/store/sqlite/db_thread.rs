@@ -9,18 +9,18 @@ use std::thread::{self, JoinHandle};
 use crate::store::Error;
 
 /// A thread that works through a queue of `J`.
-pub(super) struct DbThread<J> {
+pub(in crate::store) struct DbThread<J> {
     /// The queue and the thread; `None` once closed. Under a lock because closing takes both, while
     /// others may still send.
     open: Mutex<Option<(Sender<J>, JoinHandle<()>)>>,
 }
 
 /// A job for a thread that owns a `T`.
-pub(super) type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
+pub(in crate::store) type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
 
 impl<J: Send + 'static> DbThread<J> {
     /// Starts the thread. `work` is to return when the queue is closed and empty.
-    pub(super) fn start(
+    pub(in crate::store) fn start(
         name: &str,
         work: impl FnOnce(Receiver<J>) + Send + 'static,
     ) -> io::Result<DbThread<J>> {
@@ -34,14 +34,14 @@ impl<J: Send + 'static> DbThread<J> {
     }
 
     /// Queues a job.
-    pub(super) fn send(&self, job: J) -> Result<(), Error> {
+    pub(in crate::store) fn send(&self, job: J) -> Result<(), Error> {
         let open = self.open.lock().expect("no code panics under this lock");
         let (queue, _) = open.as_ref().ok_or(Error::Closed)?;
         queue.send(job).map_err(|_| Error::Closed)
     }
 
     /// Lets the thread finish what is queued and waits for it. Does nothing the second time.
-    pub(super) fn close(&self) {
+    pub(in crate::store) fn close(&self) {
         let open = self
             .open
             .lock()
@@ -57,7 +57,7 @@ impl<J: Send + 'static> DbThread<J> {
 
 impl<T: Send + 'static> DbThread<Job<T>> {
     /// A thread that owns `state` and does jobs on it, in order.
-    pub(super) fn owning(name: &str, mut state: T) -> io::Result<DbThread<Job<T>>> {
+    pub(in crate::store) fn owning(name: &str, mut state: T) -> io::Result<DbThread<Job<T>>> {
         DbThread::start(name, move |jobs: Receiver<Job<T>>| {
             for job in jobs {
                 job(&mut state);
@@ -66,7 +66,7 @@ impl<T: Send + 'static> DbThread<Job<T>> {
     }
 
     /// Does `work` on the thread and returns its result.
-    pub(super) async fn ask<R: Send + 'static>(
+    pub(in crate::store) async fn ask<R: Send + 'static>(
         &self,
         work: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> Result<R, Error> {

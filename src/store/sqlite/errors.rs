@@ -6,7 +6,7 @@ use crate::principal::Principal;
 use crate::store::Error;
 
 /// Whether SQLite says that what it read is not what it, or this program, wrote.
-pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+pub(in crate::store) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
     match error {
         FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) => true,
@@ -23,7 +23,7 @@ pub(super) fn is_file_damage(error: &rusqlite::Error) -> bool {
 }
 
 /// An error of our own finding, in SQLite's words.
-pub(super) fn failure(code: std::ffi::c_int, why: impl Into<String>) -> rusqlite::Error {
+pub(in crate::store) fn failure(code: std::ffi::c_int, why: impl Into<String>) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(why.into()))
 }
 

@@ -74,7 +74,7 @@ fn migrate(path: &Path, found: i64, clock: Clock) -> Result<(), Refusal> {
 }
 
 /// Held while a store's files are made, checked or replaced: one process at a time.
-pub(super) fn lock(directory: &Path) -> io::Result<File> {
+pub(in crate::store) fn lock(directory: &Path) -> io::Result<File> {
     let file = folder::create_file(&directory.join("open.lock"))?;
     file.lock()?;
     Ok(file)
@@ -93,14 +93,14 @@ pub(super) fn try_lock(directory: &Path) -> io::Result<Option<File>> {
 /// Makes a database's file, so that it and those that SQLite puts beside it are their owner's
 /// alone. Leaves one that exists untouched: closing it would drop this process's locks on it
 /// (<https://sqlite.org/howtocorrupt.html>, 2.2).
-pub(super) fn create_new(path: &Path) -> io::Result<()> {
+pub(in crate::store) fn create_new(path: &Path) -> io::Result<()> {
     match path.try_exists()? {
         true => Ok(()),
         false => folder::create_file(path).map(drop),
     }
 }
 
-pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+pub(in crate::store) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
@@ -183,7 +183,7 @@ pub(super) fn refuse_damage(path: &Path, db: &Connection) -> Result<(), Refusal>
 }
 
 /// What is wrong with a database, if anything.
-pub(super) fn finding(db: &Connection) -> rusqlite::Result<Option<String>> {
+pub(in crate::store) fn finding(db: &Connection) -> rusqlite::Result<Option<String>> {
     let finding: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     Ok((finding != "ok").then_some(finding))
 }

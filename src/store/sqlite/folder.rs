@@ -13,13 +13,16 @@ use super::refusals::Refusal;
 use crate::secret::file::give_to_owner_of;
 
 /// The names that a store's files have, besides those in `owners/`.
-pub(super) const FILES: [&str; 9] = [
+pub(super) const FILES: [&str; 12] = [
     "tokens.db",
     "tokens.db-wal",
     "tokens.db-shm",
     "leases.db",
     "leases.db-wal",
     "leases.db-shm",
+    "outbox.db",
+    "outbox.db-wal",
+    "outbox.db-shm",
     "open.lock",
     "owners",
     "store.key",
@@ -35,7 +38,7 @@ const OF_A_FILE: u32 = 0o600;
 const OF_A_FOLDER: u32 = 0o700;
 
 /// Creates a folder and those above it, for their owner alone. Leaves one that exists as it is.
-pub(super) fn create(path: &Path) -> io::Result<()> {
+pub(in crate::store) fn create(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {
             let parent = path.parent().filter(|parent| *parent != Path::new(""));

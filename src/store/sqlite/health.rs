@@ -37,7 +37,9 @@ const SPACE_HOLDS: Duration = Duration::from_millis(100);
 /// The state of the medium under a store. Every thread of the engine has it; each value has a lock of
 /// its own, so that a thread that reports never waits for one that looks at the filesystem.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(in crate::store) struct Health {
+    /// What is said to be written, in log lines.
+    name: &'static str,
     /// The store's folder.
     path: PathBuf,
     /// Why the last write failed; `None` once one works again. The writer sets it, all others read it.
@@ -64,8 +66,9 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn of(path: PathBuf) -> Health {
+    pub(in crate::store) fn of(path: PathBuf) -> Health {
         Health {
+            name: "the store",
             path,
             failure: Mutex::new(None),
             lease_failure: Mutex::new(None),
@@ -78,6 +81,12 @@ impl Health {
             space: Mutex::new(None),
             transactions: AtomicU64::new(0),
         }
+    }
+
+    /// The same for another file than a store's.
+    pub(in crate::store) fn named(mut self, name: &'static str) -> Health {
+        self.name = name;
+        self
     }
 
     /// The same for a store that has these files open.
@@ -124,7 +133,7 @@ impl Health {
 
     /// Refuses a renewal with [`Error::Unwritable`] while a write could not be made durable. If only
     /// leases fail, the next one is tried all the same.
-    pub(super) fn admit(&self) -> Result<(), Error> {
+    pub(in crate::store) fn admit(&self) -> Result<(), Error> {
         self.medium().inspect_err(|_| {
             // What is wrong was logged when it was found.
             let hurt = [&self.misplaced, &self.unwritable];
@@ -135,7 +144,7 @@ impl Health {
     }
 
     /// An [`Error::Unwritable`] while a write could not be made durable, or no lease can be taken.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(in crate::store) fn check(&self) -> Result<(), Error> {
         self.medium()?;
         match &*locked(&self.lease_failure) {
             Some(why) => Err(Error::Unwritable(why.clone())),
@@ -171,12 +180,12 @@ impl Health {
     }
 
     /// The files are closed.
-    pub(super) fn close(&self) {
+    pub(in crate::store) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Says that a write failed. Returns the reason as an error.
-    pub(super) fn failed(&self, why: String) -> Error {
+    pub(in crate::store) fn failed(&self, why: String) -> Error {
         let mut failure = locked(&self.failure);
         self.fails(self.unwritable.failed(), &why);
         *failure = Some(why.clone());
@@ -185,14 +194,16 @@ impl Health {
 
     fn fails(&self, is_news: bool, why: &str) {
         if is_news {
-            tracing::error!(why, "the store cannot be written: no renewal is started");
+            let name = self.name;
+            tracing::error!(why, "{name} cannot be written: no renewal is started");
         }
     }
 
     fn works(&self) {
         if let Some(over) = self.unwritable.worked() {
             let (seconds, hurt) = (over.seconds(), over.hurt);
-            tracing::warn!(seconds, hurt, "the store can be written again");
+            let name = self.name;
+            tracing::warn!(seconds, hurt, "{name} can be written again");
         }
     }
 
@@ -249,14 +260,14 @@ impl Health {
     }
 
     /// Says that a write works again.
-    pub(super) fn recovered(&self) {
+    pub(in crate::store) fn recovered(&self) {
         *locked(&self.failure) = None;
         // There may still be too little space: the next look finds out.
         *self.space.lock().expect("no code panics under this lock") = None;
         let _ = self.check();
     }
 
-    pub(super) fn is_failing(&self) -> bool {
+    pub(in crate::store) fn is_failing(&self) -> bool {
         locked(&self.failure).is_some()
     }
 

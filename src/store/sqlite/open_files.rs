@@ -57,10 +57,10 @@ impl OpenFiles {
 }
 
 /// Device and inode: which file it is, whatever its name. `None` if there is none.
-pub(super) type Identity = Option<(u64, u64)>;
+pub(in crate::store) type Identity = Option<(u64, u64)>;
 
 /// Which file has this name.
-pub(super) fn identity(path: &Path) -> Identity {
+pub(in crate::store) fn identity(path: &Path) -> Identity {
     let found = fs::metadata(path).ok()?;
     Some((found.dev(), found.ino()))
 }

@@ -5,13 +5,13 @@ use std::ops::Deref;
 use rusqlite::Connection;
 
 /// A transaction; undone when it is dropped before it was committed.
-pub(super) struct Transaction<'db> {
+pub(in crate::store) struct Transaction<'db> {
     db: &'db Connection,
 }
 
 impl Transaction<'_> {
     /// One that writes: waits for those of other connections. No other may be open on `db`.
-    pub(super) fn writing(db: &Connection) -> rusqlite::Result<Transaction<'_>> {
+    pub(in crate::store) fn writing(db: &Connection) -> rusqlite::Result<Transaction<'_>> {
         run(db, "BEGIN IMMEDIATE")?;
         Ok(Transaction { db })
     }
@@ -23,7 +23,7 @@ impl Transaction<'_> {
     }
 
     /// Makes it last.
-    pub(super) fn commit(self) -> rusqlite::Result<()> {
+    pub(in crate::store) fn commit(self) -> rusqlite::Result<()> {
         run(self.db, "COMMIT")
     }
 

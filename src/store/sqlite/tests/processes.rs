@@ -1,77 +1,26 @@
-//! Tests that need a process to kill or to starve: the test binary runs itself again, with a part
-//! to play.
-
-use std::env;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Command, Stdio};
+//! Tests that need a process to kill or to starve.
 
 use rustix::process::{Resource, Rlimit};
 
 use super::*;
+use crate::store::actor::{self, Actor, say};
 
-const PART: &str = "STORE_TEST_PART";
-const DIRECTORY: &str = "STORE_TEST_DIRECTORY";
+const THE_PART: &str = "store::sqlite::tests::processes::the_part_of_a_child";
 
-/// A process that plays a part on a store. Killed when dropped.
-struct Actor {
-    child: Child,
-    lines: std::io::Lines<BufReader<ChildStdout>>,
-}
-
-impl Actor {
-    fn play(part: &str, directory: &Directory) -> Actor {
-        // A shell first: it makes a too large file an error of the write, not the process's end.
-        let mut child = Command::new("/bin/sh")
-            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
-            .arg(env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "--test-threads=1"])
-            .arg("store::sqlite::tests::processes::the_part_of_a_child")
-            .env(PART, part)
-            .env(DIRECTORY, directory.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Actor { child, lines }
-    }
-
-    /// What the actor says next.
-    fn hear(&mut self) -> Option<String> {
-        let said = |line: String| line.split_once("says ").map(|(_, said)| said.to_owned());
-        self.lines.by_ref().map_while(Result::ok).find_map(said)
-    }
-
-    /// SIGKILL; answers what was said until then.
-    fn kill(mut self) -> Vec<String> {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        std::iter::from_fn(|| self.hear()).collect()
-    }
-}
-
-impl Drop for Actor {
-    fn drop(&mut self) {
-        // Already gone where the test went well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[expect(clippy::print_stdout, reason = "the parent reads it")]
-fn say(what: impl std::fmt::Display) {
-    println!("\nsays {what}");
+fn play(part: &str, directory: &Directory) -> Actor {
+    Actor::play(THE_PART, part, directory.path())
 }
 
 /// No test of its own: what a child process does.
 #[tokio::test]
 async fn the_part_of_a_child() {
-    let (Ok(part), Ok(directory)) = (env::var(PART), env::var(DIRECTORY)) else {
+    let Some((part, directory)) = actor::part() else {
         return;
     };
     if part == "migrate half-way" {
-        return migrate_half_way(Path::new(&directory)).await;
+        return migrate_half_way(&directory).await;
     }
-    let store = open(Path::new(&directory), run(), Clock::real()).unwrap();
+    let store = open(&directory, run(), Clock::real()).unwrap();
     match part.as_str() {
         "hold a lease" => hold_a_lease(&store, 1, Duration::from_secs(600)).await,
         "hold a short lease" => hold_a_lease(&store, 2, Duration::from_secs(2)).await,
@@ -150,7 +99,7 @@ async fn fill_the_disk(store: &Sqlite) {
 async fn the_lease_of_a_killed_process_is_granted_at_once_as_orphaned() {
     let directory = Directory::default();
     let store = directory.open(run());
-    let mut owner = Actor::play("hold a lease", &directory);
+    let mut owner = play("hold a lease", &directory);
     assert_eq!(
         owner.hear().as_deref(),
         Some("Ok(Granted { orphaned: false })")
@@ -165,7 +114,7 @@ async fn the_lease_of_a_killed_process_is_granted_at_once_as_orphaned() {
 #[tokio::test]
 async fn a_migration_that_is_killed_leaves_the_earlier_format_whole() {
     let directory = format_1();
-    let mut migrating = Actor::play("migrate half-way", &directory);
+    let mut migrating = play("migrate half-way", &directory);
     assert_eq!(migrating.hear().as_deref(), Some("half-way"));
     migrating.kill();
     let db = Connection::open(directory.tokens()).unwrap();
@@ -182,7 +131,7 @@ async fn every_acknowledged_commit_survives_kill_9() {
     let directory = Directory::default();
     let mut acknowledged = [0u64; 9];
     for round in 0..10 {
-        let mut writer = Actor::play("commit", &directory);
+        let mut writer = play("commit", &directory);
         let heard: Vec<_> = (0..20 + round * 13).map_while(|_| writer.hear()).collect();
         assert!(!heard.is_empty(), "the writer said nothing");
         for said in heard.into_iter().chain(writer.kill()) {
@@ -215,7 +164,7 @@ async fn every_acknowledged_commit_survives_kill_9() {
 #[test]
 fn a_full_disk_refuses_writes_and_leases_until_a_probe_succeeds() {
     let directory = Directory::default();
-    let mut actor = Actor::play("fill the disk", &directory);
+    let mut actor = play("fill the disk", &directory);
     assert_eq!(actor.hear().as_deref(), Some("recovered"));
 }
 
@@ -230,7 +179,7 @@ async fn a_missing_lock_file_voids_no_lease() {
         assert_eq!(lease_of(&other, &user(1), id(2), ttl).await, Ok(HELD));
     }
     // A killed one cannot make its file anew: its leases last their time.
-    let mut owner = Actor::play("hold a short lease", &directory);
+    let mut owner = play("hold a short lease", &directory);
     owner.hear().unwrap();
     owner.kill();
     fs::remove_dir_all(directory.path().join("owners")).unwrap();
@@ -247,7 +196,7 @@ async fn a_missing_lock_file_voids_no_lease() {
 #[tokio::test]
 async fn the_leases_of_a_killed_process_are_void_once_another_has_started() {
     let directory = Directory::default();
-    let mut owner = Actor::play("hold a lease", &directory);
+    let mut owner = play("hold a lease", &directory);
     owner.hear().unwrap();
     owner.kill();
     // It removes the lock file of the dead.

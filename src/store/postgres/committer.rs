@@ -1,0 +1,271 @@
+//! How a pair becomes durable: the server acknowledges it, or else the outbox keeps it.
+//!
+//! ```text
+//!            acknowledged within 250 ms
+//!  commit ───────────────────────────────▶ committed
+//!     │ no answer, or an error                  ▲
+//!     ▼                                         │ acknowledged, or overtaken there
+//!  in the outbox: committed, for its caller ────┤
+//!     │                                         │
+//!     └───────────── sent again ◀───────────────┘ no answer, or an error
+//! ```
+//!
+//! If the outbox takes nothing either, the server's answer is the caller's.
+//!
+//! While a pair waits, or the server has lost one that it acknowledged, nobody here is given the older one
+//! that stands there: its RefreshToken is spent.
+
+mod sender;
+mod settler;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use self::sender::{Attempt, Sender};
+use self::settler::Settler;
+use super::database::Database;
+use super::outbox::Outbox;
+use super::pending::{Pending, lacks, overlaid};
+use super::reassertion::{Acknowledged, Doubt};
+use crate::principal::Principal;
+use crate::store::{Commit, Entry, Error, Lease, LeaseId, Note, Restored};
+
+/// A pair that the server has not acknowledged within this time goes to the outbox: the process may be
+/// killed at any moment.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(250);
+/// For how long a call waits until the pair of its principal is sent.
+const SENT_WITHIN: Duration = Duration::from_millis(500);
+
+/// Does on the server what the store's methods of the same names promise, with the outbox beside it. Its
+/// methods run on the runtime that it was started on.
+pub(super) struct Committer<D> {
+    database: Arc<D>,
+    outbox: Arc<Outbox>,
+    /// What the server acknowledged to this process lately.
+    acknowledged: Arc<Acknowledged>,
+    /// Where it is told that the server lost some of that.
+    doubt: Arc<Doubt>,
+    settler: Arc<Settler<D>>,
+    /// Where attempts go whose callers have their answer already.
+    handed_over: mpsc::UnboundedSender<Attempt>,
+    /// Sends what is in the outbox; aborted when this is dropped.
+    sending: JoinHandle<()>,
+}
+
+impl<D: Database> Committer<D> {
+    /// Starts to send what is in the outbox, on the current runtime; at once whenever `connected` counts.
+    pub(super) fn start(
+        database: Arc<D>,
+        outbox: Arc<Outbox>,
+        acknowledged: Arc<Acknowledged>,
+        doubt: Arc<Doubt>,
+        connected: watch::Receiver<u64>,
+    ) -> Committer<D> {
+        let settler = Arc::new(Settler {
+            database: Arc::clone(&database),
+            outbox: Arc::clone(&outbox),
+            acknowledged: Arc::clone(&acknowledged),
+        });
+        let (handed_over, attempts) = mpsc::unbounded_channel();
+        let sender = Sender::new(Arc::clone(&settler), attempts, connected);
+        Committer {
+            database,
+            outbox,
+            acknowledged,
+            doubt,
+            settler,
+            handed_over,
+            sending: tokio::spawn(sender.run()),
+        }
+    }
+
+    /// [`Store::load`](crate::store::Store::load).
+    pub(super) async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
+        let before = self.acknowledged.of(principal);
+        let stands = self.database.load(principal).await?;
+        // An outbox that cannot be read holds up renewals, not those who read.
+        let waiting = self.outbox.find(principal).await.unwrap_or_default();
+        Ok(self.current(principal, stands, before.as_ref(), waiting.as_ref()))
+    }
+
+    /// [`Store::lease`](crate::store::Store::lease). A pair of the principal that waits is sent first.
+    pub(super) async fn lease(
+        &self,
+        principal: &Principal,
+        id: LeaseId,
+        ttl: Duration,
+    ) -> Result<(Lease, Result<Entry, Error>), Error> {
+        self.outbox.admit()?;
+        if let Some(waiting) = self.outbox.find(principal).await? {
+            // If it stays, the entry is returned as it will be.
+            let _ = timeout(SENT_WITHIN, self.settler.send(waiting)).await;
+        }
+        let before = self.acknowledged.of(principal);
+        let (lease, stands) = self.database.lease(principal, id, ttl).await?;
+        let waiting = self.outbox.find(principal).await;
+        let entry = stands.and_then(|stands| {
+            let waiting = waiting?;
+            Ok(self.current(principal, stands, before.as_ref(), waiting.as_ref()))
+        });
+        Ok((lease, entry))
+    }
+
+    /// [`Store::commit`](crate::store::Store::commit). Returns soon after 250 ms, whatever the server
+    /// does, unless the outbox takes nothing.
+    pub(super) async fn commit(&self, pending: Pending) -> Result<Commit, Error> {
+        let mut direct = attempt(Arc::clone(&self.database), pending.clone());
+        let answered = timeout(ACKNOWLEDGED_WITHIN, &mut direct).await;
+        if let Ok(Ok(commit)) = answered {
+            return self.acknowledged(pending, commit).await;
+        }
+        let committed = Commit::Committed(pending.over.generation.next());
+        if self.outbox.put(pending.clone()).await.is_ok() {
+            if answered.is_err() {
+                // It ends with the process if the sender has ended: the pair is in the outbox.
+                let _ = self.handed_over.send(Attempt { pending, direct });
+            }
+            return Ok(committed);
+        }
+        let commit = match answered {
+            Ok(answer) => answer?,
+            Err(_) => direct.await?,
+        };
+        self.acknowledged(pending, commit).await
+    }
+
+    /// [`Store::note`](crate::store::Store::note).
+    pub(super) async fn note(&self, principal: &Principal, note: Note) -> Result<(), Error> {
+        self.send_first(principal).await?;
+        self.database.note(principal, note).await
+    }
+
+    /// [`Store::forget`](crate::store::Store::forget).
+    pub(super) async fn forget(&self, principal: &Principal) -> Result<bool, Error> {
+        self.send_first(principal).await?;
+        let Some(version) = self.database.forget(principal).await? else {
+            return Ok(false);
+        };
+        let tombstone = Entry {
+            generation: version.generation,
+            epoch: version.epoch,
+            ..Entry::default()
+        };
+        self.acknowledged.remember(principal, tombstone);
+        Ok(true)
+    }
+
+    /// [`Store::restore`](crate::store::Store::restore).
+    pub(super) async fn restore(
+        &self,
+        entries: Vec<(Principal, Entry)>,
+    ) -> Result<Vec<Restored>, Error> {
+        let restored = self.database.restore(entries.clone()).await?;
+        for ((principal, entry), restored) in entries.into_iter().zip(&restored) {
+            if *restored == Restored::Written {
+                self.acknowledged.remember(&principal, entry);
+            }
+        }
+        Ok(restored)
+    }
+
+    /// The server has answered a commit. If what stands there is older than what the lease was granted
+    /// with, it went back in time: then the pair is not overtaken.
+    async fn acknowledged(&self, pending: Pending, commit: Commit) -> Result<Commit, Error> {
+        match commit {
+            Commit::Committed(_) => {
+                self.acknowledged
+                    .remember(&pending.principal, pending.entry());
+                Ok(commit)
+            }
+            Commit::Superseded(stands)
+                if pending.lease.is_some()
+                    && (stands.epoch, stands.generation)
+                        < (pending.over.epoch, pending.over.generation) =>
+            {
+                self.doubt.went_back();
+                let committed = Commit::Committed(pending.over.generation.next());
+                match self.settler.restore(&pending, &stands).await {
+                    Ok(Restored::Written) => Ok(committed),
+                    Ok(Restored::Kept) => {
+                        let stands = self.database.load(&pending.principal).await?;
+                        Ok(Commit::Superseded(stands))
+                    }
+                    Err(error) => match self.outbox.put(pending).await {
+                        Ok(()) => Ok(committed),
+                        Err(_) => Err(error),
+                    },
+                }
+            }
+            Commit::Superseded(_) => Ok(commit),
+        }
+    }
+
+    /// Sends the pair of `principal` that waits, if there is one. An error if it still waits then: what
+    /// is written now would be undone by it, or undo it.
+    async fn send_first(&self, principal: &Principal) -> Result<(), Error> {
+        // Other processes' pairs are counted each second, which is soon enough for what needs no lease.
+        if *self.outbox.waiting().borrow() == 0 {
+            return Ok(());
+        }
+        let Some(waiting) = self.outbox.find(principal).await? else {
+            return Ok(());
+        };
+        match timeout(SENT_WITHIN, self.settler.send(waiting)).await {
+            Ok(true) => Ok(()),
+            _ => Err(Error::Away(
+                "a pair of this principal waits in the outbox".to_owned(),
+            )),
+        }
+    }
+
+    /// The entry that stands, or what it will be: what the server acknowledged `before` it was read must
+    /// be in it; what is `waiting`, and what was acknowledged meanwhile, is laid over it.
+    fn current(
+        &self,
+        principal: &Principal,
+        mut entry: Entry,
+        before: Option<&Entry>,
+        waiting: Option<&Pending>,
+    ) -> Entry {
+        if before.is_some_and(|before| lacks(&entry, before)) {
+            self.doubt.went_back();
+        }
+        let ours = [self.acknowledged.of(principal), waiting.map(Pending::entry)];
+        for ours in ours.into_iter().flatten() {
+            if lacks(&entry, &ours) {
+                entry = overlaid(&entry, &ours);
+            }
+        }
+        entry
+    }
+}
+
+impl<D> Drop for Committer<D> {
+    fn drop(&mut self) {
+        self.sending.abort();
+    }
+}
+
+/// Asks the server to commit a pair.
+fn attempt<D: Database>(
+    database: Arc<D>,
+    pending: Pending,
+) -> BoxFuture<'static, Result<Commit, Error>> {
+    Box::pin(async move {
+        let Pending {
+            principal,
+            record,
+            over,
+            lease,
+        } = pending;
+        database.commit(&principal, record, over, lease).await
+    })
+}
+
+#[cfg(test)]
+mod tests;
