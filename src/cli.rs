@@ -6,6 +6,7 @@ pub mod check;
 pub mod demo;
 pub mod opening;
 pub mod output;
+pub mod progress;
 pub mod run;
 mod running;
 pub mod service;

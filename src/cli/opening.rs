@@ -131,19 +131,28 @@ pub async fn view(settings: &config::Store) -> Result<Option<StoreView>, StoreEr
         return Ok(None);
     };
     let canary = store.canary().await?;
-    let file = settings.path.join(key_file::KEY_FILE);
-    let key = match &settings.key {
-        Some(key) => key.clone(),
-        None if file.exists() => read_key(settings)?,
-        None if canary.is_some() => return Err(StoreError::KeyLost(file)),
-        // Its first run was killed before it had a key: nothing is stored.
-        None => return Ok(None),
+    let Some(ring) = keys(settings)? else {
+        let file = settings.path.join(key_file::KEY_FILE);
+        return match canary {
+            Some(_) => Err(StoreError::KeyLost(file)),
+            // Its first run was killed before it had a key: nothing is stored.
+            None => Ok(None),
+        };
     };
-    let ring = ring(settings, &key)?;
     if let Some(canary) = canary {
         seal::check(&ring, &canary)?;
     }
     Ok(Some(StoreView { store, ring }))
+}
+
+/// The keys that the settings name, or that lie in the store's folder; `None` if there is none yet.
+pub fn keys(settings: &config::Store) -> Result<Option<seal::Ring>, StoreError> {
+    let key = match &settings.key {
+        Some(key) => key.clone(),
+        None if settings.path.join(key_file::KEY_FILE).exists() => read_key(settings)?,
+        None => return Ok(None),
+    };
+    Ok(Some(ring(settings, &key)?))
 }
 
 /// Refuses a store that a proxy would refuse, or whose damage it would find once it serves. Changes

@@ -8,6 +8,7 @@ mod import;
 mod line;
 mod list;
 mod reseal;
+mod sealed;
 mod show;
 mod verify;
 
@@ -42,7 +43,7 @@ pub enum Command {
     Forget(One),
     /// Adopt tokens that were issued elsewhere, without a login
     Import(import::Arguments),
-    /// Write the tokens in clear, for `tokens import` into another store
+    /// Write the tokens in clear, or with --sealed under their seal, for `tokens import` into another store
     Export(export::Arguments),
     /// Copy the store to a file, also beside a running proxy; never copy its files by hand
     Backup(backup::Arguments),

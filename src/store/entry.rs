@@ -85,11 +85,12 @@ impl Entry {
 
     /// Whether this entry is the truth if the two contradict each other, as after a store lost its
     /// newest writes: the higher epoch, then the pair that was received later, then the higher
-    /// generation.
+    /// generation, then anything over nothing.
     pub fn outranks(&self, other: &Entry) -> bool {
         let rank = |entry: &Entry| {
             let received = entry.record.as_ref().map(|record| record.received);
-            (entry.epoch, received, entry.generation)
+            let is_known = *entry != Entry::default();
+            (entry.epoch, received, entry.generation, is_known)
         };
         rank(self) > rank(other)
     }

@@ -1,204 +1,138 @@
-//! `tokens export`: writes the stored pairs in clear, as `tokens import` reads them.
+//! `tokens export`: writes what is stored, in clear or sealed, as `tokens import` reads it.
 
-use std::borrow::Cow;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+mod clear;
+mod output;
+mod sealed;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use zeroize::Zeroizing;
 
-use super::line::Line;
+use self::clear::Clear;
+use self::output::Output;
+use self::sealed::Sealed;
 use crate::cli::opening::StoreView;
-use crate::cli::output::write;
+use crate::cli::progress::{Progress, Shown, Total};
 use crate::cli::{Failure, exit, interrupted, print, say};
-use crate::credentials::Pair;
-use crate::credentials::seal::Unopened;
 use crate::principal::Principal;
 use crate::store::{Entry, Listed};
 
 /// Entries read at once.
 const PAGE: usize = 1000;
 
-/// Where to export to.
+/// What to export, and where to.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A new file, which only its owner can read; - for standard output, if that is no terminal
+    /// A new file, which only its owner can read; - for standard output, in clear only if that is no
+    /// terminal
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
+    /// Write whole entries, whose tokens stay sealed: only a store with the same key, now or among
+    /// its old ones, can import them
+    #[arg(long)]
+    sealed: bool,
 }
 
-/// What became of the stored entries.
-#[derive(Debug, Default)]
-struct Counts {
-    users: u64,
-    accounts: u64,
-    /// Without a RefreshToken that can still be used: importing these would not save a login.
-    left_out: u64,
-    /// The record is damaged, or its key is not configured.
-    unopened: u64,
+/// What an export consists of.
+trait Lines {
+    /// Which entries are shown to it.
+    fn listed(&self) -> Listed;
+
+    /// Appends what comes before the entries.
+    fn begin(&mut self, _text: &mut Vec<u8>) {}
+
+    /// Appends the line of one entry, unless it is left out. Returns a sentence if it failed.
+    fn append(
+        &mut self,
+        principal: &Principal,
+        entry: &Entry,
+        text: &mut Vec<u8>,
+    ) -> Option<String>;
+
+    /// Appends what comes after the entries.
+    fn end(&mut self, _text: &mut Vec<u8>) {}
+
+    /// What was exported, in a sentence.
+    fn summary(&self) -> String;
+
+    /// How many entries could not be exported although they should have been.
+    fn failed(&self) -> u64;
 }
 
-/// Where the lines go.
-enum Output {
-    Stdout,
-    File(BufWriter<File>),
-}
-
-/// Exports every pair that saves a login.
-pub(super) async fn export(open: &StoreView, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let to = &arguments.to;
-    let mut output = match to.as_os_str() == "-" {
-        true if io::stdout().is_terminal() => {
-            say(
-                "error: this would show every token on the terminal; name a file with --to, or \
-                 pipe standard output into another command",
-            );
-            return Ok(ExitCode::from(exit::USAGE));
-        }
-        true => Output::Stdout,
-        false => Output::File(BufWriter::new(create(to)?)),
+/// Exports everything that helps another store.
+pub(super) async fn export(view: &StoreView, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let Some(mut output) = Output::create(&arguments.to, arguments.sealed)? else {
+        say(
+            "error: this would show every token on the terminal; name a file with --to, or \
+             pipe standard output into another command",
+        );
+        return Ok(ExitCode::from(exit::USAGE));
     };
-    let is_file = matches!(output, Output::File(_));
+    let is_file = output.is_file();
     let exported = tokio::select! {
-        exported = write_all(open, &mut output, to) => exported,
+        exported = write_all(view, arguments, &mut output) => exported,
         // There is nothing to clean up on standard output: there the signal ends the process by itself.
         () = interrupted(), if is_file => {
-            remove(&output, to);
+            output.remove();
             say("interrupted: nothing was exported");
             return Ok(ExitCode::from(exit::INTERRUPTED));
         }
     };
     // Half of an export would look like a complete one.
-    let counts = exported.inspect_err(|_| remove(&output, to))?;
-    let Counts {
-        users,
-        accounts,
-        left_out,
-        unopened,
-    } = counts;
-    let summary = format!(
-        "exported {users} users and {accounts} accounts, left out {left_out} without a good \
-         RefreshToken, failed {unopened}"
-    );
-    match output {
-        Output::Stdout => say(&summary),
-        Output::File(_) => print(&summary)?,
+    let (summary, failed) = exported.inspect_err(|_| output.remove())?;
+    match is_file {
+        true => print(&summary)?,
+        false => say(&summary),
     }
-    Ok(match unopened {
+    Ok(match failed {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
 }
 
-async fn write_all(open: &StoreView, output: &mut Output, to: &Path) -> Result<Counts, Failure> {
-    let mut counts = Counts::default();
+/// Writes all lines. Returns the summary, and how many entries failed.
+async fn write_all(
+    view: &StoreView,
+    arguments: &Arguments,
+    output: &mut Output<'_>,
+) -> Result<(String, u64), Failure> {
+    let entries = view.store.count().await?;
+    let mut lines: Box<dyn Lines> = match arguments.sealed {
+        true => Box::new(Sealed::of(view, entries).await?),
+        false => Box::new(Clear::new(&view.ring)),
+    };
+    let shown = match output.is_file() {
+        true => Shown::AsBar,
+        // An import that reads it draws one.
+        false => Shown::AsLines,
+    };
+    let progress = Progress::new("exported", Total::Entries(entries), shown);
+    let mut text = Zeroizing::new(Vec::new());
+    lines.begin(&mut text);
     let mut after = None;
     loop {
-        let page = open.store.list(Listed::Known, after.as_ref(), PAGE).await?;
-        let mut text = Zeroizing::new(Vec::new());
+        let page = view
+            .store
+            .list(lines.listed(), after.as_ref(), PAGE)
+            .await?;
         for (principal, entry) in &page.entries {
-            append(open, principal, entry, &mut counts, &mut text);
-        }
-        match output {
-            Output::Stdout => write(&text)?,
-            Output::File(file) => file.write_all(&text).map_err(|error| failed(to, error))?,
+            if let Some(failed) = lines.append(principal, entry, &mut text) {
+                progress.say(&failed);
+            }
         }
         after = page.next;
+        if after.is_none() {
+            lines.end(&mut text);
+        }
+        output.write(&text)?;
+        progress.advance(page.entries.len() as u64, text.len() as u64);
+        text.clear();
         if after.is_none() {
             break;
         }
     }
-    if let Output::File(file) = output {
-        file.flush()
-            .and_then(|()| file.get_ref().sync_all())
-            .map_err(|error| failed(to, error))?;
-    }
-    Ok(counts)
-}
-
-fn append(
-    open: &StoreView,
-    principal: &Principal,
-    entry: &Entry,
-    counts: &mut Counts,
-    text: &mut Vec<u8>,
-) {
-    let Some(record) = &entry.record else {
-        return;
-    };
-    let pair = match Pair::of_record(&open.ring, principal, record) {
-        Ok(pair) => pair,
-        Err(unopened) => {
-            counts.unopened += 1;
-            say(&match unopened {
-                Unopened::UnknownKey => format!(
-                    "{principal}: its record is sealed with the key {}, which is not configured",
-                    record.key
-                ),
-                Unopened::Malformed | Unopened::Forged => {
-                    format!("{principal}: its record is damaged")
-                }
-            });
-            return;
-        }
-    };
-    let is_dead = entry.notes.refresh_dead == Some(entry.generation);
-    let Some(refresh_token) = pair.refresh_token.as_ref().filter(|_| !is_dead) else {
-        counts.left_out += 1;
-        return;
-    };
-    let mut line = Line {
-        access_token: Some(pair.access_token.expose().into()),
-        refresh_token: Some(refresh_token.expose().into()),
-        ..Line::default()
-    };
-    match principal {
-        Principal::User(user) => {
-            counts.users += 1;
-            line.device_token = Some(user.to_string().into());
-            line.instance_id = record
-                .instance
-                .map(|instance| Cow::Owned(instance.to_string()));
-        }
-        Principal::Account(name) => {
-            counts.accounts += 1;
-            line.account = Some(Cow::Borrowed(name));
-        }
-    }
-    serde_json::to_writer(&mut *text, &line).expect("strings always serialise into memory");
-    text.push(b'\n');
-}
-
-/// A new file that only its owner can read.
-fn create(path: &Path) -> Result<File, Failure> {
-    let created = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    created.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Failure::other(anyhow::anyhow!(
-            "{} exists; name a file that does not, or remove it",
-            path.display()
-        )),
-        _ => failed(path, error),
-    })
-}
-
-fn remove(output: &Output, path: &Path) {
-    if let Output::File(_) = output
-        && let Err(error) = fs::remove_file(path)
-    {
-        say(&format!(
-            "{} is not whole, and cannot be removed: {error}",
-            path.display()
-        ));
-    }
-}
-
-fn failed(path: &Path, error: io::Error) -> Failure {
-    Failure::other(anyhow::Error::new(error).context(format!("cannot write {}", path.display())))
+    output.finish()?;
+    Ok((lines.summary(), lines.failed()))
 }

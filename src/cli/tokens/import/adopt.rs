@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Target;
 use super::offer::Offer;
-use crate::cli::opening::{OpenStore, StoreView};
+use crate::cli::opening::OpenStore;
 use crate::credentials::Pair;
 use crate::credentials::seal::{Ring, Unopened};
 use crate::damoov::jwt::Claims;
@@ -28,14 +29,6 @@ pub(super) struct Adopter<'a> {
     pub(super) into: Target<'a>,
     /// Also in the place of newer ones.
     pub(super) overwrite: bool,
-}
-
-/// Which store, and whether it is changed.
-pub(in crate::cli::tokens) enum Target<'a> {
-    /// Pairs are committed.
-    Store(&'a OpenStore),
-    /// It is only decided. `None`: there is no store yet.
-    DryRun(Option<&'a StoreView>),
 }
 
 /// What is done with a pair that is offered.

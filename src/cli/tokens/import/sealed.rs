@@ -1,0 +1,240 @@
+//! The import of a sealed export: whole entries, in batches, each where it outranks the one that stands
+//! in the store. An import that was cut off goes on where it is run again: what stands already is kept.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::pin::pin;
+use std::process::ExitCode;
+
+use futures_util::stream::{Stream, StreamExt};
+
+use super::super::sealed::{self, Header, Line};
+use super::lines::{AHEAD, InputLine};
+use super::report::{Count, Report};
+use super::{Arguments, Ended, Target};
+use crate::cli::opening::keys;
+use crate::cli::{Failure, exit, say};
+use crate::config::Settings;
+use crate::credentials::Pair;
+use crate::credentials::seal::{self, Ring, Unopened};
+use crate::principal::Principal;
+use crate::store::{self, Entry, KeyId, Restored};
+
+/// Batches that are imported at once, so that one is read while others become durable.
+const AT_ONCE: usize = 4;
+
+/// Whether an export may be imported.
+pub(super) enum Checked {
+    /// The keys open all of it. `None`: it needs none.
+    Good(Option<Ring>),
+    /// It was said why not; the command ends with this code.
+    Refused(ExitCode),
+}
+
+/// One line that was read.
+struct Read {
+    number: usize,
+    bytes: u64,
+    what: What,
+}
+
+/// What a line is.
+enum What {
+    /// An entry of this principal.
+    Entry(Principal),
+    /// A sentence says why it is no good.
+    Bad(String),
+    /// The last one, which says how many entries came before.
+    End(u64),
+}
+
+/// Refuses an export that the configured keys do not open, before the store is touched, and one that this
+/// program does not understand.
+pub(super) fn check(
+    header: &Header,
+    settings: &Settings,
+    arguments: &Arguments,
+) -> Result<Checked, Failure> {
+    let refused = |code, why: &str| {
+        say(&format!("error: {why}"));
+        Ok(Checked::Refused(ExitCode::from(code)))
+    };
+    if header.version > sealed::VERSION {
+        return refused(
+            exit::INPUT,
+            "the export was written by a newer version of this program: import it with that one",
+        );
+    }
+    if arguments.overwrite {
+        return refused(
+            exit::USAGE,
+            "--overwrite is not for sealed exports: what is newer is always kept; to go back to \
+             older pairs, export them in clear",
+        );
+    }
+    let (canary, needed) = match header.canary().and_then(|canary| Ok((canary, header.keys()?))) {
+        Ok(read) => read,
+        Err(why) => {
+            let why = format!("the first line of the export is damaged: {why}");
+            return refused(exit::INPUT, &why);
+        }
+    };
+    let ring = keys(&settings.store)?;
+    let Some(canary) = canary else {
+        return Ok(Checked::Good(ring));
+    };
+    let is_missing = |key: &KeyId| !ring.as_ref().is_some_and(|ring| ring.holds(*key));
+    let of_canary = seal::key_of(&canary);
+    let named = needed.iter().map(|(key, _)| *key).chain(of_canary);
+    let missing: BTreeSet<_> = named.filter(is_missing).collect();
+    if !missing.is_empty() {
+        let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        let why = format!(
+            "the export is sealed with a key that is not configured here ({}): make the [store] key \
+             of the store that it came from the key of this one, or one of its old_keys; nothing was \
+             imported",
+            names.join(", ")
+        );
+        return refused(exit::STORE, &why);
+    }
+    match ring.as_ref().map(|ring| seal::check(ring, &canary)) {
+        Some(Ok(())) => Ok(Checked::Good(ring)),
+        Some(Err(_)) | None => refused(
+            exit::INPUT,
+            "the first line of the export is damaged: its canary does not open",
+        ),
+    }
+}
+
+/// Imports the lines after the first. Returns why it ended before they did.
+pub(super) async fn import(
+    lines: impl Stream<Item = InputLine>,
+    into: &Target<'_>,
+    ring: Option<&Ring>,
+    report: &mut Report<'_>,
+) -> Result<Option<Ended>, Failure> {
+    let batches = lines.ready_chunks(AHEAD).map(|batch| async move {
+        let (lines, entries) = read(batch, ring)?;
+        let restored = restore(into, entries).await.map_err(Ended::Store)?;
+        Ok((lines, restored))
+    });
+    let mut batches = pin!(batches.buffered(AT_ONCE));
+    let (mut entries, mut end) = (0, None);
+    while let Some(batch) = batches.next().await {
+        let (lines, restored) = match batch {
+            Ok(batch) => batch,
+            Err(ended) => return Ok(Some(ended)),
+        };
+        let mut restored = restored.into_iter();
+        for line in lines {
+            report.advance(1, line.bytes);
+            let (count, told, usual) = match line.what {
+                What::End(said) => {
+                    end = Some(said);
+                    continue;
+                }
+                What::Bad(why) => (Count::Failed, why, false),
+                What::Entry(principal) => match restored.next() {
+                    Some(Restored::Written) => (
+                        Count::Imported,
+                        format!("{principal} would be imported"),
+                        true,
+                    ),
+                    Some(Restored::Kept) | None => (
+                        Count::KeptNewer,
+                        format!("what is stored of {principal} stays: it is the same, or newer"),
+                        true,
+                    ),
+                },
+            };
+            entries += 1;
+            report.count(count);
+            report.tell(line.number, &told, usual)?;
+        }
+    }
+    Ok(match end {
+        Some(end) if end == entries => None,
+        Some(end) => Some(Ended::NotWhole(format!(
+            "it had {end} entries, not {entries}"
+        ))),
+        None => Some(Ended::NotWhole(
+            "it breaks off before its last line".to_owned(),
+        )),
+    })
+}
+
+/// Reads a batch of lines, and proves that the tokens in them are whole. Returns the entries in the order
+/// of their lines.
+fn read(
+    batch: Vec<InputLine>,
+    ring: Option<&Ring>,
+) -> Result<(Vec<Read>, Vec<(Principal, Entry)>), Ended> {
+    let mut lines = Vec::with_capacity(batch.len());
+    let mut entries = Vec::with_capacity(batch.len());
+    for line in batch {
+        let what = match line.text.map(|text| sealed::read(&text)) {
+            Ok(Ok(Line::Entry(principal, entry))) => match unopened(ring, &principal, &entry) {
+                Some(why) => What::Bad(why),
+                None => {
+                    entries.push((principal.clone(), entry));
+                    What::Entry(principal)
+                }
+            },
+            Ok(Ok(Line::End(entries))) => What::End(entries),
+            Ok(Err(why)) => What::Bad(why),
+            // `BufRead::lines` goes on after a line that is not UTF-8, and only then.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                What::Bad("not UTF-8".to_owned())
+            }
+            Err(error) => return Err(Ended::Unreadable(error)),
+        };
+        lines.push(Read {
+            number: line.number,
+            bytes: line.bytes,
+            what,
+        });
+    }
+    Ok((lines, entries))
+}
+
+/// Why the pair of an entry is of no use, if it is not: stored, it would cost a login.
+fn unopened(ring: Option<&Ring>, principal: &Principal, entry: &Entry) -> Option<String> {
+    let record = entry.record.as_ref()?;
+    let opened = match ring {
+        Some(ring) => Pair::of_record(ring, principal, record).map(drop),
+        None => Err(Unopened::UnknownKey),
+    };
+    match opened {
+        Ok(()) => None,
+        Err(Unopened::UnknownKey) => Some(format!(
+            "{principal}: its record is sealed with the key {}, which is not configured",
+            record.key
+        )),
+        Err(Unopened::Malformed | Unopened::Forged) => {
+            Some(format!("{principal}: its record is damaged"))
+        }
+    }
+}
+
+/// Puts the entries into the store, or only compares them with what stands there.
+async fn restore(
+    into: &Target<'_>,
+    entries: Vec<(Principal, Entry)>,
+) -> Result<Vec<Restored>, store::Error> {
+    let view = match into {
+        Target::Store(open) => return open.store.restore(entries).await,
+        Target::DryRun(view) => view,
+    };
+    let mut restored = Vec::with_capacity(entries.len());
+    for (principal, entry) in entries {
+        let stands = match view {
+            Some(view) => view.store.load(&principal).await?,
+            None => Entry::default(),
+        };
+        restored.push(match entry.outranks(&stands) {
+            true => Restored::Written,
+            false => Restored::Kept,
+        });
+    }
+    Ok(restored)
+}
