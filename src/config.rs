@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use environment::Environment;
-pub use quantity::compact;
+pub use quantity::{compact, parse_duration};
 use report::Problems;
 use secret_source::SecretSources;
 use section::Section;

@@ -170,7 +170,11 @@ mod tests {
         for all in [0, 5] {
             let progress = Progress::new("exported", Total::Entries(all), Shown::AsLines);
             progress.advance(7, 0);
-            assert!(progress.share().starts_with(", 100 %"), "{}", progress.share());
+            assert!(
+                progress.share().starts_with(", 100 %"),
+                "{}",
+                progress.share()
+            );
         }
     }
 }

@@ -7,6 +7,7 @@ mod forget;
 mod import;
 mod line;
 mod list;
+mod notes;
 mod reseal;
 mod sealed;
 mod show;
@@ -25,12 +26,9 @@ use self::reseal::reseal;
 use self::show::show;
 use self::verify::verify;
 use super::opening::{is_there, open_store, open_to_forget, view};
-use super::output::rough;
 use super::{ConfigFile, Failure, say};
-use crate::clock::Timestamp;
 use crate::config::{Secrets, Settings};
 use crate::principal::{DeviceToken, Principal};
-use crate::store::Entry;
 
 /// What to do with the stored tokens.
 #[derive(Debug, Subcommand)]
@@ -95,7 +93,7 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
                 verify(open, loaded.settings, arguments).await
             }
             Command::List(arguments) => match view(&settings.store).await? {
-                Some(view) => list(&*view.store, arguments).await,
+                Some(view) => list(&*view.store, settings, arguments).await,
                 None => Ok(no_store(settings, ExitCode::SUCCESS)),
             },
             Command::Show(arguments) => match view(&settings.store).await? {
@@ -121,34 +119,4 @@ fn no_store(settings: &Settings, code: ExitCode) -> ExitCode {
         "there is no store in {path} yet: the first `run` will make one"
     ));
     code
-}
-
-/// What stands in the way of this principal's renewal.
-fn notes(entry: &Entry, now: Timestamp) -> Vec<String> {
-    let notes = &entry.notes;
-    let until = |what: &str, until: Timestamp| {
-        (until > now).then(|| format!("{what} for {}", rough(until.since(now))))
-    };
-    [
-        notes
-            .refresh_dead
-            .filter(|dead| *dead == entry.generation)
-            .map(|_| "RefreshToken dead".into()),
-        notes
-            .answer_lost
-            .filter(|lost| *lost == entry.generation)
-            .map(|_| "answer lost".into()),
-        notes
-            .rejected
-            .and_then(|rejected| until("login rejected", rejected.until)),
-        notes
-            .contested_until
-            .and_then(|contested| until("contested", contested)),
-        notes
-            .registered_in
-            .map(|instance| format!("registered in {instance}")),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
 }

@@ -35,7 +35,8 @@ pub(super) fn duration(
     }
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Reads a duration as the configuration writes it.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let span: Span = text.parse().ok()?;
     let exact = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
     Duration::try_from(exact).ok()

@@ -20,8 +20,12 @@ mod budget;
 mod export;
 // `tokens import`: what it takes, what it leaves alone, and what it says of the rest.
 mod import;
+// `tokens list`: filters.
+mod list;
 // What becomes of a command whose output nobody reads, or that cannot be written.
 mod output;
+// `tokens export --sealed`, and the same store elsewhere.
+mod sealed;
 // `tokens show`: each obstacle with its end, and the name that the log has for a user.
 mod show;
 // `tokens verify`: refreshes that nobody asked for, and what they cost.

@@ -61,7 +61,10 @@ impl Header {
 
     /// What proves which key the store is sealed with. An error if it is not readable.
     pub(super) fn canary(&self) -> Result<Option<Vec<u8>>, NotReadable> {
-        let decoded = self.canary.as_deref().map(|text| BASE64_STANDARD.decode(text));
+        let decoded = self
+            .canary
+            .as_deref()
+            .map(|text| BASE64_STANDARD.decode(text));
         decoded.transpose().map_err(|_| NotReadable("its canary"))
     }
 
@@ -402,7 +405,10 @@ mod tests {
             let Err(error) = read(&good.replace(what, with)) else {
                 panic!("{with} was read");
             };
-            assert!(!error.contains("SECRET") && !error.contains("AAEC"), "{error}");
+            assert!(
+                !error.contains("SECRET") && !error.contains("AAEC"),
+                "{error}"
+            );
         }
     }
 }

@@ -72,7 +72,10 @@ pub(super) fn check(
              older pairs, export them in clear",
         );
     }
-    let (canary, needed) = match header.canary().and_then(|canary| Ok((canary, header.keys()?))) {
+    let (canary, needed) = match header
+        .canary()
+        .and_then(|canary| Ok((canary, header.keys()?)))
+    {
         Ok(read) => read,
         Err(why) => {
             let why = format!("the first line of the export is damaged: {why}");
