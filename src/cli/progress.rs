@@ -148,10 +148,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_line_says_how_much_is_done_how_fast_and_how_long_still() {
-        let lines = |total| Progress {
-            bar: None,
-            ..Progress::new("exported", total, Shown::AsLines)
-        };
+        let lines = |total| Progress::new("exported", total, Shown::AsLines);
         let of_entries = lines(Total::Entries(4_000));
         let of_bytes = lines(Total::Bytes(2_000_000));
         let of_a_pipe = lines(Total::Unknown);

@@ -20,12 +20,8 @@ async fn with_three(damoov: &Simulator) -> Proxy {
     proxy.import(damoov, 1..=3);
     // Somebody else logs the second one in, and the login that would follow fails.
     damoov.handle().issue(&principal(2));
-    damoov
-        .handle()
-        .add_fault(damoov_proxy::simulator::Fault::new(
-            damoov_proxy::simulator::On::Login,
-            damoov_proxy::simulator::Action::status(500),
-        ));
+    let fails = Fault::new(On::Login, Action::status(500));
+    damoov.handle().add_fault(fails);
     proxy.get(2, SCORES).await;
     proxy
 }
