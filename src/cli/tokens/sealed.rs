@@ -79,7 +79,7 @@ impl Header {
 /// A line after the first.
 pub(super) enum Line {
     /// One entry.
-    Entry(Principal, Entry),
+    Entry(Principal, Box<Entry>),
     /// The last line: the export is whole. Says how many entries came before it.
     End(u64),
 }
@@ -202,15 +202,13 @@ pub(super) fn read(line: &str) -> Result<Line, String> {
     let principal = Principal::parse(&principal).ok_or(NotReadable("its principal"));
     let record = record.map(read_record).transpose();
     let entry = || {
-        Ok(Line::Entry(
-            principal?,
-            Entry {
-                generation: Generation(generation),
-                epoch,
-                record: record?,
-                notes: read_notes(notes)?,
-            },
-        ))
+        let entry = Entry {
+            generation: Generation(generation),
+            epoch,
+            record: record?,
+            notes: read_notes(notes)?,
+        };
+        Ok(Line::Entry(principal?, Box::new(entry)))
     };
     entry().map_err(|error: NotReadable| error.to_string())
 }
@@ -368,7 +366,7 @@ mod tests {
                 let Ok(Line::Entry(of, read)) = read(&line) else {
                     panic!("not an entry: {line}");
                 };
-                assert_eq!((&of, &read), (&principal, entry));
+                assert_eq!((&of, &*read), (&principal, entry));
             }
         }
     }

@@ -48,6 +48,9 @@ enum What {
     End(u64),
 }
 
+/// What a batch brings.
+type Entries = Vec<(Principal, Entry)>;
+
 /// Refuses an export that the configured keys do not open, before the store is touched, and one that this
 /// program does not understand.
 pub(super) fn check(
@@ -168,10 +171,7 @@ pub(super) async fn import(
 
 /// Reads a batch of lines, and proves that the tokens in them are whole. Returns the entries in the order
 /// of their lines.
-fn read(
-    batch: Vec<InputLine>,
-    ring: Option<&Ring>,
-) -> Result<(Vec<Read>, Vec<(Principal, Entry)>), Ended> {
+fn read(batch: Vec<InputLine>, ring: Option<&Ring>) -> Result<(Vec<Read>, Entries), Ended> {
     let mut lines = Vec::with_capacity(batch.len());
     let mut entries = Vec::with_capacity(batch.len());
     for line in batch {
@@ -179,7 +179,7 @@ fn read(
             Ok(Ok(Line::Entry(principal, entry))) => match unopened(ring, &principal, &entry) {
                 Some(why) => What::Bad(why),
                 None => {
-                    entries.push((principal.clone(), entry));
+                    entries.push((principal.clone(), *entry));
                     What::Entry(principal)
                 }
             },
@@ -220,10 +220,7 @@ fn unopened(ring: Option<&Ring>, principal: &Principal, entry: &Entry) -> Option
 }
 
 /// Puts the entries into the store, or only compares them with what stands there.
-async fn restore(
-    into: &Target<'_>,
-    entries: Vec<(Principal, Entry)>,
-) -> Result<Vec<Restored>, store::Error> {
+async fn restore(into: &Target<'_>, entries: Entries) -> Result<Vec<Restored>, store::Error> {
     let view = match into {
         Target::Store(open) => return open.store.restore(entries).await,
         Target::DryRun(view) => view,
