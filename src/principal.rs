@@ -52,6 +52,18 @@ impl InstanceId {
     }
 }
 
+impl From<Uuid> for InstanceId {
+    fn from(id: Uuid) -> InstanceId {
+        InstanceId(id)
+    }
+}
+
+impl From<InstanceId> for Uuid {
+    fn from(InstanceId(id): InstanceId) -> Uuid {
+        id
+    }
+}
+
 /// Lower case with dashes.
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

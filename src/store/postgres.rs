@@ -1,24 +1,380 @@
-//! A store that many processes on many machines share: PostgreSQL, 13 or newer.
+//! A store that many processes on many machines share: PostgreSQL, 13 or newer. Plain SQL: no extension,
+//! no LISTEN, no advisory lock, and nothing that a session would have to remember, so that poolers in
+//! transaction mode work.
+//!
+//! ```text
+//!  callers, on any runtime ──▶ groups (batch) ──▶ transactions (statements) ──▶ link ──▶ server
+//!                                                                              ▲
+//!                              the feed, read twice a second ──────────────────┘
+//! ```
 
 mod address;
+mod batch;
+mod budgets;
+mod columns;
+mod commits;
 mod committer;
 mod connection;
 mod database;
 mod dialer;
+mod driver;
+mod due;
+mod entries;
 mod errors;
 #[cfg(test)]
 mod fake;
+mod feed;
+mod guards;
+mod leases;
 mod link;
+mod listings;
+mod notes;
 mod outbox;
 mod pending;
 mod pool;
 mod presence;
 mod reassertion;
+mod restores;
+mod schema;
 mod server_time;
 mod session;
 mod settings;
 mod socket;
+mod statements;
+mod strangers;
 mod tls;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
 pub use self::address::Url;
+use self::batch::Queue;
+use self::budgets::LoginBudgets;
+use self::driver::Driver;
+use self::entries::Entries;
+use self::feed::Feed;
+use self::leases::{Answer, Asked, Leases};
+use self::link::Link;
 pub use self::settings::{Password, Settings};
+use crate::clock::{Stamp, Timestamp};
+use crate::principal::Principal;
+use crate::store::{
+    Budgets, Change, Class, Commit, Condition, Cursor, Entry, Error, Guard, GuardRows, Guarded,
+    KeyId, Lease, LeaseHolder, LeaseId, Listed, LoginBudget, LoginWindows, Note, Page, Record,
+    Resealed, Restored, RunId, Slot, SlotId, Store, StoreClock, Version,
+};
+
+/// A token store in a PostgreSQL database. Dropping it finishes what was asked of it and ends its leases.
+pub(super) struct Postgres {
+    /// What all tasks of the parts run on.
+    driver: Driver,
+    parts: Arc<Parts>,
+}
+
+/// What does the work.
+struct Parts {
+    link: Link,
+    entries: Entries,
+    /// Taken, extended and released in groups.
+    leases: Queue<Leases>,
+    /// The same leases, for those that are left at the end.
+    held: Arc<Leases>,
+    budgets: LoginBudgets,
+    feed: Feed,
+}
+
+/// How long closing may take. Leases that are left then run out.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+impl Postgres {
+    /// Starts for the process `run`. The server need not be there; its tables must have been
+    /// [prepared](schema::prepare) before a call can succeed.
+    async fn start(driver: Driver, link: Link, run: RunId) -> Result<Postgres, Error> {
+        let parts = driver
+            .run(async move { Ok::<_, Error>(Parts::start(link, run)) })
+            .await?;
+        let parts = Arc::new(parts);
+        Ok(Postgres { driver, parts })
+    }
+
+    /// Runs a call where the connections live; there it goes on if its caller goes.
+    async fn call<T, F>(&self, call: impl FnOnce(Arc<Parts>) -> F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        self.driver.run(call(Arc::clone(&self.parts))).await
+    }
+}
+
+impl Parts {
+    /// Starts the tasks, on the runtime that this is called on.
+    fn start(link: Link, run: RunId) -> Parts {
+        let held = Arc::new(Leases::new(link.clone(), run));
+        Parts {
+            entries: Entries::start(link.clone()),
+            leases: Queue::start(Arc::clone(&held)),
+            held,
+            budgets: LoginBudgets::new(link.clone()),
+            feed: Feed::start(link.clone()),
+            link,
+        }
+    }
+
+    /// Finishes what was asked, and ends all leases.
+    async fn finish(&self) {
+        self.feed.close();
+        self.leases.close().await;
+        self.entries.close().await;
+        if let Err(error) = self.held.abandon().await {
+            tracing::debug!(%error, "the leases run out by themselves");
+        }
+        self.link.close();
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let parts = Arc::clone(&self.parts);
+        self.driver
+            .close(async move { parts.finish().await }, CLOSE_WITHIN);
+    }
+}
+
+impl StoreClock for Postgres {
+    fn stamp(&self) -> Stamp {
+        self.parts.link.time.stamp()
+    }
+}
+
+#[async_trait]
+impl Store for Postgres {
+    async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
+        self.parts.entries.load(principal).await
+    }
+
+    async fn lease(
+        &self,
+        principal: &Principal,
+        id: LeaseId,
+        ttl: Duration,
+    ) -> Result<(Lease, Result<Entry, Error>), Error> {
+        match self
+            .parts
+            .leases
+            .ask(principal, Asked::Take(id, ttl))
+            .await?
+        {
+            Answer::Taken(lease, entry) => Ok((lease, *entry)),
+            Answer::Extended(_) | Answer::Released => Err(Error::Closed),
+        }
+    }
+
+    async fn extend(
+        &self,
+        principal: &Principal,
+        id: LeaseId,
+        ttl: Duration,
+    ) -> Result<bool, Error> {
+        let extended = self
+            .parts
+            .leases
+            .ask(principal, Asked::Extend(id, ttl))
+            .await?;
+        Ok(matches!(extended, Answer::Extended(true)))
+    }
+
+    fn release(&self, principal: &Principal, id: LeaseId) {
+        self.parts.leases.tell(principal, Asked::Release(id));
+    }
+
+    async fn commit(
+        &self,
+        principal: &Principal,
+        record: Record,
+        over: Version,
+        lease: Option<LeaseId>,
+    ) -> Result<Commit, Error> {
+        self.parts
+            .entries
+            .commit(principal, record, over, lease)
+            .await
+    }
+
+    async fn note(&self, principal: &Principal, note: Note) -> Result<(), Error> {
+        self.parts.entries.note(principal, note).await
+    }
+
+    async fn drop_rejected(
+        &self,
+        now: Timestamp,
+        latest: Timestamp,
+        limit: usize,
+    ) -> Result<usize, Error> {
+        self.call(async move |parts| {
+            strangers::drop_rejected(&parts.link, now, latest, limit).await
+        })
+        .await
+    }
+
+    async fn forget(&self, principal: &Principal) -> Result<bool, Error> {
+        let principal = principal.clone();
+        let forgotten =
+            self.call(move |parts| async move { parts.entries.forget(&principal).await });
+        Ok(forgotten.await?.is_some())
+    }
+
+    async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error> {
+        self.call(move |parts| async move { parts.entries.restore(entries).await })
+            .await
+    }
+
+    fn changes(&self) -> mpsc::UnboundedReceiver<Change> {
+        self.parts.feed.subscribe()
+    }
+
+    async fn claim_due(
+        &self,
+        before: Timestamp,
+        limit: usize,
+        hold: Duration,
+    ) -> Result<Vec<Principal>, Error> {
+        self.call(move |parts| async move { due::claim(&parts.link, before, limit, hold).await })
+            .await
+    }
+
+    async fn list(
+        &self,
+        listed: Listed,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let after = after.cloned();
+        self.call(move |parts| async move {
+            listings::list(&parts.link, listed, after.as_ref(), limit).await
+        })
+        .await
+    }
+
+    async fn lease_holder(&self, principal: &Principal) -> Result<Option<LeaseHolder>, Error> {
+        let principal = principal.clone();
+        self.call(move |parts| async move { leases::holder(&parts.link, &principal).await })
+            .await
+    }
+
+    async fn reseal(&self, resealed: Vec<Resealed>) -> Result<usize, Error> {
+        self.call(move |parts| async move { parts.entries.reseal(resealed).await })
+            .await
+    }
+
+    async fn keys(&self) -> Result<Vec<(KeyId, u64)>, Error> {
+        self.call(|parts| async move { listings::keys(&parts.link).await })
+            .await
+    }
+
+    async fn count(&self) -> Result<u64, Error> {
+        self.call(|parts| async move { listings::count(&parts.link).await })
+            .await
+    }
+
+    async fn canary(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.call(|parts| async move { guards::canary(&parts.link).await })
+            .await
+    }
+
+    async fn leave_canary(&self, fresh: Vec<u8>) -> Result<Vec<u8>, Error> {
+        self.call(move |parts| async move { guards::leave_canary(&parts.link, fresh).await })
+            .await
+    }
+
+    async fn replace_canary(&self, stands: Vec<u8>, fresh: Vec<u8>) -> Result<bool, Error> {
+        self.call(
+            move |parts| async move { guards::replace_canary(&parts.link, stands, fresh).await },
+        )
+        .await
+    }
+
+    fn writable(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn condition(&self) -> Condition {
+        Condition {
+            shared: true,
+            clock_offset: self.parts.link.time.offset(),
+            ..Condition::default()
+        }
+    }
+}
+
+#[async_trait]
+impl Budgets for Postgres {
+    async fn take_login(
+        &self,
+        id: SlotId,
+        class: Class,
+        windows: &LoginWindows,
+    ) -> Result<Slot, Error> {
+        let windows = windows.clone();
+        self.call(move |parts| async move { parts.budgets.take(id, class, &windows).await })
+            .await
+    }
+
+    async fn end_login(&self, group: &str, id: SlotId) -> Result<(), Error> {
+        let group = group.to_owned();
+        self.call(move |parts| async move { parts.budgets.end(&group, id).await })
+            .await
+    }
+
+    async fn give_login_back(&self, group: &str, id: SlotId) -> Result<(), Error> {
+        let group = group.to_owned();
+        self.call(move |parts| async move { parts.budgets.give_back(&group, id).await })
+            .await
+    }
+
+    async fn block_logins(
+        &self,
+        group: &str,
+        blocked: Duration,
+        halved: Option<Duration>,
+    ) -> Result<(), Error> {
+        let group = group.to_owned();
+        self.call(move |parts| async move { parts.budgets.block(&group, blocked, halved).await })
+            .await
+    }
+
+    async fn unblock_logins(&self, group: &str) -> Result<bool, Error> {
+        let group = group.to_owned();
+        self.call(move |parts| async move { parts.budgets.unblock(&group).await })
+            .await
+    }
+
+    async fn login_budget(&self, windows: &LoginWindows) -> Result<LoginBudget, Error> {
+        let windows = windows.clone();
+        self.call(move |parts| async move { parts.budgets.state(&windows).await })
+            .await
+    }
+}
+
+#[async_trait]
+impl GuardRows for Postgres {
+    async fn guard(&self, name: &str) -> Result<Guard, Error> {
+        let name = name.to_owned();
+        self.call(move |parts| async move { guards::guard(&parts.link, &name).await })
+            .await
+    }
+
+    async fn set_guard(&self, name: &str, expected: u64, value: Vec<u8>) -> Result<Guarded, Error> {
+        let name = name.to_owned();
+        self.call(move |parts| async move {
+            guards::set_guard(&parts.link, &name, expected, value).await
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests;

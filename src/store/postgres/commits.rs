@@ -1,0 +1,134 @@
+//! Commits, as many as come at once in one transaction.
+
+use std::collections::HashSet;
+
+use tokio_postgres::types::Type;
+
+use super::batch::{Job, Work};
+use super::columns::{Columns, columns, insert_entries};
+use super::entries;
+use super::leases;
+use super::link::Link;
+use super::statements::Statement;
+use crate::store::{Commit, Entry, Error, Generation, LeaseId, Record, Version};
+
+/// What one commit proposes.
+pub(super) struct Proposal {
+    /// As it is to stand, without the notes that stand there.
+    entry: Entry,
+    /// The lease that ends with it.
+    lease: Option<LeaseId>,
+}
+
+impl Proposal {
+    pub(super) fn new(record: Record, over: Version, lease: Option<LeaseId>) -> Proposal {
+        let entry = Entry {
+            generation: Generation(over.generation.0.saturating_add(1)),
+            epoch: over.epoch,
+            record: Some(record),
+            ..Entry::default()
+        };
+        Proposal { entry, lease }
+    }
+
+    /// What came of it, if `stands` does: an earlier attempt may have been done although its answer was
+    /// lost.
+    fn beside(&self, stands: Entry) -> Commit {
+        let Entry {
+            generation,
+            epoch,
+            record,
+            ..
+        } = &self.entry;
+        match (&stands.generation, &stands.epoch, &stands.record) == (generation, epoch, record) {
+            true => Commit::Committed(*generation),
+            false => Commit::Superseded(stands),
+        }
+    }
+}
+
+/// The comparison and the write are one statement. A commit on top of nothing makes a row; any other
+/// needs one: the subquery, which cannot become a scan of the table, keeps it from making one. What the
+/// keeper looks at follows.
+const COMMIT: &str = concat!(
+    "WITH committed AS (",
+    insert_entries!(),
+    " WHERE wanted.generation = 1 AND wanted.epoch = 0
+          OR (SELECT true FROM entries WHERE entries.principal = wanted.principal)
+      ON CONFLICT (principal) DO UPDATE SET
+          generation = excluded.generation, instance = excluded.instance, known = excluded.known,
+          sealed = excluded.sealed, key_id = excluded.key_id, received = excluded.received,
+          expires = excluded.expires, run = excluded.run, refresh_dead = NULL, answer_lost = NULL,
+          rejected_until = NULL, rejected_with = NULL, registered_in = NULL
+      WHERE stands.generation = excluded.generation - 1 AND stands.epoch = excluded.epoch
+      RETURNING principal, received, key_id
+    )
+    INSERT INTO due (principal, received, key_id) SELECT principal, received, key_id FROM committed
+    ON CONFLICT (principal) DO UPDATE SET
+        received = excluded.received, key_id = excluded.key_id, dead = false, claimed_until = 0
+    RETURNING principal"
+);
+
+/// Writes commits.
+pub(super) struct Commits(pub(super) Link);
+
+impl Work for Commits {
+    type Asked = Proposal;
+    /// Inside: the entry that stands in the way is damaged.
+    type Answer = Result<Commit, Error>;
+
+    async fn work(&self, batch: &[Job<Proposal>]) -> Result<Vec<Result<Commit, Error>>, Error> {
+        let committed = self.write(batch).await?;
+        let refused = batch.iter().filter(|job| !committed.contains(&job.key));
+        let mut standing = match committed.len() == batch.len() {
+            true => Vec::new(),
+            false => entries::load(&self.0, refused).await?,
+        }
+        .into_iter();
+        let answer = |job: &Job<Proposal>| {
+            let generation = job.asked.entry.generation;
+            let stands = match committed.contains(&job.key) {
+                true => None,
+                false => standing.next(),
+            };
+            match stands {
+                None => Ok(Commit::Committed(generation)),
+                Some(stands) => Ok(job.asked.beside(stands?)),
+            }
+        };
+        Ok(batch.iter().map(answer).collect())
+    }
+}
+
+impl Commits {
+    /// Returns the keys of those that were written. The leases of the others end as well: their pairs
+    /// are spent.
+    async fn write(&self, batch: &[Job<Proposal>]) -> Result<HashSet<String>, Error> {
+        let mut columns = Columns::default();
+        let (mut leased, mut leases) = (Vec::new(), Vec::new());
+        for job in batch {
+            columns.push(&job.key, &job.asked.entry);
+            if let Some(LeaseId(id)) = job.asked.lease {
+                leased.push(job.key.as_str());
+                leases.push(id);
+            }
+        }
+        let columns = columns.parameters();
+        let ending = [
+            (&leased as _, Type::TEXT_ARRAY),
+            (&leases as _, Type::UUID_ARRAY),
+        ];
+        let written = self.0.write([
+            Statement {
+                sql: COMMIT,
+                parameters: &columns,
+            },
+            Statement {
+                sql: leases::END,
+                parameters: &ending,
+            },
+        ]);
+        let [committed, _] = written.await?;
+        Ok(committed.iter().map(|row| row.get(0)).collect())
+    }
+}

@@ -1,0 +1,213 @@
+//! Entries, one by one as callers ask for them, and many at a time as the server is asked.
+//!
+//! All transactions lock rows in one order, so that no two wait for each other: entries, sorted by
+//! principal; what follows an entry (`due`, `rejections`), under its lock; leases, sorted by principal;
+//! the end of the feed last.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::batch::{Job, Queue, Work};
+use super::columns::{Damage, columns, entry};
+use super::commits::{Commits, Proposal};
+use super::link::Link;
+use super::notes::Noting;
+use super::statements::Statement;
+use super::{restores, strangers};
+use crate::clock::Timestamp;
+use crate::principal::Principal;
+use crate::store::{Commit, Entry, Error, LeaseId, Note, Record, Resealed, Restored, Version};
+
+/// The entries of the store.
+pub(super) struct Entries {
+    link: Link,
+    loads: Queue<Loads>,
+    commits: Queue<Commits>,
+    notes: Queue<Noting>,
+}
+
+const LOAD: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM entries WHERE principal = ANY($1)"
+);
+/// In the order of all transactions.
+const LOCK: &str = "SELECT FROM entries WHERE principal = ANY($1) ORDER BY principal FOR UPDATE";
+const RESEAL: &str = "UPDATE entries SET sealed = anew.sealed, key_id = anew.key_id
+    FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[])
+        AS anew (principal, before, sealed, key_id)
+    WHERE entries.principal = anew.principal AND entries.sealed = anew.before
+    RETURNING entries.principal";
+const KEY_FOLLOWS: &str = "UPDATE due SET key_id = entries.key_id FROM entries
+    WHERE due.principal = ANY($1) AND entries.principal = due.principal
+        AND entries.key_id <> due.key_id";
+/// The most records that are sealed anew in one transaction.
+const RESEALED_AT_ONCE: usize = 100;
+
+impl Entries {
+    /// Starts what writes in groups, on the runtime that this is called on.
+    pub(super) fn start(link: Link) -> Entries {
+        Entries {
+            loads: Queue::start(Arc::new(Loads(link.clone()))),
+            commits: Queue::start(Arc::new(Commits(link.clone()))),
+            notes: Queue::start(Arc::new(Noting(link.clone()))),
+            link,
+        }
+    }
+
+    /// As [`crate::store::Store::load`].
+    pub(super) async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
+        self.loads.ask(principal, ()).await?
+    }
+
+    /// Those of `principals` that have an entry. Leaves out entries that are damaged.
+    pub(super) async fn standing(
+        &self,
+        principals: &[Principal],
+    ) -> Result<Vec<(Principal, Entry)>, Error> {
+        let keys: Vec<String> = principals.iter().map(Principal::to_string).collect();
+        let rows = self.link.read(LOAD, [(&keys, Type::TEXT_ARRAY)]).await?;
+        Ok(readable(&rows))
+    }
+
+    /// As [`crate::store::Store::commit`], straight to the server.
+    pub(super) async fn commit(
+        &self,
+        principal: &Principal,
+        record: Record,
+        over: Version,
+        lease: Option<LeaseId>,
+    ) -> Result<Commit, Error> {
+        let proposal = Proposal::new(record, over, lease);
+        self.commits.ask(principal, proposal).await?
+    }
+
+    /// As [`crate::store::Store::note`].
+    pub(super) async fn note(&self, principal: &Principal, note: Note) -> Result<(), Error> {
+        self.notes.ask(principal, note.into()).await
+    }
+
+    /// As [`crate::store::Store::forget`]; returns the version of the tombstone, if there was something
+    /// to drop.
+    pub(super) async fn forget(&self, principal: &Principal) -> Result<Option<Version>, Error> {
+        restores::forget(&self.link, principal).await
+    }
+
+    /// As [`crate::store::Store::restore`].
+    pub(super) async fn restore(
+        &self,
+        entries: Vec<(Principal, Entry)>,
+    ) -> Result<Vec<Restored>, Error> {
+        restores::restore(&self.link, &entries).await
+    }
+
+    /// As [`crate::store::Store::drop_rejected`].
+    pub(super) async fn drop_rejected(
+        &self,
+        now: Timestamp,
+        latest: Timestamp,
+        limit: usize,
+    ) -> Result<usize, Error> {
+        strangers::drop_rejected(&self.link, now, latest, limit).await
+    }
+
+    /// As [`crate::store::Store::reseal`].
+    pub(super) async fn reseal(&self, resealed: Vec<Resealed>) -> Result<usize, Error> {
+        let mut replaced = 0;
+        for resealed in resealed.chunks(RESEALED_AT_ONCE) {
+            replaced += self.reseal_at_once(resealed).await?;
+        }
+        Ok(replaced)
+    }
+
+    async fn reseal_at_once(&self, resealed: &[Resealed]) -> Result<usize, Error> {
+        let keys: Vec<String> = resealed.iter().map(|it| it.principal.to_string()).collect();
+        let before: Vec<&[u8]> = resealed.iter().map(|it| it.before.as_slice()).collect();
+        let sealed: Vec<&[u8]> = resealed.iter().map(|it| it.sealed.as_slice()).collect();
+        let key_ids: Vec<&[u8]> = resealed.iter().map(|it| it.key.0.as_slice()).collect();
+        let principals = [(&keys as _, Type::TEXT_ARRAY)];
+        let all = [
+            (&keys as _, Type::TEXT_ARRAY),
+            (&before as _, Type::BYTEA_ARRAY),
+            (&sealed as _, Type::BYTEA_ARRAY),
+            (&key_ids as _, Type::BYTEA_ARRAY),
+        ];
+        let done = self.link.write([
+            Statement {
+                sql: LOCK,
+                parameters: &principals,
+            },
+            Statement {
+                sql: RESEAL,
+                parameters: &all,
+            },
+            Statement {
+                sql: KEY_FOLLOWS,
+                parameters: &principals,
+            },
+        ]);
+        let [_, replaced, _] = done.await?;
+        Ok(replaced.len())
+    }
+
+    /// Finishes what was asked.
+    pub(super) async fn close(&self) {
+        self.loads.close().await;
+        self.notes.close().await;
+        self.commits.close().await;
+    }
+}
+
+/// Loads that are asked for at the same time are one statement.
+struct Loads(Link);
+
+impl Work for Loads {
+    type Asked = ();
+    type Answer = Result<Entry, Error>;
+
+    async fn work(&self, batch: &[Job<()>]) -> Result<Vec<Result<Entry, Error>>, Error> {
+        load(&self.0, batch.iter()).await
+    }
+}
+
+/// What stands for each of `jobs`, in their order.
+pub(super) async fn load<'a, A: 'a>(
+    link: &Link,
+    jobs: impl Iterator<Item = &'a Job<A>> + Clone,
+) -> Result<Vec<Result<Entry, Error>>, Error> {
+    let keys: Vec<&str> = jobs.clone().map(|job| job.key.as_str()).collect();
+    let rows = link.read(LOAD, [(&keys, Type::TEXT_ARRAY)]).await?;
+    let mut rows: HashMap<&str, &Row> = rows
+        .iter()
+        .filter_map(|row| Some((row.try_get(0).ok()?, row)))
+        .collect();
+    let loaded = jobs.map(|job| match rows.remove(job.key.as_str()) {
+        Some(row) => loaded(row, 0, &job.principal),
+        None => Ok(Entry::default()),
+    });
+    Ok(loaded.collect())
+}
+
+/// The entry of `principal` in `row`, whose columns begin with the column `first`.
+pub(super) fn loaded(row: &Row, first: usize, principal: &Principal) -> Result<Entry, Error> {
+    match entry(row, first) {
+        Ok((_, entry)) => Ok(entry),
+        Err(damage) => Err(damage.of(principal)),
+    }
+}
+
+/// The entries in `rows`. Leaves a damaged one out: it must not hide all others. Loading it by name says
+/// that it is damaged.
+pub(super) fn readable(rows: &[Row]) -> Vec<(Principal, Entry)> {
+    let read = |row| match entry(row, 0) {
+        Ok(entry) => Some(entry),
+        Err(Damage) => {
+            tracing::error!("a damaged entry");
+            None
+        }
+    };
+    rows.iter().filter_map(read).collect()
+}

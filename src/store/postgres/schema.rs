@@ -1,0 +1,175 @@
+//! The tables of a store, how they come to be, and which format they have. The names are not qualified:
+//! they are looked up, and created, in the schemas of the role's `search_path`. A pooler in transaction
+//! mode keeps no other setting, and a role that owns one schema needs nothing else.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_postgres::types::Type;
+
+use super::errors::{Failure, Within};
+use super::session::Session;
+use super::statements::Statement;
+use crate::store::Error;
+
+/// The format of [`TABLES`]. It is raised by a change that a process of the format before could not live
+/// with; that process then refuses the store. What it can live with, such as a new table or a column with
+/// a default, is added in place and leaves the format as it is, so that older and newer processes work
+/// side by side while they are replaced.
+pub(super) const FORMAT: i32 = 1;
+
+/// How often tables are created that other processes create at the same moment.
+const ATTEMPTS: u32 = 10;
+/// Between two of those.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// In the order in which they are created. Principals are compared byte by byte, as they are sorted here
+/// before they are locked. Times called `until` and `seen` are milliseconds of the server's clock; those of
+/// entries, and `received`, are a [`crate::clock::Timestamp`]'s.
+const TABLES: [&str; 12] = [
+    // One wide row for each principal. Only its key is indexed, and a page is left a quarter empty: a
+    // renewal then writes the new row into the same page and touches no index (a HOT update), in the
+    // place that the row of an earlier renewal left.
+    r#"CREATE TABLE entries (
+        principal text COLLATE "C" PRIMARY KEY,
+        generation bigint NOT NULL DEFAULT 0,
+        epoch bigint NOT NULL DEFAULT 0,
+        received bigint,
+        expires bigint,
+        run uuid,
+        instance uuid,
+        key_id bytea,
+        known boolean NOT NULL DEFAULT false,
+        sealed bytea,
+        refresh_dead bigint,
+        answer_lost bigint,
+        rejected_until bigint,
+        rejected_with bytea,
+        displaced bigint,
+        contested_until bigint,
+        suppressed_until bigint,
+        registered_in uuid
+    ) WITH (fillfactor = 75)"#,
+    // What is sealed cannot be compressed: the server is not to try.
+    "ALTER TABLE entries ALTER COLUMN sealed SET STORAGE EXTERNAL",
+    // One narrow row for each pair: what the keeper looks for, and what is counted. A renewal changes an
+    // index of this table alone. Its rows are written under the lock of the entry.
+    r#"CREATE TABLE due (
+        principal text COLLATE "C" PRIMARY KEY,
+        received bigint NOT NULL,
+        claimed_until bigint NOT NULL DEFAULT 0,
+        dead boolean NOT NULL DEFAULT false,
+        key_id bytea NOT NULL
+    ) WITH (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.05)"#,
+    "CREATE INDEX due_received ON due (received) WHERE NOT dead",
+    // Principals without a pair whose login was rejected, so that they are found again. A row may be out
+    // of date: the entry decides.
+    r#"CREATE TABLE rejections (
+        principal text COLLATE "C" PRIMARY KEY,
+        until bigint NOT NULL
+    )"#,
+    "CREATE INDEX rejections_until ON rejections (until)",
+    // A row for each lease that is held, or was never ended.
+    r#"CREATE TABLE leases (
+        principal text COLLATE "C" PRIMARY KEY,
+        id uuid NOT NULL,
+        run uuid NOT NULL,
+        since bigint NOT NULL,
+        until bigint NOT NULL,
+        orphaned boolean NOT NULL
+    ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)"#,
+    "CREATE TABLE budgets (
+        login_group text PRIMARY KEY,
+        version bigint NOT NULL,
+        history text NOT NULL
+    )",
+    "CREATE TABLE guards (
+        name text PRIMARY KEY,
+        version bigint NOT NULL,
+        value bytea NOT NULL
+    )",
+    // What every process must hear of; the newest number stands in `meta`.
+    r#"CREATE TABLE feed (
+        number bigint PRIMARY KEY,
+        principal text COLLATE "C" NOT NULL,
+        generation bigint NOT NULL,
+        epoch bigint NOT NULL
+    )"#,
+    "CREATE TABLE sidecars (
+        run uuid PRIMARY KEY,
+        seen bigint NOT NULL
+    )",
+    // One row.
+    "CREATE TABLE meta (
+        id integer PRIMARY KEY,
+        format integer NOT NULL,
+        canary bytea,
+        feed_end bigint NOT NULL DEFAULT 0
+    )",
+];
+
+const IS_THERE: &str = "SELECT to_regclass('meta') IS NOT NULL";
+const READ_FORMAT: &str = "SELECT format FROM meta WHERE id = 1";
+const WRITE_FORMAT: &str = "INSERT INTO meta (id, format) VALUES (1, $1)";
+
+/// Why the tables cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    /// Others made them.
+    #[error(
+        "the store has format {0}, and this version of damoov-proxy knows format {FORMAT}: replace it \
+         by the version that the other processes on the store have"
+    )]
+    Format(i32),
+    /// They cannot be read, or made.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+/// Whether there are tables.
+pub(super) async fn is_there(session: &mut Session) -> Result<bool, Error> {
+    let rows = session.query(IS_THERE, &[]).await?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
+}
+
+/// Refuses tables of another format.
+pub(super) async fn check(session: &mut Session) -> Result<(), Unusable> {
+    let rows = session.query(READ_FORMAT, &[]).await?;
+    match rows.first().map_or(0, |row| row.get(0)) {
+        FORMAT => Ok(()),
+        other => Err(Unusable::Format(other)),
+    }
+}
+
+/// Makes the tables if there are none; refuses those of another format.
+pub(super) async fn prepare(session: &mut Session) -> Result<(), Unusable> {
+    for _ in 0..ATTEMPTS {
+        if is_there(session).await? {
+            return check(session).await;
+        }
+        match create(session).await {
+            Ok(()) => return Ok(()),
+            // Another process makes the same tables: one of both fails, at whatever table they meet.
+            Err(Failure::Refused(refused)) => tracing::debug!(%refused, "the tables are not made"),
+            Err(failure) => return Err(failure.of_call(Within::Transaction).into()),
+        }
+        sleep(PAUSE).await;
+    }
+    let created = create(session).await;
+    Ok(created.map_err(|failure| failure.of_call(Within::Transaction))?)
+}
+
+/// Makes all tables, or none.
+async fn create(session: &mut Session) -> Result<(), Failure> {
+    let format = [(&FORMAT as _, Type::INT4)];
+    let tables = TABLES.iter().map(|sql| Statement {
+        sql,
+        parameters: &[],
+    });
+    let written = Statement {
+        sql: WRITE_FORMAT,
+        parameters: &format,
+    };
+    let statements: Vec<_> = tables.chain([written]).collect();
+    session.transaction(&statements).await.map(drop)
+}

@@ -1,0 +1,72 @@
+//! Statements as a call sends them: one that only reads by itself, those that write as one transaction.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_postgres::Row;
+
+use super::errors::{Failure, Within};
+use super::link::{CALL_DEADLINE, Link};
+use super::session::Parameter;
+use crate::store::Error;
+
+/// One statement of a transaction.
+pub(super) struct Statement<'a> {
+    pub(super) sql: &'static str,
+    pub(super) parameters: &'a [Parameter<'a>],
+}
+
+/// Before what met another transaction is done again: at most.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Link {
+    /// Reads rows by one statement.
+    ///
+    /// Errors: [`Error::Away`], [`Error::Unreadable`].
+    pub(super) async fn read<const N: usize>(
+        &self,
+        sql: &'static str,
+        parameters: [Parameter<'_>; N],
+    ) -> Result<Vec<Row>, Error> {
+        self.session().await?.query(sql, &parameters).await
+    }
+
+    /// Runs `statements` in one transaction, which is durable on return, and returns the rows of each.
+    /// Each statement sees what others had committed when it began, not when the transaction did. What
+    /// the server undid because another transaction stood in the way is done again.
+    ///
+    /// Errors: [`Error::Away`]; [`Error::Unwritable`] if nothing was done.
+    pub(super) async fn write<const N: usize>(
+        &self,
+        statements: [Statement<'_>; N],
+    ) -> Result<[Vec<Row>; N], Error> {
+        let rows = self.write_all(&statements).await?;
+        Ok(rows
+            .try_into()
+            .expect("there is one answer for each statement"))
+    }
+
+    /// The same for a number of statements that is not known in advance.
+    pub(super) async fn write_all(
+        &self,
+        statements: &[Statement<'_>],
+    ) -> Result<Vec<Vec<Row>>, Error> {
+        let deadline = Instant::now() + CALL_DEADLINE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut session = self.session_within(left).await?;
+            let failure = match session.transaction(statements).await {
+                Ok(rows) => return Ok(rows),
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::Refused(refused)
+                    if refused.may_be_repeated() && Instant::now() + PAUSE < deadline =>
+                {
+                    sleep(PAUSE.mul_f64(fastrand::f64())).await;
+                }
+                failure => return Err(failure.of_call(Within::Transaction)),
+            }
+        }
+    }
+}
