@@ -1,9 +1,9 @@
 //! `tokens show`: each obstacle with its end, and the name that the log has for a user.
 
-use damoov_proxy::simulator::{Action, Delay, Fault, On, Status};
+use damoov_proxy::simulator::{Action, Fault, On, Status};
 use serde_json::Value;
 
-use crate::harness::{Proxy, SCORES, captured, damoov, damoov_with, eventually, proxy, user};
+use crate::harness::{Proxy, SCORES, captured, damoov, damoov_with, proxy, user};
 
 async fn show(proxy: &Proxy, number: usize) -> String {
     proxy.run(&format!("tokens show {}", user(number))).await.1
@@ -63,30 +63,6 @@ async fn a_served_user_needs_no_login_and_a_used_up_budget_is_told() {
     assert_eq!(json["needs_login"], false);
     assert_eq!(json["next_request"], "served");
     assert_eq!(json["obstacles"].as_array().unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn whoever_renews_a_user_is_named_while_the_renewal_lasts() {
-    let damoov = damoov().await;
-    let proxy = proxy(&damoov).start().await;
-    let shown = show(&proxy, 1).await;
-    assert!(shown.contains("lease          none"), "{shown}");
-    let slow = Fault::new(On::Login, Action::Delay(Delay::Millis(3000)));
-    damoov.handle().add_fault(slow);
-    let call = proxy.calling(1, SCORES);
-    eventually("the lease is shown", async || {
-        show(&proxy, 1)
-            .await
-            .contains("lease          held by run ")
-    })
-    .await;
-    let json = captured(proxy.command(&format!("tokens show {} --json", user(1)))).await;
-    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
-    assert!(json["lease"]["left_seconds"].as_f64().unwrap() <= 15.0);
-    assert_eq!(json["store"]["shared"], false);
-    assert_eq!(call.await.unwrap().status, 200);
-    let shown = show(&proxy, 1).await;
-    assert!(shown.contains("lease          none"), "{shown}");
 }
 
 #[tokio::test]
