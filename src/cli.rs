@@ -48,8 +48,7 @@ pub struct Cli {
 pub enum Command {
     /// Serve callers (the default)
     Run,
-    /// Validate everything that `run` would refuse; exit code 64 for the configuration, 78 for the store, 1 if
-    /// its server is not reached
+    /// Validate everything that `run` would refuse; exit code 64 for the configuration, 78 for the store
     Check {
         /// Resolve no secret and open no store
         #[arg(long)]
@@ -177,8 +176,6 @@ impl Failure {
 
     fn exit_code(&self) -> ExitCode {
         match self {
-            Failure::Service(service::Error::Store(error)) if error.is_away() => ExitCode::FAILURE,
-            Failure::Store(crate::store::Error::Away(_)) => ExitCode::FAILURE,
             Failure::Service(service::Error::Store(_)) | Failure::Store(_) => {
                 ExitCode::from(exit::STORE)
             }

@@ -212,11 +212,9 @@ impl Clock {
         if let Some(set) = self.set {
             return *set.lock().unwrap();
         }
-        let now = rustix::time::clock_gettime(ClockId::Boottime);
-        let millis = now.tv_sec.saturating_mul(1_000) + now.tv_nsec / 1_000_000;
         Stamp {
             boot: boot(),
-            since_boot: millis.saturating_mul(i64::from(self.scale)),
+            since_boot: millis(since_boot()).saturating_mul(i64::from(self.scale)),
             wall: self.wall(),
         }
     }
@@ -245,6 +243,14 @@ impl Clock {
     pub fn second(&self) -> Duration {
         Duration::from_secs(u64::from(self.scale))
     }
+}
+
+/// Real time since this machine booted, the time included that it was suspended for. Nobody sets this
+/// clock.
+pub fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 /// This boot of this machine, as long as the process lives. If the kernel does not tell, one that

@@ -29,7 +29,7 @@ pub use explain::{Ages, Explanation, Inquiry, NextRequest, Obstacle, Stored, exp
 pub use login_slot::{LoginSlot, SlotEnd};
 pub use password::{Login, PasswordError};
 pub use provider::{Background, Obtained, Provider};
-pub use settings::Settings;
+pub use settings::{LEASE, Settings};
 pub use vault::credentials::Credentials;
 pub use vault::pair::Pair;
 pub use vault::{key_file, seal};

@@ -81,7 +81,7 @@ impl HandedOut {
             principal: principal.clone(),
             epoch: credentials.epoch(),
         };
-        let now = self.clock.wall();
+        let now = self.provider.now();
         let access_token = match hand_out {
             HandOut::Real => credentials.token().to_owned(),
             HandOut::Own => {
@@ -102,7 +102,7 @@ impl HandedOut {
             principal: principal.clone(),
             epoch: 0,
         };
-        let now = self.clock.wall();
+        let now = self.provider.now();
         Tokens {
             access_token: self
                 .mint
@@ -127,7 +127,7 @@ impl HandedOut {
             return Ok(holder.map_or(Bearer::Foreign, Bearer::Ours));
         }
         let token = self.mint.read_access(caller.name(), bearer);
-        match token.filter(|token| token.names_at(self.clock.wall())) {
+        match token.filter(|token| token.names_at(self.provider.now())) {
             Some(token) => self.if_current(token.holder).await,
             None => Ok(Bearer::Void),
         }
@@ -160,7 +160,7 @@ impl HandedOut {
             false => self.holder_of_real(hand_out, access_token).await?,
         };
         if named.as_ref() != Some(&refresh.holder.principal)
-            || !refresh.renews_at(self.clock.wall())
+            || !refresh.renews_at(self.provider.now())
         {
             return Ok(Bearer::Void);
         }

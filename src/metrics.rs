@@ -54,10 +54,13 @@ macro_rules! metrics {
                 let mut registrar = Registrar::new();
                 let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
                 registrar.constant("build", "The version of this program", version);
-                Metrics {
+                let metrics = Metrics {
                     $($name: registrar.$kind(stringify!($name), concat!($($help),+).trim()),)+
                     registry: registrar.into_registry(),
-                }
+                };
+                // Nothing is known of the store yet.
+                metrics.store_standby.set(-1);
+                metrics
             }
         }
     };
@@ -106,6 +109,18 @@ metrics! {
     plain tokens_cached: Gauge;
     /// Users and accounts with tokens in the store, counted once a minute
     plain tokens_stored: Gauge;
+    /// 1 while the store is not reached: no refresh and no login is started
+    plain store_away: Gauge;
+    /// New tokens that wait on this machine's disk until the store has them
+    plain store_outbox_pairs: Gauge;
+    /// Seconds by which the store's clock is ahead of this machine's
+    seconds store_clock_offset: Gauge<f64, AtomicU64>;
+    /// Processes that share the store now, this one included
+    plain store_processes: Gauge;
+    /// 1 if a synchronous standby stands behind the store, 0 if none does, -1 if that is not known or means nothing
+    plain store_standby: Gauge;
+    /// Entries of the store that were older than what this process had in memory
+    plain store_went_back: Counter;
     /// Request content that is kept for replays
     plain replay_memory_bytes: Gauge<i64, AtomicI64>;
     /// Open connections to the hosts of the API
@@ -194,6 +209,12 @@ mod tests {
             "damoov_proxy_login_budget_remaining 0",
             "damoov_proxy_build_info{version=",
             "damoov_proxy_renewals_joined_total 0",
+            "damoov_proxy_store_away 0",
+            "damoov_proxy_store_outbox_pairs 0",
+            "damoov_proxy_store_clock_offset_seconds 0.0",
+            "damoov_proxy_store_processes 0",
+            "damoov_proxy_store_standby -1",
+            "damoov_proxy_store_went_back_total 0",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

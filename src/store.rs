@@ -36,7 +36,7 @@ use tokio::sync::mpsc;
 pub use self::budgets::{
     Budgets, Class, LoginBudget, LoginWindow, LoginWindows, Slot, SlotId, WindowState,
 };
-pub use self::condition::Condition;
+pub use self::condition::{Away, Condition};
 pub use self::entry::{
     Change, Commit, Cursor, Entry, Generation, KeyId, Lease, LeaseHolder, LeaseId, Listed, Note,
     Notes, Page, Record, Rejected, Resealed, Restored, RunId, Version,

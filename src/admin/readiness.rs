@@ -24,6 +24,8 @@ pub enum Code {
     Draining,
     /// Renewals cannot be made durable.
     StoreUnwritable,
+    /// The store is not reached: nothing is renewed.
+    StoreAway,
     /// Damoov answered a login with 429.
     LoginBlocked,
     /// No login is left in the budget now.
@@ -57,6 +59,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What is bad and does not keep the process from serving.
     fn conditions(&self) -> impl Future<Output = Vec<(Code, String)>> + Send;
+
+    /// Why the store is not reached, and since when.
+    fn away(&self) -> Option<store::Away>;
 
     /// A host of the API that cannot be connected to, and since when.
     fn unreachable(&self) -> Option<(String, SystemTime)>;
@@ -126,6 +131,15 @@ impl Readiness {
         let mut degraded = Vec::new();
         if let Some(engine) = status.engine.get() {
             degraded = engine.conditions().await;
+            if let Some(away) = engine.away() {
+                let message = format!(
+                    "the store is not reached: {}; requests with a token in memory are served, and \
+                     no token is renewed",
+                    away.why
+                );
+                degraded.push((Code::StoreAway, message));
+                self.began(Code::StoreAway, away.since);
+            }
             if let Some((host, since)) = engine.unreachable() {
                 let message = format!("{host} cannot be connected to; the log says why");
                 degraded.push((Code::UpstreamUnreachable, message));

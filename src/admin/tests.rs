@@ -6,21 +6,30 @@ use crate::telemetry::Log;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What its store says, and what it suffers from.
-struct Still(Result<(), store::Error>, Vec<(Code, String)>);
+#[derive(Default)]
+struct Still {
+    unwritable: Option<store::Error>,
+    conditions: Vec<(Code, String)>,
+    away: Option<store::Away>,
+}
 
 impl Engine for Still {
     fn writable(&self) -> Result<(), store::Error> {
-        self.0.clone()
+        self.unwritable.clone().map_or(Ok(()), Err)
     }
 
     async fn report(&self) {}
+
+    fn away(&self) -> Option<store::Away> {
+        self.away.clone()
+    }
 
     fn unreachable(&self) -> Option<(String, std::time::SystemTime)> {
         None
     }
 
     async fn conditions(&self) -> Vec<(Code, String)> {
-        self.1.clone()
+        self.conditions.clone()
     }
 }
 
@@ -43,7 +52,7 @@ fn status(engine: Option<Still>) -> (Answers<Still>, watch::Sender<Stage>) {
 }
 
 fn well() -> Option<Still> {
-    Some(Still(Ok(()), Vec::new()))
+    Some(Still::default())
 }
 
 async fn answered(status: &Answers<Still>, method: Method, path: &str) -> Response<Bytes> {
@@ -65,7 +74,10 @@ async fn get(status: &Answers<Still>, path: &str) -> (u16, serde_json::Value) {
 #[tokio::test]
 async fn a_store_that_cannot_be_written_is_not_ready_and_says_why() {
     let full = store::Error::Unwritable("disk full".to_owned());
-    let (status, _stage) = status(Some(Still(Err(full), Vec::new())));
+    let (status, _stage) = status(Some(Still {
+        unwritable: Some(full),
+        ..Still::default()
+    }));
     let (code, said) = get(&status, "/readyz").await;
     assert_eq!((code, &said["ok"]), (503, &false.into()));
     assert_eq!(said["reasons"][0]["code"], "store_unwritable");
@@ -108,7 +120,10 @@ async fn while_requests_drain_it_is_not_ready() {
 #[tokio::test]
 async fn what_does_not_keep_it_from_serving_is_degraded_since_it_was_seen_first() {
     let blocked = (Code::LoginBlocked, "for 60 s".to_owned());
-    let (status, _stage) = status(Some(Still(Ok(()), vec![blocked])));
+    let (status, _stage) = status(Some(Still {
+        conditions: vec![blocked],
+        ..Still::default()
+    }));
     let (code, first) = get(&status, "/readyz").await;
     assert_eq!((code, &first["ok"]), (200, &true.into()));
     assert_eq!(first["reasons"], serde_json::json!([]));
@@ -117,6 +132,24 @@ async fn what_does_not_keep_it_from_serving_is_degraded_since_it_was_seen_first(
     let since = first["degraded"][0]["since"].as_str().unwrap();
     assert!(since.parse::<jiff::Timestamp>().is_ok(), "{since}");
     assert_eq!(get(&status, "/readyz").await.1, first);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_degraded_since_then_and_never_unready() {
+    let away = store::Away {
+        since: std::time::SystemTime::UNIX_EPOCH,
+        why: "no route to db1".to_owned(),
+    };
+    let (status, _stage) = status(Some(Still {
+        away: Some(away),
+        ..Still::default()
+    }));
+    let (code, said) = get(&status, "/readyz").await;
+    assert_eq!((code, &said["ok"]), (200, &true.into()));
+    assert_eq!(said["degraded"][0]["code"], "store_away");
+    assert_eq!(said["degraded"][0]["since"], "1970-01-01T00:00:00Z");
+    let message = said["degraded"][0]["message"].as_str().unwrap();
+    assert!(message.contains("no route to db1"), "{message}");
 }
 
 #[tokio::test]
@@ -301,6 +334,10 @@ impl Engine for Hanging {
 
     async fn report(&self) {
         std::future::pending().await
+    }
+
+    fn away(&self) -> Option<store::Away> {
+        None
     }
 
     fn unreachable(&self) -> Option<(String, std::time::SystemTime)> {

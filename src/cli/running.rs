@@ -23,6 +23,10 @@ impl Engine for Running {
         self.provider.writable()
     }
 
+    fn away(&self) -> Option<store::Away> {
+        self.provider.condition().away
+    }
+
     fn report(&self) -> impl Future<Output = ()> + Send {
         self.provider.report()
     }

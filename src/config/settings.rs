@@ -59,6 +59,7 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
             ahead: renewal.ahead,
             wait: renewal.wait,
             timeout: renewal.timeout,
+            lease: credentials::LEASE,
             keep_refresh_tokens: renewal.keep_refresh_tokens,
             renewals_per_second: renewal.renewals_per_second,
             remember_rejected: renewal.remember_rejected,

@@ -9,6 +9,7 @@ use super::vault::cache::Lookup;
 use super::vault::commit::{Committed, NewPair};
 use super::vault::credentials::Credentials;
 use super::vault::pair::Pair;
+use super::vault::repeated::repeated;
 use super::{Error, Provider};
 use crate::clock::Timestamp;
 use crate::damoov::auth::{Grant, Unreadable};
@@ -124,7 +125,8 @@ impl Provider {
     ///
     /// [`Error::StoreUnavailable`].
     pub async fn forget(&self, principal: &Principal) -> Result<(), Error> {
-        let forgotten = self.engine.vault.store.forget(principal).await;
+        let store = &self.engine.vault.store;
+        let forgotten = repeated(|| store.forget(principal)).await;
         self.engine.vault.counted(StoreOperation::Note, forgotten)?;
         self.engine.vault.cache.forget(principal);
         self.engine.starts_anew(principal);
@@ -140,12 +142,14 @@ impl Engine {
         self.guards.contested.follow(principal, None);
     }
 
-    /// Does the same if another process, or the command line, forgot it or renewed it.
+    /// Does the same if another process, or the command line, forgot it or renewed it. If that may have
+    /// happened to anybody, what is in memory is looked up before a token that was handed out is believed.
     pub(crate) fn follow(&self, change: &Change) {
-        let Change::Entry { principal, version } = change else {
-            return;
+        let (principal, version) = match change {
+            Change::Entry { principal, version } => (principal, *version),
+            Change::Everything => return self.vault.cache.everything_moved(),
         };
-        let Version { generation, epoch } = *version;
+        let Version { generation, epoch } = version;
         self.vault.cache.follow(principal, generation, epoch);
         self.guards.contested.follow(principal, Some(epoch));
         if let Some(rejected) = self.guards.mass_rejection.waits_with(principal)
@@ -155,9 +159,8 @@ impl Engine {
         }
     }
 
-    /// Commits `pair` over any older one. Without a lease: a lease belongs to the process run, not to
-    /// the task, so that releasing one here would take it from a renewal of the same principal. A refresh
-    /// under way, here or elsewhere, finds itself superseded.
+    /// Commits `pair` over any older one. Without a lease, since it has been issued already: a refresh under
+    /// way, here or elsewhere, finds itself superseded.
     async fn adopt_pair(
         &self,
         expected: Expected,

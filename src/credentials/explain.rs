@@ -15,7 +15,7 @@ use super::vault::seal::{Ring, Unopened};
 use crate::clock::{Stamp, Timestamp};
 use crate::directory::Directory;
 use crate::principal::{InstanceId, Principal};
-use crate::store::{Entry, Error, Guard, KeyId, LoginBudget};
+use crate::store::{Condition, Entry, Error, Guard, KeyId, LeaseHolder, LoginBudget, RunId};
 use crate::telemetry::LogName;
 
 pub use obstacles::Obstacle;
@@ -34,12 +34,16 @@ pub struct Inquiry<'a> {
     pub entry: &'a Entry,
     /// The state of the login budget.
     pub budget: &'a LoginBudget,
+    /// Who holds its lease.
+    pub lease: Option<LeaseHolder>,
+    /// How the store is.
+    pub condition: &'a Condition,
     /// Now, by the store's clock.
     pub now: Stamp,
 }
 
 /// Everything that is known of one principal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
     /// Who it is.
     #[serde(serialize_with = "as_text")]
@@ -65,6 +69,39 @@ pub struct Explanation {
     pub obstacles: Vec<Obstacle>,
     /// What its next request does.
     pub next_request: NextRequest,
+    /// Who renews it now; `None` if nobody does.
+    pub lease: Option<Renewing>,
+    /// How the store is.
+    pub store: StoreCondition,
+}
+
+/// A process that renews a principal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Renewing {
+    /// The process run, as the log names it.
+    #[serde(serialize_with = "as_text")]
+    pub run: RunId,
+    /// Since when; `None` if the store does not keep that.
+    pub since: Option<Timestamp>,
+    /// How long it has been at it.
+    pub age: Option<Duration>,
+    /// How long it may still go on without a sign of life, in real time.
+    pub left: Duration,
+}
+
+/// How the store is, as far as it concerns renewals.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StoreCondition {
+    /// Why it is not reached; `None` if it is.
+    pub away: Option<String>,
+    /// Pairs that wait on this machine's disk until the store has them.
+    pub outbox: u64,
+    /// Seconds by which the store's clock is ahead of this machine's.
+    pub clock_offset: f64,
+    /// Processes that share it.
+    pub processes: u32,
+    /// Whether a synchronous standby stands behind it; `None` if that is not known, or means nothing.
+    pub standby: Option<bool>,
 }
 
 /// What is known of a stored pair without asking the API.
@@ -150,7 +187,26 @@ pub async fn explain(
         answer_lost: entry.notes.answer_lost == Some(entry.generation),
         next_request: NextRequest::of(stored, ages, &obstacles, inquiry.settings.wait),
         obstacles,
+        lease: inquiry.lease.map(|holder| Renewing {
+            run: holder.run,
+            since: holder.since,
+            age: holder.since.map(|since| now.since(since)),
+            left: holder.left,
+        }),
+        store: StoreCondition::of(inquiry.condition),
     })
+}
+
+impl StoreCondition {
+    fn of(condition: &Condition) -> StoreCondition {
+        StoreCondition {
+            away: condition.away.as_ref().map(|away| away.why.clone()),
+            outbox: condition.outbox,
+            clock_offset: condition.clock_offset,
+            processes: condition.processes,
+            standby: condition.standby,
+        }
+    }
 }
 
 impl Stored {
@@ -217,7 +273,7 @@ mod tests {
     use super::*;
     use crate::credentials::fixture::{Medium, Process, directory, grant, main, settings, user};
     use crate::secret::Secret;
-    use crate::store::Note;
+    use crate::store::{LeaseId, Note};
 
     async fn explanation(process: &Process) -> Explanation {
         let key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
@@ -231,7 +287,9 @@ mod tests {
             principal: &user(1),
             entry: &entry,
             budget: &budget,
-            now: process.clock.stamp(),
+            lease: process.store.lease_holder(&user(1)).await.unwrap(),
+            condition: &process.store.condition(),
+            now: process.store.stamp(),
         };
         let guard = async |name: String| process.store.guard(&name).await;
         explain(&inquiry, guard).await.unwrap()
@@ -267,6 +325,25 @@ mod tests {
         assert_eq!(json["stored"], "dead");
         assert_eq!(json["next_request"], "served");
         assert_eq!(json["instance"], main().to_string());
+    }
+
+    #[tokio::test]
+    async fn who_renews_a_principal_is_told() {
+        let process = Medium::new().start();
+        assert_eq!(explanation(&process).await.lease, None);
+        let (id, ttl) = (LeaseId::fresh(), Duration::from_secs(15));
+        process
+            .store
+            .lease(&user(1), id, ttl)
+            .await
+            .unwrap()
+            .1
+            .unwrap();
+        let lease = explanation(&process).await.lease.unwrap();
+        assert!(lease.left > Duration::from_secs(10), "{:?}", lease.left);
+        let json = serde_json::to_value(explanation(&process).await).unwrap();
+        assert_eq!(json["lease"]["run"], lease.run.to_string());
+        assert_eq!(json["store"]["processes"], 1);
     }
 
     #[test]

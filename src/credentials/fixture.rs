@@ -1,4 +1,8 @@
-//! Engines for the tests of this room: processes on one store. No Damoov answers them.
+//! Engines for the tests of this room: processes on one store. No Damoov answers them, unless a test
+//! starts its [Auth endpoints](api); the store works, unless it is a [faulty](faulty) one.
+
+mod api;
+mod faulty;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +13,10 @@ use http::HeaderValue;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
+pub(super) use self::api::{Api, Says};
+pub(super) use self::faulty::Faulty;
 use super::vault::seal::Ring;
-use super::{Background, Credentials, Parts, Provider, Settings};
+use super::{Background, Credentials, Error, LEASE, Need, Parts, Provider, Settings};
 use crate::caller::{Authorized, Caller, authorize};
 use crate::clock::Clock;
 use crate::damoov::auth::{self, ExpiresInForm, Grant};
@@ -50,12 +56,32 @@ impl Medium {
     /// One more process. Two instances, of which [`main`] is the default one, and one account; one
     /// login an hour, for which a request waits a second.
     pub(super) fn start(&self) -> Process {
+        self.start_with(settings(), "127.0.0.1:9", |store| store)
+    }
+
+    /// The same with these Auth endpoints, on a store that does what the test tells it.
+    pub(super) fn start_faulty(&self, api: &Api, settings: Settings) -> (Process, Arc<Faulty>) {
+        let mut faulty = None;
+        let process = self.start_with(settings, &api.authority, |store| {
+            let made = Faulty::new(store);
+            faulty = Some(made.clone());
+            made
+        });
+        (process, faulty.expect("it was made"))
+    }
+
+    fn start_with(
+        &self,
+        settings: Settings,
+        authority: &str,
+        over: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Process {
         let run = run();
         let (metrics, clock) = (Arc::new(Metrics::new()), Clock::real());
-        let store = open_in(self.0.path(), run, clock);
+        let store = over(open_in(self.0.path(), run, clock));
         let nowhere = Redirect {
             scheme: Scheme::Http,
-            authority: "127.0.0.1:9".to_owned(),
+            authority: authority.to_owned(),
         };
         let upstream = upstream::Settings {
             connect_timeout: Duration::from_secs(1),
@@ -68,7 +94,7 @@ impl Medium {
         };
         let key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
         let (provider, background) = Provider::start(Parts {
-            settings: settings(),
+            settings,
             directory: Arc::new(directory()),
             store: store.clone(),
             run,
@@ -91,6 +117,21 @@ impl Medium {
 }
 
 impl Process {
+    /// What a request of `principal` is served with.
+    pub(super) async fn get(&self, principal: Principal) -> Result<Arc<Credentials>, Error> {
+        let caller = authorized(principal);
+        let got = self.provider.get(&caller, Need::Usable).await?;
+        Ok(got.credentials)
+    }
+
+    /// A registration of `principal` brings this JWT.
+    pub(super) async fn adopt(&self, principal: &Principal, serial: u32) -> Arc<Credentials> {
+        let (provider, grant) = (&self.provider, grant(principal, serial));
+        let expected = provider.expect_tokens().unwrap();
+        let adopted = provider.adopt(expected, principal, Some(main()), grant);
+        adopted.await.unwrap()
+    }
+
     /// How often it read an entry from the store.
     pub(super) fn loads(&self) -> u64 {
         let loads = self.metrics.store_operations.get_or_create(&StoreLabels {
@@ -99,6 +140,17 @@ impl Process {
         });
         loads.get()
     }
+}
+
+/// Looks again and again until it is so.
+pub(super) async fn until(mut is_so: impl FnMut() -> bool) {
+    let looks = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let looked = tokio::time::timeout(Duration::from_secs(20), looks).await;
+    looked.expect("it becomes so");
 }
 
 /// Credentials of that generation, which have expired.
@@ -146,6 +198,7 @@ pub(super) fn settings() -> Settings {
         ahead: 0.8,
         wait: Duration::from_secs(1),
         timeout: Duration::from_secs(1),
+        lease: LEASE,
         keep_refresh_tokens: None,
         renewals_per_second: 50,
         remember_rejected: Duration::from_secs(600),

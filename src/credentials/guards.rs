@@ -11,7 +11,7 @@
 //! | [`contested`] | logins of one principal | `contested_backoff`: something else logs it in, too |
 //! | [`remembered`] | logins of one principal | `remember_rejected`: the API rejected its login |
 //! | [`backoff`] | calls of one principal, or of all | seconds, after calls failed |
-//! | [`pace`] | renewals that no request waits for | a turn each: they start evenly |
+//! | [`pace`] | renewals that no request waits for | a turn each: they start evenly, in all processes together |
 //! | [`password_limit`] | comparisons with a password | a second each, after wrong ones |
 
 pub(crate) mod backoff;
@@ -79,14 +79,20 @@ impl Guards {
                 clock,
                 metrics.clone(),
             ),
-            pace: Pace::new(current.clone(), clock),
+            pace: Pace::new(current.clone(), processes_on(store), clock),
             backoff: Backoff::new(clock),
             refresh_backoff: OwnBackoff::new(own::REFRESH, clock),
             login_backoff: OwnBackoff::new(own::LOGIN, clock),
             mass_rejection: MassRejection::new(store.clone(), clock, metrics.clone()),
             breakers: Breakers::new(current.clone(), store.clone(), clock),
-            contested: Contested::new(current.clone(), clock),
+            contested: Contested::new(current.clone(), store.clone(), clock),
             password_limit: PasswordLimit::new(clock),
         }
     }
+}
+
+/// How many processes share the store now.
+fn processes_on(store: &Arc<dyn Store>) -> impl Fn() -> u32 + Send + Sync + 'static {
+    let store = store.clone();
+    move || store.condition().processes
 }

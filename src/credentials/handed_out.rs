@@ -1,11 +1,14 @@
 //! What callers hold: whether a token of the proxy's own is still valid, and whose a real JWT is. Looks
-//! into memory first, and into the store only if that is not enough.
+//! into memory first, and into the store only if that is not enough. What was refused is refused again for a
+//! second without that.
 
 use super::vault::Vault;
-use super::vault::pair::is_either;
+use super::vault::pair::{JwtHash, is_either};
+use super::vault::refused::Shown;
 use super::{Error, Provider};
 use crate::damoov::jwt::Claims;
 use crate::principal::Principal;
+use crate::store::Entry;
 
 impl Provider {
     /// Whether a token that was handed out under `epoch` is still valid: the principal was not forgotten
@@ -20,11 +23,21 @@ impl Provider {
         {
             return Ok(false);
         }
-        let cached = self.engine.vault.cache.peek(principal);
+        let vault = &self.engine.vault;
+        let cached = vault.cache.confirmed(principal);
         if cached.is_some_and(|cached| cached.epoch() == epoch) {
             return Ok(true);
         }
-        Ok(self.engine.vault.load(principal).await?.epoch == epoch)
+        let shown = Shown::Ours(principal.clone(), epoch);
+        if vault.refused.holds(&shown) {
+            return Ok(false);
+        }
+        let now = vault.load_and_confirm(principal).await?.epoch;
+        // An epoch that is yet to come may come at once.
+        if now > epoch {
+            vault.refused.note(shown);
+        }
+        Ok(now == epoch)
     }
 
     /// Whose current or previous JWT this is. Its claims only say where to look.
@@ -52,23 +65,37 @@ impl Provider {
 }
 
 impl Vault {
+    /// The entry of `principal`, freshly read. What is in memory of it is confirmed, or dropped.
+    async fn load_and_confirm(&self, principal: &Principal) -> Result<Entry, Error> {
+        let as_of = self.cache.moved();
+        let entry = self.load(principal).await?;
+        self.cache.confirm(principal, entry.version(), as_of);
+        Ok(entry)
+    }
+
     /// Whether `jwt` is the principal's current one or the one before.
     async fn holds(&self, principal: &Principal, jwt: &str) -> Result<bool, Error> {
-        let cached = self.cache.peek(principal);
+        let cached = self.cache.confirmed(principal);
         if let Some(cached) = &cached
             && is_either(jwt, cached.token(), cached.previous.get().map(|p| &**p))
         {
             return Ok(true);
         }
-        let entry = self.load(principal).await?;
-        let Some(stored) = self.open(principal, &entry)? else {
+        let shown = Shown::Real(principal.clone(), JwtHash::of(jwt));
+        if self.refused.holds(&shown) {
             return Ok(false);
-        };
-        let previous = stored.previous;
-        let holds = is_either(jwt, stored.access_token.expose(), previous.as_ref());
+        }
+        let entry = self.load_and_confirm(principal).await?;
+        let stored = self.open(principal, &entry)?;
+        let previous = stored.as_ref().and_then(|stored| stored.previous);
+        let holds = stored
+            .is_some_and(|stored| is_either(jwt, stored.access_token.expose(), previous.as_ref()));
+        if !holds {
+            self.refused.note(shown);
+        }
         // A caller that shows an old JWT once shows it again: from now on memory is enough.
         if holds
-            && let (Some(cached), Some(previous)) = (cached, previous)
+            && let (Some(cached), Some(previous)) = (self.cache.peek(principal), previous)
             && cached.generation == entry.generation
         {
             cached.previous.get_or_init(|| Box::new(previous));
@@ -82,14 +109,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::credentials::fixture::{Medium, Process, account, grant, jwt, user};
+    use crate::credentials::fixture::{Api, Faulty, Medium, Process, account, jwt, settings, user};
+    use crate::store::Change;
 
     async fn adopt(process: &Process, principal: &Principal, serial: u32) -> u64 {
-        let grant = grant(principal, serial);
-        let provider = &process.provider;
-        let expected = provider.expect_tokens().unwrap();
-        let adopted = provider.adopt(expected, principal, None, grant).await;
-        adopted.unwrap().epoch()
+        process.adopt(principal, serial).await.epoch()
     }
 
     #[tokio::test]
@@ -118,6 +142,68 @@ mod tests {
         let anew = adopt(&one, &user(1), 2).await;
         assert_eq!(one.provider.is_current(&user(1), epoch).await, Ok(false));
         assert_eq!(one.provider.is_current(&user(1), anew).await, Ok(true));
+    }
+
+    /// Once the process has heard of it.
+    async fn everything_moved(process: &Process, store: &Faulty) {
+        let cache = &process.provider.engine.vault.cache;
+        let before = cache.moved();
+        store.tells(Change::Everything);
+        let heard = async {
+            while cache.moved() == before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let heard = tokio::time::timeout(Duration::from_secs(10), heard).await;
+        assert!(heard.is_ok());
+    }
+
+    #[tokio::test]
+    async fn once_changes_may_be_missed_memory_is_believed_after_one_look() {
+        let (api, medium) = (Api::start().await, Medium::new());
+        // It is not told of what others change.
+        let (one, store) = medium.start_faulty(&api, settings());
+        let other = medium.start();
+        let (kept, gone) = (user(1), user(2));
+        let epoch = adopt(&one, &kept, 1).await;
+        adopt(&one, &gone, 1).await;
+        let provider = &one.provider;
+        other.provider.forget(&gone).await.unwrap();
+        assert_eq!(provider.is_current(&gone, epoch).await, Ok(true));
+        let held = provider.holder_of(&jwt(&gone, 1)).await;
+        assert_eq!(held, Ok(Some(gone.clone())));
+
+        everything_moved(&one, &store).await;
+        let loads = one.loads();
+        for _ in 0..3 {
+            assert_eq!(provider.is_current(&kept, epoch).await, Ok(true));
+            let held = provider.holder_of(&jwt(&kept, 1)).await;
+            assert_eq!(held, Ok(Some(kept.clone())));
+        }
+        assert_eq!(one.loads(), loads + 1);
+        assert_eq!(provider.is_current(&gone, epoch).await, Ok(false));
+        assert_eq!(provider.holder_of(&jwt(&gone, 1)).await, Ok(None));
+        assert!(provider.engine.vault.cache.peek(&gone).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_not_looked_up_again_for_a_second() {
+        let process = Medium::new().start();
+        let epoch = adopt(&process, &user(1), 1).await;
+        let provider = &process.provider;
+        provider.forget(&user(1)).await.unwrap();
+        let refused = async || {
+            assert_eq!(provider.is_current(&user(1), epoch).await, Ok(false));
+            assert_eq!(provider.holder_of(&jwt(&user(1), 1)).await, Ok(None));
+        };
+        refused().await;
+        let loads = process.loads();
+        for _ in 0..20 {
+            refused().await;
+        }
+        assert!(process.loads() <= loads + 2, "a second may have passed");
+        let anew = adopt(&process, &user(1), 2).await;
+        assert_eq!(provider.is_current(&user(1), anew).await, Ok(true));
     }
 
     #[tokio::test]

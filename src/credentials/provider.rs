@@ -16,6 +16,7 @@ use super::vault::cache::Lookup;
 use super::vault::credentials::Credentials;
 use super::{Error, Need};
 use crate::caller::Authorized;
+use crate::clock::Timestamp;
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
 use crate::principal::Principal;
 use crate::store;
@@ -38,6 +39,9 @@ pub struct Obtained {
     /// Whether the request waited for a renewal; false if it only waited for the store, or not at all.
     pub renewed: bool,
 }
+
+/// A probe is answered although the store does not tell the state of the budget within this time.
+const STATE_WITHIN: Duration = Duration::from_millis(500);
 
 /// What stands in the way of logins.
 #[derive(Clone, Copy, Debug, Default)]
@@ -169,13 +173,30 @@ impl Provider {
         self.engine.vault.store.writable()
     }
 
+    /// How the store is.
+    pub fn condition(&self) -> store::Condition {
+        self.engine.vault.store.condition()
+    }
+
+    /// Now by the store's clock, which all processes on it share: for the times of what is handed out.
+    pub fn now(&self) -> Timestamp {
+        self.engine.vault.wall()
+    }
+
     /// What stands in the way of logins now.
     pub async fn obstacles(&self) -> Obstacles {
         let engine = &self.engine;
         let suspended = engine.metrics.logins_suspended.get() > 0;
         let left = |left: Duration| (!left.is_zero()).then(|| engine.clock.to_real(left));
-        match engine.guards.budget.state().await {
-            Ok(state) => Obstacles {
+        // A probe does not wait for a store that is away.
+        let state = async {
+            match engine.vault.store.condition().away {
+                None => engine.guards.budget.state().await.ok(),
+                Some(_) => None,
+            }
+        };
+        match timeout(STATE_WITHIN, state).await {
+            Ok(Some(state)) => Obstacles {
                 blocked_for: left(state.blocked),
                 next_login_in: left(state.next_known),
                 next_new_login_in: left(state.next_new)
@@ -183,7 +204,7 @@ impl Provider {
                 suspended,
             },
             // The store's own condition says so.
-            Err(_) => Obstacles {
+            Ok(None) | Err(_) => Obstacles {
                 suspended,
                 ..Obstacles::default()
             },
@@ -206,6 +227,10 @@ impl Provider {
             .metrics
             .principals_contested
             .set(engine.guards.contested.count());
+        self.report_store();
+        if self.condition().away.is_some() {
+            return;
+        }
         let vault = &engine.vault;
         vault
             .stored_count
@@ -214,6 +239,18 @@ impl Provider {
         if let Err(error) = engine.guards.budget.report().await {
             tracing::debug!(%error, "the login budget cannot be read");
         }
+    }
+
+    fn report_store(&self) {
+        let (metrics, condition) = (&self.engine.metrics, self.condition());
+        metrics.store_away.set(condition.away.is_some().into());
+        let outbox = i64::try_from(condition.outbox);
+        metrics.store_outbox_pairs.set(outbox.unwrap_or(i64::MAX));
+        metrics.store_clock_offset.set(condition.clock_offset);
+        metrics.store_processes.set(condition.processes.into());
+        metrics
+            .store_standby
+            .set(condition.standby.map_or(-1, i64::from));
     }
 
     /// As [`Provider::wait`], and says whether the credentials were renewed meanwhile, or only found in
@@ -245,7 +282,10 @@ impl Provider {
                 return Err(renewal.last_error());
             };
             match outcome {
-                Ok(Some(found)) if ask.newer_than.is_none_or(|old| found.generation > old) => {
+                Ok(Some(found))
+                    if renewal.is_newer(&found, ask.newer_than)
+                        || engine.vault.cache.is_suppressed(authorized.principal()) =>
+                {
                     return found_for(authorized, found);
                 }
                 // It was started for less than this request needs, or for another instance: once more.

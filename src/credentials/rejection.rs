@@ -10,7 +10,7 @@
 //!
 //! replay ─ ok           ▶ accepted: a later 401 for these credentials renews again
 //!        ─ unauthorized ▶ suppressed: for 60 s, 401s of this principal are the answer, for they are
-//!        │                not about expiry
+//!        │                not about expiry; a note in the store tells all processes on it
 //!        ─ failed, impossible, dropped, or no answer within 5 s ▶ nothing is known
 //! ```
 
@@ -19,17 +19,19 @@ use std::sync::Arc;
 use super::Error;
 use super::engine::Engine;
 use super::provider::{Provider, ask};
-use super::vault::cache::Lookup;
+use super::vault::cache::{Lookup, SUPPRESSED_FOR};
 use super::vault::credentials::Credentials;
 use crate::caller::Authorized;
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult, Trigger};
+use crate::principal::Principal;
+use crate::store::Note;
 
 /// Credentials newer than rejected ones, for one replay. End it with one of its methods, which say how the
 /// replay ended; if it is dropped, nothing is concluded: the caller left, or no answer came that could be
 /// understood.
 #[must_use = "say how the replay ended"]
 pub struct Renewed<'a> {
-    engine: &'a Engine,
+    engine: &'a Arc<Engine>,
     authorized: &'a Authorized,
     credentials: Arc<Credentials>,
 }
@@ -56,7 +58,12 @@ impl Provider {
             Rejection::Overtaken(newer) => newer,
             Rejection::Due => {
                 let ask = ask(authorized, Some(rejected), Trigger::Rejected);
-                self.wait(authorized, ask).await?
+                let newer = self.wait(authorized, ask).await?;
+                if newer.generation == rejected.generation {
+                    // Another process knows that no newer one helps.
+                    return Ok(None);
+                }
+                newer
             }
             Rejection::Final => return Ok(None),
         };
@@ -107,11 +114,22 @@ impl Renewed<'_> {
 
     /// A 401 came again: it is not about expiry.
     pub fn unauthorized(self) {
-        self.engine
-            .vault
-            .cache
-            .suppress(self.authorized.principal());
+        let principal = self.authorized.principal();
+        self.engine.vault.cache.suppress(principal);
+        self.tell_others(principal.clone());
         self.count(ReplayResult::Rejected);
+    }
+
+    /// Other processes on the store do not renew for 401s of `principal` either.
+    fn tell_others(&self, principal: Principal) {
+        let engine = self.engine.clone();
+        self.engine.spawn_to_completion(async move {
+            let until = engine.vault.wall().plus(SUPPRESSED_FOR);
+            let note = Note::SuppressedUntil(until);
+            if let Err(error) = engine.vault.note(&principal, note).await {
+                tracing::debug!(%error, "that a newer token got a 401, too, could not be noted");
+            }
+        });
     }
 
     /// No answer came.
@@ -132,4 +150,81 @@ impl Renewed<'_> {
 fn count(metrics: &Metrics, result: ReplayResult) {
     let labels = ReplayLabels { result };
     metrics.replays.get_or_create(&labels).inc();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::credentials::fixture::{Api, Medium, Says, authorized, settings, user};
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn what_one_process_found_about_401s_holds_for_all() {
+        let (api, medium) = (Api::start().await, Medium::new());
+        let (one, store) = medium.start_faulty(&api, settings());
+        let (other, _) = medium.start_faulty(&api, settings());
+        let caller = authorized(user(1));
+        let renewed = one
+            .provider
+            .renew(&caller, &one.get(user(1)).await.unwrap())
+            .await;
+        renewed.unwrap().expect("a newer one").unauthorized();
+        let noted = async {
+            while store
+                .load(&user(1))
+                .await
+                .unwrap()
+                .notes
+                .suppressed_until
+                .is_none()
+            {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let noted = tokio::time::timeout(Duration::from_secs(10), noted).await;
+        noted.unwrap();
+
+        let newest = other.get(user(1)).await.unwrap();
+        for _ in 0..3 {
+            let renewed = other.provider.renew(&caller, &newest).await;
+            assert!(renewed.unwrap().is_none(), "the 401 is the answer");
+            let served = other.get(user(1)).await.unwrap();
+            assert_eq!(served.generation, newest.generation);
+        }
+        assert_eq!(api.calls(), ["Login", "RefreshToken"]);
+        assert_eq!(store.calls("note"), 1);
+    }
+
+    #[tokio::test]
+    async fn another_program_is_noticed_whichever_process_committed_the_pair() {
+        let (api, medium) = (Api::start().await, Medium::new());
+        let mut generous = settings();
+        generous.budget.windows[0].logins = 10;
+        let (one, _) = medium.start_faulty(&api, generous.clone());
+        let (other, _) = medium.start_faulty(&api, generous);
+        let caller = authorized(user(1));
+        let first = one.get(user(1)).await.unwrap();
+        api.will_say([Says::Rejected]);
+        let renewed = other
+            .provider
+            .renew(&caller, &other.get(user(1)).await.unwrap())
+            .await;
+        renewed.unwrap().expect("a login").ok();
+        let second = one.provider.renew(&caller, &first).await.unwrap();
+        let second = second.expect("what the other one committed");
+        let pair = one.get(user(1)).await.unwrap();
+        assert_eq!(pair.token(), second.credentials().token());
+        second.ok();
+        assert_eq!(api.calls(), ["Login", "RefreshToken", "Login"]);
+
+        api.will_say([Says::Rejected]);
+        let contested = one.provider.renew(&caller, &pair).await.map(drop);
+        assert!(
+            matches!(contested, Err(Error::Contested { .. })),
+            "{contested:?}"
+        );
+        assert_eq!(api.calls().len(), 4, "one refresh more, and no login");
+    }
 }

@@ -13,14 +13,17 @@
 //! The methods of [`Engine`](super::engine::Engine) in these files are the renewal; it uses the vault and
 //! the guards, neither of which uses it.
 
+mod doubt;
 mod grant;
 pub(crate) mod identity;
 pub(crate) mod keeper;
+mod lease;
 mod leased;
 mod login;
 mod means;
 mod permits;
 pub(crate) mod probes;
+mod ready;
 mod refresh;
 pub(crate) mod renewals;
 pub(crate) mod run;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::store::LoginWindows;
 
@@ -23,6 +24,9 @@ pub struct Settings {
     pub wait: Duration,
     /// The deadline of one call to the Auth endpoints.
     pub timeout: Duration,
+    /// How long the lease of a renewal lasts without a heartbeat, in real time; longer if `timeout` demands
+    /// it: see [`Settings::lease_time`].
+    pub lease: Duration,
     /// Idle pairs are renewed at this age; `None`: never.
     pub keep_refresh_tokens: Option<Duration>,
     /// The pace of renewals that no request waits for; at least 1.
@@ -33,6 +37,22 @@ pub struct Settings {
     pub contested_backoff: Duration,
     /// Bytes of credentials kept in memory. Stays what it was at the start: the cache is made for it.
     pub max_cached: u64,
+}
+
+/// How long a lease lasts without a heartbeat: so long does a process that died hold others up.
+pub const LEASE: Duration = Duration::from_secs(15);
+/// By so much a lease that was just taken, or prolonged, outlasts a call: for the store's answer, and for
+/// what comes between that and the call.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
+impl Settings {
+    /// How long a lease lasts without a heartbeat, in real time. A call is sent only if the lease outlasts
+    /// its deadline: so it lasts for [`Settings::lease`], but at least 5 s longer than `timeout`, which
+    /// `clock` means.
+    pub(crate) fn lease_time(&self, clock: Clock) -> Duration {
+        let call = clock.to_real(self.timeout);
+        self.lease.max(call.saturating_add(LEASE_MARGIN))
+    }
 }
 
 /// The numbers and the directory of one configuration.
@@ -83,6 +103,16 @@ impl Current {
 mod tests {
     use super::*;
     use crate::credentials::fixture::{directory, settings};
+
+    #[test]
+    fn a_lease_outlasts_a_call() {
+        let (mut settings, clock) = (settings(), Clock::real());
+        (settings.lease, settings.timeout) = (LEASE, Duration::from_secs(10));
+        assert_eq!(settings.lease_time(clock), Duration::from_secs(15));
+        settings.timeout = Duration::from_secs(60);
+        assert_eq!(settings.lease_time(clock), Duration::from_secs(65));
+        assert_eq!(settings.lease_time(Clock::scaled(60)), LEASE);
+    }
 
     #[test]
     fn what_is_published_is_seen_by_all_but_for_what_stays() {

@@ -7,10 +7,14 @@ pub(crate) mod commit;
 pub(crate) mod count;
 pub(crate) mod counted;
 pub(crate) mod credentials;
+pub(crate) mod hold;
 pub mod key_file;
 mod open;
 pub(crate) mod pair;
+pub(crate) mod refused;
+pub(crate) mod repeated;
 pub mod seal;
+mod setback;
 mod whose;
 
 use std::collections::HashSet;
@@ -29,6 +33,8 @@ use crate::telemetry::episode::Episode;
 use cache::Cache;
 use count::StoredCount;
 use counted::{Ended, StoreCondition, counted};
+use refused::Refused;
+use repeated::repeated;
 use seal::Ring;
 
 /// Pairs in the store and credentials in memory. Every renewal of a process works with the same one.
@@ -42,6 +48,8 @@ pub(crate) struct Vault {
     /// What requests are served from. Filled by commits and by what is read from the store; emptied
     /// by 401s, by changes of other processes, and for want of room.
     pub(crate) cache: Cache,
+    /// Tokens that callers showed a moment ago and that name nobody.
+    pub(crate) refused: Refused,
     /// The pairs in the store, counted now and then for the metric.
     pub(crate) stored_count: StoredCount,
     /// Pairs that were received and could not be stored before the process ended. Read once, at the
@@ -53,6 +61,8 @@ pub(crate) struct Vault {
     condition: StoreCondition,
     /// New pairs that exist in memory alone because the store does not take them, for the log.
     unsaved: Episode,
+    /// Entries are older than what memory had of them, for the log.
+    setback: Episode,
     current: Current,
     closing: ClosingWatch,
     clock: Clock,
@@ -86,11 +96,13 @@ impl Vault {
             ring,
             run,
             cache: Cache::new(current.now().settings.max_cached, clock),
+            refused: Refused::new(),
             stored_count: StoredCount::default(),
             pairs_lost: AtomicU64::new(0),
             unknown_keys: Mutex::default(),
             condition: StoreCondition::default(),
             unsaved: Episode::new(),
+            setback: setback::episode(),
             current,
             closing,
             clock,
@@ -100,13 +112,16 @@ impl Vault {
 
     /// The entry of `principal`, freshly read.
     pub(crate) async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
-        let loaded = self.store.load(principal).await;
-        Ok(self.counted(StoreOperation::Load, loaded)?)
+        let known = self.cache.newest(principal);
+        let loaded = repeated(|| self.store.load(principal)).await;
+        let entry = self.counted(StoreOperation::Load, loaded)?;
+        self.went_back(principal, known, &entry);
+        Ok(entry)
     }
 
     /// Remembers a fact about `principal` durably.
     pub(crate) async fn note(&self, principal: &Principal, note: Note) -> Result<(), Error> {
-        let noted = self.store.note(principal, note).await;
+        let noted = repeated(|| self.store.note(principal, note)).await;
         Ok(self.counted(StoreOperation::Note, noted)?)
     }
 

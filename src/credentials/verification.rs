@@ -7,10 +7,10 @@ use super::Error;
 use super::engine::{Engine, Parts};
 use super::explain::Stored;
 use super::renewal::renewals::{Ask, Probing, Running};
-use super::renewal::run::LEASE;
+use super::vault::hold::Leasing;
 use crate::metrics::Trigger;
 use crate::principal::Principal;
-use crate::store::{Entry, Lease, LeaseId};
+use crate::store::{Entry, LeaseId};
 
 /// Refreshes pairs that no request asked for.
 pub struct Verifier {
@@ -78,11 +78,13 @@ impl Verifier {
         }
         // It gave way to the holder of the lease, or was rejected.
         let id = LeaseId::fresh();
-        let (lease, _) = engine.vault.store.lease(principal, id, LEASE).await?;
-        engine.vault.store.release(principal, id);
-        Ok(match lease {
-            Lease::Held { .. } => Verified::Busy,
-            Lease::Granted { .. } => Verified::Rejected,
+        let leasing = engine.vault.lease(principal, id, engine.lease_time());
+        Ok(match leasing.await? {
+            Leasing::Theirs { .. } => Verified::Busy,
+            Leasing::Ours { hold, .. } => {
+                engine.vault.release(principal, &hold);
+                Verified::Rejected
+            }
         })
     }
 }

@@ -76,8 +76,7 @@ impl Mint {
         Mint { keys }
     }
 
-    /// An access token with these claims, except for the times, which are those of this machine's
-    /// clock.
+    /// An access token with these claims, except for the times, which are those of the store's clock.
     pub(super) fn access(
         &self,
         caller: &str,

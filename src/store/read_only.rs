@@ -68,12 +68,6 @@ pub struct Backup {
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The engine has tools of its own for that.
-    #[error(
-        "a PostgreSQL store is backed up where it runs: by `pg_dump`, or by its provider; for a copy \
-         that another store can import use `damoov-proxy tokens export --sealed`"
-    )]
-    Elsewhere,
     /// It would replace something.
     #[error("{} exists already: name a new file", .0.display())]
     Exists(PathBuf),

@@ -48,6 +48,8 @@ struct Connection {
 /// Why a call has no answer.
 #[derive(Debug)]
 pub(crate) enum CallFailure {
+    /// At the moment at which it could be written it was no longer to be sent.
+    Withheld,
     /// No byte of it was written to a socket.
     NotSent(Error),
     /// It was written, in part at least.
@@ -71,13 +73,15 @@ impl Calls {
 
     /// Sends one call, at most once, and reads its answer, the content of which is `None` if it is
     /// longer than `limit`. A connection that turns out to be dead before a byte was written to it is
-    /// replaced by another.
+    /// replaced by another. Right before the first byte is written, `may_send` is asked whether it still
+    /// is to be.
     pub(crate) async fn send(
         &self,
         request: &Head,
         content: Bytes,
         limit: usize,
         deadline: Instant,
+        may_send: impl Fn() -> bool,
     ) -> Result<Response<Option<Bytes>>, CallFailure> {
         loop {
             let used = self.idle().pop(Instant::now());
@@ -86,6 +90,10 @@ impl Calls {
                 Some(connection) => connection,
                 None => self.connect(deadline).await.map_err(CallFailure::NotSent)?,
             };
+            if !may_send() {
+                self.keep(connection);
+                return Err(CallFailure::Withheld);
+            }
             let stream = &mut connection.stream;
             let mut whole = Whole::new(stream, request, &self.target.host, content.clone());
             let exchanged = timeout_at(deadline, whole.exchange(limit)).await;

@@ -69,6 +69,7 @@ pub(super) async fn of(
         entry,
         budget,
         now,
+        ..
     } = *inquiry;
     let class = class(principal, entry);
     let mut obstacles = Vec::new();

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::shared::{Shared, SharedMoment};
+use super::shared::{self, Shared, SharedMoment};
 use crate::clock::Clock;
 use crate::credentials::settings::Current;
 use crate::principal::InstanceId;
@@ -229,7 +229,7 @@ pub(crate) fn holds(
     now: &SharedMoment,
     probe_every: Duration,
 ) -> Option<Duration> {
-    let last = match (serde_json::from_slice(&row.value).ok()?, class) {
+    let last = match (shared::read(row).ok()?, class) {
         (Breaker::Closed { .. }, _) => return None,
         (Breaker::Open { last_known, .. }, Class::Known) => last_known,
         (Breaker::Open { last_new, .. }, Class::New) => last_new,

@@ -23,6 +23,7 @@ use crate::credentials::Error;
 use crate::credentials::closing::{Closing, ClosingWatch};
 use crate::credentials::settings::Current;
 use crate::credentials::vault::counted::counted;
+use crate::credentials::vault::repeated::repeated;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::{Budgets, Class, LoginBudget, LoginWindows, Slot, SlotId};
 use crate::telemetry::episode::Episode;
@@ -151,7 +152,7 @@ impl Budget {
 
     async fn ask_store(&self, id: SlotId, class: Class) -> Result<Slot, Error> {
         let windows = self.windows();
-        let slot = self.store.take_login(id, class, &windows).await;
+        let slot = repeated(|| self.store.take_login(id, class, &windows)).await;
         Ok(
             match counted(&self.metrics, StoreOperation::Budget, slot)? {
                 Slot::Taken => Slot::Taken,
@@ -189,7 +190,7 @@ impl Budget {
     /// this cannot be written the slot stays taken.
     pub(crate) async fn give_back(&self, taken: SlotId) {
         let group = &self.current.now().settings.budget.group;
-        let given = self.store.give_login_back(group, taken).await;
+        let given = repeated(|| self.store.give_login_back(group, taken)).await;
         if let Err(error) = counted(&self.metrics, StoreOperation::Budget, given) {
             tracing::warn!(%error, "a login slot that was not used could not be given back");
             return;
@@ -224,7 +225,7 @@ impl Budget {
     /// slot counts from when it was taken.
     pub(crate) async fn end(&self, taken: SlotId) {
         let group = &self.current.now().settings.budget.group;
-        let ended = self.store.end_login(group, taken).await;
+        let ended = repeated(|| self.store.end_login(group, taken)).await;
         if let Err(error) = counted(&self.metrics, StoreOperation::Budget, ended) {
             tracing::warn!(%error, "the end of a login could not be written");
         }
@@ -256,9 +257,7 @@ impl Budget {
         let group = &current.settings.budget.group;
         let blocked = self.clock.to_real(blocked);
         let halved = self.clock.to_real(HALVED_FOR);
-        self.store
-            .block_logins(group, blocked, Some(halved))
-            .await?;
+        repeated(|| self.store.block_logins(group, blocked, Some(halved))).await?;
         let seconds = blocked.as_secs();
         tracing::debug!(seconds, "Damoov answered a login with 429");
         if is_news {

@@ -2,7 +2,7 @@
 //! so that this proxy makes one login in `contested_backoff` for such a principal.
 //!
 //! ```text
-//!               a pair that this run committed is rejected, for no known reason
+//!                     a pair is rejected, for no known reason
 //!   alone ─────────────────────────────────────────────────────────────────────▶ displaced
 //!     ▲                                                                              │ a login, which
 //!     │  24 h without a second one                                                   ▼ is noted
@@ -11,9 +11,14 @@
 //!     │  `contested_backoff` after the first                                         ▼
 //!     └─────────────────────────────────────────────────────────────────────────  contested: no login
 //! ```
+//!
+//! A rejection shows that only where the pair is surely the newest one that this proxy was given. On a
+//! store that other machines share, any process may have committed it: the store keeps what it
+//! acknowledged. On a store of one machine, which may be a backup that was put back, this very run must
+//! have committed it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::remembered::holds;
@@ -22,7 +27,7 @@ use crate::credentials::Error;
 use crate::credentials::settings::Current;
 use crate::credentials::vault::Vault;
 use crate::principal::Principal;
-use crate::store::{Entry, Note};
+use crate::store::{Entry, Note, Store};
 
 /// A principal that is displaced again within this time of a login that followed a displacement is
 /// contested.
@@ -33,14 +38,17 @@ pub(crate) struct Contested {
     /// Which principals are contested, with the epoch of their entry, until when. Only counted: the note
     /// in the store is what holds logins back.
     known: Mutex<HashMap<Principal, (u64, Timestamp)>>,
+    /// Its clock is the notes'.
+    store: Arc<dyn Store>,
     current: Current,
     clock: Clock,
 }
 
 impl Contested {
-    pub(crate) fn new(current: Current, clock: Clock) -> Contested {
+    pub(crate) fn new(current: Current, store: Arc<dyn Store>, clock: Clock) -> Contested {
         Contested {
             known: Mutex::default(),
+            store,
             current,
             clock,
         }
@@ -56,7 +64,7 @@ impl Contested {
         displaced: bool,
     ) -> Result<(), Error> {
         self.check_known(entry)?;
-        let now = self.clock.wall();
+        let now = self.store.now();
         let Some(last) = entry.notes.displaced.filter(|_| displaced) else {
             return Ok(());
         };
@@ -84,16 +92,16 @@ impl Contested {
     }
 
     fn left(&self, entry: &Entry) -> Option<Duration> {
-        left(entry, self.clock.wall(), self.backoff())
+        left(entry, self.store.now(), self.backoff())
     }
 
-    /// Whether a pair that this very run committed was displaced: rejected for no reason that is known
-    /// here. `rejected`: its RefreshToken was, and the answer to no refresh of it was lost before.
-    pub(crate) fn is_displaced(&self, vault: &Vault, entry: &Entry, rejected: bool) -> bool {
+    /// Whether a rejection of the pair in `entry`, for no known reason, shows that something else logs its
+    /// principal in.
+    pub(crate) fn would_show(&self, vault: &Vault, entry: &Entry) -> bool {
         let record = entry.record.as_ref();
-        rejected
-            && !self.backoff().is_zero()
-            && record.is_some_and(|record| record.run == vault.run)
+        let is_newest =
+            record.is_some_and(|record| record.run == vault.run || self.store.condition().shared);
+        is_newest && !self.backoff().is_zero()
     }
 
     fn note_contested(&self, principal: &Principal, epoch: u64, until: Timestamp) {
@@ -112,7 +120,7 @@ impl Contested {
 
     /// How many principals are contested now.
     pub(crate) fn count(&self) -> i64 {
-        let now = self.clock.wall();
+        let now = self.store.now();
         let mut known = self.lock();
         known.retain(|_, (_, until)| *until > now);
         known.len().try_into().unwrap_or(i64::MAX)

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::shared::{Shared, SharedMoment};
+use super::shared::{self, Shared, SharedMoment};
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credentials;
 use crate::metrics::Metrics;
@@ -113,7 +113,7 @@ impl Waiting {
 
 /// Whether a row says that logins of principals that hold a pair are suspended.
 pub(crate) fn suspends(row: &Guard) -> bool {
-    serde_json::from_slice::<State>(&row.value).is_ok_and(|state| state.is_suspended())
+    shared::read::<State>(row).is_ok_and(|state| state.is_suspended())
 }
 
 impl MassRejection {
@@ -227,6 +227,17 @@ impl MassRejection {
     /// `principal` has another pair than the rejected one, or none.
     pub(crate) fn moved_on(&self, principal: &Principal) {
         self.lock().remove(principal);
+    }
+
+    /// Whether the pair in `entry` is rejected because pairs as old as it are: newer ones refresh.
+    pub(crate) fn has_outlived(&self, entry: &Entry) -> bool {
+        let record = entry.record.as_ref();
+        record.is_some_and(|record| self.shared.last_seen().outlives(record.received))
+    }
+
+    /// Whether nothing is wrong, as far as this process knows.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.shared.last_seen().is_calm() && self.unsure.load(Ordering::Acquire) == 0
     }
 
     /// There is nothing to probe `principal` with.

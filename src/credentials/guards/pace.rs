@@ -1,6 +1,7 @@
 //! How fast renewals may start. Those that a request waits for start at once: what paces them are the
 //! calls that may be under way (the token endpoint's) and the disk. The others start evenly,
-//! `renewals_per_second` of them, and let a crowd of awaited ones go first.
+//! `renewals_per_second` of them in all processes on the store together, and let a crowd of awaited ones go
+//! first.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,9 +18,10 @@ const CROWD: usize = 64;
 const APART: Duration = Duration::from_micros(250);
 
 /// Gives renewals their turn.
-#[derive(Debug)]
 pub(crate) struct Pace {
     current: Current,
+    /// How many processes share the pace now, this one included.
+    processes: Box<dyn Fn() -> u32 + Send + Sync>,
     /// How many awaited renewals have started and are yet to end.
     awaited: AtomicUsize,
     /// The line of renewals that no request waits for: the holder of the lock is the first, and waits for
@@ -69,9 +71,15 @@ impl Drop for Turn<'_> {
 }
 
 impl Pace {
-    pub(crate) fn new(current: Current, clock: Clock) -> Pace {
+    /// `processes` says how many processes share the pace.
+    pub(crate) fn new(
+        current: Current,
+        processes: impl Fn() -> u32 + Send + Sync + 'static,
+        clock: Clock,
+    ) -> Pace {
         Pace {
             current,
+            processes: Box::new(processes),
             awaited: AtomicUsize::new(0),
             line: Line::new(clock.now()),
             clock,
@@ -108,10 +116,15 @@ impl Pace {
         *next = self.clock.now().plus(self.spacing().mul_f64(late));
     }
 
-    /// The time from one renewal that no request waits for to the next.
+    /// The time from one renewal that no request waits for to the next one of this process.
     fn spacing(&self) -> Duration {
-        let per_second = self.current.now().settings.renewals_per_second.max(1);
-        Duration::from_secs_f64(1.0 / f64::from(per_second))
+        Duration::from_secs_f64(1.0 / self.per_second())
+    }
+
+    /// How many renewals that no request waits for this process starts in a second: its share.
+    pub(crate) fn per_second(&self) -> f64 {
+        let all = self.current.now().settings.renewals_per_second.max(1);
+        f64::from(all) / f64::from((self.processes)().max(1))
     }
 }
 
@@ -126,7 +139,7 @@ mod tests {
     /// This many a second, and what changes that.
     fn pace(per_second: u32) -> (Pace, Current) {
         let current = Current::new(at(per_second), Arc::new(directory()));
-        (Pace::new(current.clone(), Clock::real()), current)
+        (Pace::new(current.clone(), || 1, Clock::real()), current)
     }
 
     fn at(renewals_per_second: u32) -> Settings {
@@ -178,6 +191,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn renewals_that_nobody_awaits_never_burst() {
         let pace = Arc::new(pace(50).0);
+        let took = turns(&pace, false, 100).await;
+        assert!((1.9..2.4).contains(&took.as_secs_f64()), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_process_takes_its_share_of_the_pace() {
+        let current = Current::new(at(50), Arc::new(directory()));
+        let processes = Arc::new(AtomicUsize::new(5));
+        let living = processes.clone();
+        let shared = move || living.load(Ordering::Relaxed).try_into().unwrap();
+        let pace = Pace::new(current, shared, Clock::real());
+        let took = turns(&pace, false, 20).await;
+        assert!((1.8..2.4).contains(&took.as_secs_f64()), "{took:?}");
+        processes.store(1, Ordering::Relaxed);
         let took = turns(&pace, false, 100).await;
         assert!((1.9..2.4).contains(&took.as_secs_f64()), "{took:?}");
     }

@@ -1,5 +1,9 @@
 //! A small state that all processes on one store share: a row of the store, which is read, changed and
 //! written by compare-and-swap, and what this process last saw of it. Does not know what the state means.
+//!
+//! A row is written again if the answer to its writing was lost, and a store takes the same row twice for
+//! the same write. So each write says by a random number that it is its own: of two processes that want to
+//! write the same state at once, one is told that the other came first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +15,15 @@ use tokio::sync::{Mutex, watch};
 use crate::clock::Stamp;
 #[cfg(test)]
 use crate::clock::{Boot, Clock, Timestamp};
+use crate::credentials::vault::repeated::repeated;
 use crate::store::{Error, Guard, GuardRows, Guarded, StoreClock};
 
 /// How often one change is tried before it is given up; whenever a try is lost, another process has made
 /// a change.
 const MOST_TRIES: u32 = 100;
+
+/// Two readings of a server's clock by different processes may differ by this much, in milliseconds.
+const CLOCKS_DIFFER: i64 = 60_000;
 
 /// A row of the store that holds a `T` as JSON. What cannot be read counts as the default.
 #[derive(Debug)]
@@ -24,6 +32,21 @@ pub(crate) struct Shared<T> {
     seen: watch::Sender<Seen<T>>,
     /// Held for one change: two changes of the same process at once would only overwrite each other.
     turn: Mutex<()>,
+}
+
+/// The row, as it is written.
+#[derive(Serialize, Deserialize)]
+struct Row<T> {
+    #[serde(flatten)]
+    value: T,
+    /// Of this write alone.
+    #[serde(default)]
+    nonce: u64,
+}
+
+/// Reads what a row says.
+pub(crate) fn read<T: DeserializeOwned>(row: &Guard) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(&row.value).map(|row: Row<T>| row.value)
 }
 
 /// What was last seen of the row.
@@ -61,7 +84,7 @@ where
 
     /// Reads the row.
     pub(crate) async fn load(&self, store: &dyn GuardRows) -> Result<Arc<T>, Error> {
-        let guard = store.guard(&self.name).await?;
+        let guard = repeated(|| store.guard(&self.name)).await?;
         Ok(self.see(&guard))
     }
 
@@ -73,7 +96,7 @@ where
         mut change: impl FnMut(&mut T) -> R,
     ) -> Result<R, Error> {
         let _turn = self.turn.lock().await;
-        let mut stands = store.guard(&self.name).await?;
+        let mut stands = repeated(|| store.guard(&self.name)).await?;
         for _ in 0..MOST_TRIES {
             let old = self.see(&stands);
             let mut new = T::clone(&old);
@@ -81,8 +104,13 @@ where
             if new == *old {
                 return Ok(result);
             }
-            let value = serde_json::to_vec(&new).expect("names and numbers always serialise");
-            match store.set_guard(&self.name, stands.version, value).await? {
+            let row = Row {
+                value: &new,
+                nonce: fastrand::u64(..),
+            };
+            let value = serde_json::to_vec(&row).expect("names and numbers always serialise");
+            let write = || store.set_guard(&self.name, stands.version, value.clone());
+            match repeated(write).await? {
                 Guarded::Set(version) => {
                     self.publish(version, new);
                     return Ok(result);
@@ -100,7 +128,7 @@ where
         if guard.version == seen.version {
             return seen.value;
         }
-        let value = match serde_json::from_slice(&guard.value) {
+        let value = match read(guard) {
             Ok(value) => value,
             Err(error) => {
                 tracing::error!(row = %self.name, %error, "a row of the store cannot be read; it starts over");
@@ -146,13 +174,19 @@ impl SharedMoment {
 
     /// How long after `earlier` this moment is. If `earlier` is of another boot, the wall clock alone
     /// tells; if it seems to be in the future then, that clock was set back, and `earlier` counts as
-    /// infinitely long ago.
+    /// infinitely long ago. So it does within a boot if it seems to be far in the future: then the clock of
+    /// a server counts, and another one has taken over.
     pub(crate) fn since(&self, earlier: &SharedMoment) -> Duration {
-        match (self.0, earlier.0) {
-            (Some(now), Some(then)) if then.boot == now.boot || then.wall <= now.wall => {
-                then.age(now)
-            }
-            _ => Duration::MAX,
+        let (Some(now), Some(then)) = (self.0, earlier.0) else {
+            return Duration::MAX;
+        };
+        let is_set_back = match then.boot == now.boot {
+            true => then.since_boot.saturating_sub(now.since_boot) > CLOCKS_DIFFER,
+            false => then.wall > now.wall,
+        };
+        match is_set_back {
+            true => Duration::MAX,
+            false => then.age(now),
         }
     }
 
@@ -169,7 +203,10 @@ impl SharedMoment {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::store::contract::{open_in, run};
 
     #[test]
     fn moments_of_one_boot_ignore_the_wall_clock() {
@@ -183,6 +220,52 @@ mod tests {
         later.boot = Boot(2);
         let of_another = SharedMoment(Some(later));
         assert_eq!(of_another.since(&earlier), Duration::MAX);
+    }
+
+    #[test]
+    fn a_moment_far_in_the_future_is_of_a_clock_that_was_set_back() {
+        let now = SharedMoment::of_boot(0, 1_000);
+        let differs = SharedMoment::of_boot(0, 1_002);
+        assert_eq!(now.since(&differs), Duration::ZERO);
+        let set_back = SharedMoment::of_boot(0, 4_600);
+        assert_eq!(now.since(&set_back), Duration::MAX);
+    }
+
+    /// What processes count together.
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Count {
+        of: u32,
+    }
+
+    #[tokio::test]
+    async fn of_two_that_write_the_same_at_once_each_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open_in(folder.path(), run(), Clock::real());
+        let processes: Vec<_> = (0..4).map(|_| Shared::<Count>::new("count")).collect();
+        for round in 0..50_u32 {
+            let counts = processes.iter().map(|process| {
+                process.update(&*store, |count| {
+                    count.of += 1;
+                    count.of
+                })
+            });
+            let counted = futures_util::future::try_join_all(counts).await.unwrap();
+            let all: BTreeSet<_> = counted.into_iter().collect();
+            assert_eq!(all, BTreeSet::from_iter(round * 4 + 1..=round * 4 + 4));
+        }
+    }
+
+    #[test]
+    fn a_row_without_a_nonce_is_read_and_a_nonce_disturbs_no_reader() {
+        let row = |value: &str| Guard {
+            version: 1,
+            value: value.into(),
+        };
+        assert_eq!(read::<Count>(&row(r#"{"of":3}"#)).unwrap().of, 3);
+        let new = r#"{"of":3,"nonce":18446744073709551615}"#;
+        assert_eq!(read::<Count>(&row(new)).unwrap().of, 3);
+        assert_eq!(serde_json::from_str::<Count>(new).unwrap().of, 3);
     }
 
     #[test]

@@ -7,16 +7,17 @@ use std::time::Duration;
 use super::renewals::{Ask, Probing};
 use crate::clock::Timestamp;
 use crate::credentials::engine::Engine;
+use crate::credentials::vault::repeated::repeated;
 use crate::metrics::{StoreOperation, Trigger};
 use crate::principal::Principal;
 use crate::store::Generation;
 
 /// How often the keeper looks around.
 const ROUND: Duration = Duration::from_secs(60);
-/// Idle pairs started in one round at most; `renewals_per_second` paces them.
+/// Idle pairs claimed in one round at most; no more than `renewals_per_second` lets this process renew.
 const MOST_IDLE: usize = 1000;
 
-/// An idle pair that could not be renewed is tried again after this time.
+/// An idle pair that could not be renewed is tried again after this time; so is one whose claimant died.
 const CLAIMED_FOR: Duration = Duration::from_secs(3600);
 
 /// Rejected logins of unknown users that are dropped in one round at most, and in one transaction.
@@ -77,8 +78,9 @@ pub(crate) async fn follow(engine: Arc<Engine>) {
 async fn renew_idle(engine: &Arc<Engine>, received_before: Timestamp) {
     let vault = &engine.vault;
     let hold = engine.clock.to_real(CLAIMED_FOR);
-    let due = vault.store.claim_due(received_before, MOST_IDLE, hold);
-    let due = due.await;
+    let share = (engine.guards.pace.per_second() * ROUND.as_secs_f64()) as usize;
+    let most = share.clamp(1, MOST_IDLE);
+    let due = repeated(|| vault.store.claim_due(received_before, most, hold)).await;
     let due = match vault.counted(StoreOperation::Scan, due) {
         Ok(due) => due,
         Err(error) => {

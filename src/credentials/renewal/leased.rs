@@ -1,14 +1,25 @@
 //! The pair that a renewal is about.
 
-use crate::store::{Entry, Generation, LeaseId};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
-/// What was in the store when the lease was taken, and what the renewal has learnt of that pair since. The
-/// two are kept apart: what is learnt is noted in the store as well, which may fail.
+use crate::credentials::vault::hold::Hold;
+use crate::store::{Entry, Generation};
+
+/// What was in the store, and what the renewal has learnt of that pair since. The two are kept apart: what
+/// is learnt is noted in the store as well, which may fail.
+#[derive(Debug)]
+pub(crate) struct Found {
+    entry: Entry,
+    learnt: Learnt,
+}
+
+/// What was found once the lease was taken, and the lease.
 #[derive(Debug)]
 pub(crate) struct Leased {
-    entry: Entry,
-    lease: LeaseId,
-    learnt: Learnt,
+    found: Found,
+    /// Shared with its heartbeat.
+    hold: Arc<Hold>,
 }
 
 /// What a renewal has learnt of a pair.
@@ -20,33 +31,18 @@ struct Learnt {
     refresh_dead: bool,
 }
 
-impl Leased {
-    /// `orphaned`: a former holder of the lease died, perhaps during a refresh.
-    pub(crate) fn new(entry: Entry, lease: LeaseId, orphaned: bool) -> Leased {
-        let learnt = Learnt {
-            answer_lost: orphaned,
-            refresh_dead: false,
-        };
-        Leased {
+impl Found {
+    /// This entry, of which nothing else is known.
+    pub(crate) fn new(entry: Entry) -> Found {
+        Found {
             entry,
-            lease,
-            learnt,
+            learnt: Learnt::default(),
         }
-    }
-
-    /// The lease, under which it was read.
-    pub(crate) fn lease(&self) -> LeaseId {
-        self.lease
     }
 
     /// As it was in the store.
     pub(crate) fn entry(&self) -> &Entry {
         &self.entry
-    }
-
-    /// Another pair is in the store now, of which nothing is learnt yet.
-    pub(crate) fn replace(&mut self, entry: Entry) {
-        *self = Leased::new(entry, self.lease, false);
     }
 
     /// Whether the answer to a refresh of this pair was lost, now or before.
@@ -73,5 +69,38 @@ impl Leased {
     /// Whether a note is about this pair, rather than one before it.
     fn is_this(&self, noted: Option<Generation>) -> bool {
         noted == Some(self.entry.generation)
+    }
+}
+
+impl Leased {
+    /// `orphaned`: a former holder of the lease died, perhaps during a refresh.
+    pub(crate) fn new(entry: Entry, hold: Arc<Hold>, orphaned: bool) -> Leased {
+        let mut found = Found::new(entry);
+        found.learnt.answer_lost = orphaned;
+        Leased { found, hold }
+    }
+
+    /// The lease, under which it was read.
+    pub(crate) fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    /// Another pair is in the store now, of which nothing is learnt yet.
+    pub(crate) fn replace(&mut self, entry: Entry) {
+        self.found = Found::new(entry);
+    }
+}
+
+impl Deref for Leased {
+    type Target = Found;
+
+    fn deref(&self) -> &Found {
+        &self.found
+    }
+}
+
+impl DerefMut for Leased {
+    fn deref_mut(&mut self) -> &mut Found {
+        &mut self.found
     }
 }

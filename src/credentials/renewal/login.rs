@@ -5,8 +5,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use super::identity::{Identity, Key, class};
-use super::leased::Leased;
+use super::leased::{Found, Leased};
 use super::permits::{call_answered, call_failed};
+use super::ready::Ready;
 use super::renewals::{Outcome, Probing, Renewal};
 use super::token_endpoint::Reply;
 use crate::credentials::Error;
@@ -30,29 +31,60 @@ struct Sent<'a> {
     took: Duration,
 }
 
+/// Whether a login has waited since the lease was taken.
+#[derive(Clone, Copy)]
+enum Waited {
+    No,
+    Yes,
+}
+
+/// Whether a login that has its slot is still in order.
+enum Stands {
+    Yes,
+    /// Another process renews, or the lease is lost.
+    No,
+    /// It may be, once the store is no longer in doubt.
+    InDoubt,
+}
+
 impl Engine {
-    /// Logs the renewal's principal in and commits the pair.
-    pub(crate) async fn log_in(&self, renewal: &Renewal, leased: &Leased) -> Outcome {
+    /// Logs the renewal's principal in and commits the pair. What was made `ready` before the lease was
+    /// taken is used, or given back.
+    pub(super) async fn log_in(
+        &self,
+        renewal: &Renewal,
+        leased: &Leased,
+        ready: &mut Option<Ready<'_>>,
+    ) -> Outcome {
         let entry = leased.entry();
         let class = class(&renewal.principal, entry);
-        self.may_log_in(renewal, leased, class).await?;
+        let mut first = self.ready_for(entry, ready).await;
+        if first.is_none() {
+            if !self.outlast_doubt_of_a_pair(renewal, entry).await? {
+                return Ok(None);
+            }
+            self.may_log_in(renewal, leased, class).await?;
+        }
         loop {
             let Identity { call, key } = self.identity(renewal, entry)?;
-            let ready = self.ready_to_log_in(renewal, leased, class).await;
+            let ready = self
+                .ready_to_log_in(renewal, leased, class, first.take())
+                .await;
             let Ok(Some((slot, permit))) = ready else {
                 self.give_breaker_back(key, class).await;
-                return match ready {
-                    Err(
-                        error @ (Error::BudgetExhausted { .. }
-                        | Error::LoginBlocked { .. }
-                        | Error::Suspended { .. }),
-                    ) => Err(self.refused(renewal, error)),
-                    other => other.map(|_| None),
-                };
+                let none = ready.map(|_| None);
+                return none.map_err(|error| self.refused_in_line(renewal, error));
             };
             let started = self.clock.now();
-            let reply = self.endpoint.log_in(call, self.call_timeout()).await;
+            let calling = self
+                .endpoint
+                .log_in(call, self.call_timeout(), leased.hold());
+            let reply = calling.await;
             let took = self.clock.now().since(started);
+            if let Reply::Withheld = reply {
+                self.guards.budget.give_back(slot).await;
+                continue;
+            }
             if let Reply::NotSent(_) = reply {
                 self.guards.budget.give_back(slot).await;
                 self.count(renewal, Grant::Login, RenewalResult::Failed, took);
@@ -69,20 +101,20 @@ impl Engine {
     }
 
     /// Whether a guard refuses the login, before a slot of the budget is taken.
-    async fn may_log_in(
+    pub(super) async fn may_log_in(
         &self,
         renewal: &Renewal,
-        leased: &Leased,
+        found: &Found,
         class: Class,
     ) -> Result<(), Error> {
-        let (principal, entry) = (&renewal.principal, leased.entry());
+        let (principal, entry) = (&renewal.principal, found.entry());
         let refused = |error| self.refused(renewal, error);
         let key = self.identity(renewal, entry)?.key;
         self.check_remembered(entry, key).map_err(refused)?;
         self.check_suspended(renewal, entry)
             .await
             .map_err(refused)?;
-        let displaced = self.is_displaced(leased);
+        let displaced = self.is_displaced(found);
         let contested = &self.guards.contested;
         let checked = contested.check(&self.vault, principal, entry, displaced);
         checked.await.map_err(refused)?;
@@ -111,33 +143,63 @@ impl Engine {
         error
     }
 
-    /// Waits until the login may be sent: a slot of the budget, and the right to call the host. Returns
-    /// `None` if it is not to be sent any more. A slot that is not used is given back.
-    async fn ready_to_log_in(
-        &self,
+    /// The same, of one that has waited for its slot in vain.
+    pub(super) fn refused_in_line(&self, renewal: &Renewal, error: Error) -> Error {
+        match error {
+            Error::BudgetExhausted { .. }
+            | Error::LoginBlocked { .. }
+            | Error::Suspended { .. } => self.refused(renewal, error),
+            other => other,
+        }
+    }
+
+    /// Waits until the login may be sent: a slot of the budget, and the right to call the host, which it
+    /// may have as the `first`. Returns `None` if it is not to be sent any more. A slot that is not used is
+    /// given back.
+    async fn ready_to_log_in<'a>(
+        &'a self,
         renewal: &Renewal,
         leased: &Leased,
         class: Class,
-    ) -> Result<Option<(SlotId, Permit<'_>)>, Error> {
+        first: Option<(SlotId, Permit<'a>)>,
+    ) -> Result<Option<(SlotId, Permit<'a>)>, Error> {
+        let mut waited = Waited::No;
+        let mut taken = first.map(|(slot, permit)| (slot, Some(permit)));
         loop {
-            let Some((slot, permit)) = self.slot_and_permit(renewal, class).await? else {
-                return Ok(None);
+            let (slot, permit) = match taken.take() {
+                Some(taken) => taken,
+                None => {
+                    waited = Waited::Yes;
+                    match self.slot_and_permit(renewal, class).await? {
+                        Some(taken) => taken,
+                        None => return Ok(None),
+                    }
+                }
             };
             // Much may have changed while it waited.
-            let stands = self.may_still_log_in(renewal, leased).await;
-            if let (Ok(true), Some(permit)) = (&stands, permit) {
+            let stands = self.may_still_log_in(renewal, leased, waited).await;
+            if let (Ok(Stands::Yes), Some(permit)) = (&stands, permit) {
                 return Ok(Some((slot, permit)));
             }
             self.guards.budget.give_back(slot).await;
-            if !stands? {
-                return Ok(None);
+            match stands? {
+                Stands::Yes => {}
+                Stands::No => return Ok(None),
+                Stands::InDoubt => {
+                    if !self
+                        .outlast_doubt_of_a_pair(renewal, leased.entry())
+                        .await?
+                    {
+                        return Ok(None);
+                    }
+                }
             }
         }
     }
 
     /// A slot of the budget, and the right to call the host, which is `None` if the host has begun to rest.
     /// Returns `None` if no caller waits for the login any more.
-    async fn slot_and_permit(
+    pub(super) async fn slot_and_permit(
         &self,
         renewal: &Renewal,
         class: Class,
@@ -164,10 +226,26 @@ impl Engine {
         Ok(Some((slot, permit)))
     }
 
-    /// Whether a login for the pair in `entry` is still in order; false if another process renews it.
-    async fn may_still_log_in(&self, renewal: &Renewal, leased: &Leased) -> Result<bool, Error> {
-        self.check_suspended(renewal, leased.entry()).await?;
-        Ok(!self.is_overtaken(&renewal.principal, leased).await?)
+    /// Whether a login for the pair in `leased` is still in order, and outlasted by the lease.
+    async fn may_still_log_in(
+        &self,
+        renewal: &Renewal,
+        leased: &Leased,
+        waited: Waited,
+    ) -> Result<Stands, Error> {
+        let (hold, entry) = (leased.hold(), leased.entry());
+        self.check_suspended(renewal, entry).await?;
+        if entry.record.is_some() && self.vault.is_in_doubt() {
+            return Ok(Stands::InDoubt);
+        }
+        let is_overtaken = match waited {
+            Waited::Yes => self.is_overtaken(renewal, hold, entry).await?,
+            Waited::No => false,
+        };
+        match is_overtaken || !self.may_call(&renewal.principal, hold).await? {
+            true => Ok(Stands::No),
+            false => Ok(Stands::Yes),
+        }
     }
 
     /// Refuses a principal that holds a pair while logins are suspended; a probe passes. Asks the store,
@@ -185,7 +263,7 @@ impl Engine {
     }
 
     /// A login that a breaker let through was not sent: another may be.
-    async fn give_breaker_back(&self, key: Key, class: Class) {
+    pub(super) async fn give_breaker_back(&self, key: Key, class: Class) {
         let breakers = &self.guards.breakers;
         if key.instance.is_some()
             && let Err(error) = breakers.not_tried(key.fingerprint, class).await
@@ -228,7 +306,7 @@ impl Engine {
                 let retry_after = self.guards.budget.block(retry_after).await?;
                 Err(Error::LoginBlocked { retry_after })
             }
-            Reply::Answered(_) | Reply::NotSent(_) | Reply::Lost(_) => {
+            Reply::Answered(_) | Reply::NotSent(_) | Reply::Withheld | Reply::Lost(_) => {
                 count(RenewalResult::Failed);
                 let error = reply.error();
                 call_failed(renewal, own, permit, reply.failure(), &error);
@@ -243,7 +321,7 @@ impl Engine {
             principal,
             entry: leased.entry(),
             instance: key.instance,
-            lease: Some(leased.lease()),
+            lease: Some(leased.hold()),
         };
         let on_error = |error| renewal.set_last_error(error);
         let committed = self.vault.commit_login(new, pair, on_error).await;
@@ -285,10 +363,12 @@ impl Engine {
             .await
     }
 
-    /// Whether a pair that this run committed was rejected for no reason that is known here.
-    fn is_displaced(&self, leased: &Leased) -> bool {
-        let rejected = leased.was_rejected_for_no_reason();
-        let contested = &self.guards.contested;
-        contested.is_displaced(&self.vault, leased.entry(), rejected)
+    /// Whether a pair was rejected for no reason that is known here, so that another program may have
+    /// logged its principal in.
+    fn is_displaced(&self, found: &Found) -> bool {
+        let entry = found.entry();
+        found.was_rejected_for_no_reason()
+            && !self.guards.mass_rejection.has_outlived(entry)
+            && self.guards.contested.would_show(&self.vault, entry)
     }
 }

@@ -43,7 +43,7 @@ impl Engine {
     pub(crate) async fn check_not_waiting(&self, renewal: &Renewal) -> Result<(), Error> {
         let guard = &self.guards.mass_rejection;
         if guard.waits_with(&renewal.principal).is_some() {
-            let entry = self.vault.load(&renewal.principal).await?;
+            let entry = self.read(renewal).await?;
             self.means(renewal, &entry)?;
         }
         Ok(())

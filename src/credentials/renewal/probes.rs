@@ -15,6 +15,8 @@ use crate::store::Note;
 
 /// How often the guard looks at what other processes found.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// While nothing is wrong, on a store that other machines share, it looks this many times less often.
+const CALM: u32 = 5;
 /// However fast the clock of a test is, it looks no more often than this in real time.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(20);
 
@@ -25,11 +27,17 @@ const SHORT: Duration = Duration::from_millis(500);
 
 /// Looks after the guard against mass rejections for as long as the engine lives.
 pub(crate) async fn try_the_api(engine: Arc<Engine>) {
-    let every = engine.clock.to_real(LOOK_EVERY).max(LOOK_AT_MOST_EVERY);
+    let often = engine.clock.to_real(LOOK_EVERY).max(LOOK_AT_MOST_EVERY);
     loop {
         if let Err(error) = look_after(&engine).await {
             tracing::debug!(%error, "the guard against mass rejections cannot be looked after");
         }
+        let is_calm = engine.guards.mass_rejection.is_calm();
+        let every = match is_calm && engine.vault.store.condition().shared {
+            // Up to a fifth later, so that many processes do not look together.
+            true => (often * CALM).mul_f64(1.0 + fastrand::f64() / 5.0),
+            false => often,
+        };
         tokio::select! {
             () = tokio::time::sleep(every) => {}
             () = engine.guards.mass_rejection.woken() => {}

@@ -37,8 +37,20 @@ enum Judged {
     Overtaken,
     /// The pair is not to be refreshed again.
     Dead,
-    /// The same pair once more.
+    /// The same pair once more: a newer one was seen to refresh.
     AskAgain,
+    /// The same pair once more: the store was in doubt, so that this rejection says nothing.
+    InDoubt,
+}
+
+/// What became of a refresh that was to be sent.
+enum Sent<'a> {
+    /// There is no RefreshToken.
+    WithoutRefreshToken,
+    /// It was not sent: the lease is lost.
+    Overtaken,
+    /// It was, or it was tried. The permit is to be told how it ended.
+    Ended(Permit<'a>, Reply, Duration),
 }
 
 /// What a grant comes to.
@@ -62,8 +74,10 @@ impl Engine {
         let own = &self.guards.refresh_backoff;
         let (mut transient, mut lost, mut asked_again) = (0, 0, false);
         loop {
-            let Some((permit, reply, took)) = self.redeem(renewal, &pair).await? else {
-                return Ok(Refreshed::Dead);
+            let (permit, reply, took) = match self.redeem(renewal, leased, &pair).await? {
+                Sent::Ended(permit, reply, took) => (permit, reply, took),
+                Sent::WithoutRefreshToken => return Ok(Refreshed::Dead),
+                Sent::Overtaken => return Ok(Refreshed::Ended(Ok(None))),
             };
             let count = |result| self.count(renewal, metrics::Grant::Refresh, result, took);
             let error = match reply {
@@ -83,6 +97,7 @@ impl Engine {
                     count(RenewalResult::Rejected);
                     match Box::pin(self.rejected(renewal, leased, asked_again)).await? {
                         Judged::AskAgain => asked_again = true,
+                        Judged::InDoubt => {}
                         Judged::Overtaken => return Ok(Refreshed::Ended(Ok(None))),
                         Judged::Dead => return Ok(Refreshed::Dead),
                     }
@@ -92,6 +107,10 @@ impl Engine {
                 | Reply::NotSent(_) => {
                     count(result_of_failure(&reply));
                     call_failed(renewal, own, permit, reply.failure(), &reply.error());
+                    transient += 1;
+                    reply.error()
+                }
+                Reply::Withheld => {
                     transient += 1;
                     reply.error()
                 }
@@ -114,22 +133,27 @@ impl Engine {
         }
     }
 
-    /// Calls the API as soon as that is allowed. Returns the permit, which is to be told how the call
-    /// ended, the reply, and how long it took; `None` if there is no RefreshToken.
+    /// Calls the API as soon as that is allowed, unless the lease is lost by then.
     async fn redeem(
         &self,
         renewal: &Renewal,
+        leased: &Leased,
         pair: &Pair,
-    ) -> Result<Option<(Permit<'_>, Reply, Duration)>, Error> {
+    ) -> Result<Sent<'_>, Error> {
         let Some(refresh_token) = &pair.refresh_token else {
-            return Ok(None);
+            return Ok(Sent::WithoutRefreshToken);
         };
         let (permit, turn) = self.refresh_permit(renewal).await?;
+        let hold = leased.hold();
+        if !self.may_call(&renewal.principal, hold).await? {
+            return Ok(Sent::Overtaken);
+        }
         let call = auth::refresh(&pair.access_token, refresh_token);
         let started = self.clock.now();
-        let reply = self.endpoint.refresh(call, turn, self.call_timeout()).await;
+        let calling = self.endpoint.refresh(call, turn, self.call_timeout(), hold);
+        let reply = calling.await;
         let took = self.clock.now().since(started);
-        Ok(Some((permit, reply, took)))
+        Ok(Sent::Ended(permit, reply, took))
     }
 
     /// A refresh of `pair` was granted: commits what it brought.
@@ -155,7 +179,7 @@ impl Engine {
             principal: &renewal.principal,
             entry,
             instance: entry.record.as_ref().and_then(|record| record.instance),
-            lease: whole.then(|| leased.lease()),
+            lease: whole.then(|| leased.hold()),
         };
         let on_error = |error| renewal.set_last_error(error);
         let committed = self.vault.commit(new, &next, on_error).await;
@@ -168,7 +192,7 @@ impl Engine {
             Err(Error::BadResponse) => {}
             overtaken_or_failed => return Ok(Granted::Ended(overtaken_or_failed)),
         }
-        leased.replace(self.vault.load(&renewal.principal).await?);
+        leased.replace(self.read(renewal).await?);
         Ok(Granted::WithoutJwt(next))
     }
 
@@ -181,8 +205,17 @@ impl Engine {
         again: bool,
     ) -> Result<Judged, Error> {
         let principal = &renewal.principal;
-        if self.is_overtaken(principal, leased).await? {
+        if self
+            .is_overtaken(renewal, leased.hold(), leased.entry())
+            .await?
+        {
             return Ok(Judged::Overtaken);
+        }
+        if self.vault.is_in_doubt() {
+            return Ok(match self.outlast_doubt(renewal, leased.entry()).await? {
+                true => Judged::InDoubt,
+                false => Judged::Overtaken,
+            });
         }
         let mut how = match renewal.ask.probing {
             _ if leased.answer_was_lost() => How::Explained,

@@ -67,6 +67,9 @@ pub(crate) struct Renewal {
     /// When it asked for a login slot for the first time: it keeps its place in the line if it gives a
     /// slot back.
     asked: OnceLock<Moment>,
+    /// Set if the store was found to have gone back in time meanwhile: what is asked for then instead of
+    /// [`Ask::newer_than`].
+    starts_over: OnceLock<Option<Generation>>,
     /// Why there are no credentials yet: what the callers whose patience ends are told.
     last_error: Mutex<Option<Error>>,
     /// `None` while it runs.
@@ -78,6 +81,23 @@ impl Renewal {
     pub(crate) fn extend(&self, until: Moment) {
         self.patience.fetch_max(until.as_millis(), Ordering::AcqRel);
         self.needed.raise();
+    }
+
+    /// Only a newer generation than this will do.
+    pub(crate) fn newer_than(&self) -> Option<Generation> {
+        let over = self.starts_over.get().copied();
+        over.unwrap_or(self.ask.newer_than)
+    }
+
+    /// The store went back in time, to `stands`: whatever follows on that will do, and if the renewal was
+    /// only asked for a token, that one.
+    pub(crate) fn starts_over_from(&self, stands: Generation) {
+        let _ = self.starts_over.set(self.ask.newer_than.map(|_| stands));
+    }
+
+    /// Whether `found`, which came of this renewal, is newer than `old`.
+    pub(crate) fn is_newer(&self, found: &Credentials, old: Option<Generation>) -> bool {
+        old.is_none_or(|old| found.generation > old) || self.starts_over.get().is_some()
     }
 
     /// Remembers why there are no credentials yet.
@@ -212,6 +232,7 @@ impl Renewals {
                     patience: AtomicU64::new(0),
                     callers: watch::Sender::new(0),
                     asked: OnceLock::new(),
+                    starts_over: OnceLock::new(),
                     last_error: Mutex::new(None),
                     outcome: watch::Sender::new(None),
                 });

@@ -1,50 +1,27 @@
 //! One renewal, top to bottom: adopt what is stored; if that will not do, take the lease, and refresh or
 //! log in. Runs in its own task; nothing that callers do cancels it.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::lease::LeaseTurn;
 use super::leased::Leased;
 use super::means::Means;
+use super::ready::Ready;
 use super::refresh::Refreshed;
 use super::renewals::{Outcome, Probing, Renewal};
+use crate::credentials::Error;
 use crate::credentials::engine::Engine;
 use crate::credentials::guards::pace;
+use crate::credentials::guards::remembered::holds;
 use crate::credentials::guards::seeker::Seeker;
-use crate::credentials::{Credentials, Error};
-use crate::metrics::{StoreOperation, Trigger};
-use crate::principal::Principal;
-use crate::store::{Entry, Lease, LeaseId};
-
-/// How long a lease lasts without a heartbeat, in real time.
-pub(crate) const LEASE: Duration = Duration::from_secs(15);
-/// How often it is extended.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How often a lease that another process holds is asked for again, in real time.
-const LEASE_AGAIN: Duration = Duration::from_millis(50);
-
-/// Who renews.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart where it arrives"
-)]
-enum LeaseTurn {
-    /// This process: it holds the lease.
-    Ours {
-        /// A former holder died without releasing it, and a refresh may have been under way.
-        orphaned: bool,
-        /// The entry, read under the lease.
-        entry: Result<Entry, Error>,
-    },
-    /// Another process renewed meanwhile.
-    Adopted(Arc<Credentials>),
-}
+use crate::credentials::vault::cache::SUPPRESSED_FOR;
+use crate::metrics::Trigger;
+use crate::store::{Entry, LeaseId};
 
 impl Engine {
     /// Runs `renewal` to its outcome.
     pub(crate) async fn run(&self, renewal: &Renewal) -> Outcome {
-        let mut turn = None;
+        let (mut turn, mut ready) = (None, None);
         match renewal.ask.trigger {
             // What asks knows what is in the store: it is read under the lease, not before.
             Trigger::Ahead | Trigger::Keep | Trigger::Rejected
@@ -59,28 +36,58 @@ impl Engine {
             | Trigger::Rejected
             | Trigger::Missing
             | Trigger::Probe => {
-                let entry = self.vault.load(&renewal.principal).await?;
+                let entry = self.read(renewal).await?;
                 if let Some(found) = self.adopt(renewal, &entry)? {
                     return Ok(Some(found));
                 }
-                self.means(renewal, &entry)?;
+                if let Means::LogIn = self.means(renewal, &entry)? {
+                    // The budget comes before the lease: a refusal of it writes nothing.
+                    ready = Box::pin(self.get_ready(renewal, entry)).await?;
+                    if ready.is_none() {
+                        return Ok(None);
+                    }
+                }
             }
         }
-        let id = LeaseId::fresh();
-        let leased = self
-            .closing()
-            .unless_closing(self.lease(renewal, id))
-            .await??;
-        let (orphaned, entry) = match leased {
-            Some(LeaseTurn::Ours { orphaned, entry }) => (orphaned, entry),
+        let outcome = self.run_leased(renewal, turn, &mut ready).await;
+        if let Some(unused) = ready {
+            self.not_needed(unused).await;
+        }
+        outcome
+    }
+
+    /// Takes the lease and renews under it.
+    async fn run_leased(
+        &self,
+        renewal: &Renewal,
+        turn: Option<pace::Turn<'_>>,
+        ready: &mut Option<Ready<'_>>,
+    ) -> Outcome {
+        let (principal, id) = (&renewal.principal, LeaseId::fresh());
+        let leased = self.lease(renewal, id, ready);
+        let leased = match self.closing().unless_closing(leased).await {
+            Ok(leased) => leased?,
+            Err(closing) => {
+                // It may have been granted meanwhile.
+                self.vault.store.release(principal, id);
+                return Err(closing);
+            }
+        };
+        let (hold, orphaned, entry) = match leased {
+            Some(LeaseTurn::Ours {
+                hold,
+                orphaned,
+                entry,
+            }) => (Arc::new(hold), orphaned, entry),
             Some(LeaseTurn::Adopted(found)) => return Ok(Some(found)),
             None => return Ok(None),
         };
+        let mut leased = Leased::new(entry, hold.clone(), orphaned);
         let outcome = tokio::select! {
-            outcome = self.renew(renewal, turn, id, orphaned, entry) => outcome,
-            never = self.heartbeat(&renewal.principal, id) => match never {},
+            outcome = self.renew(renewal, turn, &mut leased, ready) => outcome,
+            never = self.heartbeat(principal, &hold) => match never {},
         };
-        self.vault.store.release(&renewal.principal, id);
+        self.vault.release(principal, &hold);
         outcome
     }
 
@@ -89,18 +96,17 @@ impl Engine {
         &self,
         renewal: &Renewal,
         turn: Option<pace::Turn<'_>>,
-        lease: LeaseId,
-        orphaned: bool,
-        entry: Result<Entry, Error>,
+        leased: &mut Leased,
+        ready: &mut Option<Ready<'_>>,
     ) -> Outcome {
-        let entry = entry?;
-        if let Some(found) = self.adopt(renewal, &entry)? {
+        if let Some(found) = self.adopt(renewal, leased.entry())? {
             return Ok(Some(found));
         }
-        let means = self.means(renewal, &entry)?;
-        let mut leased = Leased::new(entry, lease, orphaned);
-        match means {
-            Means::Refresh(pair) => match self.refresh(renewal, &mut leased, pair).await? {
+        if let Some(found) = self.suppressed_elsewhere(renewal, leased.entry())? {
+            return Ok(Some(found));
+        }
+        match self.means(renewal, leased.entry())? {
+            Means::Refresh(pair) => match self.refresh(renewal, leased, pair).await? {
                 Refreshed::Ended(outcome) => return outcome,
                 Refreshed::Dead => {}
             },
@@ -112,11 +118,11 @@ impl Engine {
         // A renewal that waits for a login must not hold up others.
         drop(turn);
         // Boxed: it is seldom, and larger than the rest of a renewal.
-        Box::pin(self.log_in(renewal, &leased)).await
+        Box::pin(self.log_in(renewal, leased, ready)).await
     }
 
     /// The token in the entry, if it is what the renewal is asked for.
-    fn adopt(&self, renewal: &Renewal, entry: &Entry) -> Outcome {
+    pub(super) fn adopt(&self, renewal: &Renewal, entry: &Entry) -> Outcome {
         self.check_instance(renewal, entry)?;
         if let Some(record) = &entry.record {
             self.vault.check_key(record)?;
@@ -126,7 +132,7 @@ impl Engine {
 
     fn usable(&self, renewal: &Renewal, entry: &Entry) -> Outcome {
         let generation = entry.generation;
-        if renewal.ask.newer_than.is_some_and(|old| generation <= old)
+        if renewal.newer_than().is_some_and(|old| generation <= old)
             || !self.vault.cache.may_use(&renewal.principal, generation)
             || entry
                 .record
@@ -135,6 +141,32 @@ impl Engine {
         {
             return Ok(None);
         }
+        self.publish(renewal, entry)
+    }
+
+    /// The rejected token itself, if another process found a moment ago that a newer one does not help:
+    /// then it stays in use, and its 401 is the answer.
+    fn suppressed_elsewhere(&self, renewal: &Renewal, entry: &Entry) -> Outcome {
+        if renewal.ask.trigger != Trigger::Rejected
+            || renewal.newer_than() != Some(entry.generation)
+        {
+            return Ok(None);
+        }
+        let now = self.vault.wall();
+        let left = entry.notes.suppressed_until.map(|until| until.since(now));
+        let Some(left) = left.filter(|left| holds(*left, SUPPRESSED_FOR)) else {
+            return Ok(None);
+        };
+        let cache = &self.vault.cache;
+        cache.pardon(&renewal.principal, entry.generation);
+        let published = self.publish(renewal, entry)?;
+        if published.is_some() {
+            cache.suppress_for(&renewal.principal, entry.epoch, left);
+        }
+        Ok(published)
+    }
+
+    fn publish(&self, renewal: &Renewal, entry: &Entry) -> Outcome {
         let vault = &self.vault;
         let pair = vault.open(&renewal.principal, entry)?;
         Ok(pair.and_then(|pair| vault.publish_entry(&renewal.principal, entry, &pair)))
@@ -146,57 +178,5 @@ impl Engine {
             (Some(asked), Some(known)) if asked != known => Err(Error::InstanceMismatch),
             _ => Ok(()),
         }
-    }
-
-    /// Takes the lease, or adopts what its holder commits. Returns `None` once no caller is patient any
-    /// more.
-    async fn lease(&self, renewal: &Renewal, id: LeaseId) -> Result<Option<LeaseTurn>, Error> {
-        loop {
-            let vault = &self.vault;
-            let leased = vault.store.lease(&renewal.principal, id, LEASE).await;
-            let (lease, entry) = vault.counted(StoreOperation::Lease, leased)?;
-            let entry = vault
-                .counted(StoreOperation::Load, entry)
-                .map_err(Error::from);
-            if let Lease::Granted { orphaned } = lease {
-                return Ok(Some(LeaseTurn::Ours { orphaned, entry }));
-            }
-            if let Some(found) = self.adopt(renewal, &entry?)? {
-                return Ok(Some(LeaseTurn::Adopted(found)));
-            }
-            if self.clock.now() >= renewal.patience() {
-                return Ok(None);
-            }
-            tokio::time::sleep(LEASE_AGAIN).await;
-        }
-    }
-
-    async fn heartbeat(&self, principal: &Principal, id: LeaseId) -> Infallible {
-        loop {
-            tokio::time::sleep(HEARTBEAT).await;
-            // A lease that is lost all the same only costs: the commit finds itself superseded.
-            let _ = self.vault.store.extend(principal, id, LEASE).await;
-        }
-    }
-
-    /// Whether another process renews, or renewed, in this one's place: a process that was stopped,
-    /// or a machine that slept, for longer than a lease wakes up with a pair that is no longer
-    /// the newest. Its login would revoke the tokens of the other one.
-    pub(crate) async fn is_overtaken(
-        &self,
-        principal: &Principal,
-        leased: &Leased,
-    ) -> Result<bool, Error> {
-        let held = self
-            .vault
-            .store
-            .extend(principal, leased.lease(), LEASE)
-            .await;
-        if !self.vault.counted(StoreOperation::Lease, held)? {
-            return Ok(true);
-        }
-        let entry = leased.entry();
-        let now = self.vault.load(principal).await?;
-        Ok((now.generation, now.epoch) != (entry.generation, entry.epoch))
     }
 }

@@ -16,14 +16,18 @@ use super::unreadable::UnreadableAnswers;
 use crate::content_coding::{self, LONGEST};
 use crate::credentials::Error;
 use crate::credentials::guards::backoff::Failure;
+use crate::credentials::vault::hold::Hold;
 use crate::damoov::auth::{self, Answer, Call, Unreadable};
 use crate::metrics::AuthEndpoint;
+use crate::store;
 use crate::telemetry::episode::Chain;
 use crate::upstream::{self, Broken, CallFailure, Calls, Condition, Head, Hosts};
 
 /// Calls of one grant under way at once: at 400 ms each, all tokens of 4,000 users that expire
 /// together are renewed in 13 s.
 const CONCURRENT: usize = 128;
+/// Why a call is not sent although the store holds the lease.
+pub(super) const LEASE_TOO_SHORT: &str = "it answers too slowly for a lease to outlast a call";
 
 /// Calls the Auth endpoints.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub(crate) struct TokenEndpoint {
 pub(crate) enum Reply {
     /// A whole answer.
     Answered(Answer),
+    /// It was not sent: right before that, too little was left of the lease.
+    Withheld,
     /// No byte of it was written to a socket. Why, in a sentence for callers.
     NotSent(Arc<str>),
     /// Sent, or perhaps sent, and no whole answer.
@@ -62,7 +68,8 @@ impl Reply {
             Reply::Answered(Answer::Unavailable { retry_after: None }) => Failure::Own,
             Reply::Answered(Answer::Unavailable { retry_after }) => Failure::Hosts(*retry_after),
             Reply::Answered(Answer::Granted(_) | Answer::Rejected | Answer::Unreadable(_))
-            | Reply::Lost(_) => Failure::Own,
+            | Reply::Lost(_)
+            | Reply::Withheld => Failure::Own,
         }
     }
 
@@ -77,6 +84,7 @@ impl Reply {
                 Error::Unreachable("they answer 5xx".into())
             }
             Reply::Answered(Answer::Limited { .. }) => Error::Unreachable("they answer 429".into()),
+            Reply::Withheld => store::Error::Away(LEASE_TOO_SHORT.to_owned()).into(),
             Reply::Answered(Answer::Granted(_) | Answer::Rejected | Answer::Unreadable(_)) => {
                 Error::BadResponse
             }
@@ -101,6 +109,23 @@ pub(crate) enum Loss {
 pub(crate) struct Turn<'a>(
     #[expect(dead_code, reason = "held, not looked at")] SemaphorePermit<'a>,
 );
+
+/// When a call may be sent.
+#[derive(Clone, Copy)]
+struct Sending<'a> {
+    /// Its answer comes by then, or is lost.
+    deadline: Instant,
+    /// The lease that it is made in the name of.
+    hold: &'a Hold,
+}
+
+impl Sending<'_> {
+    /// Whether nobody else will renew before this call has ended.
+    fn is_safe(self) -> bool {
+        let left = self.deadline.checked_duration_since(Instant::now());
+        left.is_some_and(|left| self.hold.outlasts(left))
+    }
+}
 
 impl TokenEndpoint {
     pub(crate) fn new(
@@ -152,11 +177,18 @@ impl TokenEndpoint {
         self.refreshes.acquire().await.ok().map(Turn)
     }
 
-    /// Trades a pair for a new one within `timeout`, which is real time.
-    pub(crate) async fn refresh(&self, call: Call, _turn: Turn<'_>, timeout: Duration) -> Reply {
+    /// Trades a pair for a new one within `timeout`, which is real time, while `hold` outlasts that.
+    pub(crate) async fn refresh(
+        &self,
+        call: Call,
+        _turn: Turn<'_>,
+        timeout: Duration,
+        hold: &Hold,
+    ) -> Reply {
         let deadline = Instant::now() + timeout;
+        let sent = Sending { deadline, hold };
         let reply = self
-            .call(AuthEndpoint::Refresh, call, deadline, auth::read_refresh)
+            .call(AuthEndpoint::Refresh, call, sent, auth::read_refresh)
             .await;
         if let Reply::Answered(Answer::Limited { .. }) = &reply {
             self.condition.unanswered(&"it answers refreshes with 429");
@@ -165,13 +197,14 @@ impl TokenEndpoint {
     }
 
     /// Logs a principal in within `timeout`, which is real time and begins with its turn among the
-    /// logins under way.
-    pub(crate) async fn log_in(&self, call: Call, timeout: Duration) -> Reply {
+    /// logins under way, while `hold` outlasts that.
+    pub(crate) async fn log_in(&self, call: Call, timeout: Duration, hold: &Hold) -> Reply {
         let Ok(_turn) = self.logins.acquire().await else {
             return Reply::NotSent("the proxy is shutting down".into());
         };
         let deadline = Instant::now() + timeout;
-        self.call(AuthEndpoint::Login, call, deadline, auth::read_login)
+        let sent = Sending { deadline, hold };
+        self.call(AuthEndpoint::Login, call, sent, auth::read_login)
             .await
     }
 
@@ -190,13 +223,15 @@ impl TokenEndpoint {
         &self,
         endpoint: AuthEndpoint,
         call: Call,
-        deadline: Instant,
+        sending: Sending<'_>,
         read: fn(StatusCode, &HeaderMap, Result<Bytes, Unreadable>) -> Answer,
     ) -> Reply {
         let (head, content) = request(call);
-        let calling = self.calls.send(&head, content, LONGEST, deadline);
+        let (deadline, may_send) = (sending.deadline, || sending.is_safe());
+        let calling = self.calls.send(&head, content, LONGEST, deadline, may_send);
         let response = match calling.await {
             Ok(response) => response,
+            Err(CallFailure::Withheld) => return Reply::Withheld,
             Err(CallFailure::NotSent(error)) => return self.not_sent(error),
             Err(CallFailure::Lost(upstream::Error::ResponseTimeout)) => {
                 return self.lost(Loss::TimedOut, &"it did not answer in time");

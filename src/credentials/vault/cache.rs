@@ -13,10 +13,16 @@
 //! ```
 //!
 //! While a principal is *suppressed* its 401s are passed on and renew nothing: a newer token did not
-//! help, so that they are not about expiry.
+//! help, so that they are not about expiry. All processes on one store share that, by a note.
+//!
+//! # What may have changed unseen
+//!
+//! What other processes forgot is dropped here as the store tells of it. If it says that
+//! [everything may have moved](Cache::everything_moved), nothing is dropped; but before a token that was
+//! handed out is believed, its entry is read once more, and then [confirmed](Cache::confirm).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -24,12 +30,12 @@ use moka::sync::Cache as Lru;
 
 use super::clock_cache::ClockCache;
 use super::credentials::Credentials;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::principal::Principal;
-use crate::store::Generation;
+use crate::store::{Generation, Version};
 
 /// How long a principal is suppressed.
-const SUPPRESSED_FOR: Duration = Duration::from_secs(60);
+pub(crate) const SUPPRESSED_FOR: Duration = Duration::from_secs(60);
 /// Suppressed principals remembered at most; beyond it the oldest are forgotten.
 const MOST_SUPPRESSED: u64 = 100_000;
 
@@ -56,10 +62,19 @@ pub(crate) struct Cache {
     /// the credentials, because it must outlive their eviction: a rejected token that is read from the
     /// store again is not used.
     rejected: DashMap<Principal, Generation>,
-    /// The principals that are suppressed, with the epoch that they had then: one that was forgotten
-    /// since is no longer suppressed.
-    suppressed: Lru<Principal, u64>,
+    /// The principals that are suppressed.
+    suppressed: Lru<Principal, Suppressed>,
+    /// How often everything may have moved in the store.
+    moves: AtomicU32,
     clock: Clock,
+}
+
+/// One principal is.
+#[derive(Clone, Copy, Debug)]
+struct Suppressed {
+    until: Moment,
+    /// The epoch that it had: if it was forgotten since, it is no longer suppressed.
+    epoch: u64,
 }
 
 impl Cache {
@@ -72,6 +87,7 @@ impl Cache {
                 .max_capacity(MOST_SUPPRESSED)
                 .time_to_live(clock.to_real(SUPPRESSED_FOR))
                 .build(),
+            moves: AtomicU32::new(0),
             clock,
         }
     }
@@ -148,7 +164,20 @@ impl Cache {
     /// Suppresses this principal: its next 401s are passed on, for 60 s.
     pub(crate) fn suppress(&self, principal: &Principal) {
         let epoch = self.peek(principal).map_or(0, |found| found.epoch);
-        self.suppressed.insert(principal.clone(), epoch);
+        self.suppress_for(principal, epoch, SUPPRESSED_FOR);
+    }
+
+    /// The same, for a time that another process began.
+    pub(crate) fn suppress_for(&self, principal: &Principal, epoch: u64, left: Duration) {
+        let until = self.clock.now().plus(left.min(SUPPRESSED_FOR));
+        let suppressed = Suppressed { until, epoch };
+        self.suppressed.insert(principal.clone(), suppressed);
+    }
+
+    /// The 401 for `generation` is not acted on after all: it may be handed out again.
+    pub(crate) fn pardon(&self, principal: &Principal, generation: Generation) {
+        self.rejected
+            .remove_if(principal, |_, rejected| *rejected == generation);
     }
 
     /// This principal is suppressed no more: its next 401 renews again.
@@ -158,7 +187,8 @@ impl Cache {
 
     /// Whether this principal is suppressed: its 401s are passed on.
     pub(crate) fn is_suppressed(&self, principal: &Principal) -> bool {
-        self.suppressed.contains_key(principal)
+        let suppressed = self.suppressed.get(principal);
+        suppressed.is_some_and(|suppressed| self.clock.now() < suppressed.until)
     }
 
     /// Drops what another process, or a forget, has overtaken.
@@ -166,13 +196,57 @@ impl Cache {
         if self
             .suppressed
             .get(principal)
-            .is_some_and(|then| then != epoch)
+            .is_some_and(|then| then.epoch != epoch)
         {
             self.end_suppression(principal);
         }
         self.credentials.remove_if(principal, |found| {
             found.generation < generation || found.epoch != epoch
         });
+    }
+
+    /// The newest generation that this process knows of.
+    pub(crate) fn newest(&self, principal: &Principal) -> Option<Generation> {
+        let held = self.peek(principal).map(|found| found.generation);
+        let rejected = self.rejected.get(principal).map(|rejected| *rejected);
+        held.max(rejected)
+    }
+
+    /// Forgets whatever is newer than `generation`: the store went back to it.
+    pub(crate) fn give_way(&self, principal: &Principal, generation: Generation) {
+        self.rejected
+            .remove_if(principal, |_, rejected| *rejected > generation);
+        self.credentials
+            .remove_if(principal, |found| found.generation > generation);
+    }
+
+    /// Any entry may be another one now: what is in memory is confirmed no more.
+    pub(crate) fn everything_moved(&self) {
+        self.moves.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often everything may have moved. To be asked before an entry is read.
+    pub(crate) fn moved(&self) -> u32 {
+        self.moves.load(Ordering::Acquire)
+    }
+
+    /// What is in memory of `principal`, if its entry is known to be the one that stands, but for what the
+    /// store is yet to tell of.
+    pub(crate) fn confirmed(&self, principal: &Principal) -> Option<Arc<Credentials>> {
+        let found = self.peek(principal)?;
+        (found.confirmed.load(Ordering::Acquire) == self.moved()).then_some(found)
+    }
+
+    /// The entry of `principal` was read, after the move number `as_of`, and has this version.
+    pub(crate) fn confirm(&self, principal: &Principal, version: Version, as_of: u32) {
+        let Version { generation, epoch } = version;
+        match self.peek(principal) {
+            Some(found) if (found.generation, found.epoch) == (generation, epoch) => {
+                found.confirmed.fetch_max(as_of, Ordering::AcqRel);
+            }
+            Some(_) => self.follow(principal, generation, epoch),
+            None => {}
+        }
     }
 
     /// Drops what is in memory of `principal`.
@@ -270,6 +344,51 @@ mod tests {
                 stays
             );
         }
+    }
+
+    #[test]
+    fn memory_gives_way_to_a_store_that_went_back() {
+        let (cache, clock) = cache();
+        cache.publish(&credentials(&clock, 7, 80, 100));
+        cache.reject(&principal(), Generation(7));
+        assert_eq!(cache.newest(&principal()), Some(Generation(7)));
+        cache.give_way(&principal(), Generation(4));
+        assert!(matches!(cache.look_up(&principal()), Lookup::Absent));
+        assert_eq!(cache.newest(&principal()), None);
+        cache.publish(&credentials(&clock, 5, 80, 100));
+        assert!(matches!(cache.look_up(&principal()), Lookup::Fresh(_)));
+        cache.give_way(&principal(), Generation(5));
+        assert!(matches!(cache.look_up(&principal()), Lookup::Fresh(_)));
+    }
+
+    #[test]
+    fn what_is_in_memory_is_confirmed_until_everything_moves() {
+        let (cache, clock) = cache();
+        let version = |generation, epoch| Version {
+            generation: Generation(generation),
+            epoch,
+        };
+        cache.publish(&credentials(&clock, 4, 80, 100));
+        assert!(cache.confirmed(&principal()).is_some());
+        let before = cache.moved();
+        cache.everything_moved();
+        cache.confirm(&principal(), version(4, 0), before);
+        assert!(cache.confirmed(&principal()).is_none(), "read before");
+        assert!(matches!(cache.look_up(&principal()), Lookup::Fresh(_)));
+        cache.confirm(&principal(), version(4, 0), cache.moved());
+        assert!(cache.confirmed(&principal()).is_some());
+        cache.confirm(&principal(), version(4, 1), cache.moved());
+        assert!(cache.peek(&principal()).is_none(), "it was forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_suppression_that_another_process_began_ends_as_it_would_there() {
+        let (cache, clock) = cache();
+        cache.suppress_for(&principal(), 0, Duration::from_secs(20));
+        clock.sleep(Duration::from_secs(19)).await;
+        assert!(cache.is_suppressed(&principal()));
+        clock.sleep(Duration::from_secs(2)).await;
+        assert!(!cache.is_suppressed(&principal()));
     }
 
     #[test]

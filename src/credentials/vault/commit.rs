@@ -1,19 +1,20 @@
 //! New pairs: durable first, then in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
 
 use super::Vault;
 use super::credentials::{Credentials, SCHEME};
+use super::hold::Hold;
 use super::pair::Pair;
 use crate::credentials::Error;
 use crate::credentials::closing::Closing;
 use crate::metrics::StoreOperation;
 use crate::principal::{InstanceId, Principal};
-use crate::store::{self, Commit, Entry, Generation, LeaseId, Record};
+use crate::store::{self, Commit, Entry, Generation, Record};
 
 /// While a commit cannot be made durable it is tried again this often.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
@@ -28,7 +29,7 @@ pub(crate) struct NewPair<'a> {
     /// The instance that it was issued under; `None` for an account.
     pub(crate) instance: Option<InstanceId>,
     /// The lease that ends with it; `None` if there is none, or if the renewal goes on.
-    pub(crate) lease: Option<LeaseId>,
+    pub(crate) lease: Option<&'a Hold>,
 }
 
 /// What came of making a pair durable.
@@ -57,8 +58,8 @@ impl Vault {
         self.published(new.principal, committed)
     }
 
-    /// As [`Vault::commit`], for the pair of a login. It replaces a pair that this run has adopted
-    /// meanwhile, too: that one is a registration's, which the login has revoked.
+    /// As [`Vault::commit`], for the pair of a login. It replaces a pair that was adopted meanwhile, too:
+    /// that one is a registration's, which the login has revoked.
     pub(crate) async fn commit_login(
         &self,
         new: NewPair<'_>,
@@ -66,12 +67,19 @@ impl Vault {
         on_error: impl Fn(Error),
     ) -> Result<Option<Arc<Credentials>>, Error> {
         let NewPair {
-            principal, entry, ..
+            principal,
+            entry,
+            lease,
+            ..
         } = new;
         let pair = pair.replacing(self.open(principal, entry)?.as_ref());
         match self.make_durable(new, &pair, &on_error).await? {
+            // While this process holds the lease, no other one renews.
             Committed::Superseded(now)
-                if now.record.as_ref().is_some_and(|r| r.run == self.run) =>
+                if now.record.as_ref().is_some_and(|record| {
+                    record.run == self.run
+                        || lease.is_some_and(|hold| hold.outlasts(Duration::ZERO))
+                }) =>
             {
                 let pair = pair.replacing(self.open(principal, &now)?.as_ref());
                 let new = NewPair { entry: &now, ..new };
@@ -122,16 +130,24 @@ impl Vault {
             expires: pair.expires(),
             run: self.run,
         };
-        let mut closing = self.closing.clone();
+        let (mut closing, as_of) = (self.closing.clone(), self.cache.moved());
         loop {
             let committed = self
                 .store
-                .commit(principal, record.clone(), entry.version(), lease)
+                .commit(
+                    principal,
+                    record.clone(),
+                    entry.version(),
+                    lease.map(Hold::id),
+                )
                 .await;
             let error = match self.counted(StoreOperation::Commit, committed) {
                 Ok(Commit::Committed(generation)) => {
                     self.saved();
-                    return self.publish_new(new, generation, pair);
+                    if let Some(hold) = lease {
+                        hold.end();
+                    }
+                    return self.publish_new(new, generation, pair, as_of);
                 }
                 Ok(Commit::Superseded(now)) => return Ok(Committed::Superseded(now)),
                 Err(error @ store::Error::Closed) => {
@@ -181,6 +197,7 @@ impl Vault {
         new: NewPair<'_>,
         generation: Generation,
         pair: &Pair,
+        as_of: u32,
     ) -> Result<Committed, Error> {
         // A token that cannot be used even now is not worth asking for again.
         let mut credentials = self
@@ -189,6 +206,7 @@ impl Vault {
         credentials.epoch = new.entry.epoch;
         credentials.instance = new.instance;
         credentials.renewed = Some(self.clock.now());
+        credentials.confirmed = AtomicU32::new(as_of);
         Ok(Committed::Durable(self.publish(credentials)))
     }
 

@@ -26,7 +26,7 @@
 //! on, since its answer will tell what they mean. If it is answered 401 too, the 401 is not about expiry.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -72,6 +72,9 @@ pub struct Credentials {
     /// A request asked for it since the clock cache last considered dropping it. Set by each look-up,
     /// cleared by the cache's hand.
     pub(in crate::credentials) asked_for: AtomicBool,
+    /// Up to which of the cache's [moves](super::cache::Cache::everything_moved) its entry is known to be
+    /// the one that stands. Raised when it is read again.
+    pub(in crate::credentials) confirmed: AtomicU32,
     /// No background renewal starts before this moment, in milliseconds of the clock.
     not_ahead_before: AtomicU64,
     /// [`UNTRIED`], [`ACCEPTED`], or until when the first replay with it is pending, in milliseconds
@@ -112,6 +115,7 @@ impl Credentials {
             rejected: AtomicBool::new(false),
             used: AtomicBool::new(false),
             asked_for: AtomicBool::new(false),
+            confirmed: AtomicU32::new(0),
             not_ahead_before: AtomicU64::new(0),
             replay: AtomicU64::new(UNTRIED),
         }

@@ -36,11 +36,12 @@ pub struct Pair {
 
 /// The SHA-256 of a JWT that is no longer kept: enough to recognise it. A JWT is signed, so that it
 /// cannot be guessed from its hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct JwtHash([u8; 32]);
 
 impl JwtHash {
-    fn of(jwt: &str) -> JwtHash {
+    /// Of this JWT.
+    pub(crate) fn of(jwt: &str) -> JwtHash {
         JwtHash(Sha256::digest(jwt).into())
     }
 }

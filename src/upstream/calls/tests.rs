@@ -23,7 +23,7 @@ async fn call_within(calls: &Calls, time: Duration) -> Result<Option<Bytes>, Cal
         headers: HeaderMap::new(),
     };
     let content = Bytes::from_static(b"login");
-    let answer = calls.send(&head, content, 16, Instant::now() + time);
+    let answer = calls.send(&head, content, 16, Instant::now() + time, || true);
     Ok(answer.await?.into_body())
 }
 

@@ -88,7 +88,7 @@ async fn a_proxy_takes_over_at_once_from_a_killed_one() {
 /// answer in its socket, or only after the time for it has run out.
 #[tokio::test]
 async fn a_holder_that_oversleeps_its_lease_costs_one_login_at_most() {
-    tokio::join!(oversleeps("120s"), oversleeps("2s"));
+    tokio::join!(oversleeps("10s"), oversleeps("2s"));
 }
 
 async fn oversleeps(timeout: &str) {

@@ -20,13 +20,11 @@ found=yes
 while [ "$found" ]; do
     found=
     for process in /proc/[0-9]*; do
-        cd -P "$process/cwd" || continue
-        case "$PWD" in
+        case "$(readlink "$process/cwd")" in
         "$1"/*) kill -9 "${process#/proc/}" && found=yes ;;
         esac
     done
 done
-cd /
 rm -rf "$1"
 "#;
 

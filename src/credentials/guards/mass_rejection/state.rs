@@ -187,6 +187,11 @@ impl State {
         Some(self.confirmed)
     }
 
+    /// Whether it is proven that pairs as old as one received at `received` are rejected for their age.
+    pub(super) fn outlives(&self, received: Timestamp) -> bool {
+        self.proof.is_some_and(|proof| received.as_millis() < proof)
+    }
+
     /// How many distinct principals were rejected since a refresh last succeeded.
     pub(super) fn count(&self) -> usize {
         self.rejected.len()
@@ -214,7 +219,7 @@ impl State {
         if now.since(&self.proved) >= PROOF_LASTS {
             self.proof = None;
         }
-        if self.proof.is_some_and(|proof| received.as_millis() < proof) {
+        if self.outlives(received) {
             return match how {
                 How::Again => Verdict::Outlived,
                 _ => Verdict::Unsure(self.confirmed),

@@ -1,0 +1,50 @@
+//! What the budget refuses costs the store no write.
+
+use std::time::Duration;
+
+use crate::credentials::fixture::{Api, Medium, authorized, settings, user};
+use crate::credentials::{Error, Need};
+use crate::store::{Generation, Store};
+
+#[tokio::test]
+async fn a_new_user_that_the_budget_refuses_costs_no_write() {
+    let api = Api::start().await;
+    let (process, store) = Medium::new().start_faulty(&api, settings());
+    // The only slot of the hour.
+    process.get(user(1)).await.unwrap();
+    let before = ["lease", "note", "set_guard", "extend"].map(|name| store.calls(name));
+    let made_up = (2..200).map(|number| {
+        let provider = process.provider.clone();
+        tokio::spawn(async move { provider.get(&authorized(user(number)), Need::Usable).await })
+    });
+    let made_up: Vec<_> = made_up.collect();
+    for refused in made_up {
+        let refused = refused.await.unwrap().map(drop);
+        assert!(
+            matches!(refused, Err(Error::BudgetExhausted { .. })),
+            "{refused:?}"
+        );
+    }
+    let after = ["lease", "note", "set_guard", "extend"].map(|name| store.calls(name));
+    assert_eq!(before, after);
+    assert_eq!(api.calls(), ["Login"]);
+    assert_eq!(store.calls("end_login"), 1);
+}
+
+#[tokio::test]
+async fn a_slot_taken_before_the_lease_is_given_back_if_it_is_not_needed() {
+    let api = Api::start().await;
+    let (process, store) = Medium::new().start_faulty(&api, settings());
+    store.is_held_for(Some(Duration::from_secs(60)));
+    let got = process.get(user(1)).await.map(drop);
+    assert_eq!(got, Err(Error::WaitedTooLong));
+    assert_eq!(store.calls("take_login"), 1);
+    assert_eq!(store.calls("give_login_back"), 1);
+    store.is_held_for(None);
+    process.get(user(2)).await.unwrap();
+    assert_eq!(
+        store.load(&user(2)).await.unwrap().generation,
+        Generation(1)
+    );
+    assert_eq!(api.calls(), ["Login"], "the only slot of the hour");
+}

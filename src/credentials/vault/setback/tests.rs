@@ -1,0 +1,87 @@
+//! Memory and a store that is older than memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::credentials::Credentials;
+use crate::credentials::fixture::{Api, Faulty, Medium, Process, authorized, settings, user};
+use crate::store::{Entry, Generation, Restored, Store};
+
+/// Logs the first user in and refreshes its pair up to `generation`. Returns what stood before that.
+async fn grow(process: &Process, store: &Faulty, generation: u64) -> (Arc<Credentials>, Entry) {
+    let (provider, caller) = (&process.provider, authorized(user(1)));
+    let mut held = process.get(user(1)).await.unwrap();
+    let mut before = Entry::default();
+    while held.generation < Generation(generation) {
+        before = store.load(&user(1)).await.unwrap();
+        let renewed = provider.renew(&caller, &held).await.unwrap();
+        renewed.expect("a newer one").ok();
+        held = process.get(user(1)).await.unwrap();
+    }
+    (held, before)
+}
+
+/// A store in which the entry of the first user is this one.
+async fn backup(entry: Entry) -> (Process, Arc<dyn Store>) {
+    let process = Medium::new().start();
+    let store = process.store.clone();
+    let restored = store.restore(vec![(user(1), entry)]).await;
+    assert_eq!(restored, Ok(vec![Restored::Written]));
+    (process, store)
+}
+
+#[tokio::test]
+async fn a_401_after_the_store_went_back_costs_one_refresh_and_no_loop() {
+    let api = Api::start().await;
+    let (process, store) = Medium::new().start_faulty(&api, settings());
+    let (held, before) = grow(&process, &store, 6).await;
+    let calls = api.calls().len();
+    let (_kept, older) = backup(Entry {
+        generation: Generation(2),
+        ..before
+    })
+    .await;
+    store.becomes(older);
+    let caller = authorized(user(1));
+    let renewed = process.provider.renew(&caller, &held).await.unwrap();
+    let renewed = renewed.expect("what follows on the older pair");
+    let token = renewed.credentials().token().to_owned();
+    assert_eq!(renewed.credentials().generation, Generation(3));
+    renewed.ok();
+    assert_eq!(api.calls().len(), calls + 1);
+    assert_eq!(process.metrics.store_went_back.get(), 1);
+
+    let loads = store.calls("load");
+    let served = process.get(user(1)).await.unwrap();
+    assert_eq!(served.token(), token);
+    assert_eq!(store.calls("load"), loads, "from memory");
+    // A 401 for the token of before comes late.
+    let late = process.provider.renew(&caller, &held).await.unwrap();
+    late.expect("a newer one").ok();
+    assert!(api.calls().len() <= calls + 2, "{:?}", api.calls());
+}
+
+#[tokio::test]
+async fn memory_gives_way_to_an_older_entry_wherever_it_is_read() {
+    let api = Api::start().await;
+    let (process, store) = Medium::new().start_faulty(&api, settings());
+    let (held, before) = grow(&process, &store, 3).await;
+    let (_kept, older) = backup(before).await;
+    store.becomes(older);
+    let provider = &process.provider;
+    let epoch = held.epoch() + 1;
+    store.is_doubted_for(Some(Duration::from_secs(5)));
+    assert_eq!(provider.is_current(&user(1), epoch).await, Ok(false));
+    let cached = provider.engine.vault.cache.peek(&user(1));
+    assert!(cached.is_some(), "others may restore what the store lost");
+    assert_eq!(process.metrics.store_went_back.get(), 0);
+
+    store.is_doubted_for(None);
+    assert_eq!(provider.is_current(&user(1), epoch).await, Ok(false));
+    assert!(provider.engine.vault.cache.peek(&user(1)).is_none());
+    assert_eq!(process.metrics.store_went_back.get(), 1);
+    let calls = api.calls().len();
+    let served = process.get(user(1)).await.unwrap();
+    assert_ne!(served.token(), held.token());
+    assert_eq!(api.calls().len(), calls, "what stands has not expired");
+}
