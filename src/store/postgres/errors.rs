@@ -1,10 +1,12 @@
 //! What went wrong on the way to a server, or there: how it is told, and what follows from it.
 
-use std::fmt::Write;
+use std::error::Error;
+use std::fmt;
 
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-use crate::store::Error;
+use crate::store;
+use crate::telemetry::episode::Chain;
 
 /// Why a statement has no result, or a connection was not made.
 #[derive(Debug)]
@@ -32,29 +34,29 @@ impl Failure {
     }
 
     /// Something else than a statement failed before the server could do anything.
-    pub(super) fn lost(why: &dyn std::error::Error) -> Failure {
-        Failure::Lost(with_sources(why))
+    pub(super) fn lost(why: &(dyn Error + 'static)) -> Failure {
+        Failure::Lost(Chain(why).to_string())
     }
 
     /// As a call of the store returns it.
-    pub(super) fn of_call(self, within: Within) -> Error {
+    pub(super) fn of_call(self, within: Within) -> store::Error {
         match (self, within) {
-            (Failure::Lost(why) | Failure::NotThisServer(why), _) => Error::Away(why),
+            (Failure::Lost(why) | Failure::NotThisServer(why), _) => store::Error::Away(why),
             (Failure::Refused(refused), _) if refused.may_be_repeated() => {
-                Error::Away(refused.to_string())
+                store::Error::Away(refused.to_string())
             }
             (Failure::Refused(refused), Within::Transaction) => {
-                Error::Unwritable(refused.to_string())
+                store::Error::Unwritable(refused.to_string())
             }
             (Failure::Refused(refused), Within::Statement) => {
-                Error::Unreadable(refused.to_string())
+                store::Error::Unreadable(refused.to_string())
             }
         }
     }
 }
 
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Refused(refused) => refused.fmt(f),
             Failure::NotThisServer(why) | Failure::Lost(why) => f.write_str(why),
@@ -118,19 +120,8 @@ impl Refused {
     }
 }
 
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (SQLSTATE {})", self.message, self.code.code())
     }
-}
-
-/// An error and what caused it, on one line.
-pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::pool::Pool;
@@ -25,6 +25,16 @@ pub(super) struct Link {
     pool: Arc<Pool>,
     /// The server's clock.
     pub(super) time: Arc<ServerTime>,
+    while_away: WhileAway,
+}
+
+/// What is done about a session while the store is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhileAway {
+    /// A short absence is waited for; in a long one calls fail at once.
+    Wait,
+    /// It is tried all the same, to see whether the store is back.
+    Try,
 }
 
 impl Link {
@@ -32,7 +42,19 @@ impl Link {
     pub(super) fn new(settings: Settings, clock: Clock) -> Result<Link, UntrustedCa> {
         let pool = Pool::new(settings, clock)?;
         let time = pool.time.clone();
-        Ok(Link { pool, time })
+        Ok(Link {
+            pool,
+            time,
+            while_away: WhileAway::Wait,
+        })
+    }
+
+    /// The same connections, for those who see whether the store is back.
+    pub(super) fn probing(&self) -> Link {
+        Link {
+            while_away: WhileAway::Try,
+            ..self.clone()
+        }
     }
 
     /// A session for one call.
@@ -47,19 +69,12 @@ impl Link {
     pub(super) async fn session_within(&self, limit: Duration) -> Result<Session, Error> {
         let deadline = Instant::now() + limit;
         let lent = async {
-            self.pool.presence.here().await?;
+            if self.while_away == WhileAway::Wait {
+                self.pool.presence.here().await?;
+            }
             self.pool.lend().await
         };
         match timeout_at(deadline, lent).await {
-            Ok(lent) => Ok(Session::new(lent?, deadline)),
-            Err(_) => Err(self.too_late()),
-        }
-    }
-
-    /// A session although the store is away, to see whether it is back.
-    pub(super) async fn probe(&self, limit: Duration) -> Result<Session, Error> {
-        let deadline = Instant::now() + limit;
-        match timeout_at(deadline, self.pool.lend()).await {
             Ok(lent) => Ok(Session::new(lent?, deadline)),
             Err(_) => Err(self.too_late()),
         }
@@ -76,9 +91,33 @@ impl Link {
         self.pool.arrivals.subscribe()
     }
 
+    /// The server is asked what it is, and what its clock says.
+    pub(super) async fn greet(&self) -> Result<(), Error> {
+        self.session().await?.greet().await
+    }
+
     /// Why the store is away; `None` while it is here.
     pub(super) fn absence(&self) -> Option<Absence> {
         self.pool.presence.absence()
+    }
+
+    /// Told when something failed that may mean that the store is away.
+    pub(super) fn suspicion(&self) -> Arc<Notify> {
+        self.pool.presence.suspicion()
+    }
+
+    /// The store was found to be away.
+    pub(super) fn leave(&self, why: String) {
+        self.pool.presence.leave(why);
+    }
+
+    /// The store was found to be here. The end of an absence is counted before any waiting call gets its
+    /// session.
+    pub(super) fn arrive(&self) {
+        if self.absence().is_some() {
+            self.pool.arrived();
+            self.pool.presence.arrive();
+        }
     }
 
     /// Gives no session any more.
@@ -86,3 +125,6 @@ impl Link {
         self.pool.close();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,31 +73,23 @@ impl Presence {
         }
     }
 
-    /// The store was found to be away. Returns whether that is new.
-    pub(super) fn leave(&self, why: String) -> bool {
-        self.state.send_if_modified(|state| match state {
-            State::Away(absence) => {
-                absence.why = why;
-                false
-            }
+    /// The store was found to be away.
+    pub(super) fn leave(&self, why: String) {
+        self.state.send_modify(|state| match state {
+            State::Away(absence) => absence.why = why,
             State::Here => {
                 *state = State::Away(Absence {
                     since: SystemTime::now(),
                     why,
                     began: Instant::now(),
                 });
-                true
             }
-        })
+        });
     }
 
-    /// The store was found to be here. Returns since when it was away.
-    pub(super) fn arrive(&self) -> Option<Absence> {
-        let before = self.state.send_replace(State::Here);
-        match before {
-            State::Here => None,
-            State::Away(absence) => Some(absence),
-        }
+    /// The store was found to be here.
+    pub(super) fn arrive(&self) {
+        self.state.send_replace(State::Here);
     }
 
     /// Something failed that may mean that the store is away.
