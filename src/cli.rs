@@ -4,6 +4,7 @@ pub mod budget;
 pub mod check;
 #[cfg(feature = "simulator")]
 pub mod demo;
+mod key_watch;
 pub mod opening;
 pub mod output;
 pub mod progress;

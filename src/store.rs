@@ -21,7 +21,7 @@ pub mod contract;
 mod entry;
 mod guards;
 mod opening;
-#[allow(dead_code, reason = "the engine that stands on it is not opened yet")]
+#[allow(dead_code, reason = "commits do not go by way of the outbox yet")]
 pub mod postgres;
 mod read_only;
 mod sqlite;
@@ -42,7 +42,7 @@ pub use self::entry::{
     Notes, Page, Record, Rejected, Resealed, Restored, RunId, Version,
 };
 pub use self::guards::{Guard, GuardRows, Guarded};
-pub use self::opening::{Opened, Settings, check_place, is_there, open, view, warnings};
+pub use self::opening::{Engine, Opened, Settings, check_place, is_there, open, view, warnings};
 pub use self::read_only::{Backup, BackupError, ReadOnly};
 use crate::clock::{Stamp, Timestamp};
 use crate::principal::Principal;
@@ -243,6 +243,9 @@ pub enum OpenError {
         .0.display()
     )]
     Absent(PathBuf),
+    /// No server was reached: it may be the next time.
+    #[error("the store is away: {0}")]
+    Away(String),
     /// The engine refuses what it found. It words the reason itself: what helps depends on the medium.
     #[error(transparent)]
     Refused(Box<dyn std::error::Error + Send + Sync>),

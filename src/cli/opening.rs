@@ -9,7 +9,7 @@ use crate::config;
 use crate::credentials::{key_file, seal};
 use crate::secret::Secret;
 use crate::secret::file::Unusable;
-use crate::store::{self, KeyId, Opened, ReadOnly, RunId, Store};
+use crate::store::{self, Engine, KeyId, Opened, ReadOnly, RunId, Store};
 
 /// Why a store cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,15 @@ pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreErro
         Ok(seal::verify(ring, store).await?)
     })
     .await
+}
+
+/// Opens the store for a proxy. One that other machines share may be away, or have another key: the proxy
+/// starts all the same, and [`KeyWatch`](super::key_watch::KeyWatch) tells of the key.
+pub async fn open_to_serve(settings: &config::Store) -> Result<OpenStore, StoreError> {
+    match settings.postgres {
+        None => open_store(settings).await,
+        Some(_) => open(settings, async |_, _| Ok(())).await,
+    }
 }
 
 /// Opens a store although pairs in it are sealed with keys that are lost: to forget those.
@@ -185,8 +194,8 @@ pub fn warnings(settings: &config::Store) -> Vec<String> {
 }
 
 /// Whether there is a store where the settings say. An error if there was one, or if one must be there.
-pub fn is_there(settings: &config::Store) -> Result<bool, StoreError> {
-    Ok(store::is_there(&place(settings))?)
+pub async fn is_there(settings: &config::Store) -> Result<bool, StoreError> {
+    Ok(store::is_there(&place(settings)).await?)
 }
 
 /// Where the store is, without the keys to it.
@@ -194,6 +203,10 @@ fn place(settings: &config::Store) -> store::Settings {
     store::Settings {
         path: settings.path.clone(),
         create: settings.create,
+        engine: match &settings.postgres {
+            None => Engine::Embedded,
+            Some(server) => Engine::Postgres(server.clone()),
+        },
     }
 }
 

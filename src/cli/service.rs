@@ -12,7 +12,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::opening::{OpenStore, StoreError, open_store};
+use super::key_watch::KeyWatch;
+use super::opening::{OpenStore, StoreError, open_to_serve};
 use super::running::Running;
 use super::wiring::{self, Foundation, Wired, wire};
 use crate::admin;
@@ -60,6 +61,8 @@ pub struct Service {
     status: Option<StatusTask>,
     proxy: Arc<Proxy>,
     background: Background,
+    /// Of a store that others share.
+    keys: Option<KeyWatch>,
     ending: Ending,
     drain_timeout: Duration,
 }
@@ -115,6 +118,8 @@ impl Service {
             () = ending.begins() => return Ok(None),
             opened = opening => opened?,
         };
+        let shared = settings.store.postgres.is_some();
+        let keys = shared.then(|| KeyWatch::start(&store.store, store.ring.clone()));
         let drain_timeout = settings.server.drain_timeout;
         let foundation = Foundation {
             store,
@@ -139,6 +144,7 @@ impl Service {
             status,
             proxy,
             background,
+            keys,
             ending,
             drain_timeout,
         }))
@@ -157,6 +163,7 @@ impl Service {
             status,
             proxy,
             background,
+            keys,
             mut ending,
             drain_timeout,
         } = self;
@@ -174,6 +181,7 @@ impl Service {
             drain_ends = drain_ends => (serving.await, drain_ends),
         };
         let left = drain_ends.saturating_duration_since(Instant::now());
+        drop(keys);
         let pairs_lost = background.finish(left).await;
         drop(status);
         Ok(Served {
@@ -198,7 +206,7 @@ async fn serve_status(
 /// Opens the store on a thread of its own: that may take a while, and probes are answered meanwhile.
 async fn open_store_aside(settings: config::Store) -> Result<OpenStore, StoreError> {
     let runtime = Handle::current();
-    let opening = tokio::task::spawn_blocking(move || runtime.block_on(open_store(&settings)));
+    let opening = tokio::task::spawn_blocking(move || runtime.block_on(open_to_serve(&settings)));
     opening
         .await
         .unwrap_or_else(|error| resume_unwind(error.into_panic()))

@@ -78,7 +78,7 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
             command,
             Command::Forget(_) | Command::Verify(_) | Command::Reseal
         );
-        if needs_a_store && !is_there(&settings.store)? {
+        if needs_a_store && !is_there(&settings.store).await? {
             return Ok(no_store(settings, ExitCode::from(NOT_FOUND)));
         }
         match &command {

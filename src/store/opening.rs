@@ -3,16 +3,27 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{OpenError, ReadOnly, RunId, Store, sqlite};
+use super::{Error, OpenError, ReadOnly, RunId, Store, postgres, sqlite};
 use crate::clock::Clock;
 
 /// Where a store is.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The folder of the embedded store.
+    /// The folder of the embedded store; of a shared one, the folder of what it does not have yet.
     pub path: PathBuf,
     /// Whether a place without a store becomes one.
     pub create: bool,
+    /// What keeps it.
+    pub engine: Engine,
+}
+
+/// What keeps a store.
+#[derive(Clone, Debug)]
+pub enum Engine {
+    /// This process, in files of the folder.
+    Embedded,
+    /// PostgreSQL, for any number of processes.
+    Postgres(postgres::Settings),
 }
 
 /// A store that is open for one process run.
@@ -29,15 +40,32 @@ impl From<sqlite::Refusal> for OpenError {
     }
 }
 
+impl From<postgres::Refusal> for OpenError {
+    fn from(refusal: postgres::Refusal) -> OpenError {
+        match refusal {
+            postgres::Refusal::Failed(Error::Away(why)) => OpenError::Away(why),
+            refusal => OpenError::Refused(Box::new(refusal)),
+        }
+    }
+}
+
 /// Opens the store that the settings name; creates it if there is none and they permit that. `clock`
-/// must be that of all processes on the store. Blocks its thread while the files are checked.
+/// must be that of all processes on the store. Blocks its thread while files are checked. A server that is
+/// away is no error: [`Store::condition`] says so, and the store is used once it is back.
 ///
 /// A store that vanished or broke is refused, never replaced by an empty one: that would cost every
 /// user a login.
 pub async fn open(settings: &Settings, clock: Clock) -> Result<Opened, OpenError> {
-    refuse_absent(settings)?;
     let run = RunId(uuid::Uuid::new_v4());
-    let store = Arc::new(sqlite::open(&settings.path, run, clock)?);
+    let store: Arc<dyn Store> = match &settings.engine {
+        Engine::Embedded => {
+            refuse_absent(settings)?;
+            Arc::new(sqlite::open(&settings.path, run, clock)?)
+        }
+        Engine::Postgres(server) => {
+            Arc::new(postgres::open(server.clone(), settings.create, run, clock).await?)
+        }
+    };
     Ok(Opened { store, run })
 }
 
@@ -47,18 +75,29 @@ pub async fn view(
     settings: &Settings,
     clock: Clock,
 ) -> Result<Option<Box<dyn ReadOnly>>, OpenError> {
-    match sqlite::view(&settings.path, clock)? {
-        Some(reader) => Ok(Some(Box::new(reader))),
-        None => refuse_absent(settings).map(|()| None),
+    match &settings.engine {
+        Engine::Embedded => match sqlite::view(&settings.path, clock)? {
+            Some(reader) => Ok(Some(Box::new(reader))),
+            None => refuse_absent(settings).map(|()| None),
+        },
+        Engine::Postgres(server) => {
+            let view = postgres::view(server.clone(), settings.create, clock).await?;
+            Ok(view.map(|view| Box::new(view) as Box<dyn ReadOnly>))
+        }
     }
 }
 
 /// Returns whether there is a store where the settings say.
 ///
 /// Errors: there was one that is incomplete now, or there is none and none may be created.
-pub fn is_there(settings: &Settings) -> Result<bool, OpenError> {
-    refuse_absent(settings)?;
-    Ok(sqlite::is_there(&settings.path)?)
+pub async fn is_there(settings: &Settings) -> Result<bool, OpenError> {
+    match &settings.engine {
+        Engine::Embedded => {
+            refuse_absent(settings)?;
+            Ok(sqlite::is_there(&settings.path)?)
+        }
+        Engine::Postgres(_) => Ok(view(settings, Clock::real()).await?.is_some()),
+    }
 }
 
 /// Refuses a place that [`open`] would refuse because of who may write there. Changes nothing.
@@ -68,7 +107,11 @@ pub fn check_place(settings: &Settings) -> Result<(), OpenError> {
 
 /// Returns what an operator should know of a place that is not refused: each a sentence.
 pub fn warnings(settings: &Settings) -> Vec<String> {
-    sqlite::warnings(&settings.path)
+    match settings.engine {
+        Engine::Embedded => sqlite::warnings(&settings.path),
+        // The server is watched while it is used.
+        Engine::Postgres(_) => Vec::new(),
+    }
 }
 
 fn refuse_absent(settings: &Settings) -> Result<(), OpenError> {

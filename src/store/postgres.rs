@@ -29,6 +29,7 @@ mod leases;
 mod link;
 mod listings;
 mod notes;
+mod opening;
 mod outbox;
 mod pending;
 mod pool;
@@ -47,6 +48,7 @@ mod statements;
 mod strangers;
 mod tls;
 mod upkeep;
+mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +64,10 @@ use self::entries::Entries;
 use self::feed::Feed;
 use self::leases::{Answer, Asked, Leases};
 use self::link::Link;
+pub(super) use self::opening::{open, view};
+pub(super) use self::refusals::Refusal;
 pub use self::settings::{Password, Settings};
+use self::upkeep::Upkeep;
 use crate::clock::{Stamp, Timestamp};
 use crate::principal::Principal;
 use crate::store::{
@@ -88,20 +93,19 @@ struct Parts {
     held: Arc<Leases>,
     budgets: LoginBudgets,
     feed: Feed,
+    /// Knows how the server is.
+    upkeep: Upkeep,
 }
 
 /// How long closing may take. Leases that are left then run out.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Postgres {
-    /// Starts for the process `run`. The server need not be there; its tables must have been
-    /// [prepared](schema::prepare) before a call can succeed.
-    async fn start(driver: Driver, link: Link, run: RunId) -> Result<Postgres, Error> {
-        let parts = driver
-            .run(async move { Ok::<_, Error>(Parts::start(link, run)) })
-            .await?;
-        let parts = Arc::new(parts);
-        Ok(Postgres { driver, parts })
+    fn new(parts: Parts, driver: Driver) -> Postgres {
+        Postgres {
+            driver,
+            parts: Arc::new(parts),
+        }
     }
 
     /// Runs a call where the connections live; there it goes on if its caller goes.
@@ -116,7 +120,7 @@ impl Postgres {
 
 impl Parts {
     /// Starts the tasks, on the runtime that this is called on.
-    fn start(link: Link, run: RunId) -> Parts {
+    fn start(link: Link, upkeep: Upkeep, run: RunId) -> Parts {
         let held = Arc::new(Leases::new(link.clone(), run));
         Parts {
             entries: Entries::start(link.clone()),
@@ -124,6 +128,7 @@ impl Parts {
             held,
             budgets: LoginBudgets::new(link.clone()),
             feed: Feed::start(link.clone()),
+            upkeep,
             link,
         }
     }
@@ -136,6 +141,7 @@ impl Parts {
         if let Err(error) = self.held.abandon().await {
             tracing::debug!(%error, "the leases run out by themselves");
         }
+        self.upkeep.end().await;
         self.link.close();
     }
 }
@@ -306,11 +312,7 @@ impl Store for Postgres {
     }
 
     fn condition(&self) -> Condition {
-        Condition {
-            shared: true,
-            clock_offset: self.parts.link.time.offset(),
-            ..Condition::default()
-        }
+        self.parts.upkeep.condition()
     }
 }
 

@@ -68,6 +68,12 @@ pub struct Backup {
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
+    /// The store lies on a server, which has better means.
+    #[error(
+        "a PostgreSQL store is backed up by the server's own tools, such as pg_dump; \
+         `damoov-proxy tokens export --sealed` writes a copy that any store with the key imports"
+    )]
+    Elsewhere,
     /// It would replace something.
     #[error("{} exists already: name a new file", .0.display())]
     Exists(PathBuf),

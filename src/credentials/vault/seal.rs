@@ -30,6 +30,7 @@ const TOKENS: &[u8] = b"handed-out tokens";
 const CANARY: &str = "canary";
 
 /// Seals with the current key, opens with any. No `Debug`.
+#[derive(Clone)]
 pub struct Ring {
     current: SealKey,
     old: Vec<SealKey>,
@@ -107,6 +108,7 @@ impl fmt::Display for Needed<'_> {
 }
 
 /// What one master key seals with.
+#[derive(Clone)]
 struct SealKey {
     /// Tells the keys of a ring apart; says nothing about the key.
     id: KeyId,

@@ -173,6 +173,16 @@ impl Work for Loads {
     }
 }
 
+/// What stands for `principal`.
+pub(super) async fn load_one(link: &Link, principal: &Principal) -> Result<Entry, Error> {
+    let keys = [principal.to_string()];
+    let rows = link
+        .read(LOAD, [(&keys.as_slice(), Type::TEXT_ARRAY)])
+        .await?;
+    rows.first()
+        .map_or(Ok(Entry::default()), |row| loaded(row, 0, principal))
+}
+
 /// What stands for each of `jobs`, in their order.
 pub(super) async fn load<'a, A: 'a>(
     link: &Link,

@@ -7,6 +7,7 @@ use super::address::Address;
 use super::schema;
 use super::server_checks::Unfit;
 use super::tls::UntrustedCa;
+use crate::store::Error;
 
 /// What stands in the way of a store.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,19 @@ pub(in crate::store) enum Refusal {
          to start with an empty one, which costs every user a login"
     )]
     Absent(Address),
+    /// A call failed.
+    #[error(transparent)]
+    Failed(#[from] Error),
     /// The machine gives no thread.
     #[error("the store's thread cannot be started: {0}")]
     Thread(#[from] io::Error),
+}
+
+impl Refusal {
+    pub(super) fn of_tables(address: Address, why: schema::Unusable) -> Refusal {
+        match why {
+            schema::Unusable::Failed(error) => Refusal::Failed(error),
+            why => Refusal::Tables { address, why },
+        }
+    }
 }

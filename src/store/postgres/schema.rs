@@ -114,7 +114,7 @@ const WRITE_FORMAT: &str = "INSERT INTO meta (id, format) VALUES (1, $1)";
 
 /// Why the tables cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unusable {
+pub(in crate::store) enum Unusable {
     /// Others made them.
     #[error(
         "the store has format {0}, and this version of damoov-proxy knows format {FORMAT}: replace it \

@@ -6,7 +6,7 @@ use crate::store::Error;
 
 /// Why a server cannot hold a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unfit {
+pub(in crate::store) enum Unfit {
     /// The statements that are used came with version 13.
     #[error("the server is PostgreSQL {}, and a store needs 13 or newer", .0 / 10_000)]
     TooOld(i32),
@@ -27,6 +27,17 @@ pub(super) enum Standby {
     None,
     /// It cannot be told: managed servers copy their disks, or their log, in ways of their own.
     Unknown,
+}
+
+impl Standby {
+    /// Whether a fail-over loses nothing, if that is known.
+    pub(super) fn known(self) -> Option<bool> {
+        match self {
+            Standby::Synchronous => Some(true),
+            Standby::None => Some(false),
+            Standby::Unknown => None,
+        }
+    }
 }
 
 /// The oldest version that is supported, as `server_version_num` counts.

@@ -50,21 +50,8 @@ pub(super) fn open(url: &str, run: RunId, clock: Clock) -> Postgres {
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(async {
-            let driver = Driver::start().unwrap();
-            let link = driver
-                .run(async move {
-                    let link = Link::new(settings, clock).map_err(|_| Error::Closed)?;
-                    let mut session = link.session().await?;
-                    schema::prepare(&mut session)
-                        .await
-                        .map_err(|error| Error::Unreadable(error.to_string()))?;
-                    Ok::<_, Error>(link)
-                })
-                .await
-                .unwrap();
-            Postgres::start(driver, link, run).await.unwrap()
-        })
+        let opened = runtime.block_on(super::open(settings, true, run, clock));
+        opened.unwrap_or_else(|refusal| panic!("{refusal}"))
     };
     // Within a test's runtime nothing may block.
     thread::spawn(opening).join().unwrap()

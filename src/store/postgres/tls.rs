@@ -23,7 +23,7 @@ pub(super) struct Trust(Arc<ClientConfig>);
 
 /// Why nobody can be trusted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UntrustedCa {
+pub(in crate::store) enum UntrustedCa {
     /// The file cannot be read, or holds no certificate.
     #[error("[store] ca_file {} cannot be used: {why}", path.display())]
     Unreadable {

@@ -77,6 +77,15 @@ impl From<Error> for Failed {
     }
 }
 
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Failed {
+        match refusal {
+            Refusal::Failed(error) => error.into(),
+            refusal => Failed::Refused(refusal),
+        }
+    }
+}
+
 /// How often the server is examined.
 const EXAMINE_EVERY: Duration = Duration::from_secs(60);
 
@@ -86,6 +95,9 @@ const TABLES_DEADLINE: Duration = Duration::from_secs(10);
 /// After a failed look: the first pause, which doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A look that fails later than this was not answered at all.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Clocks that differ by more are worth a warning, in seconds: the proxy goes by the server's.
 const CLOCKS_DIFFER: f64 = 2.0;
@@ -124,11 +136,7 @@ impl Upkeep {
             processes: self.watched.processes.load(Ordering::Relaxed),
             shared: true,
             clock_offset: link.time.offset(),
-            standby: match *self.watched.standby() {
-                Standby::Synchronous => Some(true),
-                Standby::None => Some(false),
-                Standby::Unknown => None,
-            },
+            standby: self.watched.standby().known(),
             ..Condition::default()
         }
     }
@@ -171,11 +179,20 @@ impl Watched {
                 }
             }
             let examine = self.link.absence().is_some() || examined.elapsed() >= EXAMINE_EVERY;
-            match self.look(examine).await {
+            match self.look_twice(examine).await {
                 Ok(()) if examine => examined = Instant::now(),
                 Ok(()) => {}
                 Err(failed) => self.note_failure(failed),
             }
+        }
+    }
+
+    /// A connection that was ended says little of the server: a new one says more.
+    async fn look_twice(&self, examine: bool) -> Result<(), Failed> {
+        let begun = Instant::now();
+        match self.look(examine).await {
+            Err(Failed::Away(_)) if begun.elapsed() < SOON => self.look(examine).await,
+            looked => looked,
         }
     }
 
@@ -198,27 +215,18 @@ impl Watched {
     async fn examine(&self) -> Result<(), Failed> {
         let address = || self.tenancy.address.clone();
         let standby = server_checks::check(&self.link).await?;
-        let standby = standby.map_err(|why| {
-            Failed::Refused(Refusal::Unfit {
-                address: address(),
-                why,
-            })
+        let standby = standby.map_err(|why| Refusal::Unfit {
+            address: address(),
+            why,
         })?;
         let mut session = self.link.session_within(TABLES_DEADLINE).await?;
         let may_create = self.tenancy.create && !self.seen.load(Ordering::Relaxed);
         if !may_create && !schema::is_there(&mut session).await? {
-            return Err(Failed::Refused(Refusal::Absent(address())));
+            return Err(Refusal::Absent(address()).into());
         }
-        match schema::prepare(&mut session).await {
-            Ok(()) => {}
-            Err(schema::Unusable::Failed(error)) => return Err(error.into()),
-            Err(why) => {
-                return Err(Failed::Refused(Refusal::Tables {
-                    address: address(),
-                    why,
-                }));
-            }
-        }
+        schema::prepare(&mut session)
+            .await
+            .map_err(|why| Refusal::of_tables(address(), why))?;
         self.seen.store(true, Ordering::Relaxed);
         if self.refusal.worked().is_some() {
             tracing::info!("the store can be used again");
@@ -276,3 +284,6 @@ impl Watched {
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! Whether this proxy has the keys of a store that others share. One that lacks them serves the users whose
+//! records it can open, and refuses the others: an operator has to hear of that.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::credentials::seal::{self, Unverified};
+use crate::store::{self, Store};
+
+/// The task that watches. Dropping it ends it.
+pub(super) struct KeyWatch(JoinHandle<()>);
+
+/// How often the canary is opened.
+const CANARY_EVERY: Duration = Duration::from_secs(60);
+/// How often all records are counted by key, and how often the same alarm is raised.
+const RECORDS_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How soon a store that is away is asked again.
+const AWAY_EVERY: Duration = Duration::from_secs(1);
+
+impl KeyWatch {
+    /// Watches until the store is closed.
+    pub(super) fn start(store: &Arc<dyn Store>, ring: seal::Ring) -> KeyWatch {
+        let watch = watch(Arc::downgrade(store), ring);
+        KeyWatch(tokio::spawn(watch))
+    }
+}
+
+impl Drop for KeyWatch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn watch(store: Weak<dyn Store>, ring: seal::Ring) {
+    let mut counted: Option<Instant> = None;
+    let mut alarmed: Option<Instant> = None;
+    while let Some(store) = store.upgrade() {
+        // After an alarm, only a look at all records says that it is over.
+        let count = is_due(counted) || alarmed.is_some();
+        let pause = match check(&*store, &ring, count).await {
+            Ok(()) => {
+                if alarmed.take().is_some() {
+                    tracing::info!("this proxy has the keys of the store again");
+                }
+                CANARY_EVERY
+            }
+            Err(Unverified::Store(store::Error::Closed)) => return,
+            Err(Unverified::Store(_)) => AWAY_EVERY,
+            Err(error) => {
+                if is_due(alarmed) {
+                    tracing::error!(
+                        %error,
+                        "this proxy refuses the users whose records it cannot open; others serve them"
+                    );
+                    alarmed = Some(Instant::now());
+                }
+                CANARY_EVERY
+            }
+        };
+        if count && pause == CANARY_EVERY {
+            counted = Some(Instant::now());
+        }
+        drop(store);
+        sleep(pause).await;
+    }
+}
+
+fn is_due(last: Option<Instant>) -> bool {
+    last.is_none_or(|last| last.elapsed() >= RECORDS_EVERY)
+}
+
+async fn check(store: &dyn Store, ring: &seal::Ring, count: bool) -> Result<(), Unverified> {
+    seal::verify(ring, store).await?;
+    if count {
+        seal::check_records(ring, &store.keys().await?)?;
+    }
+    Ok(())
+}

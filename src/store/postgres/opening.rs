@@ -1,0 +1,69 @@
+//! How a PostgreSQL store is opened: for a process that serves, although the server may be away, and for a
+//! command that only looks.
+
+use super::driver::Driver;
+use super::link::Link;
+use super::refusals::Refusal;
+use super::settings::Settings;
+use super::upkeep::{Tenancy, Upkeep};
+use super::view::View;
+use super::{Parts, Postgres, schema, server_checks};
+use crate::clock::Clock;
+use crate::store::RunId;
+
+/// Opens the store for the process `run`; with `create` makes its tables if there are none. A server that is
+/// away is no error: the store is used once it is back.
+pub(in crate::store) async fn open(
+    settings: Settings,
+    create: bool,
+    run: RunId,
+    clock: Clock,
+) -> Result<Postgres, Refusal> {
+    let driver = Driver::start()?;
+    let parts = driver.run(async move {
+        let tenancy = Tenancy {
+            address: settings.address.clone(),
+            run,
+            create,
+        };
+        let link = Link::new(settings, clock)?;
+        let upkeep = Upkeep::start(&link, tenancy).await?;
+        Ok::<_, Refusal>(Parts::start(link, upkeep, run))
+    });
+    Ok(Postgres::new(parts.await?, driver))
+}
+
+/// Opens the store for reading. Returns `None` if there are no tables yet and `create` says that
+/// [`open`] would make them.
+pub(in crate::store) async fn view(
+    settings: Settings,
+    create: bool,
+    clock: Clock,
+) -> Result<Option<View>, Refusal> {
+    let driver = Driver::start()?;
+    let seen = driver.run(async move {
+        let address = settings.address.clone();
+        let link = Link::new(settings, clock)?;
+        let fit = server_checks::check(&link).await?;
+        let standby = fit.map_err(|why| Refusal::Unfit {
+            address: address.clone(),
+            why,
+        })?;
+        let mut session = link.session().await?;
+        if !schema::is_there(&mut session).await? {
+            return match create {
+                true => Ok(None),
+                false => Err(Refusal::Absent(address)),
+            };
+        }
+        schema::check(&mut session)
+            .await
+            .map_err(|why| Refusal::of_tables(address, why))?;
+        drop(session);
+        link.greet().await?;
+        Ok(Some((link, standby)))
+    });
+    Ok(seen
+        .await?
+        .map(|(link, standby)| View::new(driver, link, standby)))
+}
