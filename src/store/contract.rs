@@ -1,12 +1,20 @@
 //! What every engine must keep, as tests. An engine says how to open handles on one medium
 //! ([`Medium`]) and calls [`contract!`]; each handle stands for a process of its own. The promises are
-//! listed in the macro, and grouped in the files beside this one as the traits are.
+//! listed in the macro, and grouped in the files beside this one. Where engines may differ, a constant of
+//! the medium says so.
 
 mod budgets;
+mod changes;
+mod clock;
+mod commits;
+mod due;
 mod entries;
+mod faults;
 mod guards;
+mod histories;
 mod leases;
 mod listings;
+mod restores;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,26 +23,72 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub(crate) use self::budgets::*;
+pub(crate) use self::changes::*;
+pub(crate) use self::clock::*;
+pub(crate) use self::commits::*;
+pub(crate) use self::due::*;
 pub(crate) use self::entries::*;
+pub(crate) use self::faults::*;
 pub(crate) use self::guards::*;
+pub(crate) use self::histories::*;
 pub(crate) use self::leases::*;
 pub(crate) use self::listings::*;
+pub(crate) use self::restores::*;
 use super::{
-    Commit, Error, Generation, KeyId, Lease, LeaseId, Page, Record, RunId, Store, Version, sqlite,
+    Commit, Entry, Error, Generation, KeyId, Lease, LeaseId, Listed, Page, Record, RunId, Store,
+    Version, sqlite,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::principal::{DeviceToken, InstanceId, Principal};
 
-/// Where a store lives: empty at first, gone when dropped.
-pub(crate) trait Medium: Default {
+/// Where a store lives: empty at first, gone when dropped. Its handles write to it at once: what one of
+/// them was told is done, the others see.
+pub(crate) trait Medium: Sized {
     /// The engine.
     type Store: Store;
 
-    /// One more handle on the same medium, as the process `run`.
-    fn open(&self, run: RunId) -> Self::Store;
+    /// How long a lease lasts whose end a test waits for.
+    const TTL: Duration;
+    /// Whether [`Store::changes`] tells of commits and notes, too. An engine that all processes share over a
+    /// network need not: they are found at the lease.
+    const TELLS_COMMITS: bool;
+    /// By how much the clocks of two handles may differ: not at all on one machine, by the error of a
+    /// measured offset where the clock is that of a server.
+    const CLOCK_ERROR: Duration;
 
-    /// The clock of all handles, which stands.
-    fn clock(&self) -> Clock;
+    /// One that nobody has used yet.
+    async fn new() -> Self;
+
+    /// One more handle on the same medium, as the process `run`.
+    async fn open(&self, run: RunId) -> Self::Store;
+
+    /// One more handle, as a process whose own clock runs `scale` times as fast.
+    async fn open_scaled(&self, run: RunId, scale: u32) -> Self::Store;
+
+    /// Closes a handle, and returns once its leases are given back.
+    async fn close(&self, store: Self::Store) {
+        drop(store);
+    }
+
+    /// Lets `time` pass for the login budgets, at once.
+    async fn pass(&self, time: Duration);
+
+    /// Does this to the medium, and undoes it soon. Returns once it is undone, or false if that cannot happen
+    /// to this medium, as to files of the machine itself.
+    async fn suffer(&self, _fault: Fault) -> bool {
+        false
+    }
+}
+
+/// What happens to a medium while its handles use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Calls reach it, but no answer leaves it: what it was asked may have been done.
+    Cut,
+    /// It stands still, and goes on where it stood.
+    Pause,
+    /// It is killed, and starts again.
+    Restart,
 }
 
 /// One `#[tokio::test]` for each promise, on a medium of its own.
@@ -43,48 +97,88 @@ macro_rules! contract {
         $(
             #[tokio::test]
             async fn $promise() {
-                $crate::store::contract::$promise(&<$medium>::default()).await;
+                let medium = <$medium as $crate::store::contract::Medium>::new().await;
+                $crate::store::contract::$promise(&medium).await;
             }
         )*
     };
     ($medium:ty) => {
         $crate::store::contract::contract! { $medium:
             nothing_is_known_of_a_new_principal
-            a_commit_is_there_for_every_process
-            a_commit_on_an_old_generation_is_superseded_and_writes_nothing
-            of_commits_at_once_exactly_one_wins
             every_note_is_remembered_and_a_commit_clears_those_about_the_old_pair
+            a_note_that_is_repeated_changes_nothing_more
             a_rejected_login_ends_being_known
             where_a_user_was_registered_is_known_until_a_login_says_more
             a_forgotten_principal_keeps_its_generation_and_stays_forgotten
+            a_record_is_resealed_only_while_it_is_the_one_that_was_read
+
+            a_commit_is_there_for_every_process
+            a_commit_on_an_old_generation_is_superseded_and_writes_nothing
+            of_commits_at_once_exactly_one_wins
+            a_repeated_commit_is_committed_again_while_its_record_stands
+            a_commit_ends_its_lease_and_no_other
+
+            an_entry_is_restored_whole_where_nothing_stands
+            an_entry_is_restored_only_where_it_outranks_what_stands
+            a_restored_entry_gets_a_generation_that_no_process_knows
+            a_principal_twice_in_one_restore_keeps_what_outranks
+            a_commit_under_way_during_a_restore_is_superseded
+
             only_one_process_holds_a_lease_and_a_release_frees_it
             a_lease_comes_with_the_entry_that_stands_once_it_is_taken
+            a_lease_that_follows_a_commit_reads_what_it_wrote
             nobody_releases_the_lease_of_another
-            a_lease_that_ran_out_is_granted_as_orphaned
+            a_late_release_frees_no_later_lease_of_the_same_process
+            a_repeated_lease_lasts_from_its_repetition
+            a_held_lease_says_how_long_it_still_lasts
+            a_lease_is_extended_by_who_holds_it
+            a_lease_that_was_lost_is_not_extended
+            a_lease_that_ran_out_is_orphaned_once
+            a_commit_after_its_lease_was_lost_is_accepted
             the_leases_of_a_closed_process_are_orphaned_at_once
+            the_lease_of_a_stopped_process_ends_with_its_ttl
+            the_holder_of_a_lease_is_told_to_everybody
+
             processes_share_the_login_budget
             a_block_outlives_the_process_and_is_never_shortened
             a_block_is_lifted_on_demand_and_the_halving_stays
             groups_do_not_share_slots
-            changes_of_all_processes_are_told
-            due_are_living_pairs_oldest_first_and_claimed_once
-            a_listing_pages_through_pairs_and_notes_in_order
-            the_first_canary_stands_until_it_is_replaced
             a_login_counts_from_when_it_was_answered
             a_slot_that_is_given_back_is_free_for_every_process
-            a_record_is_resealed_only_while_it_is_the_one_that_was_read
+            every_write_of_a_budget_can_be_repeated
+            budgets_count_real_time_whatever_the_scale_of_a_clock
+
+            changes_of_all_processes_are_told
+            a_new_receiver_of_changes_ends_the_stream_of_the_one_before
+
+            due_are_living_pairs_oldest_first_and_claimed_once
+            no_two_processes_claim_the_same_pair
+            a_claim_is_over_after_its_hold
+
+            a_listing_pages_through_pairs_and_notes_in_order
+            a_listing_of_all_shows_tombstones_too
             rejected_strangers_are_dropped_once_they_may_try_again
+
+            the_first_canary_stands_until_it_is_replaced
             a_store_is_writable
             a_guard_is_written_by_who_knows_what_stands_there
+            a_repeated_write_of_a_guard_is_done_once
             of_writes_of_a_guard_at_once_exactly_one_wins
+
+            the_clock_never_goes_back_and_is_every_handles
+            a_write_repeated_through_a_fault_is_done_once
+            random_histories_are_those_of_one_store
         }
     };
 }
 pub(crate) use contract;
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 /// A ttl that no test outlives.
 const LONG: Duration = Duration::from_secs(600);
+/// Within this time everything happens that is to happen, on a busy machine, too.
+const SOON: Duration = Duration::from_secs(20);
 
 /// A store of the embedded engine in `directory`, for tests of what uses a store.
 pub(crate) fn open_in(directory: &Path, run: RunId, clock: Clock) -> Arc<dyn Store> {
@@ -148,6 +242,49 @@ pub(crate) async fn lease_of(
         }
         granted => granted,
     })
+}
+
+/// Asks for a lease until it is granted, as often as the answers say.
+pub(crate) async fn lease_once_free(
+    store: &impl Store,
+    principal: &Principal,
+    id: LeaseId,
+    ttl: Duration,
+) -> Lease {
+    let granted = async {
+        loop {
+            let (lease, _) = store.lease(principal, id, ttl).await.unwrap();
+            match lease {
+                Lease::Held { left } => tokio::time::sleep(left).await,
+                granted => return granted,
+            }
+        }
+    };
+    let granted = tokio::time::timeout(SOON, granted).await;
+    granted.expect("the lease ends")
+}
+
+/// Releases, and returns once that has taken effect: before any later lease of the same handle.
+pub(crate) async fn release(store: &impl Store, principal: &Principal, id: LeaseId) {
+    store.release(principal, id);
+    let nobody = user(1_000_000);
+    lease_of(store, &nobody, id, LONG).await.unwrap();
+    store.release(&nobody, id);
+}
+
+/// Everything that is known of anybody, tombstones too.
+pub(crate) async fn all(store: &impl Store) -> Vec<(Principal, Entry)> {
+    let page = store.list(Listed::All, None, 1_000).await.unwrap();
+    assert_eq!(page.next, None);
+    page.entries
+}
+
+/// How often a test repeats what it repeats: `once` in `tests/run`, `long` in `tests/run long`.
+fn rounds(once: u64, long: u64) -> u64 {
+    match std::env::var("DAMOOV_PROXY_TESTS").as_deref() {
+        Ok("long") => long,
+        _ => once,
+    }
 }
 
 /// The principals of a page.

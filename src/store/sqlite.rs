@@ -8,6 +8,7 @@
 //! that checks a large file. How such threads and files are kept, the outbox of `postgres` uses as well.
 
 mod backup;
+mod boot_clock;
 mod budgets;
 mod canary;
 mod changes;
@@ -25,6 +26,7 @@ mod guards;
 pub(super) mod health;
 mod integrity;
 mod lease_file;
+mod lease_rows;
 mod lease_thread;
 mod leases;
 mod lineage;
@@ -48,7 +50,6 @@ use rusqlite::Connection;
 use tokio::sync::mpsc;
 
 use self::changes::Changes;
-use self::claims::Claims;
 use self::connections::{connect, connect_to_read};
 use self::db_thread::{DbThread, Job};
 use self::errors::{unloaded, unreadable};
@@ -79,8 +80,6 @@ use crate::store::{
 pub(super) struct Sqlite {
     /// The machine's, which is the store's: it lies on one machine.
     clock: Clock,
-    /// Which pairs the keeper is renewing.
-    claims: Arc<Claims>,
     /// Whether a write would be durable now. Every thread reports into it what it finds; readiness and
     /// the lease methods read it.
     health: Arc<Health>,
@@ -92,7 +91,7 @@ pub(super) struct Sqlite {
     entries: DbThread<Job<Connection>>,
     /// Reads everything else: a long listing must not hold up a request.
     listings: DbThread<Job<Connection>>,
-    /// Takes leases, and reads the entries that they are for.
+    /// Takes leases, and reads the entries that they are for; keeps the claims on due pairs.
     lease_thread: LeaseThread,
     /// Tells of changes that any process committed.
     changes: Changes,
@@ -142,7 +141,6 @@ impl Sqlite {
         };
         Ok(Sqlite {
             clock,
-            claims: Arc::default(),
             watch: Watch::start(connect_to_read()?, Arc::clone(&health), Arc::clone(&alive))?,
             writer: Writer::start(writing, Arc::clone(&health))?,
             entries: DbThread::owning("store-entries", connect_to_read()?)?,
@@ -310,9 +308,20 @@ impl Store for Sqlite {
         limit: usize,
         hold: Duration,
     ) -> Result<Vec<Principal>, Error> {
-        let claims = Arc::clone(&self.claims);
-        self.list_with(move |db| claims.take(db, before, limit, hold))
-            .await
+        loop {
+            let claimed = self.lease_thread.claimed().await?;
+            let due = self
+                .list_with(move |db| entries::due(db, before, limit, |one| !claimed.contains(one)))
+                .await?;
+            if due.is_empty() {
+                return Ok(due);
+            }
+            let claimed = self.lease_thread.claim(due, hold).await?;
+            // Another process may have claimed all of them in the meantime.
+            if !claimed.is_empty() {
+                return Ok(claimed);
+            }
+        }
     }
 
     async fn list(

@@ -1,83 +1,23 @@
-//! Entries: commits, notes, tombstones, records that are sealed anew.
+//! Entries: notes, tombstones, records that are sealed anew.
 
-use super::{Medium, at, first, over, principals, record, run, user};
-use crate::principal::{InstanceId, Principal};
+use super::{Medium, all, at, first, over, principals, record, run, user};
+use crate::principal::InstanceId;
 use crate::store::{
     Commit, Entry, Generation, KeyId, Listed, Note, Notes, Page, Record, Rejected, Resealed, Store,
 };
 
 pub(crate) async fn nothing_is_known_of_a_new_principal(medium: &impl Medium) {
-    let store = medium.open(run());
+    let store = medium.open(run()).await;
     assert_eq!(store.load(&user(1)).await, Ok(Entry::default()));
-    assert_eq!(store.count().await, Ok(0));
     assert_eq!(store.forget(&user(1)).await, Ok(false));
-}
-
-pub(crate) async fn a_commit_is_there_for_every_process(medium: &impl Medium) {
-    let (one, other) = (medium.open(run()), medium.open(run()));
-    let account = Principal::Account("reporting".into());
-    let of_account = Record {
-        instance: None,
-        ..record(2)
-    };
-    assert_eq!(first(&one, &user(1), record(1)).await, Generation(1));
-    assert_eq!(
-        first(&one, &account, of_account.clone()).await,
-        Generation(1)
-    );
-    for (principal, record) in [(user(1), record(1)), (account, of_account)] {
-        let expected = Entry {
-            generation: Generation(1),
-            record: Some(record),
-            ..Entry::default()
-        };
-        assert_eq!(other.load(&principal).await, Ok(expected.clone()));
-        let reopened = medium.open(run());
-        assert_eq!(reopened.load(&principal).await, Ok(expected));
-    }
-    assert_eq!(other.count().await, Ok(2));
-}
-
-pub(crate) async fn a_commit_on_an_old_generation_is_superseded_and_writes_nothing(
-    medium: &impl Medium,
-) {
-    let (one, other) = (medium.open(run()), medium.open(run()));
-    first(&one, &user(1), record(1)).await;
-    let stands = one.load(&user(1)).await.unwrap();
-    for (expected, epoch) in [(0, 0), (2, 0), (1, 1)] {
-        let late = other
-            .commit(&user(1), record(2), over(expected, epoch), None)
-            .await;
-        assert_eq!(late, Ok(Commit::Superseded(stands.clone())));
-    }
-    assert_eq!(other.load(&user(1)).await, Ok(stands));
-    let ahead = other.commit(&user(2), record(2), over(1, 0), None).await;
-    assert_eq!(ahead, Ok(Commit::Superseded(Entry::default())));
-    assert_eq!(other.load(&user(2)).await, Ok(Entry::default()));
-}
-
-pub(crate) async fn of_commits_at_once_exactly_one_wins(medium: &impl Medium) {
-    let stores = [medium.open(run()), medium.open(run())];
-    let principal = user(1);
-    let commits = (0..40u8).map(|n| {
-        let store = &stores[usize::from(n) % stores.len()];
-        store.commit(&principal, record(n), over(0, 0), None)
-    });
-    let answers = futures_util::future::join_all(commits).await;
-    let won: Vec<_> = (0..40u8)
-        .zip(answers)
-        .filter(|(_, answer)| *answer == Ok(Commit::Committed(Generation(1))))
-        .collect();
-    assert_eq!(won.len(), 1, "{won:?}");
-    let entry = stores[0].load(&principal).await.unwrap();
-    assert_eq!(entry.record, Some(record(won[0].0)));
-    assert_eq!(entry.generation, Generation(1));
+    assert_eq!(all(&store).await, []);
+    assert_eq!(store.count().await, Ok(0));
 }
 
 pub(crate) async fn every_note_is_remembered_and_a_commit_clears_those_about_the_old_pair(
     medium: &impl Medium,
 ) {
-    let (store, other) = (medium.open(run()), medium.open(run()));
+    let (store, other) = (medium.open(run()).await, medium.open(run()).await);
     let rejected = Rejected {
         until: at(50),
         with: *b"a fprint",
@@ -121,8 +61,38 @@ pub(crate) async fn every_note_is_remembered_and_a_commit_clears_those_about_the
     assert_eq!(entry.notes, outlived);
 }
 
+pub(crate) async fn a_note_that_is_repeated_changes_nothing_more(medium: &impl Medium) {
+    let (store, other) = (medium.open(run()).await, medium.open(run()).await);
+    first(&store, &user(1), record(1)).await;
+    let rejected = Rejected {
+        until: at(50),
+        with: [7; 8],
+    };
+    let instance = InstanceId::parse(&format!("{:032x}", 1)).unwrap();
+    for n in [1, 2] {
+        for note in [
+            Note::RefreshDead(Generation(1)),
+            Note::RefreshAlive,
+            Note::AnswerLost(Generation(1)),
+            Note::Rejected(rejected),
+            Note::Displaced(at(60)),
+            Note::ContestedUntil(at(70)),
+            Note::SuppressedUntil(at(80)),
+            Note::RegisteredIn(instance),
+        ] {
+            store.note(&user(n), note).await.unwrap();
+            let noted = other.load(&user(n)).await;
+            store.note(&user(n), note).await.unwrap();
+            assert_eq!(other.load(&user(n)).await, noted, "{note:?}");
+        }
+        // What is noted is no commit.
+        let version = other.load(&user(n)).await.unwrap().version();
+        assert_eq!(version, over(u64::from(n == 1), 0));
+    }
+}
+
 pub(crate) async fn a_rejected_login_ends_being_known(medium: &impl Medium) {
-    let store = medium.open(run());
+    let store = medium.open(run()).await;
     first(&store, &user(1), record(1)).await;
     let rejected = Rejected {
         until: at(50),
@@ -140,7 +110,7 @@ pub(crate) async fn a_rejected_login_ends_being_known(medium: &impl Medium) {
 pub(crate) async fn where_a_user_was_registered_is_known_until_a_login_says_more(
     medium: &impl Medium,
 ) {
-    let (store, other) = (medium.open(run()), medium.open(run()));
+    let (store, other) = (medium.open(run()).await, medium.open(run()).await);
     let [here, elsewhere] = [1, 2].map(|n| InstanceId::parse(&format!("{n:032x}")).unwrap());
     let known = async |number| other.load(&user(number)).await.unwrap().known_instance();
     for number in 1..=3 {
@@ -148,7 +118,6 @@ pub(crate) async fn where_a_user_was_registered_is_known_until_a_login_says_more
         store.note(&user(number), note).await.unwrap();
         assert_eq!(known(number).await, Some(here));
     }
-    assert_eq!(store.count().await, Ok(0), "there is no pair");
     let listed = store.list(Listed::Known, None, 10).await.unwrap();
     assert_eq!(principals(listed).len(), 3);
 
@@ -178,7 +147,7 @@ pub(crate) async fn where_a_user_was_registered_is_known_until_a_login_says_more
 pub(crate) async fn a_forgotten_principal_keeps_its_generation_and_stays_forgotten(
     medium: &impl Medium,
 ) {
-    let (store, other) = (medium.open(run()), medium.open(run()));
+    let (store, other) = (medium.open(run()).await, medium.open(run()).await);
     first(&store, &user(1), record(1)).await;
     store.note(&user(1), Note::Displaced(at(1))).await.unwrap();
     assert_eq!(other.forget(&user(1)).await, Ok(true));
@@ -189,7 +158,6 @@ pub(crate) async fn a_forgotten_principal_keeps_its_generation_and_stays_forgott
         ..Entry::default()
     };
     assert_eq!(store.load(&user(1)).await, Ok(tombstone.clone()));
-    assert_eq!(store.count().await, Ok(0));
     let known = store.list(Listed::Known, None, 10).await;
     assert_eq!(known, Ok(Page::default()));
     let all = store.list(Listed::All, None, 10).await.unwrap();
@@ -203,7 +171,7 @@ pub(crate) async fn a_forgotten_principal_keeps_its_generation_and_stays_forgott
 pub(crate) async fn a_record_is_resealed_only_while_it_is_the_one_that_was_read(
     medium: &impl Medium,
 ) {
-    let (one, other) = (medium.open(run()), medium.open(run()));
+    let (one, other) = (medium.open(run()).await, medium.open(run()).await);
     for n in 1..=3 {
         first(&one, &user(n.into()), record(n)).await;
     }
@@ -222,6 +190,7 @@ pub(crate) async fn a_record_is_resealed_only_while_it_is_the_one_that_was_read(
     assert_eq!(newer, Ok(Commit::Committed(Generation(2))));
     let before = one.load(&user(3)).await.unwrap();
     assert_eq!(one.reseal((1..=3).map(anew).collect()).await, Ok(1));
+    assert_eq!(one.reseal((1..=3).map(anew).collect()).await, Ok(0));
     assert_eq!(one.load(&user(1)).await.unwrap().record, None);
     let kept = one.load(&user(2)).await.unwrap().record;
     assert_eq!(kept, Some(record(7)));

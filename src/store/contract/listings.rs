@@ -1,65 +1,11 @@
-//! What is read of many entries at once: changes, due pairs, pages; and strangers that are dropped.
+//! Listings by pages, and strangers that are dropped.
 
-use std::time::Duration;
-
-use super::{LONG, Medium, at, first, over, principals, record, run, user};
+use super::{Medium, at, first, over, principals, record, run, user};
 use crate::principal::Principal;
-use crate::store::{Change, Entry, Generation, Listed, Note, Rejected, Store};
-
-pub(crate) async fn changes_of_all_processes_are_told(medium: &impl Medium) {
-    let (one, other) = (medium.open(run()), medium.open(run()));
-    first(&one, &user(9), record(1)).await;
-    let mut changes = one.changes();
-    let mut next_of = async |principal: Principal| {
-        let told = tokio::time::timeout(Duration::from_secs(5), async {
-            loop {
-                // Repeats, and what happened just before, are permitted.
-                match changes.recv().await.expect("the store is open") {
-                    Change::Entry {
-                        principal: told,
-                        version,
-                    } if told == principal => return version,
-                    _ => {}
-                }
-            }
-        });
-        told.await.expect("a change is told within a second")
-    };
-    first(&one, &user(1), record(1)).await;
-    assert_eq!(next_of(user(1)).await, over(1, 0));
-    first(&other, &user(2), record(1)).await;
-    assert_eq!(next_of(user(2)).await, over(1, 0));
-    other.forget(&user(1)).await.unwrap();
-    assert_eq!(next_of(user(1)).await, over(1, 1));
-    other.note(&user(3), Note::Displaced(at(1))).await.unwrap();
-    assert_eq!(next_of(user(3)).await, over(0, 0));
-}
-
-pub(crate) async fn due_are_living_pairs_oldest_first_and_claimed_once(medium: &impl Medium) {
-    let store = medium.open(run());
-    for n in [5, 3, 1, 4, 2, 6] {
-        first(&store, &user(n.into()), record(n)).await;
-    }
-    let dead = |n, generation| {
-        let note = Note::RefreshDead(Generation(generation));
-        let (store, user) = (&store, user(n));
-        async move { store.note(&user, note).await.unwrap() }
-    };
-    dead(2, 1).await;
-    dead(3, 0).await; // Of a pair that was replaced.
-    store.forget(&user(4)).await.unwrap();
-    store.note(&user(7), Note::Displaced(at(1))).await.unwrap();
-    let claim = async |limit, hold| store.claim_due(at(6), limit, hold).await;
-    let all = vec![user(1), user(3), user(5)];
-    assert_eq!(claim(10, Duration::ZERO).await, Ok(all));
-    assert_eq!(claim(2, LONG).await, Ok(vec![user(1), user(3)]));
-    assert_eq!(claim(2, LONG).await, Ok(vec![user(5)]));
-    assert_eq!(claim(2, LONG).await, Ok(vec![]));
-    assert_eq!(store.count().await, Ok(5));
-}
+use crate::store::{Entry, Generation, Listed, Note, Rejected, Store};
 
 pub(crate) async fn a_listing_pages_through_pairs_and_notes_in_order(medium: &impl Medium) {
-    let store = medium.open(run());
+    let store = medium.open(run()).await;
     let account = |name: &str| Principal::Account(name.into());
     let expected = vec![user(1), user(2), user(3), account("a"), account("b")];
     for principal in expected.iter().rev().filter(|p| **p != user(2)) {
@@ -90,8 +36,45 @@ pub(crate) async fn a_listing_pages_through_pairs_and_notes_in_order(medium: &im
     );
 }
 
+pub(crate) async fn a_listing_of_all_shows_tombstones_too(medium: &impl Medium) {
+    let (store, other) = (medium.open(run()).await, medium.open(run()).await);
+    for n in 1..=7 {
+        first(&store, &user(n), record(1)).await;
+    }
+    for n in [1, 4, 7] {
+        assert_eq!(store.forget(&user(n)).await, Ok(true));
+    }
+    for (listed, expected) in [
+        (Listed::Known, vec![2, 3, 5, 6]),
+        (Listed::All, vec![1, 2, 3, 4, 5, 6, 7]),
+    ] {
+        for size in 1..=8 {
+            let (mut users, mut after) = (Vec::new(), None);
+            loop {
+                // A cursor is good for every process on the store.
+                for store in [&store, &other] {
+                    let page = store.list(listed, after.as_ref(), size).await.unwrap();
+                    assert!(page.entries.len() <= size);
+                    if std::ptr::eq(store, &other) {
+                        users.extend(page.entries);
+                        after = page.next;
+                    }
+                }
+                if after.is_none() {
+                    break;
+                }
+            }
+            let mut forgotten = users.iter().filter(|(_, entry)| entry.record.is_none());
+            assert!(forgotten.all(|(_, entry)| entry.version() == over(1, 1)));
+            let users: Vec<_> = users.into_iter().map(|(user, _)| user).collect();
+            let expected: Vec<_> = expected.iter().copied().map(user).collect();
+            assert_eq!(users, expected, "{listed:?} by {size}");
+        }
+    }
+}
+
 pub(crate) async fn rejected_strangers_are_dropped_once_they_may_try_again(medium: &impl Medium) {
-    let store = medium.open(run());
+    let store = medium.open(run()).await;
     let reject = async |n, until| {
         let with = [7; 8];
         let note = Note::Rejected(Rejected { until, with });
@@ -118,20 +101,4 @@ pub(crate) async fn rejected_strangers_are_dropped_once_they_may_try_again(mediu
     assert_eq!(store.load(&user(10)).await.unwrap().epoch, 1);
     assert_eq!(store.load(&user(1)).await, Ok(Entry::default()));
     assert_eq!(first(&store, &user(1), record(1)).await, Generation(1));
-    // What came last is told before it goes: its number is not given twice.
-    let (one, other) = (medium.open(run()), medium.open(run()));
-    let mut changes = one.changes();
-    reject(11, at(50)).await;
-    let mut next = async || {
-        let told = tokio::time::timeout(Duration::from_secs(5), changes.recv());
-        match told.await.unwrap().unwrap() {
-            Change::Entry { principal, .. } => principal,
-            Change::Everything => panic!("nothing was missed"),
-        }
-    };
-    while next().await != user(11) {}
-    assert_eq!(other.drop_rejected(at(50), at(100), 4).await, Ok(0));
-    reject(12, at(50)).await;
-    assert_eq!(other.drop_rejected(at(50), at(100), 4).await, Ok(1));
-    while next().await != user(12) {}
 }

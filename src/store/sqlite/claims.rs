@@ -1,38 +1,51 @@
-//! Which pairs the keeper was given to renew, so that nobody is given them again for a while. Known to this
-//! process alone: others on the same files find the lease taken, or the pair renewed.
+//! The statements on claims: which due pairs a keeper was given, so that no process on the store is given them
+//! again for a while. They lie in `leases.db`: what is lost with that file is looked at once more, and still
+//! renewed by one process only.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::collections::HashSet;
 use std::time::Duration;
 
-use rusqlite::Connection;
-use tokio::time::Instant;
+use rusqlite::{Connection, params};
 
-use super::entries;
-use crate::clock::Timestamp;
+use super::boot_clock::BootClock;
+use super::transaction::Transaction;
 use crate::principal::Principal;
 
-/// The claims that this process gave out.
-#[derive(Debug, Default)]
-pub(super) struct Claims {
-    /// Until when each holds. Those that are over are dropped whenever new ones are given out.
-    until: Mutex<HashMap<Principal, Instant>>,
+/// A process of an earlier version knows nothing of it, and may go on beside this one.
+pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS claims (
+         principal TEXT PRIMARY KEY,
+         boot TEXT NOT NULL,
+         until INTEGER NOT NULL -- milliseconds of CLOCK_BOOTTIME
+     ) STRICT, WITHOUT ROWID";
+
+/// Whose pairs are claimed now.
+pub(super) fn standing(db: &Connection, clock: &BootClock) -> rusqlite::Result<HashSet<Principal>> {
+    let mut statement =
+        db.prepare_cached("SELECT principal FROM claims WHERE boot = ?1 AND until > ?2")?;
+    let claims = statement.query_map(params![clock.boot, clock.now()], |row| row.get(0))?;
+    claims.collect()
 }
 
-impl Claims {
-    /// Up to `limit` pairs received before `before` that nobody claimed within its hold.
-    pub(super) fn take(
-        &self,
-        db: &Connection,
-        before: Timestamp,
-        limit: usize,
-        hold: Duration,
-    ) -> rusqlite::Result<Vec<Principal>> {
-        let now = Instant::now();
-        let mut claimed = self.until.lock().expect("no code panics under this lock");
-        claimed.retain(|_, until| *until > now);
-        let due = entries::due(db, before, limit, |one| !claimed.contains_key(one))?;
-        claimed.extend(due.iter().map(|one| (one.clone(), now + hold)));
-        Ok(due)
+/// Claims those of `due` that nobody has claimed, and returns them.
+pub(super) fn claim(
+    db: &Connection,
+    clock: &BootClock,
+    due: &[Principal],
+    hold: Duration,
+) -> rusqlite::Result<Vec<Principal>> {
+    let transaction = Transaction::writing(db)?;
+    db.prepare_cached("DELETE FROM claims WHERE boot <> ?1 OR until <= ?2")?
+        .execute(params![clock.boot, clock.now()])?;
+    let mut insert = db.prepare_cached(
+        "INSERT INTO claims (principal, boot, until) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+    )?;
+    let (mut claimed, until) = (Vec::new(), clock.after(hold));
+    for principal in due {
+        if insert.execute(params![principal, clock.boot, until])? == 1 {
+            claimed.push(principal.clone());
+        }
     }
+    drop(insert);
+    transaction.commit()?;
+    Ok(claimed)
 }

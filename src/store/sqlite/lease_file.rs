@@ -1,6 +1,6 @@
 //! `leases.db` as a file: opened, and opened again after it was removed, replaced or damaged. A lease
-//! file that is lost costs nobody a login, so that a new one may take its place. What the rows mean is in
-//! [`leases`].
+//! file that is lost costs nobody a login, so that a new one may take its place. What the rows
+//! mean is in [`leases`] and [`claims`].
 //!
 //! [`leases`]: super::leases
 
@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ffi};
 
+use super::claims;
 use super::connections;
 use super::errors::{failure, is_damage};
 use super::files;
+use super::lease_rows;
 use super::open_files::{Identity, identity};
 
 /// Pages in the write-ahead log after which it starts over. It holds the same few pages again and
@@ -107,14 +109,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     if check != "ok" {
         return Err(failure(ffi::SQLITE_CORRUPT, check));
     }
-    db.execute_batch(
-        "CREATE TABLE IF NOT EXISTS leases (
-             principal TEXT PRIMARY KEY,
-             owner TEXT NOT NULL,
-             boot TEXT NOT NULL,
-             until INTEGER NOT NULL -- milliseconds of CLOCK_BOOTTIME
-         ) STRICT, WITHOUT ROWID",
-    )?;
+    db.execute_batch(lease_rows::TABLE)?;
+    db.execute_batch(claims::TABLE)?;
     Ok(db)
 }
 

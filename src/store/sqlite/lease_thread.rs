@@ -2,6 +2,7 @@
 //! that many leases at once are one transaction. Leases that are given back are freed together a little
 //! later: no renewal waits for that.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,7 +12,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::db_thread::DbThread;
+use super::db_thread::{DbThread, Job};
 use super::entries;
 use super::health::Health;
 use super::leases::{Leases, Wanted, Wish};
@@ -42,8 +43,8 @@ type GivenBack = Arc<Mutex<Vec<(Principal, LeaseId)>>>;
 enum Request {
     /// For a lease.
     Lease(Wanted, Reply),
-    /// Who holds one.
-    Holder(Principal, oneshot::Sender<io::Result<Option<LeaseHolder>>>),
+    /// For anything else that stands in their file.
+    Other(Job<Leases>),
 }
 
 /// What the caller wants to know of its lease, and the channel for it.
@@ -117,11 +118,37 @@ impl LeaseThread {
 
     /// Who holds the lease on `principal`.
     pub(super) async fn holder(&self, principal: &Principal) -> Result<Option<LeaseHolder>, Error> {
-        let (sender, replied) = oneshot::channel();
-        self.thread
-            .send(Request::Holder(principal.clone(), sender))?;
-        let holder = replied.await.map_err(|_| Error::Closed)?;
+        let principal = principal.clone();
+        let holder = self.ask(move |leases| leases.holder(&principal)).await?;
         holder.map_err(|error| Error::Unreadable(error.to_string()))
+    }
+
+    /// Whose due pairs are claimed.
+    pub(super) async fn claimed(&self) -> Result<HashSet<Principal>, Error> {
+        let claimed = self.ask(Leases::claimed).await?;
+        claimed.map_err(|error| Error::Unreadable(error.to_string()))
+    }
+
+    /// Claims those of `due` that nobody has claimed, and returns them.
+    pub(super) async fn claim(
+        &self,
+        due: Vec<Principal>,
+        hold: Duration,
+    ) -> Result<Vec<Principal>, Error> {
+        let claimed = self.ask(move |leases| leases.claim(&due, hold)).await?;
+        claimed.map_err(|error| Error::Unwritable(error.to_string()))
+    }
+
+    async fn ask<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Leases) -> R + Send + 'static,
+    ) -> Result<R, Error> {
+        let (sender, replied) = oneshot::channel();
+        self.thread.send(Request::Other(Box::new(move |leases| {
+            // The caller may have gone; the work is done all the same.
+            let _ = sender.send(work(leases));
+        })))?;
+        replied.await.map_err(|_| Error::Closed)
     }
 
     /// Gives a lease back, before any later one is taken. Does not wake the thread up.
@@ -184,7 +211,7 @@ impl LeaseWorker {
     }
 
     fn serve(&mut self, requests: Vec<Request>) {
-        let (mut wanted, mut replies) = (Vec::new(), Vec::new());
+        let (mut wanted, mut replies, mut others) = (Vec::new(), Vec::new(), Vec::new());
         // In this order: a caller that gave its lease back no longer waits, and is not given it again.
         let given_back = std::mem::take(&mut *locked(&self.given_back));
         for request in requests {
@@ -194,10 +221,7 @@ impl LeaseWorker {
                     wanted.push(one);
                     replies.push(reply);
                 }
-                Request::Holder(principal, reply) => {
-                    // The caller may have gone.
-                    let _ = reply.send(self.leases.holder(&principal));
-                }
+                Request::Other(other) => others.push(other),
             }
         }
         match self.lease(&given_back, &wanted) {
@@ -218,6 +242,10 @@ impl LeaseWorker {
                     }
                 }
             }
+        }
+        // Last: no renewal waits for them.
+        for other in others {
+            other(&mut self.leases);
         }
     }
 

@@ -1,20 +1,22 @@
 //! Leases, in a database of their own without a single fsync: a power cut ends all leases anyway.
 //! A lease holds while its owner lives, on the boot that it was given on, until its ttl ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params};
-use rustix::time::ClockId;
+use rusqlite::params;
 use tokio::time::Instant;
 
+use super::boot_clock::BootClock;
+use super::claims;
 use super::connections::BUSY_TIMEOUT;
 use super::errors::is_damage;
 use super::health::Health;
 use super::lease_file::LeaseFile;
+use super::lease_rows::{self, LeaseRow};
 use super::owners::{Alive, Life, Owners};
 use super::transaction::Transaction;
 use crate::principal::Principal;
@@ -47,10 +49,10 @@ pub(super) struct Leases {
     owners: Owners,
     /// This process run, as it stands in the rows.
     owner: String,
-    /// This boot: CLOCK_BOOTTIME of another one means nothing.
-    boot: String,
-    /// The leases that this run has not given back yet: what is written down again if the file is lost.
-    /// Which taking of a lease it is stands here alone: no other run asks.
+    /// By which leases end.
+    clock: BootClock,
+    /// The leases that this run has not given back yet, as far as it knows: what is written down again if the
+    /// file is lost. Which taking of a lease it is stands here alone: no other run asks.
     held: HashMap<Principal, HeldLease>,
     /// Until when leases of other runs may be missing from the file, because it is new and they have not
     /// written theirs down again; `None` if it was complete from the start.
@@ -83,13 +85,6 @@ pub(super) struct Wanted {
     pub(super) wish: Wish,
 }
 
-/// A row of another, or an earlier, lease.
-struct LeaseRow {
-    owner: String,
-    boot: String,
-    until: i64,
-}
-
 impl Leases {
     /// Declares `run` alive and opens the leases. Callers hold the store's opening lock.
     pub(super) fn open(
@@ -98,18 +93,13 @@ impl Leases {
         health: Arc<Health>,
     ) -> io::Result<(Leases, Alive)> {
         let owners = Owners::open(directory)?;
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let clock = BootClock::of_this_boot()?;
         let (file, is_new) = LeaseFile::open(directory)?;
         let others = Owners::any_alive(directory);
         let incomplete_until = (others && is_new).then(|| Instant::now() + COMPLETE_IN);
-        let mut void = file
-            .db()
-            .prepare("UPDATE leases SET until = 0 WHERE owner = ?1")
-            .map_err(io::Error::other)?;
         for dead in owners.dead() {
-            void.execute([dead]).map_err(io::Error::other)?;
+            lease_rows::orphan(file.db(), &dead).map_err(io::Error::other)?;
         }
-        drop(void);
         let alive = owners.enter(run)?;
         let leases = Leases {
             file,
@@ -118,7 +108,7 @@ impl Leases {
             health,
             owners,
             owner: run.to_string(),
-            boot: boot.trim().to_owned(),
+            clock,
             held: HashMap::new(),
             incomplete_until,
         };
@@ -143,12 +133,12 @@ impl Leases {
                 && one.wish == Wish::Take
                 && leases.is_complete()
                 // One statement is a transaction by itself.
-                && leases.insert(&one.principal, until(one.ttl))?
+                && leases.insert(one)?
             {
                 return Ok(vec![Lease::Granted { orphaned: false }]);
             }
             let transaction = Transaction::writing(leases.file.db())?;
-            leases.delete(&given_back)?;
+            lease_rows::delete(leases.file.db(), &given_back, &leases.owner)?;
             let leased = wanted
                 .iter()
                 .map(|wanted| leases.take(wanted))
@@ -158,16 +148,7 @@ impl Leases {
         });
         let leased = leased?;
         for (wanted, lease) in wanted.iter().zip(&leased) {
-            if let Lease::Granted { .. } = lease {
-                let held = HeldLease {
-                    id: wanted.id,
-                    until: until(wanted.ttl),
-                };
-                match self.held.get_mut(&wanted.principal) {
-                    Some(stands) => *stands = held,
-                    None => drop(self.held.insert(wanted.principal.clone(), held)),
-                }
-            }
+            self.remember(wanted, *lease);
         }
         Ok(leased)
     }
@@ -180,10 +161,10 @@ impl Leases {
         }
         self.healed(|leases| {
             if given_back.len() == 1 {
-                return leases.delete(&given_back);
+                return lease_rows::delete(leases.file.db(), &given_back, &leases.owner);
             }
             let transaction = Transaction::writing(leases.file.db())?;
-            leases.delete(&given_back)?;
+            lease_rows::delete(leases.file.db(), &given_back, &leases.owner)?;
             transaction.commit()
         })
     }
@@ -191,20 +172,22 @@ impl Leases {
     /// Who holds the lease on `principal` now.
     pub(super) fn holder(&mut self, principal: &Principal) -> io::Result<Option<LeaseHolder>> {
         self.healed(|leases| {
-            let Some(row) = leases.row(principal)? else {
-                return Ok(None);
-            };
-            let left = row.until.saturating_sub(since_boot());
-            let run = row.owner.parse().map(RunId).ok();
-            let is_held = left > 0
-                && row.boot == leases.boot
-                && (row.owner == leases.owner || leases.owners.life(&row.owner) != Life::Dead);
-            Ok(run.filter(|_| is_held).map(|run| LeaseHolder {
-                run,
-                since: None,
-                left: Duration::from_millis(left.unsigned_abs()),
-            }))
+            lease_rows::holder(leases.file.db(), principal, &leases.clock, &leases.owners)
         })
+    }
+
+    /// Whose due pairs are claimed now, by any run.
+    pub(super) fn claimed(&mut self) -> io::Result<HashSet<Principal>> {
+        self.healed(|leases| claims::standing(leases.file.db(), &leases.clock))
+    }
+
+    /// Claims those of `due` that no run has claimed, and returns them.
+    pub(super) fn claim(
+        &mut self,
+        due: &[Principal],
+        hold: Duration,
+    ) -> io::Result<Vec<Principal>> {
+        self.healed(|leases| claims::claim(leases.file.db(), &leases.clock, due, hold))
     }
 
     /// Takes a lease on no principal and gives it back, to see whether that works. Does not wait for
@@ -220,7 +203,7 @@ impl Leases {
 
     fn try_write(&self) -> rusqlite::Result<()> {
         let transaction = Transaction::writing(self.file.db())?;
-        let nobody = params!["", self.owner, self.boot, 0];
+        let nobody = params!["", self.owner, self.clock.boot, 0];
         self.file.db().execute(
             "INSERT OR REPLACE INTO leases VALUES (?1, ?2, ?3, ?4)",
             nobody,
@@ -269,90 +252,72 @@ impl Leases {
             .is_none_or(|until| until <= Instant::now())
     }
 
-    fn take(&self, wanted: &Wanted) -> rusqlite::Result<Lease> {
-        let Wanted { principal, id, .. } = wanted;
-        let held = self.held.get(principal);
-        let may_be_missing = !self.is_complete() && held.is_none();
-        let is_gone = wanted.wish == Wish::Extend && held.is_none_or(|held| held.id != *id);
-        if may_be_missing || is_gone {
-            return Ok(Lease::Held { left: AGAIN });
-        }
-        match wanted.wish == Wish::Take && self.insert(principal, until(wanted.ttl))? {
-            true => Ok(Lease::Granted { orphaned: false }),
-            false => self.judge(wanted),
-        }
-    }
-
-    /// Takes a lease of which there is no row, as of nearly every one; false if there is one.
-    fn insert(&self, principal: &Principal, until: i64) -> rusqlite::Result<bool> {
-        let rows = self
-            .file
-            .db()
-            .prepare_cached(
-                "INSERT INTO leases (principal, owner, boot, until) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO NOTHING",
-            )?
-            .execute(params![principal, self.owner, self.boot, until])?;
-        Ok(rows == 1)
-    }
-
-    fn delete(&self, given_back: &[Principal]) -> rusqlite::Result<()> {
-        let mut statement = self
-            .file
-            .db()
-            .prepare_cached("DELETE FROM leases WHERE principal = ?1 AND owner = ?2")?;
-        for principal in given_back {
-            statement.execute(params![principal, self.owner])?;
-        }
-        Ok(())
-    }
-
-    fn row(&self, principal: &Principal) -> rusqlite::Result<Option<LeaseRow>> {
-        let mut statement = self
-            .file
-            .db()
-            .prepare_cached("SELECT owner, boot, until FROM leases WHERE principal = ?1")?;
-        let row = statement.query_row([principal], |row| {
-            Ok(LeaseRow {
-                owner: row.get(0)?,
-                boot: row.get(1)?,
-                until: row.get(2)?,
-            })
-        });
-        row.optional()
-    }
-
-    /// Decides about a row that is there: takes it if its lease no longer holds, or is held under the same id.
-    fn judge(&self, wanted: &Wanted) -> rusqlite::Result<Lease> {
-        let Wanted { principal, id, .. } = wanted;
-        let until = until(wanted.ttl);
-        let Some(held) = self.row(principal)? else {
-            // An extended one that another run took, and gave back.
-            return Ok(Lease::Held { left: AGAIN });
+    /// Keeps in mind what became of a lease that was wanted.
+    fn remember(&mut self, wanted: &Wanted, lease: Lease) {
+        let held = HeldLease {
+            id: wanted.id,
+            until: self.clock.after(wanted.ttl),
         };
-        let is_own = held.owner == self.owner;
-        let is_same = is_own && self.held.get(principal).is_some_and(|held| held.id == *id);
-        let orphaned = if is_same {
-            false
-        } else if wanted.wish == Wish::Extend {
-            return Ok(Lease::Held { left: AGAIN });
-        } else if held.boot != self.boot || held.until <= since_boot() {
-            true
-        } else if is_own {
-            return Ok(Lease::Held { left: AGAIN });
-        } else {
-            match self.owners.life(&held.owner) {
-                Life::Alive | Life::Unknown => return Ok(Lease::Held { left: AGAIN }),
-                Life::Dead => true,
+        match (lease, self.held.get_mut(&wanted.principal)) {
+            (Lease::Granted { .. }, Some(stands)) => *stands = held,
+            (Lease::Granted { .. }, None) => {
+                self.held.insert(wanted.principal.clone(), held);
             }
+            // It ran out while nobody here could extend it, and another run has taken it since.
+            (Lease::Held { .. }, Some(lost)) if lost.id == wanted.id => {
+                self.held.remove(&wanted.principal);
+            }
+            (Lease::Held { .. }, _) => {}
+        }
+    }
+
+    fn take(&self, wanted: &Wanted) -> rusqlite::Result<Lease> {
+        let held = self.held.get(&wanted.principal);
+        let is_known = held.is_some_and(|held| held.until > self.clock.now());
+        if !is_known && !self.is_complete() {
+            return Ok(Lease::Held { left: AGAIN });
+        }
+        let is_same = held.is_some_and(|held| held.id == wanted.id);
+        match wanted.wish {
+            Wish::Extend if !is_same => Ok(Lease::Held { left: AGAIN }),
+            Wish::Take if self.insert(wanted)? => Ok(Lease::Granted { orphaned: false }),
+            Wish::Take | Wish::Extend => self.judge(wanted, is_same),
+        }
+    }
+
+    /// Takes a lease of which there is no row; false if there is one.
+    fn insert(&self, wanted: &Wanted) -> rusqlite::Result<bool> {
+        let row = self.row(self.clock.after(wanted.ttl));
+        lease_rows::insert(self.file.db(), &wanted.principal, &row)
+    }
+
+    /// A row of this run.
+    fn row(&self, until: i64) -> LeaseRow {
+        LeaseRow {
+            owner: self.owner.clone(),
+            boot: self.clock.boot.clone(),
+            until,
+        }
+    }
+
+    /// Decides about a lease that had a row a moment ago: extends it if it is this run's under the same id, and
+    /// takes one that holds no longer.
+    fn judge(&self, wanted: &Wanted, is_same: bool) -> rusqlite::Result<Lease> {
+        let orphaned = match lease_rows::load(self.file.db(), &wanted.principal)? {
+            Some(row) if row.owner == self.owner && is_same => false,
+            Some(row) if wanted.wish == Wish::Take && !self.holds(&row) => true,
+            // Also if another run took it, and may have given it back.
+            Some(_) | None => return Ok(Lease::Held { left: AGAIN }),
         };
-        self.file
-            .db()
-            .prepare_cached(
-                "UPDATE leases SET owner = ?2, boot = ?3, until = ?4 WHERE principal = ?1",
-            )?
-            .execute(params![principal, self.owner, self.boot, until])?;
+        let row = self.row(self.clock.after(wanted.ttl));
+        lease_rows::replace(self.file.db(), &wanted.principal, &row)?;
         Ok(Lease::Granted { orphaned })
+    }
+
+    /// Whether a lease still holds: its ttl is not over, and its run may be alive.
+    fn holds(&self, row: &LeaseRow) -> bool {
+        !self.clock.left(&row.boot, row.until).is_zero()
+            && (row.owner == self.owner || self.owners.life(&row.owner) != Life::Dead)
     }
 
     /// Does `work`; opens the file again before that if it was damaged or replaced.
@@ -378,7 +343,7 @@ impl Leases {
         let _opening = self.file.reopen()?;
         self.incomplete_until = Some(Instant::now() + COMPLETE_IN);
         for (principal, held) in &self.held {
-            self.insert(principal, held.until)
+            lease_rows::write_down_again(self.file.db(), principal, &self.row(held.until))
                 .map_err(io::Error::other)?;
         }
         Ok(())
@@ -389,22 +354,10 @@ impl Drop for Leases {
     fn drop(&mut self) {
         // What is left was not given back: the next run that takes such a lease is told that a refresh
         // may have been under way.
-        let void = "UPDATE leases SET until = 0 WHERE owner = ?1";
         if self.file.is_in_place()
-            && let Err(error) = self.file.db().execute(void, [&self.owner])
+            && let Err(error) = lease_rows::orphan(self.file.db(), &self.owner)
         {
             tracing::debug!(%error, "leases end with their ttl");
         }
     }
-}
-
-/// When a lease of `ttl` ends that is given now.
-fn until(ttl: Duration) -> i64 {
-    since_boot().saturating_add(ttl.as_millis().try_into().unwrap_or(i64::MAX))
-}
-
-/// Milliseconds since the machine booted, suspended ones too.
-fn since_boot() -> i64 {
-    let now = rustix::time::clock_gettime(ClockId::Boottime);
-    now.tv_sec * 1_000 + now.tv_nsec / 1_000_000
 }

@@ -43,12 +43,17 @@ pub(super) enum Life {
 impl Owners {
     /// The lock files beside the store in `directory`; their folder is created.
     pub(super) fn open(store: &Path) -> io::Result<Owners> {
-        let directory = store.join("owners");
-        folder::create(&directory)?;
-        Ok(Owners {
+        let owners = Owners::beside(store);
+        folder::create(&owners.directory)?;
+        Ok(owners)
+    }
+
+    /// The same, without a change there.
+    pub(super) fn beside(store: &Path) -> Owners {
+        Owners {
             store: store.to_owned(),
-            directory,
-        })
+            directory: store.join("owners"),
+        }
     }
 
     /// Whether any run that can be asked uses the store in `directory`.

@@ -19,7 +19,7 @@ use super::owners::Owners;
 use super::private_copy::PrivateCopy;
 use super::refusals::Refusal;
 use super::schema;
-use super::{backup, budgets, canary, entries, files, folder, guards};
+use super::{backup, budgets, canary, entries, files, folder, guards, lease_rows};
 use crate::clock::{Clock, Stamp};
 use crate::principal::Principal;
 use crate::store::{
@@ -29,6 +29,8 @@ use crate::store::{
 
 /// A store that can only be read.
 pub(in crate::store) struct Reader {
+    /// Where the store is.
+    directory: PathBuf,
     /// Of `tokens.db`.
     path: PathBuf,
     /// What the budget counts by.
@@ -53,6 +55,7 @@ pub(in crate::store) fn view(path: &Path, clock: Clock) -> Result<Option<Reader>
     let thread = DbThread::owning("store-look", db)
         .map_err(|error| Refusal::Unopened(path.to_owned(), error))?;
     Ok(Some(Reader {
+        directory: path.to_owned(),
         path: tokens,
         clock,
         thread,
@@ -99,8 +102,13 @@ impl ReadOnly for Reader {
             .await
     }
 
-    async fn lease_holder(&self, _: &Principal) -> Result<Option<LeaseHolder>, Error> {
-        Ok(None)
+    async fn lease_holder(&self, principal: &Principal) -> Result<Option<LeaseHolder>, Error> {
+        let (directory, principal) = (self.directory.clone(), principal.clone());
+        let holder = self
+            .thread
+            .ask(move |_| lease_rows::holder_in(&directory, &principal));
+        let holder = holder.await?;
+        holder.map_err(|error| Error::Unreadable(error.to_string()))
     }
 
     fn condition(&self) -> Condition {
@@ -138,8 +146,7 @@ impl ReadOnly for Reader {
     }
 
     async fn backup(&self, to: &Path) -> Result<Backup, BackupError> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        backup::copy(&self.thread, folder, to).await
+        backup::copy(&self.thread, &self.directory, to).await
     }
 }
 

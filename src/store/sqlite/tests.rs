@@ -34,16 +34,40 @@ impl Default for Directory {
 impl Medium for Directory {
     type Store = Sqlite;
 
-    fn open(&self, run: RunId) -> Sqlite {
-        open(self.path(), run, self.1).unwrap()
+    const TTL: Duration = Duration::from_millis(200);
+    const TELLS_COMMITS: bool = true;
+    // One machine has one clock, and times are kept in milliseconds.
+    const CLOCK_ERROR: Duration = Duration::from_millis(1);
+
+    async fn new() -> Directory {
+        Directory::default()
     }
 
-    fn clock(&self) -> Clock {
-        self.1
+    async fn open(&self, run: RunId) -> Sqlite {
+        self.open(run)
+    }
+
+    async fn open_scaled(&self, run: RunId, scale: u32) -> Sqlite {
+        open(self.path(), run, Clock::scaled(scale)).unwrap()
+    }
+
+    async fn pass(&self, time: Duration) {
+        let now = self.1.stamp();
+        let millis = i64::try_from(time.as_millis()).unwrap();
+        self.1.set(Stamp {
+            since_boot: now.since_boot + millis,
+            wall: now.wall.plus(time),
+            ..now
+        });
     }
 }
 
 impl Directory {
+    /// One more process on the store, by a clock that stands.
+    fn open(&self, run: RunId) -> Sqlite {
+        open(self.path(), run, self.1).unwrap()
+    }
+
     fn path(&self) -> &Path {
         self.0.path()
     }
