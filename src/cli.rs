@@ -49,7 +49,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve callers (the default)
     Run,
-    /// Validate everything that `run` would refuse; exit code 64 for the configuration, 78 for the store
+    /// Validate everything that `run` would refuse; exit code 64 for the configuration, 78 for the store, 1 if
+    /// its server is not reached
     Check {
         /// Resolve no secret and open no store
         #[arg(long)]
@@ -177,6 +178,8 @@ impl Failure {
 
     fn exit_code(&self) -> ExitCode {
         match self {
+            Failure::Service(service::Error::Store(error)) if error.is_away() => ExitCode::FAILURE,
+            Failure::Store(crate::store::Error::Away(_)) => ExitCode::FAILURE,
             Failure::Service(service::Error::Store(_)) | Failure::Store(_) => {
                 ExitCode::from(exit::STORE)
             }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::process::ExitCode;
 
-use super::{ConfigFile, Failure, background_runtime, opening, print, say, service};
+use super::opening::{self, shown_place};
+use super::{ConfigFile, Failure, background_runtime, print, say, service};
 use crate::config::{self, Secrets, Settings};
 use crate::damoov::routes::Table;
 
@@ -89,7 +90,14 @@ impl fmt::Display for Summary<'_> {
             Some(_) => "with the configured key",
             None => "with a key of its own",
         };
-        writeln!(f, "  store      {}, sealed {key}", store.path.display())?;
+        writeln!(f, "  store      {}, sealed {key}", shown_place(store))?;
+        if store.postgres.is_some() {
+            writeln!(
+                f,
+                "  outbox     {}, for pairs that the store does not have yet",
+                store.path.display()
+            )?;
+        }
         writeln!(
             f,
             "  logins     {}, {} of them for users seen before",

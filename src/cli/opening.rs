@@ -55,6 +55,18 @@ pub enum StoreError {
     Failed(#[from] store::Error),
 }
 
+impl StoreError {
+    /// Whether the store was only not reached: the same may work later.
+    pub fn is_away(&self) -> bool {
+        matches!(
+            self,
+            StoreError::Open(store::OpenError::Away(_))
+                | StoreError::Failed(store::Error::Away(_))
+                | StoreError::Unverified(seal::Unverified::Store(store::Error::Away(_)))
+        )
+    }
+}
+
 /// An open store and the keys to it.
 pub struct OpenStore {
     /// The store.
@@ -196,6 +208,14 @@ pub fn warnings(settings: &config::Store) -> Vec<String> {
 /// Whether there is a store where the settings say. An error if there was one, or if one must be there.
 pub async fn is_there(settings: &config::Store) -> Result<bool, StoreError> {
     Ok(store::is_there(&place(settings)).await?)
+}
+
+/// Where the store is, for an operator.
+pub fn shown_place(settings: &config::Store) -> String {
+    match &settings.postgres {
+        Some(postgres) => postgres.address.to_string(),
+        None => settings.path.display().to_string(),
+    }
 }
 
 /// Where the store is, without the keys to it.

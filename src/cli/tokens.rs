@@ -25,10 +25,11 @@ use self::list::list;
 use self::reseal::reseal;
 use self::show::show;
 use self::verify::verify;
-use super::opening::{is_there, open_store, open_to_forget, view};
+use super::opening::{is_there, open_store, open_to_forget, shown_place, view};
 use super::{ConfigFile, Failure, say};
 use crate::config::{Secrets, Settings};
 use crate::principal::{DeviceToken, Principal};
+use crate::store::BackupError;
 
 /// What to do with the stored tokens.
 #[derive(Debug, Subcommand)]
@@ -104,6 +105,9 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
                 Some(view) => export(&view, arguments).await,
                 None => Ok(no_store(settings, ExitCode::from(NOT_FOUND))),
             },
+            Command::Backup(_) if settings.store.postgres.is_some() => {
+                Err(Failure::other(BackupError::Elsewhere))
+            }
             Command::Backup(arguments) => match view(&settings.store).await? {
                 Some(view) => backup(&view, settings, arguments).await,
                 None => Ok(no_store(settings, ExitCode::from(NOT_FOUND))),
@@ -114,9 +118,9 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
 
 /// What looks at a store ends with this code if there is none.
 fn no_store(settings: &Settings, code: ExitCode) -> ExitCode {
-    let path = settings.store.path.display();
+    let place = shown_place(&settings.store);
     say(&format!(
-        "there is no store in {path} yet: the first `run` will make one"
+        "there is no store in {place} yet: the first `run` will make one"
     ));
     code
 }

@@ -8,7 +8,7 @@ use super::NOT_FOUND;
 use crate::cli::opening::{OpenStore, StoreError};
 use crate::cli::{Failure, print, say};
 use crate::credentials::Pair;
-use crate::credentials::seal::check_records;
+use crate::credentials::seal::{check_records, take_over};
 use crate::principal::Principal;
 use crate::store::{Entry, Listed, Resealed};
 
@@ -63,6 +63,14 @@ pub(super) async fn reseal(open: &OpenStore) -> Result<ExitCode, Failure> {
                  [store] key it is, and run this command again"
             ),
         })?;
+    }
+    if left == 0
+        && !take_over(&open.ring, &*open.store)
+            .await
+            .map_err(StoreError::from)?
+    {
+        say("another process has made another key the store's meanwhile; run this command again");
+        left = 1;
     }
     Ok(match left {
         0 => ExitCode::SUCCESS,

@@ -1,10 +1,13 @@
 //! `tokens show`: all that is known of one principal, and what stands in the way of its login.
 
+mod keeping;
+
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
 
+use self::keeping::Keeping;
 use super::{NOT_FOUND, One};
 use crate::cli::opening::StoreView;
 use crate::cli::output::rough;
@@ -54,9 +57,14 @@ pub(super) async fn show(
     };
     let guard = async |name: String| open.store.guard(&name).await;
     let explanation = explain(&inquiry, guard).await?;
+    let keeping = Keeping {
+        lease: open.store.lease_holder(principal).await?,
+        condition: open.store.condition(),
+        now: open.store.now(),
+    };
     print(&match arguments.json {
-        true => as_json(&explanation),
-        false => as_text(&explanation),
+        true => as_json(&explanation, &keeping),
+        false => as_text(&explanation, &keeping),
     })?;
     if entry == Entry::default() {
         say(&format!("nothing is known of {principal}"));
@@ -65,7 +73,7 @@ pub(super) async fn show(
     Ok(ExitCode::SUCCESS)
 }
 
-fn as_json(explanation: &Explanation) -> String {
+fn as_json(explanation: &Explanation, keeping: &Keeping) -> String {
     let Explanation {
         principal,
         log_name,
@@ -91,11 +99,13 @@ fn as_json(explanation: &Explanation) -> String {
         "answer_lost": answer_lost,
         "next_request": next_request,
         "obstacles": sentences(explanation),
+        "lease": keeping.lease_as_json(),
+        "store": keeping.store_as_json(),
     })
     .to_string()
 }
 
-fn as_text(explanation: &Explanation) -> String {
+fn as_text(explanation: &Explanation, keeping: &Keeping) -> String {
     let Explanation {
         principal,
         log_name,
@@ -130,6 +140,9 @@ fn as_text(explanation: &Explanation) -> String {
             "note",
             "answer lost: of its last refresh; the pair is tried once more before a login",
         );
+    }
+    for (name, value) in keeping.rows() {
+        row(name, &value);
     }
     row("needs login", needs_login(*stored));
     row("next request", next(*next_request));

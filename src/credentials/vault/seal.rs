@@ -232,6 +232,11 @@ impl Ring {
 }
 
 impl Ring {
+    /// A constant under the current key.
+    fn canary(&self) -> Vec<u8> {
+        self.seal_for(CANARY, CANARY, CANARY.as_bytes())
+    }
+
     /// Whether a sealed text was sealed with the current key.
     fn is_current(&self, sealed: &[u8]) -> bool {
         sealed.get(1..=KEY_ID) == Some(self.current.id.0.as_slice())
@@ -280,16 +285,31 @@ impl SealKey {
 }
 
 /// Proves that `ring` holds the key of `store`, and marks a new store as its own. From then on the
-/// current key is the store's; old ones are needed only for records that were not sealed anew since,
-/// which [`check_records`] says.
+/// current key is that of an embedded store; old ones are needed only for records that were not sealed
+/// anew since, which [`check_records`] says. A shared store keeps its key until [`take_over`].
 pub async fn verify(ring: &Ring, store: &dyn Store) -> Result<(), Unverified> {
-    let fresh = || ring.seal_for(CANARY, CANARY, CANARY.as_bytes());
-    let stands = store.leave_canary(fresh()).await?;
+    let stands = store.leave_canary(ring.canary()).await?;
     check(ring, &stands)?;
-    if !ring.is_current(&stands) {
-        store.replace_canary(stands, fresh()).await?;
+    // Others may not know the current key yet.
+    if !store.condition().shared {
+        replace(ring, store, stands).await?;
     }
     Ok(())
+}
+
+/// Makes the current key that of `store`, once no record needs another. Returns false if somebody made
+/// another key the store's meanwhile.
+pub async fn take_over(ring: &Ring, store: &dyn Store) -> Result<bool, Unverified> {
+    let stands = store.leave_canary(ring.canary()).await?;
+    check(ring, &stands)?;
+    Ok(replace(ring, store, stands).await?)
+}
+
+async fn replace(ring: &Ring, store: &dyn Store, stands: Vec<u8>) -> Result<bool, store::Error> {
+    match ring.is_current(&stands) {
+        true => Ok(true),
+        false => store.replace_canary(stands, ring.canary()).await,
+    }
 }
 
 /// Proves that `ring` holds the key of the store that keeps this canary. Changes nothing.

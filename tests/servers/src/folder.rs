@@ -20,11 +20,13 @@ found=yes
 while [ "$found" ]; do
     found=
     for process in /proc/[0-9]*; do
-        case "$(readlink "$process/cwd")" in
+        cd -P "$process/cwd" || continue
+        case "$PWD" in
         "$1"/*) kill -9 "${process#/proc/}" && found=yes ;;
         esac
     done
 done
+cd /
 rm -rf "$1"
 "#;
 

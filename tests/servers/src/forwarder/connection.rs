@@ -1,5 +1,6 @@
 //! One connection through the forwarder.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,8 +27,13 @@ struct Progress {
     transaction: String,
 }
 
-/// The connection is over.
-struct Over;
+/// Why a connection is over.
+enum Over {
+    /// One side has closed it.
+    Closed,
+    /// Something was lost, or the network is cut: both sides see a reset.
+    Broken,
+}
 
 /// Forwards both directions until one side closes, the network is cut, or something is lost.
 pub(super) async fn forward(network: Arc<Network>, client: TcpStream) {
@@ -39,13 +45,15 @@ pub(super) async fn forward(network: Arc<Network>, client: TcpStream) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let progress = Mutex::new(Progress::default());
-    tokio::select! {
-        _ = upwards(&network, &progress, &mut from_client, &mut to_server) => (),
-        _ = downwards(&network, &progress, &mut from_server, &mut to_client) => (),
-        () = is_cut(&network) => (),
+    let over = tokio::select! {
+        over = upwards(&network, &progress, &mut from_client, &mut to_server) => over,
+        over = downwards(&network, &progress, &mut from_server, &mut to_client) => over,
+        () = is_cut(&network) => Err(Over::Broken),
+    };
+    if let Err(Over::Broken) = over {
+        reset(from_client.reunite(to_client).expect("the two halves"));
+        reset(from_server.reunite(to_server).expect("the two halves"));
     }
-    reset(from_client.reunite(to_client).expect("the two halves"));
-    reset(from_server.reunite(to_server).expect("the two halves"));
 }
 
 /// Closes it with RST: nothing that is under way arrives.
@@ -76,7 +84,7 @@ async fn upwards(
     progress: &Mutex<Progress>,
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
-) -> Result<(), Over> {
+) -> Result<Infallible, Over> {
     let mut messages = Messages::of_client();
     loop {
         read(from, &mut messages).await?;
@@ -120,7 +128,7 @@ fn look_at_request(
             let ordered = losses.remove(found);
             if ordered.part == Part::Request {
                 let _ = ordered.happened.send(());
-                return Err(Over);
+                return Err(Over::Broken);
             }
             progress.loses = Some((progress.asked + 1, ordered.happened));
         }
@@ -134,7 +142,7 @@ async fn downwards(
     progress: &Mutex<Progress>,
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
-) -> Result<(), Over> {
+) -> Result<Infallible, Over> {
     let mut messages = Messages::of_server();
     loop {
         read(from, &mut messages).await?;
@@ -172,7 +180,7 @@ fn is_lost(progress: &mut Progress, message: &Message) -> Result<bool, Over> {
         Some((lost, happened)) if lost == concerned => {
             if message.is_ready() {
                 let _ = happened.send(());
-                return Err(Over);
+                return Err(Over::Broken);
             }
             progress.loses = Some((lost, happened));
             Ok(true)
@@ -187,7 +195,7 @@ fn is_lost(progress: &mut Progress, message: &Message) -> Result<bool, Over> {
 async fn read(from: &mut OwnedReadHalf, messages: &mut Messages) -> Result<(), Over> {
     let mut buffer = vec![0; 16 * 1024];
     match from.read(&mut buffer).await {
-        Ok(0) | Err(_) => Err(Over),
+        Ok(0) | Err(_) => Err(Over::Closed),
         Ok(read) => {
             messages.push(&buffer[..read]);
             Ok(())
@@ -196,5 +204,5 @@ async fn read(from: &mut OwnedReadHalf, messages: &mut Messages) -> Result<(), O
 }
 
 async fn write(to: &mut OwnedWriteHalf, bytes: &[u8]) -> Result<(), Over> {
-    to.write_all(bytes).await.map_err(|_| Over)
+    to.write_all(bytes).await.map_err(|_| Over::Closed)
 }
