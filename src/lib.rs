@@ -129,7 +129,9 @@
 //! | patience | until when a caller waits for a renewal; a renewal is as patient as the most patient of its callers | `credentials::renewal::renewals` |
 //! | ahead of time | a renewal of a stale token that no request waits for | `credentials::renewal::keeper` |
 //! | keeper | the task that renews ahead of time, and idle pairs before their RefreshToken dies | `credentials::renewal::keeper` |
-//! | lease | the right to renew one principal, held for 15 s and extended; one process has it at a time | `store`, `store::sqlite` |
+//! | lease | the right to renew one principal, held for 15 s and extended; one process has it at a time, and calls only while it outlasts the call | `store`, `credentials::vault::hold`, `credentials::renewal::lease` |
+//! | doubt | right after a shared store came back other processes may restore what it lost: no rejection is believed | `credentials::renewal::doubt` |
+//! | setback | the store is older than memory, as after a backup was restored: memory gives way | `credentials::vault::setback` |
 //! | lost answer | the answer to a call that may have been processed did not arrive: the pair may have rotated unseen | `credentials::renewal::refresh` |
 //! | suppressed | a principal whose newest token got a 401, too: no 401 renews it for 60 s, because expiry is not the cause | `credentials::rejection` |
 //! | guard | what holds a login back: budget, back-off, breaker, contested, suspended | `credentials::guards` |
@@ -155,7 +157,8 @@
 //! Each with a test that holds it, in `tests/it`; beside them the rooms' own tests.
 //!
 //! - **I1** One renewal per principal at a time, in the process and among processes on one store.
-//!   `promises::crowd::i1_…`, `promises::fleet::i1_…`
+//!   `promises::crowd::i1_…`, `promises::fleet::i1_…`,
+//!   `credentials::vault::hold`
 //! - **I2** No hang-up cancels a renewal, nor loses what a registration brought.
 //!   `tokens::renewal_faults::a_caller_that_hangs_up_does_not_cancel_the_refresh`, `…_the_login`,
 //!   `auth_endpoints::registrations::a_caller_that_hangs_up_while_registering_…`

@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::damoov::auth::{Grant, Unreadable};
 use crate::metrics::{AuthEndpoint, StoreOperation};
 use crate::principal::{InstanceId, Principal};
-use crate::store::{Change, Note, Version};
+use crate::store::{self, Change, Note, Version};
 
 /// Tokens that a registration may bring. Asked for before it is sent, handed in with what it
 /// brought.
@@ -32,7 +32,7 @@ impl Provider {
     ///
     /// [`Error::StoreUnavailable`]: they cannot; do not send it.
     pub fn expect_tokens(&self) -> Result<Expected, Error> {
-        self.writable()?;
+        self.can_keep()?;
         let since = self.engine.vault.wall();
         Ok(Expected { since })
     }
@@ -72,10 +72,19 @@ impl Provider {
             Ok(Ok(adopted)) => adopted?.ok_or(Error::BadResponse),
             // The runtime is gone.
             Ok(Err(_)) => Err(Error::Closing),
-            Err(_) => Err(match engine.vault.store.writable() {
+            Err(_) => Err(match self.can_keep() {
                 Err(error) => error.into(),
                 Ok(()) => Error::WaitedTooLong,
             }),
+        }
+    }
+
+    /// Whether tokens that come now can be made durable.
+    fn can_keep(&self) -> Result<(), store::Error> {
+        self.writable()?;
+        match self.condition().away {
+            Some(away) => Err(store::Error::Away(away.why)),
+            None => Ok(()),
         }
     }
 
@@ -168,7 +177,7 @@ impl Engine {
         instance: Option<InstanceId>,
         mut pair: Pair,
     ) -> Outcome {
-        let mut entry = self.vault.load(principal).await?;
+        let mut entry = self.vault.load_patiently(principal).await?;
         loop {
             // A user cannot be logged in before it is registered: such a login has revoked `pair`.
             let stands = self.vault.open(principal, &entry)?;
@@ -209,11 +218,11 @@ mod tests {
     use super::*;
     use crate::credentials::Need;
     use crate::credentials::fixture::{
-        Medium, Process, authorized, device, grant, jwt, main, user,
+        Api, Medium, Process, authorized, device, grant, jwt, main, settings, user,
     };
     use crate::damoov::auth::ExpiresInForm;
     use crate::secret::Secret;
-    use crate::store::{Generation, Rejected};
+    use crate::store::{Generation, Rejected, Store};
 
     /// User 1's.
     async fn adopt(process: &Process, grant: Grant) -> Result<Arc<Credentials>, Error> {
@@ -296,6 +305,28 @@ mod tests {
         process.background.finish(Duration::from_secs(5)).await;
         let entry = process.store.load(&user(1)).await.unwrap();
         assert!(entry.record.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_registrations_tokens_outlast_a_store_that_is_away() {
+        let api = Api::start().await;
+        let (process, store) = Medium::new().start_faulty(&api, settings());
+        let provider = &process.provider;
+        store.is_away(true);
+        let refused = provider.expect_tokens().map(drop);
+        assert!(
+            matches!(refused, Err(Error::StoreUnavailable(_))),
+            "do not send it"
+        );
+        store.is_away(false);
+        let expected = provider.expect_tokens().unwrap();
+        store.is_away(true);
+        let grant = grant(&user(1), 1);
+        let adopted = provider.adopt(expected, &user(1), None, grant).await;
+        assert!(matches!(adopted, Err(Error::StoreUnavailable(_))));
+        store.is_away(false);
+        assert_eq!(process.background.finish(Duration::from_secs(5)).await, 0);
+        assert!(store.load(&user(1)).await.unwrap().record.is_some());
     }
 
     #[tokio::test]

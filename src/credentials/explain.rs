@@ -72,7 +72,7 @@ pub struct Explanation {
     /// Who renews it now; `None` if nobody does.
     pub lease: Option<Renewing>,
     /// How the store is.
-    pub store: StoreCondition,
+    pub store: StoreState,
 }
 
 /// A process that renews a principal.
@@ -91,7 +91,7 @@ pub struct Renewing {
 
 /// How the store is, as far as it concerns renewals.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct StoreCondition {
+pub struct StoreState {
     /// Why it is not reached; `None` if it is.
     pub away: Option<String>,
     /// Pairs that wait on this machine's disk until the store has them.
@@ -193,13 +193,13 @@ pub async fn explain(
             age: holder.since.map(|since| now.since(since)),
             left: holder.left,
         }),
-        store: StoreCondition::of(inquiry.condition),
+        store: StoreState::of(inquiry.condition),
     })
 }
 
-impl StoreCondition {
-    fn of(condition: &Condition) -> StoreCondition {
-        StoreCondition {
+impl StoreState {
+    fn of(condition: &Condition) -> StoreState {
+        StoreState {
             away: condition.away.as_ref().map(|away| away.why.clone()),
             outbox: condition.outbox,
             clock_offset: condition.clock_offset,

@@ -110,13 +110,18 @@ impl Vault {
         }
     }
 
-    /// The entry of `principal`, freshly read.
+    /// The entry of `principal`, freshly read. Memory gives way to it if the store went back in time.
     pub(crate) async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
         let known = self.cache.newest(principal);
-        let loaded = repeated(|| self.store.load(principal)).await;
-        let entry = self.counted(StoreOperation::Load, loaded)?;
+        let entry = self.load_uncompared(principal).await?;
         self.went_back(principal, known, &entry);
         Ok(entry)
+    }
+
+    /// The same, for one that compares it with what it knew by itself.
+    pub(crate) async fn load_uncompared(&self, principal: &Principal) -> Result<Entry, Error> {
+        let loaded = repeated(|| self.store.load(principal)).await;
+        Ok(self.counted(StoreOperation::Load, loaded)?)
     }
 
     /// Remembers a fact about `principal` durably.

@@ -146,7 +146,7 @@ pub struct Notes {
     pub answer_lost: Option<Generation>,
     /// A login was rejected. Cleared by a commit.
     pub rejected: Option<Rejected>,
-    /// When the last login happened that replaced a rejected pair of the same process run.
+    /// When the last login happened that replaced a pair which was rejected for no known reason.
     pub displaced: Option<Timestamp>,
     /// Somebody else logs this principal in: no login before this.
     pub contested_until: Option<Timestamp>,

@@ -5,7 +5,7 @@
 //!   ask ── granted ──▶ renew, with a heartbeat; before each call: is enough of it left?
 //!    ▲ └── held ──▶ read now and then ── its holder committed what will do ──▶ adopt
 //!    │                    │
-//!    └────────────────────┘ it may be free: its time has passed, or something else was committed
+//!    └────────────────────┘ it may be free: its time has passed, or the entry is another one
 //! ```
 
 use std::convert::Infallible;
@@ -73,7 +73,7 @@ impl Engine {
     /// The entry of the renewal's principal, freshly read.
     pub(crate) async fn read(&self, renewal: &Renewal) -> Result<Entry, Error> {
         let known = self.known(renewal);
-        let entry = self.vault.load(&renewal.principal).await?;
+        let entry = self.vault.load_uncompared(&renewal.principal).await?;
         self.look_back(renewal, known, &entry);
         Ok(entry)
     }
@@ -146,7 +146,7 @@ impl Engine {
         }
     }
 
-    /// Reads now and then what the holder of the lease commits over `entry`. Returns what can be adopted, or
+    /// Reads now and then what the holder of the lease makes of `entry`. Returns what can be adopted, or
     /// `None` if the lease may be free, at the latest at `free`, or if no caller is patient any more.
     async fn until_free(
         &self,
@@ -165,7 +165,7 @@ impl Engine {
             if let Some(found) = self.adopt(renewal, &now)? {
                 return Ok(Some(found));
             }
-            if now.version() != entry.version() {
+            if now != *entry {
                 break;
             }
         }

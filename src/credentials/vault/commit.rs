@@ -169,6 +169,27 @@ impl Vault {
         }
     }
 
+    /// The entry that a pair which was received is to be committed over. While the store is away it is
+    /// read again and again, until the process ends.
+    pub(crate) async fn load_patiently(&self, principal: &Principal) -> Result<Entry, Error> {
+        let mut closing = self.closing.clone();
+        loop {
+            let error = match self.load(principal).await {
+                Err(Error::StoreUnavailable(error @ store::Error::Away(_))) => error,
+                ended => return ended,
+            };
+            self.not_saved(principal, &error);
+            if closing.has_reached(Closing::LastAttempt) {
+                self.pairs_lost.fetch_add(1, Ordering::Relaxed);
+                return Err(error.into());
+            }
+            tokio::select! {
+                () = self.clock.sleep(COMMIT_AGAIN) => {}
+                () = closing.reaches(Closing::LastAttempt) => {}
+            }
+        }
+    }
+
     /// A pair was made durable.
     fn saved(&self) {
         if let Some(over) = self.unsaved.worked() {
