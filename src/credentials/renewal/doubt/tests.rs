@@ -41,6 +41,9 @@ async fn a_rejection_in_doubt_is_not_believed_and_what_is_restored_is_adopted() 
     let renewing = process.provider.renew(&caller, &held);
     let restoring = async {
         until(|| api.calls() == ["RefreshToken"]).await;
+        // It looks again and again.
+        let loads = store.calls("load");
+        until(|| store.calls("load") >= loads + 2).await;
         other.adopt(&user(1), 9).await;
     };
     let (renewed, ()) = tokio::join!(renewing, restoring);
