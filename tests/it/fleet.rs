@@ -4,3 +4,5 @@
 pub mod checker;
 // What must hold once a test is over.
 pub mod healing;
+// Sidecars that start while the database is away, or with a key that is not the store's.
+mod starting;

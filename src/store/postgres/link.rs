@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::pool::Pool;
-use super::presence::Absence;
+use super::presence::{Absence, Reach};
 use super::server_time::ServerTime;
 use super::session::Session;
 use super::settings::Settings;
@@ -107,8 +107,8 @@ impl Link {
     }
 
     /// The store was found to be away.
-    pub(super) fn leave(&self, why: String) {
-        self.pool.presence.leave(why);
+    pub(super) fn leave(&self, why: String, reach: Reach) {
+        self.pool.presence.leave(why, reach);
     }
 
     /// The store was found to be here. The end of an absence is counted before any waiting call gets its

@@ -32,7 +32,18 @@ enum State {
 pub(super) struct Absence {
     pub(super) since: SystemTime,
     pub(super) why: String,
+    reach: Reach,
     began: Instant,
+}
+
+/// What still works while the store is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Nothing.
+    Nothing,
+    /// The server answers and refuses writes, because its disk is full for instance: what is only read
+    /// is found there.
+    Reads,
 }
 
 /// A store that has been away for longer is not waited for: calls fail at once.
@@ -46,7 +57,7 @@ impl Presence {
         }
     }
 
-    /// Waits until the store is here.
+    /// Waits until the store answers.
     ///
     /// Errors: it has been away for a while.
     pub(super) async fn here(&self) -> Result<(), Error> {
@@ -54,6 +65,7 @@ impl Presence {
         loop {
             match &*state.borrow_and_update() {
                 State::Here => return Ok(()),
+                State::Away(absence) if absence.reach == Reach::Reads => return Ok(()),
                 State::Away(absence) if absence.began.elapsed() >= PATIENCE => {
                     return Err(Error::Away(absence.why.clone()));
                 }
@@ -74,13 +86,17 @@ impl Presence {
     }
 
     /// The store was found to be away.
-    pub(super) fn leave(&self, why: String) {
+    pub(super) fn leave(&self, why: String, reach: Reach) {
         self.state.send_modify(|state| match state {
-            State::Away(absence) => absence.why = why,
+            State::Away(absence) => {
+                absence.why = why;
+                absence.reach = reach;
+            }
             State::Here => {
                 *state = State::Away(Absence {
                     since: SystemTime::now(),
                     why,
+                    reach,
                     began: Instant::now(),
                 });
             }

@@ -9,7 +9,6 @@ use super::connection::Connection;
 use super::dialer;
 use super::errors::{Failure, Within};
 use super::pool::Lent;
-use super::statements::Statement;
 use crate::store::Error;
 
 /// A connection with a deadline. It goes back to its pool when dropped, unless a statement is under way
@@ -23,6 +22,12 @@ pub(super) struct Session {
 
 /// A parameter and its type: a statement whose types are known needs no name.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// One statement of a transaction.
+pub(super) struct Statement<'a> {
+    pub(super) sql: &'static str,
+    pub(super) parameters: &'a [Parameter<'a>],
+}
 
 /// All that a transaction needs to know is said in it, whatever the role, the database or another
 /// user of a pooled connection has set:

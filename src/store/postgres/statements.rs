@@ -8,13 +8,8 @@ use tokio_postgres::Row;
 use super::errors::{Failure, Within};
 use super::link::{CALL_DEADLINE, Link};
 use super::session::Parameter;
+pub(super) use super::session::Statement;
 use crate::store::Error;
-
-/// One statement of a transaction.
-pub(super) struct Statement<'a> {
-    pub(super) sql: &'static str,
-    pub(super) parameters: &'a [Parameter<'a>],
-}
 
 /// Before what met another transaction is done again: at most.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -211,3 +211,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Encrypted<S> {
         Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SignatureAlgorithm,
+    };
+
+    use super::*;
+
+    fn certificate(algorithm: &'static SignatureAlgorithm) -> Vec<u8> {
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let params = CertificateParams::new(["db1".to_owned()]).unwrap();
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn a_password_is_bound_to_the_certificate_by_the_hash_of_its_signature() {
+        let p256 = certificate(&rcgen::PKCS_ECDSA_P256_SHA256);
+        assert_eq!(end_point(&p256), Some(Sha256::digest(&p256).to_vec()));
+        let p384 = certificate(&PKCS_ECDSA_P384_SHA384);
+        assert_eq!(end_point(&p384), Some(Sha384::digest(&p384).to_vec()));
+        // Its signature names no hash.
+        assert_eq!(end_point(&certificate(&PKCS_ED25519)), None);
+    }
+
+    #[test]
+    fn what_is_no_certificate_binds_nothing() {
+        let whole = certificate(&rcgen::PKCS_ECDSA_P256_SHA256);
+        for length in 0..whole.len() {
+            assert_eq!(signature_algorithm(&whole[..length]), None, "{length}");
+        }
+        for hostile in [&[0x30, 0xff][..], &[0x30, 0x89, 1, 1, 1, 1, 1, 1, 1, 1, 1]] {
+            assert_eq!(end_point(hostile), None);
+        }
+    }
+}

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use super::address::Address;
 use super::link::Link;
+use super::presence::Reach;
 use super::refusals::Refusal;
 use super::server_checks::{self, Standby};
 use super::{schema, sidecars};
@@ -64,6 +65,8 @@ struct Watched {
 enum Failed {
     /// It may succeed the next time.
     Away(String),
+    /// So it may, but meanwhile the server answers those who read.
+    Unwritable(String),
     /// It will not, before somebody does something.
     Refused(Refusal),
 }
@@ -71,6 +74,7 @@ enum Failed {
 impl From<Error> for Failed {
     fn from(error: Error) -> Failed {
         match error {
+            Error::Unwritable(why) => Failed::Unwritable(why),
             Error::Away(why) => Failed::Away(why),
             other => Failed::Away(other.to_string()),
         }
@@ -168,6 +172,8 @@ impl Watched {
             match self.link.absence() {
                 None => {
                     pause = FIRST_PAUSE;
+                    // However many calls fail, their server is not asked all the time.
+                    sleep(FIRST_PAUSE).await;
                     tokio::select! {
                         () = sleep(jittered(sidecars::EVERY)) => {}
                         () = suspicion.notified() => {}
@@ -234,22 +240,23 @@ impl Watched {
         let before = std::mem::replace(&mut *self.standby(), standby);
         if standby == Standby::None && before != Standby::None {
             tracing::warn!(
-                "no synchronous standby stands behind the store: a fail-over may lose the last \
-                 renewals, which running proxies restore as far as they remember them; set \
-                 `synchronous_standby_names`"
+                "no synchronous standby is seen behind the store: unless its service replicates below \
+                 the database, a fail-over may lose the last renewals, which running proxies restore \
+                 as far as they remember them; set `synchronous_standby_names`"
             );
         }
         Ok(())
     }
 
     fn note_failure(&self, failed: Failed) {
-        let why = match failed {
-            Failed::Away(why) => why,
+        let (why, reach) = match failed {
+            Failed::Away(why) => (why, Reach::Nothing),
+            Failed::Unwritable(why) => (why, Reach::Reads),
             Failed::Refused(refusal) => {
                 if self.refusal.found_failing() {
                     tracing::error!(error = %refusal, "the store cannot be used any more");
                 }
-                refusal.to_string()
+                (refusal.to_string(), Reach::Nothing)
             }
         };
         if self.absence.found_failing() {
@@ -258,7 +265,7 @@ impl Watched {
                 "the store is away: no token is renewed until it is back"
             );
         }
-        self.link.leave(why);
+        self.link.leave(why, reach);
     }
 
     fn compare_clocks(&self) {

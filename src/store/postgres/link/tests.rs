@@ -184,7 +184,9 @@ async fn past_its_deadline_a_call_is_dropped_and_nothing_is_cancelled() {
         "{took:?}"
     );
     until(async || insert(&link, 3).await.is_ok()).await;
-    assert_eq!(database.value("SELECT count(*) FROM kept").await, "3");
+    // The second one may have been done, or not.
+    let kept = "SELECT count(*) FROM kept WHERE number <> 2";
+    assert_eq!(database.value(kept).await, "2");
     assert!(!server.log().contains("cancel"));
 }
 

@@ -151,6 +151,27 @@ async fn a_store_that_takes_no_writes_is_away_although_it_answers() {
 }
 
 #[tokio::test]
+async fn a_store_whose_disk_is_full_is_away_and_still_read() {
+    let database = Database::new();
+    let store = opened(&database.url()).await;
+    database
+        .sql(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE EXCEPTION 'No space left' USING ERRCODE = '53100'; END $$;
+             CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON sidecars
+                 EXECUTE FUNCTION full_disk()",
+        )
+        .await;
+    store.parts.link.suspicion().notify_one();
+    until(&store, |condition| condition.away.is_some()).await;
+    let why = store.condition().away.unwrap().why;
+    assert!(why.contains("No space left (SQLSTATE 53100)"), "{why}");
+    assert_eq!(store.count().await, Ok(0));
+    database.sql("DROP TRIGGER full_disk ON sidecars").await;
+    until(&store, is_here).await;
+}
+
+#[tokio::test]
 async fn a_process_starts_while_the_store_is_away_and_uses_it_once_it_is_back() {
     let server = Server::start().await;
     let database = Database::on(&server);
