@@ -17,6 +17,7 @@ mod columns;
 pub(super) mod connections;
 pub(super) mod db_thread;
 pub(super) mod entries;
+mod entry_writes;
 pub(super) mod errors;
 pub(super) mod files;
 mod filesystem;
@@ -253,7 +254,7 @@ impl Store for Sqlite {
         let committed = self
             .writer
             .ask(Some(principal), move |db| {
-                entries::commit(db, &whose, &record, over)
+                entry_writes::commit(db, &whose, &record, over)
             })
             .await?;
         if let Some(id) = lease {
@@ -265,7 +266,9 @@ impl Store for Sqlite {
     async fn note(&self, principal: &Principal, note: Note) -> Result<(), Error> {
         let whose = principal.clone();
         self.writer
-            .ask(Some(principal), move |db| entries::note(db, &whose, &note))
+            .ask(Some(principal), move |db| {
+                entry_writes::note(db, &whose, &note)
+            })
             .await
     }
 
@@ -277,7 +280,7 @@ impl Store for Sqlite {
     ) -> Result<usize, Error> {
         self.writer
             .ask(None, move |db| {
-                entries::drop_rejected(db, now, latest, limit)
+                entry_writes::drop_rejected(db, now, latest, limit)
             })
             .await
     }
@@ -285,14 +288,14 @@ impl Store for Sqlite {
     async fn forget(&self, principal: &Principal) -> Result<bool, Error> {
         let whose = principal.clone();
         self.writer
-            .ask(Some(principal), move |db| entries::forget(db, &whose))
+            .ask(Some(principal), move |db| entry_writes::forget(db, &whose))
             .await
     }
 
     async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error> {
         self.writer
             .ask(None, move |db| {
-                let restored = |(principal, entry): &_| entries::restore(db, principal, entry);
+                let restored = |(principal, entry): &_| entry_writes::restore(db, principal, entry);
                 entries.iter().map(restored).collect()
             })
             .await
@@ -337,7 +340,7 @@ impl Store for Sqlite {
 
     async fn reseal(&self, resealed: Vec<Resealed>) -> Result<usize, Error> {
         self.writer
-            .ask(None, move |db| entries::reseal(db, &resealed))
+            .ask(None, move |db| entry_writes::reseal(db, &resealed))
             .await
     }
 

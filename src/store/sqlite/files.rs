@@ -36,9 +36,11 @@ pub(super) fn prepare(directory: &Path, clock: Clock) -> Result<Checked, Refusal
         create_tokens(directory, &path).map_err(|error| Refusal::Unopened(path, error))?;
         return Ok(Checked::Whole);
     }
-    let (found, checked) = check(&path)?;
-    migrate(&path, found, clock)?;
-    Ok(checked)
+    let found = check(&path)?;
+    if !found.is_current {
+        migrate(&path, found.format, clock)?;
+    }
+    Ok(found.checked)
 }
 
 /// Whether there is a store in a directory. Fails if one is incomplete there, or cannot be there.
@@ -120,17 +122,31 @@ fn create_tokens(directory: &Path, path: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Refuses a file that is not a `tokens.db` of this version or an earlier one, or damaged, before
-/// anything is written to it. Returns its format, too.
-fn check(path: &Path) -> Result<(i64, Checked), Refusal> {
-    let db = open(path).map_err(|error| not_read(path, error))?;
-    // Nothing is written to a file that turns out to be damaged.
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-        .map_err(|error| not_read(path, error))?;
-    examine(path, &db)
+/// A `tokens.db` that is not refused.
+struct Found {
+    format: i64,
+    /// Whether its tables are those of this version.
+    is_current: bool,
+    checked: Checked,
 }
 
-/// Refuses what [`check`] refuses.
+/// Refuses a file that is not a `tokens.db` of this version or an earlier one, or damaged, before
+/// anything is written to it.
+fn check(path: &Path) -> Result<Found, Refusal> {
+    let failed = |error| not_read(path, error);
+    let db = open(path).map_err(failed)?;
+    // Nothing is written to a file that turns out to be damaged.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(failed)?;
+    let (format, checked) = examine(path, &db)?;
+    Ok(Found {
+        format,
+        is_current: schema::is_current(&db).map_err(failed)?,
+        checked,
+    })
+}
+
+/// Refuses what [`check`] refuses; returns the format, too.
 pub(super) fn examine(path: &Path, db: &Connection) -> Result<(i64, Checked), Refusal> {
     let failed = |error| not_read(path, error);
     let number = |pragma: &str| {

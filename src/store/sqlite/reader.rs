@@ -18,7 +18,7 @@ use super::open_files::OpenFiles;
 use super::owners::Owners;
 use super::private_copy::PrivateCopy;
 use super::refusals::Refusal;
-use super::schema;
+use super::schema::{self, FORMAT};
 use super::{backup, budgets, canary, entries, files, folder, guards, lease_rows};
 use crate::clock::{Clock, Stamp};
 use crate::principal::Principal;
@@ -48,9 +48,11 @@ pub(in crate::store) fn view(path: &Path, clock: Clock) -> Result<Option<Reader>
     let tokens = path.join("tokens.db");
     let mut db = looking(path, &tokens, clock)?;
     files::examine(&tokens, &db).map_err(|error| its_log_is_foreign(path, error))?;
-    if !schema::is_current(&db).map_err(|error| files::not_read(&tokens, error))? {
+    let failed = |error| files::not_read(&tokens, error);
+    match schema::format(&db).map_err(failed)? {
+        FORMAT => schema::complete_in_memory(&db).map_err(failed)?,
         // As it will be once somebody opens it for writing.
-        db = copied(path, clock)?;
+        _ => db = copied(path, clock)?,
     }
     let thread = DbThread::owning("store-look", db)
         .map_err(|error| Refusal::Unopened(path.to_owned(), error))?;

@@ -118,6 +118,18 @@ pub(super) fn is_current(db: &Connection) -> rusqlite::Result<bool> {
     Ok(format(db)? == FORMAT && is_complete(db)?)
 }
 
+/// Lets a connection that must change nothing read tables of this format that are not complete: a view of
+/// its own, in memory, stands before the table.
+pub(super) fn complete_in_memory(db: &Connection) -> rusqlite::Result<()> {
+    match is_complete(db)? {
+        true => Ok(()),
+        false => db.execute_batch(
+            "PRAGMA temp_store = MEMORY;
+             CREATE TEMP VIEW entries AS SELECT *, NULL AS suppressed_until FROM main.entries",
+        ),
+    }
+}
+
 /// Format 1 kept no key ids, no guards, and counted logins by the wall clock alone. Its sealed texts
 /// begin with the byte 1 and the id of their key. A process of it that still runs goes on to store
 /// what its refreshes bring, and finds no login budget.

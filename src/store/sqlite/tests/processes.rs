@@ -2,6 +2,7 @@
 
 use rustix::process::{Resource, Rlimit};
 
+use super::formats::format_1;
 use super::*;
 use crate::store::actor::{self, Actor, say};
 

@@ -1,0 +1,226 @@
+//! The statements that change entries. Every write gives its row the next change number, so that
+//! [`entries::changed_since`] finds what any process wrote.
+
+use rusqlite::{Connection, ToSql, params};
+
+use super::entries::{self, HOLDS_SOMETHING};
+use crate::clock::Timestamp;
+use crate::principal::Principal;
+use crate::store::{Commit, Entry, Note, Record, Rejected, Resealed, Restored, Version};
+
+/// The change number that a write gives its row. The row with the largest is never deleted, so it
+/// only grows.
+macro_rules! next_seq {
+    () => {
+        "(SELECT coalesce(max(seq), 0) + 1 FROM entries)"
+    };
+}
+/// A commit on top of an earlier one, as nearly every one is.
+const REPLACE: &str = concat!(
+    "UPDATE entries SET seq = ",
+    next_seq!(),
+    ", generation = ?4, instance = ?5, known = ?6, sealed = ?7, received = ?8, expires = ?9,
+         run = ?10, key_id = ?11, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
+         rejected_with = NULL
+     WHERE principal = ?1 AND generation = ?2 AND epoch = ?3"
+);
+/// A commit of a principal that nothing was known of.
+const INSERT: &str = concat!(
+    "INSERT INTO entries (principal, seq, generation, instance, known, sealed, received, expires, run,
+         key_id)
+     VALUES (?1, ",
+    next_seq!(),
+    ", ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (principal) DO NOTHING"
+);
+const TOUCH: &str = concat!(
+    "INSERT INTO entries (principal, seq) VALUES (?1, ",
+    next_seq!(),
+    ") ON CONFLICT DO UPDATE SET seq = excluded.seq"
+);
+/// A whole entry, whatever stands there.
+const RESTORE: &str = concat!(
+    "INSERT OR REPLACE INTO entries (principal, seq, generation, epoch, instance, known, sealed, received,
+         expires, run, key_id, refresh_dead, answer_lost, rejected_until, rejected_with, displaced,
+         contested_until, suppressed_until)
+     VALUES (?1, ",
+    next_seq!(),
+    ", ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
+);
+/// Reads the index `rejected`. The newest change stays: its number must not be given again.
+pub(super) const DROP_REJECTED: &str = "DELETE FROM entries WHERE rowid IN (
+         SELECT rowid FROM entries
+         WHERE (rejected_until <= ?1 OR rejected_until > ?2) AND generation = 0 AND epoch = 0
+             AND sealed IS NULL AND displaced IS NULL AND contested_until IS NULL
+             AND suppressed_until IS NULL
+             AND +seq < (SELECT max(seq) FROM entries)
+         LIMIT ?3)";
+
+/// Writes `record` if generation and epoch are the expected ones. Reads nothing else of the row: a
+/// damaged record must not stand in the way of a new one.
+pub(super) fn commit(
+    db: &Connection,
+    principal: &Principal,
+    record: &Record,
+    over: Version,
+) -> rusqlite::Result<Commit> {
+    let Version { generation, .. } = over;
+    let next = generation.next();
+    let epoch = i64::try_from(over.epoch)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let Record {
+        instance,
+        known,
+        sealed,
+        key,
+        received,
+        expires,
+        run,
+    } = record;
+    let mut rows = db.prepare_cached(REPLACE)?.execute(params![
+        principal, generation, epoch, next, instance, known, sealed, received, expires, run, key
+    ])?;
+    if rows == 0 && over == Version::default() {
+        rows = db.prepare_cached(INSERT)?.execute(params![
+            principal, next, instance, known, sealed, received, expires, run, key
+        ])?;
+    }
+    if rows > 0 {
+        return Ok(Commit::Committed(next));
+    }
+    let stands = entries::load(db, principal)?;
+    // The answer to the same commit may have been lost.
+    let is_done = stands.record.as_ref() == Some(record)
+        && (stands.generation, stands.epoch) == (next, over.epoch);
+    Ok(match is_done {
+        true => Commit::Committed(next),
+        false => Commit::Superseded(stands),
+    })
+}
+
+/// Writes a whole entry if it outranks the one that stands there.
+pub(super) fn restore(
+    db: &Connection,
+    principal: &Principal,
+    entry: &Entry,
+) -> rusqlite::Result<Restored> {
+    let stands = entries::load(db, principal)?;
+    if !entry.outranks(&stands) {
+        return Ok(Restored::Kept);
+    }
+    let generation = match entry.generation > stands.generation || stands == Entry::default() {
+        true => entry.generation,
+        false => stands.generation.next(),
+    };
+    let Entry {
+        epoch,
+        record,
+        notes,
+        ..
+    } = entry;
+    let epoch = i64::try_from(*epoch)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let instance = match record {
+        Some(record) => record.instance,
+        None => notes.registered_in,
+    };
+    let known = match record {
+        Some(record) => record.known,
+        None => notes.registered_in.is_some(),
+    };
+    let record = record.as_ref();
+    db.prepare_cached(RESTORE)?.execute(params![
+        principal,
+        generation,
+        epoch,
+        instance,
+        known,
+        record.map(|record| &record.sealed),
+        record.map(|record| record.received),
+        record.map(|record| record.expires),
+        record.map(|record| record.run),
+        record.map(|record| record.key),
+        notes.refresh_dead,
+        notes.answer_lost,
+        notes.rejected.map(|rejected| rejected.until),
+        notes.rejected.map(|rejected| rejected.with),
+        notes.displaced,
+        notes.contested_until,
+        notes.suppressed_until,
+    ])?;
+    Ok(Restored::Written)
+}
+
+/// Remembers one fact.
+pub(super) fn note(db: &Connection, principal: &Principal, note: &Note) -> rusqlite::Result<()> {
+    db.prepare_cached(TOUCH)?.execute([principal])?;
+    let set = |assignments: &str, values: &[&dyn ToSql]| {
+        db.prepare_cached(&format!(
+            "UPDATE entries SET {assignments} WHERE principal = ?1"
+        ))?
+        .execute(values)
+    };
+    match note {
+        Note::RefreshDead(generation) => set("refresh_dead = ?2", &[principal, generation]),
+        Note::RefreshAlive => set("refresh_dead = NULL", &[principal]),
+        Note::AnswerLost(generation) => set("answer_lost = ?2", &[principal, generation]),
+        Note::Rejected(Rejected { until, with }) => set(
+            "rejected_until = ?2, rejected_with = ?3, known = 0",
+            &[principal, until, with],
+        ),
+        Note::Displaced(at) => set("displaced = ?2", &[principal, at]),
+        Note::ContestedUntil(until) => set("contested_until = ?2", &[principal, until]),
+        Note::SuppressedUntil(until) => set("suppressed_until = ?2", &[principal, until]),
+        // A pair's instance is where its user is, whatever was said before.
+        Note::RegisteredIn(instance) => set(
+            "instance = iif(sealed IS NULL, ?2, instance), known = iif(sealed IS NULL, 1, known)",
+            &[principal, instance],
+        ),
+    }?;
+    Ok(())
+}
+
+/// Deletes rows that hold a rejected login which stands no more, and nothing else.
+pub(super) fn drop_rejected(
+    db: &Connection,
+    now: Timestamp,
+    latest: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<usize> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    db.prepare_cached(DROP_REJECTED)?
+        .execute(params![now, latest, limit])
+}
+
+/// Leaves a tombstone: generation and epoch alone.
+pub(super) fn forget(db: &Connection, principal: &Principal) -> rusqlite::Result<bool> {
+    let rows = db
+        .prepare_cached(&format!(
+            "UPDATE entries SET seq = {}, epoch = epoch + 1,
+                 instance = NULL, known = 0, sealed = NULL, received = NULL, expires = NULL,
+                 run = NULL, key_id = NULL, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
+                 rejected_with = NULL, displaced = NULL, contested_until = NULL,
+                 suppressed_until = NULL
+             WHERE principal = ?1 AND {HOLDS_SOMETHING}",
+            next_seq!()
+        ))?
+        .execute([principal])?;
+    Ok(rows > 0)
+}
+
+/// Replaces sealed texts that are still the ones that were read.
+pub(super) fn reseal(db: &Connection, resealed: &[Resealed]) -> rusqlite::Result<usize> {
+    let mut statement = db.prepare_cached(
+        "UPDATE entries SET sealed = ?3, key_id = ?4 WHERE principal = ?1 AND sealed = ?2",
+    )?;
+    let mut rows = 0;
+    for Resealed {
+        principal,
+        before,
+        sealed,
+        key,
+    } in resealed
+    {
+        rows += statement.execute(params![principal, before, sealed, key])?;
+    }
+    Ok(rows)
+}

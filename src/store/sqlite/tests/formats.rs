@@ -1,0 +1,132 @@
+//! Stores of earlier and later formats, and processes of other versions beside this one.
+
+use super::*;
+
+#[tokio::test]
+async fn a_newer_format_is_refused() {
+    let directory = Directory::with_a_pair().await;
+    directory.execute("PRAGMA user_version = 9");
+    let refusal = directory.refusal();
+    let newer = matches!(refusal, Refusal::Newer { found: 9, .. });
+    assert!(newer, "{refusal:?}");
+    assert!(refusal.to_string().contains("start the newer version"));
+}
+
+/// A store of format 1 with user 1's pair, as that version left it.
+pub(super) fn format_1() -> Directory {
+    let directory = Directory::default();
+    directory.execute(
+        "CREATE TABLE entries (
+             principal TEXT PRIMARY KEY, seq INTEGER NOT NULL UNIQUE,
+             generation INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0,
+             instance TEXT, known INTEGER NOT NULL DEFAULT 0, sealed BLOB, received INTEGER,
+             expires INTEGER, run TEXT, refresh_dead INTEGER, answer_lost INTEGER,
+             rejected_until INTEGER, rejected_with BLOB, displaced INTEGER, contested_until INTEGER
+         ) STRICT;
+         CREATE INDEX due ON entries (received) WHERE sealed IS NOT NULL
+             AND (refresh_dead IS NULL OR refresh_dead <> generation);
+         CREATE INDEX held ON entries (sealed IS NOT NULL);
+         CREATE TABLE budgets (
+             login_group TEXT PRIMARY KEY, taken TEXT NOT NULL, blocked_until INTEGER,
+             halved_until INTEGER
+         ) STRICT, WITHOUT ROWID;
+         CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+         INSERT INTO entries (principal, seq, generation, known, sealed, received, expires, run)
+         VALUES ('user:00000000-0000-0000-0000-000000000001', 1, 3, 1,
+                 x'010a0b0c0dffffffff', 1000, 2000,
+                 '00000000-0000-0002-0000-000000000001');
+         PRAGMA application_id = 1146116185;
+         PRAGMA user_version = 1;",
+    );
+    directory
+}
+
+#[tokio::test]
+async fn a_store_of_format_1_is_migrated_and_a_process_of_it_can_go_on() {
+    let directory = format_1();
+    let before = Connection::open(directory.tokens()).unwrap();
+    let store = directory.open(run());
+    let entry = store.load(&user(1)).await.unwrap();
+    assert_eq!(entry.generation, Generation(3));
+    assert_eq!(entry.record.unwrap().key, KeyId([10, 11, 12, 13]));
+    assert_eq!(store.count().await, Ok(1));
+    let committed = store.commit(&user(1), record(4), over(3, 0), None).await;
+    assert_eq!(committed, Ok(Commit::Committed(Generation(4))));
+    before
+        .execute_batch(
+            "INSERT INTO entries (principal, seq, generation, sealed, received, expires, run)
+             SELECT 'user:00000000-0000-0000-0000-000000000002', 9, 1, x'010102030405', received,
+                 expires, run FROM entries",
+        )
+        .unwrap();
+    let entry = store.load(&user(2)).await.unwrap();
+    assert_eq!(entry.record.unwrap().key, KeyId([1, 2, 3, 4]));
+    assert_eq!(store.count().await, Ok(2));
+}
+
+#[tokio::test]
+async fn a_process_of_this_format_stops_writing_beside_a_newer_one() {
+    let directory = Directory::with_a_pair().await;
+    let store = directory.open(run());
+    directory.execute("PRAGMA user_version = 3");
+    let ttl = Duration::from_secs(9);
+    for refused in [
+        lease_of(&store, &user(1), id(1), ttl).await.map(drop),
+        store
+            .commit(&user(1), record(2), over(1, 0), None)
+            .await
+            .map(drop),
+        store.note(&user(1), Note::RefreshAlive).await,
+        store.writable(),
+    ] {
+        let Err(Error::Unwritable(why)) = refused else {
+            panic!("not refused: {refused:?}")
+        };
+        assert!(why.contains("format 3"), "{why}");
+    }
+    let entry = store.load(&user(1)).await.unwrap();
+    assert_eq!(entry.generation, Generation(1));
+}
+
+/// What the version before this one knew of a store of this format.
+const WITHOUT_THE_NEWEST_COLUMN: &str = "ALTER TABLE entries DROP COLUMN suppressed_until";
+
+#[tokio::test]
+async fn a_store_without_the_newest_column_gets_it_and_the_earlier_version_goes_on() {
+    let directory = Directory::with_a_pair().await;
+    directory.execute(WITHOUT_THE_NEWEST_COLUMN);
+    let earlier = Connection::open(directory.tokens()).unwrap();
+    let mut renew = earlier
+        .prepare("UPDATE entries SET seq = seq + 9, generation = generation + 1")
+        .unwrap();
+    renew.execute([]).unwrap();
+    for opened in 1..=2 {
+        let store = directory.open(run());
+        let until = Timestamp::from_millis(opened);
+        let note = Note::SuppressedUntil(until);
+        store.note(&user(1), note).await.unwrap();
+        renew.execute([]).unwrap();
+        let entry = store.load(&user(1)).await.unwrap();
+        let generation = u64::try_from(opened).unwrap() + 2;
+        assert_eq!(entry.generation, Generation(generation));
+        assert_eq!(entry.notes.suppressed_until, Some(until));
+    }
+}
+
+#[tokio::test]
+async fn a_view_of_a_store_without_the_newest_column_reads_it_in_place() {
+    let directory = Directory::with_a_pair().await;
+    // A process of the version before lives, and goes on writing.
+    let _lives = directory.open(run());
+    directory.execute(WITHOUT_THE_NEWEST_COLUMN);
+    let view = view(directory.path(), directory.1).unwrap().unwrap();
+    for generation in [1, 7] {
+        directory.execute(&format!("UPDATE entries SET generation = {generation}"));
+        let entry = view.load(&user(1)).await.unwrap();
+        assert_eq!(entry.generation, Generation(generation));
+        let listed = view.list(Listed::Known, None, 10).await.unwrap();
+        assert_eq!(listed.entries, [(user(1), entry)]);
+    }
+    assert_eq!(view.count().await, Ok(1));
+    assert_eq!(view.keys().await, Ok(vec![(KeyId([1; 4]), 1)]));
+}
