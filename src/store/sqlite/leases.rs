@@ -264,7 +264,9 @@ impl Leases {
                 self.held.insert(wanted.principal.clone(), held);
             }
             // It ran out while nobody here could extend it, and another run has taken it since.
-            (Lease::Held { .. }, Some(lost)) if lost.id == wanted.id => {
+            (Lease::Held { .. }, Some(lost))
+                if wanted.wish == Wish::Extend && lost.id == wanted.id =>
+            {
                 self.held.remove(&wanted.principal);
             }
             (Lease::Held { .. }, _) => {}
