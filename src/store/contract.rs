@@ -176,7 +176,7 @@ pub(crate) use contract;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// A ttl that no test outlives.
-const LONG: Duration = Duration::from_secs(600);
+pub(crate) const LONG: Duration = Duration::from_secs(600);
 /// Within this time everything happens that is to happen, on a busy machine, too.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -280,7 +280,7 @@ pub(crate) async fn all(store: &impl Store) -> Vec<(Principal, Entry)> {
 }
 
 /// How often a test repeats what it repeats: `once` in `tests/run`, `long` in `tests/run long`.
-fn rounds(once: u64, long: u64) -> u64 {
+pub(crate) fn rounds(once: u64, long: u64) -> u64 {
     match std::env::var("DAMOOV_PROXY_TESTS").as_deref() {
         Ok("long") => long,
         _ => once,

@@ -28,6 +28,7 @@ mod guards;
 mod leases;
 mod link;
 mod listings;
+mod loads;
 mod notes;
 mod opening;
 mod outbox;

@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 
 use super::columns::now;
 use super::link::{CALL_DEADLINE, Link};
-use super::statements::Statement;
+use super::session::Statement;
 use crate::clock::{Boot, Stamp, Timestamp};
 use crate::store::windows::History;
 use crate::store::{Class, Error, LoginBudget, LoginWindows, Slot, SlotId};

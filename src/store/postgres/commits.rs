@@ -6,10 +6,10 @@ use tokio_postgres::types::Type;
 
 use super::batch::{Job, Work};
 use super::columns::{Columns, columns, insert_entries};
-use super::entries;
 use super::leases;
 use super::link::Link;
-use super::statements::Statement;
+use super::loads;
+use super::session::Statement;
 use crate::store::{Commit, Entry, Error, Generation, LeaseId, Record, Version};
 
 /// What one commit proposes.
@@ -82,7 +82,7 @@ impl Work for Commits {
         let refused = batch.iter().filter(|job| !committed.contains(&job.key));
         let mut standing = match committed.len() == batch.len() {
             true => Vec::new(),
-            false => entries::load(&self.0, refused).await?,
+            false => loads::load(&self.0, refused).await?,
         }
         .into_iter();
         let answer = |job: &Job<Proposal>| {

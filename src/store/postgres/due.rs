@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::columns::{millis, now, signed};
 use super::link::Link;
-use super::statements::Statement;
+use super::session::Statement;
 use crate::clock::Timestamp;
 use crate::principal::Principal;
 use crate::store::Error;

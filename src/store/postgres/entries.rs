@@ -4,18 +4,16 @@
 //! principal; what follows an entry (`due`, `rejections`), under its lock; leases, sorted by principal;
 //! the end of the feed last.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::batch::{Job, Queue, Work};
-use super::columns::{Damage, columns, entry};
+use super::batch::Queue;
 use super::commits::{Commits, Proposal};
 use super::link::Link;
+use super::loads::{self, Loads};
 use super::notes::Noting;
-use super::statements::Statement;
+use super::session::Statement;
 use super::{restores, strangers};
 use crate::clock::Timestamp;
 use crate::principal::Principal;
@@ -29,11 +27,6 @@ pub(super) struct Entries {
     notes: Queue<Noting>,
 }
 
-const LOAD: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM entries WHERE principal = ANY($1)"
-);
 /// In the order of all transactions.
 const LOCK: &str = "SELECT FROM entries WHERE principal = ANY($1) ORDER BY principal FOR UPDATE";
 const RESEAL: &str = "UPDATE entries SET sealed = anew.sealed, key_id = anew.key_id
@@ -68,9 +61,7 @@ impl Entries {
         &self,
         principals: &[Principal],
     ) -> Result<Vec<(Principal, Entry)>, Error> {
-        let keys: Vec<String> = principals.iter().map(Principal::to_string).collect();
-        let rows = self.link.read(LOAD, [(&keys, Type::TEXT_ARRAY)]).await?;
-        Ok(readable(&rows))
+        loads::standing(&self.link, principals).await
     }
 
     /// As [`crate::store::Store::commit`], straight to the server.
@@ -159,65 +150,4 @@ impl Entries {
         self.notes.close().await;
         self.commits.close().await;
     }
-}
-
-/// Loads that are asked for at the same time are one statement.
-struct Loads(Link);
-
-impl Work for Loads {
-    type Asked = ();
-    type Answer = Result<Entry, Error>;
-
-    async fn work(&self, batch: &[Job<()>]) -> Result<Vec<Result<Entry, Error>>, Error> {
-        load(&self.0, batch.iter()).await
-    }
-}
-
-/// What stands for `principal`.
-pub(super) async fn load_one(link: &Link, principal: &Principal) -> Result<Entry, Error> {
-    let keys = [principal.to_string()];
-    let rows = link
-        .read(LOAD, [(&keys.as_slice(), Type::TEXT_ARRAY)])
-        .await?;
-    rows.first()
-        .map_or(Ok(Entry::default()), |row| loaded(row, 0, principal))
-}
-
-/// What stands for each of `jobs`, in their order.
-pub(super) async fn load<'a, A: 'a>(
-    link: &Link,
-    jobs: impl Iterator<Item = &'a Job<A>> + Clone,
-) -> Result<Vec<Result<Entry, Error>>, Error> {
-    let keys: Vec<&str> = jobs.clone().map(|job| job.key.as_str()).collect();
-    let rows = link.read(LOAD, [(&keys, Type::TEXT_ARRAY)]).await?;
-    let mut rows: HashMap<&str, &Row> = rows
-        .iter()
-        .filter_map(|row| Some((row.try_get(0).ok()?, row)))
-        .collect();
-    let loaded = jobs.map(|job| match rows.remove(job.key.as_str()) {
-        Some(row) => loaded(row, 0, &job.principal),
-        None => Ok(Entry::default()),
-    });
-    Ok(loaded.collect())
-}
-
-/// The entry of `principal` in `row`, whose columns begin with the column `first`.
-pub(super) fn loaded(row: &Row, first: usize, principal: &Principal) -> Result<Entry, Error> {
-    match entry(row, first) {
-        Ok((_, entry)) => Ok(entry),
-        Err(damage) => Err(damage.of(principal)),
-    }
-}
-
-/// The entries in `rows`. Leaves a damaged one out: it must not hide all others. Loading it by name says
-/// that it is damaged.
-pub(super) fn readable(rows: &[Row]) -> Vec<(Principal, Entry)> {
-    let read = |row| match entry(row, 0) {
-        Ok(entry) => Some(entry),
-        Err(Damage) => {
-            tracing::error!("a damaged entry");
-            None
-        }
-    };
-    rows.iter().filter_map(read).collect()
 }

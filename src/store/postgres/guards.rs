@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::columns::{signed, unsigned};
 use super::link::Link;
-use super::statements::Statement;
+use super::session::Statement;
 use crate::store::{Error, Guard, Guarded};
 
 const GUARD: &str = "SELECT version, value FROM guards WHERE name = $1";

@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use super::batch::{Job, Work};
 use super::columns::{columns, millis, now};
-use super::entries;
 use super::link::Link;
-use super::statements::Statement;
+use super::loads;
+use super::session::Statement;
 use crate::clock::Timestamp;
 use crate::principal::Principal;
 use crate::store::{Entry, Error, Lease, LeaseHolder, LeaseId, RunId};
@@ -184,7 +184,7 @@ impl Taken {
             None => held(row.get::<_, Option<i64>>(1).unwrap_or(0)),
         };
         let entry = match row.get::<_, Option<&str>>(2) {
-            Some(_) => entries::loaded(&row, 2, &job.principal),
+            Some(_) => loads::loaded(&row, 2, &job.principal),
             None => Ok(Entry::default()),
         };
         Answer::Taken(lease, Box::new(entry))

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::types::Type;
 
-use super::columns::{columns, holds_something, signed, unsigned};
-use super::entries::readable;
+use super::columns::{columns, entry, holds_something, signed, unsigned};
 use super::link::Link;
+use super::loads::readable;
+use crate::principal::Principal;
 use crate::store::{Cursor, Error, KeyId, Listed, Page};
 
 /// Prefixes of principals in the principals' order, and what sorts right after each.
@@ -30,6 +31,9 @@ const KEYS: &str = "SELECT key_id, count(*), max(principal) FROM (
         SELECT key_id, principal FROM due WHERE principal > $1 ORDER BY principal LIMIT $2
     ) AS part GROUP BY key_id";
 const KEYS_AT_ONCE: i64 = 50_000;
+/// Sorts after every principal.
+const LAST: &str = "\u{10FFFF}";
+const CHECKED_AT_ONCE: i64 = 2_000;
 /// The table's size in bytes, and how many rows the server believes it to have: fewer than none if it
 /// never counted.
 const SIZE: &str = "SELECT pg_relation_size('due'), reltuples::bigint FROM pg_class
@@ -72,6 +76,32 @@ pub(super) async fn list(
         }
     }
     Ok(page)
+}
+
+/// Reads all entries. An error names the first one that is damaged.
+pub(super) async fn check(link: &Link) -> Result<(), Error> {
+    let mut after = String::new();
+    loop {
+        let parameters = [
+            (&after as _, Type::TEXT),
+            (&LAST as _, Type::TEXT),
+            (&CHECKED_AT_ONCE as _, Type::INT8),
+        ];
+        let rows = link.read(LIST_ALL, parameters).await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for row in &rows {
+            if entry(row, 0).is_err() {
+                let key: &str = row.get(0);
+                return Err(match Principal::parse(key) {
+                    Some(principal) => Error::Damaged(principal),
+                    None => Error::Unreadable(format!("{key:?} is no principal")),
+                });
+            }
+        }
+        after = rows.last().map_or(after, |row| row.get(0));
+    }
 }
 
 /// As [`crate::store::Store::keys`].

@@ -3,7 +3,7 @@
 use super::batch::{Job, Work};
 use super::columns::{Columns, columns, insert_entries};
 use super::link::Link;
-use super::statements::Statement;
+use super::session::Statement;
 use super::strangers::REJECTION_FOLLOWS;
 use crate::store::{Entry, Error, Note, Notes};
 

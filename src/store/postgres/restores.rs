@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use super::columns::{Columns, columns, holds_something, insert_entries, unsigned};
 use super::feed::told;
 use super::link::Link;
-use super::statements::Statement;
+use super::session::Statement;
 use super::strangers::REJECTION_FOLLOWS;
 use crate::principal::Principal;
 use crate::store::{Entry, Error, Generation, Restored, Version};

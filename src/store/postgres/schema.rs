@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 
 use super::errors::{Failure, Within};
 use super::session::Session;
-use super::statements::Statement;
+use super::session::Statement;
 use crate::store::Error;
 
 /// The format of [`TABLES`]. It is raised by a change that a process of the format before could not live

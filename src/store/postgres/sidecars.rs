@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use super::link::Link;
-use super::statements::Statement;
+use super::session::Statement;
 use crate::store::{Error, RunId};
 
 /// How often a process writes its row.

@@ -7,8 +7,7 @@ use tokio_postgres::Row;
 
 use super::errors::{Failure, Within};
 use super::link::{CALL_DEADLINE, Link};
-use super::session::Parameter;
-pub(super) use super::session::Statement;
+use super::session::{Parameter, Statement};
 use crate::store::Error;
 
 /// Before what met another transaction is done again: at most.

@@ -4,7 +4,7 @@
 use tokio_postgres::types::Type;
 
 use super::link::Link;
-use super::statements::Statement;
+use super::session::Statement;
 use crate::clock::Timestamp;
 use crate::store::Error;
 

@@ -9,7 +9,7 @@ use super::budgets::LoginBudgets;
 use super::driver::Driver;
 use super::link::Link;
 use super::server_checks::Standby;
-use super::{entries, guards, leases, listings};
+use super::{guards, leases, listings, loads};
 use crate::clock::Stamp;
 use crate::principal::Principal;
 use crate::store::{
@@ -63,7 +63,7 @@ impl StoreClock for View {
 impl ReadOnly for View {
     async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
         let principal = principal.clone();
-        self.call(|link| async move { entries::load_one(&link, &principal).await })
+        self.call(|link| async move { loads::load_one(&link, &principal).await })
             .await
     }
 
@@ -122,9 +122,14 @@ impl ReadOnly for View {
             .await
     }
 
-    /// The server checks its pages itself; what can be told from here is told of each entry that is read.
+    /// The server checks its pages itself; what can be told from here is whether each entry is one.
     async fn check_whole(&self) -> Result<(), OpenError> {
-        Ok(())
+        self.call(|link| async move { listings::check(&link).await })
+            .await
+            .map_err(|error| match error {
+                Error::Away(why) => OpenError::Away(why),
+                error => OpenError::Refused(Box::new(error)),
+            })
     }
 
     async fn backup(&self, _: &Path) -> Result<Backup, BackupError> {

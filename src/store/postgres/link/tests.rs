@@ -10,7 +10,7 @@ use servers::{Authority, Database, Forwarder, Pgbouncer, Replication, Server, St
 use tokio_postgres::types::Type;
 
 use super::*;
-use crate::store::postgres::statements::Statement;
+use crate::store::postgres::session::Statement;
 use crate::store::postgres::{Password, Url};
 
 fn settings(url: &str) -> Settings {

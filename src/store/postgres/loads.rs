@@ -1,0 +1,89 @@
+//! Entries that are read by their principals: one, or as many as are asked for at the same time.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::batch::{Job, Work};
+use super::columns::{Damage, columns, entry};
+use super::link::Link;
+use crate::principal::Principal;
+use crate::store::{Entry, Error};
+
+const LOAD: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM entries WHERE principal = ANY($1)"
+);
+
+/// Loads that are asked for at the same time are one statement.
+pub(super) struct Loads(pub(super) Link);
+
+impl Work for Loads {
+    type Asked = ();
+    type Answer = Result<Entry, Error>;
+
+    async fn work(&self, batch: &[Job<()>]) -> Result<Vec<Result<Entry, Error>>, Error> {
+        load(&self.0, batch.iter()).await
+    }
+}
+
+/// What stands for `principal`.
+pub(super) async fn load_one(link: &Link, principal: &Principal) -> Result<Entry, Error> {
+    let keys = [principal.to_string()];
+    let rows = link
+        .read(LOAD, [(&keys.as_slice(), Type::TEXT_ARRAY)])
+        .await?;
+    rows.first()
+        .map_or(Ok(Entry::default()), |row| loaded(row, 0, principal))
+}
+
+/// What stands for each of `jobs`, in their order.
+pub(super) async fn load<'a, A: 'a>(
+    link: &Link,
+    jobs: impl Iterator<Item = &'a Job<A>> + Clone,
+) -> Result<Vec<Result<Entry, Error>>, Error> {
+    let keys: Vec<&str> = jobs.clone().map(|job| job.key.as_str()).collect();
+    let rows = link.read(LOAD, [(&keys, Type::TEXT_ARRAY)]).await?;
+    let mut rows: HashMap<&str, &Row> = rows
+        .iter()
+        .filter_map(|row| Some((row.try_get(0).ok()?, row)))
+        .collect();
+    let loaded = jobs.map(|job| match rows.remove(job.key.as_str()) {
+        Some(row) => loaded(row, 0, &job.principal),
+        None => Ok(Entry::default()),
+    });
+    Ok(loaded.collect())
+}
+
+/// The entry of `principal` in `row`, whose columns begin with the column `first`.
+pub(super) fn loaded(row: &Row, first: usize, principal: &Principal) -> Result<Entry, Error> {
+    match entry(row, first) {
+        Ok((_, entry)) => Ok(entry),
+        Err(damage) => Err(damage.of(principal)),
+    }
+}
+
+/// The entries in `rows`. Leaves a damaged one out: it must not hide all others. Loading it by name says
+/// that it is damaged.
+pub(super) fn readable(rows: &[Row]) -> Vec<(Principal, Entry)> {
+    let read = |row| match entry(row, 0) {
+        Ok(entry) => Some(entry),
+        Err(Damage) => {
+            tracing::error!("a damaged entry");
+            None
+        }
+    };
+    rows.iter().filter_map(read).collect()
+}
+
+/// Those of `principals` that have an entry. Leaves out entries that are damaged.
+pub(super) async fn standing(
+    link: &Link,
+    principals: &[Principal],
+) -> Result<Vec<(Principal, Entry)>, Error> {
+    let keys: Vec<String> = principals.iter().map(Principal::to_string).collect();
+    let rows = link.read(LOAD, [(&keys, Type::TEXT_ARRAY)]).await?;
+    Ok(readable(&rows))
+}

@@ -1,0 +1,174 @@
+//! The tables: who makes them, who is refused, what stands in them and what stays out.
+
+use futures_util::future::join_all;
+use servers::{Database, url};
+use uuid::Uuid;
+
+use super::media::{Alone, open, settings};
+use super::*;
+use crate::store::contract::LONG;
+use crate::store::postgres;
+use crate::store::{Class, Generation, LoginWindow, SlotId};
+
+#[tokio::test]
+async fn processes_that_start_at_once_make_the_tables_once() {
+    for _round in 0..3 {
+        let place = Direct::new().await;
+        let stores = join_all((0..8).map(|_| place.open())).await;
+        for (n, store) in (0..).zip(&stores) {
+            let committed = store
+                .commit(&user(n), record(1), Version::default(), None)
+                .await;
+            assert_eq!(committed, Ok(Commit::Committed(Generation(1))));
+        }
+        assert_eq!(stores[0].count().await, Ok(8));
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_owns_one_schema_needs_no_more() {
+    let database = Database::new();
+    let role = database.role("of the role").await;
+    let at = url(&role.name, &[database.server().address()], database.name());
+    let store = open(&at, run(), Clock::real()).await;
+    let (lease, entry) = store.lease(&user(1), LeaseId::fresh(), LONG).await.unwrap();
+    assert_eq!(lease, Lease::Granted { orphaned: false });
+    let over = entry.unwrap().version();
+    let committed = store.commit(&user(1), record(1), over, None).await;
+    assert_eq!(committed, Ok(Commit::Committed(Generation(1))));
+    let schema = "SELECT DISTINCT schemaname FROM pg_tables WHERE tablename = 'entries'";
+    assert_eq!(database.value(schema).await, role.name);
+}
+
+#[tokio::test]
+async fn tables_of_a_newer_format_are_refused() {
+    let place = Direct::new().await;
+    drop(place.open().await);
+    place.database.sql("UPDATE meta SET format = 7").await;
+    let opened = postgres::open(settings(&place.url()), true, run(), Clock::real()).await;
+    let refused = opened.err().expect("it is refused");
+    assert!(refused.to_string().contains("format 7"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_writes_nothing() {
+    let place = Direct::new().await;
+    let store = place.open().await;
+    let windows = LoginWindows {
+        group: "default".into(),
+        windows: vec![LoginWindow {
+            logins: 2,
+            per: Duration::from_secs(3_600),
+        }],
+        reserve: 0,
+    };
+    let take = || store.take_login(SlotId(Uuid::new_v4()), Class::New, &windows);
+    for _ in 0..2 {
+        assert_eq!(take().await, Ok(Slot::Taken));
+    }
+    let row = "SELECT xmin::text || ' ' || version FROM budgets";
+    let before = place.database.value(row).await;
+    for refused in join_all((0..20).map(|_| take())).await {
+        assert!(
+            matches!(refused, Ok(Slot::Wait { blocked: false, .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(place.database.value(row).await, before);
+}
+
+#[tokio::test]
+async fn a_feed_that_is_not_the_one_that_was_read_tells_everything() {
+    let place = Direct::new().await;
+    let store = place.open().await;
+    for n in 1..=3 {
+        store
+            .commit(&user(n), record(1), Version::default(), None)
+            .await
+            .unwrap();
+    }
+    let mut changes = store.changes();
+    assert_eq!(store.forget(&user(1)).await, Ok(true));
+    while !matches!(changes.recv().await, Some(Change::Entry { .. })) {}
+    // Another process has written more than is kept; or the store has lost its newest changes.
+    for end in ["feed_end + 20000", "feed_end - 1"] {
+        place
+            .database
+            .sql(&format!("UPDATE meta SET feed_end = {end}"))
+            .await;
+        let told = tokio::time::timeout(Duration::from_secs(5), changes.recv()).await;
+        assert!(matches!(told, Ok(Some(Change::Everything))), "{end}");
+    }
+    assert_eq!(store.forget(&user(2)).await, Ok(true));
+    let told = tokio::time::timeout(Duration::from_secs(5), changes.recv()).await;
+    let Ok(Some(Change::Entry { principal, .. })) = told else {
+        panic!("nothing is told")
+    };
+    assert_eq!(principal, user(2));
+}
+
+#[tokio::test]
+async fn old_changes_leave_the_feed() {
+    let place = Direct::new().await;
+    let store = place.open().await;
+    store
+        .commit(&user(1), record(1), Version::default(), None)
+        .await
+        .unwrap();
+    store.forget(&user(1)).await.unwrap();
+    place
+        .database
+        .sql("UPDATE meta SET feed_end = feed_end + 10000")
+        .await;
+    store
+        .commit(&user(2), record(1), Version::default(), None)
+        .await
+        .unwrap();
+    store.forget(&user(2)).await.unwrap();
+    let kept = "SELECT string_agg(number::text, ' ') FROM feed";
+    assert_eq!(place.database.value(kept).await, "10002");
+}
+
+#[tokio::test]
+async fn a_row_that_is_damaged_damages_nobody_else() {
+    let place = Direct::new().await;
+    let store = place.open().await;
+    for n in 1..=3 {
+        store
+            .commit(&user(n), record(1), Version::default(), None)
+            .await
+            .unwrap();
+    }
+    let damage = format!(
+        "UPDATE entries SET key_id = NULL WHERE principal = '{}'",
+        user(2)
+    );
+    place.database.sql(&damage).await;
+    let (one, two, three) = (user(1), user(2), user(3));
+    let loads = join_all([&one, &two, &three].map(|user| store.load(user))).await;
+    assert!(loads[0].is_ok() && loads[2].is_ok(), "{loads:?}");
+    assert_eq!(loads[1], Err(Error::Damaged(user(2))));
+    let (lease, entry) = store.lease(&user(2), LeaseId::fresh(), LONG).await.unwrap();
+    assert_eq!(lease, Lease::Granted { orphaned: false });
+    assert_eq!(entry, Err(Error::Damaged(user(2))));
+    let listed = store.list(Listed::All, None, 10).await.unwrap();
+    let listed: Vec<_> = listed
+        .entries
+        .into_iter()
+        .map(|(principal, _)| principal)
+        .collect();
+    assert_eq!(listed, [user(1), user(3)]);
+    // A new pair takes its place.
+    let over = Version {
+        generation: Generation(1),
+        epoch: 0,
+    };
+    let committed = store.commit(&user(2), record(2), over, None).await;
+    assert_eq!(committed, Ok(Commit::Committed(Generation(2))));
+}
+
+mod killed {
+    use super::*;
+
+    contract! { Alone: a_write_repeated_through_a_fault_is_done_once }
+}
