@@ -26,11 +26,12 @@ pub use log_name::LogName;
 pub use lost::Lost;
 pub use writer::{Health, Lines, Log};
 
-/// Crates whose debug and trace events may show header fields or key material.
-const CAPPED: [&str; 6] = [
+/// Crates whose debug and trace events may show header fields, key material, or what is stored.
+const CAPPED: [&str; 7] = [
     "hyper",
     "hyper_util",
     "rustls",
+    "tokio_postgres",
     "tokio_rustls",
     "tokio_tungstenite",
     "tungstenite",

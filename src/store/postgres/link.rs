@@ -101,6 +101,11 @@ impl Link {
         self.pool.presence.absence()
     }
 
+    /// How many transactions were committed.
+    pub(super) fn commits(&self) -> u64 {
+        self.pool.commits()
+    }
+
     /// Told when something failed that may mean that the store is away.
     pub(super) fn suspicion(&self) -> Arc<Notify> {
         self.pool.presence.suspicion()

@@ -1,5 +1,6 @@
 //! A few connections to the server that takes writes: made on demand, kept, and lent for one call each.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -29,6 +30,8 @@ pub(super) struct Pool {
     server: Mutex<Option<i64>>,
     /// Counts how often what was acknowledged may have been lost.
     pub(super) arrivals: watch::Sender<u64>,
+    /// Counts the transactions that were committed: a server that commits is not away.
+    commits: AtomicU64,
 }
 
 /// Connections that nobody uses.
@@ -64,6 +67,7 @@ impl Pool {
             time: Arc::new(ServerTime::new(clock)),
             server: Mutex::default(),
             arrivals: watch::Sender::new(0),
+            commits: AtomicU64::new(0),
         }))
     }
 
@@ -110,6 +114,11 @@ impl Pool {
         self.arrivals.send_modify(|arrivals| *arrivals += 1);
     }
 
+    /// How many transactions were committed.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
     /// Lends nothing any more.
     pub(super) fn close(&self) {
         self.permits.close();
@@ -145,6 +154,11 @@ impl Lent {
         if idle.flushes == self.flushes && !self.connection.has_ended() {
             idle.connections.push(self.connection);
         }
+    }
+
+    /// A transaction was committed on it.
+    pub(super) fn note_commit(&self) {
+        self.pool.commits.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Does what follows from a failure, besides what the call is told.

@@ -76,7 +76,7 @@ impl Session {
         &mut self,
         statements: &[Statement<'_>],
     ) -> Result<Vec<Vec<Row>>, Failure> {
-        self.run(async |connection| {
+        let committed = self.run(async |connection| {
             let warnings = connection.warnings();
             let rows = transaction(connection.client(), statements).await?;
             // An administrator cancelled the wait for the standby.
@@ -85,8 +85,12 @@ impl Session {
                 return Err(Failure::Lost(why));
             }
             Ok(rows)
-        })
-        .await
+        });
+        let rows = committed.await?;
+        if let Some(lent) = &self.lent {
+            lent.note_commit();
+        }
+        Ok(rows)
     }
 
     /// Asks the server what it is, and what its clock says.

@@ -193,11 +193,21 @@ impl Watched {
         }
     }
 
-    /// A connection that was ended says little of the server: a new one says more.
+    /// A connection that was ended says little of the server: a new one says more. One that commits the
+    /// transactions of others meanwhile is busy and not away.
     async fn look_twice(&self, examine: bool) -> Result<(), Failed> {
-        let begun = Instant::now();
-        match self.look(examine).await {
+        let (begun, commits) = (Instant::now(), self.link.commits());
+        let looked = match self.look(examine).await {
             Err(Failed::Away(_)) if begun.elapsed() < SOON => self.look(examine).await,
+            looked => looked,
+        };
+        match looked {
+            Err(Failed::Away(why))
+                if self.link.absence().is_none() && self.link.commits() != commits =>
+            {
+                tracing::debug!(why, "the store is busy");
+                Ok(())
+            }
             looked => looked,
         }
     }

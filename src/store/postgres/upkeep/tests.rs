@@ -1,11 +1,13 @@
 //! Stores that are opened, watched, and lost from sight, on real servers.
 
+use futures_util::future::{join, join_all};
 use servers::{Database, Forwarder, Replication, Server, Stop};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::*;
 use crate::clock::Clock;
+use crate::store::postgres::statements::Statement;
 use crate::store::postgres::{Password, Postgres, Settings, Url, open, view};
 use crate::store::{OpenError, ReadOnly, Store};
 
@@ -196,6 +198,31 @@ async fn sessions_that_are_terminated_are_no_absence() {
     }
     until(&store, is_here).await;
     assert!(!connected.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn a_store_whose_connections_are_all_in_use_is_busy_and_not_away() {
+    let database = Database::new();
+    let store = opened(&database.url()).await;
+    let link = &store.parts.link;
+    // 4 s of work for two connections: who comes last finds none in time, as a look does.
+    let sleeps = (0..40).map(|_| {
+        let sleep = Statement {
+            sql: "SELECT pg_sleep(0.2)",
+            parameters: &[],
+        };
+        async move { link.write([sleep]).await }
+    });
+    link.suspicion().notify_one();
+    // Longer than a look may take, which finds no connection.
+    let watching = timeout(
+        Duration::from_millis(2_500),
+        until(&store, |condition| condition.away.is_some()),
+    );
+    let (slept, away) = join(join_all(sleeps), watching).await;
+    assert!(slept.iter().any(Result::is_err));
+    assert!(slept.iter().any(Result::is_ok));
+    assert!(away.is_err(), "it was away");
 }
 
 #[tokio::test]
