@@ -9,10 +9,14 @@
 //!       renew: never hand the rejected ones out again ─ newer ones ───────▶ replay with them
 //!
 //! replay ─ ok           ▶ accepted: a later 401 for these credentials renews again
-//!        ─ unauthorized ▶ suppressed: for 60 s, 401s of this principal are the answer, for they are
-//!        │                not about expiry; a note in the store tells all processes on it
+//!        ─ unauthorized ▶ with a token that was received since the 401? ─ yes ─▶ suppressed
+//!        │                │ no: it may have ended with the rejected one
+//!        │                the 401 is the answer; renew, for the next request
 //!        ─ failed, impossible, dropped, or no answer within 5 s ▶ nothing is known
 //! ```
+//!
+//! While a principal is suppressed, for 60 s, its 401s are the answer, for they are not about expiry. A note
+//! in the store tells all processes on it.
 
 use std::sync::Arc;
 
@@ -34,6 +38,16 @@ pub struct Renewed<'a> {
     engine: &'a Arc<Engine>,
     authorized: &'a Authorized,
     credentials: Arc<Credentials>,
+    receipt: Receipt,
+}
+
+/// When credentials were received, as far as this process knows.
+#[derive(Clone, Copy)]
+enum Receipt {
+    /// Since the first 401: if they get one, too, it is not about expiry.
+    Since,
+    /// Perhaps before it: what ended the rejected ones may have ended them as well.
+    PerhapsBefore,
 }
 
 /// What is to be done about a 401.
@@ -54,8 +68,12 @@ impl Provider {
         authorized: &'a Authorized,
         rejected: &Credentials,
     ) -> Result<Option<Renewed<'a>>, Error> {
-        let credentials = match self.note_rejection(authorized, rejected) {
-            Rejection::Overtaken(newer) => newer,
+        let rejected_at = self.engine.clock.now();
+        let (credentials, is_new) = match self.note_rejection(authorized, rejected) {
+            Rejection::Overtaken(newer) => {
+                let is_new = newer.renewed.is_some() && !newer.is_accepted();
+                (newer, is_new)
+            }
             Rejection::Due => {
                 let ask = ask(authorized, Some(rejected), Trigger::Rejected);
                 let newer = self.wait(authorized, ask).await?;
@@ -63,7 +81,8 @@ impl Provider {
                     // Another process knows that no newer one helps.
                     return Ok(None);
                 }
-                newer
+                let is_new = newer.renewed.is_some_and(|at| at >= rejected_at);
+                (newer, is_new)
             }
             Rejection::Final => return Ok(None),
         };
@@ -72,6 +91,10 @@ impl Provider {
             engine: &self.engine,
             authorized,
             credentials,
+            receipt: match is_new {
+                true => Receipt::Since,
+                false => Receipt::PerhapsBefore,
+            },
         }))
     }
 
@@ -112,11 +135,24 @@ impl Renewed<'_> {
         self.count(ReplayResult::Ok);
     }
 
-    /// A 401 came again: it is not about expiry.
+    /// A 401 came again, which is the answer.
     pub fn unauthorized(self) {
-        let principal = self.authorized.principal();
-        self.engine.vault.cache.suppress(principal);
-        self.tell_others(principal.clone());
+        let (engine, principal) = (self.engine, self.authorized.principal());
+        match self.receipt {
+            // Another replay found out.
+            _ if engine.vault.cache.is_suppressed(principal) => {}
+            Receipt::Since => {
+                engine.vault.cache.suppress(principal);
+                self.tell_others(principal.clone());
+            }
+            Receipt::PerhapsBefore => {
+                let generation = self.credentials.generation;
+                engine.vault.cache.reject(principal, generation);
+                let than = Some(&*self.credentials);
+                let ask = ask(self.authorized, than, Trigger::Rejected);
+                engine.join_or_start(principal, ask, None);
+            }
+        }
         self.count(ReplayResult::Rejected);
     }
 
@@ -195,6 +231,34 @@ mod tests {
         }
         assert_eq!(api.calls(), ["Login", "RefreshToken"]);
         assert_eq!(store.calls("note"), 1);
+    }
+
+    #[tokio::test]
+    async fn tokens_that_all_ended_at_once_suppress_nobody() {
+        let (api, medium) = (Api::start().await, Medium::new());
+        let (one, store) = medium.start_faulty(&api, settings());
+        let (other, _) = medium.start_faulty(&api, settings());
+        let caller = authorized(user(1));
+        let first = one.get(user(1)).await.unwrap();
+        let pair = other.get(user(1)).await.unwrap();
+        let renewed = other.provider.renew(&caller, &pair).await.unwrap();
+        renewed.expect("a newer one").ok();
+        // Damoov ends all of them. This process adopts one of those.
+        let adopted = one.provider.renew(&caller, &first).await.unwrap();
+        let adopted = adopted.expect("what the other one committed");
+        let ended = adopted.credentials().token().to_owned();
+        adopted.unauthorized();
+        let next = one.get(user(1)).await.unwrap();
+        assert_ne!(next.token(), ended);
+        assert_eq!(api.calls(), ["Login", "RefreshToken", "RefreshToken"]);
+        assert_eq!(store.calls("note"), 0);
+        // With this one, which is new, it would be known.
+        let newest = one.provider.renew(&caller, &next).await.unwrap();
+        newest.expect("a newer one").unauthorized();
+        let last = one.get(user(1)).await.unwrap();
+        let suppressed = one.provider.renew(&caller, &last).await.unwrap();
+        assert!(suppressed.is_none());
+        assert_eq!(api.calls().len(), 4);
     }
 
     #[tokio::test]

@@ -175,6 +175,11 @@ impl Credentials {
         }
     }
 
+    /// Whether an answer other than 401 came back for it.
+    pub(in crate::credentials) fn is_accepted(&self) -> bool {
+        self.replay.load(Ordering::Relaxed) == ACCEPTED
+    }
+
     /// A request is replayed with it from now on.
     pub(in crate::credentials) fn begin_replay(&self, now: Moment) {
         let until = now.plus(REPLAY_WITHIN).as_millis();
