@@ -92,7 +92,7 @@ async fn a_process_of_this_format_stops_writing_beside_a_newer_one() {
 const WITHOUT_THE_NEWEST_COLUMN: &str = "ALTER TABLE entries DROP COLUMN suppressed_until";
 
 #[tokio::test]
-async fn a_store_without_the_newest_column_gets_it_and_the_earlier_version_goes_on() {
+async fn a_store_without_the_newest_column_gets_it_beside_an_earlier_version() {
     let directory = Directory::with_a_pair().await;
     directory.execute(WITHOUT_THE_NEWEST_COLUMN);
     let earlier = Connection::open(directory.tokens()).unwrap();
