@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::Clock;
-use crate::store::postgres::statements::Statement;
+use crate::store::postgres::session::Statement;
 use crate::store::postgres::{Password, Postgres, Settings, Url, open, view};
 use crate::store::{OpenError, ReadOnly, Store};
 
