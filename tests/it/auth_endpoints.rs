@@ -25,14 +25,14 @@ const ADMIN: &str = "/v1/companies/6f1c0c1e-5a0e-4c1e-9f53-0d3c2f8a7b11";
 
 /// What a login or a refresh gave.
 #[derive(Clone, Debug)]
-struct Tokens {
+pub struct Tokens {
     access: String,
     refresh: String,
     expires_in: Value,
 }
 
 impl Tokens {
-    fn of(answer: &Answer) -> Tokens {
+    pub fn of(answer: &Answer) -> Tokens {
         assert_eq!(answer.status, 200, "{}", answer.text());
         let envelope: Value = serde_json::from_slice(answer.content()).unwrap();
         assert_eq!(envelope["Status"], 200);
@@ -49,13 +49,13 @@ impl Tokens {
     }
 
     /// `GET path` with the access token and nothing else that names anybody.
-    fn get(&self, path: &str) -> Builder {
+    pub fn get(&self, path: &str) -> Builder {
         Request::get(path).header("Authorization", format!("Bearer {}", self.access))
     }
 }
 
 /// A user's login as the documentation has it.
-async fn log_in(proxy: &Proxy, number: usize) -> Answer {
+pub async fn log_in(proxy: &Proxy, number: usize) -> Answer {
     log_in_with(proxy, number, INSTANCE_KEY).await
 }
 

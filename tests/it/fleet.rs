@@ -4,5 +4,24 @@
 pub mod checker;
 // What must hold once a test is over.
 pub mod healing;
+// Sidecars on one store.
+mod scene;
+
 // Sidecars that start while the database is away, or with a key that is not the store's.
 mod starting;
+// Everybody's token expires under load.
+mod rotations;
+// Clocks that disagree, and DeviceTokens that nobody knows.
+mod clocks;
+// A broken deploy; a phone app.
+mod rejections;
+// The store's key, rotated in the wrong order.
+mod keys;
+// A user is forgotten while a sidecar hears nothing.
+mod forgotten;
+// Renewals that no request waits for.
+mod keeper;
+// A rolling restart under load.
+mod rolling;
+// The store as it was yesterday.
+mod restored;

@@ -3,6 +3,7 @@
 
 // SIGTERM under load: callers that are told to leave lose nothing.
 mod load;
+pub use load::ask;
 
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Write};

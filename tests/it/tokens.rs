@@ -34,6 +34,7 @@ mod mass_rejection;
 mod renewal_faults;
 // Between the proxy and the C library: clocks that jump, media that fail.
 mod shim;
+pub use shim::Shim;
 // Media and files that fail.
 mod store_faults;
 pub use store_faults::Disk;

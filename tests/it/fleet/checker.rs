@@ -87,6 +87,9 @@ pub enum Excuse {
     /// The store had lost commits, or was about to be told of some: a refresh may present an older pair.
     /// Its rejection is not believed.
     Doubted { from: Tick, to: Tick },
+    /// The store was set back to what it was long before. A refresh may present an older pair, and its
+    /// rejection is true.
+    SetBack { from: Tick, to: Tick },
     /// RefreshTokens that worked were refused on a large scale: refused ones are tried again.
     Suspended { from: Tick, to: Tick },
     /// An operator ended a user's credentials.

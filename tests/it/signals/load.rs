@@ -28,7 +28,7 @@ struct Score {
 async fn call(address: std::net::SocketAddr, score: Arc<Score>, leaves: bool) {
     while let Ok(mut stream) = TcpStream::connect(address).await {
         loop {
-            match ask(&mut stream).await {
+            match ask(&mut stream, &get(SCORES, "")).await {
                 Some(closes) => {
                     score.answered.fetch_add(1, Ordering::Relaxed);
                     if closes {
@@ -48,8 +48,8 @@ async fn call(address: std::net::SocketAddr, score: Arc<Score>, leaves: bool) {
 }
 
 /// One request; whether its answer closes the connection, and `None` where there is no whole 200.
-async fn ask(stream: &mut TcpStream) -> Option<bool> {
-    stream.write_all(get(SCORES, "").as_bytes()).await.ok()?;
+pub async fn ask(stream: &mut TcpStream, request: &str) -> Option<bool> {
+    stream.write_all(request.as_bytes()).await.ok()?;
     let (mut said, mut piece) = (Vec::new(), [0; 4096]);
     loop {
         let read = stream

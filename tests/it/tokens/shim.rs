@@ -9,7 +9,7 @@ use crate::harness::Builder;
 
 /// What stands between a proxy and the C library. Each setting is a file with a number, 0 at first:
 /// `clock` in seconds ahead, `writes` and `syncs` of `tokens.db` with the errno they fail with.
-pub(super) struct Shim {
+pub struct Shim {
     folder: tempfile::TempDir,
 }
 
@@ -63,7 +63,7 @@ int fdatasync(int file) { return fails(file, "syncs") ? -1 : syscall(SYS_fdatasy
 
 impl Shim {
     /// One that changes nothing yet.
-    pub(super) fn new() -> Shim {
+    pub fn new() -> Shim {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("shim.c");
         fs::write(&source, SOURCE).unwrap();
@@ -79,14 +79,14 @@ impl Shim {
     }
 
     /// Puts it below `proxy`.
-    pub(super) fn apply(&self, proxy: Builder) -> Builder {
+    pub fn apply(&self, proxy: Builder) -> Builder {
         proxy
             .env("LD_PRELOAD", text(&self.library()))
             .env("SHIM", text(self.folder.path()))
     }
 
     /// Changes a setting, at once.
-    pub(super) fn set(&self, name: &str, number: i64) {
+    pub fn set(&self, name: &str, number: i64) {
         let unfinished = self.folder.path().join("unfinished");
         fs::write(&unfinished, number.to_string()).unwrap();
         fs::rename(unfinished, self.folder.path().join(name)).unwrap();

@@ -58,22 +58,41 @@ impl<'a> History<'a> {
             Excuse::Stopped { door, from, to } => {
                 is_through(call, door) && end <= *to && from.at <= end.at.plus(DURABLE_WITHIN)
             }
-            Excuse::Doubted { .. } | Excuse::Suspended { .. } | Excuse::Forgotten { .. } => false,
+            Excuse::Doubted { .. }
+            | Excuse::SetBack { .. }
+            | Excuse::Suspended { .. }
+            | Excuse::Forgotten { .. } => false,
         })
     }
 
-    /// Whether the store may have been behind what its sidecars know.
+    /// Whether the store may have been behind what its sidecars know, so that they believe no rejection.
     pub(super) fn is_doubted(&self, at: Tick) -> bool {
-        self.trial.excuses.iter().any(
-            |excuse| matches!(excuse, Excuse::Doubted { from, to } if (*from..=*to).contains(&at)),
-        )
+        self.is_within(at, |excuse| match excuse {
+            Excuse::Doubted { from, to } => Some((*from, *to)),
+            _ => None,
+        })
+    }
+
+    /// Whether the store had older pairs than it once had.
+    pub(super) fn is_behind(&self, at: Tick) -> bool {
+        let set_back = self.is_within(at, |excuse| match excuse {
+            Excuse::SetBack { from, to } => Some((*from, *to)),
+            _ => None,
+        });
+        set_back || self.is_doubted(at)
     }
 
     /// Whether refusals of RefreshTokens were taken for a fault of the API.
     pub(super) fn is_suspended(&self, at: Tick) -> bool {
-        self.trial.excuses.iter().any(
-            |excuse| matches!(excuse, Excuse::Suspended { from, to } if (*from..=*to).contains(&at)),
-        )
+        self.is_within(at, |excuse| match excuse {
+            Excuse::Suspended { from, to } => Some((*from, *to)),
+            _ => None,
+        })
+    }
+
+    fn is_within(&self, at: Tick, span: impl Fn(&Excuse) -> Option<(Tick, Tick)>) -> bool {
+        let mut spans = self.trial.excuses.iter().filter_map(span);
+        spans.any(|(from, to)| (from..=to).contains(&at))
     }
 
     /// Whether the sidecar at `door` was killed between two points.

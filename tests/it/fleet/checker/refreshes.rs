@@ -92,7 +92,7 @@ fn redeemed_once(
 
 /// Whether the pair that `before` presented may be presented by `call` again.
 fn may_be_repeated(history: &History<'_>, before: &Entry, call: &Entry) -> bool {
-    if !is_answered(before) || history.may_be_lost(before) || history.is_doubted(call.arrived) {
+    if !is_answered(before) || history.may_be_lost(before) || history.is_behind(call.arrived) {
         return true;
     }
     match before.verdict {
@@ -126,7 +126,7 @@ fn only_forward(
         let (Called::Refresh, Some(presented)) = (call.called, call.presented) else {
             continue;
         };
-        if presented < newest && !history.is_doubted(call.arrived) {
+        if presented < newest && !history.is_behind(call.arrived) {
             let by = format!(
                 "{user}: {} presents pair {} at {}, where {} is known",
                 door(call),

@@ -346,6 +346,19 @@ fn a_rejection_in_doubt_permits_no_login() {
 }
 
 #[test]
+fn a_rejection_after_the_store_was_set_back_permits_one() {
+    let mut forger = Forger::default();
+    let first = forger.logs_in("one", 1);
+    forger.refreshes("one", 1, first);
+    let from = forger.tick();
+    forger.is_refused("other", 1, first);
+    forger.logs_in("other", 1);
+    let to = forger.tick();
+    assert_eq!(forger.breaks(&excused(Excuse::SetBack { from, to })), []);
+    assert!(!forger.breaks(&Trial::default()).is_empty());
+}
+
+#[test]
 fn a_kill_excuses_what_arrived_just_before_it_and_no_more() {
     for (before, is_excused) in [(Duration::ZERO, true), (SECOND, false)] {
         let mut forger = Forger::default();
