@@ -25,3 +25,9 @@ mod keeper;
 mod rolling;
 // The store as it was yesterday.
 mod restored;
+// Sidecars that stand still.
+mod sidecar_faults;
+// A store that is away, read-only, or has another password.
+mod refusing_stores;
+// Answers of the store that never arrive.
+mod lost_answers;
