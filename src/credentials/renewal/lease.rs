@@ -26,6 +26,9 @@ use crate::store::{self, Entry, Generation, LeaseId};
 
 /// A heartbeat comes each time that this part of a lease has passed.
 const HEARTBEATS: u32 = 3;
+/// A store that is busy may take so long to prolong a lease that the lease must be prolonged again; this often,
+/// at most, before a call.
+const EXTENSIONS: usize = 4;
 /// The pauses between two readings of one that waits, in real time. Each is up to half as much longer, so
 /// that processes that wait for the same lease do not read together.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -197,15 +200,14 @@ impl Engine {
             return Err(store::Error::Away(away.why).into());
         }
         let deadline = self.call_timeout();
-        if hold.outlasts(deadline) {
-            return Ok(true);
-        }
-        if !self
-            .vault
-            .extend(principal, hold, self.lease_time())
-            .await?
-        {
-            return Ok(false);
+        for _ in 0..EXTENSIONS {
+            if hold.outlasts(deadline) {
+                return Ok(true);
+            }
+            let extended = self.vault.extend(principal, hold, self.lease_time());
+            if !extended.await? {
+                return Ok(false);
+            }
         }
         match hold.outlasts(deadline) {
             true => Ok(true),
