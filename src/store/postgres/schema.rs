@@ -94,7 +94,7 @@ const TABLES: [&str; 12] = [
         principal text COLLATE "C" NOT NULL,
         generation bigint NOT NULL,
         epoch bigint NOT NULL
-    )"#,
+    ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)"#,
     "CREATE TABLE sidecars (
         run uuid PRIMARY KEY,
         seen bigint NOT NULL
