@@ -16,7 +16,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const LOGINS: usize = 4;
 
 #[tokio::test]
-async fn after_a_restored_backup_pairs_are_found_dead_one_by_one_within_the_budget() {
+async fn after_a_restored_backup_pairs_are_found_dead_within_the_budget() {
     let _turn = heavy().await;
     let users = rounds(16, 40);
     let damoov = damoov_of_a_fleet(|settings| settings.clock = Clock::scaled(SCALE)).await;
