@@ -18,6 +18,9 @@ pub struct Condition {
     pub shared: bool,
     /// Pairs that wait on this machine's disk until the store has them.
     pub outbox: u64,
+    /// Entries that the store had lost, as after a fail-over to a standby that lagged behind, and that this
+    /// process has restored.
+    pub reasserted: u64,
     /// Seconds by which the store's clock is ahead of this machine's.
     pub clock_offset: f64,
     /// Whether a synchronous standby stands behind the store, so that a fail-over loses nothing; `None` if
@@ -33,6 +36,7 @@ impl Default for Condition {
             processes: 1,
             shared: false,
             outbox: 0,
+            reasserted: 0,
             clock_offset: 0.0,
             standby: None,
         }

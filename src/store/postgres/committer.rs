@@ -21,7 +21,7 @@ mod settler;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -37,19 +37,28 @@ use crate::store::{Commit, Entry, Error, Lease, LeaseId, Note, Restored};
 
 /// A pair that the server has not acknowledged within this time goes to the outbox: the process may be
 /// killed at any moment.
-const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(250);
+pub(super) const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(250);
 /// For how long a call waits until the pair of its principal is sent.
 const SENT_WITHIN: Duration = Duration::from_millis(500);
+
+/// What this process keeps beside the server.
+#[derive(Clone)]
+pub(super) struct Beside {
+    /// Pairs that the server has not acknowledged.
+    pub(super) outbox: Arc<Outbox>,
+    /// What it acknowledged lately.
+    pub(super) acknowledged: Arc<Acknowledged>,
+    /// Whether it may have lost some of that.
+    pub(super) doubt: Arc<Doubt>,
+}
 
 /// Does on the server what the store's methods of the same names promise, with the outbox beside it. Its
 /// methods run on the runtime that it was started on.
 pub(super) struct Committer<D> {
     database: Arc<D>,
-    outbox: Arc<Outbox>,
-    /// What the server acknowledged to this process lately.
-    acknowledged: Arc<Acknowledged>,
-    /// Where it is told that the server lost some of that.
-    doubt: Arc<Doubt>,
+    beside: Beside,
+    /// How long a commit waits for the server's answer.
+    patience: Duration,
     settler: Arc<Settler<D>>,
     /// Where attempts go whose callers have their answer already.
     handed_over: mpsc::UnboundedSender<Attempt>,
@@ -59,25 +68,24 @@ pub(super) struct Committer<D> {
 
 impl<D: Database> Committer<D> {
     /// Starts to send what is in the outbox, on the current runtime; at once whenever `connected` counts.
+    /// A commit waits for the server's answer no longer than `patience`.
     pub(super) fn start(
         database: Arc<D>,
-        outbox: Arc<Outbox>,
-        acknowledged: Arc<Acknowledged>,
-        doubt: Arc<Doubt>,
+        beside: Beside,
         connected: watch::Receiver<u64>,
+        patience: Duration,
     ) -> Committer<D> {
         let settler = Arc::new(Settler {
             database: Arc::clone(&database),
-            outbox: Arc::clone(&outbox),
-            acknowledged: Arc::clone(&acknowledged),
+            outbox: Arc::clone(&beside.outbox),
+            acknowledged: Arc::clone(&beside.acknowledged),
         });
         let (handed_over, attempts) = mpsc::unbounded_channel();
         let sender = Sender::new(Arc::clone(&settler), attempts, connected);
         Committer {
             database,
-            outbox,
-            acknowledged,
-            doubt,
+            beside,
+            patience,
             settler,
             handed_over,
             sending: tokio::spawn(sender.run()),
@@ -86,11 +94,12 @@ impl<D: Database> Committer<D> {
 
     /// [`Store::load`](crate::store::Store::load).
     pub(super) async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
-        let before = self.acknowledged.of(principal);
-        let stands = self.database.load(principal).await?;
+        let before = self.beside.acknowledged.of(principal);
+        let stands = self.database.load(principal);
+        let (stands, waiting) = join(stands, self.beside.outbox.find(principal)).await;
         // An outbox that cannot be read holds up renewals, not those who read.
-        let waiting = self.outbox.find(principal).await.unwrap_or_default();
-        Ok(self.current(principal, stands, before.as_ref(), waiting.as_ref()))
+        let waiting = waiting.unwrap_or_default();
+        Ok(self.current(principal, stands?, before.as_ref(), waiting.as_ref()))
     }
 
     /// [`Store::lease`](crate::store::Store::lease). A pair of the principal that waits is sent first.
@@ -100,18 +109,15 @@ impl<D: Database> Committer<D> {
         id: LeaseId,
         ttl: Duration,
     ) -> Result<(Lease, Result<Entry, Error>), Error> {
-        self.outbox.admit()?;
-        if let Some(waiting) = self.outbox.find(principal).await? {
-            // If it stays, the entry is returned as it will be.
-            let _ = timeout(SENT_WITHIN, self.settler.send(waiting)).await;
-        }
-        let before = self.acknowledged.of(principal);
+        self.beside.outbox.admit()?;
+        let waiting = match self.beside.outbox.find(principal).await? {
+            Some(waiting) if self.is_sent(waiting.clone()).await => None,
+            waiting => waiting,
+        };
+        let before = self.beside.acknowledged.of(principal);
         let (lease, stands) = self.database.lease(principal, id, ttl).await?;
-        let waiting = self.outbox.find(principal).await;
-        let entry = stands.and_then(|stands| {
-            let waiting = waiting?;
-            Ok(self.current(principal, stands, before.as_ref(), waiting.as_ref()))
-        });
+        let entry =
+            stands.map(|stands| self.current(principal, stands, before.as_ref(), waiting.as_ref()));
         Ok((lease, entry))
     }
 
@@ -119,12 +125,12 @@ impl<D: Database> Committer<D> {
     /// does, unless the outbox takes nothing.
     pub(super) async fn commit(&self, pending: Pending) -> Result<Commit, Error> {
         let mut direct = attempt(Arc::clone(&self.database), pending.clone());
-        let answered = timeout(ACKNOWLEDGED_WITHIN, &mut direct).await;
+        let answered = timeout(self.patience, &mut direct).await;
         if let Ok(Ok(commit)) = answered {
             return self.acknowledged(pending, commit).await;
         }
         let committed = Commit::Committed(pending.over.generation.next());
-        if self.outbox.put(pending.clone()).await.is_ok() {
+        if self.beside.outbox.put(pending.clone()).await.is_ok() {
             if answered.is_err() {
                 // It ends with the process if the sender has ended: the pair is in the outbox.
                 let _ = self.handed_over.send(Attempt { pending, direct });
@@ -155,7 +161,7 @@ impl<D: Database> Committer<D> {
             epoch: version.epoch,
             ..Entry::default()
         };
-        self.acknowledged.remember(principal, tombstone);
+        self.beside.acknowledged.remember(principal, tombstone);
         Ok(true)
     }
 
@@ -167,7 +173,7 @@ impl<D: Database> Committer<D> {
         let restored = self.database.restore(entries.clone()).await?;
         for ((principal, entry), restored) in entries.into_iter().zip(&restored) {
             if *restored == Restored::Written {
-                self.acknowledged.remember(&principal, entry);
+                self.beside.acknowledged.remember(&principal, entry);
             }
         }
         Ok(restored)
@@ -178,7 +184,8 @@ impl<D: Database> Committer<D> {
     async fn acknowledged(&self, pending: Pending, commit: Commit) -> Result<Commit, Error> {
         match commit {
             Commit::Committed(_) => {
-                self.acknowledged
+                self.beside
+                    .acknowledged
                     .remember(&pending.principal, pending.entry());
                 Ok(commit)
             }
@@ -187,7 +194,7 @@ impl<D: Database> Committer<D> {
                     && (stands.epoch, stands.generation)
                         < (pending.over.epoch, pending.over.generation) =>
             {
-                self.doubt.went_back();
+                self.beside.doubt.went_back();
                 let committed = Commit::Committed(pending.over.generation.next());
                 match self.settler.restore(&pending, &stands).await {
                     Ok(Restored::Written) => Ok(committed),
@@ -195,7 +202,7 @@ impl<D: Database> Committer<D> {
                         let stands = self.database.load(&pending.principal).await?;
                         Ok(Commit::Superseded(stands))
                     }
-                    Err(error) => match self.outbox.put(pending).await {
+                    Err(error) => match self.beside.outbox.put(pending).await {
                         Ok(()) => Ok(committed),
                         Err(_) => Err(error),
                     },
@@ -209,18 +216,24 @@ impl<D: Database> Committer<D> {
     /// is written now would be undone by it, or undo it.
     async fn send_first(&self, principal: &Principal) -> Result<(), Error> {
         // Other processes' pairs are counted each second, which is soon enough for what needs no lease.
-        if *self.outbox.waiting().borrow() == 0 {
+        if *self.beside.outbox.waiting().borrow() == 0 {
             return Ok(());
         }
-        let Some(waiting) = self.outbox.find(principal).await? else {
+        let Some(waiting) = self.beside.outbox.find(principal).await? else {
             return Ok(());
         };
-        match timeout(SENT_WITHIN, self.settler.send(waiting)).await {
-            Ok(true) => Ok(()),
-            _ => Err(Error::Away(
+        match self.is_sent(waiting).await {
+            true => Ok(()),
+            false => Err(Error::Away(
                 "a pair of this principal waits in the outbox".to_owned(),
             )),
         }
+    }
+
+    /// Sends a pair that waits. Returns whether it waits no longer.
+    async fn is_sent(&self, waiting: Pending) -> bool {
+        let sent = timeout(SENT_WITHIN, self.settler.send(waiting)).await;
+        sent.unwrap_or(false)
     }
 
     /// The entry that stands, or what it will be: what the server acknowledged `before` it was read must
@@ -233,9 +246,12 @@ impl<D: Database> Committer<D> {
         waiting: Option<&Pending>,
     ) -> Entry {
         if before.is_some_and(|before| lacks(&entry, before)) {
-            self.doubt.went_back();
+            self.beside.doubt.went_back();
         }
-        let ours = [self.acknowledged.of(principal), waiting.map(Pending::entry)];
+        let ours = [
+            self.beside.acknowledged.of(principal),
+            waiting.map(Pending::entry),
+        ];
         for ours in ours.into_iter().flatten() {
             if lacks(&entry, &ours) {
                 entry = overlaid(&entry, &ours);

@@ -26,13 +26,12 @@ impl Process {
         let outbox = Arc::new(Outbox::open(folder.path()).unwrap());
         let (connected, counted) = watch::channel(1);
         let doubt = Arc::new(Doubt::new(counted.clone()));
-        let committer = Committer::start(
-            Arc::clone(server),
-            Arc::clone(&outbox),
-            Arc::default(),
-            Arc::clone(&doubt),
-            counted,
-        );
+        let beside = Beside {
+            outbox: Arc::clone(&outbox),
+            acknowledged: Arc::default(),
+            doubt: Arc::clone(&doubt),
+        };
+        let committer = Committer::start(Arc::clone(server), beside, counted, ACKNOWLEDGED_WITHIN);
         Process {
             committer,
             server: Arc::clone(server),
