@@ -63,7 +63,8 @@ pub async fn open(settings: &Settings, clock: Clock) -> Result<Opened, OpenError
             Arc::new(sqlite::open(&settings.path, run, clock)?)
         }
         Engine::Postgres(server) => {
-            Arc::new(postgres::open(server.clone(), settings.create, run, clock).await?)
+            let process = postgres::Process::new(run, &settings.path)?;
+            Arc::new(postgres::open(server.clone(), settings.create, process, clock).await?)
         }
     };
     Ok(Opened { store, run })

@@ -4,8 +4,11 @@
 //!
 //! ```text
 //!  callers, on any runtime ──▶ groups (batch) ──▶ transactions (statements) ──▶ link ──▶ server
-//!                                                                              ▲
-//!                              the feed, read twice a second ──────────────────┘
+//!              │                                                               ▲
+//!              │               the feed, read twice a second ──────────────────┘
+//!              ▼
+//!  pairs: committer ──▶ outbox, if the server does not acknowledge them
+//!                  ──▶ reassertion, if the server loses them afterwards
 //! ```
 
 mod address;
@@ -17,6 +20,7 @@ mod committer;
 mod connection;
 mod database;
 mod dialer;
+mod direct;
 mod driver;
 mod due;
 mod entries;
@@ -35,6 +39,7 @@ mod outbox;
 mod pending;
 mod pool;
 mod presence;
+mod process;
 mod reassertion;
 mod refusals;
 mod restores;
@@ -60,12 +65,17 @@ use tokio::sync::mpsc;
 pub use self::address::Url;
 use self::batch::Queue;
 use self::budgets::LoginBudgets;
+use self::committer::{Beside, Committer};
+use self::direct::Direct;
 use self::driver::Driver;
 use self::entries::Entries;
 use self::feed::Feed;
 use self::leases::{Answer, Asked, Leases};
 use self::link::Link;
 pub(super) use self::opening::{open, view};
+use self::pending::Pending;
+pub(super) use self::process::Process;
+use self::reassertion::{Doubt, Reassertion};
 pub(super) use self::refusals::Refusal;
 pub use self::settings::{Password, Settings};
 use self::upkeep::Upkeep;
@@ -74,7 +84,7 @@ use crate::principal::Principal;
 use crate::store::{
     Budgets, Change, Class, Commit, Condition, Cursor, Entry, Error, Guard, GuardRows, Guarded,
     KeyId, Lease, LeaseHolder, LeaseId, Listed, LoginBudget, LoginWindows, Note, Page, Record,
-    Resealed, Restored, RunId, Slot, SlotId, Store, StoreClock, Version,
+    Resealed, Restored, Slot, SlotId, Store, StoreClock, Version,
 };
 
 /// A token store in a PostgreSQL database. Dropping it finishes what was asked of it and ends its leases.
@@ -87,11 +97,16 @@ pub(super) struct Postgres {
 /// What does the work.
 struct Parts {
     link: Link,
-    entries: Entries,
-    /// Taken, extended and released in groups.
-    leases: Queue<Leases>,
+    /// The server, for what may be lost, and for leases.
+    direct: Arc<Direct>,
     /// The same leases, for those that are left at the end.
     held: Arc<Leases>,
+    /// The server, for pairs.
+    committer: Committer<Direct>,
+    /// What the committer keeps beside the server.
+    beside: Beside,
+    /// Restores what the server lost; ends with this.
+    _reassertion: Reassertion,
     budgets: LoginBudgets,
     feed: Feed,
     /// Knows how the server is.
@@ -121,11 +136,32 @@ impl Postgres {
 
 impl Parts {
     /// Starts the tasks, on the runtime that this is called on.
-    fn start(link: Link, upkeep: Upkeep, run: RunId) -> Parts {
-        let held = Arc::new(Leases::new(link.clone(), run));
-        Parts {
+    fn start(link: Link, upkeep: Upkeep, process: Process) -> Parts {
+        let held = Arc::new(Leases::new(link.clone(), process.run));
+        let direct = Arc::new(Direct {
             entries: Entries::start(link.clone()),
             leases: Queue::start(Arc::clone(&held)),
+        });
+        let beside = Beside {
+            outbox: Arc::new(process.outbox),
+            acknowledged: Arc::default(),
+            doubt: Arc::new(Doubt::new(link.connected())),
+        };
+        Parts {
+            committer: Committer::start(
+                Arc::clone(&direct),
+                beside.clone(),
+                link.connected(),
+                process.patience,
+            ),
+            _reassertion: Reassertion::start(
+                Arc::clone(&direct),
+                Arc::clone(&beside.acknowledged),
+                Arc::clone(&beside.doubt),
+                link.connected(),
+            ),
+            beside,
+            direct,
             held,
             budgets: LoginBudgets::new(link.clone()),
             feed: Feed::start(link.clone()),
@@ -137,8 +173,9 @@ impl Parts {
     /// Finishes what was asked, and ends all leases.
     async fn finish(&self) {
         self.feed.close();
-        self.leases.close().await;
-        self.entries.close().await;
+        self.committer.close();
+        self.direct.leases.close().await;
+        self.direct.entries.close().await;
         if let Err(error) = self.held.abandon().await {
             tracing::debug!(%error, "the leases run out by themselves");
         }
@@ -164,7 +201,7 @@ impl StoreClock for Postgres {
 #[async_trait]
 impl Store for Postgres {
     async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
-        self.parts.entries.load(principal).await
+        self.parts.committer.load(principal).await
     }
 
     async fn lease(
@@ -173,15 +210,9 @@ impl Store for Postgres {
         id: LeaseId,
         ttl: Duration,
     ) -> Result<(Lease, Result<Entry, Error>), Error> {
-        match self
-            .parts
-            .leases
-            .ask(principal, Asked::Take(id, ttl))
-            .await?
-        {
-            Answer::Taken(lease, entry) => Ok((lease, *entry)),
-            Answer::Extended(_) | Answer::Released => Err(Error::Closed),
-        }
+        let principal = principal.clone();
+        self.call(move |parts| async move { parts.committer.lease(&principal, id, ttl).await })
+            .await
     }
 
     async fn extend(
@@ -192,6 +223,7 @@ impl Store for Postgres {
     ) -> Result<bool, Error> {
         let extended = self
             .parts
+            .direct
             .leases
             .ask(principal, Asked::Extend(id, ttl))
             .await?;
@@ -199,7 +231,8 @@ impl Store for Postgres {
     }
 
     fn release(&self, principal: &Principal, id: LeaseId) {
-        self.parts.leases.tell(principal, Asked::Release(id));
+        let leases = &self.parts.direct.leases;
+        leases.tell(principal, Asked::Release(id));
     }
 
     async fn commit(
@@ -209,14 +242,20 @@ impl Store for Postgres {
         over: Version,
         lease: Option<LeaseId>,
     ) -> Result<Commit, Error> {
-        self.parts
-            .entries
-            .commit(principal, record, over, lease)
+        let pending = Pending {
+            principal: principal.clone(),
+            record,
+            over,
+            lease,
+        };
+        self.call(move |parts| async move { parts.committer.commit(pending).await })
             .await
     }
 
     async fn note(&self, principal: &Principal, note: Note) -> Result<(), Error> {
-        self.parts.entries.note(principal, note).await
+        let principal = principal.clone();
+        self.call(move |parts| async move { parts.committer.note(&principal, note).await })
+            .await
     }
 
     async fn drop_rejected(
@@ -233,13 +272,12 @@ impl Store for Postgres {
 
     async fn forget(&self, principal: &Principal) -> Result<bool, Error> {
         let principal = principal.clone();
-        let forgotten =
-            self.call(move |parts| async move { parts.entries.forget(&principal).await });
-        Ok(forgotten.await?.is_some())
+        self.call(move |parts| async move { parts.committer.forget(&principal).await })
+            .await
     }
 
     async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error> {
-        self.call(move |parts| async move { parts.entries.restore(entries).await })
+        self.call(move |parts| async move { parts.committer.restore(entries).await })
             .await
     }
 
@@ -277,7 +315,7 @@ impl Store for Postgres {
     }
 
     async fn reseal(&self, resealed: Vec<Resealed>) -> Result<usize, Error> {
-        self.call(move |parts| async move { parts.entries.reseal(resealed).await })
+        self.call(move |parts| async move { parts.direct.entries.reseal(resealed).await })
             .await
     }
 
@@ -309,11 +347,16 @@ impl Store for Postgres {
     }
 
     fn writable(&self) -> Result<(), Error> {
-        Ok(())
+        self.parts.beside.outbox.writable()
     }
 
     fn condition(&self) -> Condition {
-        self.parts.upkeep.condition()
+        Condition {
+            doubted_for: self.parts.beside.doubt.left(),
+            outbox: *self.parts.beside.outbox.waiting().borrow(),
+            reasserted: self.parts.beside.doubt.entries_restored(),
+            ..self.parts.upkeep.condition()
+        }
     }
 }
 

@@ -21,7 +21,7 @@ mod settler;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, join};
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -94,12 +94,11 @@ impl<D: Database> Committer<D> {
 
     /// [`Store::load`](crate::store::Store::load).
     pub(super) async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
-        let before = self.beside.acknowledged.of(principal);
-        let stands = self.database.load(principal);
-        let (stands, waiting) = join(stands, self.beside.outbox.find(principal)).await;
         // An outbox that cannot be read holds up renewals, not those who read.
-        let waiting = waiting.unwrap_or_default();
-        Ok(self.current(principal, stands?, before.as_ref(), waiting.as_ref()))
+        let waiting = self.beside.outbox.find(principal).await.unwrap_or_default();
+        let before = self.beside.acknowledged.of(principal);
+        let stands = self.database.load(principal).await?;
+        Ok(self.current(stands, before, waiting))
     }
 
     /// [`Store::lease`](crate::store::Store::lease). A pair of the principal that waits is sent first.
@@ -116,8 +115,7 @@ impl<D: Database> Committer<D> {
         };
         let before = self.beside.acknowledged.of(principal);
         let (lease, stands) = self.database.lease(principal, id, ttl).await?;
-        let entry =
-            stands.map(|stands| self.current(principal, stands, before.as_ref(), waiting.as_ref()));
+        let entry = stands.map(|stands| self.current(stands, before, waiting));
         Ok((lease, entry))
     }
 
@@ -215,10 +213,6 @@ impl<D: Database> Committer<D> {
     /// Sends the pair of `principal` that waits, if there is one. An error if it still waits then: what
     /// is written now would be undone by it, or undo it.
     async fn send_first(&self, principal: &Principal) -> Result<(), Error> {
-        // Other processes' pairs are counted each second, which is soon enough for what needs no lease.
-        if *self.beside.outbox.waiting().borrow() == 0 {
-            return Ok(());
-        }
         let Some(waiting) = self.beside.outbox.find(principal).await? else {
             return Ok(());
         };
@@ -236,34 +230,33 @@ impl<D: Database> Committer<D> {
         sent.unwrap_or(false)
     }
 
-    /// The entry that stands, or what it will be: what the server acknowledged `before` it was read must
-    /// be in it; what is `waiting`, and what was acknowledged meanwhile, is laid over it.
-    fn current(
-        &self,
-        principal: &Principal,
-        mut entry: Entry,
-        before: Option<&Entry>,
-        waiting: Option<&Pending>,
-    ) -> Entry {
-        if before.is_some_and(|before| lacks(&entry, before)) {
+    /// The entry that stands, or what it will be. What was acknowledged `before` it was read stands there,
+    /// unless the server went back in time; what was `waiting` then may not yet.
+    fn current(&self, stands: Entry, before: Option<Entry>, waiting: Option<Pending>) -> Entry {
+        let mut entry = stands;
+        if let Some(before) = before
+            && lacks(&entry, &before)
+        {
             self.beside.doubt.went_back();
+            entry = overlaid(&entry, &before);
         }
-        let ours = [
-            self.beside.acknowledged.of(principal),
-            waiting.map(Pending::entry),
-        ];
-        for ours in ours.into_iter().flatten() {
-            if lacks(&entry, &ours) {
-                entry = overlaid(&entry, &ours);
-            }
+        match waiting.map(|waiting| waiting.entry()) {
+            Some(waiting) if lacks(&entry, &waiting) => overlaid(&entry, &waiting),
+            _ => entry,
         }
-        entry
+    }
+}
+
+impl<D> Committer<D> {
+    /// Sends nothing of the outbox any more: the next process does.
+    pub(super) fn close(&self) {
+        self.sending.abort();
     }
 }
 
 impl<D> Drop for Committer<D> {
     fn drop(&mut self) {
-        self.sending.abort();
+        self.close();
     }
 }
 

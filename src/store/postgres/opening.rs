@@ -3,32 +3,32 @@
 
 use super::driver::Driver;
 use super::link::Link;
+use super::process::Process;
 use super::refusals::Refusal;
 use super::settings::Settings;
 use super::upkeep::{Tenancy, Upkeep};
 use super::view::View;
 use super::{Parts, Postgres, schema, server_checks};
 use crate::clock::Clock;
-use crate::store::RunId;
 
-/// Opens the store for the process `run`; with `create` makes its tables if there are none. A server that is
+/// Opens the store for one process; with `create` makes its tables if there are none. A server that is
 /// away is no error: the store is used once it is back.
 pub(in crate::store) async fn open(
     settings: Settings,
     create: bool,
-    run: RunId,
+    process: Process,
     clock: Clock,
 ) -> Result<Postgres, Refusal> {
     let driver = Driver::start()?;
     let parts = driver.run(async move {
         let tenancy = Tenancy {
             address: settings.address.clone(),
-            run,
+            run: process.run,
             create,
         };
         let link = Link::new(settings, clock)?;
         let upkeep = Upkeep::start(&link, tenancy).await?;
-        Ok::<_, Refusal>(Parts::start(link, upkeep, run))
+        Ok::<_, Refusal>(Parts::start(link, upkeep, process))
     });
     Ok(Postgres::new(parts.await?, driver))
 }

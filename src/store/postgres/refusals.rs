@@ -4,6 +4,7 @@
 use std::io;
 
 use super::address::Address;
+use super::outbox;
 use super::schema;
 use super::server_checks::Unfit;
 use super::tls::UntrustedCa;
@@ -37,6 +38,9 @@ pub(in crate::store) enum Refusal {
          to start with an empty one, which costs every user a login"
     )]
     Absent(Address),
+    /// The outbox cannot be opened.
+    #[error(transparent)]
+    Outbox(#[from] outbox::Refusal),
     /// A call failed.
     #[error(transparent)]
     Failed(#[from] Error),

@@ -1,5 +1,6 @@
 //! The contract on real servers, and what only this engine can promise.
 
+mod durability;
 mod media;
 mod races;
 mod tables;

@@ -69,6 +69,11 @@ pub(crate) fn number() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// A new folder, which is removed when the test binary ends.
+pub fn new_folder(what: &str) -> PathBuf {
+    new(what)
+}
+
 /// A new folder in it, for one server.
 pub(crate) fn new(what: &str) -> PathBuf {
     let folder = folder().join(format!("{what}{}", number()));

@@ -20,6 +20,7 @@ mod standby;
 
 pub use authority::Authority;
 pub use database::{Database, Role, url};
+pub use folder::new_folder;
 pub use forwarder::{At, Forwarder, Loss, Part};
 pub use pgbouncer::Pgbouncer;
 pub use server::{Builder, Server, Stop};

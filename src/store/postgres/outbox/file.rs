@@ -78,6 +78,11 @@ impl OutboxFile {
         &self.db
     }
 
+    /// Where its log is.
+    pub(super) fn log(&self) -> &Path {
+        &self.paths[1]
+    }
+
     /// Whether the files that are open are still those with their names.
     pub(super) fn is_in_place(&self) -> bool {
         identities(&self.paths) == self.files

@@ -192,6 +192,33 @@ async fn what_another_process_puts_is_found_at_once_and_counted_soon() {
 }
 
 #[tokio::test]
+async fn what_is_put_by_another_process_is_found_however_soon() {
+    let folder = folder();
+    let (one, other) = (
+        Outbox::open(folder.path()).unwrap(),
+        Outbox::open(folder.path()).unwrap(),
+    );
+    let mut glances = 0;
+    for n in 1..=100 {
+        // Until the thread need not be asked, for a while.
+        let began = tokio::time::Instant::now();
+        while n % 25 == 0 && !one.glance.is_empty() && began.elapsed().as_secs() < 10 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        glances += u32::from(one.glance.is_empty());
+        assert_eq!(one.find(&user(1)).await, Ok(None), "round {n}");
+        other.put(pending(1, n)).await.unwrap();
+        assert_eq!(
+            one.find(&user(1)).await,
+            Ok(Some(pending(1, n))),
+            "round {n}"
+        );
+        other.remove(pending(1, n)).await.unwrap();
+    }
+    assert!(glances >= 4, "{glances}");
+}
+
+#[tokio::test]
 async fn every_pair_that_was_put_survives_kill_9() {
     let folder = folder();
     let mut durable = [0; 9];

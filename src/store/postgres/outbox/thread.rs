@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::file::OutboxFile;
+use super::glance::Glance;
 use super::pairs;
 use crate::principal::Principal;
 use crate::store::Error;
@@ -43,8 +44,10 @@ pub(super) struct Worker {
     file: OutboxFile,
     /// Where it reports what fails, and what works again.
     health: Arc<Health>,
+    /// Where it says that nothing waits.
+    glance: Arc<Glance>,
     /// How many pairs wait, for those who wait for them.
-    count: watch::Sender<u64>,
+    waiting: watch::Sender<u64>,
     /// When it looked last.
     looked: Instant,
 }
@@ -59,11 +62,17 @@ impl Write {
 }
 
 impl Worker {
-    pub(super) fn new(file: OutboxFile, health: Arc<Health>, count: watch::Sender<u64>) -> Worker {
+    pub(super) fn new(
+        file: OutboxFile,
+        health: Arc<Health>,
+        glance: Arc<Glance>,
+        waiting: watch::Sender<u64>,
+    ) -> Worker {
         Worker {
             file,
             health,
-            count,
+            glance,
+            waiting,
             looked: Instant::now(),
         }
     }
@@ -88,12 +97,21 @@ impl Worker {
         if self.health.is_failing() && self.mended(pairs::probe).is_ok() {
             self.health.recovered();
         }
+        self.count();
+    }
+
+    fn count(&mut self) {
+        let before = self.glance.before_count();
         match self.mended(pairs::count) {
             Ok(found) => {
-                self.count
-                    .send_if_modified(|count| std::mem::replace(count, found) != found);
+                self.glance.counted(before, found);
+                self.waiting
+                    .send_if_modified(|waiting| std::mem::replace(waiting, found) != found);
             }
-            Err(error) => tracing::debug!(%error, "the outbox cannot be read"),
+            Err(error) => {
+                self.glance.counted(None, 0);
+                tracing::debug!(%error, "the outbox cannot be read");
+            }
         }
     }
 
@@ -143,12 +161,11 @@ impl Worker {
             for write in writes {
                 write.run(&transaction)?;
             }
-            let count = pairs::count(&transaction)?;
-            transaction.commit().map(|()| count)
+            transaction.commit()
         });
         match done {
-            Ok(count) => {
-                self.count.send_replace(count);
+            Ok(()) => {
+                self.count();
                 if self.health.is_failing() {
                     self.health.recovered();
                 }

@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::store::RunId;
 use crate::store::contract::Fault;
 use crate::store::postgres;
 
@@ -223,7 +224,7 @@ fn age(history: &mut Value, millis: i64) {
 
 /// A handle on the database at `url`, whose tables are made if there are none.
 pub(super) async fn open(url: &str, run: RunId, clock: Clock) -> Postgres {
-    postgres::open(settings(url), true, run, clock)
+    postgres::open(settings(url), true, Process::patient(run), clock)
         .await
         .unwrap()
 }

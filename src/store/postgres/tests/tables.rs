@@ -45,7 +45,13 @@ async fn tables_of_a_newer_format_are_refused() {
     let place = Direct::new().await;
     drop(place.open().await);
     place.database.sql("UPDATE meta SET format = 7").await;
-    let opened = postgres::open(settings(&place.url()), true, run(), Clock::real()).await;
+    let opened = postgres::open(
+        settings(&place.url()),
+        true,
+        Process::patient(run()),
+        Clock::real(),
+    )
+    .await;
     let refused = opened.err().expect("it is refused");
     assert!(refused.to_string().contains("format 7"), "{refused}");
 }

@@ -3,12 +3,12 @@
 use futures_util::future::{join, join_all};
 use servers::{Database, Forwarder, Replication, Server, Stop};
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use super::*;
 use crate::clock::Clock;
+use crate::store::contract::run;
 use crate::store::postgres::session::Statement;
-use crate::store::postgres::{Password, Postgres, Settings, Url, open, view};
+use crate::store::postgres::{Password, Postgres, Process, Settings, Url, open, view};
 use crate::store::{OpenError, ReadOnly, Store};
 
 fn settings(url: &str) -> Settings {
@@ -21,7 +21,7 @@ fn settings(url: &str) -> Settings {
 }
 
 async fn opened(url: &str) -> Postgres {
-    match open(settings(url), true, RunId(Uuid::new_v4()), Clock::real()).await {
+    match open(settings(url), true, Process::patient(run()), Clock::real()).await {
         Ok(store) => store,
         Err(refusal) => panic!("{refusal}"),
     }
@@ -29,7 +29,14 @@ async fn opened(url: &str) -> Postgres {
 
 /// Why a store is not opened.
 async fn refusal(url: &str, create: bool) -> String {
-    match open(settings(url), create, RunId(Uuid::new_v4()), Clock::real()).await {
+    match open(
+        settings(url),
+        create,
+        Process::patient(run()),
+        Clock::real(),
+    )
+    .await
+    {
         Ok(_) => panic!("it was opened"),
         Err(refusal) => OpenError::from(refusal).to_string(),
     }
@@ -251,7 +258,7 @@ async fn what_will_not_change_by_itself_is_refused_at_the_start() {
         open(
             settings(&database.url()),
             false,
-            RunId(Uuid::new_v4()),
+            Process::patient(run()),
             Clock::real()
         )
         .await
