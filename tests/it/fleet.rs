@@ -6,6 +6,8 @@ pub mod checker;
 pub mod healing;
 // Sidecars on one store.
 mod scene;
+// Callers without end.
+mod load;
 
 // Sidecars that start while the database is away, or with a key that is not the store's.
 mod starting;
@@ -25,9 +27,11 @@ mod keeper;
 mod rolling;
 // The store as it was yesterday.
 mod restored;
+// The server is killed, paused, replaced by its standby.
+mod server_faults;
 // Sidecars that stand still.
 mod sidecar_faults;
-// A store that is away, read-only, or has another password.
+// A store that is away, full, read-only, or has another password.
 mod refusing_stores;
 // Answers of the store that never arrive.
 mod lost_answers;

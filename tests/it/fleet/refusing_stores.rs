@@ -1,6 +1,7 @@
-//! A store that is out of reach, read-only, has another password, or ends its sessions: nothing is
+//! A store that is out of reach, full, read-only, has another password, or ends its sessions: nothing is
 //! started that could not be kept, and no sidecar has to be restarted.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use servers::{Database, Forwarder, Role, Server, url};
@@ -10,12 +11,15 @@ use super::checker::Trial;
 use super::healing::nothing_is_lost;
 use super::scene::{Fleet, damoov_of_a_fleet};
 use crate::harness::{eventually, principal, write_private};
+use crate::tokens::Disk;
 
 const SIDECARS: usize = 2;
 /// Users whose tokens: have expired; are fresh; are not there yet.
 const EXPIRED: usize = 1;
 const FRESH: usize = 2;
 const NEW: usize = 3;
+/// Users that fill a database.
+const MORE: Range<usize> = 10..50;
 
 /// A fleet that logs in at a server of its own with a password.
 struct Scene {
@@ -24,6 +28,8 @@ struct Scene {
     network: Forwarder,
     role: Role,
     folder: TempDir,
+    /// Users that are there besides.
+    more: Range<usize>,
 }
 
 impl Scene {
@@ -56,6 +62,7 @@ impl Scene {
             network,
             role,
             folder,
+            more: 0..0,
         }
     }
 
@@ -98,7 +105,7 @@ impl Scene {
         }
         assert_eq!(self.fleet.logins(), 1, "the new user's");
         let sidecars: Vec<_> = self.fleet.sidecars.iter().collect();
-        let users = [EXPIRED, FRESH, NEW];
+        let users = [EXPIRED, FRESH, NEW].into_iter().chain(self.more.clone());
         let healed = nothing_is_lost(&self.fleet.damoov, &sidecars, users).await;
         self.fleet.judge(Trial {
             healed: Some(healed),
@@ -152,5 +159,38 @@ async fn sessions_that_are_terminated_are_replaced_at_once() {
     for sidecar in 0..SIDECARS {
         scene.fleet.serve(sidecar, EXPIRED).await;
     }
+    scene.heals().await;
+}
+
+/// What is not full yet takes some renewals, and those are kept.
+#[tokio::test]
+async fn on_a_full_database_a_fleet_loses_nothing_and_heals_by_itself() {
+    let Some(disk) = Disk::new() else { return };
+    let server = Server::builder().passwords().start().await;
+    std::fs::create_dir(disk.store()).unwrap();
+    let database = Database::in_folder(&server, &disk.store());
+    let mut scene = Scene::on(server, database).await;
+    scene.more = MORE;
+    let fleet = &scene.fleet;
+    fleet.sidecars[0].import(&fleet.damoov, MORE);
+    fleet.serve_all(MORE).await;
+    disk.fill(0);
+    eventually("a renewal is refused", async || {
+        for number in MORE {
+            fleet.damoov.handle().expire(Some(&principal(number)));
+            let answer = fleet.ask(number % SIDECARS, number).await;
+            if answer.code() == "store_unavailable" {
+                return true;
+            }
+        }
+        false
+    })
+    .await;
+    for sidecar in 0..SIDECARS {
+        fleet.serve(sidecar, FRESH).await;
+        let ready = fleet.sidecars[sidecar].status("/readyz").await;
+        assert_eq!(ready.status, 200, "{}", ready.text());
+    }
+    disk.empty();
     scene.heals().await;
 }

@@ -1,11 +1,12 @@
 //! Sidecars that share one store, in front of one simulated Damoov that keeps a journal.
 
-use std::sync::Mutex;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use damoov_proxy::principal::{DeviceToken, Principal};
-use damoov_proxy::simulator::{Settings, Simulator};
+use damoov_proxy::simulator::{Settings, Simulator, Tick};
 use futures_util::future::join_all;
 use http::Request;
 use servers::Database;
@@ -24,8 +25,12 @@ pub struct Fleet {
     pub sidecars: Vec<Proxy>,
     /// Outlives the sidecars.
     pub database: Database,
-    heard: Mutex<Vec<Heard>>,
+    pub heard: HeardSoFar,
 }
+
+/// What callers were answered, kept for the judgement. Clones are the same.
+#[derive(Clone, Default)]
+pub struct HeardSoFar(Arc<Mutex<Vec<Heard>>>);
 
 /// A simulated Damoov with a door for each sidecar and a journal; no login limit unless `change` sets one.
 pub async fn damoov_of_a_fleet(change: impl FnOnce(&mut Settings)) -> Simulator {
@@ -64,7 +69,7 @@ impl Fleet {
             sidecars: sidecars.collect(),
             damoov,
             database,
-            heard: Mutex::default(),
+            heard: HeardSoFar::default(),
         }
     }
 
@@ -89,13 +94,8 @@ impl Fleet {
         let request = Request::get(SCORES).header("DeviceToken", user(number).to_string());
         let asked = self.damoov.handle().tick();
         let answer = self.sidecars[sidecar].send(request).await;
-        self.heard.lock().unwrap().push(Heard {
-            door: DOORS[sidecar],
-            principal: principal(number),
-            asked,
-            answered: self.damoov.handle().tick(),
-            answer: served(&answer),
-        });
+        let call = asked..self.damoov.handle().tick();
+        self.heard.keep(sidecar, number, call, Some(&answer));
         answer
     }
 
@@ -132,9 +132,22 @@ impl Fleet {
 
     /// Asserts that the journal, and what callers heard, keep to every rule.
     pub fn judge(&self, trial: Trial) {
-        let heard = self.heard.lock().unwrap().clone();
+        let heard = self.heard.0.lock().unwrap().clone();
         let trial = Trial { heard, ..trial };
         assert_clean(&self.damoov.handle().journal(), &trial);
+    }
+}
+
+impl HeardSoFar {
+    /// Keeps one call of user `number` on a sidecar; `None`: there was no answer.
+    pub fn keep(&self, sidecar: usize, number: usize, call: Range<Tick>, answer: Option<&Answer>) {
+        self.0.lock().unwrap().push(Heard {
+            door: DOORS[sidecar],
+            principal: principal(number),
+            asked: call.start,
+            answered: call.end,
+            answer: answer.map_or(Served::Nothing, served),
+        });
     }
 }
 
