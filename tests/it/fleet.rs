@@ -35,3 +35,7 @@ mod sidecar_faults;
 mod refusing_stores;
 // Answers of the store that never arrive.
 mod lost_answers;
+// The commands, on a store that sidecars share.
+mod commands;
+// From one engine to the other and back.
+mod migration;

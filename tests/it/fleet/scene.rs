@@ -44,10 +44,14 @@ pub async fn damoov_of_a_fleet(change: impl FnOnce(&mut Settings)) -> Simulator 
     damoov
 }
 
-/// Sidecar number `number` on a store at this URL, with the key that all have in common.
+/// Sidecar number `number` on a store at this URL.
 pub fn sidecar(damoov: &Simulator, number: usize, url: &str) -> Builder {
+    keyed(damoov, number).set("store.url", url)
+}
+
+/// The same on a store of its own, with the key that all have in common.
+pub fn keyed(damoov: &Simulator, number: usize) -> Builder {
     proxy_through(damoov, DOORS[number])
-        .set("store.url", url)
         .set("store.key.env", "FIRST_KEY")
         .env("FIRST_KEY", &BASE64_STANDARD.encode([1; 32]))
         .env("SECOND_KEY", &BASE64_STANDARD.encode([2; 32]))
