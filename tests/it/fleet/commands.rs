@@ -5,6 +5,7 @@ use std::time::Duration;
 use damoov_proxy::simulator::{Action, Delay, Fault, On};
 use serde_json::Value;
 use servers::{Database, Server, Stop};
+use tokio::time::Instant;
 
 use super::checker::Trial;
 use super::healing::nothing_is_lost;
@@ -92,7 +93,7 @@ async fn a_store_that_is_not_reached_is_exit_code_1_and_a_sentence() {
         "tokens reseal",
         "tokens verify",
     ] {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let said = run(&proxy, command, 1).await;
         assert!(said.contains("error: "), "{command}: {said}");
         assert!(
