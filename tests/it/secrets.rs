@@ -16,6 +16,8 @@ use crate::harness::{
 };
 use crate::wire::{Wire, get};
 
+// A store on PostgreSQL.
+mod on_postgres;
 // What is looked for: each form of a secret, in every text and file.
 mod needles;
 // What passes between the proxy and the Auth endpoints.
