@@ -130,6 +130,8 @@
 //! | ahead of time | a renewal of a stale token that no request waits for | `credentials::renewal::keeper` |
 //! | keeper | the task that renews ahead of time, and idle pairs before their RefreshToken dies | `credentials::renewal::keeper` |
 //! | lease | the right to renew one principal, held for 15 s and extended; one process has it at a time, and calls only while it outlasts the call | `store`, `credentials::vault::hold`, `credentials::renewal::lease` |
+//! | outbox | pairs that a shared store has not acknowledged in time: durable on this machine's disk, and sent until the store has them | `store::postgres::outbox` |
+//! | re-assertion | what this process committed lately, and a fail-over of a shared store lost, is restored | `store::postgres::reassertion` |
 //! | doubt | right after a shared store came back other processes may restore what it lost: no rejection is believed | `credentials::renewal::doubt` |
 //! | setback | the store is older than memory, as after a backup was restored: memory gives way | `credentials::vault::setback` |
 //! | lost answer | the answer to a call that may have been processed did not arrive: the pair may have rotated unseen | `credentials::renewal::refresh` |
@@ -157,14 +159,14 @@
 //! Each with a test that holds it, in `tests/it`; beside them the rooms' own tests.
 //!
 //! - **I1** One renewal per principal at a time, in the process and among processes on one store.
-//!   `promises::crowd::i1_…`, `promises::fleet::i1_…`,
+//!   `promises::crowd::i1_…`, `promises::fleet::i1_…`, `fleet::rotations::*`, `fleet::keeper::*`,
 //!   `credentials::vault::hold`
 //! - **I2** No hang-up cancels a renewal, nor loses what a registration brought.
 //!   `tokens::renewal_faults::a_caller_that_hangs_up_does_not_cancel_the_refresh`, `…_the_login`,
 //!   `auth_endpoints::registrations::a_caller_that_hangs_up_while_registering_…`
 //! - **I3** A token is durable before it is used.
 //!   `tokens::renewal_faults::a_new_token_is_used_only_once_it_is_durable`,
-//!   `promises::kills::i3_i10_…`
+//!   `promises::kills::i3_i10_…`, `fleet::server_faults::*`, `store::postgres::tests::durability`
 //! - **I4** A rejected token is never sent again, except the newest one in the 60 s after a replay
 //!   got a 401 too; that 401 is passed on.
 //!   `tokens::damoov_misbehaves::an_api_that_always_says_401_costs_one_refresh_a_minute_and_no_login`,
@@ -177,16 +179,16 @@
 //!   given to another request: `whose_answer::no_answer_of_a_hostile_api_is_given_to_another_request`
 //! - **I7** No more logins than the budget, whatever fails, restarts or races.
 //!   `promises::strangers::i7_…`, `tokens::budget_and_blocks::*`, `tokens::login_queue::*`,
-//!   `tokens::back_off::*`, `tokens::mass_rejection::*`, `store::windows::tests`
+//!   `tokens::back_off::*`, `tokens::mass_rejection::*`, `fleet::clocks::*`, `store::windows::tests`
 //! - **I8** No real token, key or password in any log, answer, metric, error or panic.
-//!   `secrets::no_secret_is_in_any_output_whatever_happens`
+//!   `secrets::no_secret_is_in_any_output_whatever_happens`, `secrets::on_postgres::*`
 //! - **I9** Hop-by-hop headers never pass, nor the caller's Authorization except on `passthrough`
 //!   routes, and there none that the proxy handed out. `requests::hygiene::*`,
 //!   `requests::naming::a_token_that_the_proxy_handed_out_passes_on_no_route`,
 //!   `live::first_message::a_token_of_ours_anywhere_else_ends_the_session_before_the_api_has_it`
 //! - **I10** A known user never needs a login while its RefreshToken lives.
 //!   `promises::kills::i3_i10_…`, `promises::week::*`, `promises::import::*`, `tokens::formats::*`,
-//!   `tokens::keys::*`
+//!   `tokens::keys::*`, `fleet::lost_answers::*`, `fleet::refusing_stores::*`, `fleet::rolling::*`
 
 // To others the crate is its commands and the simulator. With the feature `internals` its own tests and
 // benches see every room; without it the compiler sees what nothing uses.
