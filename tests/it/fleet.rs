@@ -29,7 +29,7 @@ mod rolling;
 mod restored;
 // The server is killed, paused, replaced by its standby.
 mod server_faults;
-// Sidecars that stand still.
+// Sidecars are killed at each step, or stand still.
 mod sidecar_faults;
 // A store that is away, full, read-only, or has another password.
 mod refusing_stores;

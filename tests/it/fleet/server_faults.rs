@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use damoov_proxy::simulator::Tick;
-use servers::{Database, Replication, Server, url};
+use servers::{Database, Replication, Server, Standby, url};
 use tokio::time::{Instant, sleep};
 
 use super::checker::{Excuse, Trial};
@@ -116,19 +116,41 @@ async fn a_paused_server_costs_no_login_and_no_fresh_token() {
 #[tokio::test]
 async fn a_promoted_synchronous_standby_has_everything() {
     for _ in 0..rounds(1, 20) {
-        let _turn = heavy().await;
-        let server = Server::start().await;
-        let standby = server.standby(Replication::Synchronous).await;
-        let hosts = [server.address(), standby.server().address()];
-        let fleet = fleet_on(Database::on(&server), &hosts).await;
-        let load = Load::on(&fleet, 0..CALLING);
-        sleep(BEFORE).await;
-        let killed = fleet.damoov.handle().tick();
-        server.kill().await;
-        sleep(BEFORE).await;
-        standby.promote().await;
-        is_back(&fleet).await;
-        load.stop().await;
-        is_whole(&fleet, vec![doubted(killed, &fleet)]).await;
+        fails_over(Replication::Synchronous).await;
     }
+}
+
+#[tokio::test]
+async fn what_a_promoted_asynchronous_standby_lacks_is_given_back_to_it() {
+    for _ in 0..rounds(1, 10) {
+        fails_over(Replication::Asynchronous).await;
+    }
+}
+
+async fn fails_over(replication: Replication) {
+    let _turn = heavy().await;
+    let server = Server::start().await;
+    let standby = server.standby(replication).await;
+    let hosts = [server.address(), standby.server().address()];
+    let fleet = fleet_on(Database::on(&server), &hosts).await;
+    let load = Load::on(&fleet, 0..CALLING);
+    sleep(BEFORE).await;
+    let behind = fleet.damoov.handle().tick();
+    if replication == Replication::Asynchronous {
+        lags_behind(&standby, &fleet).await;
+    }
+    server.kill().await;
+    sleep(BEFORE).await;
+    standby.promote().await;
+    is_back(&fleet).await;
+    load.stop().await;
+    is_whole(&fleet, vec![doubted(behind, &fleet)]).await;
+}
+
+/// Returns once users were refreshed whose pairs the standby does not have.
+async fn lags_behind(standby: &Standby, fleet: &Fleet) {
+    standby.hold_back();
+    let refreshes = || fleet.damoov.handle().counts().total.refreshes.ok;
+    let before = refreshes();
+    eventually("pairs are refreshed", async || refreshes() >= before + 10).await;
 }
