@@ -77,7 +77,7 @@ async fn state(settings: &Settings) -> Result<LoginBudget, Failure> {
         // Nobody logged in yet.
         None => History::default().budget(&windows, clock.stamp()),
     };
-    Ok(state.as_meant_by(clock))
+    Ok(state.meant_by(clock))
 }
 
 async fn unblock(settings: &Settings) -> Result<ExitCode, Failure> {

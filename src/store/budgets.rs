@@ -146,7 +146,7 @@ pub struct LoginBudget {
 
 impl LoginBudget {
     /// This state, which is in real time, as it is meant by `clock`.
-    pub fn as_meant_by(mut self, clock: Clock) -> LoginBudget {
+    pub fn meant_by(mut self, clock: Clock) -> LoginBudget {
         for window in &mut self.windows {
             window.window.per = clock.from_real(window.window.per);
         }

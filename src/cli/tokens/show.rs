@@ -39,7 +39,7 @@ pub(super) async fn show(
     let entry = open.store.load(principal).await?;
     let clock = Clock::from_environment();
     let windows = settings.credentials.budget.in_real_time(clock);
-    let budget = open.store.login_budget(&windows).await?.as_meant_by(clock);
+    let budget = open.store.login_budget(&windows).await?.meant_by(clock);
     let (lease, condition) = (
         open.store.lease_holder(principal).await?,
         open.store.condition(),

@@ -273,7 +273,7 @@ impl Budget {
     /// What the store says of it now.
     pub(crate) async fn state(&self) -> Result<LoginBudget, Error> {
         let state = self.store.login_budget(&self.windows()).await?;
-        Ok(state.as_meant_by(self.clock))
+        Ok(state.meant_by(self.clock))
     }
 
     /// Brings the metrics up to date.

@@ -9,6 +9,8 @@ use super::link::Link;
 use super::session::Statement;
 use crate::store::{Error, RunId};
 
+/// The first turns of a process come sooner: those that start together soon know of each other.
+pub(super) const FIRST: Duration = Duration::from_secs(1);
 /// How often a process writes its row.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
 

@@ -167,15 +167,17 @@ impl Watched {
     async fn keep_looking(self: Arc<Self>) {
         let suspicion = self.link.suspicion();
         let mut examined = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut beat) = (FIRST_PAUSE, sidecars::FIRST);
         loop {
             match self.link.absence() {
                 None => {
                     pause = FIRST_PAUSE;
+                    let turn = jittered(beat);
+                    beat = (beat * 2).min(sidecars::EVERY);
                     // However many calls fail, their server is not asked all the time.
                     sleep(FIRST_PAUSE).await;
                     tokio::select! {
-                        () = sleep(jittered(sidecars::EVERY)) => {}
+                        () = sleep(turn) => {}
                         () = suspicion.notified() => {}
                     }
                 }

@@ -89,6 +89,10 @@ async fn the_fleet_together_renews_no_faster_than_one_sidecar_may() {
     });
     fleet.sidecars[0].import(&fleet.damoov, 0..users);
     fleet.start_all().await;
+    eventually("each knows of all three", async || {
+        fleet.metric("store_processes", "").await == 9.0
+    })
+    .await;
     let refreshes = || fleet.damoov.handle().counts().total.refreshes.ok as usize;
     eventually("most are renewed ahead of time", async || {
         // Only tokens that are used are.
