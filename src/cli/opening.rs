@@ -87,7 +87,7 @@ pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreErro
 }
 
 /// Opens the store for a proxy. One that other machines share may be away, or have another key: the proxy
-/// starts all the same, and [`KeyWatch`](super::key_watch::KeyWatch) tells of the key.
+/// starts all the same, and a task of its own tells of the key.
 pub async fn open_to_serve(settings: &config::Store) -> Result<OpenStore, StoreError> {
     match settings.postgres {
         None => open_store(settings).await,

@@ -25,7 +25,7 @@ pub struct Settings {
     /// The deadline of one call to the Auth endpoints.
     pub timeout: Duration,
     /// How long the lease of a renewal lasts without a heartbeat, in real time; longer if `timeout` demands
-    /// it: see [`Settings::lease_time`].
+    /// it.
     pub lease: Duration,
     /// Idle pairs are renewed at this age; `None`: never.
     pub keep_refresh_tokens: Option<Duration>,
