@@ -166,7 +166,7 @@
 //!   `auth_endpoints::registrations::a_caller_that_hangs_up_while_registering_…`
 //! - **I3** A token is durable before it is used.
 //!   `tokens::renewal_faults::a_new_token_is_used_only_once_it_is_durable`,
-//!   `promises::kills::i3_i10_…`, `fleet::server_faults::*`, `store::postgres::tests::durability`
+//!   `promises::kills::i3_i10_…`, `fleet::server_faults::*`
 //! - **I4** A rejected token is never sent again, except the newest one in the 60 s after a replay
 //!   got a 401 too; that 401 is passed on.
 //!   `tokens::damoov_misbehaves::an_api_that_always_says_401_costs_one_refresh_a_minute_and_no_login`,

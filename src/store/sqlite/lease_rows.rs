@@ -7,8 +7,9 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::boot_clock::BootClock;
-use super::connections::open_read_only;
+use super::connections::connect;
 use super::owners::{Life, Owners};
+use super::private_copy::{self, PrivateCopy};
 use crate::principal::Principal;
 use crate::store::{LeaseHolder, RunId};
 
@@ -130,12 +131,13 @@ pub(super) fn holder_in(
     directory: &Path,
     principal: &Principal,
 ) -> io::Result<Option<LeaseHolder>> {
-    // The leases of the dead are void, and only a process that lives has the log's index open, which
-    // readers share.
+    // The leases of the dead are void.
     if !Owners::any_alive(directory) {
         return Ok(None);
     }
-    let db = open_read_only(&directory.join("leases.db"), "").map_err(io::Error::other)?;
+    // A reader beside a writer would change the index of its log.
+    let copy = PrivateCopy::of(directory, private_copy::LEASES)?;
+    let db = connect(&copy.path.join("leases.db"), "OFF").map_err(io::Error::other)?;
     let clock = BootClock::of_this_boot()?;
     holder(&db, principal, &clock, &Owners::beside(directory)).map_err(io::Error::other)
 }

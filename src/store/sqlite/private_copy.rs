@@ -9,24 +9,29 @@ use std::path::{Path, PathBuf};
 /// How often a copy is begun again because the files changed while they were copied.
 const COPIES: u32 = 5;
 
-/// A copy of `tokens.db` and its log in a folder of its own. Removed when dropped.
+/// The database of the tokens and its log.
+pub(super) const TOKENS: [&str; 2] = ["tokens.db", "tokens.db-wal"];
+/// The database of the leases and its log.
+pub(super) const LEASES: [&str; 2] = ["leases.db", "leases.db-wal"];
+
+/// A copy of a database and its log in a folder of its own. Removed when dropped.
 pub(super) struct PrivateCopy {
     pub(super) path: PathBuf,
 }
 
 impl PrivateCopy {
-    pub(super) fn of(directory: &Path) -> io::Result<PrivateCopy> {
+    pub(super) fn of(directory: &Path, files: [&str; 2]) -> io::Result<PrivateCopy> {
         let name = format!("damoov-proxy-{}", uuid::Uuid::new_v4());
         let copy = PrivateCopy {
             path: std::env::temp_dir().join(name),
         };
         DirBuilder::new().mode(0o700).create(&copy.path)?;
         for _ in 0..COPIES {
-            let before = stamps(directory);
-            for name in ["tokens.db", "tokens.db-wal"] {
+            let before = stamps(directory, files);
+            for name in files {
                 copy_file(&directory.join(name), &copy.path.join(name))?;
             }
-            if before == stamps(directory) {
+            if before == stamps(directory, files) {
                 return Ok(copy);
             }
         }
@@ -57,9 +62,9 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// What shows that one of the files changed.
-fn stamps(directory: &Path) -> Vec<Option<(u64, u64, i64, i64)>> {
+fn stamps(directory: &Path, files: [&str; 2]) -> Vec<Option<(u64, u64, i64, i64)>> {
     let stamp = |found: Metadata| (found.ino(), found.len(), found.mtime(), found.mtime_nsec());
-    ["tokens.db", "tokens.db-wal"]
+    files
         .map(|name| fs::metadata(directory.join(name)).ok().map(stamp))
         .into()
 }

@@ -16,7 +16,7 @@ use super::errors::{unloaded, unreadable};
 use super::foreign_log::{its_log_is_foreign, refuse_foreign_log};
 use super::open_files::OpenFiles;
 use super::owners::Owners;
-use super::private_copy::PrivateCopy;
+use super::private_copy::{self, PrivateCopy};
 use super::refusals::Refusal;
 use super::schema::{self, FORMAT};
 use super::{backup, budgets, canary, entries, files, folder, guards, lease_rows};
@@ -195,7 +195,7 @@ fn copied(directory: &Path, clock: Clock) -> Result<Connection, Refusal> {
             io::Error::new(error.kind(), why),
         )
     };
-    let copy = PrivateCopy::of(directory).map_err(refused)?;
+    let copy = PrivateCopy::of(directory, private_copy::TOKENS).map_err(refused)?;
     let path = copy.path.join("tokens.db");
     let failed = |error| files::not_read(&directory.join("tokens.db"), error);
     let db = connect(&path, "OFF").map_err(failed)?;
