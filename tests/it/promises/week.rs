@@ -101,7 +101,9 @@ async fn a_week_in_the_life_costs_one_login_a_user_and_trips_no_block() {
     assert!(counts.total.refreshes.lost > 0 && counts.total.refreshes.failed > 0);
     assert!(most_within(&counts.login_calls, DAY / 2) <= LIMIT);
     let logins = counts.total.logins.ok as usize;
-    assert!((USERS..=USERS + 4).contains(&logins), "{logins} logins");
+    // The broken API costs four at most; a user whose answer was lost twice just before it has a reason to be
+    // rejected, and costs one of its own.
+    assert!((USERS..=USERS + 4 + 2).contains(&logins), "{logins} logins");
 }
 
 /// What befalls the proxy and the API in seven days.
