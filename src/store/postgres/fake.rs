@@ -68,7 +68,7 @@ impl Fake {
         entries.insert(principal.clone(), entry);
     }
 
-    /// Waits until so many commits were asked for.
+    /// Waits until this number of commits was asked for.
     pub(super) async fn commits(&self, at_least: u64) {
         let mut commits = self.commits.subscribe();
         commits.wait_for(|seen| *seen >= at_least).await.unwrap();

@@ -29,7 +29,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
 /// … this often …
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(1);
-/// … until it is given up after so many probes.
+/// … until it is given up after this number of probes.
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// A connection whose bytes are not acknowledged for this long is given up.

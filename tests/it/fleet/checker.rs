@@ -61,7 +61,7 @@ pub struct Violation {
 /// What a test did, and what it asks of the history. The default excuses nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Trial {
-    /// So many logins in any span so long. None: logins are not counted.
+    /// The most logins in any span of this length; `None`: logins are not counted.
     pub budget: Vec<(usize, Duration)>,
     /// What the test did.
     pub excuses: Vec<Excuse>,

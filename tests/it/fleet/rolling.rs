@@ -75,7 +75,7 @@ impl Balancer {
         }
     }
 
-    /// Returns after so many more answers.
+    /// Returns after `more` further answers.
     async fn answers(&self, more: usize) {
         let before = self.answered.load(Ordering::Relaxed);
         eventually("there is load", async || {

@@ -77,7 +77,7 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    /// So many lines, of so many bytes, are behind it.
+    /// How many lines were read, and how many bytes.
     pub(super) fn advance(&self, lines: u64, bytes: u64) {
         if let Some(progress) = &self.progress {
             progress.advance(lines, bytes);

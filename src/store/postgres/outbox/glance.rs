@@ -50,7 +50,7 @@ impl Glance {
         age.is_ok_and(|age| age > TICK).then_some(state)
     }
 
-    /// So many pairs were counted, after the log was seen like this.
+    /// How many pairs were counted, after the log was seen like this.
     pub(super) fn counted(&self, before: Option<LogState>, waiting: u64) {
         let mut empty = self.empty.lock().expect("no code panics under this lock");
         *empty = before.filter(|_| waiting == 0);
