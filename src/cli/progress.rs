@@ -65,7 +65,7 @@ impl Progress {
         }
     }
 
-    /// Counts `more` as done.
+    /// Counts further entries and bytes as done.
     pub fn advance(&self, entries: u64, bytes: u64) {
         self.entries.set(self.entries.get() + entries);
         self.bytes.set(self.bytes.get() + bytes);

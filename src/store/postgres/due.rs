@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::principal::Principal;
 use crate::store::Error;
 
-/// Whoever is claiming the same rows is not waited for.
+/// Does not wait for another process that claims the same rows.
 const CLAIM: &str = concat!(
     "WITH claimed AS MATERIALIZED (
         SELECT principal FROM due

@@ -71,7 +71,7 @@ impl Pool {
         }))
     }
 
-    /// Lends a connection once one is free, or makes one. Whoever waits longest is served first.
+    /// Lends a connection once one is free, or makes one. The caller that waits longest is served first.
     pub(super) async fn lend(self: &Arc<Self>) -> Result<Lent, Error> {
         let permits = self.permits.clone();
         let permit = permits.acquire_owned().await.map_err(|_| Error::Closed)?;

@@ -77,7 +77,7 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    /// How many lines were read, and how many bytes.
+    /// Counts further lines and bytes as read.
     pub(super) fn advance(&self, lines: u64, bytes: u64) {
         if let Some(progress) = &self.progress {
             progress.advance(lines, bytes);

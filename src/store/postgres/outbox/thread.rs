@@ -124,7 +124,7 @@ impl Worker {
                     writes.push(write);
                     written.push(answer);
                 }
-                // Whoever reads first may not see what is written with it: nobody was told yet.
+                // A read that came first may not see what is written with it: no caller was told yet.
                 Request::Find(principal, answer) => {
                     let found = self.read(|db| pairs::find(db, &principal));
                     let _ = answer.send(found);
