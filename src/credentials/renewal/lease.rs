@@ -26,8 +26,8 @@ use crate::store::{self, Entry, Generation, LeaseId};
 
 /// A heartbeat comes each time that this part of a lease has passed.
 const HEARTBEATS: u32 = 3;
-/// A store that is busy may take so long to prolong a lease that the lease must be prolonged again; this often,
-/// at most, before a call.
+/// How often a lease is prolonged before a call, at most: a busy store may take so long that what is left of
+/// the lease is too short once more.
 const EXTENSIONS: usize = 4;
 /// The pauses between two readings of one that waits, in real time. Each is up to half as much longer, so
 /// that processes that wait for the same lease do not read together.
