@@ -126,10 +126,10 @@
 //! | replay | send the same request again, once, with newer credentials, after a 401 | `proxy::forward`, `credentials::rejection` |
 //! | retry | send a request on another connection because a reused one turned out to be dead | `upstream::pool` |
 //! | in-band 401 | a 2xx whose JSON says 401; it counts as a 401 | `damoov::in_band` |
-//! | patience | until when a caller waits for a renewal; a renewal is as patient as the most patient of its callers | `credentials::renewal::renewals` |
+//! | patience | until when a caller waits for a renewal; a renewal waits as long as the caller that waits longest | `credentials::renewal::renewals` |
 //! | ahead of time | a renewal of a stale token that no request waits for | `credentials::renewal::keeper` |
 //! | keeper | the task that renews ahead of time, and idle pairs before their RefreshToken dies | `credentials::renewal::keeper` |
-//! | lease | the right to renew one principal, held for 15 s and extended; one process has it at a time, and calls only while it outlasts the call | `store`, `credentials::vault::hold`, `credentials::renewal::lease` |
+//! | lease | the right to renew one principal, held for 15 s, or longer if `[renewal] timeout` demands it, and extended; one process has it at a time, and calls only while it outlasts the call | `store`, `credentials::vault::hold`, `credentials::renewal::lease` |
 //! | outbox | pairs that a shared store has not acknowledged in time: durable on this machine's disk, and sent until the store has them | `store::postgres::outbox` |
 //! | re-assertion | what this process committed lately, and a fail-over of a shared store lost, is restored | `store::postgres::reassertion` |
 //! | doubt | right after a shared store came back other processes may restore what it lost: no rejection is believed | `credentials::renewal::doubt` |

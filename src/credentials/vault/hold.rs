@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The ttl counts from *before* the store was asked, on the clock since the machine booted, which runs
-//! while the process is stopped and while the machine sleeps. So whoever wakes up after that finds that
+//! while the process is stopped and while the machine sleeps. A process that wakes up after that finds that
 //! its lease has run out, before it does anything in its name.
 
 use std::sync::{Mutex, MutexGuard};

@@ -1,5 +1,5 @@
-//! Whether an outbox is empty, as far as can be told without asking the thread that reads it: whoever puts
-//! something writes to the log beside the file. Nearly always nothing waits, and each load and each lease
+//! Whether an outbox is empty, as far as can be told without asking the thread that reads it: what is put
+//! there is written to the log beside the file. Nearly always nothing waits, and each load and each lease
 //! asks.
 
 use std::fs;
