@@ -14,6 +14,7 @@ use http_body_util::Full;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
+use crate::harness::programs::copy_binary;
 use crate::harness::{Answer, Client, SCORES, captured, damoov, user, write_private};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_damoov-proxy");
@@ -81,7 +82,7 @@ fn as_nobody(folder: &TempDir) -> Command {
         return Command::new(BINARY);
     }
     let binary = folder.path().join("damoov-proxy");
-    fs::copy(BINARY, &binary).unwrap();
+    copy_binary(&binary);
     std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
     let mut command = Command::new("setpriv");
     command

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use damoov_proxy::simulator::Simulator;
 
 use super::snapshot;
+use crate::harness::programs::copy_binary;
 use crate::harness::{Proxy, damoov, eventually, proxy, said, user};
 
 /// `nobody`, as whom the service runs in some of these tests.
@@ -28,7 +29,7 @@ fn give_to_nobody(path: &Path) {
 fn as_nobody(proxy: &Proxy, command: &str) -> Command {
     let copy = proxy.store().with_file_name("bin");
     if !copy.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_damoov-proxy"), &copy).unwrap();
+        copy_binary(&copy);
     }
     let root = proxy.command(command);
     let mut same = Command::new(copy);

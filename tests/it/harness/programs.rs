@@ -35,6 +35,18 @@ pub fn promtool() -> Command {
     )
 }
 
+/// Copies the binary under test to where another user may run it. `cp` does it: a file that this process
+/// writes is also open in every child that another test starts meanwhile, and what is open for writing
+/// cannot be run.
+pub fn copy_binary(to: &Path) {
+    let mut copy = Command::new("cp");
+    let copied = copy
+        .arg(env!("CARGO_BIN_EXE_damoov-proxy"))
+        .arg(to)
+        .status();
+    assert!(copied.unwrap().success(), "{copy:?}");
+}
+
 /// The program that `variable` names, the one `installed` in the target folder, or one on the PATH.
 fn command(variable: &str, installed: &str, name: &str) -> Command {
     if let Some(named) = env::var_os(variable) {
