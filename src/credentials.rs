@@ -25,7 +25,7 @@ mod verification;
 
 pub use adoption::Expected;
 pub use engine::Parts;
-pub use explain::{Ages, Explanation, Inquiry, NextRequest, Obstacle, Stored, explain};
+pub use explain::{Ages, Explanation, Inquiry, NextRequest, Obstacle, Renewing, Stored, explain};
 pub use login_slot::{LoginSlot, SlotEnd};
 pub use password::{Login, PasswordError};
 pub use provider::{Background, Obtained, Provider};

@@ -15,7 +15,7 @@ use super::vault::seal::{Ring, Unopened};
 use crate::clock::{Stamp, Timestamp};
 use crate::directory::Directory;
 use crate::principal::{InstanceId, Principal};
-use crate::store::{Condition, Entry, Error, Guard, KeyId, LeaseHolder, LoginBudget, RunId};
+use crate::store::{Away, Condition, Entry, Error, Guard, KeyId, LeaseHolder, LoginBudget, RunId};
 use crate::telemetry::LogName;
 
 pub use obstacles::Obstacle;
@@ -82,21 +82,28 @@ pub struct Renewing {
     #[serde(serialize_with = "as_text")]
     pub run: RunId,
     /// Since when; `None` if the store does not keep that.
+    #[serde(rename = "since_millis")]
     pub since: Option<Timestamp>,
     /// How long it has been at it.
+    #[serde(rename = "age_seconds", serialize_with = "as_seconds_or_null")]
     pub age: Option<Duration>,
     /// How long it may still go on without a sign of life, in real time.
+    #[serde(rename = "left_seconds", serialize_with = "as_seconds")]
     pub left: Duration,
 }
 
 /// How the store is, as far as it concerns renewals.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StoreState {
-    /// Why it is not reached; `None` if it is.
-    pub away: Option<String>,
+    /// Since when and why it is not reached; `None` if it is.
+    #[serde(serialize_with = "why_or_null")]
+    pub away: Option<Away>,
+    /// Whether processes on other machines may share it.
+    pub shared: bool,
     /// Pairs that wait on this machine's disk until the store has them.
     pub outbox: u64,
     /// Seconds by which the store's clock is ahead of this machine's.
+    #[serde(rename = "clock_offset_seconds")]
     pub clock_offset: f64,
     /// Processes that share it.
     pub processes: u32,
@@ -126,14 +133,19 @@ pub enum Stored {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Ages {
     /// When its JWT was received.
+    #[serde(rename = "received_millis")]
     pub received: Timestamp,
     /// When its JWT expires.
+    #[serde(rename = "expires_millis")]
     pub expires: Timestamp,
     /// How long ago it was received.
+    #[serde(rename = "age_seconds", serialize_with = "as_seconds")]
     pub age: Duration,
     /// How long the JWT still lives; zero once it has expired.
+    #[serde(rename = "left_seconds", serialize_with = "as_seconds")]
     pub left: Duration,
     /// How long ago it expired; zero while it lives.
+    #[serde(rename = "overdue_seconds", serialize_with = "as_seconds")]
     pub overdue: Duration,
 }
 
@@ -200,7 +212,8 @@ pub async fn explain(
 impl StoreState {
     fn of(condition: &Condition) -> StoreState {
         StoreState {
-            away: condition.away.as_ref().map(|away| away.why.clone()),
+            away: condition.away.clone(),
+            shared: condition.shared,
             outbox: condition.outbox,
             clock_offset: condition.clock_offset,
             processes: condition.processes,
@@ -266,6 +279,22 @@ fn as_text_or_null<S: Serializer>(
         Some(shown) => serializer.collect_str(shown),
         None => serializer.serialize_none(),
     }
+}
+
+fn as_seconds<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(span.as_secs_f64())
+}
+
+fn as_seconds_or_null<S: Serializer>(
+    span: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    span.map(|span| span.as_secs_f64()).serialize(serializer)
+}
+
+fn why_or_null<S: Serializer>(away: &Option<Away>, serializer: S) -> Result<S::Ok, S::Error> {
+    let why = away.as_ref().map(|away| &away.why);
+    why.serialize(serializer)
 }
 
 #[cfg(test)]
@@ -343,6 +372,7 @@ mod tests {
         assert!(lease.left > Duration::from_secs(10), "{:?}", lease.left);
         let json = serde_json::to_value(explanation(&process).await).unwrap();
         assert_eq!(json["lease"]["run"], lease.run.to_string());
+        assert!(json["lease"]["left_seconds"].as_f64().unwrap() > 10.0);
         assert_eq!(json["store"]["processes"], 1);
     }
 

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use self::keeping::Keeping;
 use super::{NOT_FOUND, One};
 use crate::cli::opening::StoreView;
 use crate::cli::output::rough;
@@ -40,10 +39,6 @@ pub(super) async fn show(
     let clock = Clock::from_environment();
     let windows = settings.credentials.budget.in_real_time(clock);
     let budget = open.store.login_budget(&windows).await?.meant_by(clock);
-    let (lease, condition) = (
-        open.store.lease_holder(principal).await?,
-        open.store.condition(),
-    );
     let inquiry = Inquiry {
         settings: &settings.credentials,
         directory: &settings.directory,
@@ -51,20 +46,15 @@ pub(super) async fn show(
         principal,
         entry: &entry,
         budget: &budget,
-        lease,
-        condition: &condition,
+        lease: open.store.lease_holder(principal).await?,
+        condition: &open.store.condition(),
         now: open.store.stamp(),
     };
     let guard = async |name: String| open.store.guard(&name).await;
     let explanation = explain(&inquiry, guard).await?;
-    let keeping = Keeping {
-        lease: open.store.lease_holder(principal).await?,
-        condition: open.store.condition(),
-        now: open.store.now(),
-    };
     print(&match arguments.json {
-        true => as_json(&explanation, &keeping),
-        false => as_text(&explanation, &keeping),
+        true => as_json(&explanation),
+        false => as_text(&explanation),
     })?;
     if entry == Entry::default() {
         say(&format!("nothing is known of {principal}"));
@@ -73,7 +63,7 @@ pub(super) async fn show(
     Ok(ExitCode::SUCCESS)
 }
 
-fn as_json(explanation: &Explanation, keeping: &Keeping) -> String {
+fn as_json(explanation: &Explanation) -> String {
     let Explanation {
         principal,
         log_name,
@@ -84,6 +74,8 @@ fn as_json(explanation: &Explanation, keeping: &Keeping) -> String {
         ages,
         answer_lost,
         next_request,
+        lease,
+        store,
         ..
     } = explanation;
     json!({
@@ -99,13 +91,13 @@ fn as_json(explanation: &Explanation, keeping: &Keeping) -> String {
         "answer_lost": answer_lost,
         "next_request": next_request,
         "obstacles": sentences(explanation),
-        "lease": keeping.lease_as_json(),
-        "store": keeping.store_as_json(),
+        "lease": lease,
+        "store": store,
     })
     .to_string()
 }
 
-fn as_text(explanation: &Explanation, keeping: &Keeping) -> String {
+fn as_text(explanation: &Explanation) -> String {
     let Explanation {
         principal,
         log_name,
@@ -141,7 +133,7 @@ fn as_text(explanation: &Explanation, keeping: &Keeping) -> String {
             "answer lost: of its last refresh; the pair is tried once more before a login",
         );
     }
-    for (name, value) in keeping.rows() {
+    for (name, value) in keeping::rows(explanation) {
         row(name, &value);
     }
     row("needs login", needs_login(*stored));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Inquiry;
+use super::{Inquiry, as_seconds};
 use crate::credentials::guards::shared::SharedMoment;
 use crate::credentials::guards::{breaker, contested, mass_rejection, remembered};
 use crate::credentials::renewal::identity::{Identity, class};
@@ -22,16 +22,19 @@ pub enum Obstacle {
     /// Damoov rejected the login with the configured key or password.
     Rejected {
         /// Until it is tried again.
+        #[serde(rename = "left_seconds", serialize_with = "as_seconds")]
         left: Duration,
     },
     /// Damoov rejected the logins of several users with the same key, one after the other.
     KeyRejected {
         /// Until one of its class is tried again.
+        #[serde(rename = "left_seconds", serialize_with = "as_seconds")]
         left: Duration,
     },
     /// Another program logs it in, too.
     Contested {
         /// Until the next login of this proxy.
+        #[serde(rename = "left_seconds", serialize_with = "as_seconds")]
         left: Duration,
     },
     /// Damoov rejects the RefreshTokens of many: principals that hold a pair wait.
@@ -39,11 +42,13 @@ pub enum Obstacle {
     /// Damoov answered a login with 429.
     Blocked {
         /// Until the block ends.
+        #[serde(rename = "left_seconds", serialize_with = "as_seconds")]
         left: Duration,
     },
     /// Every slot of the budget is taken.
     OutOfBudget {
         /// Until the next one for a principal of its class.
+        #[serde(rename = "left_seconds", serialize_with = "as_seconds")]
         left: Duration,
     },
 }

@@ -2,86 +2,45 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
-
 use crate::cli::output::rough;
-use crate::clock::Timestamp;
-use crate::store::{Condition, LeaseHolder};
+use crate::credentials::{Explanation, Renewing};
 
-/// What the store says of itself and of the principal's lease.
-pub(super) struct Keeping {
-    pub(super) lease: Option<LeaseHolder>,
-    pub(super) condition: Condition,
-    /// By the store's clock.
-    pub(super) now: Timestamp,
+/// Names and values, for a person. Of an embedded store there is nothing to say: the leases of its
+/// processes end with them.
+pub(super) fn rows(explanation: &Explanation) -> Vec<(&'static str, String)> {
+    let store = &explanation.store;
+    if !store.shared {
+        return Vec::new();
+    }
+    let mut rows = vec![("lease", lease_in_words(explanation.lease))];
+    if let Some(away) = &store.away {
+        let since = SystemTime::now()
+            .duration_since(away.since)
+            .unwrap_or_default();
+        rows.push(("store", format!("away for {}: {}", rough(since), away.why)));
+    }
+    rows.push(("store clock", clock_in_words(store.clock_offset)));
+    rows.push(("outbox", outbox_in_words(store.outbox)));
+    rows
 }
 
-impl Keeping {
-    /// Names and values, for a person. Of an embedded store there is nothing to say: the leases of its
-    /// processes end with them.
-    pub(super) fn rows(&self) -> Vec<(&'static str, String)> {
-        let condition = &self.condition;
-        if !condition.shared {
-            return Vec::new();
-        }
-        let mut rows = vec![("lease", self.lease_in_words())];
-        if let Some(away) = &condition.away {
-            let since = SystemTime::now()
-                .duration_since(away.since)
-                .unwrap_or_default();
-            rows.push(("store", format!("away for {}: {}", rough(since), away.why)));
-        }
-        rows.push(("store clock", clock_in_words(condition.clock_offset)));
-        rows.push((
-            "outbox",
-            match condition.outbox {
-                0 => "empty".to_owned(),
-                1 => "1 pair waits on this machine until the store has it".to_owned(),
-                pairs => format!("{pairs} pairs wait on this machine until the store has them"),
-            },
-        ));
-        rows
-    }
+fn lease_in_words(lease: Option<Renewing>) -> String {
+    let Some(Renewing { run, age, left, .. }) = lease else {
+        return "none: nobody renews it now".to_owned();
+    };
+    let taken = age.map_or(String::new(), |age| format!(", taken {} ago", rough(age)));
+    let left = left.max(Duration::from_secs(1));
+    format!(
+        "held by run {run}{taken}; it ends in {} unless it is extended",
+        rough(left)
+    )
+}
 
-    fn lease_in_words(&self) -> String {
-        let Some(LeaseHolder { run, since, left }) = &self.lease else {
-            return "none: nobody renews it now".to_owned();
-        };
-        let since = since.map_or(String::new(), |since| {
-            format!(", taken {} ago", rough(self.now.since(since)))
-        });
-        let left = (*left).max(Duration::from_secs(1));
-        format!(
-            "held by run {run}{since}; it ends in {} unless it is extended",
-            rough(left)
-        )
-    }
-
-    /// For a program.
-    pub(super) fn lease_as_json(&self) -> Option<Value> {
-        let LeaseHolder { run, since, left } = self.lease.as_ref()?;
-        Some(json!({
-            "run": run.to_string(),
-            "since_millis": since.map(Timestamp::as_millis),
-            "left_seconds": left.as_secs_f64(),
-        }))
-    }
-
-    /// For a program.
-    pub(super) fn store_as_json(&self) -> Value {
-        let Condition {
-            away,
-            shared,
-            outbox,
-            clock_offset,
-            ..
-        } = &self.condition;
-        json!({
-            "shared": shared,
-            "away": away.as_ref().map(|away| &away.why),
-            "outbox": outbox,
-            "clock_offset_seconds": clock_offset,
-        })
+fn outbox_in_words(pairs: u64) -> String {
+    match pairs {
+        0 => "empty".to_owned(),
+        1 => "1 pair waits on this machine until the store has it".to_owned(),
+        pairs => format!("{pairs} pairs wait on this machine until the store has them"),
     }
 }
 
@@ -99,51 +58,36 @@ mod tests {
     use super::*;
     use crate::store::RunId;
 
-    fn keeping(condition: Condition) -> Keeping {
-        Keeping {
-            lease: Some(LeaseHolder {
-                run: RunId(uuid::Uuid::from_u128(7)),
-                since: Some(Timestamp::from_millis(1_000)),
-                left: Duration::from_secs(12),
-            }),
-            condition,
-            now: Timestamp::from_millis(4_000),
-        }
-    }
-
     #[test]
     fn the_holder_of_a_lease_is_named_with_since_when_and_until_when() {
-        assert_eq!(keeping(Condition::default()).rows(), []);
-        let rows = keeping(Condition {
-            shared: true,
-            ..Condition::default()
-        })
-        .rows();
-        assert_eq!(rows[0].0, "lease");
+        let lease = Renewing {
+            run: RunId(uuid::Uuid::from_u128(7)),
+            since: None,
+            age: Some(Duration::from_secs(3)),
+            left: Duration::from_secs(12),
+        };
         assert_eq!(
-            rows[0].1,
+            lease_in_words(Some(lease)),
             "held by run 00000000-0000-0000-0000-000000000007, taken 3s ago; it ends in 12s unless it is \
              extended"
         );
     }
 
     #[test]
-    fn a_shared_store_tells_its_clock_and_what_waits_for_it() {
-        for (clock_offset, outbox, clock, waits) in [
-            (0.01, 0, "that of this machine", "empty"),
-            (2.25, 3, "2.2 s ahead of", "3 pairs wait"),
-            (-3600.0, 1, "3600.0 s behind", "1 pair waits"),
+    fn what_waits_for_the_store_is_counted() {
+        for (pairs, said) in [(0, "empty"), (1, "1 pair waits"), (3, "3 pairs wait")] {
+            assert!(outbox_in_words(pairs).starts_with(said));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_and_one_that_is_behind_are_told_apart() {
+        for (offset, said) in [
+            (0.01, "that of this machine"),
+            (2.25, "2.2 s ahead of this machine's"),
+            (-3600.0, "3600.0 s behind this machine's"),
         ] {
-            let rows = keeping(Condition {
-                shared: true,
-                outbox,
-                clock_offset,
-                ..Condition::default()
-            })
-            .rows();
-            let said = |name| &rows.iter().find(|row| row.0 == name).unwrap().1;
-            assert!(said("store clock").starts_with(clock), "{rows:?}");
-            assert!(said("outbox").starts_with(waits), "{rows:?}");
+            assert_eq!(clock_in_words(offset), said);
         }
     }
 }
