@@ -17,6 +17,8 @@ pub(super) struct KeyWatch(JoinHandle<()>);
 const CANARY_EVERY: Duration = Duration::from_secs(60);
 /// How often all records are counted by key, and how often the same alarm is raised.
 const RECORDS_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How often they are counted after an alarm: only a look at all of them says that it is over.
+const RECORDS_AGAIN: Duration = Duration::from_secs(10 * 60);
 /// How soon a store that is away is asked again.
 const AWAY_EVERY: Duration = Duration::from_secs(1);
 
@@ -38,11 +40,16 @@ async fn watch(store: Weak<dyn Store>, ring: seal::Ring) {
     let mut counted: Option<Instant> = None;
     let mut alarmed: Option<Instant> = None;
     while let Some(store) = store.upgrade() {
-        // After an alarm, only a look at all records says that it is over.
-        let count = is_due(counted) || alarmed.is_some();
+        let count = is_due(
+            counted,
+            match alarmed {
+                None => RECORDS_EVERY,
+                Some(_) => RECORDS_AGAIN,
+            },
+        );
         let pause = match check(&*store, &ring, count).await {
             Ok(()) => {
-                if alarmed.take().is_some() {
+                if count && alarmed.take().is_some() {
                     tracing::info!("this proxy has the keys of the store again");
                 }
                 CANARY_EVERY
@@ -50,7 +57,7 @@ async fn watch(store: Weak<dyn Store>, ring: seal::Ring) {
             Err(Unverified::Store(store::Error::Closed)) => return,
             Err(Unverified::Store(_)) => AWAY_EVERY,
             Err(error) => {
-                if is_due(alarmed) {
+                if is_due(alarmed, RECORDS_EVERY) {
                     tracing::error!(
                         %error,
                         "this proxy refuses the users whose records it cannot open; others serve them"
@@ -68,8 +75,8 @@ async fn watch(store: Weak<dyn Store>, ring: seal::Ring) {
     }
 }
 
-fn is_due(last: Option<Instant>) -> bool {
-    last.is_none_or(|last| last.elapsed() >= RECORDS_EVERY)
+fn is_due(last: Option<Instant>, every: Duration) -> bool {
+    last.is_none_or(|last| last.elapsed() >= every)
 }
 
 async fn check(store: &dyn Store, ring: &seal::Ring, count: bool) -> Result<(), Unverified> {

@@ -28,8 +28,9 @@ use self::verify::verify;
 use super::opening::{is_there, open_store, open_to_forget, shown_place, view};
 use super::{ConfigFile, Failure, say};
 use crate::config::{Secrets, Settings};
+use crate::credentials::seal::Unopened;
 use crate::principal::{DeviceToken, Principal};
-use crate::store::BackupError;
+use crate::store::{BackupError, Record};
 
 /// What to do with the stored tokens.
 #[derive(Debug, Subcommand)]
@@ -64,6 +65,17 @@ fn principal(text: &str) -> Result<Principal, String> {
     match DeviceToken::parse(text) {
         Ok(token) => Ok(Principal::User(token)),
         Err(error) => Principal::parse(text).ok_or_else(|| error.to_string()),
+    }
+}
+
+/// Why the record of a principal is of no use to whoever has these keys.
+fn unopened(principal: &Principal, record: &Record, why: Unopened) -> String {
+    match why {
+        Unopened::UnknownKey => format!(
+            "{principal}: its record is sealed with the key {}, which is not configured",
+            record.key
+        ),
+        Unopened::Malformed | Unopened::Forged => format!("{principal}: its record is damaged"),
     }
 }
 

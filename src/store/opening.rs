@@ -82,7 +82,8 @@ pub async fn view(
             None => refuse_absent(settings).map(|()| None),
         },
         Engine::Postgres(server) => {
-            let view = postgres::view(server.clone(), settings.create, clock).await?;
+            let view =
+                postgres::view(&settings.path, server.clone(), settings.create, clock).await?;
             Ok(view.map(|view| Box::new(view) as Box<dyn ReadOnly>))
         }
     }

@@ -33,7 +33,7 @@ mod leases;
 mod lineage;
 pub(super) mod open_files;
 mod owners;
-mod private_copy;
+pub(super) mod private_copy;
 mod reader;
 mod refusals;
 mod schema;

@@ -1,6 +1,8 @@
 //! How a PostgreSQL store is opened: for a process that serves, although the server may be away, and for a
 //! command that only looks.
 
+use std::path::Path;
+
 use super::driver::Driver;
 use super::link::Link;
 use super::process::Process;
@@ -8,7 +10,7 @@ use super::refusals::Refusal;
 use super::settings::Settings;
 use super::upkeep::{Tenancy, Upkeep};
 use super::view::View;
-use super::{Parts, Postgres, schema, server_checks};
+use super::{Parts, Postgres, outbox, schema, server_checks};
 use crate::clock::Clock;
 
 /// Opens the store for one process; with `create` makes its tables if there are none. A server that is
@@ -34,8 +36,9 @@ pub(in crate::store) async fn open(
 }
 
 /// Opens the store for reading. Returns `None` if there are no tables yet and `create` says that
-/// [`open`] would make them.
+/// [`open`] would make them. The outbox of this machine is in the folder `path`.
 pub(in crate::store) async fn view(
+    path: &Path,
     settings: Settings,
     create: bool,
     clock: Clock,
@@ -63,7 +66,10 @@ pub(in crate::store) async fn view(
         link.greet().await?;
         Ok(Some((link, standby)))
     });
-    Ok(seen
-        .await?
-        .map(|(link, standby)| View::new(driver, link, standby)))
+    let Some((link, standby)) = seen.await? else {
+        return Ok(None);
+    };
+    let outbox = outbox::waiting_in(path)
+        .map_err(|error| outbox::Refusal::Unopened(path.to_owned(), error))?;
+    Ok(Some(View::new(driver, link, standby, outbox)))
 }

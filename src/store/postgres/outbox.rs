@@ -8,6 +8,7 @@
 
 mod file;
 mod glance;
+mod look;
 mod pairs;
 mod refusal;
 mod thread;
@@ -19,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 
 use self::file::OutboxFile;
 use self::glance::Glance;
+pub(super) use self::look::waiting_in;
 pub(super) use self::refusal::Refusal;
 use self::thread::{Request, Worker, Write};
 use super::pending::Pending;

@@ -24,14 +24,17 @@ pub(in crate::store) struct View {
     link: Link,
     /// What stands behind the server, seen when this was opened.
     standby: Standby,
+    /// How many pairs waited in this machine's outbox then.
+    outbox: u64,
 }
 
 impl View {
-    pub(super) fn new(driver: Driver, link: Link, standby: Standby) -> View {
+    pub(super) fn new(driver: Driver, link: Link, standby: Standby, outbox: u64) -> View {
         View {
             driver,
             link,
             standby,
+            outbox,
         }
     }
 
@@ -91,6 +94,7 @@ impl ReadOnly for View {
             shared: true,
             clock_offset: self.link.time.offset(),
             standby: self.standby.known(),
+            outbox: self.outbox,
             ..Condition::default()
         }
     }

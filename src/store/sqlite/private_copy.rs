@@ -15,12 +15,12 @@ pub(super) const TOKENS: [&str; 2] = ["tokens.db", "tokens.db-wal"];
 pub(super) const LEASES: [&str; 2] = ["leases.db", "leases.db-wal"];
 
 /// A copy of a database and its log in a folder of its own. Removed when dropped.
-pub(super) struct PrivateCopy {
-    pub(super) path: PathBuf,
+pub(in crate::store) struct PrivateCopy {
+    pub(in crate::store) path: PathBuf,
 }
 
 impl PrivateCopy {
-    pub(super) fn of(directory: &Path, files: [&str; 2]) -> io::Result<PrivateCopy> {
+    pub(in crate::store) fn of(directory: &Path, files: [&str; 2]) -> io::Result<PrivateCopy> {
         let name = format!("damoov-proxy-{}", uuid::Uuid::new_v4());
         let copy = PrivateCopy {
             path: std::env::temp_dir().join(name),

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use super::super::line::Line;
+use super::super::unopened;
 use super::Lines;
 use crate::credentials::Pair;
-use crate::credentials::seal::{Ring, Unopened};
+use crate::credentials::seal::Ring;
 use crate::principal::Principal;
 use crate::store::{Entry, Listed};
 
@@ -47,17 +48,9 @@ impl Lines for Clear<'_> {
         let record = entry.record.as_ref()?;
         let pair = match Pair::of_record(self.ring, principal, record) {
             Ok(pair) => pair,
-            Err(unopened) => {
+            Err(why) => {
                 self.unopened += 1;
-                return Some(match unopened {
-                    Unopened::UnknownKey => format!(
-                        "{principal}: its record is sealed with the key {}, which is not configured",
-                        record.key
-                    ),
-                    Unopened::Malformed | Unopened::Forged => {
-                        format!("{principal}: its record is damaged")
-                    }
-                });
+                return Some(unopened(principal, record, why));
             }
         };
         let is_dead = entry.notes.refresh_dead == Some(entry.generation);

@@ -13,6 +13,7 @@ use super::lines::{AHEAD, InputLine};
 use super::report::{Count, Report};
 use super::{Arguments, Ended, Target};
 use crate::cli::opening::keys;
+use crate::cli::tokens::unopened;
 use crate::cli::{Failure, exit, say};
 use crate::config::Settings;
 use crate::credentials::Pair;
@@ -176,7 +177,7 @@ fn read(batch: Vec<InputLine>, ring: Option<&Ring>) -> Result<(Vec<Read>, Entrie
     let mut entries = Vec::with_capacity(batch.len());
     for line in batch {
         let what = match line.text.map(|text| sealed::read(&text)) {
-            Ok(Ok(Line::Entry(principal, entry))) => match unopened(ring, &principal, &entry) {
+            Ok(Ok(Line::Entry(principal, entry))) => match useless(ring, &principal, &entry) {
                 Some(why) => What::Bad(why),
                 None => {
                     entries.push((principal.clone(), *entry));
@@ -201,22 +202,14 @@ fn read(batch: Vec<InputLine>, ring: Option<&Ring>) -> Result<(Vec<Read>, Entrie
 }
 
 /// Why the pair of an entry is of no use, if it is not: stored, it would cost a login.
-fn unopened(ring: Option<&Ring>, principal: &Principal, entry: &Entry) -> Option<String> {
+fn useless(ring: Option<&Ring>, principal: &Principal, entry: &Entry) -> Option<String> {
     let record = entry.record.as_ref()?;
     let opened = match ring {
         Some(ring) => Pair::of_record(ring, principal, record).map(drop),
         None => Err(Unopened::UnknownKey),
     };
-    match opened {
-        Ok(()) => None,
-        Err(Unopened::UnknownKey) => Some(format!(
-            "{principal}: its record is sealed with the key {}, which is not configured",
-            record.key
-        )),
-        Err(Unopened::Malformed | Unopened::Forged) => {
-            Some(format!("{principal}: its record is damaged"))
-        }
-    }
+    let why = opened.err()?;
+    Some(unopened(principal, record, why))
 }
 
 /// Puts the entries into the store, or only compares them with what stands there.

@@ -38,6 +38,24 @@ async fn all(outbox: &Outbox) -> Vec<Pending> {
     page.into_iter().map(|(_, pending)| pending).collect()
 }
 
+#[tokio::test]
+async fn what_waits_is_counted_from_outside_and_nothing_is_left_there() {
+    let folder = folder();
+    assert_eq!(waiting_in(folder.path()).unwrap(), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+    let outbox = Outbox::open(folder.path()).unwrap();
+    outbox.put(pending(1, 1)).await.unwrap();
+    outbox.put(pending(2, 1)).await.unwrap();
+    let names = || -> Vec<_> {
+        let files = fs::read_dir(folder.path()).unwrap();
+        files.map(|file| file.unwrap().file_name()).collect()
+    };
+    let before = names();
+    assert_eq!(waiting_in(folder.path()).unwrap(), 2);
+    assert_eq!(names(), before);
+}
+
 /// What was moved aside.
 fn set_aside(folder: &TempDir) -> Vec<String> {
     let names = fs::read_dir(folder.path()).unwrap();

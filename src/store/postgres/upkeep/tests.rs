@@ -293,7 +293,9 @@ async fn tables_that_vanish_are_not_made_again() {
 #[tokio::test]
 async fn a_view_changes_nothing_and_says_what_is_there() {
     let database = Database::new();
-    let seen = async |create| view(settings(&database.url()), create, Clock::real()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let seen = async |create| view(path, settings(&database.url()), create, Clock::real()).await;
     assert!(matches!(seen(true).await, Ok(None)));
     assert!(seen(false).await.is_err());
     drop(opened(&database.url()).await);
@@ -302,7 +304,7 @@ async fn a_view_changes_nothing_and_says_what_is_there() {
     assert_eq!(view.condition().standby, Some(false));
     assert_eq!(database.value("SELECT count(*) FROM sidecars").await, "0");
     let nobody = "postgres://postgres@127.0.0.1:1/none";
-    let away = super::super::view(settings(nobody), true, Clock::real()).await;
+    let away = super::super::view(path, settings(nobody), true, Clock::real()).await;
     let away = away.map_err(OpenError::from);
     assert!(matches!(away, Err(OpenError::Away(_))));
 }
