@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::opening::{open_store, view};
-use super::output::rough;
+use super::output::{Format, rough};
 use super::{ConfigFile, Failure, exit, print, say};
 use crate::clock::Clock;
 use crate::config::{self, Secrets, Settings};
@@ -20,9 +20,9 @@ pub struct Arguments {
     /// Without a command it is shown.
     #[command(subcommand)]
     command: Option<Command>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    /// How.
+    #[command(flatten)]
+    format: Format,
 }
 
 /// What to do besides showing it.
@@ -44,7 +44,7 @@ pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failur
         match arguments.command {
             None => {
                 let state = state(settings).await?;
-                print(&match arguments.json {
+                print(&match arguments.format.is_json() {
                     true => as_json(settings, &state),
                     false => as_text(settings, &state),
                 })?;

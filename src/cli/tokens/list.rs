@@ -10,7 +10,7 @@ use serde_json::json;
 
 use self::filter::{Filter, Filters};
 use super::notes::notes;
-use crate::cli::output::{rough, write};
+use crate::cli::output::{Format, rough, write};
 use crate::cli::{Failure, exit, print, say};
 use crate::clock::Timestamp;
 use crate::config::Settings;
@@ -32,9 +32,9 @@ pub struct Arguments {
     /// Print only how many there are
     #[arg(long)]
     count: bool,
-    /// Print one JSON object for each principal
-    #[arg(long)]
-    json: bool,
+    /// How.
+    #[command(flatten)]
+    format: Format,
 }
 
 /// Prints the principals of the store.
@@ -52,7 +52,7 @@ pub(super) async fn list(
     };
     let found = print_all(store, &filter, arguments).await?;
     if arguments.count {
-        print(&match arguments.json {
+        print(&match arguments.format.is_json() {
             true => json!({ "count": found }).to_string(),
             false => found.to_string(),
         })?;
@@ -67,12 +67,15 @@ async fn print_all(
     arguments: &Arguments,
 ) -> Result<u64, Failure> {
     let Arguments {
-        limit, count, json, ..
+        limit,
+        count,
+        format,
+        ..
     } = arguments;
     let mut left = limit.unwrap_or(u64::MAX);
     let mut found = 0;
     let mut after = None;
-    let mut text = match count | json {
+    let mut text = match *count || format.is_json() {
         true => String::new(),
         false => header(),
     };
@@ -89,7 +92,7 @@ async fn print_all(
             if *count {
                 continue;
             }
-            text.push_str(&match json {
+            text.push_str(&match format.is_json() {
                 true => as_json(principal, entry, now),
                 false => line(principal, entry, now),
             });

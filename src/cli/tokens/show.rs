@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{NOT_FOUND, One};
 use crate::cli::opening::StoreView;
-use crate::cli::output::rough;
+use crate::cli::output::{Format, rough};
 use crate::cli::{Failure, print, say};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -23,9 +23,9 @@ pub struct Arguments {
     /// Whom.
     #[command(flatten)]
     one: One,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    /// How.
+    #[command(flatten)]
+    format: Format,
 }
 
 /// Prints what the store knows of the principal.
@@ -52,7 +52,7 @@ pub(super) async fn show(
     };
     let guard = async |name: String| open.store.guard(&name).await;
     let explanation = explain(&inquiry, guard).await?;
-    print(&match arguments.json {
+    print(&match arguments.format.is_json() {
         true => as_json(&explanation),
         false => as_text(&explanation),
     })?;
