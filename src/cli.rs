@@ -13,6 +13,7 @@ mod running;
 pub mod service;
 #[cfg(feature = "simulator")]
 pub mod simulate;
+mod supervision;
 pub mod tokens;
 pub mod wiring;
 
@@ -186,7 +187,9 @@ impl Failure {
             Failure::Config(_)
             | Failure::Service(
                 service::Error::Upstream(_)
-                | service::Error::Listen(server::Error::GroupUnknown(_)),
+                | service::Error::Listen(
+                    server::Error::GroupUnknown(_) | server::Error::Inherited(_),
+                ),
             ) => ExitCode::from(exit::CONFIG),
             // The reader has read enough.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {

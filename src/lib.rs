@@ -58,6 +58,7 @@
 //! | [`timer`] | timers that are not moved for every request | |
 //! | [`stalls`] | which side of an exchange has stalled, and since when | know callers or upstreams |
 //! | [`signals`] | which signal arrived; caught from the first instruction of `main` | know what follows from one |
+//! | [`supervisor`] | what systemd is told of this process: ready, reloading, stopping, alive | know what goes on in the proxy |
 //! | [`admin`] | health and metrics, on a listener of their own | share the callers' listener |
 //! | [`metrics`] | every metric in one struct; labels as enums | see secrets |
 //! | [`telemetry`] | the log: its thread, the access events, failures that last (`telemetry::episode`), events that are often (`telemetry::seldom`) | see secrets |
@@ -70,7 +71,7 @@
 //! main           → cli, signals
 //! cli            → admin, clock, config, credentials, damoov, directory, handed_out, head,
 //!                  metrics, principal, proxy, secret, server, signals, simulator, store,
-//!                  telemetry, upstream
+//!                  supervisor, telemetry, upstream
 //! config         → auth_endpoints, credentials, damoov, directory, handed_out, principal, replay,
 //!                  secret, server, store, telemetry, upstream
 //! proxy          → auth_endpoints, caller, content_coding, credentials, damoov, directory, error,
@@ -96,7 +97,7 @@
 //! store          → clock, percent, principal, secret, telemetry
 //! upstream       → headers, metrics, stalls, telemetry, timer
 //! ground floor: clock, headers, metrics, peer, percent, principal, secret, signals, stalls,
-//!               telemetry, timer
+//!               supervisor, telemetry, timer
 //! ```
 //!
 //! # Glossary
@@ -298,6 +299,10 @@ mod stalls;
 pub mod store;
 #[cfg(not(feature = "internals"))]
 mod store;
+#[cfg(feature = "internals")]
+pub mod supervisor;
+#[cfg(not(feature = "internals"))]
+mod supervisor;
 #[cfg(feature = "internals")]
 pub mod telemetry;
 #[cfg(not(feature = "internals"))]

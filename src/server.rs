@@ -2,8 +2,10 @@
 
 mod answers;
 mod coalesced_writes;
+mod inherited;
 mod lengths;
 mod listen;
+mod pulse;
 mod stage;
 mod timeouts;
 mod worker;
@@ -31,11 +33,13 @@ use tokio::time::timeout;
 
 #[cfg(any(test, feature = "internals"))]
 pub use self::answers::{Answers, answers};
+pub use self::inherited::{Inherited, Refused};
+pub use self::listen::{Acceptor, Socket, Stream};
+pub use self::pulse::Pulse;
 pub use self::stage::{Ending, Stage};
 #[cfg(any(test, feature = "internals"))]
 pub use self::worker::serve_connection;
 
-use self::listen::{Acceptor, Socket, Stream};
 use self::worker::{Timeouts, Worker};
 use crate::peer::Peer;
 use crate::stalls::Stalls;
@@ -168,6 +172,9 @@ pub enum Error {
     /// The group of a unix socket does not exist.
     #[error("the group {0:?} does not exist")]
     GroupUnknown(String),
+    /// Inherited sockets cannot be served.
+    #[error(transparent)]
+    Inherited(#[from] Refused),
     /// `max_connections` and what the proxy itself needs exceed the hard limit.
     #[error("max_connections needs {needed} file descriptors, the hard limit is {hard}")]
     TooFewDescriptors {
@@ -183,6 +190,7 @@ pub enum Error {
 pub struct Bound {
     settings: Settings,
     sockets: Vec<Socket>,
+    pulse: Pulse,
 }
 
 /// What became of the answers after the end had begun.
@@ -204,21 +212,37 @@ pub fn check_groups(listeners: &[Listener]) -> Result<(), Error> {
     })
 }
 
-/// Listens on every place of the settings and raises the soft limit of file descriptors.
-pub fn bind(settings: Settings) -> Result<Bound, Error> {
+/// Listens on every place of the settings, on the inherited sockets of those that have one, and raises the
+/// soft limit of file descriptors.
+pub fn bind(settings: Settings, inherited: &mut Inherited) -> Result<Bound, Error> {
     raise_descriptor_limit(settings.max_connections)?;
     let sockets = settings
         .listeners
         .iter()
-        .map(Socket::bind)
+        .map(|listener| Socket::open(listener, inherited))
         .collect::<Result<_, _>>()?;
-    Ok(Bound { settings, sockets })
+    Ok(Bound {
+        settings,
+        sockets,
+        pulse: Pulse::default(),
+    })
 }
 
 impl Bound {
     /// The TCP addresses that are listened on, in the order of the settings.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(Socket::address).collect()
+    }
+
+    /// Every place that is listened on, for people.
+    pub fn places(&self) -> String {
+        let places: Vec<_> = self.sockets.iter().map(Socket::to_string).collect();
+        places.join(", ")
+    }
+
+    /// Whether the workers live, once this is served.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 }
 
@@ -229,13 +253,17 @@ pub async fn serve<H: Handler>(
     new_handler: impl Fn() -> H + Clone + Send + 'static,
     mut stage: watch::Receiver<Stage>,
 ) -> io::Result<Drained> {
-    let Bound { settings, sockets } = bound;
+    let Bound {
+        settings,
+        sockets,
+        pulse,
+    } = bound;
     let workers = (0..settings.threads.max(1))
         .map(|number| {
             Worker::start(
                 number,
                 new_handler.clone(),
-                stage.clone(),
+                (stage.clone(), pulse.heart()),
                 Timeouts {
                     drain: settings.drain_timeout,
                     stall: settings.stall_timeout,
@@ -273,6 +301,9 @@ async fn accept(
     tokio::select! {
         () = accept_all(&acceptor, &workers, &free) => {}
         _ = stage.wait_for(|stage| *stage >= Stage::Draining) => {}
+    }
+    if acceptor.is_inherited() {
+        return;
     }
     // A caller that connects between the last accept and the end of listening would be reset.
     match acceptor.turn_away() {

@@ -13,6 +13,7 @@ use super::service::Service;
 use super::{Failure, print};
 use crate::config::{self, Environment, Secrets};
 use crate::credentials::key_file;
+use crate::server::Inherited;
 use crate::signals::Signals;
 use crate::simulator::{self, Simulator};
 use crate::telemetry;
@@ -51,7 +52,8 @@ async fn serve(
         .map_err(|error| Failure::Config(error.to_string()))?;
     let signals = signals.follow().map_err(Failure::other)?;
     let ending = until_signalled(signals, loaded.settings.server.drain_delay);
-    if let Some(service) = Service::open(loaded.settings, ending, log).await? {
+    if let Some(service) = Service::open(loaded.settings, Inherited::default(), ending, log).await?
+    {
         let addresses = service.local_addrs().into_iter();
         let lines = addresses.map(|address| lines_to_paste(address, &damoov.base_url()));
         let printing = print_aside(lines.collect());

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::service::{Served, Service};
+use super::service::{self, Served, Service};
+use super::supervision::Supervision;
 use super::{ConfigFile, Failure};
 use crate::config::{Loaded, Secrets, Settings};
-use crate::server::{Drained, Ending};
+use crate::server::{self, Drained, Ending, Inherited};
 use crate::signals::{Followed, Signals};
+use crate::supervisor::Supervisor;
 use crate::telemetry::{Lines, Log};
 
 /// Loads the configuration and serves until SIGTERM or SIGINT; a second signal cuts the answers off.
@@ -42,22 +44,38 @@ fn begin(path: &Path, loaded: Loaded, signals: Followed, log: &Lines) -> Result<
         tracing::warn!("{warning}");
     }
     tracing::info!(config = %path.display(), version = env!("CARGO_PKG_VERSION"), "starting");
+    let inherited = Inherited::from_environment().map_err(server::Error::from);
+    let inherited = inherited.map_err(service::Error::from)?;
     let runtime = super::background_runtime()?;
-    let ended = runtime.block_on(serve(loaded.settings, signals, log));
+    let ended = runtime.block_on(serve(loaded.settings, inherited, signals, log));
     // The process does not wait for a store that is still being opened: nothing has been promised yet.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(settings: Settings, signals: Followed, log: &Lines) -> Result<ExitCode, Failure> {
+async fn serve(
+    settings: Settings,
+    inherited: Inherited,
+    signals: Followed,
+    log: &Lines,
+) -> Result<ExitCode, Failure> {
+    let supervisor = Supervisor::from_environment();
+    supervisor
+        .status("starting: the store is being opened")
+        .await;
     let ending = until_signalled(signals, settings.server.drain_delay);
     let begun = ending.begun.clone();
-    let served = match Service::open(settings, ending, log).await? {
+    let served = match Service::open(settings, inherited, ending, log).await? {
         Some(service) => {
             for address in service.local_addrs() {
                 tracing::info!(%address, "listening");
             }
-            service.serve().await.map_err(Failure::other)?
+            let supervision = Supervision::new(supervisor, &service);
+            let served = tokio::select! {
+                served = service.serve() => served,
+                never = supervision.tell() => match never {},
+            };
+            served.map_err(Failure::other)?
         }
         None => Served::default(),
     };

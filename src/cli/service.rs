@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -21,7 +22,7 @@ use crate::config::{self, Settings};
 use crate::credentials::Background;
 use crate::metrics::{LogTarget, Metrics};
 use crate::proxy::{Forwarder, Proxy};
-use crate::server::{self, Bound, Drained, Ending, Stage};
+use crate::server::{self, Bound, Drained, Ending, Inherited, Pulse, Stage};
 use crate::telemetry;
 use crate::telemetry::access::AccessLog;
 use crate::upstream::{self, Hosts};
@@ -87,17 +88,19 @@ impl Drop for StatusTask {
 
 impl Service {
     /// Listens, answers probes, opens the store and starts the engine, on the current runtime, in
-    /// this order. `ending` says when to stop. Returns `None` if it says so before the store is
-    /// open. `log` gets a line for each request.
+    /// this order. Each of the `inherited` sockets must be one of those that the settings name. `ending`
+    /// says when to stop. Returns `None` if it says so before the store is open. `log` gets a line for
+    /// each request.
     pub async fn open(
         settings: Settings,
+        mut inherited: Inherited,
         mut ending: Ending,
         log: &telemetry::Lines,
     ) -> Result<Option<Service>, Error> {
         let metrics = Arc::new(Metrics::new());
         log.count_into(lost_lines(&metrics));
         let hosts = Hosts::new(&settings.upstream)?;
-        let bound = server::bind(settings.server.clone())?;
+        let bound = server::bind(settings.server.clone(), &mut inherited)?;
         let engine = Arc::new(OnceLock::new());
         let status = match settings.status {
             None => None,
@@ -112,6 +115,7 @@ impl Service {
                 Some(serve_status(address, status).await?)
             }
         };
+        inherited.none_left().map_err(server::Error::from)?;
         let opening = open_store_aside(settings.store.clone());
         let store = tokio::select! {
             biased;
@@ -153,6 +157,21 @@ impl Service {
     /// The TCP addresses that callers are served on.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.bound.local_addrs()
+    }
+
+    /// Where callers are served, in words.
+    pub fn places(&self) -> String {
+        self.bound.places()
+    }
+
+    /// What is to be done.
+    pub fn stage(&self) -> watch::Receiver<Stage> {
+        self.ending.stage.clone()
+    }
+
+    /// Whether the workers live, once they serve.
+    pub fn pulse(&self) -> Pulse {
+        self.bound.pulse()
     }
 
     /// Serves until the end has come; renewals under way end before this returns, and probes are

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{Error, Listener};
+use super::{Error, Inherited, Listener};
 
 /// Connections that the system completes before they are accepted.
 const BACKLOG: i32 = 4096;
@@ -34,32 +34,46 @@ const NO_SYN: [SockFilter; 5] = [
 
 /// A socket that listens, outside of any runtime.
 #[derive(Debug)]
-pub(super) enum Socket {
-    Tcp(std::net::TcpListener),
-    Unix(unix::UnixListener, Unlink),
+pub struct Socket {
+    listener: Kind<std::net::TcpListener, unix::UnixListener>,
+    origin: Origin,
 }
 
 /// A socket that listens, on the runtime that accepts.
 #[derive(Debug)]
-pub(super) enum Acceptor {
-    Tcp(TcpListener),
-    Unix {
-        listener: UnixListener,
-        file: Unlink,
-    },
+pub struct Acceptor {
+    listener: Kind<TcpListener, UnixListener>,
+    origin: Origin,
+}
+
+#[derive(Debug)]
+enum Kind<T, U> {
+    Tcp(T),
+    Unix(U),
+}
+
+/// Where a socket comes from, which says whose it is at the end.
+#[derive(Debug)]
+enum Origin {
+    /// This process made it, and with it the file of a unix socket.
+    Made(Option<Unlink>),
+    /// It belongs to the process that started this one, which passes it on to the next one.
+    Inherited,
 }
 
 /// A connection between two runtimes: accepted on one, served on another. With the address that a TCP
 /// connection comes from.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub enum Stream {
+    /// Of a TCP listener.
     Tcp(std::net::TcpStream, IpAddr),
+    /// Of a unix socket.
     Unix(unix::UnixStream),
 }
 
 /// Removes the file of a unix socket when this is dropped, after the last accept.
 #[derive(Debug)]
-pub(super) struct Unlink(PathBuf);
+struct Unlink(PathBuf);
 
 impl Listener {
     /// Whether both cannot be listened on at once: one address, an address and all addresses of its
@@ -101,7 +115,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// The path without symbolic links before its last part, as far as it exists.
-fn resolved(path: &Path) -> PathBuf {
+pub(super) fn resolved(path: &Path) -> PathBuf {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -113,7 +127,19 @@ fn resolved(path: &Path) -> PathBuf {
 }
 
 impl Socket {
-    pub(super) fn bind(listener: &Listener) -> Result<Socket, Error> {
+    /// The inherited socket of this listener, or else one that is made now.
+    ///
+    /// # Errors
+    ///
+    /// The place cannot be listened on.
+    pub fn open(listener: &Listener, inherited: &mut Inherited) -> Result<Socket, Error> {
+        match inherited.take(listener) {
+            Some(socket) => Ok(socket),
+            None => Socket::bind(listener),
+        }
+    }
+
+    fn bind(listener: &Listener) -> Result<Socket, Error> {
         match listener {
             Listener::Tcp(address) => bind_tcp(*address).map_err(|source| Error::Listen {
                 place: address.to_string(),
@@ -129,47 +155,99 @@ impl Socket {
         }
     }
 
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Socket::Tcp(listener) => listener.local_addr().ok(),
-            Socket::Unix(..) => None,
+    pub(super) fn inherited_tcp(listener: std::net::TcpListener) -> io::Result<Socket> {
+        listener.set_nonblocking(true)?;
+        SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT)?;
+        Ok(Socket {
+            listener: Kind::Tcp(listener),
+            origin: Origin::Inherited,
+        })
+    }
+
+    pub(super) fn inherited_unix(listener: unix::UnixListener) -> io::Result<Socket> {
+        listener.set_nonblocking(true)?;
+        Ok(Socket {
+            listener: Kind::Unix(listener),
+            origin: Origin::Inherited,
+        })
+    }
+
+    /// The TCP address that it listens on.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.listener {
+            Kind::Tcp(listener) => listener.local_addr().ok(),
+            Kind::Unix(_) => None,
+        }
+    }
+
+    /// The file of a unix socket.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        match &self.listener {
+            Kind::Unix(listener) => Some(listener.local_addr().ok()?.as_pathname()?.to_owned()),
+            Kind::Tcp(_) => None,
         }
     }
 
     /// Registers the socket with the current runtime.
-    pub(super) fn start(self) -> io::Result<Acceptor> {
-        Ok(match self {
-            Socket::Tcp(listener) => Acceptor::Tcp(TcpListener::from_std(listener)?),
-            Socket::Unix(listener, file) => Acceptor::Unix {
-                listener: UnixListener::from_std(listener)?,
-                file,
-            },
-        })
+    ///
+    /// # Errors
+    ///
+    /// The system is out of descriptors or memory.
+    pub fn start(self) -> io::Result<Acceptor> {
+        let Socket { listener, origin } = self;
+        let listener = match listener {
+            Kind::Tcp(listener) => Kind::Tcp(TcpListener::from_std(listener)?),
+            Kind::Unix(listener) => Kind::Unix(UnixListener::from_std(listener)?),
+        };
+        Ok(Acceptor { listener, origin })
+    }
+}
+
+/// The address or path.
+impl fmt::Display for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.address(), self.path()) {
+            (Some(address), _) => address.fmt(f),
+            (None, Some(path)) => path.display().fmt(f),
+            (None, None) => f.write_str("a socket without a path"),
+        }
     }
 }
 
 impl Acceptor {
-    pub(super) async fn accept(&self) -> io::Result<Stream> {
-        match self {
-            Acceptor::Tcp(listener) => {
+    /// The next connection. Dropping this loses none.
+    ///
+    /// # Errors
+    ///
+    /// The system is out of descriptors or memory, or the caller left while it waited.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        match &self.listener {
+            Kind::Tcp(listener) => {
                 let (stream, from) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 Ok(Stream::Tcp(stream.into_std()?, from.ip()))
             }
-            Acceptor::Unix { listener, .. } => {
+            Kind::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.into_std().map(Stream::Unix)
             }
         }
     }
-}
 
-impl Acceptor {
+    /// Whether the process that started this one keeps the socket open: whoever connects from now on is
+    /// the next process's caller.
+    pub(super) fn is_inherited(&self) -> bool {
+        matches!(self.origin, Origin::Inherited)
+    }
+
     /// Accepts no further connections; those that have begun may go on.
     pub(super) fn turn_away(&self) -> io::Result<()> {
-        match self {
-            Acceptor::Tcp(listener) => SockRef::from(listener).attach_filter(&NO_SYN),
-            Acceptor::Unix { file, .. } => fs::remove_file(&file.0),
+        match (&self.listener, &self.origin) {
+            (_, Origin::Inherited) | (Kind::Unix(_), Origin::Made(None)) => Ok(()),
+            (Kind::Tcp(listener), Origin::Made(_)) => {
+                SockRef::from(listener).attach_filter(&NO_SYN)
+            }
+            (Kind::Unix(_), Origin::Made(Some(file))) => fs::remove_file(&file.0),
         }
     }
 
@@ -177,8 +255,8 @@ impl Acceptor {
     /// accepted: closing the socket would reset them.
     pub(super) fn into_backlog(self) -> io::Result<Vec<Stream>> {
         let mut backlog = Vec::new();
-        match self {
-            Acceptor::Tcp(listener) => {
+        match self.listener {
+            Kind::Tcp(listener) => {
                 let listener = listener.into_std()?;
                 while let Ok((stream, from)) = listener.accept() {
                     stream.set_nonblocking(true)?;
@@ -186,7 +264,7 @@ impl Acceptor {
                     backlog.push(Stream::Tcp(stream, from.ip()));
                 }
             }
-            Acceptor::Unix { listener, .. } => {
+            Kind::Unix(listener) => {
                 let listener = listener.into_std()?;
                 while let Ok((stream, _)) = listener.accept() {
                     stream.set_nonblocking(true)?;
@@ -218,7 +296,10 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    Ok(Socket::Tcp(socket.into()))
+    Ok(Socket {
+        listener: Kind::Tcp(socket.into()),
+        origin: Origin::Made(None),
+    })
 }
 
 fn bind_unix(path: &Path, mode: u32, group: Option<u32>) -> io::Result<Socket> {
@@ -228,7 +309,10 @@ fn bind_unix(path: &Path, mode: u32, group: Option<u32>) -> io::Result<Socket> {
     listener.set_nonblocking(true)?;
     std::os::unix::fs::chown(path, None, group)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    Ok(Socket::Unix(listener, file))
+    Ok(Socket {
+        listener: Kind::Unix(listener),
+        origin: Origin::Made(Some(file)),
+    })
 }
 
 /// Removes a socket that a killed process left. One that somebody listens on stays, and anything

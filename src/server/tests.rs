@@ -6,6 +6,7 @@ use super::*;
 use http_body_util::Full;
 use std::os::unix::fs::PermissionsExt;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
@@ -21,6 +22,8 @@ struct Porter(Arc<Doors>);
 struct Doors {
     entered: Notify,
     open: Notify,
+    /// A worker that was asked to hang does so no more.
+    goes_on: AtomicBool,
 }
 
 impl Handler for Porter {
@@ -36,6 +39,12 @@ impl Handler for Porter {
             "/wait" => {
                 self.0.entered.notify_one();
                 self.0.open.notified().await;
+            }
+            "/hang" => {
+                self.0.entered.notify_one();
+                while !self.0.goes_on.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
             }
             "/panic" => panic!("asked for"),
             "/switch" => {
@@ -81,8 +90,14 @@ impl Session for Echo {
     }
 }
 
+/// Listens, and inherits nothing.
+fn bind(settings: Settings) -> Result<Bound, Error> {
+    super::bind(settings, &mut Inherited::default())
+}
+
 struct Running {
     bound: Vec<SocketAddr>,
+    pulse: Pulse,
     doors: Arc<Doors>,
     stage: watch::Sender<Stage>,
     serving: JoinHandle<io::Result<Drained>>,
@@ -107,11 +122,12 @@ fn start(settings: Settings) -> Running {
     let bound = bind(settings).unwrap();
     let doors = Arc::new(Doors::default());
     let (stage, watched) = watch::channel(Stage::Serving);
-    let addresses = bound.local_addrs();
+    let (addresses, pulse) = (bound.local_addrs(), bound.pulse());
     let shared = doors.clone();
     let new_handler = move || Porter(shared.clone());
     Running {
         bound: addresses,
+        pulse,
         doors,
         stage,
         serving: tokio::spawn(serve(bound, new_handler, watched)),
@@ -302,4 +318,25 @@ fn what_the_system_cannot_give_is_refused_at_start() {
         };
         assert!(matches!(bind(greedy), Err(Error::TooFewDescriptors { .. })));
     }
+}
+
+#[tokio::test]
+async fn one_worker_that_hangs_is_no_sign_of_life_of_all() {
+    let running = start(settings(tcp()));
+    running.pulse.beat().await;
+    let mut caller = TcpStream::connect(running.bound[0]).await.unwrap();
+    caller
+        .write_all(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    running.doors.entered.notified().await;
+    let mut beat = pin!(running.pulse.beat());
+    assert!(timeout(SECOND / 4, &mut beat).await.is_err(), "it hangs");
+    running.doors.goes_on.store(true, Ordering::SeqCst);
+    beat.await;
+    running.stage.send(Stage::Draining).unwrap();
+    let pulse = running.pulse.clone();
+    drop(caller);
+    running.serving.await.unwrap().unwrap();
+    pulse.beat().await;
 }

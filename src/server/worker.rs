@@ -29,6 +29,7 @@ use tokio::time::timeout;
 use super::answers::{Answers, answers};
 use super::coalesced_writes::CoalescedWrites;
 use super::listen::Stream;
+use super::pulse::Heart;
 use super::timeouts::{Answering, ConnectionTimeouts, Cut, TimedStream};
 use super::{Answered, Drained, Handler, Session, Stage, Transport};
 use crate::headers;
@@ -93,7 +94,7 @@ impl Worker {
     pub(super) fn start<H: Handler>(
         number: usize,
         new_handler: impl Fn() -> H + Send + 'static,
-        stage: watch::Receiver<Stage>,
+        (stage, heart): (watch::Receiver<Stage>, Heart),
         timeouts: Timeouts,
     ) -> io::Result<Worker> {
         let (connections, handed) = mpsc::unbounded_channel();
@@ -112,6 +113,7 @@ impl Worker {
                     Err(error) => return drop(report.send(Err(error))),
                 };
                 drop(report.send(Ok(())));
+                runtime.spawn_local(heart.answer());
                 let drained = runtime.block_on(run(new_handler, handed, stage, timeouts));
                 drop(runtime);
                 // Refused only if the server was dropped.

@@ -14,7 +14,7 @@ use damoov_proxy::cli::wiring::{Foundation, Wired, rules, wire};
 use damoov_proxy::config::{self, Environment, Secrets, Settings};
 use damoov_proxy::metrics::Metrics;
 use damoov_proxy::proxy::{Forwarder, Proxy, Rules};
-use damoov_proxy::server::{self, Ending, Stage};
+use damoov_proxy::server::{self, Ending, Inherited, Stage};
 use damoov_proxy::telemetry::access::AccessLog;
 use damoov_proxy::telemetry::{Format, Log};
 use damoov_proxy::upstream::Hosts;
@@ -177,7 +177,7 @@ async fn no_request_mixes_two_configurations_that_change_under_load() {
         proxy, background, ..
     } = wire(sides[0].clone(), foundation).unwrap();
 
-    let bound = server::bind(sides[0].server.clone()).unwrap();
+    let bound = server::bind(sides[0].server.clone(), &mut Inherited::default()).unwrap();
     let authority = bound.local_addrs()[0].to_string();
     let (stage, ending) = Ending::by_hand();
     let answering = proxy.clone();
