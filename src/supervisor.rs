@@ -108,9 +108,8 @@ impl Supervisor {
         reloading.push(NotifyState::Status("reading the configuration again"));
         link.while_serving(&reloading).await;
         let reloaded = reload.await;
-        let status = link.status.lock().expect("no code panics under this lock");
-        let status = status.clone();
-        link.while_serving(&[NotifyState::Ready, NotifyState::Status(&one_line(&status))])
+        let status = one_line(&link.status.lock().expect("no code panics under this lock"));
+        link.while_serving(&[NotifyState::Ready, NotifyState::Status(&status)])
             .await;
         reloaded
     }
