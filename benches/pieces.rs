@@ -32,7 +32,7 @@ use damoov_proxy::headers::{self, Authorization, Renewal};
 use damoov_proxy::naming::{self, Bearer};
 use damoov_proxy::peer::Peer;
 use damoov_proxy::principal::Principal;
-use damoov_proxy::replay::{self, Memory, Recorder};
+use damoov_proxy::replay::{Memory, Recorder};
 use damoov_proxy::secret::Secret;
 use damoov_proxy::telemetry::LogName;
 use damoov_proxy::telemetry::access::{Access, AccessLog};
@@ -196,16 +196,13 @@ fn of_credentials(criterion: &mut Criterion, runtime: &Runtime) {
 }
 
 fn of_content(criterion: &mut Criterion, runtime: &Runtime) {
-    let settings = replay::Settings {
-        limit: 1024 * 1024,
-        memory: 256 * 1024 * 1024,
-    };
-    let memory = Arc::new(Memory::new(settings, Default::default()));
+    let limit = 1024 * 1024;
+    let memory = Arc::new(Memory::new(256 * limit, Default::default()));
     let content = Bytes::from(vec![b'x'; 4096]);
     let _timers = runtime.enter();
     criterion.bench_function("record 4 KiB of content", |b| {
         b.iter(|| {
-            let recorder = Recorder::new(Full::new(black_box(content.clone())), &memory);
+            let recorder = Recorder::new(Full::new(black_box(content.clone())), &memory, limit);
             let sent = recorder.view().collect().now_or_never();
             sent.expect("all of it is there").expect("whole content");
             assert!(recorder.is_complete() && recorder.keeps());

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -32,6 +33,7 @@ use self::write_timeout::WriteTimeout;
 use crate::error::Error;
 use crate::head;
 use crate::metrics::{Format, Metrics};
+use crate::reload::Reloads;
 use crate::server::Stage;
 use crate::telemetry;
 use crate::telemetry::episode::{Chain, Episode};
@@ -45,12 +47,14 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// What the listener tells.
 pub struct Status<E> {
-    /// Which hosts and origins may ask for metrics.
-    pub head: head::Settings,
+    /// Which hosts and origins may ask for metrics; a reload replaces it.
+    pub head: Arc<ArcSwap<head::Settings>>,
     /// Every metric.
     pub metrics: Arc<Metrics>,
     /// Whether requests are still taken.
     pub stage: watch::Receiver<Stage>,
+    /// What is in force of the configuration, and what is not.
+    pub reloads: Reloads,
     /// Whether the log can be written.
     pub log: telemetry::Health,
     /// Whether credentials can be renewed, and how many there are; unset until it has started.
@@ -141,7 +145,7 @@ impl<E: Engine> Answers<E> {
             "/readyz" => self.readiness.look(&self.status).await.answer(),
             "/metrics" => {
                 let seen = head::Seen::of(&head.headers);
-                if let Err(rejection) = head::check(head, seen, &self.status.head) {
+                if let Err(rejection) = head::check(head, seen, &self.status.head.load()) {
                     return Error::from(rejection).answer();
                 }
                 if let Some(engine) = self.status.engine.get() {

@@ -8,6 +8,7 @@ mod key_watch;
 pub mod opening;
 pub mod output;
 pub mod progress;
+mod reloading;
 pub mod run;
 mod running;
 pub mod service;
@@ -27,7 +28,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{self, Runtime};
 
 use self::output::{print, say};
-use crate::config::{self, Environment, Loaded, Secrets, Settings};
+use crate::config::{self, Environment, Loaded, Secrets, Seen, Settings};
 use crate::server;
 use crate::signals::{Signals, interrupted};
 use crate::telemetry::episode::Chain;
@@ -251,10 +252,31 @@ impl ConfigFile {
     /// Finds and loads the configuration. Returns the file's path as well. The error is ready to be
     /// shown.
     pub fn load(self, secrets: Secrets) -> Result<(PathBuf, Loaded), String> {
-        let environment: Environment = std::env::vars_os().collect();
-        let path = config::find(self.config, &environment).map_err(explain)?;
+        let Source { path, environment } = self.source()?;
         let loaded = config::load(&path, &environment, secrets).map_err(explain)?;
         Ok((path, loaded))
+    }
+
+    /// Finds the configuration.
+    fn source(self) -> Result<Source, String> {
+        let environment: Environment = std::env::vars_os().collect();
+        let path = config::find(self.config, &environment).map_err(explain)?;
+        Ok(Source { path, environment })
+    }
+}
+
+/// Where a configuration is read from, again and again.
+#[derive(Clone, Debug)]
+struct Source {
+    path: PathBuf,
+    environment: Environment,
+}
+
+impl Source {
+    /// Reads it, with all secrets. The error is ready to be shown. Blocks its thread on I/O.
+    fn read(&self) -> (Result<Loaded, String>, Vec<Seen>) {
+        let (loaded, seen) = config::read(&self.path, &self.environment, Secrets::Resolve);
+        (loaded.map_err(explain), seen)
     }
 }
 
@@ -275,7 +297,9 @@ fn explain(error: config::Error) -> String {
     match error {
         config::Error::Invalid(report) => report,
         config::Error::Unreadable { ref source, .. } => format!("error: {error}: {source}"),
-        config::Error::NoFile | config::Error::WritableByOthers { .. } => format!("error: {error}"),
+        config::Error::NoFile
+        | config::Error::WritableByOthers { .. }
+        | config::Error::TooLarge { .. } => format!("error: {error}"),
     }
 }
 

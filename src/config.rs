@@ -3,6 +3,8 @@
 //! told at start. Opens no sockets, and no files but its own and those that hold secrets.
 
 mod environment;
+mod files;
+mod lifetime;
 mod quantity;
 mod report;
 mod secret_source;
@@ -12,13 +14,15 @@ mod shape;
 mod tree;
 
 use std::cell::RefCell;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use environment::Environment;
+pub use files::{FileState, Seen};
+pub use lifetime::{in_force, restart_needed};
 pub use quantity::{compact, parse_duration};
 use report::Problems;
 use secret_source::SecretSources;
@@ -31,7 +35,7 @@ use crate::store::postgres;
 use crate::{auth_endpoints, credentials, replay, server, telemetry, upstream};
 
 /// Everything that a file sets, validated, with defaults for the rest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Where and how callers are served.
     pub server: server::Settings,
@@ -64,7 +68,7 @@ pub struct Settings {
 }
 
 /// Where pairs are kept, and under which seal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     /// The folder of the embedded store, or of what PostgreSQL does not have yet.
     pub path: PathBuf,
@@ -116,10 +120,19 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// No configuration is as large.
+    #[error("{} is larger than 1 MiB: this is no configuration", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
     /// All that is wrong with the content, with file, line and column; several lines.
     #[error("{0}")]
     Invalid(String),
 }
+
+/// No configuration is larger.
+const MAX_BYTES: u64 = 1024 * 1024;
 
 const LOOKED_FOR: [&str; 2] = ["./damoov-proxy.toml", "/etc/damoov-proxy/config.toml"];
 
@@ -150,32 +163,54 @@ pub fn find(explicit: Option<PathBuf>, environment: &Environment) -> Result<Path
 ///
 /// Every [`Error`] except [`Error::NoFile`]; [`Error::Invalid`] names everything that is wrong.
 pub fn load(path: &Path, environment: &Environment, secrets: Secrets) -> Result<Loaded, Error> {
+    read(path, environment, secrets).0
+}
+
+/// As [`load`], and says which files were read, or would have been: the file at `path` first.
+pub fn read(
+    path: &Path,
+    environment: &Environment,
+    secrets: Secrets,
+) -> (Result<Loaded, Error>, Vec<Seen>) {
+    let mut seen = vec![Seen::now(path)];
+    let loaded = content(path).and_then(|(content, metadata)| {
+        let sources = SecretSources {
+            environment,
+            folder: path.parent().unwrap_or(Path::new("")),
+            secrets,
+            file_is_private: !file::others_can_read(&metadata),
+            warnings: RefCell::default(),
+            seen: RefCell::default(),
+        };
+        let settings = parse(&content, &path.to_string_lossy(), &sources);
+        seen.extend(sources.seen.take());
+        Ok(Loaded {
+            settings: settings.map_err(Error::Invalid)?,
+            warnings: sources.warnings.take(),
+        })
+    });
+    (loaded, seen)
+}
+
+/// What the file holds, if nobody but its owner can change that.
+fn content(path: &Path) -> Result<(Vec<u8>, Metadata), Error> {
     let unreadable = |source| Error::Unreadable {
         path: path.to_owned(),
         source,
     };
-    let mut file = File::open(path).map_err(unreadable)?;
+    let path = path.to_owned();
+    let file = File::open(&path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if file::others_can_write(&metadata) {
-        return Err(Error::WritableByOthers {
-            path: path.to_owned(),
-        });
+        return Err(Error::WritableByOthers { path });
     }
     let mut content = Vec::new();
-    file.read_to_end(&mut content).map_err(unreadable)?;
-
-    let sources = SecretSources {
-        environment,
-        folder: path.parent().unwrap_or(Path::new("")),
-        secrets,
-        file_is_private: !file::others_can_read(&metadata),
-        warnings: RefCell::default(),
-    };
-    let settings = parse(&content, &path.to_string_lossy(), &sources).map_err(Error::Invalid)?;
-    Ok(Loaded {
-        settings,
-        warnings: sources.warnings.into_inner(),
-    })
+    let mut all = file.take(MAX_BYTES + 1);
+    all.read_to_end(&mut content).map_err(unreadable)?;
+    match content.len() as u64 > MAX_BYTES {
+        true => Err(Error::TooLarge { path }),
+        false => Ok((content, metadata)),
+    }
 }
 
 /// The settings that `content`, of the file called `path`, means; or all that is wrong with it.
@@ -251,6 +286,7 @@ key = "canary"
             secrets,
             file_is_private: true,
             warnings: RefCell::default(),
+            seen: RefCell::default(),
         }
     }
 

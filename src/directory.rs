@@ -8,14 +8,14 @@ use crate::principal::InstanceId;
 use crate::secret::Secret;
 
 /// All instances and accounts of the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory {
     instances: Vec<Instance>,
     accounts: Vec<Account>,
 }
 
 /// A configured instance.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// What the configuration calls it.
     pub name: Arc<str>,
@@ -29,7 +29,7 @@ pub struct Instance {
 }
 
 /// A configured API account.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// What the configuration calls it.
     pub name: Arc<str>,

@@ -42,6 +42,7 @@
 //! | [`handed_out`] | tokens of the proxy's own, which callers hold in the place of real ones | keep any of them |
 //! | [`live`] | the WebSocket: the first message gets a token, everything else passes | look inside any other message, except for a token of the proxy's own |
 //! | [`error`] | every error of the path and its answer, in one match | log |
+//! | [`reload`] | asking for the configuration to be read again, and what came of it | know what a configuration says |
 //! | [`replay`] | content that is recorded while it streams | know status codes or tokens |
 //! | [`credentials`] | the life of tokens; `vault`: what is kept; `guards`: what holds a login back; `renewal`: how a pair is renewed | know requests or answers |
 //! | [`store`] | the contract of a token store, its test suite, and the engines, which no other room names | call Damoov, see a token in clear text |
@@ -70,14 +71,14 @@
 //! ```text
 //! main           → cli, signals
 //! cli            → admin, clock, config, credentials, damoov, directory, handed_out, head,
-//!                  metrics, principal, proxy, secret, server, signals, simulator, store,
+//!                  metrics, principal, proxy, reload, secret, server, signals, simulator, store,
 //!                  supervisor, telemetry, upstream
 //! config         → auth_endpoints, credentials, damoov, directory, handed_out, principal, replay,
 //!                  secret, server, store, telemetry, upstream
 //! proxy          → auth_endpoints, caller, content_coding, credentials, damoov, directory, error,
 //!                  handed_out, head, headers, live, metrics, naming, peer, principal, replay,
 //!                  server, stalls, telemetry, timer, upstream
-//! admin          → error, head, metrics, server, store, telemetry
+//! admin          → error, head, metrics, reload, server, store, telemetry
 //! auth_endpoints → caller, credentials, damoov, directory, error, handed_out, naming, principal
 //! live           → caller, content_coding, credentials, directory, error, handed_out, head,
 //!                  headers, metrics, naming, percent, principal, server, upstream
@@ -88,11 +89,12 @@
 //! naming         → damoov, directory, headers, principal
 //! caller         → directory, peer, principal
 //! damoov         → content_coding, percent, principal, secret
+//! server         → headers, peer, reload, signals, stalls, telemetry, timer
 //! content_coding → headers
 //! directory      → principal, secret
 //! head           → headers, percent
+//! reload         → metrics
 //! replay         → telemetry, timer
-//! server         → headers, peer, signals, stalls, telemetry, timer
 //! simulator      → clock, headers, principal
 //! store          → clock, percent, principal, secret, telemetry
 //! upstream       → headers, metrics, stalls, telemetry, timer
@@ -276,6 +278,10 @@ pub mod principal;
 pub mod proxy;
 #[cfg(not(feature = "internals"))]
 mod proxy;
+#[cfg(feature = "internals")]
+pub mod reload;
+#[cfg(not(feature = "internals"))]
+mod reload;
 #[cfg(feature = "internals")]
 pub mod replay;
 #[cfg(not(feature = "internals"))]

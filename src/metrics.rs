@@ -13,9 +13,9 @@ pub use exposition::Format;
 pub use histogram::Histogram;
 pub use labels::{
     AuthEndpoint, CutLabels, CutReason, Doubt, Freshness, Grant, GrantLabel, HostLabel, LogLabels,
-    LogTarget, LookupLabels, Method, Outcome, RenewalLabels, RenewalResult, ReplayLabels,
-    ReplayResult, RequestLabels, RouteLabel, Stalled, StatusClass, StoreLabels, StoreOperation,
-    StoreResult, Trigger, UnreadableLabels,
+    LogTarget, LookupLabels, Method, Outcome, ReloadLabels, ReloadResult, RenewalLabels,
+    RenewalResult, ReplayLabels, ReplayResult, RequestLabels, RouteLabel, Stalled, StatusClass,
+    StoreLabels, StoreOperation, StoreResult, Trigger, UnreadableLabels,
 };
 pub use registrar::Registered;
 pub use tally::Tally;
@@ -133,6 +133,14 @@ metrics! {
     plain access_events_lost: Counter;
     /// Lines that the log dropped, by target
     complete log_lines_lost: Family<LogLabels, Counter>;
+    /// Times that the configuration was read again, by result
+    complete config_reloads: Family<ReloadLabels, Counter>;
+    /// 1 if the configuration is in force as it was read last, 0 if it was refused
+    plain config_last_reload_successful: Gauge;
+    /// When the configuration that is in force was read
+    seconds config_last_reload_success_timestamp: Gauge<f64, AtomicU64>;
+    /// Keys of the configuration that take effect only at a restart
+    plain config_restart_needed: Gauge;
     /// 1 while /readyz answers 200
     plain ready: Gauge;
 }

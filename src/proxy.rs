@@ -36,7 +36,7 @@ use crate::head::{self, Rejection};
 use crate::live::{self, Live};
 use crate::metrics::{CutLabels, CutReason, Metrics, Stalled, Tally};
 use crate::peer::Peer;
-use crate::replay::{self, Memory, Recorder};
+use crate::replay::{Memory, Recorder};
 use crate::server::Handler;
 use crate::stalls::Stalls;
 use crate::telemetry::access::{AccessLog, AccessWriter};
@@ -58,8 +58,8 @@ pub struct Parts {
     pub provider: Provider,
     /// Knows the tokens that callers were given.
     pub handed_out: Arc<HandedOut>,
-    /// How much content is kept.
-    pub replay: replay::Settings,
+    /// Bytes of content that are kept for replays, over all requests.
+    pub replay_memory: u64,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where requests are recorded.
@@ -114,7 +114,7 @@ impl Proxy {
             rules,
             provider,
             handed_out,
-            replay,
+            replay_memory,
             metrics,
             access,
         } = parts;
@@ -124,7 +124,10 @@ impl Proxy {
         Proxy {
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             auth_endpoints: AuthEndpoints::new(provider.clone(), handed_out.clone()),
-            memory: Arc::new(Memory::new(replay, metrics.replay_memory_bytes.clone())),
+            memory: Arc::new(Memory::new(
+                replay_memory,
+                metrics.replay_memory_bytes.clone(),
+            )),
             live: Arc::new(Live::new(
                 provider.clone(),
                 handed_out.clone(),
@@ -140,7 +143,6 @@ impl Proxy {
     }
 
     /// Puts other rules in force. Requests under way are answered by those that they began with.
-    #[cfg(any(test, feature = "internals"))]
     pub fn publish(&self, rules: Rules) {
         let labels = rules.routes.routes().map(|route| route.label());
         self.metrics.expect(labels);
@@ -192,7 +194,7 @@ impl Forwarder {
             caller: Caller::anybody(peer),
             seen: head::Seen::of(&head.headers),
             head,
-            content: Recorder::new(content, &self.proxy.memory),
+            content: Recorder::new(content, &self.proxy.memory, rules.replay_limit),
         };
         async move {
             let mut record = Record::new(&self, &rules, &asked.head.method);

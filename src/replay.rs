@@ -28,7 +28,7 @@ use memory::MemoryPermit;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Part of the configuration: `[renewal] replay_limit` and `replay_memory`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Bytes kept of one request's content.
     pub limit: u64,
@@ -118,14 +118,15 @@ enum Attachment {
 }
 
 impl<C: Body<Data = Bytes> + Unpin> Recorder<C> {
-    /// Takes over a request's content. Nothing is read before a view is polled.
-    pub fn new(source: C, memory: &Arc<Memory>) -> Recorder<C> {
+    /// Takes over a request's content, of which at most `limit` bytes are kept. Nothing is read before a
+    /// view is polled.
+    pub fn new(source: C, memory: &Arc<Memory>, limit: u64) -> Recorder<C> {
         if source.is_end_stream() {
             return Recorder { recording: None };
         }
         let size = source.size_hint();
-        let permit = MemoryPermit::of(memory);
-        let buffer = if size.lower() > memory.settings.limit {
+        let permit = MemoryPermit::of(memory, limit);
+        let buffer = if size.lower() > limit {
             Buffer::Overflowed
         } else {
             Buffer::Recording(Vec::new(), permit)

@@ -35,6 +35,15 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// In time that depends only on the lengths.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        self.matches(other.expose())
+    }
+}
+
+impl Eq for Secret {}
+
 impl From<&str> for Secret {
     fn from(secret: &str) -> Secret {
         Secret::new(secret.to_owned())

@@ -40,7 +40,7 @@ pub use self::stage::{Ending, Stage};
 #[cfg(any(test, feature = "internals"))]
 pub use self::worker::serve_connection;
 
-use self::worker::{Timeouts, Worker};
+use self::worker::Worker;
 use crate::peer::Peer;
 use crate::stalls::Stalls;
 use crate::telemetry::episode::Episode;
@@ -58,18 +58,26 @@ const LAST_CONNECTIONS: Duration = Duration::from_millis(50);
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Part of the configuration: where and how callers are served.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// At least one.
     pub listeners: Vec<Listener>,
     /// Connections from callers, over all workers.
     pub max_connections: usize,
+    /// Worker threads; at least 1.
+    pub threads: usize,
+    /// How long callers are waited for, until others are published.
+    pub times: Times,
+}
+
+/// How long callers are waited for. May change while the server serves: each wait follows those that are
+/// in force then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
     /// How long callers are still accepted after SIGTERM, and told to go elsewhere.
     pub drain_delay: Duration,
     /// How long answers may take to end once no connection is accepted any more.
     pub drain_timeout: Duration,
-    /// Worker threads; at least 1.
-    pub threads: usize,
     /// A caller that takes nothing of what it is given for this long is not waited for.
     pub stall_timeout: Duration,
 }
@@ -247,10 +255,11 @@ impl Bound {
 }
 
 /// Serves until `stage` says otherwise, and returns when every worker thread has ended: after the
-/// last answer, after `drain_timeout`, or when `stage` says stop.
+/// last answer, after `drain_timeout`, or when `stage` says stop. Waits for callers as `times` says.
 pub async fn serve<H: Handler>(
     bound: Bound,
     new_handler: impl Fn() -> H + Clone + Send + 'static,
+    times: watch::Receiver<Times>,
     mut stage: watch::Receiver<Stage>,
 ) -> io::Result<Drained> {
     let Bound {
@@ -260,15 +269,8 @@ pub async fn serve<H: Handler>(
     } = bound;
     let workers = (0..settings.threads.max(1))
         .map(|number| {
-            Worker::start(
-                number,
-                new_handler.clone(),
-                (stage.clone(), pulse.heart()),
-                Timeouts {
-                    drain: settings.drain_timeout,
-                    stall: settings.stall_timeout,
-                },
-            )
+            let watched = (stage.clone(), pulse.heart());
+            Worker::start(number, new_handler.clone(), watched, times.clone())
         })
         .collect::<io::Result<Vec<_>>>()?;
     let workers = Arc::new(workers);

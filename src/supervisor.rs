@@ -96,7 +96,6 @@ impl Supervisor {
 
     /// Tells that the configuration is being read again, runs `reload`, and tells when it is over, whatever
     /// came of it. Returns what it returns.
-    #[allow(dead_code, reason = "the reload that lands next calls it")]
     pub async fn reloading<T>(&self, reload: impl Future<Output = T>) -> T {
         let Some(link) = &self.0 else {
             return reload.await;

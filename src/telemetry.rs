@@ -18,9 +18,9 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::filter::{FilterExt, FilterFn, Targets};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
-use tracing_subscriber::{Layer, Registry};
+use tracing_subscriber::{Layer, Registry, reload};
 
 pub use log_name::LogName;
 pub use lost::Lost;
@@ -105,28 +105,15 @@ impl Log {
     /// Logs events and panics from here on. What is logged says `DAMOOV_PROXY_LOG`, else `level`, else
     /// `RUST_LOG`; else it is info. A filter names levels, for all targets or one:
     /// `info,damoov_proxy::store=debug,access=off`.
-    pub fn follow(&self, level: Option<LevelFilter>) -> Result<(), Error> {
-        let set = |variable| {
-            let text = env::var(variable).ok()?;
-            // As `${LOG:-}` leaves it.
-            (!text.trim().is_empty()).then_some((variable, text))
-        };
-        let asked = set("DAMOOV_PROXY_LOG").or_else(|| match level {
-            Some(level) => Some(("[log] level", level.to_string())),
-            None => set("RUST_LOG"),
-        });
-        let (variable, text) = asked.unwrap_or(("", "info".to_owned()));
-        if let Some(word) = text.split(',').find(|item| is_no_level(item)) {
-            let word = word.to_owned();
-            return Err(Error::Level { variable, word });
-        }
-        let filter = text
-            .parse()
-            .map_err(|source| Error::Filter { variable, source })?;
+    pub fn follow(&self, level: Option<LevelFilter>) -> Result<LogLevel, Error> {
         let lines = self.lines();
-        subscriber(lines.format(), filter, Events(lines.clone())).try_init()?;
+        let (filter, handle) = reload::Layer::new(filter(level)?);
+        let begun = subscriber(lines.format(), filter, Events(lines.clone())).try_init();
+        lines.want_access(wants_access());
+        begun?;
         panics::log_panics(lines.clone());
-        Ok(())
+        let lines = lines.clone();
+        Ok(LogLevel { handle, lines })
     }
 
     /// Logs why the process ends, regardless of the filter.
@@ -138,6 +125,52 @@ impl Log {
         };
         self.lines().say(line::Level::Error, &line);
     }
+}
+
+/// What is logged, which may change while the process runs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LogLevel {
+    handle: reload::Handle<Targets, Registry>,
+    lines: Lines,
+}
+
+impl LogLevel {
+    /// From here on the configuration says `level`; what the environment says still comes first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Filter`], [`Error::Level`].
+    pub fn set(&self, level: Option<LevelFilter>) -> Result<(), Error> {
+        // It fails only if the subscriber is gone: then nothing is logged anyway.
+        let _ = self.handle.reload(filter(level)?);
+        self.lines.want_access(wants_access());
+        Ok(())
+    }
+}
+
+/// What is to be logged; see [`Log::follow`].
+fn filter(level: Option<LevelFilter>) -> Result<Targets, Error> {
+    let set = |variable| {
+        let text = env::var(variable).ok()?;
+        // As `${LOG:-}` leaves it.
+        (!text.trim().is_empty()).then_some((variable, text))
+    };
+    let asked = set("DAMOOV_PROXY_LOG").or_else(|| match level {
+        Some(level) => Some(("[log] level", level.to_string())),
+        None => set("RUST_LOG"),
+    });
+    let (variable, text) = asked.unwrap_or(("", "info".to_owned()));
+    if let Some(word) = text.split(',').find(|item| is_no_level(item)) {
+        let word = word.to_owned();
+        return Err(Error::Level { variable, word });
+    }
+    text.parse()
+        .map_err(|source| Error::Filter { variable, source })
+}
+
+/// Whether the filter wants access events.
+fn wants_access() -> bool {
+    tracing::enabled!(target: "access", tracing::Level::INFO)
 }
 
 /// Whether an item of a filter names no target, and no level either.
@@ -152,10 +185,10 @@ fn is_no_level(item: &str) -> bool {
 ///
 /// [`Log::open`], [`Log::follow`].
 #[cfg(feature = "simulator")]
-pub fn start(settings: Settings) -> io::Result<Log> {
+pub fn start(settings: Settings) -> io::Result<(Log, LogLevel)> {
     let log = Log::open(settings.format)?;
-    log.follow(settings.level).map_err(io::Error::other)?;
-    Ok(log)
+    let level = log.follow(settings.level).map_err(io::Error::other)?;
+    Ok((log, level))
 }
 
 /// Leaves each event for the thread that writes.
@@ -202,8 +235,9 @@ impl io::Write for Event<'_> {
     }
 }
 
-fn subscriber<W>(format: Format, filter: Targets, writer: W) -> impl Subscriber + Send + Sync
+fn subscriber<F, W>(format: Format, filter: F, writer: W) -> impl Subscriber + Send + Sync
 where
+    F: Filter<Registry> + Send + Sync + 'static,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     // Its own complaints would go to standard error directly, and wait for it.
@@ -246,7 +280,7 @@ mod tests {
     fn logged(format: Format, filter: &str, events: impl FnOnce()) -> String {
         let page = Page::default();
         let writer = page.clone();
-        let filter = filter.parse().unwrap();
+        let filter: Targets = filter.parse().unwrap();
         let subscriber = subscriber(format, filter, move || writer.clone());
         tracing::subscriber::with_default(subscriber, events);
         let page = page.0.lock().unwrap().clone();

@@ -47,7 +47,7 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 const SWEEP: Duration = Duration::from_secs(8);
 
 /// Part of the configuration: `[upstream]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The look-up of the name, TCP and TLS, over all its addresses together.
     pub connect_timeout: Duration,
@@ -66,7 +66,7 @@ pub struct Settings {
 }
 
 /// Which hosts are reached elsewhere. By default none.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Redirects {
     /// Keyed by lower-case public name.
     pub hosts: HashMap<String, Redirect>,

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Duration;
 
 use damoov_proxy::damoov::auth;
 use damoov_proxy::peer::Peer;
@@ -123,7 +122,7 @@ impl Exchanges {
             });
             proxy.dialed = tokio::sync::mpsc::unbounded_channel().1;
             let forwarder = Forwarder::new(proxy.proxy.clone());
-            let answers = Rc::new(server::answers(forwarder, Duration::from_secs(60)));
+            let answers = Rc::new(server::answers(forwarder, proxy.times.clone()));
             let (caller, stream) = tokio::io::duplex(64 * 1024);
             let (stage, watched) = watch::channel(Stage::Serving);
             tokio::task::spawn_local(async move {

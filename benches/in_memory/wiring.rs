@@ -21,11 +21,12 @@ use damoov_proxy::handed_out::HandedOut;
 use damoov_proxy::metrics::Metrics;
 use damoov_proxy::principal::DeviceToken;
 use damoov_proxy::proxy::Proxy;
+use damoov_proxy::server::Times;
 use damoov_proxy::telemetry::Log;
 use damoov_proxy::telemetry::access::AccessLog;
 use damoov_proxy::upstream::{Dial, Dialed, Hosts};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const INSTANCE: &str = "11111111-1111-4111-8111-111111111111";
 /// Bytes of a JWT, as the API's are about as long.
@@ -38,6 +39,7 @@ pub(crate) struct Wired {
     pub(crate) provider: Provider,
     pub(crate) handed_out: Arc<HandedOut>,
     pub(crate) proxy: Arc<Proxy>,
+    pub(crate) times: watch::Receiver<Times>,
     pub(crate) access: AccessLog,
     pub(crate) log: Log,
     /// Whom the proxy connects to.
@@ -58,6 +60,7 @@ pub(crate) async fn wire(users: usize) -> Wired {
     let log = Log::open(settings.log.format).expect("a thread");
     // Another log of this process may be followed already: then access events are wanted, too.
     let _ = log.follow(settings.log.level);
+    let (_, times) = watch::channel(settings.server.times);
     let access = AccessLog::new(log.lines());
     let foundation = Foundation {
         store: opened.expect("the store that the import made"),
@@ -75,6 +78,7 @@ pub(crate) async fn wire(users: usize) -> Wired {
         provider,
         handed_out,
         proxy,
+        times,
         access,
         log,
         dialed,

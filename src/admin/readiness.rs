@@ -34,6 +34,10 @@ pub enum Code {
     LoginsSuspended,
     /// A host of the API cannot be connected to.
     UpstreamUnreachable,
+    /// The configuration is refused as it is now: what was in force before stays.
+    ReloadFailed,
+    /// Something that the configuration says takes effect only at a restart.
+    RestartNeeded,
     /// Lines of the log are lost.
     LogUnwritable,
 }
@@ -145,6 +149,15 @@ impl Readiness {
                 degraded.push((Code::UpstreamUnreachable, message));
                 self.began(Code::UpstreamUnreachable, since);
             }
+        }
+        let config = status.reloads.state();
+        if let Some(refused) = &config.refused {
+            degraded.push((Code::ReloadFailed, refused.to_string()));
+            self.began(Code::ReloadFailed, refused.since);
+        }
+        if let Some(restart) = &config.restart {
+            degraded.push((Code::RestartNeeded, restart.to_string()));
+            self.began(Code::RestartNeeded, restart.since);
         }
         if let Some(unwritable) = status.log.unwritable() {
             degraded.push((Code::LogUnwritable, unwritable.why));

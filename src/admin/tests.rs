@@ -41,7 +41,8 @@ fn status(engine: Option<Still>) -> (Answers<Still>, watch::Sender<Stage>) {
     }
     let log = Log::open(telemetry::Format::Text).unwrap();
     let status = Status {
-        head: head::Settings::default(),
+        head: Arc::default(),
+        reloads: Reloads::unanswered("x.toml"),
         engine: started,
         metrics: Arc::default(),
         stage,
@@ -308,7 +309,8 @@ async fn a_store_that_does_not_answer_holds_up_no_other_probe() {
     let engine = OnceLock::new();
     assert!(engine.set(Hanging).is_ok());
     let status = Status {
-        head: head::Settings::default(),
+        head: Arc::default(),
+        reloads: Reloads::unanswered("x.toml"),
         engine: Arc::new(engine),
         metrics: Arc::default(),
         stage,

@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use tracing::level_filters::LevelFilter;
 
 use super::output::print_aside;
+use super::reloading::Start;
 use super::run::until_signalled;
 use super::service::Service;
-use super::{Failure, print};
-use crate::config::{self, Environment, Secrets};
+use super::{Failure, Source, print};
+use crate::config::Environment;
 use crate::credentials::key_file;
 use crate::server::Inherited;
 use crate::signals::Signals;
@@ -27,15 +28,16 @@ pub fn run(signals: Signals) -> Result<ExitCode, Failure> {
         format: telemetry::Format::Text,
         level: Some(LevelFilter::WARN),
     });
-    let log = log.map_err(Failure::other)?;
+    let (log, level) = log.map_err(Failure::other)?;
     let folder = tempfile::tempdir().map_err(Failure::other)?;
-    super::background_runtime()?.block_on(serve(folder.path(), signals, log.lines()))
+    super::background_runtime()?.block_on(serve(folder.path(), signals, log.lines(), level))
 }
 
 async fn serve(
     folder: &Path,
     signals: Signals,
     log: &telemetry::Lines,
+    level: telemetry::LogLevel,
 ) -> Result<ExitCode, Failure> {
     let damoov = simulator::Settings {
         listen: loopback(0),
@@ -47,13 +49,17 @@ async fn serve(
     std::fs::write(&file, configuration(folder, &damoov.base_url())).map_err(Failure::other)?;
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
         .map_err(Failure::other)?;
-    let nothing = Environment::from_iter(std::iter::empty());
-    let loaded = config::load(&file, &nothing, Secrets::Resolve)
-        .map_err(|error| Failure::Config(error.to_string()))?;
+    let source = Source {
+        path: file,
+        environment: Environment::default(),
+    };
+    let (loaded, seen) = source.read();
+    let settings = loaded.map_err(Failure::Config)?.settings;
     let signals = signals.follow().map_err(Failure::other)?;
-    let ending = until_signalled(signals, loaded.settings.server.drain_delay);
-    if let Some(service) = Service::open(loaded.settings, Inherited::default(), ending, log).await?
-    {
+    let start = Start::new(source, seen, &settings, level);
+    let ending = until_signalled(signals, &start);
+    let inherited = Inherited::default();
+    if let Some(service) = Service::open(settings, inherited, start, ending, log).await? {
         let addresses = service.local_addrs().into_iter();
         let lines = addresses.map(|address| lines_to_paste(address, &damoov.base_url()));
         let printing = print_aside(lines.collect());

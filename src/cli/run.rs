@@ -1,13 +1,12 @@
 //! `run`: serves callers until a signal ends it.
 
-use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
+use super::reloading::Start;
 use super::service::{self, Served, Service};
 use super::supervision::Supervision;
 use super::{ConfigFile, Failure};
-use crate::config::{Loaded, Secrets, Settings};
+use crate::config::{Loaded, Settings};
 use crate::server::{self, Drained, Ending, Inherited};
 use crate::signals::{Followed, Signals};
 use crate::supervisor::Supervisor;
@@ -17,8 +16,12 @@ use crate::telemetry::{Lines, Log};
 pub fn run(config: ConfigFile, signals: Signals) -> Result<ExitCode, Failure> {
     // The file or a secret may be a pipe that nobody writes, or lie on a mount that hangs.
     let signals = signals.follow().map_err(Failure::other)?;
-    let (path, loaded) = match config.load(Secrets::Resolve) {
-        Ok(loaded) => loaded,
+    let read = config.source().and_then(|source| {
+        let (loaded, seen) = source.read();
+        Ok((source, loaded?, seen))
+    });
+    let (source, loaded, seen) = match read {
+        Ok(read) => read,
         Err(report) => {
             signals.release();
             return Err(Failure::Config(report));
@@ -28,7 +31,10 @@ pub fn run(config: ConfigFile, signals: Signals) -> Result<ExitCode, Failure> {
     let ended = log
         .follow(loaded.settings.log.level)
         .map_err(Failure::other)
-        .and_then(|()| begin(&path, loaded, signals, log.lines()));
+        .and_then(|level| {
+            let start = Start::new(source, seen, &loaded.settings, level);
+            begin(loaded, start, signals, log.lines())
+        });
     // The reason for the end is logged in the same form as everything else.
     Ok(ended.unwrap_or_else(|failure| {
         let why = failure.to_string();
@@ -37,17 +43,23 @@ pub fn run(config: ConfigFile, signals: Signals) -> Result<ExitCode, Failure> {
     }))
 }
 
-fn begin(path: &Path, loaded: Loaded, signals: Followed, log: &Lines) -> Result<ExitCode, Failure> {
+fn begin(
+    loaded: Loaded,
+    start: Start,
+    signals: Followed,
+    log: &Lines,
+) -> Result<ExitCode, Failure> {
     super::check_descriptors(&loaded.settings)?;
     harden();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    tracing::info!(config = %path.display(), version = env!("CARGO_PKG_VERSION"), "starting");
+    let file = start.reloads.state().file.clone();
+    tracing::info!(config = %file.display(), version = env!("CARGO_PKG_VERSION"), "starting");
     let inherited = Inherited::from_environment().map_err(server::Error::from);
     let inherited = inherited.map_err(service::Error::from)?;
     let runtime = super::background_runtime()?;
-    let ended = runtime.block_on(serve(loaded.settings, inherited, signals, log));
+    let ended = runtime.block_on(serve(loaded.settings, start, inherited, signals, log));
     // The process does not wait for a store that is still being opened: nothing has been promised yet.
     runtime.shutdown_background();
     ended
@@ -55,6 +67,7 @@ fn begin(path: &Path, loaded: Loaded, signals: Followed, log: &Lines) -> Result<
 
 async fn serve(
     settings: Settings,
+    mut start: Start,
     inherited: Inherited,
     signals: Followed,
     log: &Lines,
@@ -63,9 +76,10 @@ async fn serve(
     supervisor
         .status("starting: the store is being opened")
         .await;
-    let ending = until_signalled(signals, settings.server.drain_delay);
+    start.supervisor = supervisor.clone();
+    let ending = until_signalled(signals, &start);
     let begun = ending.begun.clone();
-    let served = match Service::open(settings, inherited, ending, log).await? {
+    let served = match Service::open(settings, inherited, start, ending, log).await? {
         Some(service) => {
             for address in service.local_addrs() {
                 tracing::info!(%address, "listening");
@@ -105,8 +119,9 @@ async fn serve(
 }
 
 /// What the signals say, followed on the current runtime.
-pub(super) fn until_signalled(signals: Followed, drain_delay: Duration) -> Ending {
-    let (ending, following) = Ending::by_signals(signals.in_order(), drain_delay);
+pub(super) fn until_signalled(signals: Followed, start: &Start) -> Ending {
+    let (times, reloads) = (start.times.subscribe(), start.reloads.clone());
+    let (ending, following) = Ending::by_signals(signals.in_order(), times, reloads);
     tokio::spawn(following);
     ending
 }

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::key_watch::KeyWatch;
 use super::opening::{OpenStore, StoreError, open_to_serve};
+use super::reloading::{Components, Reloading, Start};
 use super::running::Running;
 use super::wiring::{self, Foundation, Wired, wire};
 use crate::admin;
@@ -22,7 +23,7 @@ use crate::config::{self, Settings};
 use crate::credentials::Background;
 use crate::metrics::{LogTarget, Metrics};
 use crate::proxy::{Forwarder, Proxy};
-use crate::server::{self, Bound, Drained, Ending, Inherited, Pulse, Stage};
+use crate::server::{self, Bound, Drained, Ending, Inherited, Pulse, Stage, Times};
 use crate::telemetry;
 use crate::telemetry::access::AccessLog;
 use crate::upstream::{self, Hosts};
@@ -65,7 +66,8 @@ pub struct Service {
     /// Of a store that others share.
     keys: Option<KeyWatch>,
     ending: Ending,
-    drain_timeout: Duration,
+    times: watch::Receiver<Times>,
+    reloading: Reloading,
 }
 
 /// How everything ended that was under way at the end.
@@ -88,12 +90,13 @@ impl Drop for StatusTask {
 
 impl Service {
     /// Listens, answers probes, opens the store and starts the engine, on the current runtime, in
-    /// this order. Each of the `inherited` sockets must be one of those that the settings name. `ending`
-    /// says when to stop. Returns `None` if it says so before the store is open. `log` gets a line for
-    /// each request.
+    /// this order; from then on reads its configuration again as `start` says. Each of the `inherited`
+    /// sockets must be one of those that the settings name. `ending` says when to stop. Returns `None` if
+    /// it says so before the store is open. `log` gets a line for each request.
     pub async fn open(
         settings: Settings,
         mut inherited: Inherited,
+        start: Start,
         mut ending: Ending,
         log: &telemetry::Lines,
     ) -> Result<Option<Service>, Error> {
@@ -102,11 +105,13 @@ impl Service {
         let hosts = Hosts::new(&settings.upstream)?;
         let bound = server::bind(settings.server.clone(), &mut inherited)?;
         let engine = Arc::new(OnceLock::new());
+        let head = Arc::new(ArcSwap::from_pointee(wiring::head(&settings)));
         let status = match settings.status {
             None => None,
             Some(address) => {
                 let status = admin::Status {
-                    head: wiring::head(&settings),
+                    head: head.clone(),
+                    reloads: start.reloads.clone(),
                     metrics: metrics.clone(),
                     stage: ending.stage.clone(),
                     log: log.health(),
@@ -124,11 +129,11 @@ impl Service {
         };
         let shared = settings.store.postgres.is_some();
         let keys = shared.then(|| KeyWatch::start(&store.store, store.ring.clone()));
-        let drain_timeout = settings.server.drain_timeout;
+        let in_force = Arc::new(ArcSwap::from_pointee(settings.clone()));
         let foundation = Foundation {
             store,
-            hosts,
-            metrics,
+            hosts: hosts.clone(),
+            metrics: metrics.clone(),
             access: AccessLog::new(log),
         };
         let Wired {
@@ -136,13 +141,22 @@ impl Service {
             proxy,
             background,
             ..
-        } = wire(settings, foundation)?;
+        } = wire(settings.clone(), foundation)?;
         let running = Running {
-            provider,
+            provider: provider.clone(),
             proxy: proxy.clone(),
         };
         // Nothing else sets it.
         let _ = engine.set(running);
+        let times = start.times.subscribe();
+        let components = Components {
+            provider,
+            proxy: proxy.clone(),
+            head,
+            in_force,
+            hosts,
+            metrics,
+        };
         Ok(Some(Service {
             bound,
             status,
@@ -150,7 +164,8 @@ impl Service {
             background,
             keys,
             ending,
-            drain_timeout,
+            times,
+            reloading: Reloading::start(start, settings, components),
         }))
     }
 
@@ -184,14 +199,19 @@ impl Service {
             background,
             keys,
             mut ending,
-            drain_timeout,
+            times,
+            reloading,
         } = self;
         let stage = ending.stage.clone();
-        let serving = server::serve(bound, move || Forwarder::new(proxy.clone()), stage);
+        let new_handler = move || Forwarder::new(proxy.clone());
+        let serving = server::serve(bound, new_handler, times.clone(), stage);
         let drain_ends = async {
             let draining = |stage: &Stage| *stage >= Stage::Draining;
+            ending.begins().await;
+            // From here on nothing changes any more.
+            drop(reloading);
             let _ = ending.stage.wait_for(draining).await;
-            Instant::now() + drain_timeout
+            Instant::now() + times.borrow().drain_timeout
         };
         let mut serving = pin!(serving);
         let (drained, drain_ends) = tokio::select! {

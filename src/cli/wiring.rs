@@ -73,7 +73,7 @@ pub fn wire(settings: Settings, foundation: Foundation) -> Result<Wired, upstrea
         rules,
         provider: provider.clone(),
         handed_out: handed_out.clone(),
-        replay: settings.replay,
+        replay_memory: settings.replay.memory,
         metrics,
         access,
     });
@@ -97,6 +97,7 @@ pub fn rules(settings: &Settings, hosts: &Hosts) -> Result<Rules, upstream::Inva
         directory: settings.directory.clone(),
         auth_endpoints: settings.auth_endpoints,
         in_band_401: settings.in_band_401,
+        replay_limit: settings.replay.limit,
         hosts,
         upstream: &settings.upstream,
         workers: settings.server.threads,

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::Secrets;
 use super::environment::Environment;
+use super::files::Seen;
 use super::tree::{Node, Origin, Table, Value};
 use crate::secret::{Secret, file};
 use crate::store::postgres::Password;
@@ -23,6 +24,8 @@ pub(super) struct SecretSources<'e> {
     pub(super) file_is_private: bool,
     /// What should not be as it is.
     pub(super) warnings: RefCell<Vec<String>>,
+    /// The files that were named, each in its state right before it was read.
+    pub(super) seen: RefCell<Vec<Seen>>,
 }
 
 impl SecretSources<'_> {
@@ -110,7 +113,15 @@ impl SecretSources<'_> {
         Ok(Secret::from(text))
     }
 
+    /// Notes that what the file at `path` holds is in force, too.
+    pub(super) fn sees(&self, path: &Path) {
+        if self.secrets == Secrets::Resolve {
+            self.seen.borrow_mut().push(Seen::now(path));
+        }
+    }
+
     fn read_file(&self, path: &Path) -> Result<Secret, String> {
+        self.sees(path);
         let (secret, warning) =
             file::read_secret(path).map_err(|error| format!("{} {error}", path.display()))?;
         self.warnings.borrow_mut().extend(warning);
@@ -142,6 +153,7 @@ mod tests {
             secrets: Secrets::Resolve,
             file_is_private: true,
             warnings: RefCell::default(),
+            seen: RefCell::default(),
         };
         let origin = Origin::File(0..0);
         let node = tree::parse_value(&format!("{{ file = '{}' }}", path.display()), &origin);

@@ -47,7 +47,10 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
     let upstream = top.table("upstream", |upstream| {
         self::upstream(upstream, sources, server.threads)
     });
-    server.stall_timeout = upstream.settings.stall_timeout;
+    if let Some(path) = &upstream.settings.ca_file {
+        sources.sees(path);
+    }
+    server.times.stall_timeout = upstream.settings.stall_timeout;
     Settings {
         hosts: top.list("hosts", shape::host),
         allowed_origins: top.list("allowed_origins", shape::web_origin),
@@ -103,20 +106,22 @@ fn server(top: &mut Section<'_>, sources: &SecretSources<'_>) -> server::Setting
         max_connections: top
             .get("max_connections", integer(1..=1_000_000))
             .unwrap_or(4096),
-        drain_delay: top
-            .get("drain_delay", duration(Duration::ZERO..=HOUR))
-            .unwrap_or(5 * SECOND),
-        drain_timeout: top
-            .get("drain_timeout", duration(Duration::ZERO..=HOUR))
-            .unwrap_or(25 * SECOND),
         threads: top.table("workers", |workers| {
             let cores = || thread::available_parallelism().map_or(1, usize::from);
             workers
                 .get("threads", integer(1..=1024))
                 .unwrap_or_else(cores)
         }),
-        // `[upstream]` says it for both sides.
-        stall_timeout: MINUTE,
+        times: server::Times {
+            drain_delay: top
+                .get("drain_delay", duration(Duration::ZERO..=HOUR))
+                .unwrap_or(5 * SECOND),
+            drain_timeout: top
+                .get("drain_timeout", duration(Duration::ZERO..=HOUR))
+                .unwrap_or(25 * SECOND),
+            // `[upstream]` says it for both sides.
+            stall_timeout: MINUTE,
+        },
     }
 }
 

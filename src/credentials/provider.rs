@@ -12,15 +12,18 @@ use super::closing::Closing;
 use super::engine::{Engine, Parts};
 use super::renewal::renewals::{Ask, Probing};
 use super::renewal::{keeper, probes};
+use super::settings::Settings;
 use super::vault::cache::Lookup;
 use super::vault::credentials::Credentials;
 use super::{Error, Need};
 use crate::caller::Authorized;
 use crate::clock::Timestamp;
+use crate::directory::Directory;
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
 use crate::principal::Principal;
 use crate::store;
 use crate::telemetry::LogName;
+use crate::upstream::{self, Hosts};
 
 /// Gives out credentials and renews them: one renewal per principal at a time, in a task that no
 /// caller's hang-up cancels. Cheap to clone.
@@ -111,13 +114,16 @@ impl Provider {
     }
 
     /// Puts new numbers and a new directory in force, both at once: whatever is looked at from now on
-    /// follows them. The budget's group and `max_cached` stay what they were at the start.
-    #[cfg(any(test, feature = "internals"))]
+    /// follows them. The budget's group and `max_cached` stay what they were at the start. Calls to the
+    /// Auth endpoints that begin from now on are made as `upstream` and `hosts` say.
     pub fn publish(
         &self,
-        settings: super::settings::Settings,
-        directory: Arc<crate::directory::Directory>,
+        settings: Settings,
+        directory: Arc<Directory>,
+        upstream: &upstream::Settings,
+        hosts: &Hosts,
     ) {
+        self.engine.endpoint.follow(upstream, hosts);
         self.engine.current.publish(settings, directory);
     }
 
@@ -212,7 +218,7 @@ impl Provider {
     }
 
     /// The host of the Auth endpoints and since when, if no connection to it comes about.
-    pub fn unreachable(&self) -> Option<(&str, SystemTime)> {
+    pub fn unreachable(&self) -> Option<(&'static str, SystemTime)> {
         self.engine.endpoint.unreachable()
     }
 

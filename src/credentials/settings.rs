@@ -11,7 +11,7 @@ use crate::directory::Directory;
 use crate::store::LoginWindows;
 
 /// The numbers of the engine. One part of the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The API's limit on logins, with a margin. Its group stays what it was at the start: a slot that
     /// is taken is given back to the same group.
@@ -81,7 +81,6 @@ impl Current {
     }
 
     /// Puts these in force, except for what stays as it was at the start.
-    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn publish(&self, settings: Settings, directory: Arc<Directory>) {
         let before = self.now();
         let budget = LoginWindows {

@@ -3,12 +3,14 @@
 //! `label!` declares one label, `labels!` a set of them whose series are all shown from the start; each
 //! area has a file.
 
+mod config;
 mod log;
 mod renewals;
 mod requests;
 mod store;
 mod upstream;
 
+pub use self::config::{ReloadLabels, ReloadResult};
 pub use self::log::{LogLabels, LogTarget};
 pub use self::renewals::{
     AuthEndpoint, Doubt, Freshness, Grant, GrantLabel, LookupLabels, RenewalLabels, RenewalResult,

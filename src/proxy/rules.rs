@@ -32,6 +32,8 @@ pub struct Parts<'a> {
     pub auth_endpoints: auth_endpoints::Settings,
     /// Whether a 2xx answer whose beginning says 401 counts as a 401.
     pub in_band_401: bool,
+    /// Bytes kept of a request's content for a replay.
+    pub replay_limit: u64,
     /// How hosts are reached.
     pub hosts: &'a Hosts,
     /// Deadlines and limits of connections to them.
@@ -48,6 +50,7 @@ pub struct Rules {
     pub(super) directory: Arc<Directory>,
     pub(super) auth_endpoints: auth_endpoints::Settings,
     pub(super) in_band_401: bool,
+    pub(super) replay_limit: u64,
     /// Where the host of each route is reached. The same target, made again for later rules, is known
     /// to be the same: connections to it are kept.
     pub(super) targets: Targets,
@@ -74,6 +77,7 @@ impl Rules {
             directory: parts.directory,
             auth_endpoints: parts.auth_endpoints,
             in_band_401: parts.in_band_401,
+            replay_limit: parts.replay_limit,
             limits: Limits {
                 connect_timeout: settings.connect_timeout,
                 stall_timeout: settings.stall_timeout,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::Settings;
 use crate::telemetry::episode::Episode;
 
 /// It suffices again once no request was refused memory for this long.
@@ -15,7 +14,8 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Hands out the memory that recordings take, over all requests of all workers.
 #[derive(Debug)]
 pub struct Memory {
-    pub(super) settings: Settings,
+    /// Bytes kept over all requests.
+    limit: u64,
     /// The account itself, not a copy of it, so that the metric cannot drift from the truth.
     pub(super) reserved: Gauge<i64, AtomicI64>,
     /// Told of when it begins and when it is over.
@@ -23,10 +23,10 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// With a gauge that counts the reserved bytes.
-    pub fn new(settings: Settings, reserved: Gauge<i64, AtomicI64>) -> Memory {
+    /// Of at most `limit` bytes, with a gauge that counts the reserved ones.
+    pub fn new(limit: u64, reserved: Gauge<i64, AtomicI64>) -> Memory {
         Memory {
-            settings,
+            limit,
             reserved,
             exhausted: Episode::ending_after(QUIET),
         }
@@ -34,8 +34,7 @@ impl Memory {
 
     fn reserve(&self, bytes: u64) -> bool {
         let bytes = signed(bytes);
-        let fits =
-            self.reserved.inc_by(bytes).saturating_add(bytes) <= signed(self.settings.memory);
+        let fits = self.reserved.inc_by(bytes).saturating_add(bytes) <= signed(self.limit);
         if !fits {
             self.reserved.dec_by(bytes);
             self.refused();
@@ -52,7 +51,7 @@ impl Memory {
     fn refused(&self) {
         if self.exhausted.failed() {
             tracing::warn!(
-                limit = self.settings.memory,
+                limit = self.limit,
                 "`replay_memory` is used up: further content is passed on without being kept, and \
                  cannot be sent again after a 401"
             );
@@ -68,14 +67,17 @@ fn signed(bytes: u64) -> i64 {
 #[derive(Debug)]
 pub(super) struct MemoryPermit {
     memory: Arc<Memory>,
+    /// Bytes kept of this recording at most: as it was configured when it began.
+    limit: u64,
     pub(super) bytes: u64,
 }
 
 impl MemoryPermit {
     /// Of nothing yet.
-    pub(super) fn of(memory: &Arc<Memory>) -> MemoryPermit {
+    pub(super) fn of(memory: &Arc<Memory>, limit: u64) -> MemoryPermit {
         MemoryPermit {
             memory: memory.clone(),
+            limit,
             bytes: 0,
         }
     }
@@ -83,7 +85,7 @@ impl MemoryPermit {
     /// Whether there is memory for this many bytes. What is reserved at least doubles, within the limit
     /// of one request, so that content in many pieces is not moved at each.
     pub(super) fn cover(&mut self, bytes: usize) -> bool {
-        let (bytes, limit) = (bytes as u64, self.memory.settings.limit);
+        let (bytes, limit) = (bytes as u64, self.limit);
         if bytes <= self.bytes {
             return true;
         }

@@ -42,9 +42,8 @@ fn say(sender: &Sender, piece: &'static str) {
         .unwrap();
 }
 
-fn memory(limit: u64, memory: u64) -> Arc<Memory> {
-    let settings = Settings { limit, memory };
-    Arc::new(Memory::new(settings, Gauge::default()))
+fn memory(limit: u64) -> Arc<Memory> {
+    Arc::new(Memory::new(limit, Gauge::default()))
 }
 
 async fn text(content: Content<Caller>) -> String {
@@ -65,9 +64,9 @@ async fn wherever_the_answer_came_the_replay_is_byte_for_byte_the_same() {
         for read in 0..=4 {
             for said_before in 0..=3 {
                 let pieces = ["abc", "def", "ghi"];
-                let memory = memory(limit, 100);
+                let memory = memory(100);
                 let (sender, source) = caller(SizeHint::default());
-                let recorder = Recorder::new(source, &memory);
+                let recorder = Recorder::new(source, &memory, limit);
                 let mut view = recorder.view();
                 let read = read.min(said_before + usize::from(said_before == 3));
                 pieces[..said_before].iter().for_each(|p| say(&sender, p));
@@ -99,7 +98,7 @@ async fn wherever_the_answer_came_the_replay_is_byte_for_byte_the_same() {
 
 #[tokio::test]
 async fn a_request_without_content_is_replayed_without() {
-    let recorder = Recorder::new(http_body_util::Empty::new(), &memory(1, 1));
+    let recorder = Recorder::new(http_body_util::Empty::new(), &memory(1), 1);
     assert!(recorder.keeps() && recorder.is_complete());
     assert!(recorder.view().is_end_stream());
     assert!(recorder.kept().await.unwrap().is_end_stream());
@@ -108,7 +107,7 @@ async fn a_request_without_content_is_replayed_without() {
 #[tokio::test]
 async fn a_view_that_was_taken_ends_in_an_error_even_while_it_waits() {
     let (sender, source) = caller(SizeHint::with_exact(6));
-    let recorder = Recorder::new(source, &memory(10, 10));
+    let recorder = Recorder::new(source, &memory(10), 10);
     let mut view = recorder.view();
     say(&sender, "abc");
     next(&mut view).await.unwrap().unwrap();
@@ -128,17 +127,17 @@ async fn a_view_that_was_taken_ends_in_an_error_even_while_it_waits() {
 #[tokio::test]
 async fn content_announced_as_too_long_is_not_kept_from_the_start() {
     let (_sender, source) = caller(SizeHint::with_exact(11));
-    assert!(!Recorder::new(source, &memory(10, 100)).keeps());
+    assert!(!Recorder::new(source, &memory(100), 10).keeps());
 }
 
 #[tokio::test]
 async fn one_recording_too_many_for_the_memory_is_given_up_and_the_others_stay() {
-    let memory = memory(10, 5);
+    let memory = memory(5);
     let (first_sender, first) = caller(SizeHint::default());
     let (second_sender, second) = caller(SizeHint::default());
     let (first, second) = (
-        Recorder::new(first, &memory),
-        Recorder::new(second, &memory),
+        Recorder::new(first, &memory, 10),
+        Recorder::new(second, &memory, 10),
     );
     say(&first_sender, "abc");
     say(&second_sender, "def");
@@ -153,9 +152,9 @@ async fn one_recording_too_many_for_the_memory_is_given_up_and_the_others_stay()
 
 #[tokio::test]
 async fn small_pieces_do_not_keep_the_buffers_that_they_were_read_into() {
-    let memory = memory(100, 100);
+    let memory = memory(100);
     let (sender, source) = caller(SizeHint::default());
-    let recorder = Recorder::new(source, &memory);
+    let recorder = Recorder::new(source, &memory, 100);
     let mut view = recorder.view();
     let buffer = Arc::new([b'a'; 64 * 1024]);
     for _ in 0..10 {
@@ -179,9 +178,9 @@ impl AsRef<[u8]> for ReadBuffer {
 
 #[tokio::test]
 async fn dropping_the_recorder_ends_the_recording_and_not_the_stream() {
-    let memory = memory(10, 10);
+    let memory = memory(10);
     let (sender, source) = caller(SizeHint::default());
-    let recorder = Recorder::new(source, &memory);
+    let recorder = Recorder::new(source, &memory, 10);
     let mut view = recorder.view();
     say(&sender, "abc");
     next(&mut view).await.unwrap().unwrap();
@@ -195,7 +194,7 @@ async fn dropping_the_recorder_ends_the_recording_and_not_the_stream() {
 #[tokio::test]
 async fn content_that_is_cut_or_has_trailers_is_told_apart() {
     let (sender, source) = caller(SizeHint::default());
-    let recorder = Recorder::new(source, &memory(10, 10));
+    let recorder = Recorder::new(source, &memory(10), 10);
     say(&sender, "abc");
     sender.send(Err("reset")).unwrap();
     assert_eq!(
@@ -205,7 +204,7 @@ async fn content_that_is_cut_or_has_trailers_is_told_apart() {
     assert_eq!(recorder.failure(), Some(Failure::Cut));
 
     let (sender, source) = caller(SizeHint::default());
-    let recorder = Recorder::new(source, &memory(10, 10));
+    let recorder = Recorder::new(source, &memory(10), 10);
     say(&sender, "abc");
     sender
         .send(Ok(Frame::trailers(http::HeaderMap::new())))
@@ -221,7 +220,7 @@ async fn a_replay_is_framed_like_the_first_attempt() {
         (SizeHint::default(), None),
     ] {
         let (sender, source) = caller(size);
-        let recorder = Recorder::new(source, &memory(10, 10));
+        let recorder = Recorder::new(source, &memory(10), 10);
         say(&sender, "abc");
         drop(sender);
         assert_eq!(recorder.view().size_hint().exact(), exact);
@@ -233,7 +232,7 @@ async fn a_replay_is_framed_like_the_first_attempt() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_stops_sending_is_waited_for_ten_seconds_after_each_piece() {
     let (sender, source) = caller(SizeHint::default());
-    let recorder = Recorder::new(source, &memory(10, 10));
+    let recorder = Recorder::new(source, &memory(10), 10);
     let mut view = recorder.view();
     let started = Instant::now();
     let slow = async {
@@ -256,7 +255,7 @@ async fn a_caller_that_stops_sending_is_waited_for_ten_seconds_after_each_piece(
 #[tokio::test(start_paused = true)]
 async fn silence_counts_from_the_last_piece_but_not_waits_for_the_caller() {
     let (sender, source) = caller(SizeHint::default());
-    let recorder = Recorder::new(source, &memory(10, 10));
+    let recorder = Recorder::new(source, &memory(10), 10);
     let mut view = recorder.view();
     let started = Instant::now();
     let timers = TimerPool::default();
@@ -283,7 +282,7 @@ async fn draining_ends_at_the_limit_at_the_end_or_in_time() {
         (vec!["abc"], false, false),
     ] {
         let (sender, source) = caller(SizeHint::default());
-        let recorder = Recorder::new(source, &memory(10, 10));
+        let recorder = Recorder::new(source, &memory(10), 10);
         pieces.iter().for_each(|piece| say(&sender, piece));
         let sender = (!hung_up).then_some(sender);
         recorder.drain(5, within).await;

@@ -6,12 +6,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
+use tokio::sync::watch;
 
-use super::{Answered, Handler};
+use super::{Answered, Handler, Times};
 use crate::peer::Peer;
 
 /// How many places are kept for later answers.
@@ -21,8 +21,8 @@ const KEPT: usize = 64;
 pub struct Answers<H, F> {
     /// Counted apart, for the connections.
     pub(super) counts: Rc<Counts>,
-    /// How long a caller may take nothing of them.
-    pub(super) stall_timeout: Duration,
+    /// How long a caller may take nothing of them, among others.
+    pub(super) times: watch::Receiver<Times>,
     handler: Rc<H>,
     begin: fn(Rc<H>, Peer, Request<Incoming>) -> F,
     free: Rc<Free<F>>,
@@ -48,14 +48,14 @@ pub(super) struct UnderWay<F> {
     free: Rc<Free<F>>,
 }
 
-/// The answers of `handler`, to callers that take something of them every `stall_timeout`.
+/// The answers of `handler`, to callers that take something of them every `stall_timeout` of `times`.
 pub fn answers<H: Handler>(
     handler: H,
-    stall_timeout: Duration,
+    times: watch::Receiver<Times>,
 ) -> Answers<H, impl Future<Output = Answered<H>> + 'static> {
     Answers {
         counts: Rc::default(),
-        stall_timeout,
+        times,
         handler: Rc::new(handler),
         begin: H::handle,
         free: Rc::new(Free(RefCell::default())),

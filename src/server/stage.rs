@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::Times;
+use crate::reload::{Reloads, Trigger};
 use crate::signals::{Asks, Caught};
 
 /// A signal that changes nothing is logged again only after this.
@@ -53,16 +55,19 @@ impl Ending {
     }
 
     /// Follows these signals, on the current runtime. SIGTERM makes callers leave for `drain_delay`
-    /// and then drains; SIGINT drains at once; a second one of either stops.
+    /// and then drains; SIGINT drains at once; a second one of either stops. Until then SIGHUP asks for a
+    /// reload.
     pub fn by_signals(
         caught: mpsc::UnboundedReceiver<Caught>,
-        drain_delay: Duration,
+        times: watch::Receiver<Times>,
+        reloads: Reloads,
     ) -> (Ending, impl Future<Output = ()> + Send + 'static) {
         let (sender, ending) = Ending::by_hand();
         let follower = Follower {
             stage: sender,
             begun: ending.begun.clone(),
-            drain_delay,
+            times,
+            reloads,
             leaves_until: None,
             told: HashMap::new(),
         };
@@ -81,8 +86,10 @@ impl Ending {
 struct Follower {
     stage: watch::Sender<Stage>,
     begun: Arc<OnceLock<Begun>>,
-    /// How long callers have, after SIGTERM, to go elsewhere.
-    drain_delay: Duration,
+    /// Among them, how long callers have, after SIGTERM, to go elsewhere.
+    times: watch::Receiver<Times>,
+    /// Asked when a signal asks to read the configuration again.
+    reloads: Reloads,
     /// Until when they have it, once it was asked for.
     leaves_until: Option<Instant>,
     /// When each signal that changes nothing was last logged.
@@ -117,16 +124,20 @@ impl Follower {
         let name = signal.name();
         match signal.asks() {
             Asks::ToEnd | Asks::ToEndNow if self.begun.get().is_some() => self.stop(&name),
-            Asks::ToEnd => self.end(&name, self.drain_delay),
+            Asks::ToEnd => {
+                let drain_delay = self.times.borrow().drain_delay;
+                self.end(&name, drain_delay);
+            }
             Asks::ToEndNow => self.end(&name, Duration::ZERO),
-            Asks::ToReload => {
+            Asks::ToReload if self.begun.get().is_some() => {
                 if self.is_to_be_told(&name) {
-                    tracing::warn!(
+                    tracing::info!(
                         signal = %name,
-                        "the configuration is read at start only; restart to apply changes"
+                        "the process is about to end: the configuration is not read again"
                     );
                 }
             }
+            Asks::ToReload => self.reloads.request(Trigger::Signal),
             Asks::Nothing => {
                 if self.is_to_be_told(&name) {
                     tracing::info!(signal = %name, "this signal is ignored");
@@ -189,7 +200,13 @@ mod tests {
     /// The stages that these signals lead to, each with the seconds until then.
     async fn stages(delay: u64, signals: &[(u64, Caught)]) -> Vec<(Stage, u64)> {
         let (sender, caught) = mpsc::unbounded_channel();
-        let (mut ending, following) = Ending::by_signals(caught, Duration::from_secs(delay));
+        let (_, times) = watch::channel(Times {
+            drain_delay: Duration::from_secs(delay),
+            drain_timeout: Duration::ZERO,
+            stall_timeout: Duration::ZERO,
+        });
+        let reloads = Reloads::unanswered("x.toml");
+        let (mut ending, following) = Ending::by_signals(caught, times, reloads);
         let started = Instant::now();
         let following = tokio::spawn(following);
         let mut seen = Vec::new();

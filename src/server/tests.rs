@@ -111,14 +111,21 @@ fn settings(listener: Listener) -> Settings {
     Settings {
         listeners: vec![listener],
         max_connections: 16,
+        threads: 2,
+        times: times(),
+    }
+}
+
+fn times() -> Times {
+    Times {
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(60),
-        threads: 2,
         stall_timeout: SECOND,
     }
 }
 
 fn start(settings: Settings) -> Running {
+    let times = watch::channel(settings.times).1;
     let bound = bind(settings).unwrap();
     let doors = Arc::new(Doors::default());
     let (stage, watched) = watch::channel(Stage::Serving);
@@ -130,7 +137,7 @@ fn start(settings: Settings) -> Running {
         pulse,
         doors,
         stage,
-        serving: tokio::spawn(serve(bound, new_handler, watched)),
+        serving: tokio::spawn(serve(bound, new_handler, times, watched)),
     }
 }
 
@@ -203,7 +210,10 @@ async fn a_stream_that_is_open_already_is_served_until_its_caller_leaves() {
         drop(caller);
         answers
     };
-    let porter = Rc::new(super::answers(Porter(Arc::default()), SECOND));
+    let porter = Rc::new(super::answers(
+        Porter(Arc::default()),
+        watch::channel(times()).1,
+    ));
     let peer = Peer::Uid(0);
     let (served, answers) = tokio::join!(serve_connection(peer, stream, porter, stage), calling);
     served.unwrap();

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Handler;
 use super::answers::Counts;
 use super::lengths::Lengths;
+use super::{Handler, Times};
 use crate::stalls::{Side, Stalls};
 use crate::timer::LazyTimer;
 
@@ -165,8 +166,8 @@ impl Busy {
 pub(super) struct TimedStream<S> {
     stream: S,
     timeouts: ConnectionTimeouts,
-    /// How long nothing of what is written may be taken.
-    stall_timeout: Duration,
+    /// Among them, how long nothing of what is written may be taken. Looked at when a write has to wait.
+    times: watch::Receiver<Times>,
     /// Since when a write waits for the caller.
     blocked: Option<Instant>,
     /// Looked at only while a read or a write waits.
@@ -177,12 +178,12 @@ impl<S> TimedStream<S> {
     pub(super) fn new(
         stream: S,
         timeouts: ConnectionTimeouts,
-        stall_timeout: Duration,
+        times: watch::Receiver<Times>,
     ) -> TimedStream<S> {
         TimedStream {
             stream,
             timeouts,
-            stall_timeout,
+            times,
             blocked: None,
             timer: LazyTimer::new(Instant::now() + HEAD_TIMEOUT),
         }
@@ -230,7 +231,8 @@ impl<S> TimedStream<S> {
                 return Poll::Ready(io::ErrorKind::ConnectionAborted.into());
             }
         }
-        ready!(self.timer.poll(since + self.stall_timeout, context));
+        let stall_timeout = self.times.borrow().stall_timeout;
+        ready!(self.timer.poll(since + stall_timeout, context));
         cut.set(Some(Cut::Stalled));
         Poll::Ready(io::ErrorKind::TimedOut.into())
     }

@@ -31,7 +31,7 @@ use super::coalesced_writes::CoalescedWrites;
 use super::listen::Stream;
 use super::pulse::Heart;
 use super::timeouts::{Answering, ConnectionTimeouts, Cut, TimedStream};
-use super::{Answered, Drained, Handler, Session, Stage, Transport};
+use super::{Answered, Drained, Handler, Session, Stage, Times, Transport};
 use crate::headers;
 use crate::peer::Peer;
 use crate::telemetry::episode::Chain;
@@ -50,15 +50,6 @@ const NOBODY: u32 = 65_534;
 
 /// While the server drains, a head that has begun, or the first one of a connection, has this long.
 const LAST_HEAD: Duration = Duration::from_secs(1);
-
-/// How long a worker waits.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Timeouts {
-    /// For its last answers.
-    pub(super) drain: Duration,
-    /// For a caller that takes nothing.
-    pub(super) stall: Duration,
-}
 
 /// A worker's thread as the accept loops see it.
 #[derive(Debug)]
@@ -95,7 +86,7 @@ impl Worker {
         number: usize,
         new_handler: impl Fn() -> H + Send + 'static,
         (stage, heart): (watch::Receiver<Stage>, Heart),
-        timeouts: Timeouts,
+        times: watch::Receiver<Times>,
     ) -> io::Result<Worker> {
         let (connections, handed) = mpsc::unbounded_channel();
         let (ending, ended) = oneshot::channel();
@@ -114,7 +105,7 @@ impl Worker {
                 };
                 drop(report.send(Ok(())));
                 runtime.spawn_local(heart.answer());
-                let drained = runtime.block_on(run(new_handler, handed, stage, timeouts));
+                let drained = runtime.block_on(run(new_handler, handed, times, stage));
                 drop(runtime);
                 // Refused only if the server was dropped.
                 let _ = ending.send(drained);
@@ -161,10 +152,10 @@ impl Worker {
 async fn run<H: Handler>(
     new_handler: impl Fn() -> H,
     mut handed: mpsc::UnboundedReceiver<Connection>,
+    times: watch::Receiver<Times>,
     mut stage: watch::Receiver<Stage>,
-    timeouts: Timeouts,
 ) -> Drained {
-    let answers = Rc::new(answers(new_handler(), timeouts.stall));
+    let answers = Rc::new(answers(new_handler(), times.clone()));
     let counts = answers.counts.clone();
     let mut serving = JoinSet::new();
     let mut leaving = stage.clone();
@@ -185,6 +176,7 @@ async fn run<H: Handler>(
             Some(ended) = serving.join_next() => report(ended),
         }
     }
+    let drain_timeout = times.borrow().drain_timeout;
     let drained = async {
         while let Some(ended) = serving.join_next().await {
             report(ended);
@@ -195,7 +187,7 @@ async fn run<H: Handler>(
     tokio::select! {
         () = drained => {}
         _ = stage.wait_for(|stage| *stage == Stage::Stopping) => {}
-        () = tokio::time::sleep(timeouts.drain) => {}
+        () = tokio::time::sleep(drain_timeout) => {}
     }
     // Before the connections are dropped, which ends their answers in another way.
     Drained {
@@ -263,7 +255,7 @@ where
     let stream = TimedStream::new(
         CoalescedWrites(stream),
         timeouts.clone(),
-        answers.stall_timeout,
+        answers.times.clone(),
     );
     let switched: Rc<Cell<Option<H::Session>>> = Rc::default();
     let service =

@@ -40,38 +40,26 @@ pub struct Access<'a> {
 
 /// Gives every worker its buffer. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct AccessLog {
-    /// `None` if the filter wants no access events.
-    lines: Option<Lines>,
-}
+pub struct AccessLog(Lines);
 
 /// Where one worker records its requests.
 #[derive(Debug)]
 pub struct AccessWriter {
-    lines: Option<Lines>,
+    lines: Lines,
     buffer: Arc<Buffer>,
     timestamp: RefCell<Timestamp>,
 }
 
 impl AccessLog {
-    /// Writes to `lines`, if the filter wants access events.
+    /// Writes to `lines`, while the filter wants access events.
     pub fn new(lines: &Lines) -> AccessLog {
-        AccessLog::wanted(
-            tracing::enabled!(target: "access", tracing::Level::INFO),
-            lines,
-        )
-    }
-
-    fn wanted(wanted: bool, lines: &Lines) -> AccessLog {
-        AccessLog {
-            lines: wanted.then(|| lines.clone()),
-        }
+        AccessLog(lines.clone())
     }
 
     /// For one worker.
     pub fn writer(&self) -> AccessWriter {
         AccessWriter {
-            lines: self.lines.clone(),
+            lines: self.0.clone(),
             buffer: Buffer::of(Target::Access),
             timestamp: RefCell::default(),
         }
@@ -81,9 +69,10 @@ impl AccessLog {
 impl AccessWriter {
     /// Records a request. Never waits.
     pub fn record(&self, access: &Access<'_>) {
-        let Some(lines) = &self.lines else {
+        let lines = &self.lines;
+        if !lines.wants_access() {
             return;
-        };
+        }
         lines.write(&self.buffer, |is_first, text| {
             let timestamp = &mut *self.timestamp.borrow_mut();
             if is_first {

@@ -60,6 +60,8 @@ struct Shared {
     messages: mpsc::Sender<Message>,
     audit: Arc<Buffer>,
     other: Arc<Buffer>,
+    /// Whether requests are recorded. The filter decides; read for each request.
+    wants_access: AtomicBool,
     /// Set once the thread takes nothing more.
     ended: AtomicBool,
     state: Mutex<State>,
@@ -113,6 +115,7 @@ impl Log {
             messages,
             audit: Buffer::of(Target::Audit),
             other: Buffer::of(Target::Other),
+            wants_access: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             state: Mutex::default(),
         }));
@@ -154,6 +157,16 @@ impl Lines {
     /// Says whether lines can be written.
     pub fn health(&self) -> Health {
         Health(self.clone())
+    }
+
+    /// Whether requests are recorded.
+    pub(super) fn wants_access(&self) -> bool {
+        self.0.wants_access.load(Ordering::Relaxed)
+    }
+
+    /// From here on requests are recorded, or are not.
+    pub(super) fn want_access(&self, wanted: bool) {
+        self.0.wants_access.store(wanted, Ordering::Relaxed);
     }
 
     /// Counts lost lines here from now on, those of the past too.

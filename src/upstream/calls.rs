@@ -18,7 +18,8 @@ use super::{Error, Head, MAX_AGE, SWEEP, Settings, Target, connect};
 #[derive(Debug)]
 pub(crate) struct Calls {
     target: Target,
-    connect_timeout: Duration,
+    /// A reload may change it.
+    connect_timeout: Mutex<Duration>,
     /// Shared with the sweeper. Behind a lock because calls come from any thread; it is never held
     /// while a call is under way.
     idle: Arc<Mutex<Idle>>,
@@ -61,7 +62,7 @@ impl Calls {
     pub(crate) fn new(target: Target, settings: &Settings) -> Calls {
         Calls {
             target,
-            connect_timeout: settings.connect_timeout,
+            connect_timeout: Mutex::new(settings.connect_timeout),
             idle: Arc::new(Mutex::new(Idle {
                 connections: Vec::new(),
                 timeout: settings.idle_timeout,
@@ -69,6 +70,17 @@ impl Calls {
             })),
             sweeper: Mutex::default(),
         }
+    }
+
+    /// From here on the timeouts are those of `settings`. Connections that are open are kept.
+    pub(crate) fn follow(&self, settings: &Settings) {
+        *lock(&self.connect_timeout) = settings.connect_timeout;
+        self.idle().timeout = settings.idle_timeout;
+    }
+
+    /// Whether its calls go to the host of `target`, reached in the same way.
+    pub(crate) fn are_to(&self, target: &Target) -> bool {
+        self.target.id == target.id
     }
 
     /// Sends one call, at most once, and reads its answer, the content of which is `None` if it is
@@ -118,7 +130,8 @@ impl Calls {
 
     async fn connect(&self, deadline: Instant) -> Result<Connection, Error> {
         let now = Instant::now();
-        let deadline = deadline.min(now + self.connect_timeout);
+        let connect_timeout = *lock(&self.connect_timeout);
+        let deadline = deadline.min(now + connect_timeout);
         let stream = connect::open(&self.target, deadline).await?;
         let opened = Instant::now();
         Ok(Connection {

@@ -32,7 +32,6 @@ struct Made {
     target: Target,
 }
 
-#[cfg(any(test, feature = "internals"))]
 impl Made {
     /// Whether anything but this list has the target.
     fn is_in_use(&self) -> bool {
@@ -57,7 +56,6 @@ impl Hosts {
     }
 
     /// The hosts as other settings say. Targets that stay as they are keep their connections.
-    #[cfg(any(test, feature = "internals"))]
     pub fn updated(&self, settings: &Settings) -> Result<Hosts, Invalid> {
         let new = Hosts::new(settings)?;
         let mut made = self.made.lock().expect("no code panics under this lock");
@@ -72,6 +70,11 @@ impl Hosts {
             made: self.made.clone(),
             ..new
         })
+    }
+
+    /// Whether the same certificates are trusted.
+    pub fn trust_as(&self, other: &Hosts) -> bool {
+        self.trust == other.trust
     }
 
     /// The same hosts, reached another way than by TCP.

@@ -26,6 +26,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// Callers that go on all the time, and how many requests each of them makes.
 const CALLERS: usize = 8;
@@ -180,10 +181,12 @@ async fn no_request_mixes_two_configurations_that_change_under_load() {
     let bound = server::bind(sides[0].server.clone(), &mut Inherited::default()).unwrap();
     let authority = bound.local_addrs()[0].to_string();
     let (stage, ending) = Ending::by_hand();
+    let (_, times) = watch::channel(sides[0].server.times);
     let answering = proxy.clone();
     let serving = tokio::spawn(server::serve(
         bound,
         move || Forwarder::new(answering.clone()),
+        times,
         ending.stage,
     ));
     let ended = Arc::new(AtomicBool::new(false));

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
@@ -21,7 +22,7 @@ use crate::damoov::auth::{self, Answer, Call, Unreadable};
 use crate::metrics::AuthEndpoint;
 use crate::store;
 use crate::telemetry::episode::Chain;
-use crate::upstream::{self, Broken, CallFailure, Calls, Condition, Head, Hosts};
+use crate::upstream::{self, Broken, CallFailure, Calls, Condition, Head, Hosts, Target};
 
 /// Calls of one grant under way at once: at 400 ms each, all tokens of 4,000 users that expire
 /// together are renewed in 13 s.
@@ -32,11 +33,8 @@ pub(super) const LEASE_TOO_SHORT: &str = "it answers too slowly for a lease to o
 /// Calls the Auth endpoints.
 #[derive(Debug)]
 pub(crate) struct TokenEndpoint {
-    calls: Calls,
-    /// `host` or `host:port`, as it is dialed.
-    dialed: Box<str>,
-    /// How the host fares.
-    condition: Condition,
+    /// Replaced when a reload says that the host is reached in another way; a call ends where it began.
+    host: ArcSwap<Host>,
     /// Why the last call that failed did.
     last_failure: Mutex<Arc<str>>,
     unreadable: UnreadableAnswers,
@@ -44,6 +42,16 @@ pub(crate) struct TokenEndpoint {
     /// Apart from refreshes: logins that waited behind refreshes would reach Damoov long after their
     /// slots of the budget were taken, and several at once.
     logins: Semaphore,
+}
+
+/// The host of the Auth endpoints, as it is reached.
+#[derive(Debug)]
+struct Host {
+    calls: Calls,
+    /// `host` or `host:port`, as it is dialed.
+    dialed: Box<str>,
+    /// How it fares.
+    condition: Condition,
 }
 
 /// What came of a call.
@@ -110,9 +118,10 @@ pub(crate) struct Turn<'a>(
     #[expect(dead_code, reason = "held, not looked at")] SemaphorePermit<'a>,
 );
 
-/// When a call may be sent.
+/// Where a call is sent, and when it may be.
 #[derive(Clone, Copy)]
 struct Sending<'a> {
+    host: &'a Host,
     /// Its answer comes by then, or is lost.
     deadline: Instant,
     /// The lease that it is made in the name of.
@@ -133,24 +142,30 @@ impl TokenEndpoint {
         hosts: &Hosts,
         unreadable: UnreadableAnswers,
     ) -> TokenEndpoint {
-        let target = hosts
-            .target(auth::HOST)
-            .expect("a constant name, or a redirect that was checked with the others");
-        let dialed: Box<str> = target.authority.as_str().into();
         TokenEndpoint {
-            calls: Calls::new(target, upstream),
-            condition: Condition::of(auth::HOST, &dialed),
+            host: ArcSwap::from_pointee(Host::new(target(hosts), upstream)),
             last_failure: Mutex::new("they failed a moment ago".into()),
-            dialed,
             unreadable,
             refreshes: Semaphore::new(CONCURRENT),
             logins: Semaphore::new(CONCURRENT),
         }
     }
 
+    /// From here on the host is reached as these say. If it is reached as before, its connections are kept;
+    /// else calls under way end on theirs.
+    pub(crate) fn follow(&self, upstream: &upstream::Settings, hosts: &Hosts) {
+        let (target, before) = (target(hosts), self.host.load());
+        match before.calls.are_to(&target) {
+            true => before.calls.follow(upstream),
+            false => self.host.store(Arc::new(Host::new(target, upstream))),
+        }
+    }
+
     /// The host and since when, if no connection comes about.
-    pub(crate) fn unreachable(&self) -> Option<(&str, SystemTime)> {
-        self.condition.unreachable_now()
+    pub(crate) fn unreachable(&self) -> Option<(&'static str, SystemTime)> {
+        let host = self.host.load();
+        let (_, since) = host.condition.unreachable_now()?;
+        Some((auth::HOST, since))
     }
 
     /// What callers are told that come while the host is left alone.
@@ -185,13 +200,17 @@ impl TokenEndpoint {
         timeout: Duration,
         hold: &Hold,
     ) -> Reply {
-        let deadline = Instant::now() + timeout;
-        let sent = Sending { deadline, hold };
+        let host = self.host.load_full();
+        let sent = Sending {
+            host: &host,
+            deadline: Instant::now() + timeout,
+            hold,
+        };
         let reply = self
             .call(AuthEndpoint::Refresh, call, sent, auth::read_refresh)
             .await;
         if let Reply::Answered(Answer::Limited { .. }) = &reply {
-            self.condition.unanswered(&"it answers refreshes with 429");
+            host.condition.unanswered(&"it answers refreshes with 429");
         }
         reply
     }
@@ -202,8 +221,12 @@ impl TokenEndpoint {
         let Ok(_turn) = self.logins.acquire().await else {
             return Reply::NotSent("the proxy is shutting down".into());
         };
-        let deadline = Instant::now() + timeout;
-        let sent = Sending { deadline, hold };
+        let host = self.host.load_full();
+        let sent = Sending {
+            host: &host,
+            deadline: Instant::now() + timeout,
+            hold,
+        };
         self.call(AuthEndpoint::Login, call, sent, auth::read_login)
             .await
     }
@@ -227,57 +250,54 @@ impl TokenEndpoint {
         read: fn(StatusCode, &HeaderMap, Result<Bytes, Unreadable>) -> Answer,
     ) -> Reply {
         let (head, content) = request(call);
-        let (deadline, may_send) = (sending.deadline, || sending.is_safe());
-        let calling = self.calls.send(&head, content, LONGEST, deadline, may_send);
+        let Sending { host, deadline, .. } = sending;
+        let may_send = || sending.is_safe();
+        let calling = host.calls.send(&head, content, LONGEST, deadline, may_send);
         let response = match calling.await {
             Ok(response) => response,
             Err(CallFailure::Withheld) => return Reply::Withheld,
-            Err(CallFailure::NotSent(error)) => return self.not_sent(error),
+            Err(CallFailure::NotSent(error)) => return self.not_sent(host, error),
             Err(CallFailure::Lost(upstream::Error::ResponseTimeout)) => {
-                return self.lost(Loss::TimedOut, &"it did not answer in time");
+                return self.lost(host, Loss::TimedOut, &"it did not answer in time");
             }
             Err(CallFailure::Lost(upstream::Error::Framing)) => {
                 let answer = Answer::Unreadable(Unreadable::Framing);
-                return self.answered(endpoint, None, answer);
+                return self.answered(host, endpoint, None, answer);
             }
             Err(CallFailure::Lost(error)) => {
                 let loss = match error {
                     upstream::Error::Broken(Broken::Http2) => Loss::Http2,
                     _ => Loss::Cut,
                 };
-                return self.lost(loss, &Chain(&self.failed(error)));
+                return self.lost(host, loss, &Chain(&host.failed(error)));
             }
         };
-        self.condition.reached();
+        host.condition.reached();
         let (head, content) = response.into_parts();
         let content = content.ok_or(content_coding::Unreadable::TooLong.into());
         let answer = read(head.status, &head.headers, content);
-        self.answered(endpoint, Some(head.status), answer)
-    }
-
-    fn failed(&self, error: upstream::Error) -> upstream::Failed {
-        upstream::Failed::at(&self.dialed, error)
+        self.answered(host, endpoint, Some(head.status), answer)
     }
 
     /// Nothing was written, for this reason.
-    fn not_sent(&self, error: upstream::Error) -> Reply {
-        let failed = self.failed(error);
-        let (why, cause, host) = (failed.to_string(), Chain(&failed), auth::HOST);
-        tracing::debug!(host, why, %cause, "a call to the Auth endpoints was not sent");
-        self.condition.unreachable(&cause);
+    fn not_sent(&self, host: &Host, error: upstream::Error) -> Reply {
+        let failed = host.failed(error);
+        let (why, cause) = (failed.to_string(), Chain(&failed));
+        tracing::debug!(host = auth::HOST, why, %cause, "a call to the Auth endpoints was not sent");
+        host.condition.unreachable(&cause);
         self.remember(Reply::NotSent(why.into()))
     }
 
-    fn lost(&self, loss: Loss, cause: &dyn fmt::Display) -> Reply {
-        let host = auth::HOST;
-        tracing::debug!(host, %cause, "the answer to a call to the Auth endpoints was lost");
-        self.condition.unanswered(cause);
+    fn lost(&self, host: &Host, loss: Loss, cause: &dyn fmt::Display) -> Reply {
+        tracing::debug!(host = auth::HOST, %cause, "the answer to a call to the Auth endpoints was lost");
+        host.condition.unanswered(cause);
         self.remember(Reply::Lost(loss))
     }
 
     /// `status` is `None` if the head of the answer was refused.
     fn answered(
         &self,
+        host: &Host,
         endpoint: AuthEndpoint,
         status: Option<StatusCode>,
         answer: Answer,
@@ -289,22 +309,43 @@ impl TokenEndpoint {
             Answer::Rejected | Answer::Limited { .. } | Answer::Unavailable { .. } => {}
         }
         match answer {
-            Answer::Granted(_) | Answer::Rejected => self.condition.answered(),
+            Answer::Granted(_) | Answer::Rejected => host.condition.answered(),
             // Logged by the guard that holds logins back.
             Answer::Limited { .. } => {}
             Answer::Unavailable { .. } | Answer::Unreadable(_) => {
-                let (host, status) = (auth::HOST, status.unwrap_or_default());
+                let status = status.unwrap_or_default();
                 tracing::debug!(
-                    host,
+                    host = auth::HOST,
                     status,
                     "an answer of the Auth endpoints cannot be used"
                 );
-                self.condition
+                host.condition
                     .unanswered(&format_args!("it answers {status}, without tokens"));
             }
         }
         self.remember(Reply::Answered(answer))
     }
+}
+
+impl Host {
+    fn new(target: Target, upstream: &upstream::Settings) -> Host {
+        let dialed: Box<str> = target.authority.as_str().into();
+        Host {
+            calls: Calls::new(target, upstream),
+            condition: Condition::of(auth::HOST, &dialed),
+            dialed,
+        }
+    }
+
+    fn failed(&self, error: upstream::Error) -> upstream::Failed {
+        upstream::Failed::at(&self.dialed, error)
+    }
+}
+
+fn target(hosts: &Hosts) -> Target {
+    hosts
+        .target(auth::HOST)
+        .expect("a constant name, or a redirect that was checked with the others")
 }
 
 fn request(call: Call) -> (Head, Bytes) {

@@ -72,8 +72,12 @@ async fn draining_ends_in_time_and_at_once_when_told_to_stop() {
         (Duration::from_millis(50), Stage::Draining),
         (Duration::from_secs(60), Stage::Stopping),
     ] {
-        let running = start(Settings {
+        let times = Times {
             drain_timeout,
+            ..times()
+        };
+        let running = start(Settings {
+            times,
             ..settings(tcp())
         });
         let mut busy = running.connect().await;
@@ -89,7 +93,10 @@ async fn draining_ends_in_time_and_at_once_when_told_to_stop() {
 async fn all_workers_share_one_drain_timeout() {
     let drain_timeout = Duration::from_secs(1);
     let running = start(Settings {
-        drain_timeout,
+        times: Times {
+            drain_timeout,
+            ..times()
+        },
         threads: 3,
         ..settings(tcp())
     });

@@ -5,6 +5,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 const STALL: Duration = Duration::from_secs(60);
 
+fn times() -> watch::Receiver<Times> {
+    let times = Times {
+        drain_delay: Duration::ZERO,
+        drain_timeout: Duration::ZERO,
+        stall_timeout: STALL,
+    };
+    watch::channel(times).1
+}
+
 async fn silence(stream: &mut TimedStream<tokio::io::DuplexStream>) -> Duration {
     let before = Instant::now();
     let error = stream.read_u8().await.unwrap_err();
@@ -16,7 +25,7 @@ async fn silence(stream: &mut TimedStream<tokio::io::DuplexStream>) -> Duration 
 async fn a_slow_head_is_cut_from_its_first_byte_and_an_idle_connection_later() {
     let (mut caller, stream) = duplex(64);
     let timeouts = ConnectionTimeouts::new(Rc::default());
-    let mut stream = TimedStream::new(stream, timeouts.clone(), STALL);
+    let mut stream = TimedStream::new(stream, timeouts.clone(), times());
     caller.write_all(b"GE").await.unwrap();
     stream.read_u16().await.unwrap();
     assert_eq!(silence(&mut stream).await, HEAD_TIMEOUT);
@@ -34,7 +43,7 @@ async fn a_slow_head_is_cut_from_its_first_byte_and_an_idle_connection_later() {
 async fn a_request_that_is_being_answered_may_take_any_time() {
     let (_caller, stream) = duplex(64);
     let timeouts = ConnectionTimeouts::new(Rc::default());
-    let mut stream = TimedStream::new(stream, timeouts.clone(), STALL);
+    let mut stream = TimedStream::new(stream, timeouts.clone(), times());
     let _busy = timeouts.busy();
     let hour = Duration::from_secs(3600);
     assert!(tokio::time::timeout(hour, stream.read_u8()).await.is_err());
@@ -44,7 +53,7 @@ async fn a_request_that_is_being_answered_may_take_any_time() {
 async fn a_caller_that_takes_nothing_is_cut_and_one_that_takes_a_little_is_not() {
     let (mut caller, stream) = duplex(64);
     let timeouts = ConnectionTimeouts::new(Rc::default());
-    let mut stream = TimedStream::new(stream, timeouts.clone(), STALL);
+    let mut stream = TimedStream::new(stream, timeouts.clone(), times());
     let _busy = timeouts.busy();
     let start = Instant::now();
     let reading = async {
@@ -67,7 +76,7 @@ async fn a_caller_that_takes_nothing_is_cut_and_one_that_takes_a_little_is_not()
 async fn an_exchange_knows_since_when_its_caller_takes_nothing_and_can_be_ended() {
     let (mut caller, stream) = duplex(64);
     let timeouts = ConnectionTimeouts::new(Rc::default());
-    let mut stream = TimedStream::new(stream, timeouts.clone(), STALL);
+    let mut stream = TimedStream::new(stream, timeouts.clone(), times());
     let stalls = Rc::<Stalls>::default();
     let busy = timeouts.busy();
     busy.watch(&stalls);

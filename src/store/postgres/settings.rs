@@ -7,7 +7,7 @@ use crate::secret::Secret;
 use crate::secret::file::{self, Unusable};
 
 /// How a PostgreSQL store is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The servers, the role and the database.
     pub address: Address,
@@ -20,7 +20,7 @@ pub struct Settings {
 }
 
 /// Where the role's password is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Password {
     /// Nowhere: the server knows the role otherwise, or trusts it.
     Absent,

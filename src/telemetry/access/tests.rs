@@ -36,7 +36,8 @@ fn line_of(format: Format, access: &Access<'_>) -> String {
 fn written(wanted: bool, format: Format, events: &[Access<'_>]) -> Vec<String> {
     let paper = Paper::default();
     let log = log_on(paper.clone(), format);
-    let writer = AccessLog::wanted(wanted, log.lines()).writer();
+    log.lines().want_access(wanted);
+    let writer = AccessLog::new(log.lines()).writer();
     events.iter().for_each(|access| writer.record(access));
     drop(log);
     paper.pieces()
@@ -140,7 +141,8 @@ fn nothing_is_written_where_the_filter_wants_none() {
 fn no_line_is_torn_or_lost_while_workers_record_and_the_thread_writes() {
     let paper = Paper::default();
     let log = log_on(paper.clone(), Format::Json);
-    let access_log = AccessLog::wanted(true, log.lines());
+    log.lines().want_access(true);
+    let access_log = AccessLog::new(log.lines());
     std::thread::scope(|scope| {
         for _ in 0..4 {
             let writer = access_log.writer();
