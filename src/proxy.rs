@@ -197,7 +197,7 @@ impl Forwarder {
             content: Recorder::new(content, &self.proxy.memory, rules.replay_limit),
         };
         async move {
-            let mut record = Record::new(&self, &rules, &asked.head.method);
+            let mut record = Record::new(&self, &rules, &asked.head, asked.seen);
             let page = Page::of(&asked.head.headers, asked.seen, &rules.head);
             match self.forward(&mut asked, &mut record).await {
                 Ok(answer) => {

@@ -3,12 +3,14 @@
 
 pub mod access;
 pub mod episode;
+mod hex;
 mod line;
 mod log_name;
 mod lost;
 mod output;
 mod panics;
 pub mod seldom;
+mod trace_id;
 mod writer;
 
 use std::env;
@@ -24,6 +26,7 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 pub use log_name::LogName;
 pub use lost::Lost;
+pub use trace_id::TraceId;
 pub use writer::{Health, Lines, Log};
 
 /// Crates whose debug and trace events may show header fields, key material, or what is stored.

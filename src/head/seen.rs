@@ -16,6 +16,8 @@ pub struct Seen {
     pub(crate) upgrade: bool,
     /// Authorization.
     pub(crate) authorization: bool,
+    /// Traceparent.
+    pub(crate) trace: bool,
     /// A name that reads like one that the proxy sets or checks.
     pub(crate) disguise: bool,
 }
@@ -29,6 +31,7 @@ impl Seen {
             expectation: false,
             upgrade: false,
             authorization: false,
+            trace: false,
             disguise: false,
         };
         for name in headers.keys() {
@@ -38,6 +41,7 @@ impl Seen {
                 "expect" => seen.expectation = true,
                 "upgrade" => seen.upgrade = true,
                 "authorization" => seen.authorization = true,
+                "traceparent" => seen.trace = true,
                 other => seen.disguise |= reads_like_ours(other),
             }
         }

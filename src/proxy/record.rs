@@ -3,19 +3,21 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::request::Parts as CallerHead;
+use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::answer::{Content, InFlight, Origin, Received};
 use super::{Forwarder, Rules};
 use crate::damoov::routes::Route;
 use crate::error::{Error, Refusal, Source};
+use crate::head::Seen;
 use crate::headers::Renewal;
 use crate::live;
 use crate::metrics::{Method, Outcome};
 use crate::principal::Principal;
-use crate::telemetry::LogName;
 use crate::telemetry::access::Access;
+use crate::telemetry::{LogName, TraceId};
 
 /// What the log says of a caller that left; nobody is sent it.
 const CALLER_LEFT: u16 = 499;
@@ -27,6 +29,7 @@ pub(super) struct Record<'a> {
     pub(super) rules: &'a Rules,
     started: Instant,
     method: Method,
+    trace_id: Option<TraceId>,
     /// Moves into the answer's content.
     in_flight: Option<InFlight>,
     /// Which route was found, if one was.
@@ -54,13 +57,15 @@ impl<'a> Record<'a> {
     pub(super) fn new(
         forwarder: &'a Forwarder,
         rules: &'a Rules,
-        method: &http::Method,
+        head: &CallerHead,
+        seen: Seen,
     ) -> Record<'a> {
         Record {
             forwarder,
             rules,
             started: Instant::now(),
-            method: Method::from(method),
+            method: Method::from(&head.method),
+            trace_id: seen.trace.then(|| trace_id(&head.headers)).flatten(),
             in_flight: Some(InFlight::new(&forwarder.proxy.metrics.requests_in_flight)),
             route: None,
             principal: None,
@@ -158,6 +163,16 @@ impl Drop for Record<'_> {
             replayed: self.renewal == Renewal::Replayed,
             code,
             principal,
+            trace_id: self.trace_id,
         });
+    }
+}
+
+/// Of the only `traceparent`: several name no trace.
+fn trace_id(headers: &HeaderMap) -> Option<TraceId> {
+    let mut lines = headers.get_all("traceparent").iter();
+    match (lines.next(), lines.next()) {
+        (Some(only), None) => TraceId::of_traceparent(only.as_bytes()),
+        _ => None,
     }
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::LogName;
 use super::writer::{Buffer, Lines};
 use super::{Format, Target};
+use super::{LogName, TraceId};
 
 /// What is recorded of one request. Never a path, a query or a token.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,8 @@ pub struct Access<'a> {
     pub code: Option<&'static str>,
     /// What stands for whose credentials were asked for.
     pub principal: Option<LogName>,
+    /// Which trace the request is part of.
+    pub trace_id: Option<TraceId>,
 }
 
 /// Gives every worker its buffer. Cheap to clone.
@@ -96,8 +98,7 @@ fn line(format: Format, timestamp: &mut Timestamp, access: &Access<'_>, lines: &
         duration,
         renewed,
         replayed,
-        code,
-        principal,
+        ..
     } = access;
     let micros = duration.as_micros();
     let (mut whole, mut parts, mut number) = (
@@ -156,25 +157,28 @@ fn line(format: Format, timestamp: &mut Timestamp, access: &Access<'_>, lines: &
             replayed,
         ]),
     }
-    end(format, *code, *principal, lines);
+    end(format, access, lines);
 }
 
 /// Adds the fields that not every line has, and ends it.
-fn end(format: Format, code: Option<&'static str>, principal: Option<LogName>, lines: &mut String) {
-    let (code_before, before, after, end) = match format {
+fn end(format: Format, access: &Access<'_>, lines: &mut String) {
+    let ([code, principal, trace_id], end) = match format {
         Format::Json => (
-            r#","code":""#,
-            r#","principal":""#,
-            "\"",
+            [r#","code":""#, r#","principal":""#, r#","trace_id":""#],
             ",\"target\":\"access\"}\n",
         ),
-        Format::Text => (" code=\"", " principal=\"", "\"", "\n"),
+        Format::Text => ([" code=\"", " principal=\"", " trace_id=\""], "\n"),
     };
-    if let Some(code) = code {
-        lines.extend([code_before, code, after]);
+    if let Some(word) = access.code {
+        lines.extend([code, word, "\""]);
     }
-    if let Some(principal) = principal {
-        lines.extend([before, principal.as_str(), after]);
+    if let Some(name) = access.principal {
+        lines.extend([principal, name.as_str(), "\""]);
+    }
+    if let Some(id) = access.trace_id {
+        lines.push_str(trace_id);
+        lines.extend(id.digits().map(char::from));
+        lines.push('"');
     }
     lines.push_str(end);
 }

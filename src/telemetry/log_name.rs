@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::hex;
+
 /// 16 lower case hex digits, the same for a principal as long as the store's key is. Made by
 /// [`Ring::log_name`](crate::credentials::seal::Ring::log_name).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,13 +13,7 @@ pub struct LogName([u8; 16]);
 impl LogName {
     /// Writes a hash out.
     pub fn of(hash: [u8; 8]) -> LogName {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut digits = [0; 16];
-        for (two, byte) in digits.chunks_exact_mut(2).zip(hash) {
-            two[0] = DIGITS[usize::from(byte >> 4)];
-            two[1] = DIGITS[usize::from(byte & 15)];
-        }
-        LogName(digits)
+        LogName(hex::digits(hash))
     }
 
     /// The digits.

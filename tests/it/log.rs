@@ -5,6 +5,8 @@
 mod causes;
 // What lasts is told when it begins and when it is over, not once a request.
 mod episodes;
+// Traces of callers: passed on, and named in the access log.
+mod traces;
 // A standard error that takes nothing: a pipe that nobody reads, a full disk, no descriptor at all.
 mod unread;
 

@@ -19,6 +19,9 @@ fn access() -> Access<'static> {
         principal: Some(LogName::of([
             0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
         ])),
+        trace_id: TraceId::of_traceparent(
+            b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
     }
 }
 
@@ -47,6 +50,7 @@ fn written(wanted: bool, format: Format, events: &[Access<'_>]) -> Vec<String> {
 fn a_line_is_an_object_with_every_field() {
     let nobody = Access {
         principal: None,
+        trace_id: None,
         ..access()
     };
     let [somebody, nobody] = [access(), nobody].map(|access| {
@@ -66,10 +70,13 @@ fn a_line_is_an_object_with_every_field() {
         "renewed": false,
         "replayed": true,
         "principal": "0123456789abcdef",
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
         "target": "access",
     });
     assert_eq!(somebody, expected);
-    expected.as_object_mut().unwrap().remove("principal");
+    for absent in ["principal", "trace_id"] {
+        expected.as_object_mut().unwrap().remove(absent);
+    }
     assert_eq!(nobody, expected);
 }
 
@@ -99,7 +106,8 @@ fn a_line_for_people_has_the_same() {
         line_of(Format::Text, &access()),
         "2026-11-22T12:00:00.000001Z  INFO access: route=\"/indicators/v3\" method=\"GET\" \
          status=200 outcome=\"forwarded\" source=\"upstream\" duration_ms=1.234 renewed=false \
-         replayed=true principal=\"0123456789abcdef\"\n"
+         replayed=true principal=\"0123456789abcdef\" \
+         trace_id=\"0af7651916cd43dd8448eb211c80319c\"\n"
     );
 }
 
