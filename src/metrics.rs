@@ -7,6 +7,8 @@ mod histogram;
 mod labels;
 mod process;
 mod registrar;
+#[cfg(any(test, feature = "internals"))]
+mod series;
 mod tally;
 
 pub use exposition::Format;
@@ -18,6 +20,8 @@ pub use labels::{
     StoreLabels, StoreOperation, StoreResult, Trigger, UnreadableLabels,
 };
 pub use registrar::Registered;
+#[cfg(any(test, feature = "internals"))]
+pub use series::Bounds;
 pub use tally::Tally;
 
 use std::sync::Arc;
@@ -36,7 +40,8 @@ use registrar::Registrar;
 ///
 /// - `plain`: a metric without labels, or a family whose label values are not known beforehand;
 /// - `complete`: a family that shows each of its series, at 0, from the first scrape;
-/// - `seconds`, `complete_seconds`: the same for durations, whose names get `_seconds`.
+/// - `seconds`, `complete_seconds`: the same for durations, whose names get `_seconds`;
+/// - `unknown`: a gauge that is −1 until it is known.
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $kind:ident $name:ident: $metric:ty;)+) => {
         /// All metrics. Cheap to share: every field is an `Arc` inside.
@@ -54,13 +59,21 @@ macro_rules! metrics {
                 let mut registrar = Registrar::new();
                 let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
                 registrar.constant("build", "The version of this program", version);
-                let metrics = Metrics {
+                Metrics {
                     $($name: registrar.$kind(stringify!($name), concat!($($help),+).trim()),)+
                     registry: registrar.into_registry(),
-                };
-                // Nothing is known of the store yet.
-                metrics.store_standby.set(-1);
-                metrics
+                }
+            }
+
+            /// The most series that `/metrics` can have: as if each set of labels had occurred.
+            #[cfg(any(test, feature = "internals"))]
+            pub fn most_series(bounds: Bounds) -> usize {
+                [
+                    $(<$metric as series::Extent>::most_series(bounds),)+
+                    series::UNLISTED,
+                ]
+                .into_iter()
+                .sum()
             }
         }
     };
@@ -118,7 +131,9 @@ metrics! {
     /// Processes that share the store now, this one included
     plain store_processes: Gauge;
     /// 1 if a synchronous standby stands behind the store, 0 if none does, -1 if that is not known or means nothing
-    plain store_standby: Gauge;
+    unknown store_standby: Gauge;
+    /// Tokens that the store had lost, as after a fail-over, and that this process has restored
+    plain store_restored: Counter;
     /// Entries of the store that were older than what this process had in memory
     plain store_went_back: Counter;
     /// Request content that is kept for replays
@@ -222,6 +237,7 @@ mod tests {
             "damoov_proxy_store_clock_offset_seconds 0.0",
             "damoov_proxy_store_processes 0",
             "damoov_proxy_store_standby -1",
+            "damoov_proxy_store_restored_total 0",
             "damoov_proxy_store_went_back_total 0",
         ] {
             assert!(text.contains(line), "{line} in {text}");

@@ -14,9 +14,10 @@ mod trace_id;
 mod writer;
 
 use std::env;
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tracing::level_filters::LevelFilter;
+use tracing::subscriber::DefaultGuard;
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::filter::{FilterExt, FilterFn, Targets};
 use tracing_subscriber::fmt::MakeWriter;
@@ -149,6 +150,23 @@ impl LogLevel {
         self.lines.want_access(wants_access());
         Ok(())
     }
+}
+
+/// Writes the events of the target `audit` to standard error while the guard lives, on this thread and as
+/// `settings` say: commands that change a store beside a proxy have no [`Log`]. A terminal gets none, for
+/// it keeps no lines, and what the command says stands there.
+///
+/// # Errors
+///
+/// The filter is not valid.
+pub fn audit_command(settings: Settings) -> Result<Option<DefaultGuard>, Error> {
+    let wanted = filter(settings.level)?;
+    if io::stderr().is_terminal() {
+        return Ok(None);
+    }
+    let is_audit = FilterFn::new(|event: &Metadata<'_>| event.target() == "audit");
+    let lines = subscriber(settings.format, wanted.and(is_audit), io::stderr);
+    Ok(Some(tracing::subscriber::set_default(lines)))
 }
 
 /// What is to be logged; see [`Log::follow`].

@@ -7,12 +7,13 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::opening::{open_store, view};
-use super::output::{Format, rough};
+use super::output::{Format, rough, user_id};
 use super::{ConfigFile, Failure, exit, print, say};
 use crate::clock::Clock;
 use crate::config::{self, Secrets, Settings};
 use crate::store::windows::History;
 use crate::store::{LoginBudget, WindowState};
+use crate::telemetry;
 
 /// What to do with the budget.
 #[derive(Debug, Args)]
@@ -40,6 +41,7 @@ pub enum Command {
 pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (_, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
     let settings = &loaded.settings;
+    let _audit = telemetry::audit_command(settings.log).map_err(Failure::other)?;
     super::background_runtime()?.block_on(async {
         match arguments.command {
             None => {
@@ -88,6 +90,7 @@ async fn unblock(settings: &Settings) -> Result<ExitCode, Failure> {
     }
     let open = open_store(&settings.store).await?;
     open.store.unblock_logins(group).await?;
+    tracing::info!(target: "audit", group = &**group, uid = user_id(), "unblock");
     drop(open);
     let state = state(settings).await?;
     let lifted = match state.halved.is_zero() {

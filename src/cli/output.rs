@@ -107,6 +107,11 @@ fn coloured(text: &str) -> String {
     lines.join("\n")
 }
 
+/// Who runs the command, for the audit log.
+pub fn user_id() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
 /// A duration for people, rounded down to two digits or so: `45s`, `90m`, `23h`, `60d`.
 pub fn rough(duration: Duration) -> String {
     let seconds = duration.as_secs();

@@ -31,6 +31,7 @@ use crate::config::{Secrets, Settings};
 use crate::credentials::seal::Unopened;
 use crate::principal::{DeviceToken, Principal};
 use crate::store::{BackupError, Record};
+use crate::telemetry;
 
 /// What to do with the stored tokens.
 #[derive(Debug, Subcommand)]
@@ -85,6 +86,7 @@ const NOT_FOUND: u8 = 1;
 /// Runs the command.
 pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
     let (_, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
+    let _audit = telemetry::audit_command(loaded.settings.log).map_err(Failure::other)?;
     super::background_runtime()?.block_on(async {
         let settings = &loaded.settings;
         let needs_a_store = matches!(
@@ -97,7 +99,7 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
         match &command {
             Command::Forget(one) => {
                 let open = open_to_forget(&settings.store).await?;
-                forget(&*open.store, &one.principal).await
+                forget(&open, &one.principal).await
             }
             Command::Import(arguments) => import(settings, arguments).await,
             Command::Reseal => reseal(&open_store(&settings.store).await?).await,

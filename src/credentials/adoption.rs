@@ -139,6 +139,8 @@ impl Provider {
         self.engine.vault.counted(StoreOperation::Note, forgotten)?;
         self.engine.vault.cache.forget(principal);
         self.engine.starts_anew(principal);
+        let principal = self.log_name(principal);
+        tracing::info!(target: "audit", %principal, "forget");
         Ok(())
     }
 }

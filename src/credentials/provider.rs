@@ -254,6 +254,11 @@ impl Provider {
         metrics.store_outbox_pairs.set(outbox.unwrap_or(i64::MAX));
         metrics.store_clock_offset.set(condition.clock_offset);
         metrics.store_processes.set(condition.processes.into());
+        let restored = condition.reasserted;
+        let counted = metrics.store_restored.get();
+        metrics
+            .store_restored
+            .inc_by(restored.saturating_sub(counted));
         metrics
             .store_standby
             .set(condition.standby.map_or(-1, i64::from));

@@ -50,6 +50,14 @@ impl Histogram {
     }
 }
 
+#[cfg(any(test, feature = "internals"))]
+impl super::series::Extent for Histogram {
+    fn most_series(_: super::Bounds) -> usize {
+        let sum_and_count = 2;
+        BOUNDS.len() + 1 + sum_and_count
+    }
+}
+
 impl TypedMetric for Histogram {
     const TYPE: MetricType = MetricType::Histogram;
 }

@@ -60,6 +60,13 @@ macro_rules! labels {
         #[derive(Clone, Debug, PartialEq, Eq, Hash, prometheus_client::encoding::EncodeLabelSet)]
         pub struct $name { $($(#[$field_doc])* pub $field: $label),+ }
 
+        #[cfg(any(test, feature = "internals"))]
+        impl crate::metrics::series::LabelSets for $name {
+            fn most(_: crate::metrics::Bounds) -> usize {
+                [$($label::ALL.len()),+].into_iter().product()
+            }
+        }
+
         impl crate::metrics::registrar::Bounded for $name {
             fn all() -> Vec<$name> {
                 let mut all = Vec::new();

@@ -6,6 +6,7 @@ use std::ops::Deref;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::process::Process;
@@ -86,6 +87,13 @@ impl Registrar {
         Family<L, M>: Metric,
     {
         self.register(name, help, Some(Unit::Seconds), all_at_zero())
+    }
+
+    /// A gauge that is −1 until it is known.
+    pub(super) fn unknown(&mut self, name: &str, help: &str) -> Registered<Gauge> {
+        let gauge = self.plain::<Gauge>(name, help);
+        gauge.set(-1);
+        gauge
     }
 
     /// What never changes.

@@ -1,6 +1,8 @@
 //! The log: nothing waits for it, what it loses is counted, what lasts is told once, and every cause
 //! is told.
 
+// What became of whose tokens, and who asked for it.
+mod audit;
 // Hosts that cannot be reached or do not answer: caller and log learn which and why.
 mod causes;
 // What lasts is told when it begins and when it is over, not once a request.

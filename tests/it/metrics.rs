@@ -1,8 +1,11 @@
 //! `/metrics`, as the tools of others read it.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::Stdio;
 
+use damoov_proxy::damoov::routes::Table;
+use damoov_proxy::metrics::{Bounds, Metrics};
 use http::Request;
 
 use crate::harness::{ECHO, Proxy, SCORES, damoov, programs, proxy};
@@ -138,4 +141,38 @@ async fn the_process_is_measured_as_prometheus_own_clients_do() {
     let now = jiff::Timestamp::now().as_second() as f64;
     let started = value("process_start_time_seconds ");
     assert!((now - 60.0..=now + 2.0).contains(&started), "{started}");
+}
+
+#[tokio::test]
+async fn there_are_no_more_series_than_the_readme_says() {
+    let damoov = damoov().await;
+    let proxy = proxy(&damoov).start().await;
+    let text = proxy.status("/metrics").await.text();
+    let at_first = text.lines().filter(|line| !line.starts_with('#')).count();
+    let table = Table::new(Vec::new(), None);
+    let labels: BTreeSet<_> = table.routes().map(|route| route.label()).collect();
+    let hosts: BTreeSet<_> = table.hosts().collect();
+    let most = |routes, hosts| {
+        let bounds = Bounds { routes, hosts };
+        Metrics::most_series(bounds)
+    };
+    // Requests without a route have a label of their own.
+    let (routes, hosts) = (labels.len() + 1, hosts.len());
+    let (all, none) = (most(routes, hosts), most(0, 0));
+    assert!(at_first < all, "{at_first}");
+    // Rounded up, so that a further metric seldom changes the sentence.
+    let (few, many) = (at_first.next_multiple_of(100), all.next_multiple_of(1000));
+    let sentence = format!(
+        "A new process has fewer than {few} series, and never more than {many}, which would take a request \
+         of each method, status class and outcome on each route; a `[[route]]` adds up to {}, and another \
+         host {}.",
+        most(1, 0) - none,
+        most(0, 1) - none
+    );
+    let readme = include_str!("../../README.md").split_whitespace();
+    let readme = readme.collect::<Vec<_>>().join(" ");
+    assert!(
+        readme.contains(&sentence),
+        "README.md does not say: {sentence}"
+    );
 }

@@ -3,13 +3,16 @@
 use std::process::ExitCode;
 
 use super::NOT_FOUND;
+use crate::cli::opening::OpenStore;
+use crate::cli::output::user_id;
 use crate::cli::{Failure, print, say};
 use crate::principal::Principal;
-use crate::store::Store;
 
 /// Drops the principal's tokens.
-pub(super) async fn forget(store: &dyn Store, principal: &Principal) -> Result<ExitCode, Failure> {
-    if store.forget(principal).await? {
+pub(super) async fn forget(open: &OpenStore, principal: &Principal) -> Result<ExitCode, Failure> {
+    if open.store.forget(principal).await? {
+        let log_name = open.ring.log_name(principal);
+        tracing::info!(target: "audit", principal = %log_name, uid = user_id(), "forget");
         print(&format!("forgot {principal}"))?;
         return Ok(ExitCode::SUCCESS);
     }

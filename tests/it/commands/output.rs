@@ -35,10 +35,12 @@ async fn output(mut command: Command, stdout: impl Into<Stdio>) -> Output {
         .unwrap()
 }
 
-/// What was said besides warnings, such as that the key lies beside the store.
+/// What was said besides warnings, such as that the key lies beside the store, and audit lines.
 fn errors(stderr: Vec<u8>) -> String {
     let said = String::from_utf8(stderr).unwrap();
-    let errors = said.lines().filter(|line| !line.starts_with("warning: "));
+    let is_error =
+        |line: &&str| !line.starts_with("warning: ") && !line.contains("\"target\":\"audit\"");
+    let errors = said.lines().filter(is_error);
     errors.map(|line| format!("{line}\n")).collect()
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use damoov_proxy::simulator::Tick;
+use futures_util::future::join_all;
 use servers::{Database, Replication, Server, Standby, url};
 use tokio::time::{Instant, sleep};
 
@@ -144,6 +145,16 @@ async fn fails_over(replication: Replication) {
     standby.promote().await;
     is_back(&fleet).await;
     load.stop().await;
+    if replication == Replication::Asynchronous {
+        eventually("what was lost is restored, and counted", async || {
+            let counts = fleet
+                .sidecars
+                .iter()
+                .map(|sidecar| sidecar.metric("store_restored_total", ""));
+            join_all(counts).await.into_iter().sum::<f64>() >= 1.0
+        })
+        .await;
+    }
     is_whole(&fleet, vec![doubted(behind, &fleet)]).await;
 }
 

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Arguments;
+use crate::cli::output::user_id;
 use crate::cli::progress::{Progress, Shown, Total};
 use crate::cli::{Failure, print};
 
@@ -97,6 +98,18 @@ impl<'a> Report<'a> {
             progress,
         } = self;
         drop(progress);
+        if !arguments.dry_run && counts.imported > 0 {
+            tracing::info!(
+                target: "audit",
+                imported = counts.imported,
+                kept_newer = counts.kept_newer,
+                without_refresh_token = counts.without_refresh_token,
+                failed = counts.failed,
+                overwrite = arguments.overwrite,
+                uid = user_id(),
+                "import"
+            );
+        }
         if arguments.json {
             return print(&serde_json::to_string(&counts).expect("numbers always serialise"));
         }
