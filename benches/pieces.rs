@@ -260,6 +260,7 @@ fn of_the_log(criterion: &mut Criterion) {
         replayed: false,
         code: None,
         principal: Some(LogName::of([0; 8])),
+        trace_id: None,
     };
     criterion.bench_function("tell an access event", |b| {
         b.iter_custom(|mut events| {
