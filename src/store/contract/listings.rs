@@ -1,7 +1,7 @@
 //! Listings by pages, and strangers that are dropped.
 
 use super::{Medium, at, first, over, principals, record, run, user};
-use crate::principal::Principal;
+use crate::principal::{InstanceId, Principal};
 use crate::store::{Entry, Generation, Listed, Note, Rejected, Store};
 
 pub(crate) async fn a_listing_pages_through_pairs_and_notes_in_order(medium: &impl Medium) {
@@ -75,6 +75,7 @@ pub(crate) async fn a_listing_of_all_shows_tombstones_too(medium: &impl Medium) 
 
 pub(crate) async fn rejected_strangers_are_dropped_once_they_may_try_again(medium: &impl Medium) {
     let store = medium.open(run()).await;
+    let instance = InstanceId::parse(&format!("{:032x}", 1)).unwrap();
     let reject = async |n, until| {
         let with = [7; 8];
         let note = Note::Rejected(Rejected { until, with });
@@ -92,12 +93,19 @@ pub(crate) async fn rejected_strangers_are_dropped_once_they_may_try_again(mediu
     reject(10, at(50)).await;
     store.forget(&user(10)).await.unwrap();
     reject(10, at(50)).await;
+    let registered = Note::RegisteredIn(instance);
+    store.note(&user(11), registered).await.unwrap();
+    reject(11, at(50)).await; // It is known no more.
+    reject(12, at(50)).await;
+    store.note(&user(12), registered).await.unwrap();
     let dropped = async |limit| store.drop_rejected(at(50), at(100), limit).await;
     assert_eq!(dropped(4).await, Ok(4));
-    assert_eq!(dropped(4).await, Ok(2));
+    assert_eq!(dropped(4).await, Ok(3));
     assert_eq!(dropped(4).await, Ok(0));
     let listed = store.list(Listed::Known, None, 20).await.unwrap();
-    assert_eq!(principals(listed), [6, 8, 9, 10].map(user));
+    assert_eq!(principals(listed), [6, 8, 9, 10, 12].map(user));
+    let kept = store.load(&user(12)).await.unwrap();
+    assert_eq!(kept.known_instance(), Some(instance));
     assert_eq!(store.load(&user(10)).await.unwrap().epoch, 1);
     assert_eq!(store.load(&user(1)).await, Ok(Entry::default()));
     assert_eq!(first(&store, &user(1), record(1)).await, Generation(1));

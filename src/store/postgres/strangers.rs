@@ -21,7 +21,7 @@ const LOCK: &str = "SELECT FROM entries WHERE principal = ANY($1) ORDER BY princ
 const DROP: &str = "DELETE FROM entries
     WHERE principal = ANY($1) AND (rejected_until <= $2 OR rejected_until > $3)
         AND generation = 0 AND epoch = 0 AND sealed IS NULL AND displaced IS NULL
-        AND contested_until IS NULL AND suppressed_until IS NULL
+        AND contested_until IS NULL AND suppressed_until IS NULL AND registered_in IS NULL
     RETURNING principal";
 /// Those that are no strangers any more as well.
 const DROP_REJECTIONS: &str =

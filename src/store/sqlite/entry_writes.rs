@@ -46,12 +46,13 @@ const RESTORE: &str = concat!(
     next_seq!(),
     ", ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
 );
-/// Reads the index `rejected`. The newest change stays: its number must not be given again.
+/// Reads the index `rejected`. Without a pair, `known` says that the user was registered. The newest change
+/// stays: its number must not be given again.
 pub(super) const DROP_REJECTED: &str = "DELETE FROM entries WHERE rowid IN (
          SELECT rowid FROM entries
          WHERE (rejected_until <= ?1 OR rejected_until > ?2) AND generation = 0 AND epoch = 0
              AND sealed IS NULL AND displaced IS NULL AND contested_until IS NULL
-             AND suppressed_until IS NULL
+             AND suppressed_until IS NULL AND known = 0
              AND +seq < (SELECT max(seq) FROM entries)
          LIMIT ?3)";
 
