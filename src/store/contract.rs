@@ -120,6 +120,7 @@ macro_rules! contract {
 
             an_entry_is_restored_whole_where_nothing_stands
             an_entry_is_restored_only_where_it_outranks_what_stands
+            anything_is_restored_over_an_entry_that_holds_nothing
             a_restored_entry_gets_a_generation_that_no_process_knows
             a_principal_twice_in_one_restore_keeps_what_outranks
             a_commit_under_way_during_a_restore_is_superseded

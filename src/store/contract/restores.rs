@@ -138,6 +138,33 @@ pub(crate) async fn an_entry_is_restored_only_where_it_outranks_what_stands(medi
     }
 }
 
+pub(crate) async fn anything_is_restored_over_an_entry_that_holds_nothing(medium: &impl Medium) {
+    let store = medium.open(run()).await;
+    let noted = Entry {
+        notes: every_note(),
+        ..Entry::default()
+    };
+    for (n, entry) in [(1, noted.clone()), (2, entry(over(0, 0), 1))] {
+        // What ends a note of which there is none may leave a row that says nothing.
+        store.note(&user(n), Note::RefreshAlive).await.unwrap();
+        for answer in [Restored::Written, Restored::Kept] {
+            let restored = store.restore(vec![(user(n), entry.clone())]).await;
+            assert_eq!(restored, Ok(vec![answer]), "{entry:?}");
+            assert_eq!(store.load(&user(n)).await.as_ref(), Ok(&entry));
+        }
+    }
+    // A tombstone is more than nothing, and notes do not outrank it.
+    let stone = tombstone(over(1, 1));
+    store.restore(vec![(user(3), stone.clone())]).await.unwrap();
+    let noted = Entry {
+        notes: every_note(),
+        ..stone.clone()
+    };
+    let restored = store.restore(vec![(user(3), noted)]).await;
+    assert_eq!(restored, Ok(vec![Restored::Kept]));
+    assert_eq!(store.load(&user(3)).await, Ok(stone));
+}
+
 /// Otherwise a process that has the replaced pair in memory would take it for the restored one.
 pub(crate) async fn a_restored_entry_gets_a_generation_that_no_process_knows(medium: &impl Medium) {
     let store = medium.open(run()).await;

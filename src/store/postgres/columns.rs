@@ -38,11 +38,34 @@ macro_rules! insert_entries {
         )
     };
 }
-/// Whether a row is more than a tombstone.
+/// Whether a row is more than a tombstone; of the row that `stands`, where there are two.
 macro_rules! holds_something {
     () => {
-        "(coalesce(refresh_dead, answer_lost, rejected_until, displaced, contested_until, \
-             suppressed_until) IS NOT NULL OR sealed IS NOT NULL OR registered_in IS NOT NULL)"
+        holds_something!("")
+    };
+    (stands) => {
+        holds_something!("stands.")
+    };
+    ($of:literal) => {
+        concat!(
+            "(coalesce(",
+            $of,
+            "refresh_dead, ",
+            $of,
+            "answer_lost, ",
+            $of,
+            "rejected_until, ",
+            $of,
+            "displaced, ",
+            $of,
+            "contested_until, ",
+            $of,
+            "suppressed_until) IS NOT NULL OR ",
+            $of,
+            "sealed IS NOT NULL OR ",
+            $of,
+            "registered_in IS NOT NULL)"
+        )
     };
 }
 /// The server's clock, in milliseconds: not that of the transaction, which may have waited since.

@@ -29,14 +29,25 @@ const FORGET: &str = concat!(
     told!(),
     " SELECT generation, epoch FROM changed"
 );
-/// The comparison is [`Entry::outranks`]. A generation that does not lie above the one that stands would
-/// be taken for the pair that it replaces.
+/// Whether the row that stands is the default entry, as one is of which a note was ended that it never had.
+macro_rules! stands_for_nothing {
+    () => {
+        concat!(
+            "(stands.generation = 0 AND stands.epoch = 0 AND NOT ",
+            holds_something!(stands),
+            ")"
+        )
+    };
+}
+/// The comparison is [`Entry::outranks`]; what is written is never the default entry. A generation that does
+/// not lie above the one that stands would be taken for the pair that it replaces.
 const RESTORE: &str = concat!(
     "WITH changed AS (",
     insert_entries!(),
     " ON CONFLICT (principal) DO UPDATE SET
-        generation = CASE WHEN excluded.generation > stands.generation
-            THEN excluded.generation ELSE stands.generation + 1 END,
+        generation = CASE WHEN excluded.generation > stands.generation OR ",
+    stands_for_nothing!(),
+    " THEN excluded.generation ELSE stands.generation + 1 END,
         epoch = excluded.epoch, instance = excluded.instance, known = excluded.known,
         sealed = excluded.sealed, key_id = excluded.key_id, received = excluded.received,
         expires = excluded.expires, run = excluded.run, refresh_dead = excluded.refresh_dead,
@@ -45,7 +56,9 @@ const RESTORE: &str = concat!(
         contested_until = excluded.contested_until, suppressed_until = excluded.suppressed_until,
         registered_in = excluded.registered_in
       WHERE (excluded.epoch, coalesce(excluded.received, -9223372036854775808), excluded.generation)
-          > (stands.epoch, coalesce(stands.received, -9223372036854775808), stands.generation)
+          > (stands.epoch, coalesce(stands.received, -9223372036854775808), stands.generation) OR ",
+    stands_for_nothing!(),
+    "
       RETURNING principal, generation, epoch
     ), ",
     told!(),
