@@ -85,7 +85,11 @@ pub(super) async fn leave_canary(link: &Link, fresh: Vec<u8>) -> Result<Vec<u8>,
         },
     ]);
     let [_, stands] = done.await?;
-    Ok(stands.first().map_or(fresh, |row| row.get(0)))
+    let stands = stands.first().map(|row| row.get(0));
+    stands.ok_or_else(|| {
+        let why = "its table meta is empty: restore the database as a whole";
+        Error::Unwritable(why.to_owned())
+    })
 }
 
 /// As [`crate::store::Store::replace_canary`].

@@ -173,6 +173,17 @@ async fn a_row_that_is_damaged_damages_nobody_else() {
     assert_eq!(committed, Ok(Commit::Committed(Generation(2))));
 }
 
+/// As after a restore that was not whole.
+#[tokio::test]
+async fn a_canary_that_is_not_kept_is_not_said_to_stand() {
+    let place = Direct::new().await;
+    let store = place.open().await;
+    place.database.sql("DELETE FROM meta").await;
+    let left = store.leave_canary(b"fresh".to_vec()).await;
+    assert!(matches!(left, Err(Error::Unwritable(_))), "{left:?}");
+    assert_eq!(store.canary().await, Ok(None));
+}
+
 mod killed {
     use super::*;
 
