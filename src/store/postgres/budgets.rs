@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 use tokio_postgres::types::Type;
 
 use super::columns::now;
@@ -111,27 +111,29 @@ impl LoginBudgets {
         Ok(history.budget(windows, now))
     }
 
-    /// Changes what stands for `group` by `change`, which is done again if another process was first.
+    /// Changes what stands for `group` by `change`, which is done again if another process was first. The
+    /// call's deadline holds for all of it, for the turns of other calls as well.
     async fn change<T>(
         &self,
         group: &str,
         change: impl Fn(&mut History, Stamp) -> T,
     ) -> Result<T, Error> {
-        let deadline = Instant::now() + CALL_DEADLINE;
-        let _writing = self.writing.lock().await;
-        loop {
-            let mut standing = self.read(group).await?;
-            let before = standing.history.clone();
-            let answer = change(&mut standing.history, standing.now);
-            if standing.history == before || self.write(group, &standing).await? {
-                return Ok(answer);
+        let changed = async {
+            let _writing = self.writing.lock().await;
+            loop {
+                let mut standing = self.read(group).await?;
+                let before = standing.history.clone();
+                let answer = change(&mut standing.history, standing.now);
+                if standing.history == before || self.write(group, &standing).await? {
+                    return Ok(answer);
+                }
+                sleep(PAUSE.mul_f64(fastrand::f64())).await;
             }
-            if Instant::now() >= deadline {
-                let why = "too many processes write the login budget at once".to_owned();
-                return Err(Error::Unwritable(why));
-            }
-            sleep(PAUSE.mul_f64(fastrand::f64())).await;
-        }
+        };
+        timeout(CALL_DEADLINE, changed).await.unwrap_or_else(|_| {
+            let why = "the login budget could not be written in time";
+            Err(Error::Away(why.to_owned()))
+        })
     }
 
     async fn read(&self, group: &str) -> Result<Standing, Error> {

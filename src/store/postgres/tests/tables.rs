@@ -184,6 +184,34 @@ async fn a_canary_that_is_not_kept_is_not_said_to_stand() {
     assert_eq!(store.canary().await, Ok(None));
 }
 
+/// One row of the budget is locked by somebody who does not let go.
+#[tokio::test]
+async fn calls_that_wait_for_each_other_end_at_their_deadline() {
+    let place = Direct::new().await;
+    let store = place.open().await;
+    store.block_logins("default", LONG, None).await.unwrap();
+    let sql = "BEGIN; SELECT FROM budgets FOR UPDATE; SELECT pg_sleep(60)";
+    let locking = place.database.sql(sql);
+    let calling = async {
+        let locked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'
+            AND datname = current_database()";
+        while place.database.value(locked).await != "1" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let began = tokio::time::Instant::now();
+        let calls = (0..6).map(|_| store.unblock_logins("default"));
+        for answer in join_all(calls).await {
+            assert!(matches!(answer, Err(Error::Away(_))), "{answer:?}");
+        }
+        began.elapsed()
+    };
+    let took = tokio::select! {
+        took = calling => took,
+        _ = locking => panic!("the lock was let go"),
+    };
+    assert!(took < link::CALL_DEADLINE * 3, "{took:?}");
+}
+
 mod killed {
     use super::*;
 
