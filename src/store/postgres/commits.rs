@@ -80,24 +80,31 @@ impl Work for Commits {
     async fn work(&self, batch: &[Job<Proposal>]) -> Result<Vec<Result<Commit, Error>>, Error> {
         let committed = self.write(batch).await?;
         let refused = batch.iter().filter(|job| !committed.contains(&job.key));
-        let mut standing = match committed.len() == batch.len() {
-            true => Vec::new(),
-            false => loads::load(&self.0, refused).await?,
-        }
-        .into_iter();
-        let answer = |job: &Job<Proposal>| {
-            let generation = job.asked.entry.generation;
-            let stands = match committed.contains(&job.key) {
-                true => None,
-                false => standing.next(),
-            };
-            match stands {
-                None => Ok(Commit::Committed(generation)),
-                Some(stands) => Ok(job.asked.beside(stands?)),
-            }
+        let standing = match committed.len() == batch.len() {
+            true => Ok(Vec::new()),
+            false => loads::load(&self.0, refused).await,
         };
-        Ok(batch.iter().map(answer).collect())
+        Ok(answers(batch, &committed, standing))
     }
+}
+
+/// What each of the batch is answered if those `committed` were written, and this was read of the others. A
+/// reading that failed is theirs alone.
+fn answers(
+    batch: &[Job<Proposal>],
+    committed: &HashSet<String>,
+    standing: Result<Vec<Result<Entry, Error>>, Error>,
+) -> Vec<Result<Commit, Error>> {
+    let mut standing = standing.map(Vec::into_iter);
+    let answer = |job: &Job<Proposal>| {
+        if committed.contains(&job.key) {
+            return Ok(Commit::Committed(job.asked.entry.generation));
+        }
+        let standing = standing.as_mut().map_err(|error| error.clone())?;
+        let stands = standing.next().expect("one was read for each of them");
+        Ok(job.asked.beside(stands?))
+    };
+    batch.iter().map(answer).collect()
 }
 
 impl Commits {
@@ -130,5 +137,46 @@ impl Commits {
         ]);
         let [committed, _] = written.await?;
         Ok(committed.iter().map(|row| row.get(0)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::{record, user};
+
+    fn job(of: u64) -> Job<Proposal> {
+        Job {
+            principal: user(of),
+            key: user(of).to_string(),
+            asked: Proposal::new(record(1), Version::default(), None),
+        }
+    }
+
+    #[test]
+    fn what_was_committed_does_not_fail_with_a_reading() {
+        let batch = [1, 2, 3].map(job);
+        let committed = HashSet::from([user(1).to_string(), user(3).to_string()]);
+        let away = Error::Away("no answer".to_owned());
+        let answers = |standing| answers(&batch, &committed, standing);
+        let done = || Ok(Commit::Committed(Generation(1)));
+        assert_eq!(
+            answers(Err(away.clone())),
+            [done(), Err(away.clone()), done()]
+        );
+        let damaged = Error::Damaged(user(2));
+        assert_eq!(
+            answers(Ok(vec![Err(damaged.clone())])),
+            [done(), Err(damaged), done()]
+        );
+        let forgotten = Entry {
+            epoch: 1,
+            ..Entry::default()
+        };
+        let superseded = Ok(Commit::Superseded(forgotten.clone()));
+        assert_eq!(
+            answers(Ok(vec![Ok(forgotten)])),
+            [done(), superseded, done()]
+        );
     }
 }
