@@ -21,20 +21,24 @@ const POLL_EVERY: Duration = Duration::from_millis(400);
 
 /// Queries that a statement goes on with whose query `changed` returns the principal, generation and
 /// epoch of each row that it changed: they enter the feed, and what is 10,000 changes old leaves it. A
-/// reader that is that far behind finds a gap.
+/// reader that is that far behind finds a gap. More than 100 are one change, of everything: a reader has
+/// as little to do as the disk.
 macro_rules! told {
     () => {
         "counted AS (
-            SELECT count(*) AS entries FROM changed
+            SELECT count(*) > 100 AS many, CASE WHEN count(*) > 100 THEN 1 ELSE count(*) END AS numbers
+            FROM changed
         ), ended AS (
-            UPDATE meta SET feed_end = feed_end + counted.entries FROM counted
-            WHERE meta.id = 1 AND counted.entries > 0
-            RETURNING feed_end, counted.entries
+            UPDATE meta SET feed_end = feed_end + counted.numbers FROM counted
+            WHERE meta.id = 1 AND counted.numbers > 0
+            RETURNING feed_end, counted.numbers, counted.many
         ), told AS (
             INSERT INTO feed (number, principal, generation, epoch)
-            SELECT ended.feed_end - ended.entries + row_number() OVER (ORDER BY changed.principal),
+            SELECT ended.feed_end - ended.numbers + row_number() OVER (ORDER BY changed.principal),
                 changed.principal, changed.generation, changed.epoch
-            FROM changed, ended
+            FROM changed, ended WHERE NOT ended.many
+            UNION ALL
+            SELECT ended.feed_end, NULL, NULL, NULL FROM ended WHERE ended.many
         ), trimmed AS (
             DELETE FROM feed USING ended WHERE feed.number <= ended.feed_end - 10000
         )"
@@ -46,6 +50,8 @@ pub(super) use told;
 const READ: &str = "SELECT meta.feed_end, feed.number, feed.principal, feed.generation, feed.epoch
     FROM meta LEFT JOIN feed ON feed.number > $1
     WHERE meta.id = 1 ORDER BY feed.number LIMIT 1000";
+/// How many rows [`READ`] returns if there may be more.
+const FULL: usize = 1_000;
 
 /// The task that reads.
 pub(super) struct Feed {
@@ -105,8 +111,14 @@ impl Reader {
                 self.missed = true;
             }
             match read(&self.link, self.seen).await {
-                Ok((told, end)) => self.tell(told, end),
-                // Whoever needs the store says that it is away.
+                Ok((told, end)) => {
+                    let is_full = told.len() == FULL;
+                    self.tell(told, end);
+                    if is_full {
+                        continue;
+                    }
+                }
+                // Those who need the store say that it is away.
                 Err(_) => self.missed = true,
             }
             sleep(POLL_EVERY).await;
@@ -121,7 +133,11 @@ impl Reader {
         let changes = match follows && !self.missed {
             true => {
                 self.seen = told.last().map_or(self.seen, |(number, _)| *number);
-                told.into_iter().map(|(_, change)| change).collect()
+                let mut changes: Vec<_> = told.into_iter().map(|(_, change)| change).collect();
+                if changes.contains(&Change::Everything) {
+                    changes = vec![Change::Everything];
+                }
+                changes
             }
             false => {
                 (self.seen, self.missed) = (end, false);
@@ -143,7 +159,7 @@ async fn read(link: &Link, seen: i64) -> Result<(Vec<(i64, Change)>, i64), Error
     let end = rows.first().map_or(0, |row| row.get(0));
     let change = |row: &tokio_postgres::Row| {
         let number = row.get::<_, Option<i64>>(1)?;
-        let change = match Principal::parse(row.get(2)) {
+        let change = match row.get::<_, Option<&str>>(2).and_then(Principal::parse) {
             Some(principal) => Change::Entry {
                 principal,
                 version: Version {
@@ -151,7 +167,7 @@ async fn read(link: &Link, seen: i64) -> Result<(Vec<(i64, Change)>, i64), Error
                     epoch: unsigned(row.get(4)),
                 },
             },
-            // Nobody knows whose it is.
+            // Anybody's: of many, or of one that this version does not know.
             None => Change::Everything,
         };
         Some((number, change))

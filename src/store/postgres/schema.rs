@@ -88,12 +88,12 @@ const TABLES: [&str; 12] = [
         version bigint NOT NULL,
         value bytea NOT NULL
     )",
-    // What every process must hear of; the newest number stands in `meta`.
+    // What every process must hear of: one entry, or NULL for any. The newest number stands in `meta`.
     r#"CREATE TABLE feed (
         number bigint PRIMARY KEY,
-        principal text COLLATE "C" NOT NULL,
-        generation bigint NOT NULL,
-        epoch bigint NOT NULL
+        principal text COLLATE "C",
+        generation bigint,
+        epoch bigint
     ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)"#,
     "CREATE TABLE sidecars (
         run uuid PRIMARY KEY,

@@ -212,6 +212,55 @@ async fn calls_that_wait_for_each_other_end_at_their_deadline() {
     assert!(took < link::CALL_DEADLINE * 3, "{took:?}");
 }
 
+/// A reader that is behind an import hears of a forget soon all the same.
+#[tokio::test]
+async fn a_restore_of_many_entries_is_one_change() {
+    let place = Direct::new().await;
+    let store = place.open().await;
+    let mut changes = store.changes();
+    let entry = Entry {
+        generation: Generation(1),
+        record: Some(record(1)),
+        ..Entry::default()
+    };
+    let entries = |users: std::ops::Range<u64>| {
+        let entries = users.map(|n| (user(n), entry.clone()));
+        entries.collect::<Vec<_>>()
+    };
+    let numbered = "SELECT count(*) FROM feed";
+    store.restore(entries(0..100)).await.unwrap();
+    assert_eq!(place.database.value(numbered).await, "100");
+    while changes.recv().await != Some(last(99)) {}
+    store.restore(entries(100..1_201)).await.unwrap();
+    assert_eq!(place.database.value(numbered).await, "103");
+    assert_eq!(changes.recv().await, Some(Change::Everything));
+    assert_eq!(store.forget(&user(7)).await, Ok(true));
+    let forgotten = Change::Entry {
+        principal: user(7),
+        version: Version {
+            generation: Generation(1),
+            epoch: 1,
+        },
+    };
+    loop {
+        match changes.recv().await.expect("the store is open") {
+            Change::Everything => {}
+            told => break assert_eq!(told, forgotten),
+        }
+    }
+}
+
+/// That a first pair of the user stands.
+fn last(of: u64) -> Change {
+    Change::Entry {
+        principal: user(of),
+        version: Version {
+            generation: Generation(1),
+            epoch: 0,
+        },
+    }
+}
+
 mod killed {
     use super::*;
 
