@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -31,6 +31,7 @@ use self::settler::Settler;
 use super::database::Database;
 use super::outbox::Outbox;
 use super::pending::{Pending, lacks, overlaid};
+use super::presence::Arrival;
 use super::reassertion::{Acknowledged, Doubt};
 use crate::principal::Principal;
 use crate::store::{Commit, Entry, Error, Lease, LeaseId, Note, Restored};
@@ -67,12 +68,12 @@ pub(super) struct Committer<D> {
 }
 
 impl<D: Database> Committer<D> {
-    /// Starts to send what is in the outbox, on the current runtime; at once whenever `connected` counts.
+    /// Starts to send what is in the outbox, on the current runtime; at once whenever `connected` changes.
     /// A commit waits for the server's answer no longer than `patience`.
     pub(super) fn start(
         database: Arc<D>,
         beside: Beside,
-        connected: watch::Receiver<u64>,
+        connected: Arrival,
         patience: Duration,
     ) -> Committer<D> {
         let settler = Arc::new(Settler {

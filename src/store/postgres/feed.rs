@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_postgres::types::Type;
 
 use super::columns::unsigned;
 use super::link::Link;
+use super::presence::Arrival;
 use crate::principal::Principal;
 use crate::store::{Change, Error, Generation, Version};
 
@@ -66,7 +66,7 @@ struct Reader {
     /// The number of the last change that was told.
     seen: i64,
     /// Tells when the server is another one, or was away: its feed may be another one as well.
-    connected: watch::Receiver<u64>,
+    connected: Arrival,
     /// Whether changes may have been missed, as before the first reading.
     missed: bool,
     to: Arc<Mutex<Option<UnboundedSender<Change>>>>,

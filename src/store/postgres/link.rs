@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::pool::Pool;
-use super::presence::{Absence, Reach};
+use super::presence::{Absence, Arrival, Reach};
 use super::server_time::ServerTime;
 use super::session::Session;
 use super::settings::Settings;
@@ -85,9 +85,8 @@ impl Link {
         Error::Away(why.unwrap_or_else(|| "no connection was free in time".to_owned()))
     }
 
-    /// Counts how often the store came back, or was found to be another server: what was acknowledged
-    /// before may be gone.
-    pub(super) fn connected(&self) -> watch::Receiver<u64> {
+    /// Changes whenever the store came back, or was found to be another server.
+    pub(super) fn connected(&self) -> Arrival {
         self.pool.arrivals.subscribe()
     }
 
@@ -116,7 +115,7 @@ impl Link {
         self.pool.presence.leave(why, reach);
     }
 
-    /// The store was found to be here. The end of an absence is counted before any waiting call gets its
+    /// The store was found to be here. The end of an absence is told before any waiting call gets its
     /// session.
     pub(super) fn arrive(&self) {
         if self.absence().is_some() {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::dialer::{Dialer, Greeting};
@@ -28,8 +29,8 @@ pub(super) struct Pool {
     /// When the server was started that was spoken to last: another time is another server, or one
     /// that began anew.
     server: Mutex<Option<i64>>,
-    /// Counts how often what was acknowledged may have been lost.
-    pub(super) arrivals: watch::Sender<u64>,
+    /// When what was acknowledged may have been lost, the last time.
+    pub(super) arrivals: watch::Sender<Option<Instant>>,
     /// Counts the transactions that were committed: a server that commits is not away.
     commits: AtomicU64,
 }
@@ -66,7 +67,7 @@ impl Pool {
             presence,
             time: Arc::new(ServerTime::new(clock)),
             server: Mutex::default(),
-            arrivals: watch::Sender::new(0),
+            arrivals: watch::Sender::new(None),
             commits: AtomicU64::new(0),
         }))
     }
@@ -111,7 +112,7 @@ impl Pool {
 
     /// The store is back, or it is another server: what was acknowledged before may be gone.
     pub(super) fn arrived(&self) {
-        self.arrivals.send_modify(|arrivals| *arrivals += 1);
+        self.arrivals.send_replace(Some(Instant::now()));
     }
 
     /// How many transactions were committed.
@@ -164,7 +165,9 @@ impl Lent {
     /// Does what follows from a failure, besides what the call is told.
     pub(super) fn note_failure(&self, failure: &Failure) {
         match failure {
-            Failure::Refused(refused) if refused.may_be_repeated() => return,
+            Failure::Refused(refused) if refused.may_be_repeated() || refused.is_of_content() => {
+                return;
+            }
             Failure::Refused(_) => {}
             // The others lead to the same server.
             Failure::NotThisServer(_) | Failure::Lost(_) => self.pool.flush(),

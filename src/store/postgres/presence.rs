@@ -15,6 +15,10 @@ use tokio::time::Instant;
 
 use crate::store::Error;
 
+/// When the store last came back, or was found to be another server: what was acknowledged before may be
+/// gone. `None` until it first is; changes each time.
+pub(super) type Arrival = watch::Receiver<Option<Instant>>;
+
 /// Where the store is, for many tasks at once.
 pub(super) struct Presence {
     state: watch::Sender<State>,

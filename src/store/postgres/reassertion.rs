@@ -18,7 +18,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -26,6 +25,7 @@ pub(super) use self::acknowledged::Acknowledged;
 pub(super) use self::doubt::Doubt;
 use super::database::Database;
 use super::pending::{lacks, overlaid};
+use super::presence::Arrival;
 use crate::principal::Principal;
 use crate::store::{Entry, Error, Restored};
 
@@ -47,8 +47,7 @@ struct Restorer<D> {
     database: Arc<D>,
     acknowledged: Arc<Acknowledged>,
     doubt: Arc<Doubt>,
-    /// Counts whenever the server was found again.
-    connected: watch::Receiver<u64>,
+    connected: Arrival,
 }
 
 impl Reassertion {
@@ -57,7 +56,7 @@ impl Reassertion {
         database: Arc<D>,
         acknowledged: Arc<Acknowledged>,
         doubt: Arc<Doubt>,
-        connected: watch::Receiver<u64>,
+        connected: Arrival,
     ) -> Reassertion {
         let restorer = Restorer {
             database,

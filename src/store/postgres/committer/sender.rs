@@ -15,6 +15,7 @@ use super::settler::Settler;
 use crate::principal::Principal;
 use crate::store::postgres::database::Database;
 use crate::store::postgres::pending::Pending;
+use crate::store::postgres::presence::Arrival;
 use crate::store::{Commit, Error};
 use crate::telemetry::episode::Episode;
 
@@ -35,8 +36,7 @@ pub(super) struct Sender<D> {
     settler: Arc<Settler<D>>,
     /// Commits that were begun before their pairs were put into the outbox.
     handed_over: mpsc::UnboundedReceiver<Attempt>,
-    /// Counts whenever the server was found again.
-    connected: watch::Receiver<u64>,
+    connected: Arrival,
     /// How many pairs wait.
     waiting: watch::Receiver<u64>,
     /// Attempts under way. Each says whose pair it was, and whether that waits no longer.
@@ -57,7 +57,7 @@ impl<D: Database> Sender<D> {
     pub(super) fn new(
         settler: Arc<Settler<D>>,
         handed_over: mpsc::UnboundedReceiver<Attempt>,
-        connected: watch::Receiver<u64>,
+        connected: Arrival,
     ) -> Sender<D> {
         Sender {
             waiting: settler.outbox.waiting(),

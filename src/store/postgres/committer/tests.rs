@@ -1,6 +1,7 @@
 //! A commit is durable soon whatever the server does, and what waits gets there.
 
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -18,13 +19,13 @@ struct Process {
     server: Arc<Fake>,
     outbox: Arc<Outbox>,
     doubt: Arc<Doubt>,
-    connected: watch::Sender<u64>,
+    connected: watch::Sender<Option<Instant>>,
 }
 
 impl Process {
     fn start(folder: &TempDir, server: &Arc<Fake>) -> Process {
         let outbox = Arc::new(Outbox::open(folder.path()).unwrap());
-        let (connected, counted) = watch::channel(1);
+        let (connected, counted) = watch::channel(None);
         let doubt = Arc::new(Doubt::new(counted.clone()));
         let beside = Beside {
             outbox: Arc::clone(&outbox),
@@ -142,7 +143,7 @@ async fn what_waits_is_sent_at_once_when_the_server_is_found_again() {
     process.server.commits(6).await;
     process.server.set(Writes::Work);
     let began = Instant::now();
-    process.connected.send_replace(2);
+    process.connected.send_replace(Some(Instant::now()));
     process.has_sent_all().await;
     assert!(
         began.elapsed() < LAST_PAUSE_AT_LEAST,

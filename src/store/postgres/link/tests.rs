@@ -215,7 +215,7 @@ async fn of_several_servers_the_one_that_takes_writes_is_used() {
     let writes = "SELECT pg_is_in_recovery()::text";
     assert_eq!(text(&link, writes).await.unwrap(), "false");
     let mut connected = link.connected();
-    assert_eq!(*connected.borrow_and_update(), 0);
+    assert_eq!(*connected.borrow_and_update(), None);
 
     primary.kill().await;
     standby.promote().await;

@@ -1,13 +1,14 @@
 //! Whether the server may have lost what it acknowledged: for a while after it was found again, and since
 //! an entry was seen that is older than what is remembered of it.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::store::postgres::presence::Arrival;
 use crate::telemetry::episode::Episode;
 
 /// How long every process may take to restore what the server lost.
@@ -16,9 +17,9 @@ const LASTS: Duration = Duration::from_secs(15);
 /// The doubt about what the server says.
 #[derive(Debug)]
 pub(in crate::store::postgres) struct Doubt {
-    /// Counts whenever the server was found again.
-    connected: watch::Receiver<u64>,
-    state: Mutex<State>,
+    connected: Arrival,
+    /// Until when nothing is believed that would end a pair, because something was seen to be lost.
+    lost_until: Mutex<Option<Instant>>,
     /// Wakes the task that restores.
     noticed: Notify,
     /// How many entries were restored.
@@ -27,21 +28,12 @@ pub(in crate::store::postgres) struct Doubt {
     went_back: Episode,
 }
 
-#[derive(Debug)]
-struct State {
-    /// The count of `connected` that is accounted for.
-    seen: u64,
-    /// Until when nothing is believed that would end a pair.
-    until: Option<Instant>,
-}
-
 impl Doubt {
-    /// There is none until `connected` counts.
-    pub(in crate::store::postgres) fn new(connected: watch::Receiver<u64>) -> Doubt {
-        let seen = *connected.borrow();
+    /// There is none until `connected` says when it begins.
+    pub(in crate::store::postgres) fn new(connected: Arrival) -> Doubt {
         Doubt {
             connected,
-            state: Mutex::new(State { seen, until: None }),
+            lost_until: Mutex::new(None),
             noticed: Notify::new(),
             restored: AtomicU64::new(0),
             went_back: Episode::new(),
@@ -51,13 +43,8 @@ impl Doubt {
     /// How long it lasts still, if there is any.
     pub(in crate::store::postgres) fn left(&self) -> Option<Duration> {
         let connected = *self.connected.borrow();
-        let mut state = self.state.lock().expect("no code panics under this lock");
-        let now = Instant::now();
-        if connected != state.seen {
-            state.seen = connected;
-            state.until = Some(now + LASTS);
-        }
-        let left = state.until?.saturating_duration_since(now);
+        let until = (*self.lost_until()).max(connected.map(|at| at + LASTS))?;
+        let left = until.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
@@ -79,9 +66,7 @@ impl Doubt {
 
     /// Says that the server has lost something.
     pub(super) fn found_lost(&self) {
-        let mut state = self.state.lock().expect("no code panics under this lock");
-        state.until = Some(Instant::now() + LASTS);
-        drop(state);
+        *self.lost_until() = Some(Instant::now() + LASTS);
         if self.went_back.failed() {
             tracing::warn!(
                 "the store went back in time: entries that it had acknowledged are gone, as after a \
@@ -89,6 +74,11 @@ impl Doubt {
                  the last 10 minutes"
             );
         }
+    }
+
+    fn lost_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        let locked = self.lost_until.lock();
+        locked.expect("no code panics under this lock")
     }
 
     /// Says how many entries were restored.
@@ -112,20 +102,25 @@ impl Doubt {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_was_found_again_is_doubted_for_15_seconds() {
-        let (connected, counted) = watch::channel(1);
-        let doubt = Doubt::new(counted);
+        let (connected, told) = watch::channel(None);
+        let doubt = Doubt::new(told);
         assert_eq!(doubt.left(), None);
-        connected.send_replace(2);
-        assert_eq!(doubt.left(), Some(LASTS));
+        connected.send_replace(Some(Instant::now()));
+        // It does not begin only when somebody asks.
         tokio::time::advance(Duration::from_secs(14)).await;
         assert_eq!(doubt.left(), Some(Duration::from_secs(1)));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(doubt.left(), None);
         doubt.went_back();
+        assert_eq!(doubt.left(), Some(LASTS));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        connected.send_replace(Some(Instant::now()));
         assert_eq!(doubt.left(), Some(LASTS));
         doubt.noticed().await;
     }

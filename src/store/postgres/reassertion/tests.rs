@@ -1,6 +1,7 @@
 //! What the server lost is there again soon after it was found again.
 
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::clock::Timestamp;
@@ -13,13 +14,13 @@ struct Process {
     server: Arc<Fake>,
     acknowledged: Arc<Acknowledged>,
     doubt: Arc<Doubt>,
-    connected: watch::Sender<u64>,
+    connected: watch::Sender<Option<Instant>>,
     _task: Reassertion,
 }
 
 impl Process {
     fn start(server: &Arc<Fake>) -> Process {
-        let (connected, counted) = watch::channel(1);
+        let (connected, counted) = watch::channel(None);
         let acknowledged = Arc::default();
         let doubt = Arc::new(Doubt::new(counted.clone()));
         Process {
@@ -51,7 +52,7 @@ impl Process {
     }
 
     fn finds_the_server_again(&self) {
-        self.connected.send_modify(|connected| *connected += 1);
+        self.connected.send_replace(Some(Instant::now()));
     }
 
     async fn has(&self, of: u64, expected: &Entry) {
