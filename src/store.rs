@@ -68,7 +68,8 @@ pub trait StoreClock: Send + Sync {
 /// - A future that is dropped does not undo its call: once polled, a write may be done.
 /// - Time is the store's ([`StoreClock`]). Durations are real ones.
 /// - Any runtime may call them; none blocks its thread on I/O.
-/// - Each may return [`Error::Away`]. After the store was closed they return [`Error::Closed`].
+/// - Each may return [`Error::Away`], and a write [`Error::Refused`]. After the store was closed they return
+///   [`Error::Closed`].
 #[async_trait]
 pub trait Store: StoreClock + Budgets + GuardRows + 'static {
     /// Returns what is known of `principal`: the default entry if nothing is.
@@ -266,6 +267,9 @@ pub enum Error {
     /// This principal's entry is damaged; others are not concerned.
     #[error("the entry of {0} is damaged")]
     Damaged(Principal),
+    /// The store takes no such entry, however often it is asked; others are not concerned.
+    #[error("the store takes no such entry: {0}")]
+    Refused(String),
     /// A record is sealed with a key that this process lacks: nothing is known of the pair in it, and
     /// nothing may take its place.
     #[error(
@@ -276,4 +280,14 @@ pub enum Error {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+}
+
+impl Error {
+    /// Whether it concerns one principal alone, and a repetition will not help.
+    pub fn is_of_one_entry(&self) -> bool {
+        matches!(
+            self,
+            Error::Damaged(_) | Error::Refused(_) | Error::UnknownKey(_)
+        )
+    }
 }

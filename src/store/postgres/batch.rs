@@ -179,7 +179,7 @@ fn next_batch<W: Work>(waiting: &mut VecDeque<Waiting<W>>) -> (Vec<Job<W::Asked>
 async fn done_by<W: Work>(work: &W, batch: &[Job<W::Asked>]) -> Vec<Result<W::Answer, Error>> {
     match work.work(batch).await {
         Ok(answers) => answers.into_iter().map(Ok).collect(),
-        Err(Error::Unwritable(_)) if batch.len() > 1 => {
+        Err(Error::Unwritable(_) | Error::Refused(_)) if batch.len() > 1 => {
             let mut done = Vec::with_capacity(batch.len());
             for job in batch {
                 let alone = work.work(std::slice::from_ref(job)).await;

@@ -10,7 +10,8 @@
 //!     └───────────── sent again ◀───────────────┘ no answer, or an error
 //! ```
 //!
-//! If the outbox takes nothing either, the server's answer is the caller's.
+//! If the outbox takes nothing either, the server's answer is the caller's. A pair that the server does not
+//! take at all stays in the outbox, for there is no other copy of it, until its user is forgotten.
 //!
 //! While a pair waits, or the server has lost one that it acknowledged, nobody here is given the older one
 //! that stands there: its RefreshToken is spent.
@@ -18,7 +19,7 @@
 mod sender;
 mod settler;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -27,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use self::sender::{Attempt, Sender};
-use self::settler::Settler;
+use self::settler::{Sent, Settler};
 use super::database::Database;
 use super::outbox::Outbox;
 use super::pending::{Pending, lacks, overlaid};
@@ -80,6 +81,7 @@ impl<D: Database> Committer<D> {
             database: Arc::clone(&database),
             outbox: Arc::clone(&beside.outbox),
             acknowledged: Arc::clone(&beside.acknowledged),
+            refused: Mutex::default(),
         });
         let (handed_over, attempts) = mpsc::unbounded_channel();
         let sender = Sender::new(Arc::clone(&settler), attempts, connected);
@@ -111,7 +113,7 @@ impl<D: Database> Committer<D> {
     ) -> Result<(Lease, Result<Entry, Error>), Error> {
         self.beside.outbox.admit()?;
         let waiting = match self.beside.outbox.find(principal).await? {
-            Some(waiting) if self.is_sent(waiting.clone()).await => None,
+            Some(waiting) if self.send(waiting.clone()).await == Sent::Settled => None,
             waiting => waiting,
         };
         let before = self.beside.acknowledged.of(principal);
@@ -126,7 +128,7 @@ impl<D: Database> Committer<D> {
         let mut direct = attempt(Arc::clone(&self.database), pending.clone());
         let answered = timeout(self.patience, &mut direct).await;
         if let Ok(Ok(commit)) = answered {
-            return self.acknowledged(pending, commit).await;
+            return self.answered(pending, commit).await;
         }
         let committed = Commit::Committed(pending.over.generation.next());
         if self.beside.outbox.put(pending.clone()).await.is_ok() {
@@ -140,7 +142,7 @@ impl<D: Database> Committer<D> {
             Ok(answer) => answer?,
             Err(_) => direct.await?,
         };
-        self.acknowledged(pending, commit).await
+        self.answered(pending, commit).await
     }
 
     /// [`Store::note`](crate::store::Store::note).
@@ -151,17 +153,28 @@ impl<D: Database> Committer<D> {
 
     /// [`Store::forget`](crate::store::Store::forget).
     pub(super) async fn forget(&self, principal: &Principal) -> Result<bool, Error> {
-        self.send_first(principal).await?;
-        let Some(version) = self.database.forget(principal).await? else {
-            return Ok(false);
+        let refused = self.send_first(principal).await?;
+        let forgotten = match (self.database.forget(principal).await, &refused) {
+            // Under such a name nothing stands.
+            (Err(Error::Refused(_)), Some(_)) => None,
+            (forgotten, _) => forgotten?,
         };
-        let tombstone = Entry {
-            generation: version.generation,
-            epoch: version.epoch,
-            ..Entry::default()
+        let tombstone = match forgotten {
+            Some(version) => Entry {
+                generation: version.generation,
+                epoch: version.epoch,
+                ..Entry::default()
+            },
+            None => Entry::default(),
         };
-        self.beside.acknowledged.remember(principal, tombstone);
-        Ok(true)
+        if tombstone.epoch > 0 && tombstone.record.is_none() {
+            self.beside.acknowledged.remember(principal, tombstone);
+        }
+        let was_refused = refused.is_some();
+        if let Some(refused) = refused {
+            self.settler.remove(refused).await;
+        }
+        Ok(forgotten.is_some() || was_refused)
     }
 
     /// [`Store::restore`](crate::store::Store::restore).
@@ -178,57 +191,64 @@ impl<D: Database> Committer<D> {
         Ok(restored)
     }
 
-    /// The server has answered a commit. If what stands there is older than what the lease was granted
-    /// with, it went back in time: then the pair is not overtaken.
-    async fn acknowledged(&self, pending: Pending, commit: Commit) -> Result<Commit, Error> {
-        match commit {
+    /// The server has answered a commit. If what stands there is older than what the pair replaces, the pair
+    /// is not overtaken.
+    async fn answered(
+        &self,
+        pending: Pending,
+        commit: Commit,
+    ) -> Result<Commit, Error> {
+        let stands = match commit {
             Commit::Committed(_) => {
                 self.beside
                     .acknowledged
                     .remember(&pending.principal, pending.entry());
-                Ok(commit)
+                return Ok(commit);
             }
             Commit::Superseded(stands)
                 if pending.lease.is_some()
                     && (stands.epoch, stands.generation)
                         < (pending.over.epoch, pending.over.generation) =>
             {
-                self.beside.doubt.went_back();
-                let committed = Commit::Committed(pending.over.generation.next());
-                match self.settler.restore(&pending, &stands).await {
-                    Ok(Restored::Written) => Ok(committed),
-                    Ok(Restored::Kept) => {
-                        let stands = self.database.load(&pending.principal).await?;
-                        Ok(Commit::Superseded(stands))
-                    }
-                    Err(error) => match self.beside.outbox.put(pending).await {
-                        Ok(()) => Ok(committed),
-                        Err(_) => Err(error),
-                    },
-                }
+                stands
             }
-            Commit::Superseded(_) => Ok(commit),
+            Commit::Superseded(_) => return Ok(commit),
+        };
+        self.beside.doubt.went_back();
+        let committed = Commit::Committed(pending.over.generation.next());
+        match self.settler.restore(&pending, &stands).await {
+            Ok(Restored::Written) => Ok(committed),
+            Ok(Restored::Kept) => {
+                let stands = self.database.load(&pending.principal).await?;
+                Ok(Commit::Superseded(stands))
+            }
+            Err(error) => match self.beside.outbox.put(pending).await {
+                Ok(()) => Ok(committed),
+                Err(_) => Err(error),
+            },
         }
     }
 
-    /// Sends the pair of `principal` that waits, if there is one. An error if it still waits then: what
-    /// is written now would be undone by it, or undo it.
-    async fn send_first(&self, principal: &Principal) -> Result<(), Error> {
+    /// Sends the pair of `principal` that waits, if there is one; returns it if the server refuses it, so
+    /// that it never gets there. An error if it still waits then: what is written now would be undone by it,
+    /// or undo it.
+    async fn send_first(&self, principal: &Principal) -> Result<Option<Pending>, Error> {
         let Some(waiting) = self.beside.outbox.find(principal).await? else {
-            return Ok(());
+            return Ok(None);
         };
-        match self.is_sent(waiting).await {
-            true => Ok(()),
-            false => Err(Error::Away(
+        match self.send(waiting.clone()).await {
+            Sent::Settled => Ok(None),
+            Sent::Refused => Ok(Some(waiting)),
+            Sent::Unanswered => Err(Error::Away(
                 "a pair of this principal waits in the outbox".to_owned(),
             )),
         }
     }
 
-    /// Sends a pair that waits. Returns whether it waits no longer.
-    async fn is_sent(&self, waiting: Pending) -> bool {
+    /// Sends a pair that waits.
+    async fn send(&self, waiting: Pending) -> Sent {
         let sent = timeout(SENT_WITHIN, self.settler.send(waiting)).await;
-        sent.unwrap_or(false)
+        sent.unwrap_or(Sent::Unanswered)
     }
 
     /// The entry that stands, or what it will be. What was acknowledged `before` it was read stands there,

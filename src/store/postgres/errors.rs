@@ -45,6 +45,9 @@ impl Failure {
             (Failure::Refused(refused), _) if refused.may_be_repeated() => {
                 store::Error::Away(refused.to_string())
             }
+            (Failure::Refused(refused), Within::Transaction) if refused.is_of_content() => {
+                store::Error::Refused(refused.to_string())
+            }
             (Failure::Refused(refused), Within::Transaction) => {
                 store::Error::Unwritable(refused.to_string())
             }
@@ -106,6 +109,15 @@ impl Refused {
             SqlState::CANNOT_CONNECT_NOW,
         ]
         .contains(&self.code)
+    }
+
+    /// Whether the server takes what was to be written neither now nor later: a text or a number that it does
+    /// not know, a key that is too long, a rule of its administrator's. It says nothing of the server.
+    pub(super) fn is_of_content(&self) -> bool {
+        const CLASSES: [&str; 3] = ["22", "23", "54"];
+        CLASSES
+            .iter()
+            .any(|class| self.code.code().starts_with(class))
     }
 
     /// Whether the same statement may succeed at once: it met another transaction, or was cancelled.

@@ -22,6 +22,8 @@ pub(super) enum Writes {
     LoseAnswers,
     /// They fail, and nothing is done.
     Fail,
+    /// Commits and restores are not taken, whatever is tried; all else is done.
+    Refuse,
     /// The server is away: reads and leases fail as well.
     Nothing,
 }
@@ -85,6 +87,13 @@ impl Fake {
         }
     }
 
+    fn takes(&self) -> Result<(), Error> {
+        match *self.writes.borrow() {
+            Writes::Refuse => Err(Error::Refused("a rule of its administrator's".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
     async fn write<T>(
         &self,
         work: impl FnOnce(&mut HashMap<Principal, Entry>) -> T,
@@ -131,6 +140,7 @@ impl Database for Fake {
         _lease: Option<LeaseId>,
     ) -> Result<Commit, Error> {
         self.commits.send_modify(|commits| *commits += 1);
+        self.takes()?;
         self.write(|entries| {
             let stands = entries.entry(principal.clone()).or_default();
             let next = over.generation.next();
@@ -183,6 +193,7 @@ impl Database for Fake {
     }
 
     async fn restore(&self, all: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error> {
+        self.takes()?;
         self.write(|entries| {
             let one = |(principal, entry): (Principal, Entry)| {
                 let stands = entries.entry(principal).or_default();

@@ -82,7 +82,7 @@ pub(super) enum NotAdopted {
 impl From<store::Error> for NotAdopted {
     fn from(error: store::Error) -> NotAdopted {
         match error {
-            error @ store::Error::Damaged(_) => NotAdopted::Line(error.to_string()),
+            error if error.is_of_one_entry() => NotAdopted::Line(error.to_string()),
             error => NotAdopted::Store(error),
         }
     }

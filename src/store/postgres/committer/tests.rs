@@ -140,7 +140,7 @@ async fn what_waits_is_sent_at_once_when_the_server_is_found_again() {
     let (_folder, process) = Process::alone(Writes::Nothing);
     process.committer.commit(pending(1, 1)).await.unwrap();
     // The pauses between attempts have grown to their longest.
-    process.server.commits(6).await;
+    process.server.commits(5).await;
     process.server.set(Writes::Work);
     let began = Instant::now();
     process.connected.send_replace(Some(Instant::now()));
@@ -154,6 +154,18 @@ async fn what_waits_is_sent_at_once_when_the_server_is_found_again() {
 
 /// The shortest that the longest pause between two attempts is.
 const LAST_PAUSE_AT_LEAST: Duration = Duration::from_millis(1_600);
+
+#[tokio::test]
+async fn a_server_that_fails_at_once_is_asked_less_and_less_often() {
+    let (_folder, process) = Process::alone(Writes::Nothing);
+    let began = Instant::now();
+    process.committer.commit(pending(1, 1)).await.unwrap();
+    // The caller's own, one at once from the outbox, and one after each of three pauses.
+    process.server.commits(2 + 3).await;
+    // A quarter, a half and a whole second, each a fifth less at most.
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(1_400), "{took:?}");
+}
 
 #[tokio::test]
 async fn the_next_process_sends_what_it_finds() {
@@ -338,6 +350,38 @@ async fn a_refresh_that_meets_a_server_which_went_back_is_kept() {
     };
     let superseded = process.committer.commit(ahead).await;
     assert_eq!(superseded, Ok(Commit::Superseded(Entry::default())));
+}
+
+#[tokio::test]
+async fn a_pair_that_the_server_never_takes_stays_until_its_user_is_forgotten() {
+    let (_folder, process) = Process::alone(Writes::Work);
+    process.committer.commit(pending(1, 1)).await.unwrap();
+    process.server.set(Writes::Refuse);
+    for of in 1..=2 {
+        let committed_all = process.committer.commit(pending(of, 2)).await;
+        assert_eq!(committed_all, committed(2));
+    }
+    assert_eq!(process.lease(1).await, Ok(pending(1, 2).entry()));
+    // Nobody else is held up, and neither are other writes.
+    process.server.commits(5).await;
+    process.server.set(Writes::Work);
+    assert_eq!(process.committer.commit(pending(3, 1)).await, committed(1));
+    process.server.set(Writes::Refuse);
+    let note = Note::Displaced(record(2).received);
+    assert_eq!(process.committer.note(&user(1), note).await, Ok(()));
+    assert_eq!(process.waiting(), 2);
+    for of in 1..=2 {
+        assert_eq!(process.committer.forget(&user(of)).await, Ok(true));
+        assert_eq!(process.committer.forget(&user(of)).await, Ok(false));
+    }
+    assert_eq!(process.waiting(), 0);
+    let forgotten = Entry {
+        generation: Generation(1),
+        epoch: 1,
+        ..Entry::default()
+    };
+    assert_eq!(process.lease(1).await, Ok(forgotten));
+    assert_eq!(process.lease(2).await, Ok(Entry::default()));
 }
 
 #[tokio::test]

@@ -163,8 +163,5 @@ async fn a_row_that_cannot_be_written_fails_alone() {
     let commits = join_all(commits).await;
     let committed = Ok(Commit::Committed(Generation(1)));
     assert_eq!((&commits[0], &commits[2]), (&committed, &committed));
-    assert!(
-        matches!(commits[1], Err(Error::Unwritable(_))),
-        "{commits:?}"
-    );
+    assert!(matches!(commits[1], Err(Error::Refused(_))), "{commits:?}");
 }
