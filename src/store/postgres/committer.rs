@@ -165,7 +165,8 @@ impl<D: Database> Committer<D> {
                 epoch: version.epoch,
                 ..Entry::default()
             },
-            None => Entry::default(),
+            // An earlier attempt may have left it, whose answer was lost.
+            None => self.database.load(principal).await.unwrap_or_default(),
         };
         if tombstone.epoch > 0 && tombstone.record.is_none() {
             self.beside.acknowledged.remember(principal, tombstone);
@@ -183,10 +184,9 @@ impl<D: Database> Committer<D> {
         entries: Vec<(Principal, Entry)>,
     ) -> Result<Vec<Restored>, Error> {
         let restored = self.database.restore(entries.clone()).await?;
-        for ((principal, entry), restored) in entries.into_iter().zip(&restored) {
-            if *restored == Restored::Written {
-                self.beside.acknowledged.remember(&principal, entry);
-            }
+        // Those that were kept, too: the answer to an earlier attempt may have been lost.
+        for (principal, entry) in entries {
+            self.beside.acknowledged.remember(&principal, entry);
         }
         Ok(restored)
     }

@@ -385,6 +385,36 @@ async fn a_pair_that_the_server_never_takes_stays_until_its_user_is_forgotten() 
 }
 
 #[tokio::test]
+async fn a_forget_whose_answer_was_lost_is_remembered_by_its_repetition() {
+    let (_folder, process) = Process::alone(Writes::Work);
+    process.committer.commit(pending(1, 1)).await.unwrap();
+    let older = process.server.all();
+    process.server.set(Writes::LoseAnswers);
+    let forgotten = process.committer.forget(&user(1)).await;
+    assert!(matches!(forgotten, Err(Error::Away(_))), "{forgotten:?}");
+    process.server.set(Writes::Work);
+    assert_eq!(process.committer.forget(&user(1)).await, Ok(false));
+    process.server.go_back_to(older);
+    let leased = process.lease(1).await.unwrap();
+    assert_eq!((leased.epoch, leased.record), (1, None));
+    assert!(process.doubt.left().is_some());
+}
+
+#[tokio::test]
+async fn a_restore_whose_answer_was_lost_is_remembered_by_its_repetition() {
+    let (_folder, process) = Process::alone(Writes::Work);
+    let entries = vec![(user(1), pending(1, 3).entry())];
+    process.server.set(Writes::LoseAnswers);
+    let lost = process.committer.restore(entries.clone()).await;
+    assert!(matches!(lost, Err(Error::Away(_))), "{lost:?}");
+    process.server.set(Writes::Work);
+    let repeated = process.committer.restore(entries).await;
+    assert_eq!(repeated, Ok(vec![Restored::Kept]));
+    process.server.go_back_to(Default::default());
+    assert_eq!(process.lease(1).await, Ok(pending(1, 3).entry()));
+}
+
+#[tokio::test]
 async fn an_entry_that_the_server_lost_is_returned_as_it_was_acknowledged() {
     let (_folder, process) = Process::alone(Writes::Work);
     process.committer.commit(pending(1, 1)).await.unwrap();
