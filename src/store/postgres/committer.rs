@@ -54,6 +54,26 @@ pub(super) struct Beside {
     pub(super) doubt: Arc<Doubt>,
 }
 
+/// Where the pair is that a commit replaces.
+enum Replaced {
+    /// In the store.
+    Standing,
+    /// In the outbox, so that an older one stands; this is what the store is known to have acknowledged.
+    Waiting(Option<Box<Entry>>),
+}
+
+impl Replaced {
+    /// Whether the store had a later entry than what `stands` there, an older one than the commit replaces.
+    fn was_lost(&self, stands: &Entry) -> bool {
+        match self {
+            Replaced::Standing => true,
+            Replaced::Waiting(acknowledged) => acknowledged
+                .as_ref()
+                .is_some_and(|acknowledged| lacks(stands, acknowledged)),
+        }
+    }
+}
+
 /// Does on the server what the store's methods of the same names promise, with the outbox beside it. Its
 /// methods run on the runtime that it was started on.
 pub(super) struct Committer<D> {
@@ -125,10 +145,19 @@ impl<D: Database> Committer<D> {
     /// [`Store::commit`](crate::store::Store::commit). Returns soon after 250 ms, whatever the server
     /// does, unless the outbox takes nothing.
     pub(super) async fn commit(&self, pending: Pending) -> Result<Commit, Error> {
+        // An outbox that cannot be read says that it takes nothing below.
+        let under = self.beside.outbox.find(&pending.principal).await;
+        let replaced = match under.unwrap_or_default() {
+            Some(_) => {
+                let acknowledged = self.beside.acknowledged.of(&pending.principal);
+                Replaced::Waiting(acknowledged.map(Box::new))
+            }
+            None => Replaced::Standing,
+        };
         let mut direct = attempt(Arc::clone(&self.database), pending.clone());
         let answered = timeout(self.patience, &mut direct).await;
         if let Ok(Ok(commit)) = answered {
-            return self.answered(pending, commit).await;
+            return self.answered(pending, replaced, commit).await;
         }
         let committed = Commit::Committed(pending.over.generation.next());
         if self.beside.outbox.put(pending.clone()).await.is_ok() {
@@ -142,7 +171,7 @@ impl<D: Database> Committer<D> {
             Ok(answer) => answer?,
             Err(_) => direct.await?,
         };
-        self.answered(pending, commit).await
+        self.answered(pending, replaced, commit).await
     }
 
     /// [`Store::note`](crate::store::Store::note).
@@ -196,6 +225,7 @@ impl<D: Database> Committer<D> {
     async fn answered(
         &self,
         pending: Pending,
+        replaced: Replaced,
         commit: Commit,
     ) -> Result<Commit, Error> {
         let stands = match commit {
@@ -214,7 +244,9 @@ impl<D: Database> Committer<D> {
             }
             Commit::Superseded(_) => return Ok(commit),
         };
-        self.beside.doubt.went_back();
+        if replaced.was_lost(&stands) {
+            self.beside.doubt.went_back();
+        }
         let committed = Commit::Committed(pending.over.generation.next());
         match self.settler.restore(&pending, &stands).await {
             Ok(Restored::Written) => Ok(committed),

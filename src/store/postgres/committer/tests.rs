@@ -385,6 +385,21 @@ async fn a_pair_that_the_server_never_takes_stays_until_its_user_is_forgotten() 
 }
 
 #[tokio::test]
+async fn what_the_server_never_had_was_not_lost_there() {
+    let (_folder, process) = Process::alone(Writes::Work);
+    process.committer.commit(pending(1, 1)).await.unwrap();
+    // Two pairs reach the outbox alone; the next one is refused by what stands under them.
+    process.server.set(Writes::Fail);
+    process.committer.commit(pending(1, 2)).await.unwrap();
+    process.committer.commit(pending(1, 3)).await.unwrap();
+    process.committer.sending.abort();
+    process.server.set(Writes::Work);
+    assert_eq!(process.committer.commit(pending(1, 4)).await, committed(4));
+    assert_eq!(process.server.stands(&user(1)), pending(1, 4).entry());
+    assert_eq!(process.doubt.left(), None);
+}
+
+#[tokio::test]
 async fn a_forget_whose_answer_was_lost_is_remembered_by_its_repetition() {
     let (_folder, process) = Process::alone(Writes::Work);
     process.committer.commit(pending(1, 1)).await.unwrap();
