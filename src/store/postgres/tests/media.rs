@@ -57,13 +57,24 @@ impl Way for Forwarder {
     async fn suffer(&self, fault: Fault) -> bool {
         match fault {
             Fault::Cut => {
-                let tables = ["leases", "entries", "budgets", "guards", "feed"];
-                let losses = tables.map(|table| {
-                    let loss = self.lose(Part::Answer, At::CommitOf(table.to_owned()));
+                // Each table, and each kind of write that shares its table.
+                let written = [
+                    "leases",
+                    "entries",
+                    "budgets",
+                    "guards",
+                    "feed",
+                    "UPDATE meta SET canary",
+                    "AS anew",
+                    "DELETE FROM rejections",
+                    "UPDATE due SET claimed_until",
+                ];
+                let losses = written.map(|text| {
+                    let loss = self.lose(Part::Answer, At::CommitOf(text.to_owned()));
                     timeout(Duration::from_secs(20), loss.happened())
                 });
                 for happened in join_all(losses).await {
-                    happened.expect("each table is written to");
+                    happened.expect("each is written");
                 }
             }
             Fault::Pause => {
