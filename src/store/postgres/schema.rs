@@ -12,10 +12,9 @@ use super::session::Session;
 use super::session::Statement;
 use crate::store::Error;
 
-/// The format of [`TABLES`]. It is raised by a change that a process of the format before could not live
-/// with; that process then refuses the store. What it can live with, such as a new table or a column with
-/// a default, is added in place and leaves the format as it is, so that older and newer processes work
-/// side by side while they are replaced.
+/// The format of [`TABLES`]; there has been no other yet, and nothing here changes tables that stand. A
+/// process refuses the tables of every other format. Only a change that processes of this one could not live
+/// with may therefore raise it: older and newer ones work side by side while they are replaced.
 pub(super) const FORMAT: i32 = 1;
 
 /// How often tables are created that other processes create at the same moment.
@@ -25,58 +24,60 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// In the order in which they are created. Principals are compared byte by byte, as they are sorted here
 /// before they are locked. Times called `until` and `seen` are milliseconds of the server's clock; those of
-/// entries, and `received`, are a [`crate::clock::Timestamp`]'s.
+/// entries, and `received`, are a [`crate::clock::Timestamp`]'s. Columns of eight bytes come first, and those
+/// of varying length last, so that no room between them is left empty.
 const TABLES: [&str; 12] = [
-    // One wide row for each principal. Only its key is indexed, and a page is left a quarter empty: a
-    // renewal then writes the new row into the same page and touches no index (a HOT update), in the
-    // place that the row of an earlier renewal left.
+    // One wide row for each principal. Only its key is indexed, and a page has room for one row more: a
+    // renewal then writes the new row into the same page and touches no index (a HOT update), in the place
+    // that the row of an earlier renewal left. With a JWT of 1 kB a page has five rows, and that room.
     r#"CREATE TABLE entries (
-        principal text COLLATE "C" PRIMARY KEY,
         generation bigint NOT NULL DEFAULT 0,
         epoch bigint NOT NULL DEFAULT 0,
         received bigint,
         expires bigint,
-        run uuid,
-        instance uuid,
-        key_id bytea,
-        known boolean NOT NULL DEFAULT false,
-        sealed bytea,
         refresh_dead bigint,
         answer_lost bigint,
         rejected_until bigint,
-        rejected_with bytea,
         displaced bigint,
         contested_until bigint,
         suppressed_until bigint,
-        registered_in uuid
-    ) WITH (fillfactor = 75)"#,
+        run uuid,
+        instance uuid,
+        registered_in uuid,
+        known boolean NOT NULL DEFAULT false,
+        key_id bytea,
+        rejected_with bytea,
+        principal text COLLATE "C" PRIMARY KEY,
+        sealed bytea
+    ) WITH (fillfactor = 84)"#,
     // What is sealed cannot be compressed: the server is not to try.
     "ALTER TABLE entries ALTER COLUMN sealed SET STORAGE EXTERNAL",
-    // One narrow row for each pair: what the keeper looks for, and what is counted. A renewal changes an
-    // index of this table alone. Its rows are written under the lock of the entry.
+    // One narrow row for each pair: what the keeper looks for, and what is counted. Of the indexes of pairs
+    // a renewal changes those of this table alone. Rows are made, changed and dropped under the lock of the
+    // entry; only a claim goes without.
     r#"CREATE TABLE due (
-        principal text COLLATE "C" PRIMARY KEY,
         received bigint NOT NULL,
         claimed_until bigint NOT NULL DEFAULT 0,
         dead boolean NOT NULL DEFAULT false,
-        key_id bytea NOT NULL
+        key_id bytea NOT NULL,
+        principal text COLLATE "C" PRIMARY KEY
     ) WITH (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.05)"#,
     "CREATE INDEX due_received ON due (received) WHERE NOT dead",
     // Principals without a pair whose login was rejected, so that they are found again. A row may be out
     // of date: the entry decides.
     r#"CREATE TABLE rejections (
-        principal text COLLATE "C" PRIMARY KEY,
-        until bigint NOT NULL
+        until bigint NOT NULL,
+        principal text COLLATE "C" PRIMARY KEY
     )"#,
     "CREATE INDEX rejections_until ON rejections (until)",
     // A row for each lease that is held, or was never ended.
     r#"CREATE TABLE leases (
-        principal text COLLATE "C" PRIMARY KEY,
-        id uuid NOT NULL,
-        run uuid NOT NULL,
         since bigint NOT NULL,
         until bigint NOT NULL,
-        orphaned boolean NOT NULL
+        id uuid NOT NULL,
+        run uuid NOT NULL,
+        orphaned boolean NOT NULL,
+        principal text COLLATE "C" PRIMARY KEY
     ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)"#,
     "CREATE TABLE budgets (
         login_group text PRIMARY KEY,
@@ -91,9 +92,9 @@ const TABLES: [&str; 12] = [
     // What every process must hear of: one entry, or NULL for any. The newest number stands in `meta`.
     r#"CREATE TABLE feed (
         number bigint PRIMARY KEY,
-        principal text COLLATE "C",
         generation bigint,
-        epoch bigint
+        epoch bigint,
+        principal text COLLATE "C"
     ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)"#,
     "CREATE TABLE sidecars (
         run uuid PRIMARY KEY,
