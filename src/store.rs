@@ -2,8 +2,9 @@
 //!
 //! [`Store`] is the contract; the login budget ([`Budgets`]) and the small rows that processes agree
 //! upon ([`GuardRows`]) are traits of their own. Commands that must change nothing open a store as
-//! [`ReadOnly`]. [`open`] chooses the engine: no code outside this room names one. `sqlite` is the
-//! embedded engine.
+//! [`ReadOnly`]. [`open`] chooses the engine: no code outside this room names one, except the configuration,
+//! which says how [`postgres`] is reached. `sqlite` is the embedded engine, for the processes of one machine;
+//! `postgres` is the one that many machines share.
 //!
 //! Every engine runs the same test suite, `contract`, and counts logins by the same arithmetic,
 //! [`windows`]. To add an engine: implement the traits, run the suite (`contract!(YourMedium);`), and
@@ -21,7 +22,6 @@ pub mod contract;
 mod entry;
 mod guards;
 mod opening;
-#[allow(dead_code, reason = "commits do not go by way of the outbox yet")]
 pub mod postgres;
 mod read_only;
 mod sqlite;
@@ -198,7 +198,8 @@ pub trait Store: StoreClock + Budgets + GuardRows + 'static {
     /// Errors: [`Error::Unreadable`].
     async fn keys(&self) -> Result<Vec<(KeyId, u64)>, Error>;
 
-    /// Returns how many principals hold a pair, or held one a minute ago.
+    /// Returns how many principals hold a pair, or held one a minute ago. Of a large store an engine may
+    /// return an estimate that is a twentieth off.
     ///
     /// Errors: [`Error::Unreadable`].
     async fn count(&self) -> Result<u64, Error>;

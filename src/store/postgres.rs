@@ -3,12 +3,11 @@
 //! transaction mode work.
 //!
 //! ```text
-//!  callers, on any runtime ──▶ groups (batch) ──▶ transactions (statements) ──▶ link ──▶ server
-//!              │                                                               ▲
-//!              │               the feed, read twice a second ──────────────────┘
-//!              ▼
-//!  pairs: committer ──▶ outbox, if the server does not acknowledge them
-//!                  ──▶ reassertion, if the server loses them afterwards
+//!  callers, on any runtime ──▶ committer ──▶ groups (batch) ──▶ transactions (statements) ──▶ link ──▶ server
+//!                               │     │                                                         ▲
+//!  pairs that the server has    │     │ what it has acknowledged lately,                        │
+//!  not acknowledged             ▼     ▼ to be restored if it is lost                            │
+//!                            outbox   reassertion             the feed, read every 400 ms ──────┘
 //! ```
 
 mod address;
@@ -84,7 +83,7 @@ use crate::principal::Principal;
 use crate::store::{
     Budgets, Change, Class, Commit, Condition, Cursor, Entry, Error, Guard, GuardRows, Guarded,
     KeyId, Lease, LeaseHolder, LeaseId, Listed, LoginBudget, LoginWindows, Note, Page, Record,
-    Resealed, Restored, Slot, SlotId, Store, StoreClock, Version,
+    Resealed, Restored, RunId, Slot, SlotId, Store, StoreClock, Version,
 };
 
 /// A token store in a PostgreSQL database. Dropping it finishes what was asked of it and ends its leases.
@@ -99,8 +98,8 @@ struct Parts {
     link: Link,
     /// The server, for what may be lost, and for leases.
     direct: Arc<Direct>,
-    /// The same leases, for those that are left at the end.
-    held: Arc<Leases>,
+    /// Whose leases end with it.
+    run: RunId,
     /// The server, for pairs.
     committer: Committer<Direct>,
     /// What the committer keeps beside the server.
@@ -137,10 +136,10 @@ impl Postgres {
 impl Parts {
     /// Starts the tasks, on the runtime that this is called on.
     fn start(link: Link, upkeep: Upkeep, process: Process) -> Parts {
-        let held = Arc::new(Leases::new(link.clone(), process.run));
+        let leases = Arc::new(Leases::new(link.clone(), process.run));
         let direct = Arc::new(Direct {
             entries: Entries::start(link.clone()),
-            leases: Queue::start(Arc::clone(&held)),
+            leases: Queue::start(leases),
         });
         let beside = Beside {
             outbox: Arc::new(process.outbox),
@@ -162,7 +161,7 @@ impl Parts {
             ),
             beside,
             direct,
-            held,
+            run: process.run,
             budgets: LoginBudgets::new(link.clone()),
             feed: Feed::start(link.clone()),
             upkeep,
@@ -176,7 +175,7 @@ impl Parts {
         self.committer.close();
         self.direct.leases.close().await;
         self.direct.entries.close().await;
-        if let Err(error) = self.held.abandon().await {
+        if let Err(error) = leases::abandon(&self.link, self.run).await {
             tracing::debug!(%error, "the leases run out by themselves");
         }
         self.upkeep.end().await;

@@ -76,6 +76,10 @@ macro_rules! now {
 }
 pub(super) use {columns, holds_something, insert_entries, now};
 
+/// Locks the entries `$1` in the order of all transactions.
+pub(super) const LOCK: &str =
+    "SELECT FROM entries WHERE principal = ANY($1) ORDER BY principal FOR UPDATE";
+
 /// Entries as columns, for `unnest`.
 #[derive(Default)]
 pub(super) struct Columns<'a> {

@@ -68,7 +68,7 @@ impl Driver {
         let (done, finished) = mpsc::channel();
         self.runtime.spawn(async move {
             last.await;
-            // Whoever waited may have gone on.
+            // The one that waits may have given up.
             let _ = done.send(());
         });
         // What is not done by then is found by those who take its leases.

@@ -1,21 +1,22 @@
 //! Entries, one by one as callers ask for them, and many at a time as the server is asked.
 //!
 //! All transactions lock rows in one order, so that no two wait for each other: entries, sorted by
-//! principal; what follows an entry (`due`, `rejections`), under its lock; leases, sorted by principal;
-//! the end of the feed last.
+//! principal; then leases, sorted by principal. What follows from an entry is locked after it: its rows in
+//! `due` and `rejections`, and the end of the feed. Keepers claim rows of `due` without their entries, and
+//! so wait for no lock.
 
 use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 
 use super::batch::Queue;
+use super::columns::LOCK;
 use super::commits::{Commits, Proposal};
 use super::link::Link;
 use super::loads::{self, Loads};
 use super::notes::Noting;
+use super::restores;
 use super::session::Statement;
-use super::{restores, strangers};
-use crate::clock::Timestamp;
 use crate::principal::Principal;
 use crate::store::{Commit, Entry, Error, LeaseId, Note, Record, Resealed, Restored, Version};
 
@@ -27,8 +28,6 @@ pub(super) struct Entries {
     notes: Queue<Noting>,
 }
 
-/// In the order of all transactions.
-const LOCK: &str = "SELECT FROM entries WHERE principal = ANY($1) ORDER BY principal FOR UPDATE";
 const RESEAL: &str = "UPDATE entries SET sealed = anew.sealed, key_id = anew.key_id
     FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[])
         AS anew (principal, before, sealed, key_id)
@@ -93,16 +92,6 @@ impl Entries {
         entries: Vec<(Principal, Entry)>,
     ) -> Result<Vec<Restored>, Error> {
         restores::restore(&self.link, &entries).await
-    }
-
-    /// As [`crate::store::Store::drop_rejected`].
-    pub(super) async fn drop_rejected(
-        &self,
-        now: Timestamp,
-        latest: Timestamp,
-        limit: usize,
-    ) -> Result<usize, Error> {
-        strangers::drop_rejected(&self.link, now, latest, limit).await
     }
 
     /// As [`crate::store::Store::reseal`].

@@ -260,16 +260,16 @@ impl Leases {
             read: read.into_iter().map(|row| (row.get(0), row)).collect(),
         })
     }
+}
 
-    /// Ends all leases of this run.
-    pub(super) async fn abandon(&self) -> Result<(), Error> {
-        let parameters = [(&self.run.0 as _, Type::UUID)];
-        let ended = self.link.write([Statement {
-            sql: ABANDON,
-            parameters: &parameters,
-        }]);
-        ended.await.map(drop)
-    }
+/// Ends all leases of a run that ends.
+pub(super) async fn abandon(link: &Link, run: RunId) -> Result<(), Error> {
+    let parameters = [(&run.0 as _, Type::UUID)];
+    let ended = link.write([Statement {
+        sql: ABANDON,
+        parameters: &parameters,
+    }]);
+    ended.await.map(drop)
 }
 
 /// As [`crate::store::Store::lease_holder`].

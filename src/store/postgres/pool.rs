@@ -101,7 +101,7 @@ impl Pool {
     /// A server has said what it is.
     pub(super) fn met(&self, greeting: Greeting) {
         self.time.learn(greeting.clock);
-        let mut server = self.server.lock().expect("nobody panics over it");
+        let mut server = self.server.lock().expect("no code panics under this lock");
         let other = matches!((*server, greeting.started), (Some(old), Some(new)) if old != new);
         *server = greeting.started.or(*server);
         drop(server);
@@ -140,7 +140,7 @@ impl Pool {
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().expect("nobody panics over a list")
+        self.idle.lock().expect("no code panics under this lock")
     }
 }
 

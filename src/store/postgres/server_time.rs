@@ -4,9 +4,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::time::ClockId;
-
-use crate::clock::{Boot, Clock, Stamp, Timestamp};
+use crate::clock::{self, Boot, Clock, Stamp, Timestamp};
 
 /// The server's clock, as the last measurements say.
 pub(super) struct ServerTime {
@@ -79,7 +77,10 @@ impl ServerTime {
 
     /// Takes a measurement into account.
     pub(super) fn learn(&self, new: Measured) {
-        let mut measured = self.measured.lock().expect("nobody panics over a number");
+        let mut measured = self
+            .measured
+            .lock()
+            .expect("no code panics under this lock");
         if measured.is_none_or(|old| new.replaces(old)) {
             *measured = Some(new);
         }
@@ -113,7 +114,10 @@ impl ServerTime {
     }
 
     fn micros(&self) -> i64 {
-        let measured = *self.measured.lock().expect("nobody panics over a number");
+        let measured = *self
+            .measured
+            .lock()
+            .expect("no code panics under this lock");
         match measured {
             Some(measured) => since_boot().saturating_add(measured.offset),
             None => micros(SystemTime::now()),
@@ -123,10 +127,7 @@ impl ServerTime {
 
 /// Microseconds since the machine booted, suspended ones too.
 fn since_boot() -> i64 {
-    let now = rustix::time::clock_gettime(ClockId::Boottime);
-    now.tv_sec
-        .saturating_mul(1_000_000)
-        .saturating_add(now.tv_nsec / 1_000)
+    i64::try_from(clock::since_boot().as_micros()).unwrap_or(i64::MAX)
 }
 
 fn micros(wall: SystemTime) -> i64 {

@@ -3,6 +3,7 @@
 
 use tokio_postgres::types::Type;
 
+use super::columns::LOCK;
 use super::link::Link;
 use super::session::Statement;
 use crate::clock::Timestamp;
@@ -16,8 +17,6 @@ pub(super) const REJECTION_FOLLOWS: &str = "INSERT INTO rejections (principal, u
     ON CONFLICT (principal) DO UPDATE SET until = excluded.until";
 
 const FIND: &str = "SELECT principal FROM rejections WHERE until <= $1 OR until > $2 LIMIT $3";
-/// In the order of all transactions.
-const LOCK: &str = "SELECT FROM entries WHERE principal = ANY($1) ORDER BY principal FOR UPDATE";
 const DROP: &str = "DELETE FROM entries
     WHERE principal = ANY($1) AND (rejected_until <= $2 OR rejected_until > $3)
         AND generation = 0 AND epoch = 0 AND sealed IS NULL AND displaced IS NULL

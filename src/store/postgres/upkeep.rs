@@ -295,7 +295,7 @@ impl Watched {
     }
 
     fn standby(&self) -> std::sync::MutexGuard<'_, Standby> {
-        self.standby.lock().expect("nobody panics over a word")
+        self.standby.lock().expect("no code panics under this lock")
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use rustix::time::ClockId;
+use crate::clock;
 
 /// CLOCK_BOOTTIME of one boot. A time of another boot means nothing.
 #[derive(Clone, Debug)]
@@ -24,8 +24,7 @@ impl BootClock {
 
     /// Milliseconds since the boot.
     pub(super) fn now(&self) -> i64 {
-        let now = rustix::time::clock_gettime(ClockId::Boottime);
-        now.tv_sec * 1_000 + now.tv_nsec / 1_000_000
+        i64::try_from(clock::since_boot().as_millis()).unwrap_or(i64::MAX)
     }
 
     /// When something ends that lasts for `duration` from now on.
