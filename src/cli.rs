@@ -4,6 +4,7 @@ pub mod budget;
 pub mod check;
 #[cfg(feature = "simulator")]
 pub mod demo;
+pub mod explain;
 mod key_watch;
 pub mod opening;
 pub mod output;
@@ -16,6 +17,7 @@ pub mod service;
 pub mod simulate;
 mod supervision;
 pub mod tokens;
+mod who;
 pub mod wiring;
 
 use std::fmt;
@@ -69,6 +71,8 @@ pub enum Command {
     Tokens(tokens::Command),
     /// What the login budget allows now, and when the next login may be
     Budget(budget::Arguments),
+    /// All about one principal: its last renewal, what its next request does and costs, what a 401 then does
+    Explain(explain::Arguments),
 }
 
 /// Does what the arguments of this process ask for.
@@ -139,6 +143,10 @@ impl Cli {
             Some(Command::Budget(arguments)) => {
                 signals.release();
                 budget::run(config, &arguments)
+            }
+            Some(Command::Explain(arguments)) => {
+                signals.release();
+                explain::run(config, &arguments)
             }
         };
         done.unwrap_or_else(Failure::report)
@@ -306,6 +314,10 @@ fn explain(error: config::Error) -> String {
 /// The exit codes of all commands; 0: done, 1: a temporary failure. Those from 64 on have their
 /// names in sysexits.h.
 pub mod exit {
+    /// Done.
+    pub const DONE: u8 = 0;
+    /// Told apart from success by scripts: there is no such principal, or no store.
+    pub const NOT_FOUND: u8 = 1;
     /// The command line is wrong.
     pub const USAGE: u8 = 2;
     /// `EX_USAGE`: the configuration is wrong.

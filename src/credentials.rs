@@ -10,30 +10,34 @@ mod adoption;
 mod closing;
 mod engine;
 mod explain;
+mod explained;
 #[cfg(test)]
 mod fixture;
 mod guards;
 mod handed_out;
 mod login_slot;
+mod on_demand;
 mod password;
 mod provider;
 mod rejection;
 mod renewal;
 mod settings;
 mod vault;
-mod verification;
 
 pub use adoption::Expected;
 pub use engine::Parts;
-pub use explain::{Ages, Explanation, Inquiry, NextRequest, Obstacle, Renewing, Stored, explain};
+pub use explain::{
+    After401, Ages, Explanation, Inquiry, LastRenewal, NextRequest, Obstacle, RenewalOutcome,
+    Renewing, Stored, explain,
+};
 pub use login_slot::{LoginSlot, SlotEnd};
+pub use on_demand::{MayLogIn, OnDemand, Renewer};
 pub use password::{Login, PasswordError};
 pub use provider::{Background, Obtained, Provider};
 pub use settings::{LEASE, Settings};
 pub use vault::credentials::Credentials;
 pub use vault::pair::Pair;
 pub use vault::{key_file, seal};
-pub use verification::{Verified, Verifier};
 
 use std::sync::Arc;
 use std::time::Duration;

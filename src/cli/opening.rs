@@ -2,8 +2,10 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::output::say;
 use crate::clock::Clock;
 use crate::config;
 use crate::credentials::{key_file, seal};
@@ -216,6 +218,15 @@ pub fn shown_place(settings: &config::Store) -> String {
         Some(postgres) => postgres.address.to_string(),
         None => settings.path.display().to_string(),
     }
+}
+
+/// What looks at a store ends with this code if there is none.
+pub(super) fn no_store(settings: &config::Settings, code: u8) -> ExitCode {
+    let place = shown_place(&settings.store);
+    say(&format!(
+        "there is no store in {place} yet: the first `run` will make one"
+    ));
+    ExitCode::from(code)
 }
 
 /// Where the store is, without the keys to it.

@@ -8,6 +8,7 @@ mod import;
 mod line;
 mod list;
 mod notes;
+mod renew;
 mod reseal;
 mod sealed;
 mod show;
@@ -15,21 +16,23 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
 use self::backup::backup;
 use self::export::export;
 use self::forget::forget;
 use self::import::import;
 use self::list::list;
+use self::renew::renew;
 use self::reseal::reseal;
 use self::show::show;
 use self::verify::verify;
-use super::opening::{is_there, open_store, open_to_forget, shown_place, view};
-use super::{ConfigFile, Failure, say};
-use crate::config::{Secrets, Settings};
+use super::opening::{is_there, no_store, open_store, open_to_forget, view};
+use super::who::Who;
+use super::{ConfigFile, Failure, exit};
+use crate::config::Secrets;
 use crate::credentials::seal::Unopened;
-use crate::principal::{DeviceToken, Principal};
+use crate::principal::Principal;
 use crate::store::{BackupError, Record};
 use crate::telemetry;
 
@@ -40,8 +43,10 @@ pub enum Command {
     List(list::Arguments),
     /// All that is known of one principal, and what stands in the way of its login
     Show(show::Arguments),
+    /// Refresh a principal's pair now, whatever its age
+    Renew(renew::Arguments),
     /// Drop a principal's tokens: its next request logs in anew
-    Forget(One),
+    Forget(Who),
     /// Adopt tokens that were issued elsewhere, without a login
     Import(import::Arguments),
     /// Write the tokens in clear, or with --sealed under their seal, for `tokens import` into another store
@@ -52,21 +57,6 @@ pub enum Command {
     Verify(verify::Arguments),
     /// Seal every pair with the current store key, so that old ones can be dropped
     Reseal,
-}
-
-/// One principal of a store.
-#[derive(Debug, Args)]
-pub struct One {
-    /// A DeviceToken, or account:NAME
-    #[arg(value_parser = principal)]
-    principal: Principal,
-}
-
-fn principal(text: &str) -> Result<Principal, String> {
-    match DeviceToken::parse(text) {
-        Ok(token) => Ok(Principal::User(token)),
-        Err(error) => Principal::parse(text).ok_or_else(|| error.to_string()),
-    }
 }
 
 /// Why the record of a principal is of no use to whoever has these keys.
@@ -80,9 +70,6 @@ fn unopened(principal: &Principal, record: &Record, why: Unopened) -> String {
     }
 }
 
-/// Told apart from success by scripts: there is no such principal.
-const NOT_FOUND: u8 = 1;
-
 /// Runs the command.
 pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
     let (_, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
@@ -92,9 +79,9 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
         let needs_a_store = matches!(
             command,
             Command::Forget(_) | Command::Verify(_) | Command::Reseal
-        );
+        ) || matches!(&command, Command::Renew(renew) if !renew.may_log_in());
         if needs_a_store && !is_there(&settings.store).await? {
-            return Ok(no_store(settings, ExitCode::from(NOT_FOUND)));
+            return Ok(no_store(settings, exit::NOT_FOUND));
         }
         match &command {
             Command::Forget(one) => {
@@ -107,34 +94,29 @@ pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
                 let open = open_store(&settings.store).await?;
                 verify(open, loaded.settings, arguments).await
             }
+            Command::Renew(arguments) => {
+                let open = open_store(&settings.store).await?;
+                renew(open, loaded.settings, arguments).await
+            }
             Command::List(arguments) => match view(&settings.store).await? {
                 Some(view) => list(&*view.store, settings, arguments).await,
-                None => Ok(no_store(settings, ExitCode::SUCCESS)),
+                None => Ok(no_store(settings, exit::DONE)),
             },
             Command::Show(arguments) => match view(&settings.store).await? {
                 Some(view) => show(&view, settings, arguments).await,
-                None => Ok(no_store(settings, ExitCode::from(NOT_FOUND))),
+                None => Ok(no_store(settings, exit::NOT_FOUND)),
             },
             Command::Export(arguments) => match view(&settings.store).await? {
                 Some(view) => export(&view, arguments).await,
-                None => Ok(no_store(settings, ExitCode::from(NOT_FOUND))),
+                None => Ok(no_store(settings, exit::NOT_FOUND)),
             },
             Command::Backup(_) if settings.store.postgres.is_some() => {
                 Err(Failure::other(BackupError::Elsewhere))
             }
             Command::Backup(arguments) => match view(&settings.store).await? {
                 Some(view) => backup(&view, settings, arguments).await,
-                None => Ok(no_store(settings, ExitCode::from(NOT_FOUND))),
+                None => Ok(no_store(settings, exit::NOT_FOUND)),
             },
         }
     })
-}
-
-/// What looks at a store ends with this code if there is none.
-fn no_store(settings: &Settings, code: ExitCode) -> ExitCode {
-    let place = shown_place(&settings.store);
-    say(&format!(
-        "there is no store in {place} yet: the first `run` will make one"
-    ));
-    code
 }

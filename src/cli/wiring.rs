@@ -2,13 +2,15 @@
 //! Listens nowhere; that is [`service`](super::service)'s.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
 use super::opening::OpenStore;
+use super::service;
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::credentials::{self, Background, Provider};
+use crate::credentials::{self, Background, Provider, Renewer};
 use crate::damoov::routes::Table;
 use crate::handed_out::HandedOut;
 use crate::head;
@@ -83,6 +85,40 @@ pub fn wire(settings: Settings, foundation: Foundation) -> Result<Wired, upstrea
         proxy: Arc::new(proxy),
         background,
     })
+}
+
+/// For how long a pair that the store does not take is tried again before a command ends.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// A command waits for one renewal for as long as its calls may take: this many calls, with the pauses
+/// between them.
+const CALLS: u32 = 4;
+
+/// What renews pairs for a command, on the current runtime.
+///
+/// # Errors
+///
+/// The settings of the API's hosts are of no use.
+pub(super) fn renewer(open: OpenStore, settings: Settings) -> Result<Renewer, service::Error> {
+    let OpenStore { store, ring, run } = open;
+    let hosts = Hosts::new(&settings.upstream)?;
+    let credentials = settings.credentials;
+    Ok(Renewer::new(credentials::Parts {
+        settings: credentials::Settings {
+            wait: credentials.wait.max(credentials.timeout * CALLS),
+            // What is renewed is not asked for again.
+            max_cached: 0,
+            ..credentials
+        },
+        directory: settings.directory,
+        store,
+        run,
+        ring,
+        upstream: &settings.upstream,
+        hosts: &hosts,
+        clock: Clock::from_environment(),
+        metrics: Arc::new(Metrics::new()),
+        runtime: Handle::current(),
+    }))
 }
 
 /// The rules that requests are answered by.

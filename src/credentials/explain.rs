@@ -3,6 +3,8 @@
 //! Shows no token.
 
 mod obstacles;
+mod outlook;
+mod past;
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -19,6 +21,8 @@ use crate::store::{Away, Condition, Entry, Error, Guard, KeyId, LeaseHolder, Log
 use crate::telemetry::LogName;
 
 pub use obstacles::Obstacle;
+pub use outlook::{After401, NextRequest};
+pub use past::{LastRenewal, RenewalOutcome};
 
 /// Who is asked about, and what is known.
 pub struct Inquiry<'a> {
@@ -48,6 +52,8 @@ pub struct Explanation {
     /// Who it is.
     #[serde(serialize_with = "as_text")]
     pub principal: Principal,
+    /// Whether the store knows anything of it.
+    pub known: bool,
     /// What stands for it in logs.
     #[serde(serialize_with = "as_text")]
     pub log_name: LogName,
@@ -65,10 +71,15 @@ pub struct Explanation {
     /// The answer to the last refresh was lost: its RefreshToken may have been rotated. It is tried once
     /// more before a login.
     pub answer_lost: bool,
+    /// How its last renewal ended, as far as the store tells: failures of the moment are only in the log
+    /// of the process that met them. `None`: nobody has renewed it.
+    pub last_renewal: Option<LastRenewal>,
     /// Everything that stands in the way of a login.
     pub obstacles: Vec<Obstacle>,
     /// What its next request does.
     pub next_request: NextRequest,
+    /// What a 401 to that request then does.
+    pub after_401: After401,
     /// Who renews it now; `None` if nobody does.
     pub lease: Option<Renewing>,
     /// How the store is.
@@ -149,20 +160,6 @@ pub struct Ages {
     pub overdue: Duration,
 }
 
-/// What the next request of a principal does, unless the API rejects its token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NextRequest {
-    /// It goes out with the stored JWT and costs nothing.
-    Served,
-    /// It waits for a refresh, which is free.
-    Refreshes,
-    /// It waits for a login, which costs a slot of the budget and ends the tokens before it.
-    LogsIn,
-    /// It is refused: the key of the pair is missing, or an obstacle stands in the way of its login.
-    Refused,
-}
-
 /// Explains a principal. `guard` reads one of the store's guards by its name.
 ///
 /// # Errors
@@ -186,8 +183,10 @@ pub async fn explain(
         left: record.expires.since(now),
         overdue: now.since(record.expires),
     });
+    let next_request = NextRequest::of(stored, ages, &obstacles, inquiry.settings.wait);
     Ok(Explanation {
         principal: principal.clone(),
+        known: *entry != Entry::default(),
         log_name: inquiry.ring.log_name(principal),
         generation: entry.generation.0,
         epoch: entry.epoch,
@@ -197,7 +196,9 @@ pub async fn explain(
         stored,
         ages,
         answer_lost: entry.notes.answer_lost == Some(entry.generation),
-        next_request: NextRequest::of(stored, ages, &obstacles, inquiry.settings.wait),
+        last_renewal: LastRenewal::of(entry, now, inquiry.settings.remember_rejected),
+        next_request,
+        after_401: After401::of(inquiry, next_request, stored, &obstacles),
         obstacles,
         lease: inquiry.lease.map(|holder| Renewing {
             run: holder.run,
@@ -242,27 +243,6 @@ impl Stored {
         match self {
             Stored::Absent | Stored::Damaged | Stored::WithoutRefreshToken | Stored::Dead => true,
             Stored::KeyMissing(_) | Stored::Refreshable => false,
-        }
-    }
-}
-
-impl NextRequest {
-    /// `wait`: for how long a request waits for a slot of the budget.
-    fn of(
-        stored: Stored,
-        ages: Option<Ages>,
-        obstacles: &[Obstacle],
-        wait: Duration,
-    ) -> NextRequest {
-        let is_unexpired = ages.is_some_and(|ages| !ages.left.is_zero());
-        match stored {
-            Stored::KeyMissing(_) => NextRequest::Refused,
-            Stored::WithoutRefreshToken | Stored::Dead | Stored::Refreshable if is_unexpired => {
-                NextRequest::Served
-            }
-            Stored::Refreshable => NextRequest::Refreshes,
-            _ if obstacles.iter().all(|one| one.is_over_within(wait)) => NextRequest::LogsIn,
-            _ => NextRequest::Refused,
         }
     }
 }
@@ -374,37 +354,5 @@ mod tests {
         assert_eq!(json["lease"]["run"], lease.run.to_string());
         assert!(json["lease"]["left_seconds"].as_f64().unwrap() > 10.0);
         assert_eq!(json["store"]["processes"], 1);
-    }
-
-    #[test]
-    fn the_next_request_follows_from_the_pair_its_age_and_the_obstacles() {
-        let expired = Ages {
-            received: Timestamp::from_millis(0),
-            expires: Timestamp::from_millis(1),
-            age: Duration::from_secs(9),
-            left: Duration::ZERO,
-            overdue: Duration::from_secs(8),
-        };
-        let soon = [Obstacle::OutOfBudget {
-            left: Duration::from_secs(5),
-        }];
-        let late = [Obstacle::OutOfBudget {
-            left: Duration::from_secs(50),
-        }];
-        for (stored, obstacles, next) in [
-            (Stored::Refreshable, &late[..], NextRequest::Refreshes),
-            (Stored::Dead, &[], NextRequest::LogsIn),
-            (Stored::Dead, &soon, NextRequest::LogsIn),
-            (Stored::Dead, &late, NextRequest::Refused),
-            (
-                Stored::Damaged,
-                &[Obstacle::Suspended],
-                NextRequest::Refused,
-            ),
-        ] {
-            let wait = Duration::from_secs(20);
-            let said = NextRequest::of(stored, Some(expired), obstacles, wait);
-            assert_eq!(said, next, "{stored:?} {obstacles:?}");
-        }
     }
 }

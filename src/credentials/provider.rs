@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use super::closing::Closing;
 use super::engine::{Engine, Parts};
-use super::renewal::renewals::{Ask, Probing};
+use super::renewal::renewals::{Ask, Probing, Reserve};
+use super::renewal::waiting::found_for;
 use super::renewal::{keeper, probes};
 use super::settings::Settings;
 use super::vault::cache::Lookup;
@@ -136,13 +137,13 @@ impl Provider {
             other => lookups(&engine.metrics, other).inc(),
         };
         match found {
-            Lookup::Fresh(found) => found_for(authorized, found).map(Obtained::at_once),
+            Lookup::Fresh(found) => found_for(authorized.instance(), found).map(Obtained::at_once),
             Lookup::Stale(found) if need == Need::Usable => {
                 if found.claim_ahead(engine.clock.now()) {
                     let ask = ask(authorized, Some(&found), Trigger::Ahead);
                     engine.join_or_start(authorized.principal(), ask, None);
                 }
-                found_for(authorized, found).map(Obtained::at_once)
+                found_for(authorized.instance(), found).map(Obtained::at_once)
             }
             Lookup::Stale(found) => Box::pin(self.newer(authorized, found)).await,
             Lookup::Unusable | Lookup::Absent => {
@@ -165,7 +166,7 @@ impl Provider {
         let ask = ask(authorized, Some(&than), Trigger::Ahead);
         match self.wait_from_now(authorized, ask).await {
             Ok(newer) => Ok(newer),
-            Err(_) => found_for(authorized, than).map(Obtained::at_once),
+            Err(_) => found_for(authorized.instance(), than).map(Obtained::at_once),
         }
     }
 
@@ -276,38 +277,13 @@ impl Provider {
         })
     }
 
-    /// Joins the renewal of the principal, or starts one, and waits for its end, at most `wait`.
+    /// Waits for a renewal of the principal, at most `wait`.
     pub(super) async fn wait(
         &self,
         authorized: &Authorized,
         ask: Ask,
     ) -> Result<Arc<Credentials>, Error> {
-        let engine = &self.engine;
-        let deadline = engine.clock.now().plus(engine.current.now().settings.wait);
-        loop {
-            // If the caller hangs up this is dropped, and the renewal notices.
-            let renewal =
-                engine.join_or_start_for_caller(authorized.principal(), ask.clone(), deadline);
-            let left = engine.clock.to_real(deadline.since(engine.clock.now()));
-            let Ok(outcome) = tokio::time::timeout(left, renewal.ended()).await else {
-                return Err(renewal.last_error());
-            };
-            match outcome {
-                Ok(Some(found))
-                    if renewal.is_newer(&found, ask.newer_than)
-                        || engine.vault.cache.is_suppressed(authorized.principal()) =>
-                {
-                    return found_for(authorized, found);
-                }
-                // It was started for less than this request needs, or for another instance: once more.
-                Ok(_) => {}
-                Err(_) if renewal.ask.instance != ask.instance => {}
-                Err(error) => return Err(error),
-            }
-            if engine.clock.now() >= deadline {
-                return Err(renewal.last_error());
-            }
-        }
+        self.engine.wait_for(authorized.principal(), ask).await
     }
 }
 
@@ -317,14 +293,7 @@ pub(super) fn ask(authorized: &Authorized, than: Option<&Credentials>, trigger: 
         newer_than: than.map(|than| than.generation),
         trigger,
         probing: Probing::No,
-    }
-}
-
-/// A user known under another instance than the one named is an error.
-fn found_for(authorized: &Authorized, found: Arc<Credentials>) -> Result<Arc<Credentials>, Error> {
-    match (authorized.instance(), found.instance) {
-        (Some(asked), Some(known)) if asked != known => Err(Error::InstanceMismatch),
-        _ => Ok(found),
+        reserve: Reserve::Open,
     }
 }
 

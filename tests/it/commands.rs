@@ -16,6 +16,8 @@ use crate::wire::get;
 // `budget`: what it says of windows and blocks, and that a running proxy follows when one is
 // lifted.
 mod budget;
+// `explain`: the last renewal, the next request, and what a 401 to it does.
+mod explain;
 // `tokens export`, and that an import of it saves every login.
 mod export;
 // `tokens import`: what it takes, what it leaves alone, and what it says of the rest.
@@ -26,6 +28,8 @@ mod list;
 mod output;
 // `tokens export --sealed`, and the same store elsewhere.
 mod sealed;
+// `tokens renew`: a refresh that somebody asked for, and a login that he allowed.
+mod renew;
 // `tokens show`: each obstacle with its end, and the name that the log has for a user.
 mod show;
 // `tokens verify`: refreshes that nobody asked for, and what they cost.

@@ -78,6 +78,7 @@ async fn commands_that_look_at_a_store_change_nothing_in_its_folder() {
         "check".to_owned(),
         "tokens list".to_owned(),
         format!("tokens show {}", user(1)),
+        format!("explain {}", user(1)),
         "tokens export --to -".to_owned(),
     ];
     for state in ["runs", "was killed", "ended"] {
@@ -118,6 +119,7 @@ async fn commands_that_find_no_store_say_so_and_make_none() {
         ("check".to_owned(), 0),
         ("tokens list".to_owned(), 0),
         (format!("tokens show {}", user(1)), 1),
+        (format!("explain {}", user(1)), 1),
         (format!("tokens forget {}", user(1)), 1),
         ("tokens verify".to_owned(), 1),
         ("tokens reseal".to_owned(), 1),

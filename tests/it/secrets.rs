@@ -252,6 +252,7 @@ async fn commands(damoov: &Simulator, proxy: &Proxy) -> Vec<String> {
         (&*import, 65),
         ("tokens list", 0),
         (&format!("tokens show {device}"), 0),
+        (&format!("explain {device} --json"), 0),
         (&format!("tokens forget {device}"), 0),
         ("check", 0),
     ] {

@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::NOT_FOUND;
 use crate::cli::opening::OpenStore;
 use crate::cli::output::user_id;
-use crate::cli::{Failure, print, say};
+use crate::cli::{Failure, exit, print, say};
 use crate::principal::Principal;
 
 /// Drops the principal's tokens.
@@ -17,5 +16,5 @@ pub(super) async fn forget(open: &OpenStore, principal: &Principal) -> Result<Ex
         return Ok(ExitCode::SUCCESS);
     }
     say(&format!("nothing is known of {principal}"));
-    Ok(ExitCode::from(NOT_FOUND))
+    Ok(ExitCode::from(exit::NOT_FOUND))
 }

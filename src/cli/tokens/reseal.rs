@@ -4,7 +4,6 @@
 
 use std::process::ExitCode;
 
-use super::NOT_FOUND;
 use crate::cli::opening::{OpenStore, StoreError};
 use crate::cli::{Failure, print, say};
 use crate::credentials::Pair;
@@ -74,7 +73,7 @@ pub(super) async fn reseal(open: &OpenStore) -> Result<ExitCode, Failure> {
     }
     Ok(match left {
         0 => ExitCode::SUCCESS,
-        _ => ExitCode::from(NOT_FOUND),
+        _ => ExitCode::FAILURE,
     })
 }
 

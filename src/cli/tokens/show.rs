@@ -1,28 +1,24 @@
 //! `tokens show`: all that is known of one principal, and what stands in the way of its login.
 
-mod keeping;
-
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
 
-use super::{NOT_FOUND, One};
+use crate::cli::explain::{as_text, explain, found, sentences};
 use crate::cli::opening::StoreView;
-use crate::cli::output::{Format, rough};
-use crate::cli::{Failure, print, say};
-use crate::clock::Clock;
+use crate::cli::output::Format;
+use crate::cli::who::Who;
+use crate::cli::{Failure, print};
 use crate::config::Settings;
-use crate::credentials::{Ages, Explanation, Inquiry, NextRequest, Obstacle, Stored, explain};
-use crate::principal::{InstanceId, Principal};
-use crate::store::Entry;
+use crate::credentials::{Explanation, Stored};
 
 /// Whom to show, and how.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Whom.
     #[command(flatten)]
-    one: One,
+    who: Who,
     /// How.
     #[command(flatten)]
     format: Format,
@@ -34,33 +30,12 @@ pub(super) async fn show(
     settings: &Settings,
     arguments: &Arguments,
 ) -> Result<ExitCode, Failure> {
-    let principal = &arguments.one.principal;
-    let entry = open.store.load(principal).await?;
-    let clock = Clock::from_environment();
-    let windows = settings.credentials.budget.in_real_time(clock);
-    let budget = open.store.login_budget(&windows).await?.meant_by(clock);
-    let inquiry = Inquiry {
-        settings: &settings.credentials,
-        directory: &settings.directory,
-        ring: &open.ring,
-        principal,
-        entry: &entry,
-        budget: &budget,
-        lease: open.store.lease_holder(principal).await?,
-        condition: &open.store.condition(),
-        now: open.store.stamp(),
-    };
-    let guard = async |name: String| open.store.guard(&name).await;
-    let explanation = explain(&inquiry, guard).await?;
+    let explanation = explain(open, settings, &arguments.who.principal).await?;
     print(&match arguments.format.is_json() {
         true => as_json(&explanation),
         false => as_text(&explanation),
     })?;
-    if entry == Entry::default() {
-        say(&format!("nothing is known of {principal}"));
-        return Ok(ExitCode::from(NOT_FOUND));
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(found(&explanation))
 }
 
 fn as_json(explanation: &Explanation) -> String {
@@ -95,180 +70,4 @@ fn as_json(explanation: &Explanation) -> String {
         "store": store,
     })
     .to_string()
-}
-
-fn as_text(explanation: &Explanation) -> String {
-    let Explanation {
-        principal,
-        log_name,
-        generation,
-        epoch,
-        stored,
-        next_request,
-        ..
-    } = explanation;
-    let mut text = format!(
-        "principal      {principal}\nin logs        {log_name}\ngeneration     {generation}\nepoch          {epoch}",
-    );
-    let mut row = |name: &str, value: &str| {
-        text.push_str(&format!("\n{name:<14} {value}"));
-    };
-    match explanation.ages {
-        None => {
-            row("pair", "none");
-            if let Some(instance) = explanation.instance {
-                row("registered in", &instance.to_string());
-            }
-        }
-        Some(ages) => {
-            for (name, value) in of_pair(explanation.instance, ages) {
-                row(name, &value);
-            }
-            row("RefreshToken", &refresh_token(*stored));
-        }
-    }
-    if explanation.answer_lost {
-        row(
-            "note",
-            "answer lost: of its last refresh; the pair is tried once more before a login",
-        );
-    }
-    for (name, value) in keeping::rows(explanation) {
-        row(name, &value);
-    }
-    row("needs login", needs_login(*stored));
-    row("next request", next(*next_request));
-    let obstacles = sentences(explanation);
-    for obstacle in &obstacles {
-        row("obstacle", obstacle);
-    }
-    if obstacles.is_empty() {
-        row("obstacle", "none: a login could happen now");
-    }
-    text
-}
-
-fn of_pair(instance: Option<InstanceId>, ages: Ages) -> [(&'static str, String); 3] {
-    let instance = instance.map_or("none".to_owned(), |instance| instance.to_string());
-    let Ages {
-        age, left, overdue, ..
-    } = ages;
-    [
-        ("instance", instance),
-        ("received", format!("{} ago", rough(age))),
-        (
-            "token left",
-            match left.is_zero() {
-                true => format!("none: it expired {} ago", rough(overdue)),
-                false => rough(left),
-            },
-        ),
-    ]
-}
-
-fn refresh_token(stored: Stored) -> String {
-    match stored {
-        Stored::KeyMissing(key) => {
-            return format!("sealed with the key {key}, which is not configured");
-        }
-        Stored::Damaged => "the record is damaged",
-        Stored::Absent | Stored::WithoutRefreshToken => "none",
-        Stored::Refreshable => "present",
-        Stored::Dead => "dead: Damoov rejected it",
-    }
-    .to_owned()
-}
-
-fn needs_login(stored: Stored) -> &'static str {
-    match stored {
-        Stored::Refreshable => "no: its RefreshToken renews it",
-        Stored::KeyMissing(_) => {
-            "no: its requests are answered 503 store_unavailable until that key is in \
-             [store] old_keys"
-        }
-        Stored::Absent => "yes: it has no pair",
-        Stored::Damaged => "yes: its record is damaged",
-        Stored::WithoutRefreshToken => {
-            "yes: it has no RefreshToken, once its token expires or is rejected"
-        }
-        Stored::Dead => "yes: its RefreshToken is dead, once its token expires or is rejected",
-    }
-}
-
-/// What its next request does and costs, unless Damoov rejects its token.
-fn next(request: NextRequest) -> &'static str {
-    match request {
-        NextRequest::Served => "goes out with the stored token, which costs nothing",
-        NextRequest::Refreshes => "waits for a refresh, which is free",
-        NextRequest::LogsIn => {
-            "waits for a login, which takes a slot of the budget and ends the tokens before it"
-        }
-        NextRequest::Refused => "is refused: see the obstacles",
-    }
-}
-
-/// Whatever stands in the way, in sentences.
-fn sentences(explanation: &Explanation) -> Vec<String> {
-    let key_missing = match explanation.stored {
-        Stored::KeyMissing(key) => Some(format!(
-            "key missing: its record is sealed with the key {key}, which is not configured \
-             (store_unavailable); put it into [store] old_keys"
-        )),
-        _ => None,
-    };
-    let obstacles = explanation.obstacles.iter();
-    let obstacles = obstacles.map(|one| sentence(&explanation.principal, one));
-    key_missing.into_iter().chain(obstacles).collect()
-}
-
-/// What it is, when it ends, and the code that callers see.
-fn sentence(principal: &Principal, obstacle: &Obstacle) -> String {
-    match obstacle {
-        Obstacle::InstanceUnknown => {
-            "no configured instance is the default one: requests must name \
-             an InstanceId (instance_unknown)"
-                .to_owned()
-        }
-        Obstacle::AccountUnknown => {
-            "no account of this name is configured (account_unknown)".to_owned()
-        }
-        Obstacle::Rejected { left } => {
-            let check = match principal {
-                Principal::User(_) => "DeviceToken and InstanceKey",
-                Principal::Account(_) => "email and password",
-            };
-            format!(
-                "rejected: Damoov does not accept its login; it is tried again in {} \
-                 (login_rejected); check \
-                 {check}",
-                rough(*left)
-            )
-        }
-        Obstacle::KeyRejected { left } => format!(
-            "breaker: Damoov rejects one login after the other with this key; the next one is \
-             tried in {} \
-             (login_rejected); check the key",
-            rough(*left)
-        ),
-        Obstacle::Contested { left } => format!(
-            "contested: another program logs it in as well; the next login is allowed in {} \
-             (login_contested); does another proxy with another store serve it?",
-            rough(*left)
-        ),
-        Obstacle::Suspended => format!(
-            "suspended: Damoov rejects the RefreshTokens of many users, and users that hold a \
-             pair wait until one is accepted (login_suspended); `tokens forget` lets {principal} \
-             log in now"
-        ),
-        Obstacle::Blocked { left } => format!(
-            "blocked: Damoov answered a login with 429; the block ends in {} (login_blocked); see \
-             `damoov-proxy budget`",
-            rough(*left)
-        ),
-        Obstacle::OutOfBudget { left } => format!(
-            "out of budget: the login budget is used up; the next slot is free in {} \
-             (login_budget_exhausted); see `damoov-proxy budget`",
-            rough((*left).max(std::time::Duration::from_secs(1)))
-        ),
-    }
 }

@@ -3,22 +3,18 @@
 
 use std::fmt::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
-use tokio::runtime::Handle;
 
 use crate::cli::opening::OpenStore;
+use crate::cli::wiring::{PATIENCE, renewer};
 use crate::cli::{Failure, exit, interrupted, print, say};
-use crate::clock::Clock;
 use crate::config::Settings;
-use crate::credentials::{Parts, Stored, Verified, Verifier};
-use crate::metrics::Metrics;
+use crate::credentials::{MayLogIn, OnDemand, Renewer, Stored};
 use crate::principal::Principal;
 use crate::store::{Listed, Store};
-use crate::upstream::Hosts;
 
 /// Entries read at once.
 const PAGE: usize = 1000;
@@ -62,28 +58,16 @@ pub(super) async fn verify(
     settings: Settings,
     arguments: &Arguments,
 ) -> Result<ExitCode, Failure> {
-    let hosts = Hosts::new(&settings.upstream).map_err(crate::cli::service::Error::from)?;
-    let store: Arc<dyn Store> = open.store;
-    let verifier = Verifier::new(Parts {
-        settings: settings.credentials,
-        directory: settings.directory,
-        store: store.clone(),
-        run: open.run,
-        ring: open.ring,
-        upstream: &settings.upstream,
-        hosts: &hosts,
-        clock: Clock::from_environment(),
-        metrics: Arc::new(Metrics::new()),
-        runtime: Handle::current(),
-    });
-    let mut sample = pick(&verifier, &*store, arguments.sample as usize).await?;
+    let renewer = renewer(open, settings)?;
+    let mut sample = pick(&renewer, renewer.store(), arguments.sample as usize).await?;
     if sample.picked.is_empty() {
         say(&sample.nothing_to_verify());
         return Ok(ExitCode::FAILURE);
     }
     let picked = std::mem::take(&mut sample.picked);
     let tried = picked.len();
-    let (counts, is_interrupted) = refresh(&verifier, picked).await;
+    let (counts, is_interrupted) = refresh(&renewer, picked).await;
+    renewer.finish(PATIENCE).await;
     let summary = match arguments.json {
         true => serde_json::to_string(&counts).expect("numbers always serialise"),
         false => sample.summary(tried, &counts),
@@ -139,13 +123,13 @@ impl Sample {
 }
 
 /// Picks from all refreshable pairs, each with the same chance, without keeping them all in memory.
-async fn pick(verifier: &Verifier, store: &dyn Store, most: usize) -> Result<Sample, Failure> {
+async fn pick(renewer: &Renewer, store: &dyn Store, most: usize) -> Result<Sample, Failure> {
     let mut sample = Sample::default();
     let mut after = None;
     loop {
         let page = store.list(Listed::Known, after.as_ref(), PAGE).await?;
         for (principal, entry) in &page.entries {
-            match verifier.stored(principal, entry) {
+            match renewer.stored(principal, entry) {
                 Stored::Absent => {}
                 Stored::Dead => sample.known_dead += 1,
                 Stored::WithoutRefreshToken => sample.without_refresh_token += 1,
@@ -172,7 +156,7 @@ async fn pick(verifier: &Verifier, store: &dyn Store, most: usize) -> Result<Sam
 
 /// Refreshes them all, until too many in a row are rejected or a signal comes; what is under way then
 /// goes on to its end. Whether a signal came.
-async fn refresh(verifier: &Verifier, mut picked: Vec<Principal>) -> (Counts, bool) {
+async fn refresh(renewer: &Renewer, mut picked: Vec<Principal>) -> (Counts, bool) {
     let mut counts = Counts::default();
     let mut rejected_in_a_row = 0;
     let mut is_interrupted = false;
@@ -185,35 +169,35 @@ async fn refresh(verifier: &Verifier, mut picked: Vec<Principal>) -> (Counts, bo
             && let Some(principal) = picked.pop()
         {
             under_way.push(async move {
-                let verified = verifier.verify(&principal).await;
-                (principal, verified)
+                let renewed = renewer.renew(&principal, MayLogIn::No).await;
+                (principal, renewed)
             });
         }
-        let (principal, verified) = tokio::select! {
+        let (principal, renewed) = tokio::select! {
             () = &mut signal, if !is_interrupted => {
                 is_interrupted = true;
                 continue;
             }
-            verified = under_way.next() => match verified {
-                Some(verified) => verified,
+            renewed = under_way.next() => match renewed {
+                Some(renewed) => renewed,
                 None => break,
             },
         };
-        match verified {
-            Verified::Refreshed => {
+        match renewed {
+            Ok(OnDemand::Refreshed | OnDemand::LoggedIn) => {
                 counts.refreshed += 1;
                 rejected_in_a_row = 0;
             }
-            Verified::Rejected => {
+            Ok(OnDemand::NeedsLogin) => {
                 counts.rejected += 1;
                 rejected_in_a_row += 1;
                 say(&format!("{principal}: the API rejects its RefreshToken"));
             }
-            Verified::Busy => {
+            Ok(OnDemand::Busy) => {
                 counts.not_tried += 1;
                 say(&format!("{principal}: a running proxy is renewing it now"));
             }
-            Verified::Failed(error) => {
+            Err(error) => {
                 counts.failed += 1;
                 say(&format!("{principal}: {error}"));
             }

@@ -83,7 +83,8 @@ fn of_account(account: &Account, ring: &Ring) -> Fingerprint {
     ])
 }
 
-/// Principals that logged in before may use the reserve of the budget; accounts are configured, and therefore
+/// The class of the budget that a login takes its slot from, for `principal`, whose entry in the store is
+/// `entry`. Principals that logged in before may use the reserve of the budget; accounts are configured, and therefore
 /// known.
 pub(crate) fn class(principal: &Principal, entry: &Entry) -> Class {
     match (principal, &entry.record) {

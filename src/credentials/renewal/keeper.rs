@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::renewals::{Ask, Probing};
+use super::renewals::{Ask, Probing, Reserve};
 use crate::clock::Timestamp;
 use crate::credentials::engine::Engine;
 use crate::credentials::vault::repeated::repeated;
@@ -107,6 +107,7 @@ fn start(engine: &Arc<Engine>, principal: &Principal, trigger: Trigger, than: Ge
         newer_than: Some(than),
         trigger,
         probing: Probing::No,
+        reserve: Reserve::Open,
     };
     engine.join_or_start(principal, ask, None);
 }

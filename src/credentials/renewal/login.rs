@@ -4,8 +4,9 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use super::identity::{Identity, Key, class};
+use super::identity::{Identity, Key};
 use super::leased::{Found, Leased};
+use super::means::class_of;
 use super::permits::{call_answered, call_failed};
 use super::ready::Ready;
 use super::renewals::{Outcome, Probing, Renewal};
@@ -57,7 +58,7 @@ impl Engine {
         ready: &mut Option<Ready<'_>>,
     ) -> Outcome {
         let entry = leased.entry();
-        let class = class(&renewal.principal, entry);
+        let class = class_of(renewal, entry);
         let mut first = self.ready_for(entry, ready).await;
         if first.is_none() {
             if !self.outlast_doubt_of_a_pair(renewal, entry).await? {

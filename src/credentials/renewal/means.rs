@@ -1,13 +1,13 @@
 //! By what means a pair is renewed, and what refuses a renewal early: before its turn, before a lease is
 //! taken, and before a slot of the budget is.
 
-use super::identity::{Identity, Key};
-use super::renewals::{Probing, Renewal};
+use super::identity::{Identity, Key, class};
+use super::renewals::{Probing, Renewal, Reserve};
 use crate::credentials::Error;
 use crate::credentials::engine::Engine;
 use crate::credentials::guards::remembered;
 use crate::credentials::vault::pair::Pair;
-use crate::store::Entry;
+use crate::store::{Class, Entry};
 
 /// By what means a pair is renewed.
 #[derive(Debug)]
@@ -16,6 +16,14 @@ pub(crate) enum Means {
     Refresh(Pair),
     /// By a login: there is no RefreshToken, or it is dead.
     LogIn,
+}
+
+/// The class of the budget that the login of a renewal takes its slot from.
+pub(crate) fn class_of(renewal: &Renewal, entry: &Entry) -> Class {
+    match renewal.ask.reserve {
+        Reserve::Open => class(&renewal.principal, entry),
+        Reserve::Closed => Class::New,
+    }
 }
 
 impl Engine {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::renewals::{Ask, Probing};
+use super::renewals::{Ask, Probing, Reserve};
 use crate::credentials::Error;
 use crate::credentials::engine::Engine;
 use crate::credentials::guards::mass_rejection::{PROBE_PATIENCE, Probe};
@@ -66,7 +66,7 @@ async fn probe(engine: &Arc<Engine>, principal: &Principal, probing: Probing) ->
         Probing::No | Probing::ByRefresh => (Trigger::Keep, None),
         Probing::ByLogin => {
             let patience = engine.clock.now().plus(PROBE_PATIENCE);
-            (Trigger::Probe, Some(patience))
+            (Trigger::Asked, Some(patience))
         }
     };
     let ask = Ask {
@@ -74,6 +74,7 @@ async fn probe(engine: &Arc<Engine>, principal: &Principal, probing: Probing) ->
         newer_than: Some(entry.generation),
         trigger,
         probing,
+        reserve: Reserve::Open,
     };
     for _ in 0..JOINED {
         let renewal = engine.join_or_start(principal, ask.clone(), patience);

@@ -1,8 +1,9 @@
 //! What a renewal that can only log in gets before it takes the lease: everything that the budget and the
 //! other guards may refuse. So a user whom they refuse costs the store no write.
 
-use super::identity::{Key, class};
+use super::identity::Key;
 use super::leased::Found;
+use super::means::class_of;
 use super::renewals::Renewal;
 use crate::credentials::Error;
 use crate::credentials::engine::Engine;
@@ -34,7 +35,7 @@ impl Engine {
             return Ok(None);
         }
         let found = Found::new(entry);
-        let class = class(&renewal.principal, found.entry());
+        let class = class_of(renewal, found.entry());
         self.may_log_in(renewal, &found, class).await?;
         let key = self.identity(renewal, found.entry())?.key;
         let ready = loop {

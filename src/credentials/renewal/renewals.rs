@@ -39,6 +39,17 @@ pub(crate) struct Ask {
     pub(crate) trigger: Trigger,
     /// Whether it is a probe, which shows if the API works.
     pub(crate) probing: Probing,
+    /// Whether its login may take a slot of the reserve.
+    pub(crate) reserve: Reserve,
+}
+
+/// Whether a login may take a slot of the budget that is kept for principals seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reserve {
+    /// If its principal was seen before.
+    Open,
+    /// It may not: nobody waits for it.
+    Closed,
 }
 
 /// Whether a renewal is a probe, which shows if the API works.
@@ -306,6 +317,7 @@ mod tests {
             newer_than: None,
             trigger: Trigger::Missing,
             probing: Probing::No,
+            reserve: Reserve::Open,
         }
     }
 

@@ -35,7 +35,7 @@ impl Engine {
             | Trigger::Keep
             | Trigger::Rejected
             | Trigger::Missing
-            | Trigger::Probe => {
+            | Trigger::Asked => {
                 let entry = self.read(renewal).await?;
                 if let Some(found) = self.adopt(renewal, &entry)? {
                     return Ok(Some(found));

@@ -65,8 +65,8 @@ label!(
         Missing = "missing",
         /// An idle pair growing old.
         Keep = "keep",
-        /// The guard against mass rejections, which probes the API with a login.
-        Probe = "asked",
+        /// An operator; or the guard against mass rejections, whose probe is a login.
+        Asked = "asked",
     }
 );
 

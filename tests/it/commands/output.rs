@@ -51,6 +51,7 @@ fn printing(proxy: &Proxy) -> Vec<(String, Command)> {
         "budget".to_owned(),
         "tokens list".to_owned(),
         format!("tokens show {}", user(1)),
+        format!("explain {} --json", user(1)),
         "tokens list --count".to_owned(),
         "tokens export --to -".to_owned(),
         "tokens export --sealed --to -".to_owned(),

@@ -1,0 +1,211 @@
+//! Renewals that an operator asks for, by a command or through the admin API: now, whatever the age of the
+//! pair, and under the same lease, budget and guards as all others.
+//!
+//! ```text
+//!   a pair? ── yes ─▶ refresh it, without a login ── a newer pair ─▶ Refreshed
+//!      │                        │
+//!      │ no                     └── another process renews it ─────▶ Busy
+//!      ▼                        │ rejected, or no RefreshToken
+//!   may it log in? ◀────────────┘
+//!      └── no ─▶ NeedsLogin       yes: as a request would, waiting for a slot at most `wait` ─▶ LoggedIn
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::closing::Closing;
+use super::engine::{Engine, Parts};
+use super::explain::Stored;
+use super::renewal::renewals::{Ask, Probing, Reserve};
+use super::vault::hold::Leasing;
+use super::{Error, Provider};
+use crate::metrics::Trigger;
+use crate::principal::{InstanceId, Principal};
+use crate::store::{Entry, LeaseId, Store};
+
+/// Whether a renewal may spend a slot of the login budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayLogIn {
+    /// It may only refresh, which is free.
+    No,
+    /// It may log in if nothing else helps.
+    Yes,
+}
+
+/// What came of a renewal on demand that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDemand {
+    /// A refresh brought the pair that is stored now.
+    Refreshed,
+    /// A login did, which took a slot of the budget.
+    LoggedIn,
+    /// Only a login would bring a new pair, and none is allowed.
+    NeedsLogin,
+    /// Another process is renewing the pair.
+    Busy,
+}
+
+impl OnDemand {
+    /// The word for it in answers to programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OnDemand::Refreshed => "refreshed",
+            OnDemand::LoggedIn => "logged_in",
+            OnDemand::NeedsLogin => "needs_login",
+            OnDemand::Busy => "busy",
+        }
+    }
+}
+
+impl Provider {
+    /// Renews the pair of `principal` now, waiting at most `wait`. A caller that hangs up cancels no call
+    /// that is under way.
+    ///
+    /// # Errors
+    ///
+    /// Those of a request that needs a renewal.
+    pub async fn renew_on_demand(
+        &self,
+        principal: &Principal,
+        may_log_in: MayLogIn,
+    ) -> Result<OnDemand, Error> {
+        self.engine.renew_on_demand(principal, may_log_in).await
+    }
+}
+
+/// Renews pairs for a command, beside the proxies on the same store or before their start. Does nothing by
+/// itself.
+pub struct Renewer {
+    engine: Arc<Engine>,
+}
+
+impl Renewer {
+    /// With an engine of its own, whose renewals run on the runtime of `parts`.
+    pub fn new(parts: Parts<'_>) -> Renewer {
+        let engine = Engine::new(parts);
+        Renewer { engine }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &dyn Store {
+        &*self.engine.vault.store
+    }
+
+    /// What is known of the pair in `entry`.
+    pub fn stored(&self, principal: &Principal, entry: &Entry) -> Stored {
+        Stored::of(&self.engine.vault.ring, principal, entry)
+    }
+
+    /// As [`Provider::renew_on_demand`]. To be followed by [`Renewer::finish`].
+    pub async fn renew(
+        &self,
+        principal: &Principal,
+        may_log_in: MayLogIn,
+    ) -> Result<OnDemand, Error> {
+        self.engine.renew_on_demand(principal, may_log_in).await
+    }
+
+    /// Logs `principal` in, unless its pair can be used by now: in the lowest class of the budget, whether
+    /// or not it was seen before. `instance`: the one that was named. To be followed by
+    /// [`Renewer::finish`].
+    ///
+    /// # Errors
+    ///
+    /// Those of a request that needs a login.
+    pub async fn log_in(
+        &self,
+        principal: &Principal,
+        instance: Option<InstanceId>,
+    ) -> Result<(), Error> {
+        self.engine.guards.mass_rejection.follow().await?;
+        let ask = Ask {
+            instance,
+            ..ask(None, Reserve::Closed)
+        };
+        self.engine.wait_for(principal, ask).await.map(drop)
+    }
+
+    /// Waits until no call is under way any more, whose answer would be lost, and each pair that came is
+    /// stored; one that the store does not take is tried again for `patience`.
+    pub async fn finish(&self, patience: Duration) {
+        let engine = &self.engine;
+        engine.closer.advance(Closing::Begun);
+        engine.endpoint.close();
+        if tokio::time::timeout(patience, engine.renewals.all_ended())
+            .await
+            .is_err()
+        {
+            engine.closer.advance(Closing::LastAttempt);
+            engine.renewals.all_ended().await;
+        }
+    }
+}
+
+impl Engine {
+    async fn renew_on_demand(
+        self: &Arc<Self>,
+        principal: &Principal,
+        may_log_in: MayLogIn,
+    ) -> Result<OnDemand, Error> {
+        // A success is to end a suspension that other processes saw.
+        self.guards.mass_rejection.follow().await?;
+        let before = self.vault.load(principal).await?;
+        let refreshed = match before.record {
+            Some(_) => self.refresh_on_demand(principal, &before).await?,
+            None => OnDemand::NeedsLogin,
+        };
+        if (refreshed, may_log_in) != (OnDemand::NeedsLogin, MayLogIn::Yes) {
+            return Ok(refreshed);
+        }
+        let than = before.record.is_some().then_some(&before);
+        let asked = ask(than, Reserve::Open);
+        self.wait_for(principal, asked).await?;
+        Ok(OnDemand::LoggedIn)
+    }
+
+    /// Refreshes the pair in `before`, and logs nobody in.
+    async fn refresh_on_demand(
+        self: &Arc<Self>,
+        principal: &Principal,
+        before: &Entry,
+    ) -> Result<OnDemand, Error> {
+        let now = self.clock.now();
+        let until = now.plus(self.current.now().settings.wait);
+        // No caller waits for this renewal, so that it does not log in.
+        let asked = ask(Some(before), Reserve::Open);
+        let renewal = self.join_or_start(principal, asked, Some(until));
+        let left = self.clock.to_real(until.since(now));
+        let outcome = match tokio::time::timeout(left, renewal.ended()).await {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(renewal.last_error()),
+        };
+        let is_newer =
+            |found: &super::Credentials| renewal.is_newer(found, Some(before.generation));
+        if outcome.is_some_and(|found| is_newer(&found))
+            || self.vault.load(principal).await?.generation > before.generation
+        {
+            return Ok(OnDemand::Refreshed);
+        }
+        // It gave way to the holder of the lease, or was rejected.
+        let id = LeaseId::fresh();
+        let leasing = self.vault.lease(principal, id, self.lease_time());
+        Ok(match leasing.await? {
+            Leasing::Theirs { .. } => OnDemand::Busy,
+            Leasing::Ours { hold, .. } => {
+                self.vault.release(principal, &hold);
+                OnDemand::NeedsLogin
+            }
+        })
+    }
+}
+
+/// `than`: only a newer pair will do than the one in this entry.
+fn ask(than: Option<&Entry>, reserve: Reserve) -> Ask {
+    Ask {
+        instance: None,
+        newer_than: than.map(|entry| entry.generation),
+        trigger: Trigger::Asked,
+        probing: Probing::No,
+        reserve,
+    }
+}
