@@ -4,8 +4,10 @@ pub mod budget;
 pub mod check;
 #[cfg(feature = "simulator")]
 pub mod demo;
+pub mod doctor;
 pub mod explain;
 mod key_watch;
+mod lines;
 pub mod opening;
 pub mod output;
 pub mod progress;
@@ -17,6 +19,7 @@ pub mod service;
 pub mod simulate;
 mod supervision;
 pub mod tokens;
+pub mod warm;
 mod who;
 pub mod wiring;
 
@@ -69,6 +72,10 @@ pub enum Command {
     /// Look at the stored tokens and change them, also beside a running proxy
     #[command(subcommand)]
     Tokens(tokens::Command),
+    /// Is everything that a request needs in order? Each step, its time, and what to do
+    Doctor(doctor::Arguments),
+    /// Log many users in, within the login budget; it can be interrupted and run again
+    Warm(warm::Arguments),
     /// What the login budget allows now, and when the next login may be
     Budget(budget::Arguments),
     /// All about one principal: its last renewal, what its next request does and costs, what a 401 then does
@@ -139,6 +146,14 @@ impl Cli {
             Some(Command::Tokens(command)) => {
                 signals.release();
                 tokens::run(config, command)
+            }
+            Some(Command::Doctor(arguments)) => {
+                signals.release();
+                doctor::run(config, &arguments)
+            }
+            Some(Command::Warm(arguments)) => {
+                signals.release();
+                warm::run(config, &arguments)
             }
             Some(Command::Budget(arguments)) => {
                 signals.release();
@@ -234,6 +249,12 @@ impl From<opening::StoreError> for Failure {
     }
 }
 
+impl From<crate::upstream::Invalid> for Failure {
+    fn from(error: crate::upstream::Invalid) -> Failure {
+        Failure::Service(error.into())
+    }
+}
+
 impl From<crate::store::Error> for Failure {
     fn from(error: crate::store::Error) -> Failure {
         Failure::Store(error)
@@ -311,11 +332,13 @@ fn explain(error: config::Error) -> String {
     }
 }
 
-/// The exit codes of all commands; 0: done, 1: a temporary failure. Those from 64 on have their
+/// The exit codes of all commands. Those from 64 on have their
 /// names in sysexits.h.
 pub mod exit {
     /// Done.
     pub const DONE: u8 = 0;
+    /// A failure of the moment: the same may work later.
+    pub const FAILURE: u8 = 1;
     /// Told apart from success by scripts: there is no such principal, or no store.
     pub const NOT_FOUND: u8 = 1;
     /// The command line is wrong.

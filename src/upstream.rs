@@ -9,6 +9,7 @@
 mod calls;
 mod connect;
 mod dial;
+mod examination;
 mod failure;
 #[cfg(test)]
 mod fixture;
@@ -33,6 +34,7 @@ pub(crate) use self::calls::{CallFailure, Calls};
 pub use self::dial::Dial;
 #[cfg(any(test, feature = "internals"))]
 pub use self::dial::{Dialed, Network};
+pub use self::examination::{Examination, Step};
 pub(crate) use self::failure::Condition;
 pub use self::failure::Failed;
 pub use self::hosts::Hosts;

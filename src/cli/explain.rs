@@ -9,6 +9,7 @@ use clap::Args;
 
 pub(super) use self::words::{as_text, sentences};
 use super::opening::{StoreView, no_store, view};
+use super::output::{Format, print_json};
 use super::who::Who;
 use super::{ConfigFile, Failure, exit, print, say};
 use crate::clock::Clock;
@@ -22,9 +23,9 @@ pub struct Arguments {
     /// Whom.
     #[command(flatten)]
     who: Who,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    /// How.
+    #[command(flatten)]
+    format: Format,
 }
 
 /// Runs the command.
@@ -36,10 +37,10 @@ pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failur
             return Ok(no_store(settings, exit::NOT_FOUND));
         };
         let explanation = explain(&view, settings, &arguments.who.principal).await?;
-        print(&match arguments.json {
-            true => serde_json::to_string(&explanation).map_err(Failure::other)?,
-            false => as_text(&explanation),
-        })?;
+        match arguments.format.is_json() {
+            true => print_json(&explanation)?,
+            false => print(&as_text(&explanation))?,
+        }
         Ok(found(&explanation))
     })
 }

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::pin::pin;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -15,6 +16,8 @@ use super::output::{rough, say};
 const EVERY: Duration = Duration::from_secs(10);
 /// Redraws a second.
 const REDRAWS: u8 = 5;
+/// How often work that tells nothing of itself is looked at.
+const SHOWN: Duration = Duration::from_millis(500);
 
 /// What the whole way is, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,17 @@ pub enum Total {
     Unknown,
 }
 
+/// Does `work`, and shows meanwhile how far it is.
+pub async fn while_shown<T>(work: impl Future<Output = T>, show: impl Fn()) -> T {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(SHOWN) => show(),
+        }
+    }
+}
+
 /// Where progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
@@ -36,48 +50,57 @@ pub enum Shown {
     AsLines,
 }
 
-/// One run over many entries. Dropped, it removes its bar.
-pub struct Progress {
-    /// What happens to the entries: "exported".
-    verb: &'static str,
+/// A bar, or a line every ten seconds. Dropped, it removes its bar.
+pub struct Meter {
     total: Total,
-    began: Instant,
     /// `None`: lines.
     bar: Option<ProgressBar>,
-    entries: Cell<u64>,
-    bytes: Cell<u64>,
     last_line: Cell<Instant>,
 }
 
-impl Progress {
-    /// Begins now.
-    pub fn new(verb: &'static str, total: Total, shown: Shown) -> Progress {
+/// How a bar says how much is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// By the pace so far.
+    ByPace,
+    /// It is told.
+    Told,
+}
+
+/// One run over many entries, each of which takes about as long as another.
+pub struct Progress {
+    /// What happens to the entries: "exported".
+    verb: &'static str,
+    meter: Meter,
+    began: Instant,
+    entries: Cell<u64>,
+    bytes: Cell<u64>,
+}
+
+impl Meter {
+    /// For a command that says itself how much is left.
+    pub fn new(total: Total, shown: Shown) -> Meter {
+        Meter::with(total, shown, Left::Told)
+    }
+
+    fn with(total: Total, shown: Shown, left: Left) -> Meter {
         let is_bar = shown == Shown::AsBar && io::stderr().is_terminal();
-        let began = Instant::now();
-        Progress {
-            verb,
+        Meter {
             total,
-            began,
-            bar: is_bar.then(|| bar(total)),
-            entries: Cell::new(0),
-            bytes: Cell::new(0),
-            last_line: Cell::new(began),
+            bar: is_bar.then(|| bar(total, left)),
+            last_line: Cell::new(Instant::now()),
         }
     }
 
-    /// Counts further entries and bytes as done.
-    pub fn advance(&self, entries: u64, bytes: u64) {
-        self.entries.set(self.entries.get() + entries);
-        self.bytes.set(self.bytes.get() + bytes);
+    /// Moves the bar to this part of the total, with the `text` beside it; without a terminal, writes a line
+    /// with both if one is due.
+    pub fn show(&self, done: u64, text: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar {
-            bar.set_position(match self.total {
-                Total::Entries(_) | Total::Unknown => self.entries.get(),
-                Total::Bytes(_) => self.bytes.get(),
-            });
-            bar.set_message(self.to_string());
+            bar.set_position(done);
+            bar.set_message(text());
         } else if self.last_line.get().elapsed() >= EVERY {
             self.last_line.set(Instant::now());
-            say(&format!("{self}{}", self.share()));
+            say(&format!("{}{}", text(), self.share(done)));
         }
     }
 
@@ -90,24 +113,72 @@ impl Progress {
     }
 
     /// The part that is done, for a line; a bar shows it by itself.
-    fn share(&self) -> String {
-        let (done, all) = match self.total {
-            Total::Entries(all) => (self.entries.get(), all),
-            Total::Bytes(all) => (self.bytes.get(), all),
-            Total::Unknown => return String::new(),
+    fn share(&self, done: u64) -> String {
+        let Some(all) = self.total.number() else {
+            return String::new();
         };
         // The total may be a minute old.
         let done = done.min(all);
         let percent = done.saturating_mul(100).checked_div(all).unwrap_or(100);
-        let left = match done {
-            0 => String::new(),
-            done => {
-                let share = (all - done) as f64 / done as f64;
-                let left = self.began.elapsed().mul_f64(share.min(1e6));
-                format!(", about {} left", rough(left))
-            }
+        format!(", {percent} %")
+    }
+}
+
+impl Progress {
+    /// Begins now.
+    pub fn new(verb: &'static str, total: Total, shown: Shown) -> Progress {
+        Progress {
+            verb,
+            meter: Meter::with(total, shown, Left::ByPace),
+            began: Instant::now(),
+            entries: Cell::new(0),
+            bytes: Cell::new(0),
+        }
+    }
+
+    /// Counts further entries and bytes as done.
+    pub fn advance(&self, entries: u64, bytes: u64) {
+        self.entries.set(self.entries.get() + entries);
+        self.bytes.set(self.bytes.get() + bytes);
+        self.meter.show(self.done(), || match self.meter.bar {
+            Some(_) => self.to_string(),
+            None => format!("{self}{}", self.left()),
+        });
+    }
+
+    /// Prints a message as [`say`] does, above the bar.
+    pub fn say(&self, text: &str) {
+        self.meter.say(text);
+    }
+
+    fn done(&self) -> u64 {
+        match self.meter.total {
+            Total::Entries(_) | Total::Unknown => self.entries.get(),
+            Total::Bytes(_) => self.bytes.get(),
+        }
+    }
+
+    /// How long the rest takes, for a line; a bar shows it by itself.
+    fn left(&self) -> String {
+        let (done, Some(all)) = (self.done(), self.meter.total.number()) else {
+            return String::new();
         };
-        format!(", {percent} %{left}")
+        if done == 0 {
+            return String::new();
+        }
+        let share = all.saturating_sub(done) as f64 / done as f64;
+        let left = self.began.elapsed().mul_f64(share.min(1e6));
+        format!(", about {} left", rough(left))
+    }
+}
+
+impl Total {
+    /// `None` if it is not known.
+    fn number(self) -> Option<u64> {
+        match self {
+            Total::Entries(all) | Total::Bytes(all) => Some(all),
+            Total::Unknown => None,
+        }
     }
 }
 
@@ -121,7 +192,7 @@ impl fmt::Display for Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for Meter {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -129,17 +200,15 @@ impl Drop for Progress {
     }
 }
 
-fn bar(total: Total) -> ProgressBar {
-    let (length, template) = match total {
-        Total::Entries(all) | Total::Bytes(all) => (
-            Some(all),
-            "{bar:30} {percent:>3} %  {msg}, about {eta} left",
-        ),
-        Total::Unknown => (None, "{spinner} {msg}"),
+fn bar(total: Total, left: Left) -> ProgressBar {
+    let template = match (total, left) {
+        (Total::Unknown, _) => "{spinner} {msg}",
+        (_, Left::ByPace) => "{bar:30} {percent:>3} %  {msg}, about {eta} left",
+        (_, Left::Told) => "{bar:30} {percent:>3} %  {msg}",
     };
     let target = ProgressDrawTarget::stderr_with_hz(REDRAWS);
     let style = ProgressStyle::with_template(template).expect("the template is a valid one");
-    ProgressBar::with_draw_target(length, target).with_style(style.progress_chars("=> "))
+    ProgressBar::with_draw_target(total.number(), target).with_style(style.progress_chars("=> "))
 }
 
 #[cfg(test)]
@@ -157,9 +226,14 @@ mod tests {
             progress.advance(1_000, 1_000_000);
             assert_eq!(progress.to_string(), "exported 1000 entries, 100 a second");
         }
-        assert_eq!(of_entries.share(), ", 25 %, about 30s left");
-        assert_eq!(of_bytes.share(), ", 50 %, about 10s left");
-        assert_eq!(of_a_pipe.share(), "");
+        for (progress, left, share) in [
+            (&of_entries, ", about 30s left", ", 25 %"),
+            (&of_bytes, ", about 10s left", ", 50 %"),
+            (&of_a_pipe, "", ""),
+        ] {
+            assert_eq!(progress.left(), left);
+            assert_eq!(progress.meter.share(progress.done()), share);
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -167,11 +241,8 @@ mod tests {
         for all in [0, 5] {
             let progress = Progress::new("exported", Total::Entries(all), Shown::AsLines);
             progress.advance(7, 0);
-            assert!(
-                progress.share().starts_with(", 100 %"),
-                "{}",
-                progress.share()
-            );
+            assert_eq!(progress.meter.share(progress.done()), ", 100 %");
+            assert_eq!(progress.left(), ", about 0s left");
         }
     }
 }

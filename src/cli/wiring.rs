@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::opening::OpenStore;
-use super::service;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::credentials::{self, Background, Provider, Renewer};
@@ -98,7 +97,7 @@ const CALLS: u32 = 4;
 /// # Errors
 ///
 /// The settings of the API's hosts are of no use.
-pub(super) fn renewer(open: OpenStore, settings: Settings) -> Result<Renewer, service::Error> {
+pub(super) fn renewer(open: OpenStore, settings: Settings) -> Result<Renewer, upstream::Invalid> {
     let OpenStore { store, ring, run } = open;
     let hosts = Hosts::new(&settings.upstream)?;
     let credentials = settings.credentials;

@@ -20,6 +20,12 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     read(headers, SystemTime::now())
 }
 
+/// When an answer was sent, as its sender's clock says; `None` if it does not say.
+pub fn sent_at(headers: &HeaderMap) -> Option<SystemTime> {
+    let date = headers.get(header::DATE)?.to_str().ok()?;
+    http_date(date.trim(), SystemTime::now()).map(SystemTime::from)
+}
+
 fn read(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let values = headers.get_all(header::RETRY_AFTER).iter();
     let waits = values.filter_map(|value| wait(value.to_str().ok()?.trim(), headers, now));

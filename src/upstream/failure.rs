@@ -76,6 +76,25 @@ impl Failed {
     }
 }
 
+impl Failed {
+    /// What an operator can do about it.
+    pub fn advice(&self) -> &'static str {
+        match &self.error {
+            Error::Unreachable(cause) => ConnectFailure::of(cause).advice(),
+            Error::ConnectTimeout(_) => ConnectFailure::Late.advice(),
+            Error::Broken(Broken::Http2) => ConnectFailure::Http2.advice(),
+            Error::Busy
+            | Error::ResponseTimeout
+            | Error::Broken(_)
+            | Error::Framing
+            | Error::Unreadable
+            | Error::Switched => {
+                "ask Damoov, or whoever runs the gateway in between, whether the host is well"
+            }
+        }
+    }
+}
+
 impl StdError for Failed {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.error.source()
@@ -288,6 +307,38 @@ impl ConnectFailure {
             ConnectFailure::Tls => 3,
             ConnectFailure::Http2 => 4,
             ConnectFailure::Untrusted | ConnectFailure::Expired | ConnectFailure::Foreign => 5,
+        }
+    }
+
+    /// What an operator can do about it.
+    fn advice(self) -> &'static str {
+        match self {
+            ConnectFailure::Name => {
+                "check this machine's resolver (/etc/resolv.conf, a pod's dnsPolicy), and that DNS passes \
+                 the firewall"
+            }
+            ConnectFailure::Refused => {
+                "nothing listens there: check [upstream.hosts] if the host is redirected, else what the \
+                 name resolves to"
+            }
+            ConnectFailure::Late | ConnectFailure::Network => {
+                "let this machine reach that port (firewall, NetworkPolicy, route); HTTPS_PROXY is not \
+                 followed"
+            }
+            ConnectFailure::Untrusted => {
+                "if a gateway of your own ends TLS, put its authority into [upstream] ca_file; else \
+                 somebody listens in between"
+            }
+            ConnectFailure::Expired => {
+                "check the clock of this machine; if it is right, ask whoever runs the host for a new \
+                 certificate"
+            }
+            ConnectFailure::Foreign => {
+                "another host answers to this name: check DNS and [upstream.hosts]"
+            }
+            ConnectFailure::Http2 | ConnectFailure::Tls => {
+                "the host or a gateway in between must speak TLS 1.2 or 1.3, and HTTP/1.1 inside"
+            }
         }
     }
 

@@ -34,6 +34,8 @@ mod renew;
 mod show;
 // `tokens verify`: refreshes that nobody asked for, and what they cost.
 mod verify;
+// `warm`: many logins within the budget, in flat memory.
+mod warm;
 // `demo` and `simulate`, as the README shows them.
 mod simulated;
 // The status listener: `/livez`, `/readyz` and `/metrics`.

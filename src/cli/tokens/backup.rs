@@ -1,14 +1,17 @@
 //! `tokens backup`: a copy of the store, made beside whatever uses it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
 use crate::cli::opening::{StoreError, StoreView};
+use crate::cli::progress::{Meter, Shown, Total, while_shown};
 use crate::cli::{Failure, print};
 use crate::config::Settings;
 use crate::credentials::{key_file, seal};
+
+const MB: u64 = 1_000_000;
 
 /// Where to copy to.
 #[derive(Debug, Args)]
@@ -26,6 +29,21 @@ fn new_file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// Shows how much of the store is copied, until it is.
+async fn while_copied<T>(copying: impl Future<Output = T>, settings: &Settings, to: &Path) -> T {
+    let length = |file: &Path| file.metadata().map_or(0, |about| about.len());
+    let all = length(&settings.store.path.join("tokens.db"));
+    let meter = Meter::new(Total::Bytes(all), Shown::AsBar);
+    let show = || {
+        let done = length(to);
+        meter.show(done, || match done < all {
+            true => format!("copied {} of {} MB", done / MB, all / MB),
+            false => "reading the copy back".to_owned(),
+        });
+    };
+    while_shown(copying, show).await
+}
+
 /// Copies the store, and says what the copy holds and what it needs.
 pub(super) async fn backup(
     view: &StoreView,
@@ -33,7 +51,8 @@ pub(super) async fn backup(
     arguments: &Arguments,
 ) -> Result<ExitCode, Failure> {
     let to = &arguments.to;
-    let copied = view.store.backup(to).await.map_err(Failure::other)?;
+    let copied = while_copied(view.store.backup(to), settings, to).await;
+    let copied = copied.map_err(Failure::other)?;
     if let Some(canary) = &copied.canary {
         seal::check(&view.ring, canary).map_err(StoreError::from)?;
     }

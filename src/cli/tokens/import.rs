@@ -3,7 +3,6 @@
 
 mod adopt;
 mod clear;
-mod lines;
 mod offer;
 mod report;
 mod sealed;
@@ -17,15 +16,18 @@ use std::process::ExitCode;
 use clap::Args;
 use futures_util::stream::StreamExt;
 
-use self::lines::Source;
 use self::report::Report;
 use self::sealed::Checked;
 use super::sealed::Header;
+use crate::cli::lines::{Source, unreadable};
 use crate::cli::opening::{OpenStore, StoreView, open_store, view};
 use crate::cli::progress::Total;
 use crate::cli::{Failure, exit, interrupted, say};
 use crate::config::Settings;
 use crate::store;
+
+/// The longest line that is read, in bytes: far more than a pair takes.
+const LONGEST: usize = 1 << 20;
 
 /// What to import, and how.
 #[derive(Debug, Args)]
@@ -73,7 +75,7 @@ pub(super) async fn import(
     let source = Source::open(&arguments.from)?;
     let size = source.size;
     let is_interrupted = Cell::new(false);
-    let lines = source.lines()?.take_until(async {
+    let lines = source.lines(LONGEST)?.take_until(async {
         interrupted().await;
         is_interrupted.set(true);
     });
@@ -131,7 +133,7 @@ fn conclude(
     }
     match ended {
         Some(Ended::Store(error)) => return Err(error.into()),
-        Some(Ended::Unreadable(error)) => return Err(lines::unreadable(&arguments.from, error)),
+        Some(Ended::Unreadable(error)) => return Err(unreadable(&arguments.from, error)),
         Some(Ended::Interrupted) => {
             say("interrupted: what was imported stays; import the same file again for the rest");
             return Ok(ExitCode::from(exit::INTERRUPTED));

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::opening::OpenStore;
+use crate::cli::output::{Format, print_json};
 use crate::cli::who::Who;
 use crate::cli::wiring::{PATIENCE, renewer};
 use crate::cli::{Failure, interrupted, print, say};
@@ -23,9 +24,9 @@ pub struct Arguments {
     /// Log in if a refresh does not help: this spends a slot of the login budget and ends the tokens before
     #[arg(long)]
     allow_login: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    /// How.
+    #[command(flatten)]
+    format: Format,
 }
 
 impl Arguments {
@@ -62,10 +63,11 @@ pub(super) async fn renew(
         Err(Error::StoreUnavailable(error)) => return Err(error.into()),
         Err(error) => return Err(Failure::other(error)),
     };
-    match arguments.json {
-        true => print(
-            &json!({ "principal": principal.to_string(), "outcome": outcome.as_str() }).to_string(),
-        )?,
+    match arguments.format.is_json() {
+        true => print_json(&json!({
+            "principal": principal.to_string(),
+            "outcome": outcome.as_str(),
+        }))?,
         false => told(principal, outcome)?,
     }
     Ok(match outcome {

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use crate::cli::opening::{OpenStore, StoreError};
+use crate::cli::progress::{Progress, Shown, Total};
 use crate::cli::{Failure, print, say};
 use crate::credentials::Pair;
 use crate::credentials::seal::{check_records, take_over};
@@ -17,6 +18,8 @@ const BATCH: usize = 100;
 /// Seals every pair with the current key, and says which old keys are no longer needed.
 pub(super) async fn reseal(open: &OpenStore) -> Result<ExitCode, Failure> {
     let (mut resealed, mut changed, mut damaged) = (0, 0, 0);
+    let total = Total::Entries(open.store.count().await?);
+    let progress = Progress::new("looked at", total, Shown::AsBar);
     let mut after = None;
     loop {
         let page = open
@@ -24,13 +27,14 @@ pub(super) async fn reseal(open: &OpenStore) -> Result<ExitCode, Failure> {
             .list(Listed::Known, after.as_ref(), BATCH)
             .await?;
         after = page.next;
+        progress.advance(page.entries.len() as u64, 0);
         let mut batch = Vec::new();
         for (principal, entry) in page.entries {
             match anew(open, &principal, &entry) {
                 Some(Ok(one)) => batch.push(one),
                 Some(Err(())) => {
                     damaged += 1;
-                    say(&format!("{principal}: its record cannot be opened"));
+                    progress.say(&format!("{principal}: its record cannot be opened"));
                 }
                 None => {}
             }
@@ -45,6 +49,7 @@ pub(super) async fn reseal(open: &OpenStore) -> Result<ExitCode, Failure> {
             break;
         }
     }
+    drop(progress);
     print(&format!(
         "resealed {resealed}, changed meanwhile {changed}, damaged {damaged}"
     ))?;

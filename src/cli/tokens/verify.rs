@@ -9,6 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 
 use crate::cli::opening::OpenStore;
+use crate::cli::progress::{Progress, Shown, Total};
 use crate::cli::wiring::{PATIENCE, renewer};
 use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::config::Settings;
@@ -66,7 +67,9 @@ pub(super) async fn verify(
     }
     let picked = std::mem::take(&mut sample.picked);
     let tried = picked.len();
-    let (counts, is_interrupted) = refresh(&renewer, picked).await;
+    let progress = Progress::new("tried", Total::Entries(tried as u64), Shown::AsBar);
+    let (counts, is_interrupted) = refresh(&renewer, picked, &progress).await;
+    drop(progress);
     renewer.finish(PATIENCE).await;
     let summary = match arguments.json {
         true => serde_json::to_string(&counts).expect("numbers always serialise"),
@@ -125,6 +128,8 @@ impl Sample {
 /// Picks from all refreshable pairs, each with the same chance, without keeping them all in memory.
 async fn pick(renewer: &Renewer, store: &dyn Store, most: usize) -> Result<Sample, Failure> {
     let mut sample = Sample::default();
+    let total = Total::Entries(store.count().await?);
+    let progress = Progress::new("looked at", total, Shown::AsBar);
     let mut after = None;
     loop {
         let page = store.list(Listed::Known, after.as_ref(), PAGE).await?;
@@ -147,6 +152,7 @@ async fn pick(renewer: &Renewer, store: &dyn Store, most: usize) -> Result<Sampl
                 }
             }
         }
+        progress.advance(page.entries.len() as u64, 0);
         after = page.next;
         if after.is_none() {
             return Ok(sample);
@@ -156,7 +162,11 @@ async fn pick(renewer: &Renewer, store: &dyn Store, most: usize) -> Result<Sampl
 
 /// Refreshes them all, until too many in a row are rejected or a signal comes; what is under way then
 /// goes on to its end. Whether a signal came.
-async fn refresh(renewer: &Renewer, mut picked: Vec<Principal>) -> (Counts, bool) {
+async fn refresh(
+    renewer: &Renewer,
+    mut picked: Vec<Principal>,
+    progress: &Progress,
+) -> (Counts, bool) {
     let mut counts = Counts::default();
     let mut rejected_in_a_row = 0;
     let mut is_interrupted = false;
@@ -183,6 +193,7 @@ async fn refresh(renewer: &Renewer, mut picked: Vec<Principal>) -> (Counts, bool
                 None => break,
             },
         };
+        progress.advance(1, 0);
         match renewed {
             Ok(OnDemand::Refreshed | OnDemand::LoggedIn) => {
                 counts.refreshed += 1;
@@ -191,20 +202,20 @@ async fn refresh(renewer: &Renewer, mut picked: Vec<Principal>) -> (Counts, bool
             Ok(OnDemand::NeedsLogin) => {
                 counts.rejected += 1;
                 rejected_in_a_row += 1;
-                say(&format!("{principal}: the API rejects its RefreshToken"));
+                progress.say(&format!("{principal}: the API rejects its RefreshToken"));
             }
             Ok(OnDemand::Busy) => {
                 counts.not_tried += 1;
-                say(&format!("{principal}: a running proxy is renewing it now"));
+                progress.say(&format!("{principal}: a running proxy is renewing it now"));
             }
             Err(error) => {
                 counts.failed += 1;
-                say(&format!("{principal}: {error}"));
+                progress.say(&format!("{principal}: {error}"));
             }
         }
     }
     if rejected_in_a_row >= MOST_REJECTED && !picked.is_empty() {
-        say(&format!(
+        progress.say(&format!(
             "{MOST_REJECTED} in a row are rejected: the rest is not tried. Each costs a login at its \
              next request"
         ));

@@ -6,11 +6,11 @@ use std::pin::pin;
 use futures_util::stream::{Stream, StreamExt};
 
 use super::adopt::{Adopter, Decision, NotAdopted};
-use super::lines::InputLine;
 use super::offer::{self, Offer, UnusableLine};
 use super::report::{Count, Report};
 use super::{Ended, Target};
 use crate::cli::Failure;
+use crate::cli::lines::InputLine;
 use crate::clock::Clock;
 use crate::config::Settings;
 
@@ -42,9 +42,8 @@ pub(super) async fn import(
     let outcomes = lines.map(|line| async move {
         let offer = match line.text {
             Ok(text) => offer::read(&text, &settings.directory, now),
-            // `BufRead::lines` goes on after a line that is not UTF-8, and only then.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(UnusableLine::Bad("not UTF-8".to_owned()))
+                Err(UnusableLine::Bad(error.to_string()))
             }
             Err(error) => return Err(Ended::Unreadable(error)),
         };

@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use futures_util::stream::{Stream, StreamExt};
 
 use super::super::sealed::{self, Header, Line};
-use super::lines::{AHEAD, InputLine};
 use super::report::{Count, Report};
 use super::{Arguments, Ended, Target};
+use crate::cli::lines::{AHEAD, InputLine};
 use crate::cli::opening::keys;
 use crate::cli::tokens::unopened;
 use crate::cli::{Failure, exit, say};
@@ -186,9 +186,8 @@ fn read(batch: Vec<InputLine>, ring: Option<&Ring>) -> Result<(Vec<Read>, Entrie
             },
             Ok(Ok(Line::End(entries))) => What::End(entries),
             Ok(Err(why)) => What::Bad(why),
-            // `BufRead::lines` goes on after a line that is not UTF-8, and only then.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                What::Bad("not UTF-8".to_owned())
+                What::Bad(error.to_string())
             }
             Err(error) => return Err(Ended::Unreadable(error)),
         };
