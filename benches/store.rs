@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use damoov_proxy::clock::{Clock, Timestamp};
-use damoov_proxy::principal::{DeviceToken, Principal};
+use damoov_proxy::principal::{DeviceToken, InstanceId, Principal};
 use damoov_proxy::store::postgres::{Password, Settings as Server, Url};
 use damoov_proxy::store::{
     Commit, Engine, Entry, Generation, KeyId, Lease, LeaseId, Notes, Opened, Record, RunId,
@@ -152,8 +152,9 @@ fn user(n: usize) -> Principal {
 fn record(received: i64) -> Record {
     let mut sealed = vec![0; SEALED];
     fastrand::fill(&mut sealed);
+    let instance = InstanceId::parse("11111111-1111-4111-8111-111111111111").expect("a UUID");
     Record {
-        instance: None,
+        instance: Some(instance),
         known: true,
         sealed,
         key: KeyId([1; 4]),
