@@ -1,56 +1,64 @@
-//! The `[status]` listener: whether the process lives, has started and is ready, and its metrics.
-//! GET and HEAD only; never shares the listener of requests. It answers before the store is opened:
-//! that may take a while, and a probe must be able to tell that it goes on.
+//! The `[status]` and `[admin]` listeners: whether the process lives, has started and is ready, and its
+//! metrics; on `[admin]` the dashboard and its API as well. Neither shares the listener of requests. They
+//! answer before the store is opened: that may take a while, and a probe must be able to tell that it goes
+//! on. What they tell comes through [`Engine`] and a few handles: nothing in here knows the components.
 
+mod answers;
+mod code;
 mod connections;
+mod content;
+mod dashboard;
+mod engine;
+mod history;
 mod readiness;
+mod reply;
+mod request;
+mod sentence;
+mod state;
+mod time;
 mod write_timeout;
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
-pub use self::readiness::{Code, Engine};
+pub use self::answers::Answers;
+pub use self::code::Code;
+pub use self::engine::{Engine, Host, Logins, Room, Tokens, Window};
 
 use self::connections::{Connection, Connections};
-use self::readiness::{Readiness, Report};
 use self::write_timeout::WriteTimeout;
 
-use crate::error::Error;
 use crate::head;
-use crate::metrics::{Format, Metrics};
+use crate::metrics::Metrics;
 use crate::reload::Reloads;
-use crate::server::Stage;
+use crate::server::{Acceptor, Socket, Stage, Stream};
 use crate::telemetry;
 use crate::telemetry::episode::{Chain, Episode};
 
-/// What there is.
-const PATHS: [&str; 4] = ["/livez", "/startupz", "/readyz", "/metrics"];
 /// From the first byte that could come to the last one of a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long accepting rests when the system is out of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// What the listener tells.
+/// What the listeners tell.
 pub struct Status<E> {
     /// Which hosts and origins may ask for metrics; a reload replaces it.
     pub head: Arc<ArcSwap<head::Settings>>,
     /// Every metric.
     pub metrics: Arc<Metrics>,
+    /// When the process began.
+    pub started: SystemTime,
     /// Whether requests are still taken.
     pub stage: watch::Receiver<Stage>,
     /// What is in force of the configuration, and what is not.
@@ -61,33 +69,62 @@ pub struct Status<E> {
     pub engine: Arc<OnceLock<E>>,
 }
 
-/// Listens; nothing is answered before [`serve`].
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// Health and metrics: `[status]`.
+    Health,
+    /// Those, the dashboard, and its API: `[admin]`.
+    Everything,
+}
+
+impl Serves {
+    /// The table of the configuration that says where.
+    pub fn section(self) -> &'static str {
+        match self {
+            Serves::Health => "[status]",
+            Serves::Everything => "[admin]",
+        }
+    }
 }
 
 /// Answers until it is dropped: while requests drain and renewals end, probes still get to know it.
-pub async fn serve(listener: TcpListener, status: Status<impl Engine>) {
-    let status = Arc::new(Answers {
-        readiness: Readiness::default(),
-        status,
-    });
+pub async fn serve(
+    socket: Socket,
+    serves: Serves,
+    answers: Arc<Answers<impl Engine>>,
+) -> std::io::Result<()> {
+    let acceptor = socket.start()?;
+    match serves {
+        Serves::Health => accept(&acceptor, serves, &answers).await,
+        Serves::Everything => tokio::select! {
+            () = accept(&acceptor, serves, &answers) => {}
+            () = answers.keep_history() => {}
+        },
+    }
+    Ok(())
+}
+
+/// Accepts connections and serves them.
+async fn accept(acceptor: &Acceptor, serves: Serves, answers: &Arc<Answers<impl Engine>>) {
     let failing = Episode::new();
     let mut connections = Connections::default();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+            accepted = acceptor.accept() => match accepted.and_then(Transport::of) {
+                Ok(stream) => {
                     if let Some(over) = failing.worked() {
-                        let seconds = over.seconds();
-                        tracing::warn!(seconds, "connections of [status] are accepted again");
+                        let (seconds, section) = (over.seconds(), serves.section());
+                        tracing::warn!(seconds, "connections of {section} are accepted again");
                     }
                     let connection = Connection::default();
-                    connections.take(connection.clone(), serve_connection(stream, status.clone(), connection));
+                    let asks = Asks { serves, answers: answers.clone(), connection: connection.clone() };
+                    connections.take(connection, stream.serve(asks));
                 }
                 Err(error) => {
                     if failing.failed() {
-                        tracing::warn!(%error, "cannot accept connections of [status]; pausing after each attempt");
+                        let section = serves.section();
+                        tracing::warn!(%error, "cannot accept connections of {section}; pausing after each attempt");
                     }
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
@@ -97,78 +134,57 @@ pub async fn serve(listener: TcpListener, status: Status<impl Engine>) {
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    status: Arc<Answers<impl Engine>>,
+/// A connection, on this runtime.
+enum Transport {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Who answers on a connection, and what.
+struct Asks<E> {
+    serves: Serves,
+    answers: Arc<Answers<E>>,
     connection: Connection,
-) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (head, _content) = request.into_parts();
-        let status = status.clone();
-        let answering = connection.answering();
-        async move {
-            let answer = status.answer(&head).await;
-            drop(answering);
-            Ok::<_, Infallible>(answer.map(Full::new))
+}
+
+impl Transport {
+    fn of(stream: Stream) -> std::io::Result<Transport> {
+        Ok(match stream {
+            Stream::Tcp(stream, _) => Transport::Tcp(TcpStream::from_std(stream)?),
+            Stream::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+
+    async fn serve(self, asks: Asks<impl Engine>) {
+        match self {
+            Transport::Tcp(stream) => serve_connection(stream, asks).await,
+            Transport::Unix(stream) => serve_connection(stream, asks).await,
         }
+    }
+}
+
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    asks: Asks<impl Engine>,
+) {
+    let Asks {
+        serves,
+        answers,
+        connection,
+    } = asks;
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answers = answers.clone();
+        let answering = connection.answering();
+        async move { Ok::<_, Infallible>(answers.answer(serves, request, answering).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(WriteTimeout::new(stream)), service);
     if let Err(error) = connection.await {
-        tracing::debug!(error = %Chain(&error), "a connection of the status listener broke");
+        let section = serves.section();
+        tracing::debug!(error = %Chain(&error), "a connection of {section} broke");
     }
-}
-
-/// What the listener answers.
-struct Answers<E> {
-    readiness: Readiness,
-    status: Status<E>,
-}
-
-impl<E: Engine> Answers<E> {
-    async fn answer(&self, head: &http::request::Parts) -> Response<Bytes> {
-        let path = head.uri.path();
-        let is_read = matches!(head.method, Method::GET | Method::HEAD);
-        if PATHS.contains(&path) && !is_read {
-            let mut refusal = Error::from(head::Rejection::Method).answer();
-            let allowed = HeaderValue::from_static("GET, HEAD");
-            refusal.headers_mut().insert(header::ALLOW, allowed);
-            return refusal;
-        }
-        let Status { metrics, .. } = &self.status;
-        match path {
-            // Probes come under any name: of a pod, of a service, of a load balancer's choice.
-            "/livez" => Report::of(Vec::new(), Vec::new()).answer(),
-            "/startupz" => self.readiness.started(&self.status).answer(),
-            "/readyz" => self.readiness.look(&self.status).await.answer(),
-            "/metrics" => {
-                let seen = head::Seen::of(&head.headers);
-                if let Err(rejection) = head::check(head, seen, &self.status.head.load()) {
-                    return Error::from(rejection).answer();
-                }
-                if let Some(engine) = self.status.engine.get() {
-                    engine.report().await;
-                }
-                let is_ready = self.readiness.reasons(&self.status).is_empty();
-                metrics.ready.set(i64::from(is_ready));
-                let format = Format::asked_for(&head.headers);
-                let content = metrics.encode(format);
-                answer(StatusCode::OK, format.content_type(), content)
-            }
-            _ => Error::RouteUnknown(None).answer(),
-        }
-    }
-}
-
-fn answer(status: StatusCode, kind: &'static str, content: String) -> Response<Bytes> {
-    let mut answer = Response::new(Bytes::from(content));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
 }
 
 #[cfg(test)]

@@ -213,7 +213,11 @@ impl Failure {
                 service::Error::Upstream(_)
                 | service::Error::Listen(
                     server::Error::GroupUnknown(_) | server::Error::Inherited(_),
-                ),
+                )
+                | service::Error::Aside {
+                    source: server::Error::GroupUnknown(_) | server::Error::Inherited(_),
+                    ..
+                },
             ) => ExitCode::from(exit::CONFIG),
             // The reader has read enough.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {

@@ -16,7 +16,6 @@ mod tree;
 use std::cell::RefCell;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,6 +30,7 @@ use section::Section;
 use crate::damoov::routes::Route;
 use crate::directory::Directory;
 use crate::secret::{Secret, file};
+use crate::server::Listener;
 use crate::store::postgres;
 use crate::{auth_endpoints, credentials, replay, server, telemetry, upstream};
 
@@ -62,7 +62,9 @@ pub struct Settings {
     /// Whether a 2xx counts as a 401 if the beginning of its JSON says so.
     pub in_band_401: bool,
     /// Where health and metrics are served; `None`: nowhere.
-    pub status: Option<SocketAddr>,
+    pub status: Option<Listener>,
+    /// Where the dashboard and its API are served as well; `None`: nowhere.
+    pub admin: Option<Listener>,
     /// `[log]`
     pub log: telemetry::Settings,
 }
@@ -256,7 +258,6 @@ mod tests {
     use super::tree::{Node, Value};
     use super::*;
     use crate::damoov::routes::{Credential, Replay};
-    use crate::server::Listener;
     use crate::store::postgres::Password;
 
     const INSTANCE: &str = r#"
@@ -474,7 +475,8 @@ listen = "0.0.0.0:9091"
             response_timeout: Some(Duration::from_secs(120)),
         };
         assert_eq!(settings.routes, [route]);
-        assert_eq!(settings.status, Some("0.0.0.0:9091".parse().unwrap()));
+        let status = Listener::Tcp("0.0.0.0:9091".parse().unwrap());
+        assert_eq!(settings.status, Some(status));
     }
 
     #[test]

@@ -60,7 +60,7 @@
 //! | [`stalls`] | which side of an exchange has stalled, and since when | know callers or upstreams |
 //! | [`signals`] | which signal arrived; caught from the first instruction of `main` | know what follows from one |
 //! | [`supervisor`] | what systemd is told of this process: ready, reloading, stopping, alive | know what goes on in the proxy |
-//! | [`admin`] | health and metrics, on a listener of their own | share the callers' listener |
+//! | [`admin`] | health, metrics, the dashboard and its API, on listeners of their own | share the callers' listener, know the components |
 //! | [`metrics`] | every metric in one struct; labels as enums | see secrets |
 //! | [`telemetry`] | the log: its thread, the access events, failures that last (`telemetry::episode`), events that are often (`telemetry::seldom`) | see secrets |
 //! | `simulator` | a faithful Damoov with faults on demand (feature `simulator`) | be reachable from the path |
@@ -78,7 +78,7 @@
 //! proxy          → auth_endpoints, caller, content_coding, credentials, damoov, directory, error,
 //!                  handed_out, head, headers, live, metrics, naming, peer, principal, replay,
 //!                  server, stalls, telemetry, timer, upstream
-//! admin          → error, head, metrics, reload, server, store, telemetry
+//! admin          → error, head, metrics, reload, replay, server, store, telemetry
 //! auth_endpoints → caller, credentials, damoov, directory, error, handed_out, naming, principal
 //! live           → caller, content_coding, credentials, directory, error, handed_out, head,
 //!                  headers, metrics, naming, percent, principal, server, upstream

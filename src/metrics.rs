@@ -10,6 +10,7 @@ mod registrar;
 #[cfg(any(test, feature = "internals"))]
 mod series;
 mod tally;
+mod totals;
 
 pub use exposition::Format;
 pub use histogram::Histogram;
@@ -23,6 +24,7 @@ pub use registrar::Registered;
 #[cfg(any(test, feature = "internals"))]
 pub use series::Bounds;
 pub use tally::Tally;
+pub use totals::Totals;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -48,6 +50,8 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             $($(#[doc = $help])+ pub $name: Registered<$metric>,)+
+            /// Those of `requests`, to be summed.
+            request_series: totals::RequestSeries,
             /// Encodes them all; shares their values.
             registry: Registry,
         }
@@ -61,6 +65,7 @@ macro_rules! metrics {
                 registrar.constant("build", "The version of this program", version);
                 Metrics {
                     $($name: registrar.$kind(stringify!($name), concat!($($help),+).trim()),)+
+                    request_series: totals::RequestSeries::default(),
                     registry: registrar.into_registry(),
                 }
             }

@@ -149,6 +149,20 @@ impl Proxy {
         self.rules.store(Arc::new(rules));
     }
 
+    /// The hosts that routes lead to, each with how many connections to it are open.
+    pub fn hosts(&self) -> Vec<(String, u64)> {
+        let rules = self.rules.load();
+        let hosts = rules.targets.iter();
+        hosts
+            .map(|(host, target)| (host.to_owned(), target.connections()))
+            .collect()
+    }
+
+    /// Bytes of content that are kept for replays now, and at most.
+    pub fn replay_memory(&self) -> (u64, u64) {
+        self.memory.reserved()
+    }
+
     /// A host that cannot be connected to, and since when.
     pub fn unreachable(&self) -> Option<(String, SystemTime)> {
         let rules = self.rules.load();

@@ -211,13 +211,15 @@ pub struct Drained {
 }
 
 /// Whether the groups that are to own unix sockets exist.
-pub fn check_groups(listeners: &[Listener]) -> Result<(), Error> {
-    listeners.iter().try_for_each(|listener| match listener {
-        Listener::Unix {
-            group: Some(group), ..
-        } => listen::group_id(group).map(drop),
-        Listener::Unix { group: None, .. } | Listener::Tcp(_) => Ok(()),
-    })
+pub fn check_groups<'l>(listeners: impl IntoIterator<Item = &'l Listener>) -> Result<(), Error> {
+    listeners
+        .into_iter()
+        .try_for_each(|listener| match listener {
+            Listener::Unix {
+                group: Some(group), ..
+            } => listen::group_id(group).map(drop),
+            Listener::Unix { group: None, .. } | Listener::Tcp(_) => Ok(()),
+        })
 }
 
 /// Listens on every place of the settings, on the inherited sockets of those that have one, and raises the

@@ -2,7 +2,6 @@
 //! what keeps this very process from its work counts, nothing that is Damoov's.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
@@ -11,36 +10,10 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::Status;
+use super::code::Code;
+use super::engine::{Engine, Logins};
+use super::reply;
 use crate::server::Stage;
-use crate::store;
-
-/// The stable name of a condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Code {
-    /// The store is being opened.
-    Starting,
-    /// A signal asked for the end.
-    Draining,
-    /// Renewals cannot be made durable.
-    StoreUnwritable,
-    /// The store is not reached: nothing is renewed.
-    StoreAway,
-    /// Damoov answered a login with 429.
-    LoginBlocked,
-    /// No login is left in the budget now.
-    LoginBudgetExhausted,
-    /// Damoov rejects every RefreshToken.
-    LoginsSuspended,
-    /// A host of the API cannot be connected to.
-    UpstreamUnreachable,
-    /// The configuration is refused as it is now: what was in force before stays.
-    ReloadFailed,
-    /// Something that the configuration says takes effect only at a restart.
-    RestartNeeded,
-    /// Lines of the log are lost.
-    LogUnwritable,
-}
 
 /// Something that lasts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,24 +24,6 @@ pub(super) struct Condition {
     pub(super) message: String,
     /// When it began, or was seen first (RFC 3339).
     pub(super) since: String,
-}
-
-/// What is asked of the renewal engine.
-pub trait Engine: Send + Sync + 'static {
-    /// Whether renewals can be made durable.
-    fn writable(&self) -> Result<(), store::Error>;
-
-    /// Brings those metrics up to date that are read off rather than counted.
-    fn report(&self) -> impl Future<Output = ()> + Send;
-
-    /// What is bad and does not keep the process from serving.
-    fn conditions(&self) -> impl Future<Output = Vec<(Code, String)>> + Send;
-
-    /// Why the store is not reached, and since when.
-    fn away(&self) -> Option<store::Away>;
-
-    /// A host of the API that cannot be connected to, and since when.
-    fn unreachable(&self) -> Option<(String, SystemTime)>;
 }
 
 /// What `/readyz` answers.
@@ -95,8 +50,13 @@ impl Report {
             true => StatusCode::OK,
             false => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let content = serde_json::to_string(self).expect("strings and lists are JSON");
-        super::answer(status, "application/json", content)
+        let content = serde_json::to_vec(self).expect("strings and lists are JSON");
+        reply::whole(status, "application/json", content.into())
+    }
+
+    /// Everything that is wrong.
+    pub(super) fn conditions(&self) -> Vec<Condition> {
+        self.reasons.iter().chain(&self.degraded).cloned().collect()
     }
 }
 
@@ -129,12 +89,12 @@ impl Readiness {
         reasons
     }
 
-    /// The whole state.
-    pub(super) async fn look<E: Engine>(&self, status: &Status<E>) -> Report {
+    /// The whole state, if this stands in the way of logins.
+    pub(super) fn look<E: Engine>(&self, status: &Status<E>, logins: &Logins) -> Report {
         let reasons = self.reasons(status);
         let mut degraded = Vec::new();
         if let Some(engine) = status.engine.get() {
-            degraded = engine.conditions().await;
+            degraded = engine.conditions(logins);
             if let Some(away) = engine.away() {
                 let message = format!(
                     "the store is not reached: {}; requests with a token in memory are served, and \

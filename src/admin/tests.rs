@@ -1,9 +1,18 @@
 //! What the status listener answers, and to how many connections at a time.
 
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{Method, Response, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1 as client;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 use super::*;
+use crate::server::{Inherited, Listener};
 use crate::store;
 use crate::telemetry::Log;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What its store says, and what it suffers from.
 #[derive(Default)]
@@ -11,6 +20,7 @@ struct Still {
     unwritable: Option<store::Error>,
     conditions: Vec<(Code, String)>,
     away: Option<store::Away>,
+    logins: Logins,
 }
 
 impl Engine for Still {
@@ -28,45 +38,99 @@ impl Engine for Still {
         None
     }
 
-    async fn conditions(&self) -> Vec<(Code, String)> {
+    async fn logins(&self) -> Logins {
+        self.logins.clone()
+    }
+
+    fn conditions(&self, _: &Logins) -> Vec<(Code, String)> {
         self.conditions.clone()
+    }
+
+    fn tokens(&self) -> Tokens {
+        Tokens::default()
+    }
+
+    fn hosts(&self) -> Vec<Host> {
+        Vec::new()
+    }
+
+    fn room(&self) -> Vec<Room> {
+        Vec::new()
     }
 }
 
-fn status(engine: Option<Still>) -> (Answers<Still>, watch::Sender<Stage>) {
+/// What is told of `engine`, what sets it if it is `None`, and what ends it.
+struct Scene<E> {
+    answers: Arc<Answers<E>>,
+    engine: Arc<OnceLock<E>>,
+    stage: watch::Sender<Stage>,
+}
+
+fn scene<E: Engine>(engine: Option<E>) -> Scene<E> {
     let (sender, stage) = watch::channel(Stage::Serving);
     let started = Arc::new(OnceLock::new());
     if let Some(engine) = engine {
         assert!(started.set(engine).is_ok());
     }
     let log = Log::open(telemetry::Format::Text).unwrap();
-    let status = Status {
+    let answers = Answers::new(Status {
         head: Arc::default(),
         reloads: Reloads::unanswered("x.toml"),
-        engine: started,
+        engine: started.clone(),
         metrics: Arc::default(),
+        started: SystemTime::now(),
         stage,
         log: log.lines().health(),
-    };
-    let readiness = Readiness::default();
-    (Answers { readiness, status }, sender)
+    });
+    Scene {
+        answers,
+        engine: started,
+        stage: sender,
+    }
+}
+
+fn status(engine: Option<Still>) -> (Scene<Still>, watch::Sender<Stage>) {
+    let scene = scene(engine);
+    let stage = scene.stage.clone();
+    (scene, stage)
 }
 
 fn well() -> Option<Still> {
     Some(Still::default())
 }
 
-async fn answered(status: &Answers<Still>, method: Method, path: &str) -> Response<Bytes> {
+/// The answer to a request that has come as this listener's connections bring it.
+async fn asked(
+    scene: &Scene<impl Engine>,
+    serves: Serves,
+    request: http::request::Builder,
+) -> Response<Bytes> {
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let asks = Asks {
+        serves,
+        answers: scene.answers.clone(),
+        connection: Connection::default(),
+    };
+    let serving = tokio::spawn(serve_connection(far, asks));
+    let (mut sender, connection) = client::handshake(TokioIo::new(near)).await.unwrap();
+    let driving = tokio::spawn(connection);
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let (head, content) = sender.send_request(request).await.unwrap().into_parts();
+    let content = content.collect().await.unwrap().to_bytes();
+    serving.abort();
+    driving.abort();
+    Response::from_parts(head, content)
+}
+
+async fn answered(scene: &Scene<Still>, method: Method, path: &str) -> Response<Bytes> {
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header(header::HOST, "pod-7.example:9091")
-        .body(())
-        .unwrap();
-    status.answer(&request.into_parts().0).await
+        .header(header::HOST, "pod-7.example:9091");
+    asked(scene, Serves::Health, request).await
 }
 
-async fn get(status: &Answers<Still>, path: &str) -> (u16, serde_json::Value) {
+async fn get(status: &Scene<Still>, path: &str) -> (u16, serde_json::Value) {
     let answer = answered(status, Method::GET, path).await;
     let json = serde_json::from_slice(answer.body()).unwrap_or_default();
     (answer.status().as_u16(), json)
@@ -99,7 +163,7 @@ async fn before_the_store_is_open_it_is_starting_and_alive() {
         );
     }
     assert_eq!(get(&status, "/livez").await.0, 200);
-    assert!(status.status.engine.set(well().unwrap()).is_ok());
+    assert!(status.engine.set(well().unwrap()).is_ok());
     assert_eq!(get(&status, "/readyz").await.0, 200);
     assert_eq!(get(&status, "/startupz").await.0, 200);
 }
@@ -157,7 +221,7 @@ async fn a_store_that_is_away_is_degraded_since_then_and_never_unready() {
 async fn nothing_but_get_and_head_and_nothing_but_its_own_paths() {
     let (status, _stage) = status(well());
     for method in [Method::POST, Method::DELETE, Method::TRACE] {
-        for path in PATHS {
+        for path in ["/livez", "/startupz", "/readyz", "/metrics"] {
             let answer = answered(&status, method.clone(), path).await;
             assert_eq!(answer.status(), 405);
             assert_eq!(answer.headers()[header::ALLOW], "GET, HEAD");
@@ -183,12 +247,18 @@ async fn exchange(address: SocketAddr, head: &str) -> String {
     answer
 }
 
+/// Serves this on an address.
+fn listen(scene: &Scene<impl Engine>, serves: Serves) -> SocketAddr {
+    let any = Listener::Tcp("127.0.0.1:0".parse().unwrap());
+    let socket = Socket::open(&any, &mut Inherited::default()).unwrap();
+    let address = socket.address().unwrap();
+    tokio::spawn(serve(socket, serves, scene.answers.clone()));
+    address
+}
+
 async fn listening() -> (SocketAddr, watch::Sender<Stage>) {
-    let (answers, stage) = status(well());
-    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, answers.status));
-    (address, stage)
+    let (scene, stage) = status(well());
+    (listen(&scene, Serves::Health), stage)
 }
 
 #[tokio::test]
@@ -304,26 +374,12 @@ async fn readers_that_read_nothing_give_way_too() {
 
 #[tokio::test]
 async fn a_store_that_does_not_answer_holds_up_no_other_probe() {
-    let (sender, stage) = watch::channel(Stage::Serving);
-    let log = Log::open(telemetry::Format::Text).unwrap();
-    let engine = OnceLock::new();
-    assert!(engine.set(Hanging).is_ok());
-    let status = Status {
-        head: Arc::default(),
-        reloads: Reloads::unanswered("x.toml"),
-        engine: Arc::new(engine),
-        metrics: Arc::default(),
-        stage,
-        log: log.lines().health(),
-    };
-    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, status));
+    let scene = scene(Some(Hanging));
+    let address = listen(&scene, Serves::Health);
     let asked = "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
     let _waiting = connections(address, 2 * connections::MOST, asked, "").await;
     let answer = exchange(address, PROBE).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    drop(sender);
 }
 
 /// Says nothing of itself, ever.
@@ -346,7 +402,23 @@ impl Engine for Hanging {
         None
     }
 
-    async fn conditions(&self) -> Vec<(Code, String)> {
+    async fn logins(&self) -> Logins {
         std::future::pending().await
+    }
+
+    fn conditions(&self, _: &Logins) -> Vec<(Code, String)> {
+        Vec::new()
+    }
+
+    fn tokens(&self) -> Tokens {
+        Tokens::default()
+    }
+
+    fn hosts(&self) -> Vec<Host> {
+        Vec::new()
+    }
+
+    fn room(&self) -> Vec<Room> {
+        Vec::new()
     }
 }

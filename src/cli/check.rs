@@ -9,6 +9,7 @@ use super::opening::{self, shown_place};
 use super::{ConfigFile, Failure, background_runtime, print, say, service};
 use crate::config::{self, Secrets, Settings};
 use crate::damoov::routes::Table;
+use crate::server::Listener;
 
 /// Checks what `run` would start with. `offline`: no secret is resolved, no store
 /// opened, and neither certificates nor groups of this machine are looked for.
@@ -66,6 +67,7 @@ impl fmt::Display for Summary<'_> {
             store,
             routes,
             status,
+            admin,
             ..
         } = self.0;
         let listeners: Vec<_> = server.listeners.iter().map(ToString::to_string).collect();
@@ -110,8 +112,12 @@ impl fmt::Display for Summary<'_> {
             several => format!("; {several} routes added"),
         };
         writeln!(f, "  upstream   {}{added}", reached(self.0))?;
-        let status = status.map_or("not served".to_owned(), |address| address.to_string());
-        write!(f, "  status     {status}")
+        let served = |at: &Option<Listener>| match at {
+            Some(listener) => listener.to_string(),
+            None => "not served".to_owned(),
+        };
+        writeln!(f, "  status     {}", served(status))?;
+        write!(f, "  admin      {}", served(admin))
     }
 }
 

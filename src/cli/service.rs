@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -18,12 +19,14 @@ use super::opening::{OpenStore, StoreError, open_to_serve};
 use super::reloading::{Components, Reloading, Start};
 use super::running::Running;
 use super::wiring::{self, Foundation, Wired, wire};
-use crate::admin;
+use crate::admin::{self, Answers, Serves};
 use crate::config::{self, Settings};
 use crate::credentials::Background;
 use crate::metrics::{LogTarget, Metrics};
 use crate::proxy::{Forwarder, Proxy};
-use crate::server::{self, Bound, Drained, Ending, Inherited, Pulse, Stage, Times};
+use crate::server::{
+    self, Bound, Drained, Ending, Inherited, Listener, Pulse, Socket, Stage, Times,
+};
 use crate::telemetry;
 use crate::telemetry::access::AccessLog;
 use crate::upstream::{self, Hosts};
@@ -40,27 +43,29 @@ pub enum Error {
     /// Listening for callers.
     #[error(transparent)]
     Listen(#[from] server::Error),
-    /// Listening for health checks.
-    #[error("cannot listen on {address} for [status]")]
-    Status {
-        /// Where.
-        address: SocketAddr,
+    /// Listening for health checks, or for the dashboard.
+    #[error("{section} cannot be served")]
+    Aside {
+        /// The table of the configuration.
+        section: &'static str,
         /// Why.
-        source: io::Error,
+        source: server::Error,
     },
 }
 
 /// Refuses what a proxy with these settings would refuse before it listens, except for the store.
 pub fn check(settings: &Settings) -> Result<(), Error> {
     wiring::rules(settings, &Hosts::new(&settings.upstream)?)?;
-    server::check_groups(&settings.server.listeners)?;
+    let listeners = settings.server.listeners.iter();
+    server::check_groups(listeners.chain(&settings.status).chain(&settings.admin))?;
     Ok(())
 }
 
 /// A proxy that listens and has yet to accept.
 pub struct Service {
     bound: Bound,
-    status: Option<StatusTask>,
+    /// `[status]` and `[admin]`.
+    asides: Vec<AsideTask>,
     proxy: Arc<Proxy>,
     background: Background,
     /// Of a store that others share.
@@ -79,10 +84,10 @@ pub struct Served {
     pub pairs_lost: u64,
 }
 
-/// The status listener, which answers until this is dropped.
-struct StatusTask(JoinHandle<()>);
+/// A listener beside that of the callers, which answers until this is dropped.
+struct AsideTask(JoinHandle<()>);
 
-impl Drop for StatusTask {
+impl Drop for AsideTask {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -106,20 +111,25 @@ impl Service {
         let bound = server::bind(settings.server.clone(), &mut inherited)?;
         let engine = Arc::new(OnceLock::new());
         let head = Arc::new(ArcSwap::from_pointee(wiring::head(&settings)));
-        let status = match settings.status {
-            None => None,
-            Some(address) => {
-                let status = admin::Status {
-                    head: head.clone(),
-                    reloads: start.reloads.clone(),
-                    metrics: metrics.clone(),
-                    stage: ending.stage.clone(),
-                    log: log.health(),
-                    engine: engine.clone(),
-                };
-                Some(serve_status(address, status).await?)
+        let answers = Answers::new(admin::Status {
+            head: head.clone(),
+            reloads: start.reloads.clone(),
+            metrics: metrics.clone(),
+            started: SystemTime::now(),
+            stage: ending.stage.clone(),
+            log: log.health(),
+            engine: engine.clone(),
+        });
+        let mut asides = Vec::new();
+        for (listener, serves) in [
+            (&settings.status, Serves::Health),
+            (&settings.admin, Serves::Everything),
+        ] {
+            if let Some(listener) = listener {
+                let socket = open_aside(listener, serves, &mut inherited)?;
+                asides.push(serve_aside(socket, serves, &answers));
             }
-        };
+        }
         inherited.none_left().map_err(server::Error::from)?;
         let opening = open_store_aside(settings.store.clone());
         let store = tokio::select! {
@@ -159,7 +169,7 @@ impl Service {
         };
         Ok(Some(Service {
             bound,
-            status,
+            asides,
             proxy,
             background,
             keys,
@@ -194,7 +204,7 @@ impl Service {
     pub async fn serve(self) -> io::Result<Served> {
         let Service {
             bound,
-            status,
+            asides,
             proxy,
             background,
             keys,
@@ -222,7 +232,7 @@ impl Service {
         let left = drain_ends.saturating_duration_since(Instant::now());
         drop(keys);
         let pairs_lost = background.finish(left).await;
-        drop(status);
+        drop(asides);
         Ok(Served {
             drained: drained?,
             pairs_lost,
@@ -230,16 +240,34 @@ impl Service {
     }
 }
 
-/// Binds the status listener and answers on it.
-async fn serve_status(
-    address: SocketAddr,
-    status: admin::Status<Running>,
-) -> Result<StatusTask, Error> {
-    let unusable = |source| Error::Status { address, source };
-    let listener = admin::bind(address).await.map_err(unusable)?;
-    let address = listener.local_addr().map_err(unusable)?;
-    tracing::info!(%address, "serving health and metrics");
-    Ok(StatusTask(tokio::spawn(admin::serve(listener, status))))
+/// Listens for `[status]` or `[admin]`.
+fn open_aside(
+    listener: &Listener,
+    serves: Serves,
+    inherited: &mut Inherited,
+) -> Result<Socket, Error> {
+    let section = serves.section();
+    let socket =
+        Socket::open(listener, inherited).map_err(|source| Error::Aside { section, source })?;
+    let address = match socket.address() {
+        Some(address) => address.to_string(),
+        None => listener.to_string(),
+    };
+    match serves {
+        Serves::Health => tracing::info!(%address, "serving health and metrics"),
+        Serves::Everything => tracing::info!(%address, "serving the dashboard"),
+    }
+    Ok(socket)
+}
+
+/// Answers there.
+fn serve_aside(socket: Socket, serves: Serves, answers: &Arc<Answers<Running>>) -> AsideTask {
+    let serving = admin::serve(socket, serves, answers.clone());
+    AsideTask(tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "{} cannot be served", serves.section());
+        }
+    }))
 }
 
 /// Opens the store on a thread of its own: that may take a while, and probes are answered meanwhile.

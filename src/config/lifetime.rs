@@ -36,7 +36,7 @@ macro_rules! fixed {
 }
 
 /// The keys that take effect only at a restart: what is bound, started or opened once.
-const RESTART: [Fixed; 16] = [
+const RESTART: [Fixed; 17] = [
     fixed!("listen", server.listeners),
     fixed!("max_connections", server.max_connections),
     fixed!("workers.threads", server.threads),
@@ -52,6 +52,7 @@ const RESTART: [Fixed; 16] = [
     fixed!("renewal.replay_memory", replay.memory),
     fixed!("renewal.max_cached", credentials.max_cached),
     fixed!("status.listen", status),
+    fixed!("admin.listen", admin),
     fixed!("log.format", log.format),
 ];
 

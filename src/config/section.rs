@@ -198,6 +198,25 @@ impl<'p> Section<'p> {
         Some(read.collect())
     }
 
+    /// The value of `key`, which must be there: a table, which `of` reads, or something else, which
+    /// `plain` reads.
+    pub(super) fn require_either<T>(
+        &mut self,
+        key: &'static str,
+        of: impl FnOnce(&mut Section<'_>) -> Option<T>,
+        plain: impl Fn(&Node) -> Result<T, String>,
+    ) -> Option<T> {
+        self.demand(key);
+        let node = self.take(key)?;
+        match node.value {
+            Value::Table(_) => self.open(key, node, of),
+            _ => {
+                self.show(&node);
+                self.check(key, &node, plain)
+            }
+        }
+    }
+
     /// Every key that was not asked for, as `read` understands name and value. For tables whose
     /// keys are the user's.
     pub(super) fn rest<T>(

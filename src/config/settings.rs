@@ -6,7 +6,6 @@ mod store;
 mod tokens;
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -30,7 +29,7 @@ use crate::{auth_endpoints, credentials, server, upstream};
 
 /// The whole file.
 pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settings {
-    top.refuse_later(&["caller", "tls", "admin"]);
+    top.refuse_later(&["caller", "tls"]);
     let mut server = server(top, sources);
     if top.count("instance") + top.count("account") == 0 {
         top.refuse_missing(
@@ -42,8 +41,10 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
     let accounts = directory::accounts(top, sources);
     let budget = top.table("login_budget", tokens::login_budget);
     let renewal = top.table("renewal", tokens::renewal);
-    let status = top.optional_table("status", status).flatten();
-    refuse_clashes(top, &server.listeners, status);
+    let status = top.optional_table("status", |table| aside(table, sources, anywhere));
+    let admin = top.optional_table("admin", |table| aside(table, sources, for_admin));
+    let (status, admin) = (status.flatten(), admin.flatten());
+    refuse_clashes(top, &server.listeners, status.as_ref(), admin.as_ref());
     let upstream = top.table("upstream", |upstream| {
         self::upstream(upstream, sources, server.threads)
     });
@@ -76,13 +77,19 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
         upstream: upstream.settings,
         routes: routes(top),
         status,
+        admin,
         log: top.table("log", log),
         server,
     }
 }
 
 /// Two listeners on one address: the second one could not be bound.
-fn refuse_clashes(top: &Section<'_>, listeners: &[Listener], status: Option<SocketAddr>) {
+fn refuse_clashes(
+    top: &Section<'_>,
+    listeners: &[Listener],
+    status: Option<&Listener>,
+    admin: Option<&Listener>,
+) {
     for (number, listener) in listeners.iter().enumerate() {
         let earlier = listeners.iter().take(number);
         if let Some(earlier) = earlier.clone().find(|earlier| earlier.clashes(listener)) {
@@ -90,11 +97,22 @@ fn refuse_clashes(top: &Section<'_>, listeners: &[Listener], status: Option<Sock
             top.refuse("listen", label);
         }
     }
-    if let Some(status) = status.map(Listener::Tcp)
-        && let Some(listener) = listeners.iter().find(|listener| listener.clashes(&status))
+    for (key, aside) in [("status", status), ("admin", admin)] {
+        if let Some(aside) = aside
+            && let Some(listener) = listeners.iter().find(|listener| listener.clashes(aside))
+        {
+            let label = format!("{aside} is listened on already, by `listen` ({listener})");
+            top.refuse(key, label);
+        }
+    }
+    if let (Some(status), Some(admin)) = (status, admin)
+        && status.clashes(admin)
     {
-        let label = format!("{status} is listened on already, by `listen` ({listener})");
-        top.refuse("status", label);
+        let label = format!(
+            "{admin} is listened on already, by [status] ({status}); [admin] serves all that \
+             [status] does"
+        );
+        top.refuse("admin", label);
     }
 }
 
@@ -177,12 +195,34 @@ fn unix_socket(socket: &mut Section<'_>, sources: &SecretSources<'_>) -> Option<
     })
 }
 
-fn status(status: &mut Section<'_>) -> Option<SocketAddr> {
-    status.require("listen", |node| {
-        shape::address(node).map_err(|_| {
-            "expected one address with its port, such as \"127.0.0.1:9091\"".to_owned()
-        })
-    })
+/// `[status]`, `[admin]`: one place to listen, which `address` reads if it is no unix socket.
+fn aside(
+    table: &mut Section<'_>,
+    sources: &SecretSources<'_>,
+    address: impl Fn(&Node) -> Result<Listener, String>,
+) -> Option<Listener> {
+    table.require_either("listen", |socket| unix_socket(socket, sources), address)
+}
+
+/// Where nothing is told that others must not know.
+fn anywhere(node: &Node) -> Result<Listener, String> {
+    let address = shape::address(node).map_err(|_| {
+        "expected one address with its port, such as \"127.0.0.1:9091\", or { unix = \"PATH\" }"
+            .to_owned()
+    });
+    address.map(Listener::Tcp)
+}
+
+/// Where everybody who can connect may renew, forget and reload.
+fn for_admin(node: &Node) -> Result<Listener, String> {
+    match anywhere(node)? {
+        Listener::Tcp(address) if !address.ip().is_loopback() => Err(
+            "expected a loopback address or a unix socket: whoever can connect to [admin] can make \
+             users log in anew; [status] serves health and metrics on any address"
+                .to_owned(),
+        ),
+        listener => Ok(listener),
+    }
 }
 
 /// A path of the file system, relative to the file's folder.

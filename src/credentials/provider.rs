@@ -15,6 +15,7 @@ use super::renewal::waiting::found_for;
 use super::renewal::{keeper, probes};
 use super::settings::Settings;
 use super::vault::cache::Lookup;
+use super::vault::census::Census;
 use super::vault::credentials::Credentials;
 use super::{Error, Need};
 use crate::caller::Authorized;
@@ -22,7 +23,7 @@ use crate::clock::Timestamp;
 use crate::directory::Directory;
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
 use crate::principal::Principal;
-use crate::store;
+use crate::store::{self, LoginBudget};
 use crate::telemetry::LogName;
 use crate::upstream::{self, Hosts};
 
@@ -48,16 +49,16 @@ pub struct Obtained {
 const STATE_WITHIN: Duration = Duration::from_millis(500);
 
 /// What stands in the way of logins.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Obstacles {
-    /// Damoov answered a login with 429: no login for this long.
-    pub blocked_for: Option<Duration>,
-    /// The budget is spent: the next login of a user seen before is this far away.
-    pub next_login_in: Option<Duration>,
-    /// Users never seen are refused: their next login is this far away.
-    pub next_new_login_in: Option<Duration>,
+    /// The state of the budget, in real time; `None` if the store does not tell it now.
+    pub budget: Option<LoginBudget>,
+    /// Users never seen are refused for want of a slot.
+    pub new_are_refused: bool,
     /// A mass rejection suspends logins of users that hold tokens.
     pub suspended: bool,
+    /// Users that another program logs in as well.
+    pub contested: u64,
 }
 
 impl Obtained {
@@ -194,28 +195,26 @@ impl Provider {
     pub async fn obstacles(&self) -> Obstacles {
         let engine = &self.engine;
         let suspended = engine.metrics.logins_suspended.get() > 0;
-        let left = |left: Duration| (!left.is_zero()).then(|| engine.clock.to_real(left));
         // A probe does not wait for a store that is away.
         let state = async {
             match engine.vault.store.condition().away {
-                None => engine.guards.budget.state().await.ok(),
+                None => engine.guards.budget.real_state().await.ok(),
                 Some(_) => None,
             }
         };
-        match timeout(STATE_WITHIN, state).await {
-            Ok(Some(state)) => Obstacles {
-                blocked_for: left(state.blocked),
-                next_login_in: left(state.next_known),
-                next_new_login_in: left(state.next_new)
-                    .filter(|_| engine.guards.budget.is_exhausted()),
-                suspended,
-            },
-            // The store's own condition says so.
-            Ok(None) | Err(_) => Obstacles {
-                suspended,
-                ..Obstacles::default()
-            },
+        Obstacles {
+            // If it is `None`, the store's own condition says why.
+            budget: timeout(STATE_WITHIN, state).await.ok().flatten(),
+            new_are_refused: engine.guards.budget.is_exhausted(),
+            suspended,
+            contested: engine.guards.contested.count().try_into().unwrap_or(0),
         }
+    }
+
+    /// The credentials in memory by their freshness, as of a moment ago.
+    pub fn census(&self) -> Census {
+        let vault = &self.engine.vault;
+        vault.census.look(|| vault.cache.census())
     }
 
     /// The host of the Auth endpoints and since when, if no connection to it comes about.

@@ -2,6 +2,7 @@
 //! what a login costs, nor of how a pair is renewed.
 
 pub(crate) mod cache;
+pub(crate) mod census;
 mod clock_cache;
 pub(crate) mod commit;
 pub(crate) mod count;
@@ -31,6 +32,7 @@ use crate::store::{self, Entry, KeyId, Note, RunId, Store};
 use crate::telemetry::LogName;
 use crate::telemetry::episode::Episode;
 use cache::Cache;
+use census::Counting;
 use count::StoredCount;
 use counted::{Ended, StoreCondition, counted};
 use refused::Refused;
@@ -52,6 +54,8 @@ pub(crate) struct Vault {
     pub(crate) refused: Refused,
     /// The pairs in the store, counted now and then for the metric.
     pub(crate) stored_count: StoredCount,
+    /// The credentials in memory, counted by freshness now and then for whoever looks.
+    pub(crate) census: Counting,
     /// Pairs that were received and could not be stored before the process ended. Read once, at the
     /// very end.
     pub(crate) pairs_lost: AtomicU64,
@@ -98,6 +102,7 @@ impl Vault {
             cache: Cache::new(current.now().settings.max_cached, clock),
             refused: Refused::new(),
             stored_count: StoredCount::default(),
+            census: Counting::default(),
             pairs_lost: AtomicU64::new(0),
             unknown_keys: Mutex::default(),
             condition: StoreCondition::default(),

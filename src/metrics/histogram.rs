@@ -48,6 +48,45 @@ impl Histogram {
         let nanoseconds = duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos());
         self.0.sum.fetch_add(nanoseconds, Ordering::Relaxed);
     }
+
+    /// What was counted so far.
+    pub fn counted(&self) -> Counted {
+        let buckets = self.0.buckets.each_ref();
+        Counted(buckets.map(|bucket| bucket.load(Ordering::Relaxed)))
+    }
+}
+
+/// What was counted, by bucket.
+#[derive(Clone, Debug)]
+pub struct Counted([u64; BOUNDS.len() + 1]);
+
+impl Counted {
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The duration that a share `of` of all did not exceed, between 0 and 1: interpolated within its bucket,
+    /// as Prometheus does it. `None` if there were none. Those beyond the last bound count as that long.
+    pub fn quantile(&self, of: f64) -> Option<Duration> {
+        let count = self.count();
+        let rank = of * count as f64;
+        let mut below = 0;
+        for (number, in_bucket) in self.0.iter().copied().enumerate() {
+            if in_bucket > 0 && (below + in_bucket) as f64 >= rank {
+                let from = number
+                    .checked_sub(1)
+                    .map_or(Duration::ZERO, |at| BOUNDS[at]);
+                let Some(to) = BOUNDS.get(number) else {
+                    return Some(from);
+                };
+                let share = (rank - below as f64) / in_bucket as f64;
+                return Some(from + (*to - from).mul_f64(share.clamp(0.0, 1.0)));
+            }
+            below += in_bucket;
+        }
+        None
+    }
 }
 
 #[cfg(any(test, feature = "internals"))]
@@ -82,6 +121,22 @@ mod tests {
     use super::*;
     use prometheus_client::encoding::text;
     use prometheus_client::registry::Registry;
+
+    #[test]
+    fn a_quantile_lies_within_its_bucket() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.counted().quantile(0.5), None);
+        for _ in 0..100 {
+            histogram.observe(Duration::from_millis(60));
+        }
+        let half = histogram.counted().quantile(0.5);
+        assert_eq!(half, Some(Duration::from_millis(75)));
+        histogram.observe(Duration::from_secs(99));
+        let counted = histogram.counted();
+        assert_eq!(counted.count(), 101);
+        assert_eq!(counted.quantile(1.0), Some(Duration::from_secs(30)));
+        assert_eq!(counted.quantile(0.99), Some(Duration::from_micros(99_995)));
+    }
 
     #[test]
     fn a_duration_is_in_the_first_bucket_that_it_does_not_exceed() {

@@ -67,6 +67,7 @@ impl Tally {
     fn find(&self, labels: RequestLabels) -> Found {
         let route = labels.route.clone();
         let requests = self.metrics.requests.get_or_create(&labels).clone();
+        self.metrics.request_series.remember(&labels, &requests);
         let duration = self
             .metrics
             .request_duration

@@ -32,6 +32,12 @@ impl Memory {
         }
     }
 
+    /// Bytes that recordings have now, and may have.
+    pub fn reserved(&self) -> (u64, u64) {
+        let reserved = self.reserved.get().try_into().unwrap_or(0);
+        (reserved, self.limit)
+    }
+
     fn reserve(&self, bytes: u64) -> bool {
         let bytes = signed(bytes);
         let fits = self.reserved.inc_by(bytes).saturating_add(bytes) <= signed(self.limit);

@@ -4,6 +4,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use rustls::{AlertDescription, CertificateError, PeerMisbehaved};
@@ -32,6 +33,8 @@ pub(crate) struct Condition {
     name: Box<str>,
     /// `host` or `host:port`, as it is dialed.
     dialed: Box<str>,
+    /// Connections of requests that are open, counted by the workers' pools.
+    pub(super) open: AtomicU64,
     connecting: Episode,
     answering: Episode,
     full: Episode,
@@ -123,6 +126,7 @@ impl Condition {
         Condition {
             name: name.into(),
             dialed: dialed.into(),
+            open: AtomicU64::new(0),
             connecting: Episode::new(),
             answering: Episode::ending_after(QUIET),
             full: Episode::ending_after(QUIET),

@@ -2,6 +2,7 @@
 
 use std::ops::Index;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use http::HeaderValue;
@@ -41,6 +42,11 @@ impl Target {
     /// Reports that a request got no answer because of `error`, which is logged once an episode.
     pub fn failed(&self, error: Error) -> Failed {
         self.condition.failed(error)
+    }
+
+    /// How many connections of requests are open to it.
+    pub fn connections(&self) -> u64 {
+        self.condition.open.load(Ordering::Relaxed)
     }
 
     /// The public name and since when, if no connection can be opened.

@@ -87,6 +87,8 @@ credential = "user"
 methods = ["GET"]
 replay = "on-401"
 response_timeout = "30s"
+[admin]
+listen = "127.0.0.1:9090"
 [status]
 listen = "127.0.0.1:9091"
 [log]
@@ -159,6 +161,7 @@ const OTHERS: [(&str, &str); 62] = [
     ("route.replay", "never"),
     ("route.response_timeout", "31s"),
     ("status.listen", "127.0.0.1:9092"),
+    ("admin.listen", "127.0.0.1:9092"),
     ("log.format", "text"),
     ("log.level", "warn"),
     ("login_budget.more", "[]"),

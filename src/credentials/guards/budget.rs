@@ -272,8 +272,13 @@ impl Budget {
 
     /// What the store says of it now.
     pub(crate) async fn state(&self) -> Result<LoginBudget, Error> {
-        let state = self.store.login_budget(&self.windows()).await?;
+        let state = self.real_state().await?;
         Ok(state.meant_by(self.clock))
+    }
+
+    /// The same in real time.
+    pub(crate) async fn real_state(&self) -> Result<LoginBudget, Error> {
+        Ok(self.store.login_budget(&self.windows()).await?)
     }
 
     /// Brings the metrics up to date.

@@ -28,6 +28,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use moka::sync::Cache as Lru;
 
+use super::census::Census;
 use super::clock_cache::ClockCache;
 use super::credentials::Credentials;
 use crate::clock::{Clock, Moment};
@@ -262,6 +263,22 @@ impl Cache {
         })
     }
 
+    /// How many there are of each freshness. Walks over all.
+    pub(crate) fn census(&self) -> Census {
+        let now = self.clock.now();
+        let mut census = Census::default();
+        self.credentials.for_each(|found| {
+            let is_rejected = found.rejected.load(Ordering::Relaxed);
+            let count = match (now < found.stale, now < found.expires && !is_rejected) {
+                (_, false) => &mut census.expired,
+                (false, true) => &mut census.stale,
+                (true, true) => &mut census.fresh,
+            };
+            *count += 1;
+        });
+        census
+    }
+
     /// How many are in memory.
     pub(crate) fn count(&self) -> usize {
         self.credentials.count()
@@ -298,6 +315,27 @@ mod tests {
         assert!(matches!(cache.look_up(&principal()), Lookup::Stale(_)));
         clock.sleep(Duration::from_secs(20)).await;
         assert!(matches!(cache.look_up(&principal()), Lookup::Unusable));
+    }
+
+    #[test]
+    fn a_census_counts_each_by_its_freshness() {
+        let (cache, clock) = cache();
+        let publish = |number: u64, stale, expires| {
+            let mut made = Arc::into_inner(credentials(&clock, 1, stale, expires)).unwrap();
+            made.principal = Principal::Account(number.to_string().into());
+            cache.publish(&Arc::new(made));
+        };
+        for (number, stale, expires) in [(1, 80, 100), (2, 0, 100), (3, 0, 100), (4, 0, 0)] {
+            publish(number, stale, expires);
+        }
+        publish(5, 80, 100);
+        cache.reject(&Principal::Account("5".into()), Generation(1));
+        let expected = Census {
+            fresh: 1,
+            stale: 2,
+            expired: 2,
+        };
+        assert_eq!(cache.census(), expected);
     }
 
     #[test]

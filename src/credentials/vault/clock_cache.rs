@@ -110,6 +110,13 @@ impl ClockCache {
         all
     }
 
+    /// Shows all of them, those of one part at a time under its lock.
+    pub(crate) fn for_each(&self, mut show: impl FnMut(&Credentials)) {
+        for shard in &self.shards {
+            locked(shard).entries.iter().for_each(|entry| show(entry));
+        }
+    }
+
     /// How many are in memory.
     pub(crate) fn count(&self) -> usize {
         let shards = self.shards.iter();

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 
 use prometheus_client::metrics::counter::Counter;
@@ -19,7 +20,7 @@ use crate::metrics::{CutLabels, CutReason, Histogram, Metrics, Stalled};
 use crate::stalls::Side;
 use crate::timer::TimerPool;
 use crate::upstream::http1::{self, Buffers};
-use crate::upstream::{Error, MAX_AGE, Target, connect};
+use crate::upstream::{Condition, Error, MAX_AGE, Target, connect};
 
 /// One host on one worker. Everything in it stays on the worker's thread, except `free` (whose permits
 /// own it), the metrics, and the condition of the target.
@@ -68,14 +69,18 @@ pub(super) struct Idle {
 pub(super) struct Opened {
     at: Instant,
     gauge: Gauge,
+    /// Of the host, which is counted by itself, too.
+    condition: Arc<Condition>,
 }
 
 impl Opened {
-    fn now(gauge: &Gauge) -> Opened {
+    fn now(gauge: &Gauge, condition: &Arc<Condition>) -> Opened {
         gauge.inc();
+        condition.open.fetch_add(1, Ordering::Relaxed);
         Opened {
             at: Instant::now(),
             gauge: gauge.clone(),
+            condition: condition.clone(),
         }
     }
 
@@ -87,6 +92,7 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         self.gauge.dec();
+        self.condition.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -211,7 +217,7 @@ impl Host {
     ) -> Result<CheckedOut, Error> {
         let stream = connect::open(&self.target, deadline).await?;
         self.target.condition.reached();
-        let opened = Opened::now(&self.open);
+        let opened = Opened::now(&self.open, &self.target.condition);
         let connection = http1::Connection::new(stream, self.buffers.clone());
         Ok(self.slot(connection, opened, permit))
     }
