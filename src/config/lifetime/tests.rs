@@ -97,7 +97,7 @@ level = "info"
 "#;
 
 /// Each key with another value than it has above.
-const OTHERS: [(&str, &str); 62] = [
+const OTHERS: [(&str, &str); 63] = [
     ("listen", "127.0.0.1:8081"),
     ("hosts", "[\"proxy.example\"]"),
     ("allowed_origins", "[\"https://app.example\"]"),
