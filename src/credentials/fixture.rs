@@ -153,9 +153,9 @@ pub(super) async fn until(mut is_so: impl FnMut() -> bool) {
     looked.expect("it becomes so");
 }
 
-/// Credentials of that generation, which have expired.
+/// Credentials of that generation, which have expired. The token is the generation's number.
 pub(super) fn credentials_of(principal: Principal, generation: u64) -> Arc<Credentials> {
-    let authorization = HeaderValue::from_static("Bearer x");
+    let authorization = HeaderValue::try_from(format!("Bearer {generation}")).unwrap();
     Arc::new(Credentials::new(
         principal,
         authorization,

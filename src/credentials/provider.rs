@@ -23,7 +23,7 @@ use crate::clock::Timestamp;
 use crate::directory::Directory;
 use crate::metrics::{Freshness, LookupLabels, Metrics, Trigger};
 use crate::principal::Principal;
-use crate::store::{self, LoginBudget};
+use crate::store::{self, Generation, LoginBudget};
 use crate::telemetry::LogName;
 use crate::upstream::{self, Hosts};
 
@@ -141,7 +141,7 @@ impl Provider {
             Lookup::Fresh(found) => found_for(authorized.instance(), found).map(Obtained::at_once),
             Lookup::Stale(found) if need == Need::Usable => {
                 if found.claim_ahead(engine.clock.now()) {
-                    let ask = ask(authorized, Some(&found), Trigger::Ahead);
+                    let ask = ask(authorized, Some(found.generation), Trigger::Ahead);
                     engine.join_or_start(authorized.principal(), ask, None);
                 }
                 found_for(authorized.instance(), found).map(Obtained::at_once)
@@ -164,7 +164,7 @@ impl Provider {
         authorized: &Authorized,
         than: Arc<Credentials>,
     ) -> Result<Obtained, Error> {
-        let ask = ask(authorized, Some(&than), Trigger::Ahead);
+        let ask = ask(authorized, Some(than.generation), Trigger::Ahead);
         match self.wait_from_now(authorized, ask).await {
             Ok(newer) => Ok(newer),
             Err(_) => found_for(authorized.instance(), than).map(Obtained::at_once),
@@ -286,10 +286,14 @@ impl Provider {
     }
 }
 
-pub(super) fn ask(authorized: &Authorized, than: Option<&Credentials>, trigger: Trigger) -> Ask {
+pub(super) fn ask(
+    authorized: &Authorized,
+    newer_than: Option<Generation>,
+    trigger: Trigger,
+) -> Ask {
     Ask {
         instance: authorized.instance(),
-        newer_than: than.map(|than| than.generation),
+        newer_than,
         trigger,
         probing: Probing::No,
         reserve: Reserve::Open,

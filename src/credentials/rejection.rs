@@ -2,7 +2,7 @@
 //! replay with newer credentials, and what the replay says about 401s to come.
 //!
 //! ```text
-//! 401 ─ newer credentials there already? ──────────────────────────── yes ─▶ replay with them
+//! 401 ─ other credentials there already? ──────────────────────────── yes ─▶ replay with them
 //!       │ no
 //!       a replay got a 401 in the last 60 s, or one is under way? ─── yes ─▶ the 401 is the answer
 //!       │ no
@@ -23,12 +23,12 @@ use std::sync::Arc;
 use super::Error;
 use super::engine::Engine;
 use super::provider::{Provider, ask};
-use super::vault::cache::{Lookup, SUPPRESSED_FOR};
+use super::vault::cache::SUPPRESSED_FOR;
 use super::vault::credentials::Credentials;
 use crate::caller::Authorized;
 use crate::metrics::{Metrics, ReplayLabels, ReplayResult, Trigger};
 use crate::principal::Principal;
-use crate::store::Note;
+use crate::store::{Generation, Note};
 
 /// Credentials newer than rejected ones, for one replay. End it with one of its methods, which say how the
 /// replay ended; if it is dropped, nothing is concluded: the caller left, or no answer came that could be
@@ -52,10 +52,10 @@ enum Receipt {
 
 /// What is to be done about a 401.
 enum Rejection {
-    /// Newer credentials are there already.
+    /// Newer credentials are there already, or those that a store which went back holds.
     Overtaken(Arc<Credentials>),
-    /// A renewal is due.
-    Due,
+    /// A renewal is due, for a newer generation than this.
+    Due(Generation),
     /// A replay with newer credentials got a 401 too, or is under way and will tell.
     Final,
 }
@@ -74,10 +74,11 @@ impl Provider {
                 let is_new = newer.renewed.is_some() && !newer.is_accepted();
                 (newer, is_new)
             }
-            Rejection::Due => {
-                let ask = ask(authorized, Some(rejected), Trigger::Rejected);
+            Rejection::Due(generation) => {
+                let ask = ask(authorized, Some(generation), Trigger::Rejected);
                 let newer = self.wait(authorized, ask).await?;
-                if newer.generation == rejected.generation {
+                let cache = &self.engine.vault.cache;
+                if newer.is_same_token(rejected) && cache.is_suppressed(authorized.principal()) {
                     // Another process knows that no newer one helps.
                     return Ok(None);
                 }
@@ -101,25 +102,22 @@ impl Provider {
     /// Starts what [`Provider::renew`] does, for the next request: this one cannot be sent again.
     pub fn renew_without_replay(&self, authorized: &Authorized, rejected: &Credentials) {
         count(&self.engine.metrics, ReplayResult::Impossible);
-        if let Rejection::Due = self.note_rejection(authorized, rejected) {
-            let ask = ask(authorized, Some(rejected), Trigger::Rejected);
+        if let Rejection::Due(generation) = self.note_rejection(authorized, rejected) {
+            let ask = ask(authorized, Some(generation), Trigger::Rejected);
             self.engine.join_or_start(authorized.principal(), ask, None);
         }
     }
 
     fn note_rejection(&self, authorized: &Authorized, rejected: &Credentials) -> Rejection {
         let (cache, principal) = (&self.engine.vault.cache, authorized.principal());
-        if let Lookup::Fresh(newer) | Lookup::Stale(newer) = cache.look_up(principal)
-            && newer.generation > rejected.generation
-        {
-            return Rejection::Overtaken(newer);
+        if let Some(another) = cache.another(rejected) {
+            return Rejection::Overtaken(another);
         }
         let now = self.engine.clock.now();
         if cache.is_suppressed(principal) || rejected.is_replay_pending(now) {
             return Rejection::Final;
         }
-        cache.reject(principal, rejected.generation);
-        Rejection::Due
+        Rejection::Due(cache.reject(rejected))
     }
 }
 
@@ -146,11 +144,12 @@ impl Renewed<'_> {
                 self.tell_others(principal.clone());
             }
             Receipt::PerhapsBefore => {
-                let generation = self.credentials.generation;
-                engine.vault.cache.reject(principal, generation);
-                let than = Some(&*self.credentials);
-                let ask = ask(self.authorized, than, Trigger::Rejected);
-                engine.join_or_start(principal, ask, None);
+                let cache = &engine.vault.cache;
+                if cache.another(&self.credentials).is_none() {
+                    let generation = cache.reject(&self.credentials);
+                    let ask = ask(self.authorized, Some(generation), Trigger::Rejected);
+                    engine.join_or_start(principal, ask, None);
+                }
             }
         }
         self.count(ReplayResult::Rejected);

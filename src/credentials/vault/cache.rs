@@ -149,8 +149,26 @@ impl Cache {
             .is_none_or(|rejected| *rejected < generation)
     }
 
-    /// Never hands out `generation`, or an older one, again.
-    pub(crate) fn reject(&self, principal: &Principal, generation: Generation) {
+    /// What may be used of the principal of `rejected`, which got a 401, if that is another token. That 401
+    /// says nothing about it.
+    pub(crate) fn another(&self, rejected: &Credentials) -> Option<Arc<Credentials>> {
+        match self.look_up(&rejected.principal) {
+            Lookup::Fresh(held) | Lookup::Stale(held) if !held.is_same_token(rejected) => {
+                Some(held)
+            }
+            _ => None,
+        }
+    }
+
+    /// Never hands out `rejected`, or an older one, again. Returns its generation: what follows must be newer.
+    pub(crate) fn reject(&self, rejected: &Credentials) -> Generation {
+        let principal = &rejected.principal;
+        let generation = match self.credentials.get(principal) {
+            Some(held) if held.is_same_token(rejected) => held.generation,
+            // The store went back, and this one has the place of `rejected`.
+            Some(held) if held.generation <= rejected.generation => return held.generation,
+            Some(_) | None => rejected.generation,
+        };
         self.rejected
             .entry(principal.clone())
             .and_modify(|known| *known = (*known).max(generation))
@@ -160,6 +178,7 @@ impl Cache {
         {
             found.rejected.store(true, Ordering::Relaxed);
         }
+        generation
     }
 
     /// Suppresses this principal: its next 401s are passed on, for 60 s.
@@ -342,7 +361,7 @@ mod tests {
     fn a_rejected_generation_is_never_found_again_and_outlives_eviction() {
         let (cache, clock) = cache();
         cache.publish(&credentials(&clock, 3, 80, 100));
-        cache.reject(&principal(), Generation(3));
+        cache.reject(&credentials_of(principal(), 3));
         assert!(matches!(cache.look_up(&principal()), Lookup::Unusable));
 
         cache.forget(&principal());
@@ -356,7 +375,7 @@ mod tests {
     fn a_late_rejection_of_an_older_generation_changes_nothing() {
         let (cache, clock) = cache();
         cache.publish(&credentials(&clock, 4, 80, 100));
-        cache.reject(&principal(), Generation(3));
+        cache.reject(&credentials_of(principal(), 3));
         assert!(matches!(cache.look_up(&principal()), Lookup::Fresh(_)));
     }
 
@@ -388,7 +407,7 @@ mod tests {
     fn memory_gives_way_to_a_store_that_went_back() {
         let (cache, clock) = cache();
         cache.publish(&credentials(&clock, 7, 80, 100));
-        cache.reject(&principal(), Generation(7));
+        cache.reject(&credentials_of(principal(), 7));
         assert_eq!(cache.newest(&principal()), Some(Generation(7)));
         cache.give_way(&principal(), Generation(4));
         assert!(matches!(cache.look_up(&principal()), Lookup::Absent));
