@@ -108,7 +108,7 @@ impl Cache {
 
     fn judge(&self, found: Arc<Credentials>) -> Lookup {
         let now = self.clock.now();
-        if now >= found.expires || found.rejected.load(Ordering::Relaxed) {
+        if !found.is_usable(now) {
             return Lookup::Unusable;
         }
         if !found.used.load(Ordering::Relaxed) {
@@ -232,12 +232,29 @@ impl Cache {
         held.max(rejected)
     }
 
-    /// Forgets whatever is newer than `generation`: the store went back to it.
-    pub(crate) fn give_way(&self, principal: &Principal, generation: Generation) {
+    /// The store went back to the version `to`: nothing counts as newer any more. A token that is good is
+    /// kept, as one of that version, and served until it expires or is rejected.
+    pub(crate) fn give_way(&self, principal: &Principal, to: Version) {
         self.rejected
-            .remove_if(principal, |_, rejected| *rejected > generation);
+            .remove_if(principal, |_, rejected| *rejected > to.generation);
+        let Some(held) = self.peek(principal) else {
+            return;
+        };
+        if held.generation <= to.generation {
+            return;
+        }
+        let is_forgotten = held.epoch < to.epoch;
+        if is_forgotten || !held.is_usable(self.clock.now()) {
+            let is_held = |there: &Credentials| std::ptr::eq(there, &*held);
+            return self.credentials.remove_if(principal, is_held);
+        }
+        let kept = Arc::new(held.renumbered(to));
         self.credentials
-            .remove_if(principal, |found| found.generation > generation);
+            .put(&kept, |there| std::ptr::eq(there, &*held));
+        // A 401 that came back meanwhile marked the one before.
+        if held.rejected.load(Ordering::Relaxed) {
+            self.reject(&kept);
+        }
     }
 
     /// Any entry may be another one now: what is in memory is confirmed no more.
@@ -406,16 +423,49 @@ mod tests {
     #[test]
     fn memory_gives_way_to_a_store_that_went_back() {
         let (cache, clock) = cache();
-        cache.publish(&credentials(&clock, 7, 80, 100));
-        cache.reject(&credentials_of(principal(), 7));
+        let to = |generation| Version {
+            generation: Generation(generation),
+            epoch: 0,
+        };
+        let rejected = credentials(&clock, 7, 80, 100);
+        cache.publish(&rejected);
+        cache.reject(&rejected);
         assert_eq!(cache.newest(&principal()), Some(Generation(7)));
-        cache.give_way(&principal(), Generation(4));
+        cache.give_way(&principal(), to(4));
         assert!(matches!(cache.look_up(&principal()), Lookup::Absent));
         assert_eq!(cache.newest(&principal()), None);
         cache.publish(&credentials(&clock, 5, 80, 100));
+        cache.give_way(&principal(), to(5));
+        assert_eq!(cache.newest(&principal()), Some(Generation(5)));
+        // A 401 for one of before says nothing about what stands.
+        assert!(cache.another(&rejected).is_some());
+        cache.reject(&rejected);
         assert!(matches!(cache.look_up(&principal()), Lookup::Fresh(_)));
-        cache.give_way(&principal(), Generation(5));
-        assert!(matches!(cache.look_up(&principal()), Lookup::Fresh(_)));
+    }
+
+    #[test]
+    fn a_good_token_is_kept_under_the_number_that_the_store_went_back_to() {
+        let (cache, clock) = cache();
+        let good = credentials(&clock, 7, 80, 100);
+        cache.publish(&good);
+        for epoch in [0, 1] {
+            let generation = Generation(4 - epoch);
+            cache.give_way(&principal(), Version { generation, epoch });
+            assert_eq!(cache.newest(&principal()).is_some(), epoch == 0);
+            match cache.look_up(&principal()) {
+                Lookup::Fresh(kept) => {
+                    assert!(kept.is_same_token(&good));
+                    assert_eq!(kept.generation, generation);
+                }
+                _ => assert_eq!(epoch, 1, "it was forgotten"),
+            }
+        }
+        cache.publish(&good);
+        let generation = Generation(4);
+        cache.give_way(&principal(), Version { generation, epoch: 0 });
+        assert_eq!(cache.reject(&good), generation);
+        assert!(matches!(cache.look_up(&principal()), Lookup::Unusable));
+        assert!(cache.publish(&credentials(&clock, 5, 80, 100)));
     }
 
     #[test]

@@ -35,7 +35,7 @@ use super::pair::JwtHash;
 use crate::clock::Moment;
 use crate::damoov::auth::ExpiresInForm;
 use crate::principal::{InstanceId, Principal};
-use crate::store::Generation;
+use crate::store::{Generation, Version};
 use crate::telemetry::LogName;
 
 /// An access token ready to be attached. The RefreshToken stays sealed in the store.
@@ -121,6 +121,31 @@ impl Credentials {
         }
     }
 
+    /// The same token as that of another generation and epoch: the store went back to those.
+    pub(in crate::credentials) fn renumbered(&self, to: Version) -> Credentials {
+        let flag = |of: &AtomicBool| AtomicBool::new(of.load(Ordering::Relaxed));
+        let number = |of: &AtomicU64| AtomicU64::new(of.load(Ordering::Relaxed));
+        Credentials {
+            principal: self.principal.clone(),
+            authorization: self.authorization.clone(),
+            log_hash: self.log_hash,
+            generation: to.generation,
+            epoch: to.epoch,
+            instance: self.instance,
+            expires_in_form: self.expires_in_form,
+            previous: self.previous.clone(),
+            renewed: self.renewed,
+            stale: self.stale,
+            expires: self.expires,
+            rejected: flag(&self.rejected),
+            used: flag(&self.used),
+            asked_for: flag(&self.asked_for),
+            confirmed: AtomicU32::new(self.confirmed.load(Ordering::Relaxed)),
+            not_ahead_before: number(&self.not_ahead_before),
+            replay: number(&self.replay),
+        }
+    }
+
     /// `Bearer <token>`, marked sensitive.
     pub fn authorization(&self) -> &HeaderValue {
         &self.authorization
@@ -135,6 +160,11 @@ impl Credentials {
     pub fn token(&self) -> &str {
         std::str::from_utf8(&self.authorization.as_bytes()[SCHEME.len()..])
             .expect("the value was made of a string")
+    }
+
+    /// Whether it has neither expired at `now` nor been rejected.
+    pub(in crate::credentials) fn is_usable(&self, now: Moment) -> bool {
+        now < self.expires && !self.rejected.load(Ordering::Relaxed)
     }
 
     /// Whether both are the same JWT, whatever their generations: after a setback of the store a generation

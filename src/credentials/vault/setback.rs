@@ -1,5 +1,6 @@
 //! A store that went back in time: a backup was restored, or a server took over that lacks the last
-//! commits. What stands there is all that is left, so that memory gives way.
+//! commits. What stands there is all that is left, so that memory gives way: it takes over the store's
+//! numbers, and keeps of its own only a token that is good.
 
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ impl Vault {
         if self.is_in_doubt() {
             return false;
         }
-        self.cache.give_way(principal, entry.generation);
+        self.cache.give_way(principal, entry.version());
         self.metrics.store_went_back.inc();
         if self.setback.failed() {
             tracing::warn!(

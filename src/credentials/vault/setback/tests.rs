@@ -69,26 +69,63 @@ async fn a_401_after_the_store_went_back_costs_one_refresh_and_no_loop() {
 }
 
 #[tokio::test]
-async fn memory_gives_way_to_an_older_entry_wherever_it_is_read() {
+async fn a_good_token_is_served_although_the_store_went_back() {
     let api = Api::start().await;
     let (process, store) = Medium::new().start_faulty(&api, settings());
-    let (held, before) = grow(&process, &store, 3).await;
-    let (_kept, older) = backup(before).await;
+    let (held, before) = grow(&process, &store, 4).await;
+    let (_kept, older) = backup(Entry {
+        generation: Generation(2),
+        ..before
+    })
+    .await;
     store.becomes(older);
     let provider = &process.provider;
     let epoch = held.epoch() + 1;
     store.is_doubted_for(Some(Duration::from_secs(5)));
     assert_eq!(provider.is_current(&user(1), epoch).await, Ok(false));
-    let cached = provider.engine.vault.cache.peek(&user(1));
-    assert!(cached.is_some(), "others may restore what the store lost");
+    let served = process.get(user(1)).await.unwrap();
+    assert_eq!(
+        served.generation,
+        Generation(4),
+        "others may restore what the store lost"
+    );
     assert_eq!(process.metrics.store_went_back.get(), 0);
 
     store.is_doubted_for(None);
-    assert_eq!(provider.is_current(&user(1), epoch).await, Ok(false));
-    assert!(provider.engine.vault.cache.peek(&user(1)).is_none());
-    assert_eq!(process.metrics.store_went_back.get(), 1);
+    for _ in 0..2 {
+        assert_eq!(provider.is_current(&user(1), epoch).await, Ok(false));
+        assert_eq!(process.metrics.store_went_back.get(), 1);
+    }
     let calls = api.calls().len();
     let served = process.get(user(1)).await.unwrap();
-    assert_ne!(served.token(), held.token());
-    assert_eq!(api.calls().len(), calls, "what stands has not expired");
+    assert_eq!(served.token(), held.token(), "it has not expired");
+    assert_eq!(served.generation, Generation(2));
+    assert_eq!(api.calls().len(), calls);
+    // It is renewed as any other is, and no longer served once a 401 came back for it.
+    let caller = authorized(user(1));
+    let renewed = provider.renew(&caller, &held).await.unwrap();
+    let renewed = renewed.expect("a newer one");
+    assert_ne!(renewed.credentials().token(), held.token());
+    assert_eq!(renewed.credentials().generation, Generation(3));
+    renewed.ok();
+    assert_eq!(api.calls().len(), calls + 1);
+}
+
+#[tokio::test]
+async fn memory_gives_way_to_an_older_entry_if_its_token_is_not_good() {
+    let api = Api::start().await;
+    let (process, store) = Medium::new().start_faulty(&api, settings());
+    let (held, before) = grow(&process, &store, 4).await;
+    let forgotten = Entry {
+        generation: Generation(2),
+        epoch: held.epoch() + 1,
+        ..before
+    };
+    let (_kept, older) = backup(forgotten).await;
+    store.becomes(older);
+    let provider = &process.provider;
+    let current = provider.is_current(&user(1), held.epoch() + 1).await;
+    assert_eq!(current, Ok(true));
+    assert!(provider.engine.vault.cache.peek(&user(1)).is_none());
+    assert_eq!(process.metrics.store_went_back.get(), 1);
 }
