@@ -462,7 +462,13 @@ mod tests {
         }
         cache.publish(&good);
         let generation = Generation(4);
-        cache.give_way(&principal(), Version { generation, epoch: 0 });
+        cache.give_way(
+            &principal(),
+            Version {
+                generation,
+                epoch: 0,
+            },
+        );
         assert_eq!(cache.reject(&good), generation);
         assert!(matches!(cache.look_up(&principal()), Lookup::Unusable));
         assert!(cache.publish(&credentials(&clock, 5, 80, 100)));

@@ -130,7 +130,7 @@ impl Vault {
             expires: pair.expires(),
             run: self.run,
         };
-        let (mut closing, as_of) = (self.closing.clone(), self.cache.moved());
+        let as_of = self.cache.moved();
         loop {
             let committed = self
                 .store
@@ -156,38 +156,45 @@ impl Vault {
                 }
                 Err(error) => error,
             };
-            self.not_saved(principal, &error);
             on_error(error.clone().into());
-            if closing.has_reached(Closing::LastAttempt) {
-                self.pairs_lost.fetch_add(1, Ordering::Relaxed);
-                return Err(error.into());
-            }
-            tokio::select! {
-                () = self.clock.sleep(COMMIT_AGAIN) => {}
-                () = closing.reaches(Closing::LastAttempt) => {}
-            }
+            self.before_next_try(principal, error).await?;
         }
     }
 
     /// The entry that a pair which was received is to be committed over. While the store is away it is
     /// read again and again, until the process ends.
     pub(crate) async fn load_patiently(&self, principal: &Principal) -> Result<Entry, Error> {
-        let mut closing = self.closing.clone();
         loop {
             let error = match self.load(principal).await {
                 Err(Error::StoreUnavailable(error @ store::Error::Away(_))) => error,
                 ended => return ended,
             };
-            self.not_saved(principal, &error);
-            if closing.has_reached(Closing::LastAttempt) {
-                self.pairs_lost.fetch_add(1, Ordering::Relaxed);
-                return Err(error.into());
-            }
-            tokio::select! {
-                () = self.clock.sleep(COMMIT_AGAIN) => {}
-                () = closing.reaches(Closing::LastAttempt) => {}
-            }
+            self.before_next_try(principal, error).await?;
         }
+    }
+
+    /// A pair of `principal` could not be made durable, because of `error`. Returns when it is time to try
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// `error`, if that was the last attempt: the pair is lost.
+    async fn before_next_try(
+        &self,
+        principal: &Principal,
+        error: store::Error,
+    ) -> Result<(), Error> {
+        self.not_saved(principal, &error);
+        let mut closing = self.closing.clone();
+        if closing.has_reached(Closing::LastAttempt) {
+            self.pairs_lost.fetch_add(1, Ordering::Relaxed);
+            return Err(error.into());
+        }
+        tokio::select! {
+            () = self.clock.sleep(COMMIT_AGAIN) => {}
+            () = closing.reaches(Closing::LastAttempt) => {}
+        }
+        Ok(())
     }
 
     /// A pair was made durable.
