@@ -1,6 +1,5 @@
 //! The pair that a renewal is about.
 
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::credentials::vault::hold::Hold;
@@ -56,16 +55,6 @@ impl Found {
         is_dead && !self.answer_was_lost()
     }
 
-    /// The answer to a refresh was lost.
-    pub(crate) fn learn_answer_lost(&mut self) {
-        self.learnt.answer_lost = true;
-    }
-
-    /// The RefreshToken was rejected.
-    pub(crate) fn learn_refresh_dead(&mut self) {
-        self.learnt.refresh_dead = true;
-    }
-
     /// Whether a note is about this pair, rather than one before it.
     fn is_this(&self, noted: Option<Generation>) -> bool {
         noted == Some(self.entry.generation)
@@ -80,27 +69,33 @@ impl Leased {
         Leased { found, hold }
     }
 
+    /// What is known of the pair.
+    pub(crate) fn found(&self) -> &Found {
+        &self.found
+    }
+
+    /// As it was in the store.
+    pub(crate) fn entry(&self) -> &Entry {
+        self.found.entry()
+    }
+
     /// The lease, under which it was read.
     pub(crate) fn hold(&self) -> &Hold {
         &self.hold
     }
 
+    /// The answer to a refresh was lost.
+    pub(crate) fn learn_answer_lost(&mut self) {
+        self.found.learnt.answer_lost = true;
+    }
+
+    /// The RefreshToken was rejected.
+    pub(crate) fn learn_refresh_dead(&mut self) {
+        self.found.learnt.refresh_dead = true;
+    }
+
     /// Another pair is in the store now, of which nothing is learnt yet.
     pub(crate) fn replace(&mut self, entry: Entry) {
         self.found = Found::new(entry);
-    }
-}
-
-impl Deref for Leased {
-    type Target = Found;
-
-    fn deref(&self) -> &Found {
-        &self.found
-    }
-}
-
-impl DerefMut for Leased {
-    fn deref_mut(&mut self) -> &mut Found {
-        &mut self.found
     }
 }

@@ -64,7 +64,7 @@ impl Engine {
             if !self.outlast_doubt_of_a_pair(renewal, entry).await? {
                 return Ok(None);
             }
-            self.may_log_in(renewal, leased, class).await?;
+            self.may_log_in(renewal, leased.found(), class).await?;
         }
         loop {
             let Identity { call, key } = self.identity(renewal, entry)?;
@@ -333,7 +333,7 @@ impl Engine {
             tracing::warn!(%error, "the guard against mass rejections could not record a login");
         }
         let displaced = Note::Displaced(self.vault.wall());
-        if self.is_displaced(leased)
+        if self.is_displaced(leased.found())
             && let Err(error) = self.vault.note(principal, displaced).await
         {
             tracing::warn!(%error, "a login that replaced a rejected pair could not be noted");

@@ -218,7 +218,7 @@ impl Engine {
             });
         }
         let mut how = match renewal.ask.probing {
-            _ if leased.answer_was_lost() => How::Explained,
+            _ if leased.found().answer_was_lost() => How::Explained,
             Probing::ByRefresh => How::AsWitness,
             _ if again => How::Again,
             Probing::No | Probing::ByLogin => How::Plainly,
@@ -260,7 +260,7 @@ impl Engine {
     }
 
     async fn note_lost(&self, principal: &Principal, leased: &mut Leased) {
-        if leased.answer_was_lost() {
+        if leased.found().answer_was_lost() {
             return;
         }
         leased.learn_answer_lost();
