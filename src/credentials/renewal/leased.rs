@@ -62,10 +62,9 @@ impl Found {
 }
 
 impl Leased {
-    /// `orphaned`: a former holder of the lease died, perhaps during a refresh.
-    pub(crate) fn new(entry: Entry, hold: Arc<Hold>, orphaned: bool) -> Leased {
-        let mut found = Found::new(entry);
-        found.learnt.answer_lost = orphaned;
+    /// `entry` was read under the lease `hold`.
+    pub(crate) fn new(entry: Entry, hold: Arc<Hold>) -> Leased {
+        let found = Found::new(entry);
         Leased { found, hold }
     }
 
@@ -87,6 +86,16 @@ impl Leased {
     /// The answer to a refresh was lost.
     pub(crate) fn learn_answer_lost(&mut self) {
         self.found.learnt.answer_lost = true;
+    }
+
+    /// Whether the store knows that.
+    pub(crate) fn is_lost_answer_noted(&self) -> bool {
+        self.found.is_this(self.entry().notes.answer_lost)
+    }
+
+    /// The store knows that the answer to a refresh was lost.
+    pub(crate) fn note_lost_answer(&mut self) {
+        self.found.entry.notes.answer_lost = Some(self.found.entry.generation);
     }
 
     /// The RefreshToken was rejected.

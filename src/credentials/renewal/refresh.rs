@@ -259,14 +259,17 @@ impl Engine {
         }
     }
 
-    async fn note_lost(&self, principal: &Principal, leased: &mut Leased) {
-        if leased.found().answer_was_lost() {
+    /// The answer to a refresh of the pair in `leased` was lost, to this process or to one that died. Notes it
+    /// unless it stands in the store.
+    pub(super) async fn note_lost(&self, principal: &Principal, leased: &mut Leased) {
+        leased.learn_answer_lost();
+        if leased.is_lost_answer_noted() {
             return;
         }
-        leased.learn_answer_lost();
         let note = Note::AnswerLost(leased.entry().generation);
-        if let Err(error) = self.vault.note(principal, note).await {
-            tracing::warn!(%error, "a lost answer could not be noted");
+        match self.vault.note(principal, note).await {
+            Ok(()) => leased.note_lost_answer(),
+            Err(error) => tracing::warn!(%error, "a lost answer could not be noted"),
         }
     }
 }

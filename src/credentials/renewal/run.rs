@@ -82,9 +82,16 @@ impl Engine {
             Some(LeaseTurn::Adopted(found)) => return Ok(Some(found)),
             None => return Ok(None),
         };
-        let mut leased = Leased::new(entry, hold.clone(), orphaned);
+        let mut leased = Leased::new(entry, hold.clone());
+        let renewed = async {
+            if orphaned && leased.entry().record.is_some() {
+                // The lease says so once: it is noted, lest this renewal ends before a refresh tells.
+                Box::pin(self.note_lost(principal, &mut leased)).await;
+            }
+            self.renew(renewal, turn, &mut leased, ready).await
+        };
         let outcome = tokio::select! {
-            outcome = self.renew(renewal, turn, &mut leased, ready) => outcome,
+            outcome = renewed => outcome,
             never = self.heartbeat(principal, &hold) => match never {},
         };
         self.vault.release(principal, &hold);

@@ -199,3 +199,20 @@ async fn a_call_to_the_store_whose_answer_is_lost_is_done_once() {
         assert_eq!(entry.epoch, 0, "{name}");
     }
 }
+
+#[tokio::test]
+async fn what_a_dead_holder_left_open_is_noted_once_however_the_renewal_ends() {
+    let api = Api::start().await;
+    for answers in [vec![Says::Nothing, Says::Nothing], vec![Says::Limited; 3]] {
+        let (process, store) = Medium::new().start_faulty(&api, patient());
+        let held = process.adopt(&user(1), 1).await;
+        store.grants_orphaned_leases(true);
+        api.will_say(answers);
+        let caller = authorized(user(1));
+        let renewed = process.provider.renew(&caller, &held).await.map(drop);
+        assert!(renewed.is_err(), "{renewed:?}");
+        let notes = store.load(&user(1)).await.unwrap().notes;
+        assert_eq!(notes.answer_lost, Some(Generation(1)));
+        assert_eq!(store.calls("note"), 1);
+    }
+}
