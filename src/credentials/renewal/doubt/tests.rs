@@ -115,7 +115,7 @@ async fn in_doubt_a_user_that_never_had_a_pair_is_not_held_up() {
 }
 
 #[tokio::test]
-async fn one_that_is_not_patient_enough_for_a_doubt_is_told_so() {
+async fn one_that_is_not_patient_enough_for_a_doubt_is_told_so_and_ends_the_renewal() {
     let (api, medium) = (Api::start().await, Medium::new());
     let (process, store) = medium.start_faulty(&api, settings());
     let held = process.adopt(&user(1), 1).await;
@@ -123,7 +123,14 @@ async fn one_that_is_not_patient_enough_for_a_doubt_is_told_so() {
     api.will_say([Says::Rejected]);
     let caller = authorized(user(1));
     let renewed = process.provider.renew(&caller, &held).await;
-    assert!(matches!(renewed, Err(Error::WaitedTooLong)));
-    store.is_doubted_for(None);
-    process.background.finish(SECOND * 5).await;
+    let renewed = renewed.map(drop);
+    assert!(
+        matches!(renewed, Err(Error::StoreUnavailable(_))),
+        "{renewed:?}"
+    );
+    let ended = process.provider.engine.renewals.all_ended();
+    let ended = tokio::time::timeout(LONG / 2, ended).await;
+    assert!(ended.is_ok(), "nobody waits for it");
+    assert!(learnt_nothing(&store));
+    assert_eq!(api.calls(), ["RefreshToken"]);
 }
