@@ -115,16 +115,13 @@ impl LoginSlot {
     fn write(&mut self, end: SlotEnd) -> Option<tokio::task::JoinHandle<()>> {
         let (engine, taken) = (self.engine.clone(), self.taken.take()?);
         Some(self.engine.spawn_to_completion(async move {
+            let budget = &engine.guards.budget;
             match end {
-                SlotEnd::NotSent => engine.guards.budget.give_back(taken).await,
-                SlotEnd::Answered | SlotEnd::Limited { .. } => {
-                    engine.guards.budget.end(taken).await;
+                SlotEnd::NotSent => budget.give_back(taken).await,
+                SlotEnd::Answered => budget.end(taken).await,
+                SlotEnd::Limited { retry_after } => {
+                    budget.limited(taken, retry_after).await;
                 }
-            }
-            if let SlotEnd::Limited { retry_after } = end
-                && let Err(error) = engine.guards.budget.block(retry_after).await
-            {
-                tracing::error!(%error, "Damoov's 429 to a login could not be stored");
             }
         }))
     }

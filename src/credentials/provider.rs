@@ -73,7 +73,7 @@ impl Obtained {
 /// The tasks that a provider runs besides renewals; ended by [`Background::finish`].
 pub struct Background {
     engine: Arc<Engine>,
-    tasks: [JoinHandle<()>; 3],
+    tasks: [JoinHandle<()>; 4],
 }
 
 impl Background {
@@ -92,6 +92,9 @@ impl Background {
             engine.closer.advance(Closing::LastAttempt);
             engine.renewals.all_ended().await;
         }
+        if let Err(error) = engine.guards.budget.write_once().await {
+            tracing::warn!(%error, "what is known of the login budget could not be stored before the end");
+        }
         engine.vault.pairs_lost.load(Ordering::Relaxed)
     }
 }
@@ -105,6 +108,10 @@ impl Provider {
             spawn.spawn(keeper::keep(engine.clone())),
             spawn.spawn(keeper::follow(engine.clone())),
             spawn.spawn(probes::try_the_api(engine.clone())),
+            spawn.spawn({
+                let engine = engine.clone();
+                async move { engine.guards.budget.write_what_is_left().await }
+            }),
         ];
         (
             Provider {

@@ -10,6 +10,7 @@
 //!
 //! A slot that is taken counts at once, so that a crash wastes it rather than the API's patience.
 
+mod unwritten;
 mod waiters;
 
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -25,8 +26,9 @@ use crate::credentials::settings::Current;
 use crate::credentials::vault::counted::counted;
 use crate::credentials::vault::repeated::repeated;
 use crate::metrics::{Metrics, StoreOperation};
-use crate::store::{Budgets, Class, LoginBudget, LoginWindows, Slot, SlotId};
+use crate::store::{self, Budgets, Class, LoginBudget, LoginWindows, Slot, SlotId};
 use crate::telemetry::episode::Episode;
+use unwritten::Unwritten;
 use waiters::{InLine, Waiters};
 
 /// A seeker in the line gives up this long before its patience ends, in real time.
@@ -57,6 +59,8 @@ pub(crate) struct Budget {
     blocked: Episode,
     /// Where slots are taken: all processes on one store share them.
     store: Arc<dyn Budgets>,
+    /// What the store could not be told. A block counts here until it is.
+    unwritten: Unwritten,
     current: Current,
     closing: ClosingWatch,
     clock: Clock,
@@ -79,6 +83,7 @@ impl Budget {
             exhausted: Episode::ending_after(QUIET),
             blocked: Episode::new(),
             store,
+            unwritten: Unwritten::default(),
             current,
             closing,
             clock,
@@ -151,8 +156,17 @@ impl Budget {
     }
 
     async fn ask_store(&self, id: SlotId, class: Class) -> Result<Slot, Error> {
+        let left = self.blocked_here();
+        if !left.is_zero() {
+            let blocked = true;
+            return Ok(Slot::Wait { left, blocked });
+        }
         let windows = self.windows();
         let slot = repeated(|| self.store.take_login(id, class, &windows)).await;
+        if let Err(store::Error::Away(_)) = slot {
+            // It may have been taken.
+            self.unwritten.add_unused(id);
+        }
         Ok(
             match counted(&self.metrics, StoreOperation::Budget, slot)? {
                 Slot::Taken => Slot::Taken,
@@ -186,15 +200,20 @@ impl Budget {
         self.hashed.hash_one(login)
     }
 
-    /// The login of the slot `taken` was not sent: the first in the line may have the slot at once. If
-    /// this cannot be written the slot stays taken.
+    /// The login of the slot `taken` was not sent: the first in the line may have the slot at once, or as
+    /// soon as this can be written.
     pub(crate) async fn give_back(&self, taken: SlotId) {
         let group = &self.current.now().settings.budget.group;
         let given = repeated(|| self.store.give_login_back(group, taken)).await;
         if let Err(error) = counted(&self.metrics, StoreOperation::Budget, given) {
-            tracing::warn!(%error, "a login slot that was not used could not be given back");
+            tracing::debug!(%error, "a login slot that was not used cannot be given back yet");
+            self.unwritten.add_unused(taken);
             return;
         }
+        self.slot_came_free();
+    }
+
+    fn slot_came_free(&self) {
         self.known.slot_came_free();
         self.new.slot_came_free();
     }
@@ -248,29 +267,12 @@ impl Budget {
         }
     }
 
-    /// A login was answered with 429: there is none until the block ends. Returns when that is, in
-    /// real time from now.
-    pub(crate) async fn block(&self, retry_after: Option<Duration>) -> Result<Duration, Error> {
-        let current = self.current.now();
-        let blocked = retry_after.unwrap_or(current.settings.blocked_for);
-        let is_news = self.blocked.failed();
-        let group = &current.settings.budget.group;
-        let blocked = self.clock.to_real(blocked);
-        let halved = self.clock.to_real(HALVED_FOR);
-        repeated(|| self.store.block_logins(group, blocked, Some(halved))).await?;
-        let seconds = blocked.as_secs();
-        tracing::debug!(seconds, "Damoov answered a login with 429");
-        if is_news {
-            tracing::error!(
-                seconds,
-                "Damoov answers logins with 429: no login until the block ends, and half as many \
-                 for a day; does another program log in from this address?"
-            );
-        }
-        Ok(blocked)
+    /// How long logins are blocked by a 429 that the store does not know of; zero if they are not.
+    pub(crate) fn blocked_here(&self) -> Duration {
+        self.unwritten.blocked_for(self.clock.now())
     }
 
-    /// What the store says of it now.
+    /// What the store says of it now, and a block that the store does not know of.
     pub(crate) async fn state(&self) -> Result<LoginBudget, Error> {
         let state = self.real_state().await?;
         Ok(state.meant_by(self.clock))
@@ -278,7 +280,16 @@ impl Budget {
 
     /// The same in real time.
     pub(crate) async fn real_state(&self) -> Result<LoginBudget, Error> {
-        Ok(self.store.login_budget(&self.windows()).await?)
+        let mut state = self.store.login_budget(&self.windows()).await?;
+        let here = self.clock.to_real(self.blocked_here());
+        for left in [
+            &mut state.blocked,
+            &mut state.next_known,
+            &mut state.next_new,
+        ] {
+            *left = here.max(*left);
+        }
+        Ok(state)
     }
 
     /// Brings the metrics up to date.
@@ -456,7 +467,7 @@ mod tests {
     #[tokio::test]
     async fn a_block_is_called_one_to_everybody_who_stands_in_line() {
         let (budget, _store, clock, _directory) = budget(HOUR);
-        budget.block(None).await.unwrap();
+        budget.limited(SlotId(uuid::Uuid::nil()), None).await;
         for _ in 0..2 {
             let until = clock.now().plus(Duration::from_secs(10));
             let takes = (0..4).map(|login| take(&budget, Class::Known, login, until));

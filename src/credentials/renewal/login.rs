@@ -27,6 +27,7 @@ const SLOT_WITHIN: Duration = Duration::from_secs(1);
 /// A login that was sent.
 struct Sent<'a> {
     key: Key,
+    slot: SlotId,
     permit: Permit<'a>,
     /// How long it took.
     took: Duration,
@@ -95,8 +96,12 @@ impl Engine {
                 renewal.set_last_error(error);
                 continue;
             }
-            self.guards.budget.end(slot).await;
-            let sent = Sent { key, permit, took };
+            let sent = Sent {
+                key,
+                slot,
+                permit,
+                took,
+            };
             return self.login_ended(renewal, leased, sent, reply).await;
         }
     }
@@ -281,9 +286,22 @@ impl Engine {
         sent: Sent<'_>,
         reply: Reply,
     ) -> Outcome {
-        let Sent { key, permit, took } = sent;
+        let Sent {
+            key,
+            slot,
+            permit,
+            took,
+        } = sent;
         let own = &self.guards.login_backoff;
         let count = |result| self.count(renewal, Grant::Login, result, took);
+        if let Reply::Answered(Answer::Limited { retry_after }) = reply {
+            count(RenewalResult::Limited);
+            // It is logins that are limited, not the host that is ill.
+            drop(permit);
+            let retry_after = self.guards.budget.limited(slot, retry_after).await;
+            return Err(Error::LoginBlocked { retry_after });
+        }
+        self.guards.budget.end(slot).await;
         match reply {
             Reply::Answered(Answer::Granted(grant))
                 if self.vault.is_whole(&renewal.principal, &grant) =>
@@ -299,13 +317,6 @@ impl Engine {
                 call_answered(renewal, own, permit);
                 self.login_rejected(renewal, leased.entry(), key).await?;
                 Err(Error::LoginRejected)
-            }
-            Reply::Answered(Answer::Limited { retry_after }) => {
-                count(RenewalResult::Limited);
-                // It is logins that are limited, not the host that is ill.
-                drop(permit);
-                let retry_after = self.guards.budget.block(retry_after).await?;
-                Err(Error::LoginBlocked { retry_after })
             }
             Reply::Answered(_) | Reply::NotSent(_) | Reply::Withheld | Reply::Lost(_) => {
                 count(RenewalResult::Failed);
