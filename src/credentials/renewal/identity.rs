@@ -15,7 +15,7 @@ pub(crate) struct Identity {
 }
 
 /// The credential that a login shows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     /// `None` for an account.
     pub(crate) instance: Option<InstanceId>,

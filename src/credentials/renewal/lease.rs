@@ -96,7 +96,8 @@ impl Engine {
     }
 
     /// Takes the lease `id`, or adopts what its holder commits. Returns `None` once no caller is patient any
-    /// more. What is `ready` for a login is given back while another process holds the lease.
+    /// more. What is `ready` for a login is given back while another process holds the lease; a process that
+    /// closes meanwhile does not interrupt that.
     pub(super) async fn lease(
         &self,
         renewal: &Renewal,
@@ -106,11 +107,13 @@ impl Engine {
         let mut pauses = Pauses::new();
         loop {
             let known = self.known(renewal);
-            let leasing = self
-                .vault
-                .lease(&renewal.principal, id, self.lease_time())
-                .await?;
-            let (left, entry) = match leasing {
+            let asking = self.vault.lease(&renewal.principal, id, self.lease_time());
+            let leasing = self.closing().unless_closing(asking).await;
+            if let Err(Error::Closing) = leasing {
+                // It may have been granted meanwhile.
+                self.vault.store.release(&renewal.principal, id);
+            }
+            let (left, entry) = match leasing?? {
                 Leasing::Ours {
                     hold,
                     orphaned,
@@ -141,7 +144,8 @@ impl Engine {
                 return Ok(Some(LeaseTurn::Adopted(found)));
             }
             let free = Instant::now() + left;
-            match self.until_free(renewal, &entry, free, &mut pauses).await? {
+            let until_free = self.until_free(renewal, &entry, free, &mut pauses);
+            match self.closing().unless_closing(until_free).await?? {
                 Some(found) => return Ok(Some(LeaseTurn::Adopted(found))),
                 None if self.clock.now() >= renewal.patience() => return Ok(None),
                 None => {}

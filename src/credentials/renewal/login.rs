@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use super::identity::{Identity, Key};
+use super::identity::Key;
 use super::leased::{Found, Leased};
 use super::means::class_of;
 use super::permits::{call_answered, call_failed};
@@ -60,15 +60,15 @@ impl Engine {
     ) -> Outcome {
         let entry = leased.entry();
         let class = class_of(renewal, entry);
-        let mut first = self.ready_for(entry, ready).await;
+        let mut key = self.identity(renewal, entry)?.key;
+        let mut first = self.ready_for(entry, key, ready).await;
         if first.is_none() {
             if !self.outlast_doubt_of_a_pair(renewal, entry).await? {
                 return Ok(None);
             }
-            self.may_log_in(renewal, leased.found(), class).await?;
+            key = self.may_log_in(renewal, leased.found(), class).await?;
         }
         loop {
-            let Identity { call, key } = self.identity(renewal, entry)?;
             let ready = self
                 .ready_to_log_in(renewal, leased, class, first.take())
                 .await;
@@ -76,6 +76,17 @@ impl Engine {
                 self.give_breaker_back(key, class).await;
                 let none = ready.map(|_| None);
                 return none.map_err(|error| self.refused_in_line(renewal, error));
+            };
+            let identity = self.identity(renewal, entry);
+            let Some(call) = identity
+                .ok()
+                .filter(|now| now.key == key)
+                .map(|now| now.call)
+            else {
+                // Another key is configured now: a caller that waits starts another renewal.
+                self.guards.budget.give_back(slot).await;
+                self.give_breaker_back(key, class).await;
+                return Ok(None);
             };
             let started = self.clock.now();
             let calling = self
@@ -106,13 +117,14 @@ impl Engine {
         }
     }
 
-    /// Whether a guard refuses the login, before a slot of the budget is taken.
+    /// Whether a guard refuses the login, before a slot of the budget is taken. Returns the key that it is
+    /// made with.
     pub(super) async fn may_log_in(
         &self,
         renewal: &Renewal,
         found: &Found,
         class: Class,
-    ) -> Result<(), Error> {
+    ) -> Result<Key, Error> {
         let (principal, entry) = (&renewal.principal, found.entry());
         let refused = |error| self.refused(renewal, error);
         let key = self.identity(renewal, entry)?.key;
@@ -135,7 +147,7 @@ impl Engine {
                 return Err(refused(Error::LoginRejected));
             }
         }
-        Ok(())
+        Ok(key)
     }
 
     /// Counts a login that was refused, and gives the reason back.

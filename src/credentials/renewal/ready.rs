@@ -36,8 +36,7 @@ impl Engine {
         }
         let found = Found::new(entry);
         let class = class_of(renewal, found.entry());
-        self.may_log_in(renewal, &found, class).await?;
-        let key = self.identity(renewal, found.entry())?.key;
+        let key = self.may_log_in(renewal, &found, class).await?;
         let ready = loop {
             match self.slot_and_permit(renewal, class).await {
                 Ok(Some((slot, Some(permit)))) => break Ok(Some((slot, permit))),
@@ -62,15 +61,16 @@ impl Engine {
         }
     }
 
-    /// What was taken for a login for the pair in `entry`. If it was taken for another one, it is given
-    /// back.
+    /// What was taken for a login with `key` for the pair in `entry`. If it was taken for another one, it is
+    /// given back.
     pub(super) async fn ready_for<'a>(
         &self,
         entry: &Entry,
+        key: Key,
         ready: &mut Option<Ready<'a>>,
     ) -> Option<(SlotId, Permit<'a>)> {
         let ready = ready.take()?;
-        if ready.entry == *entry {
+        if (&ready.entry, ready.key) == (entry, key) {
             return Some((ready.slot, ready.permit));
         }
         self.not_needed(ready).await;

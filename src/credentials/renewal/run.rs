@@ -64,15 +64,7 @@ impl Engine {
         ready: &mut Option<Ready<'_>>,
     ) -> Outcome {
         let (principal, id) = (&renewal.principal, LeaseId::fresh());
-        let leased = self.lease(renewal, id, ready);
-        let leased = match self.closing().unless_closing(leased).await {
-            Ok(leased) => leased?,
-            Err(closing) => {
-                // It may have been granted meanwhile.
-                self.vault.store.release(principal, id);
-                return Err(closing);
-            }
-        };
+        let leased = self.lease(renewal, id, ready).await?;
         let (hold, orphaned, entry) = match leased {
             Some(LeaseTurn::Ours {
                 hold,

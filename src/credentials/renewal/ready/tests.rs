@@ -1,10 +1,12 @@
 //! What the budget refuses costs the store no write.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::credentials::fixture::{Api, Medium, authorized, settings, user};
+use crate::credentials::fixture::{Api, Medium, authorized, settings, until, user, windows};
 use crate::credentials::{Error, Need};
-use crate::store::{Generation, Store};
+use crate::directory::Directory;
+use crate::store::{Budgets, Generation, Store};
 
 #[tokio::test]
 async fn a_new_user_that_the_budget_refuses_costs_no_write() {
@@ -47,4 +49,46 @@ async fn a_slot_taken_before_the_lease_is_given_back_if_it_is_not_needed() {
         Generation(1)
     );
     assert_eq!(api.calls(), ["Login"], "the only slot of the hour");
+}
+
+#[tokio::test]
+async fn a_slot_is_given_back_although_the_process_closes_meanwhile() {
+    let (api, medium) = (Api::start().await, Medium::new());
+    let (process, store) = medium.start_faulty(&api, settings());
+    let other = medium.start();
+    store.is_held_for(Some(Duration::from_secs(60)));
+    store.stops("give_login_back");
+    let provider = process.provider.clone();
+    let got = tokio::spawn(async move { provider.get(&authorized(user(1)), Need::Usable).await });
+    until(|| store.calls("give_login_back") == 1).await;
+    let closing = process.background.finish(Duration::from_secs(20));
+    let going_on = async {
+        tokio::task::yield_now().await;
+        store.goes_on();
+    };
+    tokio::join!(closing, going_on);
+    let got = got.await.unwrap().map(drop);
+    assert_eq!(got, Err(Error::Closing));
+    let budget = other.store.login_budget(&windows()).await.unwrap();
+    assert_eq!(budget.windows[0].used, 0);
+}
+
+#[tokio::test]
+async fn what_was_taken_for_a_login_is_given_back_if_its_key_is_no_longer_configured() {
+    let (api, medium) = (Api::start().await, Medium::new());
+    let (process, store) = medium.start_faulty(&api, settings());
+    store.stops("lease");
+    let provider = process.provider.clone();
+    let got = tokio::spawn(async move { provider.get(&authorized(user(1)), Need::Usable).await });
+    until(|| store.calls("lease") == 1).await;
+    let nobody = Directory::new(Vec::new(), Vec::new());
+    let current = &process.provider.engine.current;
+    current.publish(settings(), Arc::new(nobody));
+    store.goes_on();
+    let got = got.await.unwrap().map(drop);
+    assert_eq!(got, Err(Error::InstanceUnknown));
+    process.provider.engine.renewals.all_ended().await;
+    let budget = store.login_budget(&windows()).await.unwrap();
+    assert_eq!(budget.windows[0].used, 0);
+    assert!(api.calls().is_empty());
 }
