@@ -1,13 +1,15 @@
 //! The other grant: a login, which is scarce. Everything that may stand in its way comes before a
 //! slot of the budget is taken.
 
+mod answered;
+
 use std::pin::pin;
 use std::time::Duration;
 
 use super::identity::Key;
 use super::leased::{Found, Leased};
 use super::means::class_of;
-use super::permits::{call_answered, call_failed};
+use super::permits::call_failed;
 use super::ready::Ready;
 use super::renewals::{Outcome, Probing, Renewal};
 use super::token_endpoint::Reply;
@@ -15,23 +17,13 @@ use crate::credentials::Error;
 use crate::credentials::engine::Engine;
 use crate::credentials::guards::backoff::Permit;
 use crate::credentials::guards::seeker::Seeker;
-use crate::credentials::vault::commit::NewPair;
-use crate::credentials::vault::pair::Pair;
-use crate::damoov::auth::Answer;
+use crate::damoov::auth::Call;
 use crate::metrics::{Grant, RenewalResult};
-use crate::store::{Class, Entry, Note, Rejected, SlotId};
+use crate::store::{Class, Entry, SlotId};
+use answered::Sent;
 
 /// The call that goes first after a back-off has its slot within this time, or lets another go.
 const SLOT_WITHIN: Duration = Duration::from_secs(1);
-
-/// A login that was sent.
-struct Sent<'a> {
-    key: Key,
-    slot: SlotId,
-    permit: Permit<'a>,
-    /// How long it took.
-    took: Duration,
-}
 
 /// Whether a login has waited since the lease was taken.
 #[derive(Clone, Copy)]
@@ -77,12 +69,7 @@ impl Engine {
                 let none = ready.map(|_| None);
                 return none.map_err(|error| self.refused_in_line(renewal, error));
             };
-            let identity = self.identity(renewal, entry);
-            let Some(call) = identity
-                .ok()
-                .filter(|now| now.key == key)
-                .map(|now| now.call)
-            else {
+            let Some(call) = self.call_with(key, renewal, entry) else {
                 // Another key is configured now: a caller that waits starts another renewal.
                 self.guards.budget.give_back(slot).await;
                 self.give_breaker_back(key, class).await;
@@ -94,17 +81,11 @@ impl Engine {
                 .log_in(call, self.call_timeout(), leased.hold());
             let reply = calling.await;
             let took = self.clock.now().since(started);
-            if let Reply::Withheld = reply {
+            if let Reply::Withheld | Reply::NotSent(_) = reply {
                 self.guards.budget.give_back(slot).await;
-                continue;
-            }
-            if let Reply::NotSent(_) = reply {
-                self.guards.budget.give_back(slot).await;
-                self.count(renewal, Grant::Login, RenewalResult::Failed, took);
-                let error = reply.error();
-                let own = &self.guards.login_backoff;
-                call_failed(renewal, own, permit, reply.failure(), &error);
-                renewal.set_last_error(error);
+                if let Reply::NotSent(_) = reply {
+                    self.login_not_sent(renewal, permit, &reply, took);
+                }
                 continue;
             }
             let sent = Sent {
@@ -115,6 +96,12 @@ impl Engine {
             };
             return self.login_ended(renewal, leased, sent, reply).await;
         }
+    }
+
+    /// The call that logs in with `key`, if that is still the one that is configured.
+    fn call_with(&self, key: Key, renewal: &Renewal, entry: &Entry) -> Option<Call> {
+        let identity = self.identity(renewal, entry).ok()?;
+        (identity.key == key).then_some(identity.call)
     }
 
     /// Whether a guard refuses the login, before a slot of the budget is taken. Returns the key that it is
@@ -290,101 +277,13 @@ impl Engine {
         }
     }
 
-    /// A login was sent, and answered or lost.
-    async fn login_ended(
-        &self,
-        renewal: &Renewal,
-        leased: &Leased,
-        sent: Sent<'_>,
-        reply: Reply,
-    ) -> Outcome {
-        let Sent {
-            key,
-            slot,
-            permit,
-            took,
-        } = sent;
+    /// It was not sent, because its host cannot be reached.
+    fn login_not_sent(&self, renewal: &Renewal, permit: Permit<'_>, reply: &Reply, took: Duration) {
+        self.count(renewal, Grant::Login, RenewalResult::Failed, took);
+        let error = reply.error();
         let own = &self.guards.login_backoff;
-        let count = |result| self.count(renewal, Grant::Login, result, took);
-        if let Reply::Answered(Answer::Limited { retry_after }) = reply {
-            count(RenewalResult::Limited);
-            // It is logins that are limited, not the host that is ill.
-            drop(permit);
-            let retry_after = self.guards.budget.limited(slot, retry_after).await;
-            return Err(Error::LoginBlocked { retry_after });
-        }
-        self.guards.budget.end(slot).await;
-        match reply {
-            Reply::Answered(Answer::Granted(grant))
-                if self.vault.is_whole(&renewal.principal, &grant) =>
-            {
-                count(RenewalResult::Ok);
-                call_answered(renewal, own, permit);
-                let pair = Pair::from_grant(grant, None, self.vault.wall());
-                let pair = pair.ok_or(Error::BadResponse)?;
-                self.logged_in(renewal, leased, key, pair).await
-            }
-            Reply::Answered(Answer::Rejected) => {
-                count(RenewalResult::Rejected);
-                call_answered(renewal, own, permit);
-                self.login_rejected(renewal, leased.entry(), key).await?;
-                Err(Error::LoginRejected)
-            }
-            Reply::Answered(_) | Reply::NotSent(_) | Reply::Withheld | Reply::Lost(_) => {
-                count(RenewalResult::Failed);
-                let error = reply.error();
-                call_failed(renewal, own, permit, reply.failure(), &error);
-                Err(error)
-            }
-        }
-    }
-
-    async fn logged_in(&self, renewal: &Renewal, leased: &Leased, key: Key, pair: Pair) -> Outcome {
-        let principal = &renewal.principal;
-        let new = NewPair {
-            principal,
-            entry: leased.entry(),
-            instance: key.instance,
-            lease: Some(leased.hold()),
-        };
-        let on_error = |error| renewal.set_last_error(error);
-        let committed = self.vault.commit_login(new, pair, on_error).await;
-        if let Some(instance) = key.instance {
-            self.guards.breakers.close(instance, key.fingerprint).await;
-        }
-        if let Err(error) = self.guards.mass_rejection.logged_in(principal).await {
-            tracing::warn!(%error, "the guard against mass rejections could not record a login");
-        }
-        let displaced = Note::Displaced(self.vault.wall());
-        if self.is_displaced(leased.found())
-            && let Err(error) = self.vault.note(principal, displaced).await
-        {
-            tracing::warn!(%error, "a login that replaced a rejected pair could not be noted");
-        }
-        committed
-    }
-
-    async fn login_rejected(
-        &self,
-        renewal: &Renewal,
-        entry: &Entry,
-        key: Key,
-    ) -> Result<(), Error> {
-        let known = entry.record.as_ref().is_some_and(|record| record.known);
-        if let Some(instance) = key.instance
-            && known
-        {
-            let breakers = &self.guards.breakers;
-            breakers.rejected(instance, key.fingerprint).await?;
-        }
-        let remembered = self.current.now().settings.remember_rejected;
-        let rejected = Rejected {
-            until: self.vault.wall().plus(remembered),
-            with: key.fingerprint,
-        };
-        self.vault
-            .note(&renewal.principal, Note::Rejected(rejected))
-            .await
+        call_failed(renewal, own, permit, reply.failure(), &error);
+        renewal.set_last_error(error);
     }
 
     /// Whether a pair was rejected for no reason that is known here, so that another program may have

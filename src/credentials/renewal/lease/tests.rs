@@ -216,3 +216,17 @@ async fn what_a_dead_holder_left_open_is_noted_once_however_the_renewal_ends() {
         assert_eq!(store.calls("note"), 1);
     }
 }
+
+#[tokio::test]
+async fn a_pair_is_stored_before_the_end_of_its_slot_is() {
+    let api = Api::start().await;
+    let (process, store) = Medium::new().start_faulty(&api, patient());
+    store.stops("end_login");
+    let got = process.get(user(1));
+    let stores = async {
+        until(|| store.calls("end_login") == 1 && store.calls("commit") == 1).await;
+        store.goes_on();
+    };
+    let (got, ()) = tokio::join!(got, stores);
+    assert!(got.is_ok(), "{got:?}");
+}
