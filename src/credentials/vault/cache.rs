@@ -304,8 +304,7 @@ impl Cache {
         let now = self.clock.now();
         let mut census = Census::default();
         self.credentials.for_each(|found| {
-            let is_rejected = found.rejected.load(Ordering::Relaxed);
-            let count = match (now < found.stale, now < found.expires && !is_rejected) {
+            let count = match (now < found.stale, found.is_usable(now)) {
                 (_, false) => &mut census.expired,
                 (false, true) => &mut census.stale,
                 (true, true) => &mut census.fresh,
@@ -365,7 +364,8 @@ mod tests {
             publish(number, stale, expires);
         }
         publish(5, 80, 100);
-        cache.reject(&Principal::Account("5".into()), Generation(1));
+        let fifth = cache.peek(&Principal::Account("5".into()));
+        cache.reject(&fifth.expect("it was published"));
         let expected = Census {
             fresh: 1,
             stale: 2,
