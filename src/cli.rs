@@ -2,12 +2,15 @@
 
 pub mod budget;
 pub mod check;
+pub mod completions;
 #[cfg(feature = "simulator")]
 pub mod demo;
 pub mod doctor;
 pub mod explain;
+pub mod healthcheck;
 mod key_watch;
 mod lines;
+pub mod man;
 pub mod opening;
 pub mod output;
 pub mod progress;
@@ -27,6 +30,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand};
 use rustix::process::{Resource, getrlimit};
@@ -41,7 +45,7 @@ use crate::telemetry::episode::Chain;
 /// damoov-proxy stands in front of the Damoov telematics APIs: callers name a user, it attaches
 /// the token, renews it, and replays the request.
 #[derive(Debug, Parser)]
-#[command(name = "damoov-proxy", version)]
+#[command(name = "damoov-proxy", version = VERSION.as_str())]
 pub struct Cli {
     /// What to do; `run` if no command is given.
     #[command(subcommand)]
@@ -51,6 +55,19 @@ pub struct Cli {
     pub config: ConfigFile,
 }
 
+/// Which build this is: a report of a fault that says so needs no question.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let features = match cfg!(feature = "simulator") {
+        true => "simulator",
+        false => "none",
+    };
+    format!(
+        "{}\ntarget    {}\nfeatures  {features}",
+        env!("CARGO_PKG_VERSION"),
+        env!("DAMOOV_PROXY_TARGET")
+    )
+});
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -58,11 +75,7 @@ pub enum Command {
     Run,
     /// Validate everything that `run` would refuse; exit code 64 for the configuration, 78 for the store, 1 if
     /// its server is not reached
-    Check {
-        /// Resolve no secret and open no store
-        #[arg(long)]
-        offline: bool,
-    },
+    Check(check::Arguments),
     /// The proxy and a simulated Damoov in one process, with lines to paste
     #[cfg(feature = "simulator")]
     Demo,
@@ -80,6 +93,16 @@ pub enum Command {
     Budget(budget::Arguments),
     /// All about one principal: its last renewal, what its next request does and costs, what a 401 then does
     Explain(explain::Arguments),
+    /// Ask the running proxy whether it is ready: exit code 0 if it is, 1 with the reasons if not, 64 if neither
+    /// [status] nor [admin] is configured
+    Healthcheck(healthcheck::Arguments),
+    /// Print the manual page, to be read by `man -l -`
+    Man,
+    /// Print what a shell has to know to complete this program's command line
+    Completions {
+        /// Which shell
+        shell: completions::Shell,
+    },
 }
 
 /// Does what the arguments of this process ask for.
@@ -113,15 +136,18 @@ fn shown(error: &clap::Error) -> ExitCode {
 }
 
 impl Cli {
-    /// Refuses `--config` for commands that have their settings elsewhere.
+    /// Refuses `--config` for commands that have their settings elsewhere, or none.
     fn without_useless_config(self) -> Result<Cli, clap::Error> {
-        #[cfg(feature = "simulator")]
-        if self.config.config.is_some()
-            && matches!(self.command, Some(Command::Demo | Command::Simulate(_)))
-        {
+        let useless = match &self.command {
+            #[cfg(feature = "simulator")]
+            Some(Command::Demo | Command::Simulate(_)) => true,
+            Some(Command::Man | Command::Completions { .. }) => true,
+            _ => false,
+        };
+        if useless && self.config.config.is_some() {
             return Err(<Cli as clap::CommandFactory>::command().error(
                 clap::error::ErrorKind::ArgumentConflict,
-                "`demo` and `simulate` read no configuration: leave out --config",
+                "this command reads no configuration: leave out --config",
             ));
         }
         Ok(self)
@@ -132,9 +158,9 @@ impl Cli {
         let config = self.config;
         let done = match self.command {
             None | Some(Command::Run) => run::run(config, signals),
-            Some(Command::Check { offline }) => {
+            Some(Command::Check(arguments)) => {
                 signals.release();
-                check::run(config, offline)
+                check::run(config, arguments)
             }
             #[cfg(feature = "simulator")]
             Some(Command::Demo) => demo::run(signals),
@@ -162,6 +188,18 @@ impl Cli {
             Some(Command::Explain(arguments)) => {
                 signals.release();
                 explain::run(config, &arguments)
+            }
+            Some(Command::Healthcheck(arguments)) => {
+                signals.release();
+                healthcheck::run(config, &arguments)
+            }
+            Some(Command::Man) => {
+                signals.release();
+                man::run()
+            }
+            Some(Command::Completions { shell }) => {
+                signals.release();
+                completions::run(shell)
             }
         };
         done.unwrap_or_else(Failure::report)
@@ -390,12 +428,20 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "simulator")]
     #[test]
     fn commands_that_read_no_configuration_take_none() {
-        assert!(parsed("demo").is_ok());
-        for arguments in ["demo --config a.toml", "--config a.toml simulate"] {
-            assert_eq!(parsed(arguments).unwrap_err().exit_code(), 2);
+        let mut commands = vec!["man", "completions bash"];
+        if cfg!(feature = "simulator") {
+            commands.extend(["demo", "simulate"]);
+        }
+        for command in commands {
+            assert!(parsed(command).is_ok());
+            for arguments in [
+                format!("{command} --config a.toml"),
+                format!("--config a.toml {command}"),
+            ] {
+                assert_eq!(parsed(&arguments).unwrap_err().exit_code(), 2);
+            }
         }
     }
 

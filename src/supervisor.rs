@@ -55,7 +55,7 @@ impl Supervisor {
     }
 
     /// One that listens on `socket`: the path of a unix socket, or a name after an `@`.
-    fn at(socket: &OsStr, watchdog: Option<Duration>) -> Supervisor {
+    pub(crate) fn at(socket: &OsStr, watchdog: Option<Duration>) -> Supervisor {
         Supervisor(Some(Arc::new(Link {
             address: address(socket),
             watchdog: watchdog.filter(|patience| !patience.is_zero()),

@@ -3,56 +3,145 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::Path;
 use std::process::ExitCode;
 
+use clap::Args;
+use serde_json::json;
+
 use super::opening::{self, shown_place};
+use super::output::{Format, print_json};
 use super::{ConfigFile, Failure, background_runtime, print, say, service};
 use crate::config::{self, Secrets, Settings};
 use crate::damoov::routes::Table;
 use crate::server::Listener;
+use crate::store::KeyId;
 
-/// Checks what `run` would start with. `offline`: no secret is resolved, no store
-/// opened, and neither certificates nor groups of this machine are looked for.
-/// Findings go to standard error, a summary to standard output.
-pub fn run(config: ConfigFile, offline: bool) -> Result<ExitCode, Failure> {
-    let secrets = if offline {
-        Secrets::Leave
-    } else {
-        Secrets::Resolve
+/// How to check.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Arguments {
+    /// Resolve no secret and open no store
+    #[arg(long)]
+    offline: bool,
+    /// How.
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Checks what `run` would start with. Offline, no secret is resolved, no store opened, and neither
+/// certificates nor groups of this machine are looked for. Findings go to standard error, a summary to
+/// standard output; as JSON all of it goes to standard output.
+pub fn run(config: ConfigFile, arguments: Arguments) -> Result<ExitCode, Failure> {
+    let checked = check(config, arguments);
+    if arguments.format.is_json()
+        && let Err(failure) = &checked
+        && !matches!(failure, Failure::Output(_))
+    {
+        let message = failure.to_string();
+        let message = message.strip_prefix("error: ").unwrap_or(&message);
+        print_json(&json!({ "kind": "error", "message": message }))?;
+    }
+    checked
+}
+
+fn check(config: ConfigFile, arguments: Arguments) -> Result<ExitCode, Failure> {
+    let secrets = match arguments.offline {
+        true => Secrets::Leave,
+        false => Secrets::Resolve,
     };
     let (path, loaded) = config.load(secrets).map_err(Failure::Config)?;
-    super::check_descriptors(&loaded.settings)?;
-    for warning in &loaded.warnings {
-        say(&format!("warning: {warning}"));
-    }
-    let mut text = format!(
-        "config ok: {}\n{}",
-        path.display(),
-        Summary(&loaded.settings)
-    );
-    if !offline {
-        service::check(&loaded.settings)?;
-        let checked = background_runtime()?.block_on(opening::check(&loaded.settings.store))?;
-        for warning in opening::warnings(&loaded.settings.store) {
-            say(&format!("warning: {warning}"));
+    let settings = &loaded.settings;
+    super::check_descriptors(settings)?;
+    let is_json = arguments.format.is_json();
+    let warn = |message: &str| match is_json {
+        true => print_json(&json!({ "kind": "warning", "message": message })),
+        false => {
+            say(&format!("warning: {message}"));
+            Ok(())
         }
-        match checked {
-            None => say("no store yet: the first `run` will make one"),
-            Some(old_keys) => {
-                for (key, pairs) in old_keys {
-                    text.push_str(&match pairs {
-                        0 => format!("\n  old key    {key}: nothing is sealed with it"),
-                        pairs => format!(
-                            "\n  old key    {key}: {pairs} pairs are sealed with it; \
-                             `damoov-proxy tokens reseal` ends that"
-                        ),
-                    });
-                }
-            }
+    };
+    loaded
+        .warnings
+        .iter()
+        .try_for_each(|warning| warn(warning))?;
+    let mut old_keys = None;
+    if !arguments.offline {
+        service::check(settings)?;
+        old_keys = background_runtime()?.block_on(opening::check(&settings.store))?;
+        opening::warnings(&settings.store)
+            .iter()
+            .try_for_each(|warning| warn(warning))?;
+        if old_keys.is_none() && !is_json {
+            say("no store yet: the first `run` will make one");
         }
     }
-    print(&text)?;
+    let old_keys = old_keys.unwrap_or_default();
+    match is_json {
+        true => print_json(&as_json(&path, settings, &old_keys))?,
+        false => print(&as_text(&path, settings, &old_keys))?,
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `old_keys`: how many pairs each of them still seals.
+fn as_text(path: &Path, settings: &Settings, old_keys: &[(KeyId, u64)]) -> String {
+    let mut text = format!("config ok: {}\n{}", path.display(), Summary(settings));
+    for (key, pairs) in old_keys {
+        text.push_str(&match pairs {
+            0 => format!("\n  old key    {key}: nothing is sealed with it"),
+            pairs => format!(
+                "\n  old key    {key}: {pairs} pairs are sealed with it; \
+                 `damoov-proxy tokens reseal` ends that"
+            ),
+        });
+    }
+    text
+}
+
+/// The same, for a program.
+fn as_json(path: &Path, settings: &Settings, old_keys: &[(KeyId, u64)]) -> serde_json::Value {
+    let Settings {
+        server,
+        directory,
+        credentials,
+        store,
+        routes,
+        status,
+        admin,
+        ..
+    } = settings;
+    let old_keys = old_keys.iter();
+    let (real, all) = reached(settings);
+    json!({
+        "kind": "summary",
+        "config": path.display().to_string(),
+        "listen": strings(&server.listeners),
+        "workers": server.threads,
+        "max_connections": server.max_connections,
+        "instances": strings(directory.instances().iter().map(|instance| &instance.name)),
+        "accounts": strings(directory.accounts().iter().map(|account| &account.name)),
+        "store": {
+            "place": shown_place(store).to_string(),
+            "outbox": store.postgres.is_some().then(|| store.path.display().to_string()),
+            "key_is_configured": store.key.is_some(),
+            "old_keys": old_keys
+                .map(|(key, pairs)| json!({ "key": key.to_string(), "pairs": pairs }))
+                .collect::<Vec<_>>(),
+        },
+        "login_budget": {
+            "windows": credentials.budget.windows.iter()
+                .map(|window| json!({ "logins": window.logins, "seconds": window.per.as_secs_f64() }))
+                .collect::<Vec<_>>(),
+            "reserve": credentials.budget.reserve,
+        },
+        "upstream": { "hosts": all, "real": real, "routes_added": routes.len() },
+        "status": status.as_ref().map(ToString::to_string),
+        "admin": admin.as_ref().map(ToString::to_string),
+    })
+}
+
+fn strings(all: impl IntoIterator<Item: ToString>) -> Vec<String> {
+    all.into_iter().map(|one| one.to_string()).collect()
 }
 
 /// One line for each component.
@@ -111,7 +200,7 @@ impl fmt::Display for Summary<'_> {
             1 => "; 1 route added".to_owned(),
             several => format!("; {several} routes added"),
         };
-        writeln!(f, "  upstream   {}{added}", reached(self.0))?;
+        writeln!(f, "  upstream   {}{added}", reached_in_words(self.0))?;
         let served = |at: &Option<Listener>| match at {
             Some(listener) => listener.to_string(),
             None => "not served".to_owned(),
@@ -121,18 +210,24 @@ impl fmt::Display for Summary<'_> {
     }
 }
 
-/// Which hosts are the real ones: a test that forgets one calls it.
-fn reached(settings: &Settings) -> String {
+/// The hosts that are the real Damoov, and how many there are in all: a test that forgets to redirect one
+/// calls it.
+fn reached(settings: &Settings) -> (Vec<String>, usize) {
     let table = Table::new(settings.routes.clone(), settings.default_host.clone());
     let hosts: BTreeSet<_> = table.hosts().collect();
     let redirects = &settings.upstream.redirects;
-    let is_real = |host: &&&str| redirects.of(host).is_none();
-    let real: Vec<_> = hosts.iter().filter(is_real).copied().collect();
-    match (real.len(), hosts.len()) {
-        (0, all) => format!("all {all} hosts are redirected"),
-        (some, all) if some == all => format!("all {all} hosts are the real Damoov"),
-        (some, all) => format!(
-            "{some} of {all} hosts are the real Damoov: {}",
+    let real = hosts.iter().filter(|host| redirects.of(host).is_none());
+    (real.map(|host| (*host).to_owned()).collect(), hosts.len())
+}
+
+/// In words.
+fn reached_in_words(settings: &Settings) -> String {
+    match reached(settings) {
+        (real, all) if real.is_empty() => format!("all {all} hosts are redirected"),
+        (real, all) if real.len() == all => format!("all {all} hosts are the real Damoov"),
+        (real, all) => format!(
+            "{} of {all} hosts are the real Damoov: {}",
+            real.len(),
             real.join(", ")
         ),
     }

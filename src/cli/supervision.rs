@@ -87,3 +87,6 @@ fn worded(stage: Stage) -> &'static str {
         Stage::Stopping => "stopping: the answers under way are cut off",
     }
 }
+
+#[cfg(test)]
+mod tests;

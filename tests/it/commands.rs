@@ -20,6 +20,8 @@ mod budget;
 mod explain;
 // `tokens export`, and that an import of it saves every login.
 mod export;
+// `healthcheck`: whom it asks, what it says, how long it takes.
+mod healthcheck;
 // `tokens import`: what it takes, what it leaves alone, and what it says of the rest.
 mod import;
 // `tokens list`: filters.
@@ -30,6 +32,8 @@ mod output;
 mod sealed;
 // `tokens renew`: a refresh that somebody asked for, and a login that he allowed.
 mod renew;
+// `man`, `completions`, `-V`, colours, `check --json`: what shells and terminals get.
+mod shell;
 // `tokens show`: each obstacle with its end, and the name that the log has for a user.
 mod show;
 // `tokens verify`: refreshes that nobody asked for, and what they cost.

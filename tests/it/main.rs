@@ -58,6 +58,8 @@ mod commands;
 mod metrics;
 // How the proxy ends.
 mod signals;
+// What supervisors see: systemd's notifications and sockets.
+mod supervised;
 // Clients that others wrote: damoov-admin, websockets, ws, the Android library's requests.
 mod clients;
 // Many sidecars on one store, judged by Damoov's journal.

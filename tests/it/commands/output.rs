@@ -61,7 +61,14 @@ fn printing(proxy: &Proxy) -> Vec<(String, Command)> {
     .into_iter()
     .map(|line| (line.clone(), proxy.command(&line)))
     .collect();
-    for line in ["--help", "--version", "tokens --help", "help tokens import"] {
+    for line in [
+        "--help",
+        "--version",
+        "man",
+        "completions bash",
+        "tokens --help",
+        "help tokens import",
+    ] {
         commands.push((line.to_owned(), bare(line)));
     }
     for line in ["demo", "simulate --listen 127.0.0.1:0"] {

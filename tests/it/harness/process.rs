@@ -32,14 +32,30 @@ impl Proxy {
     /// first start it keeps its port, unless the test says itself where it listens.
     pub async fn start(&mut self) {
         self.begin();
+        self.listens().await;
+    }
+
+    /// Starts it by this command, which becomes the proxy, and waits until it listens.
+    pub async fn start_as(&mut self, command: Command) {
+        self.begin_as(command);
+        self.listens().await;
+    }
+
+    /// Waits until it listens.
+    pub async fn listens(&mut self) {
         self.address = self.logged_address("listening").await;
         self.answers_probes().await;
     }
 
     /// Starts the process and waits for nothing.
     pub fn begin(&mut self) {
+        self.begin_as(self.command("run"));
+    }
+
+    /// Starts it by this command, which becomes the proxy, and waits for nothing.
+    pub fn begin_as(&mut self, mut command: Command) {
         let log = File::create(self.log_path()).unwrap();
-        let child = self.command("run").stderr(log).spawn().unwrap();
+        let child = command.stderr(log).spawn().unwrap();
         self.child = Some(child);
         // A client's old connections lead nowhere.
         self.client = Client::new();
