@@ -26,12 +26,14 @@ pub fn run(shell: Shell) -> Result<ExitCode, Failure> {
         Shell::Fish => clap_complete::Shell::Fish,
     };
     let mut script = Vec::new();
-    clap_complete::generate(
-        shell,
-        &mut Cli::command(),
-        env!("CARGO_PKG_NAME"),
-        &mut script,
-    );
-    write(&script)?;
+    clap_complete::generate(shell, &mut Cli::command(), "damoov-proxy", &mut script);
+    let script = String::from_utf8_lossy(&script);
+    // For bash it takes the hyphen of a program's name for the end of a command's in one place, and not in
+    // the other: no subcommand of such a program would be completed.
+    write(
+        script
+            .replace("damoov__subcmd__proxy", "damoov__proxy")
+            .as_bytes(),
+    )?;
     Ok(ExitCode::SUCCESS)
 }

@@ -189,6 +189,7 @@ async fn exchange(
         }
     };
     tokio::select! {
+        biased;
         answered = answering => answered,
         Err(_) = connection => Err(Unanswered::Broken),
     }

@@ -8,8 +8,8 @@ use std::process;
 use listenfd::ListenFd;
 use socket2::SockRef;
 
-use super::Listener;
 use super::listen::{Socket, resolved};
+use super::{Error, Listener};
 
 /// Inherited sockets that no listener has taken yet.
 #[derive(Debug, Default)]
@@ -55,6 +55,20 @@ pub enum Refused {
 /// The first descriptor that is passed on; those before it are the standard streams.
 const FIRST: usize = 3;
 
+impl Socket {
+    /// The inherited socket of this listener, or else one that is made now.
+    ///
+    /// # Errors
+    ///
+    /// The place cannot be listened on.
+    pub fn open(listener: &Listener, inherited: &mut Inherited) -> Result<Socket, Error> {
+        match inherited.take(listener) {
+            Some(socket) => Ok(socket),
+            None => Socket::bind(listener),
+        }
+    }
+}
+
 impl Inherited {
     /// Takes what was passed to this very process, and no child of it gets it as well. To be called once, before
     /// there are other threads.
@@ -83,7 +97,7 @@ impl Inherited {
     }
 
     /// The socket of this listener, if it was passed on.
-    pub(super) fn take(&mut self, listener: &Listener) -> Option<Socket> {
+    fn take(&mut self, listener: &Listener) -> Option<Socket> {
         let is_its = |given: &Given| match (&given.socket, listener) {
             (socket, Listener::Tcp(wanted)) => socket.address().is_some_and(|address| {
                 (address.ip().to_canonical(), address.port())

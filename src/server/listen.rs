@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{Error, Inherited, Listener};
+use super::{Error, Listener};
 
 /// Connections that the system completes before they are accepted.
 const BACKLOG: i32 = 4096;
@@ -127,19 +127,7 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
 }
 
 impl Socket {
-    /// The inherited socket of this listener, or else one that is made now.
-    ///
-    /// # Errors
-    ///
-    /// The place cannot be listened on.
-    pub fn open(listener: &Listener, inherited: &mut Inherited) -> Result<Socket, Error> {
-        match inherited.take(listener) {
-            Some(socket) => Ok(socket),
-            None => Socket::bind(listener),
-        }
-    }
-
-    fn bind(listener: &Listener) -> Result<Socket, Error> {
+    pub(super) fn bind(listener: &Listener) -> Result<Socket, Error> {
         match listener {
             Listener::Tcp(address) => bind_tcp(*address).map_err(|source| Error::Listen {
                 place: address.to_string(),

@@ -15,6 +15,8 @@ use crate::wire::{Wire, get};
 
 // Sockets that are open before the proxy runs, and stay so when it ends.
 mod inherited;
+// The units of `config/systemd`.
+mod units;
 
 /// In the place of systemd.
 struct Systemd {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use damoov_proxy::simulator::{Action, Fault, LoginLimit, Lost, On};
 use rustix::process::Signal;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -172,6 +172,8 @@ async fn healthcheck_takes_nothing_else_for_the_proxy() {
     ] {
         let answering = async {
             let (mut caller, _) = other.accept().await.unwrap();
+            let mut request = [0; 1024];
+            caller.read(&mut request).await.unwrap();
             // It may have heard enough.
             let _ = caller.write_all(answer.as_bytes()).await;
             let _ = caller.shutdown().await;
