@@ -56,10 +56,12 @@ fn settings() -> server::Settings {
     server::Settings {
         listeners: vec![Listener::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))],
         max_connections: 16,
-        drain_delay: Duration::ZERO,
-        drain_timeout: Duration::from_secs(60),
         threads: 2,
-        stall_timeout: Duration::from_secs(60),
+        times: server::Times {
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(60),
+        },
     }
 }
 
@@ -105,7 +107,9 @@ async fn one_worker_of_two_that_hangs_stops_the_watchdog() {
     };
     let hangs = Arc::new(AtomicBool::new(true));
     let held = hangs.clone();
-    let serving = tokio::spawn(server::serve(bound, move || Hanging(held.clone()), watched));
+    let (_times, times) = watch::channel(settings().times);
+    let handler = move || Hanging(held.clone());
+    let serving = tokio::spawn(server::serve(bound, handler, times, watched));
     let telling = tokio::spawn(supervision.tell());
     come(&systemd, 3).await;
 
