@@ -122,6 +122,27 @@ fn bare(folder: &std::path::Path, tables: &str) -> Command {
 }
 
 #[tokio::test]
+async fn healthcheck_asks_unix_sockets_and_admin_where_there_is_no_status() {
+    let damoov = damoov().await;
+    let builder = proxy(&damoov);
+    let socket = builder.folder().join("admin.sock");
+    let listen = format!("listen = {{ unix = \"{}\" }}\n", socket.display());
+    let admin = format!("[admin]\n{listen}");
+    let mut proxy = builder.toml(&admin).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let status = format!("[status]\n{listen}");
+    let both = format!("{status}[admin]\nlisten = \"127.0.0.1:9\"\n");
+    for tables in [&admin, &status, &both] {
+        let answer = said(bare(folder.path(), tables)).await;
+        assert_eq!(answer, (Some(0), "ready\n".to_owned()), "{tables}");
+    }
+    proxy.terminate().await;
+    let (code, said) = said(bare(folder.path(), &admin)).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("cannot be connected to"), "{said}");
+}
+
+#[tokio::test]
 async fn healthcheck_without_anybody_to_ask_is_exit_code_64() {
     let folder = tempfile::tempdir().unwrap();
     for tables in ["", "[status]\nlisten = \"127.0.0.1:0\"\n", "nonsense = 1\n"] {

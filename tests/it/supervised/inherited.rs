@@ -65,6 +65,20 @@ async fn an_inherited_unix_socket_keeps_its_file_and_its_mode() {
 }
 
 #[tokio::test]
+async fn the_status_listener_inherits_its_socket_too() {
+    let damoov = damoov().await;
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let mut proxy = proxy(&damoov)
+        .set("status.listen", &format!("\"{address}\""))
+        .stopped_here();
+    let run = passing(&proxy.command("run"), socket.try_clone().unwrap());
+    proxy.start_as(run).await;
+    assert_eq!(proxy.status_address(), address);
+    assert_eq!(proxy.status("/readyz").await.status, 200);
+}
+
+#[tokio::test]
 async fn what_cannot_be_served_of_what_is_passed_on_is_exit_code_64() {
     let damoov = damoov().await;
     let builder = proxy(&damoov);
