@@ -54,10 +54,16 @@ pub enum Need {
 /// Why there are no credentials. Shared by all callers that waited. `retry_after` is real time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A login has no instance: the one that its user is known under, or was named, is configured no
-    /// longer, and there is no default.
+    /// A login has no instance: the one that was named is not configured, or none was named and there is
+    /// no default.
     #[error("name a configured InstanceId; there is no default one")]
     InstanceUnknown,
+    /// The instance that the principal's pair is of is configured no longer.
+    #[error(
+        "the instance of this user is configured no longer: put it back into the configuration, and \
+         its tokens are used again"
+    )]
+    InstanceGone,
     /// The named account is not configured, or none is named and there is no default.
     #[error("name a configured account; there is no default one")]
     AccountUnknown,

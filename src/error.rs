@@ -217,7 +217,7 @@ fn of_caller(error: &caller::Error) -> Refusal {
 fn of_credentials(error: &credentials::Error) -> Refusal {
     use credentials::Error as Auth;
     match error {
-        Auth::InstanceUnknown => of_request(400, "instance_unknown"),
+        Auth::InstanceUnknown | Auth::InstanceGone => of_request(400, "instance_unknown"),
         Auth::AccountUnknown => of_request(400, "account_unknown"),
         Auth::InstanceMismatch => of_request(403, "instance_mismatch"),
         Auth::LoginRejected => auth(403, "login_rejected", "http_request_denied"),
@@ -358,6 +358,7 @@ mod tests {
                 "instance_unknown",
             ),
             (Auth::InstanceUnknown.into(), 400, "instance_unknown"),
+            (Auth::InstanceGone.into(), 400, "instance_unknown"),
             (Auth::AccountUnknown.into(), 400, "account_unknown"),
             (Auth::InstanceMismatch.into(), 403, "instance_mismatch"),
             (Auth::LoginRejected.into(), 403, "login_rejected"),

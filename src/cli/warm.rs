@@ -316,9 +316,10 @@ impl Warming {
 fn then(principal: &Principal, error: Error) -> Then {
     let told = format!("{principal}: {error}");
     match error {
-        Error::InstanceUnknown | Error::AccountUnknown | Error::InstanceMismatch => {
-            Then::Over(Outcome::Bad(told))
-        }
+        Error::InstanceUnknown
+        | Error::InstanceGone
+        | Error::AccountUnknown
+        | Error::InstanceMismatch => Then::Over(Outcome::Bad(told)),
         Error::LoginRejected => Then::Over(Outcome::Rejected(told)),
         Error::Contested { .. } => Then::Over(Outcome::Failed(told)),
         // The budget was looked at: somebody else took the slot.

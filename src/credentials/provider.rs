@@ -11,7 +11,6 @@ use tokio::time::timeout;
 use super::closing::Closing;
 use super::engine::{Engine, Parts};
 use super::renewal::renewals::{Ask, Probing, Reserve};
-use super::renewal::waiting::found_for;
 use super::renewal::{keeper, probes};
 use super::settings::Settings;
 use super::vault::cache::Lookup;
@@ -145,13 +144,17 @@ impl Provider {
             other => lookups(&engine.metrics, other).inc(),
         };
         match found {
-            Lookup::Fresh(found) => found_for(authorized.instance(), found).map(Obtained::at_once),
+            Lookup::Fresh(found) => engine
+                .found_for(authorized.instance(), found)
+                .map(Obtained::at_once),
             Lookup::Stale(found) if need == Need::Usable => {
                 if found.claim_ahead(engine.clock.now()) {
                     let ask = ask(authorized, Some(found.generation), Trigger::Ahead);
                     engine.join_or_start(authorized.principal(), ask, None);
                 }
-                found_for(authorized.instance(), found).map(Obtained::at_once)
+                engine
+                    .found_for(authorized.instance(), found)
+                    .map(Obtained::at_once)
             }
             Lookup::Stale(found) => Box::pin(self.newer(authorized, found)).await,
             Lookup::Unusable | Lookup::Absent => {
@@ -174,7 +177,10 @@ impl Provider {
         let ask = ask(authorized, Some(than.generation), Trigger::Ahead);
         match self.wait_from_now(authorized, ask).await {
             Ok(newer) => Ok(newer),
-            Err(_) => found_for(authorized.instance(), than).map(Obtained::at_once),
+            Err(_) => self
+                .engine
+                .found_for(authorized.instance(), than)
+                .map(Obtained::at_once),
         }
     }
 

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::directory::Directory;
+use crate::principal::InstanceId;
 use crate::store::LoginWindows;
 
 /// The numbers of the engine. One part of the configuration.
@@ -78,6 +79,11 @@ impl Current {
     /// What is in force at this moment; it does not change under its holder.
     pub(crate) fn now(&self) -> Arc<Configured> {
         self.0.load_full()
+    }
+
+    /// Whether the instance is configured at this moment.
+    pub(crate) fn has(&self, instance: InstanceId) -> bool {
+        self.0.load().directory.instance(instance).is_some()
     }
 
     /// Puts these in force, except for what stays as it was at the start.

@@ -13,6 +13,9 @@ use crate::store::{Class, LoginBudget, LoginWindow, LoginWindows, Slot, SlotId, 
 pub struct History {
     /// Slots, the oldest first; none older than the largest window at the last take.
     slots: Vec<Taken>,
+    /// Those of the last day that are older, the oldest first: a window may grow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    past: Vec<Past>,
     /// No login at all while this lasts.
     blocked: Option<Span>,
     /// All windows are halved while this lasts.
@@ -26,6 +29,20 @@ struct Taken {
     /// When it counts from.
     at: Stamp,
 }
+
+/// Slots that are older than every window and were taken within [`COALESCED`]: few of these are a whole day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Past {
+    /// When the newest of them counts from.
+    at: Stamp,
+    /// How many there are.
+    slots: u32,
+}
+
+/// A window that grows counts the slots of this time.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// Slots that were taken within this time leave a window that has grown together, with the newest of them.
+const COALESCED: Duration = Duration::from_secs(300);
 
 /// A time that began and ends by itself. As an age below a length it ends neither early nor late,
 /// whatever the wall clock does.
@@ -120,7 +137,7 @@ impl History {
             WindowState {
                 window: *window,
                 limit: number(limit(window, !halved.is_zero())),
-                used: number(history.inside(window, now).len()),
+                used: number(history.inside(window, now).map(|(_, slots)| slots).sum()),
             }
         };
         let states: Vec<_> = windows.windows.iter().map(state).collect();
@@ -152,6 +169,9 @@ impl History {
             slot.at = slot.at.seen_from(now);
         }
         self.slots.sort_by_key(|slot| slot.at.since_boot);
+        for past in &mut self.past {
+            past.at = past.at.seen_from(now);
+        }
         for span in self.blocked.iter_mut().chain(&mut self.halved) {
             span.from = span.from.seen_from(now);
         }
@@ -162,7 +182,13 @@ impl History {
         }
         let largest = windows.windows.iter().map(|window| window.per).max();
         let largest = largest.unwrap_or(Duration::ZERO);
-        self.slots.retain(|slot| slot.at.age(now) < largest);
+        for slot in self
+            .slots
+            .extract_if(.., |slot| slot.at.age(now) >= largest)
+        {
+            remember(&mut self.past, slot.at);
+        }
+        self.past.retain(|past| past.at.age(now) < REMEMBERED);
     }
 
     /// Whether there is a slot; the history must have caught up with `now`.
@@ -204,19 +230,41 @@ impl History {
                 Class::Known => limit,
                 Class::New => limit - (windows.reserve as usize).min(limit - 1),
             };
-            let inside = self.inside(window, now);
-            let excess = inside.len().checked_sub(usable)?;
-            Some(window.per.saturating_sub(inside[excess].at.age(now)))
+            let count: usize = self.inside(window, now).map(|(_, slots)| slots).sum();
+            // There is room once so many of the oldest are outside, and one more.
+            let mut excess = count.checked_sub(usable)?;
+            let last = self.inside(window, now).find(|(_, slots)| {
+                let leaves_room = *slots > excess;
+                excess = excess.saturating_sub(*slots);
+                leaves_room
+            });
+            let (at, _) = last.expect("a window without room has more slots than it may exceed by");
+            Some(window.per.saturating_sub(at.age(now)))
         };
         windows.windows.iter().filter_map(full_for).max()
     }
 
-    /// The slots taken within `window` before `now`.
-    fn inside(&self, window: &LoginWindow, now: Stamp) -> &[Taken] {
-        let first = self
-            .slots
-            .partition_point(|slot| slot.at.age(now) >= window.per);
-        &self.slots[first..]
+    /// The slots taken within `window` before `now`, the oldest first: when some of them count from, and how
+    /// many these are.
+    fn inside(&self, window: &LoginWindow, now: Stamp) -> impl Iterator<Item = (Stamp, usize)> {
+        let past = self.past.iter().map(|past| (past.at, past.slots as usize));
+        let all = past.chain(self.slots.iter().map(|slot| (slot.at, 1)));
+        let per = window.per;
+        all.skip_while(move |(at, _)| at.age(now) >= per)
+    }
+}
+
+/// Adds a slot that is older than every window.
+fn remember(past: &mut Vec<Past>, at: Stamp) {
+    let span = |at: Stamp| at.since_boot.div_euclid(COALESCED.as_millis() as i64);
+    match past.last_mut() {
+        Some(last) if span(last.at) == span(at) => {
+            last.slots += 1;
+            if last.at.since_boot < at.since_boot {
+                last.at = at;
+            }
+        }
+        Some(_) | None => past.push(Past { at, slots: 1 }),
     }
 }
 

@@ -24,7 +24,7 @@ mod handshake;
 // What passes by: bytes, back pressure, the end.
 mod relay;
 
-const LIVE: &str = "/realtime/api/v1/ws/realtime";
+pub const LIVE: &str = "/realtime/api/v1/ws/realtime";
 /// What a fault calls an `authenticate` message.
 const AUTHENTICATE: &str = "/live";
 /// Longer than any deadline of a session that is not about silence.
@@ -123,16 +123,16 @@ impl Scene {
 }
 
 /// A client's end of a session.
-struct Session {
+pub struct Session {
     socket: WebSocketStream<TcpStream>,
     /// Of the 101.
     headers: HeaderMap,
 }
 
-type Refused = Box<Response<Option<Vec<u8>>>>;
+pub type Refused = Box<Response<Option<Vec<u8>>>>;
 
 impl Session {
-    async fn open(
+    pub async fn open(
         proxy: &Proxy,
         target: &str,
         fields: &[(&str, &str)],
@@ -158,7 +158,7 @@ impl Session {
         }
     }
 
-    async fn say(&mut self, message: Value) {
+    pub async fn say(&mut self, message: Value) {
         self.send(Message::text(message.to_string())).await;
     }
 
@@ -171,7 +171,7 @@ impl Session {
     }
 
     /// Sends an `authenticate` that the API accepts.
-    async fn is_authenticated(&mut self) {
+    pub async fn is_authenticated(&mut self) {
         self.authenticate().await;
         self.hears(&["authenticated", "welcome", "subscribed"])
             .await;
@@ -190,7 +190,7 @@ impl Session {
     }
 
     /// The next message, which is JSON.
-    async fn json(&mut self) -> Value {
+    pub async fn json(&mut self) -> Value {
         let message = self.message().await.expect("a message");
         serde_json::from_str(message.to_text().unwrap()).unwrap()
     }

@@ -18,7 +18,8 @@ mod real_servers;
 
 // The configuration and `check`: example files, invalid files and their messages.
 mod config;
-// A configuration that changes while requests are under way.
+// A configuration that changes while requests are under way, and one that is read again.
+mod reload;
 mod rules;
 // The main job: a DeviceToken in, the API's answer out.
 mod main_job;

@@ -115,7 +115,10 @@ fn finding(principal: &Principal, renewed: Result<OnDemand, Error>, took: Durati
 fn advice(error: &Error) -> String {
     match error {
         Error::LoginRejected => "check the InstanceId and InstanceKey (or email and password)",
-        Error::InstanceUnknown | Error::AccountUnknown | Error::InstanceMismatch => {
+        Error::InstanceUnknown
+        | Error::InstanceGone
+        | Error::AccountUnknown
+        | Error::InstanceMismatch => {
             "see `damoov-proxy explain`: its instance or account is configured no longer"
         }
         Error::BudgetExhausted { .. } | Error::LoginBlocked { .. } => {

@@ -171,6 +171,11 @@ pub(in crate::cli) fn sentences(explanation: &Explanation) -> Vec<String> {
 /// What it is, when it ends, and the code that callers see.
 fn sentence(principal: &Principal, obstacle: &Obstacle) -> String {
     match obstacle {
+        Obstacle::InstanceGone => {
+            "its instance is configured no longer: its pair is kept, and used again once the \
+             instance is back in the configuration (instance_unknown)"
+                .to_owned()
+        }
         Obstacle::InstanceUnknown => {
             "no configured instance is the default one: requests must name \
              an InstanceId (instance_unknown)"

@@ -207,7 +207,7 @@ fn with(key: &str, value: &str) -> Settings {
 }
 
 #[test]
-fn every_key_takes_effect_at_its_next_use_or_is_named_as_needing_a_restart() {
+fn every_key_takes_effect_at_once_or_is_named_as_needing_a_restart() {
     let (start, keys) = read(ALL, None);
     let is_table = |key: &String| keys.iter().any(|k| k.starts_with(&format!("{key}.")));
     let keys: BTreeSet<_> = keys.iter().filter(|key| !is_table(key)).collect();

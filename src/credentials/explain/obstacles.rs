@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Inquiry, as_seconds};
+use crate::credentials;
 use crate::credentials::guards::shared::SharedMoment;
 use crate::credentials::guards::{breaker, contested, mass_rejection, remembered};
 use crate::credentials::renewal::identity::{Identity, class};
@@ -17,6 +18,8 @@ use crate::store::{Class, Error, Guard};
 pub enum Obstacle {
     /// No instance is configured that it could log in with.
     InstanceUnknown,
+    /// The instance that it is known under is configured no longer.
+    InstanceGone,
     /// No account of this name is configured.
     AccountUnknown,
     /// Damoov rejected the login with the configured key or password.
@@ -79,9 +82,10 @@ pub(super) async fn of(
     let class = class(principal, entry);
     let mut obstacles = Vec::new();
     match Identity::of(directory, ring, principal, None, entry) {
-        Err(_) => obstacles.push(match principal {
-            Principal::Account(_) => Obstacle::AccountUnknown,
-            Principal::User(_) => Obstacle::InstanceUnknown,
+        Err(error) => obstacles.push(match (principal, error) {
+            (Principal::Account(_), _) => Obstacle::AccountUnknown,
+            (Principal::User(_), credentials::Error::InstanceGone) => Obstacle::InstanceGone,
+            (Principal::User(_), _) => Obstacle::InstanceUnknown,
         }),
         Ok(Identity { key, .. }) => {
             let (with, every) = (key.fingerprint, settings.remember_rejected);

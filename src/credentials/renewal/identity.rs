@@ -29,7 +29,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// [`Error::InstanceUnknown`], [`Error::AccountUnknown`].
+    /// [`Error::InstanceUnknown`], [`Error::InstanceGone`], [`Error::AccountUnknown`].
     pub(crate) fn of(
         directory: &Directory,
         ring: &Ring,
@@ -49,14 +49,11 @@ impl Identity {
                 })
             }
             Principal::User(user) => {
-                let instance = match asked {
-                    Some(asked) => directory.instance(asked),
-                    None => entry
-                        .known_instance()
-                        .and_then(|id| directory.instance(id))
-                        .or_else(|| directory.default_instance()),
-                }
-                .ok_or(Error::InstanceUnknown)?;
+                let instance = match (asked, entry.known_instance()) {
+                    (Some(asked), _) => directory.instance(asked).ok_or(Error::InstanceUnknown),
+                    (None, Some(known)) => directory.instance(known).ok_or(Error::InstanceGone),
+                    (None, None) => directory.default_instance().ok_or(Error::InstanceUnknown),
+                }?;
                 Ok(Identity {
                     call: auth::log_in_user(*user, instance.id, &instance.key),
                     key: Key {

@@ -95,7 +95,12 @@ async fn renew_idle(engine: &Arc<Engine>, received_before: Timestamp) {
 
 /// Refreshes the stored pair, whatever its age; never logs in.
 async fn renew(engine: &Arc<Engine>, principal: &Principal) {
-    if let Ok(entry) = engine.vault.load(principal).await {
+    let Ok(entry) = engine.vault.load(principal).await else {
+        return;
+    };
+    // Its pair stays as it is until its instance is configured again.
+    let instance = entry.known_instance();
+    if instance.is_none_or(|instance| engine.current.has(instance)) {
         start(engine, principal, Trigger::Keep, entry.generation);
     }
 }

@@ -171,10 +171,12 @@ impl Engine {
         Ok(pair.and_then(|pair| vault.publish_entry(&renewal.principal, entry, &pair)))
     }
 
-    /// A user known under another instance than the one named is an error, not a login.
+    /// A user known under another instance than the one named, or under one that is configured no longer, is
+    /// an error, not a login.
     fn check_instance(&self, renewal: &Renewal, entry: &Entry) -> Result<(), Error> {
         match (renewal.ask.instance, entry.known_instance()) {
             (Some(asked), Some(known)) if asked != known => Err(Error::InstanceMismatch),
+            (_, Some(known)) if !self.current.has(known) => Err(Error::InstanceGone),
             _ => Ok(()),
         }
     }

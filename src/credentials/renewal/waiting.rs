@@ -27,7 +27,7 @@ impl Engine {
                     if renewal.is_newer(&found, ask.newer_than)
                         || self.vault.cache.is_suppressed(principal) =>
                 {
-                    return found_for(ask.instance, found);
+                    return self.found_for(ask.instance, found);
                 }
                 // It was started for less than this caller needs, or for another instance: once more.
                 Ok(_) => {}
@@ -39,15 +39,18 @@ impl Engine {
             }
         }
     }
-}
 
-/// A user known under another instance than the one named is an error.
-pub(crate) fn found_for(
-    asked: Option<InstanceId>,
-    found: Arc<Credentials>,
-) -> Result<Arc<Credentials>, Error> {
-    match (asked, found.instance) {
-        (Some(asked), Some(known)) if asked != known => Err(Error::InstanceMismatch),
-        _ => Ok(found),
+    /// A user known under another instance than the one named, or under one that is configured no longer, is
+    /// an error.
+    pub(crate) fn found_for(
+        &self,
+        asked: Option<InstanceId>,
+        found: Arc<Credentials>,
+    ) -> Result<Arc<Credentials>, Error> {
+        match (asked, found.instance) {
+            (Some(asked), Some(known)) if asked != known => Err(Error::InstanceMismatch),
+            (_, Some(known)) if !self.current.has(known) => Err(Error::InstanceGone),
+            _ => Ok(found),
+        }
     }
 }

@@ -35,6 +35,48 @@ fn windows(windows: &[(u32, u32)], reserve: u32) -> LoginWindows {
     }
 }
 
+#[test]
+fn a_window_that_grows_counts_the_slots_of_the_last_day() {
+    const HOUR: i64 = 3_600;
+    let narrow = windows(&[(1, 60)], 0);
+    let mut history = History::default();
+    // One a minute for two days.
+    for minute in 0..2 * 24 * 60 {
+        let taken = history.take_one(Class::Known, &narrow, at(minute * 60));
+        assert_eq!(taken, Slot::Taken, "minute {minute}");
+    }
+    let now = 48 * HOUR;
+    assert!(history.past.len() <= 24 * 12 + 1, "{}", history.past.len());
+    // What is remembered is what a row of the store holds, also after a boot.
+    let text = serde_json::to_string(&history).unwrap();
+    assert!(text.len() < 64 * 1024, "{}", text.len());
+    let read: History = serde_json::from_str(&text).unwrap();
+    for now in [at(now), on(2, 10, BOOTED + now)] {
+        let mut history = read.clone();
+        let wide = windows(&[(120, 2 * 3_600), (10_000, 86_400)], 0);
+        let budget = history.budget(&wide, now);
+        // Slots of five minutes leave a window together.
+        let used: Vec<_> = budget.windows.iter().map(|window| window.used).collect();
+        assert!((119..=124).contains(&used[0]), "{used:?}");
+        assert!((1_435..=1_444).contains(&used[1]), "{used:?}");
+        let Slot::Wait {
+            left,
+            blocked: false,
+        } = history.take_one(Class::Known, &wide, now)
+        else {
+            panic!("two hours are full");
+        };
+        assert!(left <= SECOND * 400, "{left:?}");
+    }
+    let mut later = read;
+    let day_later = at(now + 25 * HOUR);
+    let one_a_day = windows(&[(1, 86_400)], 0);
+    assert_eq!(
+        later.take_one(Class::Known, &one_a_day, day_later),
+        Slot::Taken
+    );
+}
+
 fn wait(seconds: u32) -> Slot {
     Slot::Wait {
         left: SECOND * seconds,
