@@ -15,6 +15,7 @@ mod metrics;
 mod ports;
 pub mod programs;
 mod rounds;
+pub mod script;
 mod waiting;
 
 pub use builder::{Builder, proxy, proxy_through, write_private};

@@ -57,6 +57,8 @@ mod house;
 mod commands;
 // `/metrics`, as the tools of others read it.
 mod metrics;
+// The dashboard, in a real browser.
+mod dashboard;
 // How the proxy ends.
 mod signals;
 // What supervisors see: systemd's notifications and sockets.

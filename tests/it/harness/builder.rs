@@ -76,6 +76,11 @@ impl Builder {
         self
     }
 
+    /// Gives it a listener for operators: [`Proxy::admin`].
+    pub fn administered(self) -> Builder {
+        self.set("admin.listen", "127.0.0.1:0")
+    }
+
     /// Where this proxy keeps its files; may be prepared before the start.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -135,6 +140,7 @@ listen = "127.0.0.1:0"
             child: None,
             address: loopback(0),
             status: loopback(0),
+            admin: None,
             client: Client::new(),
         }
     }

@@ -1,7 +1,10 @@
-//! What a proxy's status listener says.
+//! What a proxy's listeners for probes and for operators say.
+
+use std::net::SocketAddr;
 
 use http::Request;
 use http_body_util::Full;
+use serde_json::Value;
 
 use super::caller::Answer;
 use super::process::Proxy;
@@ -9,7 +12,22 @@ use super::process::Proxy;
 impl Proxy {
     /// `GET path` on the status listener.
     pub async fn status(&self, path: &str) -> Answer {
-        let uri = format!("http://{}{path}", self.status);
+        self.ask_at(self.status, path).await
+    }
+
+    /// `GET path` on the listener for operators.
+    pub async fn admin(&self, path: &str) -> Answer {
+        self.ask_at(self.admin_address(), path).await
+    }
+
+    /// What `/api/state` says.
+    pub async fn state(&self) -> Value {
+        let answer = self.admin("/api/state").await;
+        serde_json::from_slice(answer.content()).unwrap()
+    }
+
+    async fn ask_at(&self, address: SocketAddr, path: &str) -> Answer {
+        let uri = format!("http://{address}{path}");
         self.client
             .send(Request::get(uri).body(Full::default()).unwrap())
             .await

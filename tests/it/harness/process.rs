@@ -24,6 +24,8 @@ pub struct Proxy {
     pub(super) child: Option<Child>,
     pub(super) address: SocketAddr,
     pub(super) status: SocketAddr,
+    /// `None` without a listener for operators, and before the first start.
+    pub(super) admin: Option<SocketAddr>,
     pub(super) client: Client,
 }
 
@@ -64,6 +66,10 @@ impl Proxy {
     /// Waits until probes are answered.
     pub async fn answers_probes(&mut self) {
         self.status = self.logged_address("serving health and metrics").await;
+        let (listens, _) = override_of("admin.listen", "");
+        if self.environment.iter().any(|(name, _)| *name == listens) {
+            self.admin = Some(self.logged_address("serving the dashboard").await);
+        }
     }
 
     /// The binary with this proxy's configuration.
@@ -79,6 +85,11 @@ impl Proxy {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        // After the first start it keeps this port, too.
+        if let Some(address) = self.admin {
+            let (name, value) = override_of("admin.listen", &address.to_string());
+            command.env(name, value);
+        }
         command
     }
 
@@ -127,6 +138,11 @@ impl Proxy {
     /// Where health and metrics are served.
     pub fn status_address(&self) -> SocketAddr {
         self.status
+    }
+
+    /// Where operators are served.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.expect("it is `administered`")
     }
 
     /// The configuration's file.

@@ -26,6 +26,11 @@ pub fn node() -> Command {
     command
 }
 
+/// Debian's browser.
+pub fn chromium() -> Command {
+    command("DAMOOV_PROXY_CHROMIUM", "", "chromium")
+}
+
 /// Prometheus' own tool.
 pub fn promtool() -> Command {
     command(
