@@ -59,6 +59,8 @@ mod commands;
 mod metrics;
 // The dashboard, in a real browser.
 mod dashboard;
+// Alerts and dashboard, in the real Prometheus.
+mod alerts;
 // How the proxy ends.
 mod signals;
 // What supervisors see: systemd's notifications and sockets.

@@ -40,6 +40,15 @@ pub fn promtool() -> Command {
     )
 }
 
+/// The server of Prometheus.
+pub fn prometheus() -> Command {
+    command(
+        "DAMOOV_PROXY_PROMETHEUS",
+        "prometheus/usr/bin/prometheus",
+        "prometheus",
+    )
+}
+
 /// Copies the binary under test to where another user may run it. `cp` does it: a file that this process
 /// writes is also open in every child that another test starts meanwhile, and what is open for writing
 /// cannot be run.
