@@ -4,17 +4,20 @@
 //! on. What they tell comes through [`Engine`] and a few handles: nothing in here knows the components.
 
 mod answers;
+mod asked;
 mod code;
 mod connections;
 mod content;
 mod dashboard;
 mod engine;
 mod history;
+mod page;
 mod readiness;
 mod reply;
 mod request;
 mod sentence;
 mod state;
+mod stream;
 mod time;
 mod write_timeout;
 
@@ -34,7 +37,7 @@ use tokio::sync::watch;
 
 pub use self::answers::Answers;
 pub use self::code::Code;
-pub use self::engine::{Engine, Host, Logins, Room, Tokens, Window};
+pub use self::engine::{Engine, Host, Listing, Logins, Renewed, Room, Tokens, Window};
 
 use self::connections::{Connection, Connections};
 use self::write_timeout::WriteTimeout;
@@ -45,6 +48,7 @@ use crate::reload::Reloads;
 use crate::server::{Acceptor, Socket, Stage, Stream};
 use crate::telemetry;
 use crate::telemetry::episode::{Chain, Episode};
+use crate::telemetry::recent::Recent;
 
 /// From the first byte that could come to the last one of a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +69,8 @@ pub struct Status<E> {
     pub reloads: Reloads,
     /// Whether the log can be written.
     pub log: telemetry::Health,
+    /// Its newest events that a person must see.
+    pub recent: Recent,
     /// Whether credentials can be renewed, and how many there are; unset until it has started.
     pub engine: Arc<OnceLock<E>>,
 }
@@ -99,7 +105,7 @@ pub async fn serve(
         Serves::Health => accept(&acceptor, serves, &answers).await,
         Serves::Everything => tokio::select! {
             () = accept(&acceptor, serves, &answers) => {}
-            () = answers.keep_history() => {}
+            () = answers.keep_watch() => {}
         },
     }
     Ok(())

@@ -11,6 +11,7 @@ mod secret_source;
 mod section;
 mod settings;
 mod shape;
+mod shown;
 mod tree;
 
 use std::cell::RefCell;
@@ -363,6 +364,52 @@ key = "canary"
         assert!(
             matches!(postgres.password, Password::In(path) if path.ends_with("run/secrets/db"))
         );
+    }
+
+    #[test]
+    fn settings_are_shown_by_every_key_of_the_file_and_without_a_secret() {
+        fn add(value: &serde_json::Value, path: &str, names: &mut BTreeSet<String>) {
+            match value {
+                serde_json::Value::Object(entries) => {
+                    for (key, entry) in entries {
+                        let name = report::dotted(path, key);
+                        add(entry, &name, names);
+                        names.insert(name);
+                    }
+                }
+                serde_json::Value::Array(items) => {
+                    items.iter().for_each(|item| add(item, path, names));
+                }
+                _ => {}
+            }
+        }
+        let root = tree::parse(&full_example()).unwrap();
+        let problems = Problems::default();
+        let environment = Environment::default();
+        let sources = private(&environment, Secrets::Leave);
+        let settings = Section::read_root(root, &problems, |top| settings::read(top, &sources));
+        let mut names = BTreeSet::new();
+        add(&settings.shown(), "", &mut names);
+        let accepted = problems.accepted_names();
+        // In the example there is one window, and no unix socket.
+        let missing: Vec<_> = accepted.difference(&names).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+
+        let secret = STANDARD.encode([9; 32]);
+        let text = format!(
+            "{INSTANCE}[store]\nkey = \"{secret}\"\nold_keys = [\"{secret}\"]\n\
+             url = \"postgres://proxy:canary@db/d\"\n\
+             [[account]]\nname = \"a\"\nemail = \"a@b\"\npassword = \"canary\""
+        );
+        let shown = read(&text, &[], Secrets::Resolve)
+            .unwrap()
+            .shown()
+            .to_string();
+        assert!(
+            !shown.contains("canary") && !shown.contains(&secret),
+            "{shown}"
+        );
+        assert_eq!(shown.matches("\"***\"").count(), 5, "{shown}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod fixture;
 mod guards;
 mod handed_out;
 mod login_slot;
+mod looking;
 mod on_demand;
 mod password;
 mod provider;

@@ -45,6 +45,21 @@ pub enum Error {
     /// Content that must be understood, and cannot be decoded.
     #[error("the content cannot be read: {0}")]
     ContentUnreadable(content_coding::Unreadable),
+    /// A request to `[admin]` that changes something does not say that no web page of another origin sent it.
+    #[error("a request that changes something needs the header `X-Damoov-Proxy: 1`")]
+    MarkMissing,
+    /// Nothing is known of the principal that a request to `[admin]` names.
+    #[error("nothing is known of this principal: name a DeviceToken, or account:NAME")]
+    PrincipalUnknown,
+    /// There are as many event streams as there may be.
+    #[error("there are 32 event streams already; close a dashboard")]
+    StreamsExhausted,
+    /// The store is yet to be opened.
+    #[error("the store is being opened; try again")]
+    Starting,
+    /// The process is about to end.
+    #[error("the process is about to end")]
+    Draining,
     /// The caller's content did not come.
     #[error(transparent)]
     Content(#[from] replay::Failure),
@@ -102,6 +117,7 @@ pub struct Refusal {
 /// How long to wait where nothing says when it gets better.
 const SOON: Duration = Duration::from_secs(1);
 const STORE_RECHECK: Duration = Duration::from_secs(5);
+const STREAMS_RECHECK: Duration = Duration::from_secs(5);
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// Every method that is forwarded.
@@ -151,6 +167,11 @@ impl Error {
             Error::TokensForeign => of_request(401, "token_invalid"),
             Error::ContentTooLarge => of_request(413, "content_too_large"),
             Error::ContentUnreadable(_) => of_request(400, "bad_request"),
+            Error::MarkMissing => of_request(403, "caller_forbidden"),
+            Error::PrincipalUnknown => of_request(404, "principal_unknown"),
+            Error::StreamsExhausted => own(503, "overloaded", STREAMS_RECHECK),
+            Error::Starting => own(503, "store_unavailable", SOON),
+            Error::Draining => own(503, "draining", SOON),
             Error::Content(failure) => match failure {
                 replay::Failure::Idle => of_request(408, "content_timeout"),
                 replay::Failure::Cut | replay::Failure::Taken => of_request(400, "bad_request"),
@@ -283,6 +304,13 @@ fn api(status: u16, code: &'static str, proxy_error: &'static str) -> Refusal {
     refusal(status, code, Source::Upstream, proxy_error)
 }
 
+fn own(status: u16, code: &'static str, retry_after: Duration) -> Refusal {
+    Refusal {
+        retry_after: Some(retry_after),
+        ..refusal(status, code, Source::Proxy, "proxy_internal_response")
+    }
+}
+
 fn auth(status: u16, code: &'static str, proxy_error: &'static str) -> Refusal {
     refusal(status, code, Source::Auth, proxy_error)
 }
@@ -345,6 +373,11 @@ mod tests {
             (Name::BearerVoid.into(), 401, "token_invalid"),
             (Error::TokensForeign, 401, "token_invalid"),
             (Error::ContentTooLarge, 413, "content_too_large"),
+            (Error::MarkMissing, 403, "caller_forbidden"),
+            (Error::PrincipalUnknown, 404, "principal_unknown"),
+            (Error::StreamsExhausted, 503, "overloaded"),
+            (Error::Starting, 503, "store_unavailable"),
+            (Error::Draining, 503, "draining"),
             (
                 content_coding::Unreadable::Damaged.into(),
                 400,

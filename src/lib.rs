@@ -78,7 +78,7 @@
 //! proxy          → auth_endpoints, caller, content_coding, credentials, damoov, directory, error,
 //!                  handed_out, head, headers, live, metrics, naming, peer, principal, replay,
 //!                  server, stalls, telemetry, timer, upstream
-//! admin          → error, head, metrics, reload, replay, server, store, telemetry
+//! admin          → error, head, metrics, percent, reload, replay, server, store, telemetry
 //! auth_endpoints → caller, credentials, damoov, directory, error, handed_out, naming, principal
 //! live           → caller, content_coding, credentials, directory, error, handed_out, head,
 //!                  headers, metrics, naming, percent, principal, server, upstream

@@ -199,6 +199,33 @@ pub struct Bound {
     settings: Settings,
     sockets: Vec<Socket>,
     pulse: Pulse,
+    places: Places,
+}
+
+/// The connections of callers, over all workers. Clones are of the same ones.
+#[derive(Clone, Debug)]
+pub struct Places {
+    free: Arc<Semaphore>,
+    limit: usize,
+}
+
+impl Places {
+    fn new(limit: usize) -> Places {
+        Places {
+            free: Arc::new(Semaphore::new(limit)),
+            limit,
+        }
+    }
+
+    /// How many are open.
+    pub fn taken(&self) -> usize {
+        self.limit - self.free.available_permits()
+    }
+
+    /// How many may be.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
 }
 
 /// What became of the answers after the end had begun.
@@ -232,6 +259,7 @@ pub fn bind(settings: Settings, inherited: &mut Inherited) -> Result<Bound, Erro
         .map(|listener| Socket::open(listener, inherited))
         .collect::<Result<_, _>>()?;
     Ok(Bound {
+        places: Places::new(settings.max_connections),
         settings,
         sockets,
         pulse: Pulse::default(),
@@ -248,6 +276,11 @@ impl Bound {
     pub fn places(&self) -> String {
         let places: Vec<_> = self.sockets.iter().map(Socket::to_string).collect();
         places.join(", ")
+    }
+
+    /// The connections of callers, once this is served.
+    pub fn connections(&self) -> Places {
+        self.places.clone()
     }
 
     /// Whether the workers live, once this is served.
@@ -268,6 +301,7 @@ pub async fn serve<H: Handler>(
         settings,
         sockets,
         pulse,
+        places,
     } = bound;
     let workers = (0..settings.threads.max(1))
         .map(|number| {
@@ -276,7 +310,7 @@ pub async fn serve<H: Handler>(
         })
         .collect::<io::Result<Vec<_>>>()?;
     let workers = Arc::new(workers);
-    let free = Arc::new(Semaphore::new(settings.max_connections));
+    let free = places.free;
     let mut accepting = JoinSet::new();
     for socket in sockets {
         let (workers, free) = (workers.clone(), free.clone());

@@ -9,6 +9,7 @@ mod log_name;
 mod lost;
 mod output;
 mod panics;
+pub mod recent;
 pub mod seldom;
 mod trace_id;
 mod writer;
@@ -22,6 +23,7 @@ use tracing::{Metadata, Subscriber};
 use tracing_subscriber::filter::{FilterExt, FilterFn, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Filter, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, reload};
 
@@ -112,7 +114,9 @@ impl Log {
     pub fn follow(&self, level: Option<LevelFilter>) -> Result<LogLevel, Error> {
         let lines = self.lines();
         let (filter, handle) = reload::Layer::new(filter(level)?);
-        let begun = subscriber(lines.format(), filter, Events(lines.clone())).try_init();
+        let begun = subscriber(lines.format(), filter, Events(lines.clone()))
+            .with(lines.recent().layer())
+            .try_init();
         lines.want_access(wants_access());
         begun?;
         panics::log_panics(lines.clone());
@@ -256,7 +260,11 @@ impl io::Write for Event<'_> {
     }
 }
 
-fn subscriber<F, W>(format: Format, filter: F, writer: W) -> impl Subscriber + Send + Sync
+fn subscriber<F, W>(
+    format: Format,
+    filter: F,
+    writer: W,
+) -> impl Subscriber + for<'s> LookupSpan<'s> + Send + Sync
 where
     F: Filter<Registry> + Send + Sync + 'static,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,

@@ -8,36 +8,35 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::time::MissedTickBehavior;
 
+use super::asked::Asked;
 use super::connections::Answering;
 use super::content::Content;
 use super::dashboard;
 use super::engine::{Engine, Logins};
 use super::history::{History, STEPS};
+use super::page::Page;
 use super::readiness::{Readiness, Report};
 use super::reply::{json, whole};
 use super::request::{self, Source};
 use super::sentence::{Facts, sentence};
 use super::state::{self, State};
+use super::stream::Streams;
 use super::time::seconds;
 use super::{Serves, Status};
 use crate::error::Error;
 use crate::head::{self, Rejection, Seen};
 use crate::metrics::Format;
+use crate::reload;
+use crate::server::Stage;
 
-/// How often it is looked whether a step of the history is over.
+/// How often it is looked whether a step of the history is over, and the streams are told the state.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// What can be asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Asked {
-    Livez,
-    Startupz,
-    Readyz,
-    Metrics,
-    Dashboard,
-    State,
-}
+/// The numbers that only the store knows are left as they were if it does not tell them in this time.
+const REPORT_WITHIN: Duration = Duration::from_millis(500);
+/// How long a reload is waited for: its file may lie on a mount that hangs.
+const RELOAD_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a request is not answered.
 enum Refused {
@@ -51,39 +50,8 @@ enum Refused {
 pub struct Answers<E> {
     readiness: Readiness,
     history: Mutex<History>,
+    streams: Streams,
     status: Status<E>,
-}
-
-impl Asked {
-    /// What `path` names on a listener that `serves` this; `None` if nothing.
-    fn of(path: &str, serves: Serves) -> Option<Asked> {
-        match (path, serves) {
-            ("/livez", _) => Some(Asked::Livez),
-            ("/startupz", _) => Some(Asked::Startupz),
-            ("/readyz", _) => Some(Asked::Readyz),
-            ("/metrics", _) => Some(Asked::Metrics),
-            ("/dashboard", Serves::Everything) => Some(Asked::Dashboard),
-            ("/api/state", Serves::Everything) => Some(Asked::State),
-            _ => None,
-        }
-    }
-
-    /// The methods that it has.
-    fn allows(&self) -> &'static str {
-        match self {
-            Asked::Livez
-            | Asked::Startupz
-            | Asked::Readyz
-            | Asked::Metrics
-            | Asked::Dashboard
-            | Asked::State => "GET, HEAD",
-        }
-    }
-
-    /// Whether probes may come under any name: of a pod, of a service, of a load balancer's choice.
-    fn is_health(&self) -> bool {
-        matches!(self, Asked::Livez | Asked::Startupz | Asked::Readyz)
-    }
 }
 
 impl<E: Engine> Answers<E> {
@@ -92,6 +60,7 @@ impl<E: Engine> Answers<E> {
         Arc::new(Answers {
             readiness: Readiness::default(),
             history: Mutex::new(History::new(now())),
+            streams: Streams::new(),
             status,
         })
     }
@@ -104,15 +73,19 @@ impl<E: Engine> Answers<E> {
         answering: Answering,
     ) -> Response<Content> {
         let (head, content) = request.into_parts();
-        let answer = match self.asked(serves, &head) {
-            Ok(asked) => match request::discard(content).await {
-                Ok(()) => self.tell(asked, &head).await,
-                Err(error) => error.answer(),
-            },
-            Err(refused) => refused.answer(),
+        let answered = async {
+            let asked = self.asked(serves, &head)?;
+            request::discard(content).await?;
+            match asked {
+                Asked::Events => self.events(answering),
+                asked => self
+                    .tell(asked, &head)
+                    .await
+                    .map(|told| told.map(Content::from)),
+            }
         };
-        drop(answering);
-        answer.map(Content::from)
+        let answered: Result<_, Refused> = answered.await;
+        answered.unwrap_or_else(|refused| refused.answer().map(Content::from))
     }
 
     /// What the head of a request asks for, if that is told to whom it comes from.
@@ -126,6 +99,9 @@ impl<E: Engine> Answers<E> {
         }
         if !asked.as_ref().is_some_and(Asked::is_health) {
             self.check(serves, head, asked.as_ref())?;
+        }
+        if asked.as_ref().is_some_and(Asked::is_write) {
+            request::check_mark(&head.headers)?;
         }
         asked.ok_or_else(|| Error::RouteUnknown(None).into())
     }
@@ -146,8 +122,9 @@ impl<E: Engine> Answers<E> {
         }
     }
 
-    async fn tell(&self, asked: Asked, head: &Parts) -> Response<Bytes> {
-        match asked {
+    /// Everything but a stream.
+    async fn tell(&self, asked: Asked, head: &Parts) -> Result<Response<Bytes>, Refused> {
+        Ok(match asked {
             Asked::Livez => Report::of(Vec::new(), Vec::new()).answer(),
             Asked::Startupz => self.readiness.started(&self.status).answer(),
             Asked::Readyz => {
@@ -166,7 +143,72 @@ impl<E: Engine> Answers<E> {
             }
             Asked::Dashboard => dashboard::answer(),
             Asked::State => json(&self.state(STEPS).await),
+            Asked::Events => return Err(Error::StreamsExhausted.into()),
+            Asked::Budget => json(&self.engine()?.budget().await?),
+            Asked::Config => json(&self.config()?),
+            Asked::Principals => {
+                let Page { after, limit } = Page::of(head.uri.query().unwrap_or_default())?;
+                json(&self.engine()?.principals(after, limit).await?)
+            }
+            Asked::Principal { who } => json(&known(self.engine()?.explain(&who).await?)?),
+            Asked::Renew { who } => json(&known(self.engine()?.renew(&who).await?)?),
+            Asked::Forget { who } => match self.engine()?.forget(&who).await? {
+                true => json(&serde_json::json!({ "forgotten": true })),
+                false => return Err(Error::PrincipalUnknown.into()),
+            },
+            Asked::Reload => json(&self.reload().await),
+        })
+    }
+
+    /// What runs, once the store is open.
+    fn engine(&self) -> Result<&E, Error> {
+        self.status.engine.get().ok_or(Error::Starting)
+    }
+
+    /// The settings in force, and what of the file needs a restart.
+    fn config(&self) -> Result<serde_json::Value, Error> {
+        let state = self.status.reloads.state();
+        let restart = state.restart.as_ref();
+        Ok(serde_json::json!({
+            "file": state.file.display().to_string(),
+            "settings": self.engine()?.settings(),
+            "restart_needed": restart.map_or(&[][..], |restart| &restart.keys),
+        }))
+    }
+
+    /// Reads the configuration again.
+    async fn reload(&self) -> serde_json::Value {
+        let asking = self.status.reloads.ask(reload::Trigger::Api);
+        match tokio::time::timeout(RELOAD_WITHIN, asking).await {
+            Ok(outcome) => serde_json::json!({
+                "result": outcome.result.as_str(),
+                "report": outcome.report.as_deref(),
+                "restart_needed": &outcome.restart_needed[..],
+            }),
+            Err(_) => serde_json::json!({
+                "result": "pending",
+                "report": "the file is still being read; the log will say what comes of it",
+                "restart_needed": [],
+            }),
         }
+    }
+
+    /// How many event streams are open.
+    #[cfg(test)]
+    pub(super) fn streams_open(&self) -> usize {
+        self.streams.open()
+    }
+
+    /// One more event stream.
+    fn events(&self, answering: Answering) -> Result<Response<Content>, Refused> {
+        if *self.status.stage.borrow() >= Stage::Draining {
+            return Err(Error::Draining.into());
+        }
+        let place = self.streams.place().ok_or(Error::StreamsExhausted)?;
+        let (events, stage) = (self.status.recent.reader(), self.status.stage.clone());
+        let pieces = self.streams.start(place, answering, events, stage);
+        let told = whole(StatusCode::OK, "text/event-stream", Bytes::new());
+        Ok(told.map(|_| Content::Stream(pieces)))
     }
 
     /// What stands in the way of logins; the default before there is an engine.
@@ -180,7 +222,8 @@ impl<E: Engine> Answers<E> {
     /// Everything, with this many steps of the history.
     async fn state(&self, steps: usize) -> State {
         if let Some(engine) = self.status.engine.get() {
-            engine.report().await;
+            // A store that does not answer holds nobody up who looks why.
+            let _ = tokio::time::timeout(REPORT_WITHIN, engine.report()).await;
         }
         let logins = self.logins().await;
         let ready = self.readiness.look(&self.status, &logins);
@@ -202,22 +245,33 @@ impl<E: Engine> Answers<E> {
             ready,
             logins,
             history,
+            streams: self.streams.open(),
         };
         State::new(&self.status, parts)
     }
 
-    /// Keeps the history, until it is dropped.
-    pub(super) async fn keep_history(&self) {
+    /// Keeps the history, and tells the streams the state, until it is dropped.
+    pub(super) async fn keep_watch(&self) {
+        let mut seconds = tokio::time::interval(LOOK_EVERY);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            seconds.tick().await;
             let totals = self.status.metrics.totals();
             self.history().note(now(), totals);
+            if self.streams.open() > 0 {
+                self.streams.tell(&self.state(1).await);
+            }
         }
     }
 
     fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().expect("no code panics under this lock")
     }
+}
+
+/// What is told of a principal, if anything is known of it.
+fn known<T>(told: Option<T>) -> Result<T, Error> {
+    told.ok_or(Error::PrincipalUnknown)
 }
 
 fn now() -> u64 {

@@ -8,10 +8,14 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
+use super::stream::Pieces;
+
 /// What an answer holds.
 pub(super) enum Content {
     /// It is there.
     Whole(Full<Bytes>),
+    /// It comes.
+    Stream(Pieces),
 }
 
 impl From<Bytes> for Content {
@@ -30,18 +34,24 @@ impl Body for Content {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Content::Whole(whole) => Pin::new(whole).poll_frame(context),
+            Content::Stream(pieces) => {
+                let piece = pieces.as_mut().poll_next(context);
+                piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Content::Whole(whole) => whole.is_end_stream(),
+            Content::Stream(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Content::Whole(whole) => whole.size_hint(),
+            Content::Stream(_) => SizeHint::default(),
         }
     }
 }

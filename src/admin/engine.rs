@@ -4,7 +4,11 @@
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
+use serde_json::Value;
+
 use super::code::Code;
+use crate::error::Error;
 use crate::store;
 
 /// What is asked of the renewal engine, and of what serves requests.
@@ -35,6 +39,46 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What may run out. Cheap enough for each second.
     fn room(&self) -> Vec<Room>;
+
+    /// The settings in force; no secret.
+    fn settings(&self) -> Value;
+
+    /// The login budget, as the command `budget` prints it.
+    fn budget(&self) -> impl Future<Output = Result<Value, Error>> + Send;
+
+    /// At most `limit` principals of the store, those after the place `after`.
+    fn principals(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Listing, Error>> + Send;
+
+    /// All about one principal, as the command `explain` prints it; `None` if nothing is known of it.
+    fn explain(&self, who: &str) -> impl Future<Output = Result<Option<Value>, Error>> + Send;
+
+    /// Refreshes its pair now, and never logs in; `None` if nothing is known of it.
+    fn renew(&self, who: &str) -> impl Future<Output = Result<Option<Renewed>, Error>> + Send;
+
+    /// Drops its tokens. Returns whether anything was known of it.
+    fn forget(&self, who: &str) -> impl Future<Output = Result<bool, Error>> + Send;
+}
+
+/// A part of the principals of a store.
+#[derive(Debug, Serialize)]
+pub struct Listing {
+    /// Each as a line of `tokens list --json`.
+    pub principals: Vec<Value>,
+    /// Where the next part begins; `None` if this is the last one.
+    pub next: Option<String>,
+}
+
+/// What came of a renewal.
+#[derive(Debug, Serialize)]
+pub struct Renewed {
+    /// A stable word.
+    pub outcome: &'static str,
+    /// What it means.
+    pub message: &'static str,
 }
 
 /// The login budget, and what else stands in the way of logins. Durations are real ones.

@@ -18,6 +18,9 @@ const LONGEST: usize = 64 * 1024;
 /// How long it may take to come.
 const CONTENT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What marks a request that changes something: a web page of another origin cannot send it without a
+/// preflight, which is never answered.
+const MARK: HeaderName = HeaderName::from_static("x-damoov-proxy");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
@@ -67,6 +70,14 @@ fn follows_a_link(head: &Parts) -> bool {
         && !head.headers.contains_key(header::ORIGIN)
         && is(SEC_FETCH_MODE, "navigate")
         && is(SEC_FETCH_DEST, "document")
+}
+
+/// Refuses a request that changes something and is not marked.
+pub(super) fn check_mark(headers: &HeaderMap) -> Result<(), Error> {
+    match headers.get(&MARK).is_some_and(|mark| mark == "1") {
+        true => Ok(()),
+        false => Err(Error::MarkMissing),
+    }
 }
 
 /// Reads the content to its end, and refuses what is longer than 64 KiB. Nothing that is asked here needs

@@ -7,6 +7,7 @@ use super::engine::{Engine, Host, Logins, Room, Tokens};
 use super::history::Shown;
 use super::readiness::Report;
 use super::sentence::Sentence;
+use super::stream;
 use super::time::{at, seconds};
 use crate::metrics::Metrics;
 use crate::reload;
@@ -36,6 +37,8 @@ pub(super) struct Parts {
     pub(super) ready: Report,
     pub(super) logins: Logins,
     pub(super) history: Shown,
+    /// Event streams that are open.
+    pub(super) streams: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,6 +105,7 @@ impl State {
             ready,
             logins,
             history,
+            streams,
         } = parts;
         let engine = status.engine.get();
         let metrics = &status.metrics;
@@ -128,6 +132,12 @@ impl State {
                 .map(Engine::room)
                 .unwrap_or_default()
                 .into_iter()
+                .chain([Room {
+                    what: "event streams",
+                    used: streams as u64,
+                    limit: stream::MOST as u64,
+                    unit: "",
+                }])
                 .map(ShownRoom::of)
                 .collect(),
             config: Config::of(&status.reloads.state()),

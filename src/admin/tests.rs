@@ -1,15 +1,21 @@
 //! What the status listener answers, and to how many connections at a time.
 
+mod api;
+mod streams;
+
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{Method, Response, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1 as client;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::error::Error;
 use crate::server::{Inherited, Listener};
 use crate::store;
 use crate::telemetry::Log;
@@ -21,6 +27,8 @@ struct Still {
     conditions: Vec<(Code, String)>,
     away: Option<store::Away>,
     logins: Logins,
+    /// How often something was renewed or forgotten.
+    done: AtomicUsize,
 }
 
 impl Engine for Still {
@@ -57,6 +65,40 @@ impl Engine for Still {
     fn room(&self) -> Vec<Room> {
         Vec::new()
     }
+
+    fn settings(&self) -> Value {
+        serde_json::json!({ "listen": "127.0.0.1:8080" })
+    }
+
+    async fn budget(&self) -> Result<Value, Error> {
+        Ok(serde_json::json!({ "remaining": 4 }))
+    }
+
+    async fn principals(&self, after: Option<String>, limit: usize) -> Result<Listing, Error> {
+        Ok(Listing {
+            principals: vec![serde_json::json!({ "after": after, "limit": limit })],
+            next: None,
+        })
+    }
+
+    async fn explain(&self, who: &str) -> Result<Option<Value>, Error> {
+        let known = who == "account:known";
+        Ok(known.then(|| serde_json::json!({ "principal": who })))
+    }
+
+    async fn renew(&self, who: &str) -> Result<Option<Renewed>, Error> {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        let renewed = Renewed {
+            outcome: "refreshed",
+            message: "A refresh brought a new pair.",
+        };
+        Ok((who == "account:known").then_some(renewed))
+    }
+
+    async fn forget(&self, who: &str) -> Result<bool, Error> {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        Ok(who == "account:known")
+    }
 }
 
 /// What is told of `engine`, what sets it if it is `None`, and what ends it.
@@ -64,6 +106,7 @@ struct Scene<E> {
     answers: Arc<Answers<E>>,
     engine: Arc<OnceLock<E>>,
     stage: watch::Sender<Stage>,
+    recent: Recent,
 }
 
 fn scene<E: Engine>(engine: Option<E>) -> Scene<E> {
@@ -81,11 +124,13 @@ fn scene<E: Engine>(engine: Option<E>) -> Scene<E> {
         started: SystemTime::now(),
         stage,
         log: log.lines().health(),
+        recent: log.lines().recent().clone(),
     });
     Scene {
         answers,
         engine: started,
         stage: sender,
+        recent: log.lines().recent().clone(),
     }
 }
 
@@ -105,6 +150,16 @@ async fn asked(
     serves: Serves,
     request: http::request::Builder,
 ) -> Response<Bytes> {
+    asked_with(scene, serves, request, Bytes::new()).await
+}
+
+/// The same with content.
+async fn asked_with(
+    scene: &Scene<impl Engine>,
+    serves: Serves,
+    request: http::request::Builder,
+    content: Bytes,
+) -> Response<Bytes> {
     let (near, far) = tokio::io::duplex(1 << 20);
     let asks = Asks {
         serves,
@@ -114,7 +169,7 @@ async fn asked(
     let serving = tokio::spawn(serve_connection(far, asks));
     let (mut sender, connection) = client::handshake(TokioIo::new(near)).await.unwrap();
     let driving = tokio::spawn(connection);
-    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let request = request.body(Full::new(content)).unwrap();
     let (head, content) = sender.send_request(request).await.unwrap().into_parts();
     let content = content.collect().await.unwrap().to_bytes();
     serving.abort();
@@ -420,5 +475,29 @@ impl Engine for Hanging {
 
     fn room(&self) -> Vec<Room> {
         Vec::new()
+    }
+
+    fn settings(&self) -> Value {
+        Value::Null
+    }
+
+    async fn budget(&self) -> Result<Value, Error> {
+        std::future::pending().await
+    }
+
+    async fn principals(&self, _: Option<String>, _: usize) -> Result<Listing, Error> {
+        std::future::pending().await
+    }
+
+    async fn explain(&self, _: &str) -> Result<Option<Value>, Error> {
+        std::future::pending().await
+    }
+
+    async fn renew(&self, _: &str) -> Result<Option<Renewed>, Error> {
+        std::future::pending().await
+    }
+
+    async fn forget(&self, _: &str) -> Result<bool, Error> {
+        std::future::pending().await
     }
 }

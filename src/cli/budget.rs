@@ -168,7 +168,8 @@ fn next_login(state: &LoginBudget) -> String {
     )
 }
 
-fn as_json(settings: &Settings, state: &LoginBudget) -> String {
+/// The budget as one JSON object.
+pub(super) fn as_json(settings: &Settings, state: &LoginBudget) -> String {
     let windows: Vec<_> = state
         .windows
         .iter()

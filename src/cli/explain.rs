@@ -66,7 +66,10 @@ pub(super) async fn explain(
         condition: &open.store.condition(),
         now: open.store.stamp(),
     };
-    let guard = async |name: String| open.store.guard(&name).await;
+    let guard = |name: String| {
+        let store = &open.store;
+        async move { store.guard(&name).await }
+    };
     Ok(crate::credentials::explain(&inquiry, guard).await?)
 }
 

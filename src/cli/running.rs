@@ -1,14 +1,23 @@
-//! What `[status]` asks of the components that run: whether tokens can be stored, which hosts cannot
-//! be reached, what stands in the way of logins. Only words what they say.
+//! What `[status]` and `[admin]` ask of the components that run: whether tokens can be stored, which hosts
+//! cannot be reached, what stands in the way of logins, what is known of a principal. Only words what they
+//! say.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::admin::{Code, Engine, Host, Logins, Room, Tokens, Window};
-use crate::credentials::Provider;
+use arc_swap::ArcSwap;
+use serde_json::Value;
+
+use super::{budget, tokens, who};
+use crate::admin::{Code, Engine, Host, Listing, Logins, Renewed, Room, Tokens, Window};
+use crate::config::Settings;
+use crate::credentials::{MayLogIn, OnDemand, Provider};
+use crate::error::Error;
 use crate::proxy::Proxy;
-use crate::store;
+use crate::server::Places;
+use crate::store::{self, Cursor};
 
 /// What serves requests, as far as probes ask.
 pub(super) struct Running {
@@ -16,6 +25,10 @@ pub(super) struct Running {
     pub(super) provider: Provider,
     /// Knows the hosts.
     pub(super) proxy: Arc<Proxy>,
+    /// Of callers.
+    pub(super) connections: Places,
+    /// What is in force of the configuration.
+    pub(super) in_force: Arc<ArcSwap<Settings>>,
 }
 
 impl Engine for Running {
@@ -109,12 +122,97 @@ impl Engine for Running {
     }
 
     fn room(&self) -> Vec<Room> {
-        let (used, limit) = self.proxy.replay_memory();
-        vec![Room {
-            what: "memory for replays",
+        let (replays, tokens) = (self.proxy.replay_memory(), self.provider.memory());
+        let room = |what, (used, limit), unit| Room {
+            what,
             used,
             limit,
-            unit: "bytes",
-        }]
+            unit,
+        };
+        let (taken, limit) = (self.connections.taken(), self.connections.limit());
+        let mut rooms = vec![
+            room("connections of callers", (taken as u64, limit as u64), ""),
+            room("memory for replays", replays, "bytes"),
+            room("memory for tokens", tokens, "bytes"),
+        ];
+        if let Some(disk) = disk(&self.in_force.load().store.path) {
+            rooms.push(room("disk of the store", disk, "bytes"));
+        }
+        rooms
     }
+
+    fn settings(&self) -> Value {
+        self.in_force.load().shown()
+    }
+
+    async fn budget(&self) -> Result<Value, Error> {
+        let state = self.provider.login_budget().await?;
+        Ok(read(&budget::as_json(&self.in_force.load(), &state)))
+    }
+
+    async fn principals(&self, after: Option<String>, limit: usize) -> Result<Listing, Error> {
+        let after = after.map(Cursor::told);
+        let (page, now) = self.provider.list(after.as_ref(), limit).await?;
+        let principals = page.entries.iter();
+        let shown = principals.map(|(who, entry)| read(&tokens::listed(who, entry, now)));
+        Ok(Listing {
+            principals: shown.collect(),
+            next: page.next.map(Cursor::into_text),
+        })
+    }
+
+    async fn explain(&self, who: &str) -> Result<Option<Value>, Error> {
+        let Ok(principal) = who::principal(who) else {
+            return Ok(None);
+        };
+        let explanation = self.provider.explain(&principal).await?;
+        let shown = serde_json::to_value(&explanation).expect("an explanation is JSON");
+        Ok(explanation.known.then_some(shown))
+    }
+
+    async fn renew(&self, who: &str) -> Result<Option<Renewed>, Error> {
+        let Ok(principal) = who::principal(who) else {
+            return Ok(None);
+        };
+        if !self.provider.explain(&principal).await?.known {
+            return Ok(None);
+        }
+        let renewing = self.provider.renew_on_demand(&principal, MayLogIn::No);
+        let outcome = renewing.await?;
+        Ok(Some(Renewed {
+            outcome: outcome.as_str(),
+            message: match outcome {
+                OnDemand::Refreshed => "A refresh brought a new pair.",
+                OnDemand::LoggedIn => "A login brought a new pair.",
+                OnDemand::NeedsLogin => {
+                    "Only a login would bring a new pair. The next request of this user logs in;                      `damoov-proxy tokens renew --allow-login` does it now."
+                }
+                OnDemand::Busy => "Another process renews it now.",
+            },
+        }))
+    }
+
+    async fn forget(&self, who: &str) -> Result<bool, Error> {
+        let Ok(principal) = who::principal(who) else {
+            return Ok(false);
+        };
+        let known = self.provider.explain(&principal).await?.known;
+        if known {
+            self.provider.forget(&principal).await?;
+        }
+        Ok(known)
+    }
+}
+
+/// Bytes that are taken on the disk of `path`, and that there are for this user; `None` if it does not say.
+fn disk(path: &Path) -> Option<(u64, u64)> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    let limit = disk.f_blocks.saturating_mul(disk.f_frsize);
+    let left = disk.f_bavail.saturating_mul(disk.f_frsize);
+    Some((limit.saturating_sub(left), limit))
+}
+
+/// What a command prints, read back.
+fn read(json: &str) -> Value {
+    serde_json::from_str(json).expect("a command prints JSON")
 }

@@ -118,6 +118,7 @@ impl Service {
             started: SystemTime::now(),
             stage: ending.stage.clone(),
             log: log.health(),
+            recent: log.recent().clone(),
             engine: engine.clone(),
         });
         let mut asides = Vec::new();
@@ -155,6 +156,8 @@ impl Service {
         let running = Running {
             provider: provider.clone(),
             proxy: proxy.clone(),
+            connections: bound.connections(),
+            in_force: in_force.clone(),
         };
         // Nothing else sets it.
         let _ = engine.set(running);

@@ -22,6 +22,7 @@ use self::backup::backup;
 use self::export::export;
 use self::forget::forget;
 use self::import::import;
+pub(super) use self::list::as_json as listed;
 use self::list::list;
 use self::renew::renew;
 use self::reseal::reseal;

@@ -165,9 +165,9 @@ pub struct Ages {
 /// # Errors
 ///
 /// Those of `guard`.
-pub async fn explain(
+pub async fn explain<F: Future<Output = Result<Guard, Error>>>(
     inquiry: &Inquiry<'_>,
-    guard: impl AsyncFn(String) -> Result<Guard, Error>,
+    guard: impl Fn(String) -> F,
 ) -> Result<Explanation, Error> {
     let Inquiry {
         principal, entry, ..
@@ -300,7 +300,10 @@ mod tests {
             condition: &process.store.condition(),
             now: process.store.stamp(),
         };
-        let guard = async |name: String| process.store.guard(&name).await;
+        let guard = |name: String| {
+            let store = process.store.clone();
+            async move { store.guard(&name).await }
+        };
         explain(&inquiry, guard).await.unwrap()
     }
 

@@ -25,7 +25,10 @@ impl Provider {
             condition: &store.condition(),
             now: store.stamp(),
         };
-        let guard = async |name: String| store.guard(&name).await;
+        let guard = |name: String| {
+            let store = store.clone();
+            async move { store.guard(&name).await }
+        };
         Ok(explain(&inquiry, guard).await?)
     }
 }

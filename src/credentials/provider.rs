@@ -14,7 +14,6 @@ use super::renewal::renewals::{Ask, Probing, Reserve};
 use super::renewal::{keeper, probes};
 use super::settings::Settings;
 use super::vault::cache::Lookup;
-use super::vault::census::Census;
 use super::vault::credentials::Credentials;
 use super::{Error, Need};
 use crate::caller::Authorized;
@@ -222,12 +221,6 @@ impl Provider {
             suspended,
             contested: engine.guards.contested.count().try_into().unwrap_or(0),
         }
-    }
-
-    /// The credentials in memory by their freshness, as of a moment ago.
-    pub fn census(&self) -> Census {
-        let vault = &self.engine.vault;
-        vault.census.look(|| vault.cache.census())
     }
 
     /// The host of the Auth endpoints and since when, if no connection to it comes about.

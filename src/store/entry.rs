@@ -278,6 +278,18 @@ pub enum Listed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(pub(super) String);
 
+impl Cursor {
+    /// The place that was told as this text.
+    pub fn told(text: String) -> Cursor {
+        Cursor(text)
+    }
+
+    /// As it is told to whoever asks for the next page.
+    pub fn into_text(self) -> String {
+        self.0
+    }
+}
+
 /// A part of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {

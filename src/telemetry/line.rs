@@ -12,6 +12,15 @@ pub(super) enum Level {
     Warn,
 }
 
+impl From<Level> for tracing::Level {
+    fn from(level: Level) -> tracing::Level {
+        match level {
+            Level::Error => tracing::Level::ERROR,
+            Level::Warn => tracing::Level::WARN,
+        }
+    }
+}
+
 /// One line.
 #[derive(Debug)]
 pub(super) struct Line<'l> {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::line::{Level, Line, Value};
 use super::lost::Lost;
 use super::output::{Output, Taken};
+use super::recent::Recent;
 use super::{Format, Target};
 
 /// How long an access line waits, so that many are written at once.
@@ -58,6 +59,8 @@ pub struct Unwritable {
 struct Shared {
     format: Format,
     messages: mpsc::Sender<Message>,
+    /// The newest events, for whoever looks.
+    recent: Recent,
     audit: Arc<Buffer>,
     other: Arc<Buffer>,
     /// Whether requests are recorded. The filter decides; read for each request.
@@ -113,6 +116,7 @@ impl Log {
         let lines = Lines(Arc::new(Shared {
             format,
             messages,
+            recent: Recent::default(),
             audit: Buffer::of(Target::Audit),
             other: Buffer::of(Target::Other),
             wants_access: AtomicBool::new(false),
@@ -154,6 +158,11 @@ impl Lines {
         self.0.format
     }
 
+    /// The newest events that a person must see.
+    pub fn recent(&self) -> &Recent {
+        &self.0.recent
+    }
+
     /// Says whether lines can be written.
     pub fn health(&self) -> Health {
         Health(self.clone())
@@ -178,6 +187,7 @@ impl Lines {
 
     /// Leaves a line, whatever the filter says. Never waits.
     pub(super) fn say(&self, level: Level, line: &Line<'_>) {
+        self.0.recent.keep(level.into(), line.target, line.message);
         let text = line.write(self.0.format, level);
         self.leave(Target::Other, &text);
     }

@@ -133,7 +133,8 @@ fn line(principal: &Principal, entry: &Entry, now: Timestamp) -> String {
     )
 }
 
-fn as_json(principal: &Principal, entry: &Entry, now: Timestamp) -> String {
+/// One principal as a JSON object.
+pub(in crate::cli) fn as_json(principal: &Principal, entry: &Entry, now: Timestamp) -> String {
     let record = entry.record.as_ref();
     json!({
         "principal": principal.to_string(),

@@ -65,9 +65,9 @@ impl Obstacle {
 }
 
 /// Everything that stands in the way of a login. `guard` reads one of the store's guards by its name.
-pub(super) async fn of(
+pub(super) async fn of<F: Future<Output = Result<Guard, Error>>>(
     inquiry: &Inquiry<'_>,
-    guard: impl AsyncFn(String) -> Result<Guard, Error>,
+    guard: impl Fn(String) -> F,
 ) -> Result<Vec<Obstacle>, Error> {
     let Inquiry {
         settings,

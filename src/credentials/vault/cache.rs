@@ -314,6 +314,11 @@ impl Cache {
         census
     }
 
+    /// What they take together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.credentials.bytes()
+    }
+
     /// How many are in memory.
     pub(crate) fn count(&self) -> usize {
         self.credentials.count()

@@ -117,6 +117,11 @@ impl ClockCache {
         }
     }
 
+    /// What they cost together, as [`Credentials::bytes`] counts it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.shards.iter().map(|shard| locked(shard).bytes).sum()
+    }
+
     /// How many are in memory.
     pub(crate) fn count(&self) -> usize {
         let shards = self.shards.iter();
