@@ -70,7 +70,7 @@
 //!
 //! ```text
 //! main           → cli, signals
-//! cli            → admin, clock, config, credentials, damoov, directory, handed_out, head,
+//! cli            → admin, clock, config, credentials, damoov, directory, error, handed_out, head,
 //!                  metrics, principal, proxy, reload, secret, server, signals, simulator, store,
 //!                  supervisor, telemetry, upstream
 //! config         → auth_endpoints, credentials, damoov, directory, handed_out, principal, replay,

@@ -207,19 +207,25 @@ pub struct Bound {
 pub struct Places {
     free: Arc<Semaphore>,
     limit: usize,
+    /// Each listener holds a place for the next caller.
+    listeners: usize,
 }
 
 impl Places {
-    fn new(limit: usize) -> Places {
+    fn new(limit: usize, listeners: usize) -> Places {
         Places {
             free: Arc::new(Semaphore::new(limit)),
             limit,
+            listeners,
         }
     }
 
     /// How many are open.
     pub fn taken(&self) -> usize {
-        self.limit - self.free.available_permits()
+        match self.limit - self.free.available_permits() {
+            all if all == self.limit => all,
+            some => some.saturating_sub(self.listeners),
+        }
     }
 
     /// How many may be.
@@ -259,7 +265,7 @@ pub fn bind(settings: Settings, inherited: &mut Inherited) -> Result<Bound, Erro
         .map(|listener| Socket::open(listener, inherited))
         .collect::<Result<_, _>>()?;
     Ok(Bound {
-        places: Places::new(settings.max_connections),
+        places: Places::new(settings.max_connections, settings.listeners.len()),
         settings,
         sockets,
         pulse: Pulse::default(),

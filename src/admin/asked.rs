@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_principal_is_named_in_the_path_escaped_or_not() {
-        let of = |path| Asked::of(path, Serves::Everything);
+        let of = |path: &str| Asked::of(path, Serves::Everything);
         let who = || "account:reporting".to_owned();
         for name in ["account:reporting", "account%3Areporting"] {
             let path = format!("/api/principals/{name}");

@@ -55,6 +55,8 @@ mod readme;
 mod house;
 // The commands as processes, and the status listener.
 mod commands;
+// The `[admin]` listener: the dashboard's page and its API.
+mod admin;
 // `/metrics`, as the tools of others read it.
 mod metrics;
 // The dashboard, in a real browser.
