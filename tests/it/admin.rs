@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use damoov_proxy::simulator::{INSTANCE_KEY, Simulator};
@@ -11,6 +11,7 @@ use http_body_util::Full;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 
 use crate::harness::{
     Answer, Client, Proxy, SCORES, damoov, eventually, principal, proxy, rounds, user,
@@ -253,7 +254,7 @@ async fn one_open_dashboard_costs_at_most_half_a_percent_of_a_core() {
     let ask = "GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
     stream.write_all(ask.as_bytes()).await.unwrap();
     let share = shares(&mut stream).await;
-    println!("one open dashboard: {:.3} % of a core", share * 100.0);
+    eprintln!("one open dashboard: {:.3} % of a core", share * 100.0);
     // A build that is not optimised needs twice as much.
     let most = if cfg!(debug_assertions) { 0.01 } else { 0.005 };
     assert!(share <= most, "{share}");
