@@ -67,6 +67,8 @@ mod alerts;
 mod signals;
 // What supervisors see: systemd's notifications and sockets.
 mod supervised;
+// The files that deploy the proxy: image, cluster, packages.
+mod deployment;
 // Clients that others wrote: damoov-admin, websockets, ws, the Android library's requests.
 mod clients;
 // Many sidecars on one store, judged by Damoov's journal.

@@ -49,6 +49,18 @@ pub fn prometheus() -> Command {
     )
 }
 
+/// The linter of Dockerfiles.
+pub fn hadolint() -> Command {
+    command("DAMOOV_PROXY_HADOLINT", "clients/bin/hadolint", "hadolint")
+}
+
+/// Knows the fields of Kubernetes' resources.
+pub fn kubernetes_validate() -> Command {
+    let name = "kubernetes-validate";
+    let installed = "clients/bin/kubernetes-validate";
+    command("DAMOOV_PROXY_KUBERNETES_VALIDATE", installed, name)
+}
+
 /// Copies the binary under test to where another user may run it. `cp` does it: a file that this process
 /// writes is also open in every child that another test starts meanwhile, and what is open for writing
 /// cannot be run.
