@@ -1,6 +1,7 @@
 //! The files in `config/` that deploy the proxy: read by the tools that would refuse them, and held to what
 //! those tools cannot know.
 
+mod debian;
 mod docker;
 mod kubernetes;
 

@@ -61,6 +61,13 @@ pub fn kubernetes_validate() -> Command {
     command("DAMOOV_PROXY_KUBERNETES_VALIDATE", installed, name)
 }
 
+/// The PATH, with cargo-deb on it wherever it was installed.
+pub fn path_with_cargo_deb() -> OsString {
+    let installed = target().join("cargo-deb/bin");
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::join_paths(std::iter::once(installed).chain(env::split_paths(&path))).unwrap()
+}
+
 /// Copies the binary under test to where another user may run it. `cp` does it: a file that this process
 /// writes is also open in every child that another test starts meanwhile, and what is open for writing
 /// cannot be run.
@@ -78,12 +85,16 @@ fn command(variable: &str, installed: &str, name: &str) -> Command {
     if let Some(named) = env::var_os(variable) {
         return Command::new(named);
     }
-    // The binary under test lies in `target/PROFILE`.
-    let binary = Path::new(env!("CARGO_BIN_EXE_damoov-proxy"));
-    let target = binary.ancestors().nth(2).expect("a folder of a profile");
-    let installed = target.join(installed);
+    let installed = target().join(installed);
     match installed.is_file() {
         true => Command::new(installed),
         false => Command::new(name),
     }
+}
+
+/// Where cargo builds, and where `tests/run` installs what no package has.
+fn target() -> &'static Path {
+    let binary = Path::new(env!("CARGO_BIN_EXE_damoov-proxy"));
+    // It lies in `target/PROFILE`.
+    binary.ancestors().nth(2).expect("a folder of a profile")
 }
