@@ -222,7 +222,8 @@ pub trait Store: StoreClock + Budgets + GuardRows + 'static {
     /// Errors: [`Error::Unwritable`].
     async fn replace_canary(&self, stands: Vec<u8>, fresh: Vec<u8>) -> Result<bool, Error>;
 
-    /// Returns who holds the lease on `principal`; `None` if nobody does.
+    /// Returns who holds the lease on `principal`; `None` if nobody does. Read now and then by those who
+    /// wait for it.
     ///
     /// Errors: [`Error::Unreadable`].
     async fn lease_holder(&self, principal: &Principal) -> Result<Option<LeaseHolder>, Error>;

@@ -5,7 +5,7 @@
 //!   ask ── granted ──▶ renew, with a heartbeat; before each call: is enough of it left?
 //!    ▲ └── held ──▶ read now and then ── its holder committed what will do ──▶ adopt
 //!    │                    │
-//!    └────────────────────┘ it may be free: its time has passed, or the entry is another one
+//!    └────────────────────┘ it may be free: released, its time has passed, or the entry is another one
 //! ```
 
 use std::convert::Infallible;
@@ -168,11 +168,12 @@ impl Engine {
             if Instant::now() >= free {
                 break;
             }
+            let is_held = self.vault.is_leased(&renewal.principal).await?;
             let now = self.read(renewal).await?;
             if let Some(found) = self.adopt(renewal, &now)? {
                 return Ok(Some(found));
             }
-            if now != *entry {
+            if !is_held || now != *entry {
                 break;
             }
         }

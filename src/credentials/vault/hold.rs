@@ -151,6 +151,13 @@ impl Vault {
         })
     }
 
+    /// Whether anybody holds the lease on `principal`. One that only adopted what it found, or whose
+    /// renewal failed, ends its lease without a trace in the entry.
+    pub(crate) async fn is_leased(&self, principal: &Principal) -> Result<bool, Error> {
+        let holder = repeated(|| self.store.lease_holder(principal)).await?;
+        Ok(holder.is_some())
+    }
+
     /// Prolongs the lease: it lasts `ttl` from now. Returns false if it is lost.
     pub(crate) async fn extend(
         &self,

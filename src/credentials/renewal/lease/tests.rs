@@ -166,13 +166,30 @@ async fn one_that_waits_asks_again_once_the_lease_may_be_free() {
     let asked = Instant::now();
     let got = process.get(user(1));
     let holder = async {
-        until(|| store.calls("lease") > 0).await;
+        // Nobody says that it is released.
+        until(|| store.calls("lease") > 1).await;
         store.is_held_for(None);
     };
     let (got, ()) = tokio::join!(got, holder);
     assert!(got.is_ok(), "{got:?}");
     assert!(asked.elapsed() >= Duration::from_millis(400));
-    assert_eq!(store.calls("lease"), 2);
+    assert_eq!(store.calls("lease"), 3);
+    assert_eq!(api.calls(), ["Login"]);
+}
+
+#[tokio::test]
+async fn one_that_waits_notices_a_lease_that_is_released_without_a_commit() {
+    let api = Api::start().await;
+    let (process, store) = Medium::new().start_faulty(&api, patient());
+    store.is_held_for(Some(SECOND * 60));
+    let got = process.get(user(1));
+    let holder = async {
+        until(|| store.calls("load") >= 3).await;
+        store.is_held_for(None);
+    };
+    let (got, ()) = tokio::join!(got, holder);
+    assert!(got.is_ok(), "{got:?}");
+    assert_eq!(store.calls("lease"), 2, "it asks once it is free");
     assert_eq!(api.calls(), ["Login"]);
 }
 
