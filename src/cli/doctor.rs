@@ -21,6 +21,7 @@ use crate::config::{Secrets, Settings};
 use crate::damoov::retry_after::sent_at;
 use crate::damoov::routes::Table;
 use crate::store::LoginBudget;
+use crate::telemetry;
 use crate::telemetry::episode::Chain;
 use crate::upstream::{Examination, Hosts, Step};
 
@@ -59,6 +60,7 @@ impl Findings {
 /// Runs the command.
 pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (path, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
+    let _audit = telemetry::audit_command(loaded.settings.log).map_err(Failure::other)?;
     let mut findings = Findings {
         format: arguments.format,
         failed: false,

@@ -32,6 +32,7 @@ use crate::credentials::{Error, Renewer, Stored};
 use crate::directory::Directory;
 use crate::principal::Principal;
 use crate::store::{self, LoginWindows};
+use crate::telemetry;
 
 /// Lines whose users are looked up at once.
 const LOOKED_UP: usize = 32;
@@ -100,6 +101,7 @@ struct Warming {
 /// Runs the command.
 pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (_, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
+    let _audit = telemetry::audit_command(loaded.settings.log).map_err(Failure::other)?;
     super::background_runtime()?.block_on(warm(loaded.settings, arguments))
 }
 
