@@ -178,7 +178,7 @@ impl Session {
     }
 
     /// The next message but updates and pings of the API.
-    async fn message(&mut self) -> Option<Message> {
+    pub async fn message(&mut self) -> Option<Message> {
         loop {
             let next = timeout(PATIENCE, self.socket.next()).await;
             let message = next.expect("nothing is said")?.ok()?;
@@ -190,7 +190,7 @@ impl Session {
     }
 
     /// The next message, which is JSON.
-    pub async fn json(&mut self) -> Value {
+    async fn json(&mut self) -> Value {
         let message = self.message().await.expect("a message");
         serde_json::from_str(message.to_text().unwrap()).unwrap()
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::*;
 use crate::harness::{SCORES, damoov_with, heavy, rounds};
@@ -91,6 +92,9 @@ async fn reloads_under_load_fail_no_request_and_close_no_connection() {
             answered.load(Ordering::Relaxed) > before + CALLERS
         })
         .await;
+        let said = serde_json::json!({"type": "echo", "x": round});
+        session.say(said.clone()).await;
+        while session.message().await.expect("it is open") != Message::text(said.to_string()) {}
     }
     let grown = proxy.resident().saturating_sub(resident);
     let still_open = connections_to(port);
@@ -99,10 +103,6 @@ async fn reloads_under_load_fail_no_request_and_close_no_connection() {
     let closed: Vec<_> = connections.difference(&still_open).collect();
     assert!(closed.is_empty(), "{closed:?} of {connections:?}");
     assert!(grown <= GROWTH, "{grown} bytes more");
-    session
-        .say(serde_json::json!({"type": "echo", "x": 1}))
-        .await;
-    assert_eq!(session.json().await["type"], "echo");
     assert_eq!(proxy.reloads("refused").await, 0.0);
     let answered = answered.load(Ordering::Relaxed);
     eprintln!("{answered} requests, none failed; {grown} bytes more");
