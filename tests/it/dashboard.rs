@@ -10,6 +10,8 @@ use crate::harness::{Proxy, programs, proxy};
 mod states;
 // News that stop and go on; tabs that nobody looks at.
 mod news;
+// A user that is searched for, renewed, forgotten; by keyboard alone.
+mod explain;
 // Text that others wrote.
 mod hostile;
 
@@ -84,6 +86,11 @@ impl Browser {
 
     async fn title(&mut self) -> String {
         text(self.step("title", "").await)
+    }
+
+    /// The id of what has the focus after a key.
+    async fn press(&mut self, key: &str) -> String {
+        text(self.step("press", key).await)
     }
 
     /// axe finds nothing, nothing is wider than the window, the browser had to refuse nothing, and nobody

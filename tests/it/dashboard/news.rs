@@ -1,7 +1,7 @@
 //! News that stop, and go on: the page says how old is what it shows, and nobody has to load it again.
 
 use super::*;
-use crate::harness::damoov;
+use crate::harness::{damoov, eventually};
 
 async fn quiet() -> Proxy {
     let damoov = damoov().await;
@@ -44,5 +44,37 @@ async fn a_proxy_that_hangs_is_no_news_either() {
     assert!(said.starts_with("No news since "), "{said}");
     proxy.signal(rustix::process::Signal::CONT);
     browser.step("gone", "#stale").await;
+    browser.end().await;
+}
+
+/// How many event streams the proxy serves, as it says itself.
+async fn streams(proxy: &Proxy) -> u64 {
+    let state = proxy.state().await;
+    let rooms = state["room"].as_array().unwrap();
+    let room = rooms.iter().find(|room| room["what"] == "event streams");
+    room.expect("a row of event streams")["used"]
+        .as_u64()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_tab_that_nobody_looks_at_holds_no_event_stream() {
+    let proxy = quiet().await;
+    let mut browser = Browser::start();
+    let until = async |wanted: u64| {
+        let what = format!("{wanted} streams");
+        eventually(&what, async || streams(&proxy).await == wanted).await;
+    };
+    browser.step("tab", &dashboard(&proxy)).await;
+    until(1).await;
+    browser.step("tab", "about:blank").await;
+    until(0).await;
+    browser.step("look", "0").await;
+    until(1).await;
+    // The first one is hidden by the second page, which has a stream of its own.
+    browser.step("tab", &dashboard(&proxy)).await;
+    until(1).await;
+    browser.step("tab", "about:blank").await;
+    until(0).await;
     browser.end().await;
 }
