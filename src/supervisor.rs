@@ -65,6 +65,11 @@ impl Supervisor {
         })))
     }
 
+    /// Whether there is somebody to tell.
+    pub fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// How long the supervisor waits for a sign of life; `None` if it does not wait for one.
     pub fn watchdog(&self) -> Option<Duration> {
         self.0.as_ref()?.watchdog

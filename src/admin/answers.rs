@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::MissedTickBehavior;
 
 use super::asked::Asked;
+use super::code::Code;
 use super::connections::Answering;
 use super::content::Content;
 use super::dashboard;
@@ -63,6 +64,12 @@ impl<E: Engine> Answers<E> {
             streams: Streams::new(),
             status,
         })
+    }
+
+    /// Everything that is wrong with this process now; why it is not ready comes first.
+    pub async fn codes(&self) -> Vec<Code> {
+        let logins = self.logins().await;
+        self.readiness.look(&self.status, &logins).codes().collect()
     }
 
     /// Answers a request on a listener that `serves` this. `answering` ends with the answer.

@@ -1,6 +1,8 @@
 //! What can be wrong with a process: the stable names that `/readyz` and the dashboard tell, and how bad each
 //! is beside the others.
 
+use std::fmt;
+
 use serde::Serialize;
 
 /// The stable name of a condition.
@@ -48,6 +50,13 @@ impl Code {
             Code::RestartNeeded => 2,
             Code::LogUnwritable => 1,
         }
+    }
+}
+
+/// The stable name, as it is told.
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 

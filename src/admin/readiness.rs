@@ -35,6 +35,12 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Everything that is wrong; why it is not ready comes first.
+    pub(super) fn codes(&self) -> impl Iterator<Item = Code> {
+        let conditions = self.reasons.iter().chain(&self.degraded);
+        conditions.map(|condition| condition.code)
+    }
+
     /// Ready if nothing speaks against it.
     pub(super) fn of(reasons: Vec<Condition>, degraded: Vec<Condition>) -> Report {
         Report {

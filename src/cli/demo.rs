@@ -5,6 +5,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 
+use rustix::process::{Signal, getpid, kill_process};
 use tracing::level_filters::LevelFilter;
 
 use super::output::print_aside;
@@ -68,15 +69,19 @@ async fn serve(
             tokio::select! {
                 served = &mut serving => (served, None),
                 printed = &mut printing => {
-                    printed?;
-                    (serving.await, Some(()))
+                    if printed.is_err() {
+                        // As by Ctrl-C: the store is in use until everything has ended in order.
+                        let _ = kill_process(getpid(), Signal::INT);
+                    }
+                    (serving.await, Some(printed))
                 }
             }
         };
         served.map_err(Failure::other)?;
         damoov.shutdown().await;
         // If the lines were never read this would wait behind them.
-        if printed.is_some() {
+        if let Some(printed) = printed {
+            printed?;
             print("\nended")?;
         }
     }

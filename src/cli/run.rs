@@ -85,9 +85,10 @@ async fn serve(
                 tracing::info!(%address, "listening");
             }
             let supervision = Supervision::new(supervisor, &service);
+            let answers = service.answers();
             let served = tokio::select! {
                 served = service.serve() => served,
-                never = supervision.tell() => match never {},
+                never = supervision.tell(async || answers.codes().await) => match never {},
             };
             served.map_err(Failure::other)?
         }

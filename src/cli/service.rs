@@ -66,6 +66,8 @@ pub struct Service {
     bound: Bound,
     /// `[status]` and `[admin]`.
     asides: Vec<AsideTask>,
+    /// What those tell.
+    answers: Arc<Answers<Running>>,
     proxy: Arc<Proxy>,
     background: Background,
     /// Of a store that others share.
@@ -173,6 +175,7 @@ impl Service {
         Ok(Some(Service {
             bound,
             asides,
+            answers,
             proxy,
             background,
             keys,
@@ -192,6 +195,11 @@ impl Service {
         self.bound.places()
     }
 
+    /// What `[status]` and `[admin]` tell, whether they are listened on or not.
+    pub(super) fn answers(&self) -> Arc<Answers<Running>> {
+        self.answers.clone()
+    }
+
     /// What is to be done.
     pub fn stage(&self) -> watch::Receiver<Stage> {
         self.ending.stage.clone()
@@ -208,6 +216,7 @@ impl Service {
         let Service {
             bound,
             asides,
+            answers: _,
             proxy,
             background,
             keys,

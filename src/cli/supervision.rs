@@ -5,9 +5,10 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::service::Service;
+use crate::admin::Code;
 use crate::server::{Pulse, Stage};
 use crate::supervisor::Supervisor;
 
@@ -15,6 +16,8 @@ use crate::supervisor::Supervisor;
 const MORE: Duration = Duration::from_secs(15);
 /// How often it is told.
 const TOLD_EVERY: Duration = Duration::from_secs(3);
+/// How often it is looked whether something is wrong.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Of the signs of life for which the supervisor waits, two may be lost.
 const SIGNS: u32 = 3;
 
@@ -39,12 +42,36 @@ impl Supervision {
         }
     }
 
-    /// Tells the supervisor for as long as this is polled.
-    pub(super) async fn tell(self) -> Infallible {
+    /// Tells the supervisor for as long as this is polled. `codes`: everything that is wrong now.
+    pub(super) async fn tell(self, codes: impl AsyncFn() -> Vec<Code>) -> Infallible {
         self.supervisor.ready(&self.status).await;
+        let telling = async {
+            let mut stage = self.stage.clone();
+            tokio::select! {
+                never = self.tell_what_is_wrong(codes) => match never {},
+                // If the sender is gone without a word, that is the end as well.
+                _ = stage.wait_for(|stage| *stage > Stage::Serving) => {}
+            }
+            self.tell_the_end().await
+        };
         tokio::select! {
             never = self.tell_that_it_lives() => never,
-            never = self.tell_the_end() => never,
+            never = telling => never,
+        }
+    }
+
+    async fn tell_what_is_wrong(&self, codes: impl AsyncFn() -> Vec<Code>) -> Infallible {
+        if !self.supervisor.is_there() {
+            return std::future::pending().await;
+        }
+        loop {
+            sleep(LOOK_EVERY).await;
+            let codes: Vec<_> = codes().await.iter().map(Code::to_string).collect();
+            let status = match codes.is_empty() {
+                true => self.status.clone(),
+                false => format!("{}; wrong: {}; see /readyz", self.status, codes.join(", ")),
+            };
+            self.supervisor.status(&status).await;
         }
     }
 
@@ -64,8 +91,6 @@ impl Supervision {
 
     async fn tell_the_end(&self) -> Infallible {
         let mut stage = self.stage.clone();
-        // If the sender is gone without a word, that is the end as well.
-        let _ = stage.wait_for(|stage| *stage > Stage::Serving).await;
         let mut due = interval(TOLD_EVERY);
         loop {
             tokio::select! {

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use damoov_proxy::simulator::{Action, Fault, Lost, On};
+use damoov_proxy::simulator::{Action, Fault, LoginLimit, Lost, On};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{SCORES, Scene, damoov, eventually, proxy};
+use crate::harness::{SCORES, Scene, damoov, damoov_with, eventually, proxy};
 use crate::wire::{Wire, get};
 
 // Sockets that are open before the proxy runs, and stay so when it ends.
@@ -101,6 +101,25 @@ async fn systemd_is_told_when_the_proxy_is_ready_lives_and_ends() {
     assert!(again.contains("\nEXTEND_TIMEOUT_USEC="), "{again}");
     drop(held);
     assert_eq!(proxy.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_status_line_says_what_is_wrong() {
+    let systemd = Systemd::new();
+    let damoov = damoov_with(|settings| {
+        settings.login_limit = Some(LoginLimit {
+            calls: 1,
+            ..LoginLimit::default()
+        });
+    })
+    .await;
+    let builder = proxy(&damoov).env("NOTIFY_SOCKET", systemd.path());
+    let proxy = builder.start().await;
+    proxy.get(1, SCORES).await;
+    assert_eq!(proxy.get(2, SCORES).await.status, 503);
+    let serving = format!("STATUS=serving on {}", proxy.address());
+    let wrong = format!("{serving}; wrong: login_blocked; see /readyz\n");
+    assert_eq!(systemd.told("STATUS=serving").await, wrong);
 }
 
 #[tokio::test]

@@ -110,34 +110,35 @@ async fn one_worker_of_two_that_hangs_stops_the_watchdog() {
     let (_times, times) = watch::channel(settings().times);
     let handler = move || Hanging(held.clone());
     let serving = tokio::spawn(server::serve(bound, handler, times, watched));
-    let telling = tokio::spawn(supervision.tell());
-    come(&systemd, 3).await;
+    let steps = async {
+        come(&systemd, 3).await;
 
-    let mut caller = TcpStream::connect(address).await.unwrap();
-    caller
-        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await
-        .unwrap();
-    let silence = async {
-        // What was on its way before the worker began to hang may come first.
-        loop {
-            signs(&systemd);
-            sleep(8 * PATIENCE).await;
-            if signs(&systemd) == 0 {
-                return;
+        let mut caller = TcpStream::connect(address).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        caller.write_all(request).await.unwrap();
+        let silence = async {
+            // What was on its way before the worker began to hang may come first.
+            loop {
+                signs(&systemd);
+                sleep(8 * PATIENCE).await;
+                if signs(&systemd) == 0 {
+                    return;
+                }
             }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), silence)
-        .await
-        .expect("no sign of life");
+        };
+        let silent = tokio::time::timeout(Duration::from_secs(30), silence).await;
+        silent.expect("no sign of life");
 
-    hangs.store(false, Ordering::SeqCst);
-    come(&systemd, 3).await;
-    stage.send(Stage::Draining).unwrap();
-    drop(caller);
-    serving.await.unwrap().unwrap();
-    // While renewals end there is no worker that could hang.
-    come(&systemd, 1).await;
-    telling.abort();
+        hangs.store(false, Ordering::SeqCst);
+        come(&systemd, 3).await;
+        stage.send(Stage::Draining).unwrap();
+        drop(caller);
+        serving.await.unwrap().unwrap();
+        // While renewals end there is no worker that could hang.
+        come(&systemd, 1).await;
+    };
+    tokio::select! {
+        never = supervision.tell(async || Vec::new()) => match never {},
+        () = steps => {}
+    }
 }
