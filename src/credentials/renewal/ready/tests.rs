@@ -74,7 +74,7 @@ async fn a_slot_is_given_back_although_the_process_closes_meanwhile() {
 }
 
 #[tokio::test]
-async fn what_was_taken_for_a_login_is_given_back_if_its_key_is_no_longer_configured() {
+async fn what_was_taken_for_a_login_is_given_back_if_its_key_is_gone() {
     let (api, medium) = (Api::start().await, Medium::new());
     let (process, store) = medium.start_faulty(&api, settings());
     store.stops("lease");
