@@ -83,13 +83,7 @@ impl<E: Engine> Answers<E> {
         let answered = async {
             let asked = self.asked(serves, &head)?;
             request::discard(content).await?;
-            match asked {
-                Asked::Events => self.events(answering),
-                asked => self
-                    .tell(asked, &head)
-                    .await
-                    .map(|told| told.map(Content::from)),
-            }
+            self.tell(asked, &head, answering).await
         };
         let answered: Result<_, Refused> = answered.await;
         answered.unwrap_or_else(|refused| refused.answer().map(Content::from))
@@ -129,9 +123,14 @@ impl<E: Engine> Answers<E> {
         }
     }
 
-    /// Everything but a stream.
-    async fn tell(&self, asked: Asked, head: &Parts) -> Result<Response<Bytes>, Refused> {
-        Ok(match asked {
+    /// Tells what is asked, or does it.
+    async fn tell(
+        &self,
+        asked: Asked,
+        head: &Parts,
+        answering: Answering,
+    ) -> Result<Response<Content>, Refused> {
+        let told = match asked {
             Asked::Livez => Report::of(Vec::new(), Vec::new()).answer(),
             Asked::Startupz => self.readiness.started(&self.status).answer(),
             Asked::Readyz => {
@@ -150,7 +149,7 @@ impl<E: Engine> Answers<E> {
             }
             Asked::Dashboard => dashboard::answer(),
             Asked::State => json(&self.state(STEPS).await),
-            Asked::Events => return Err(Error::StreamsExhausted.into()),
+            Asked::Events => return self.events(answering),
             Asked::Budget => json(&self.engine()?.budget().await?),
             Asked::Config => json(&self.config()?),
             Asked::Principals => {
@@ -164,7 +163,8 @@ impl<E: Engine> Answers<E> {
                 false => return Err(Error::PrincipalUnknown.into()),
             },
             Asked::Reload => json(&self.reload().await),
-        })
+        };
+        Ok(told.map(Content::from))
     }
 
     /// What runs, once the store is open.
