@@ -94,6 +94,8 @@ async fn reloads_under_load_fail_no_request_and_close_no_connection() {
         .await;
         let said = serde_json::json!({"type": "echo", "x": round});
         session.say(said.clone()).await;
+        // The API pings, and closes a session that does not answer.
+        session.say(serde_json::json!({"type": "pong"})).await;
         while session.message().await.expect("it is open") != Message::text(said.to_string()) {}
     }
     let grown = proxy.resident().saturating_sub(resident);
