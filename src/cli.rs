@@ -26,6 +26,7 @@ pub mod warm;
 mod who;
 pub mod wiring;
 
+use std::env::consts::{ARCH, OS};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -61,10 +62,13 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
         true => "simulator",
         false => "none",
     };
+    let libc = match cfg!(target_env = "musl") {
+        true => "musl",
+        false => "gnu",
+    };
     format!(
-        "{}\ntarget    {}\nfeatures  {features}",
+        "{}\ntarget    {ARCH}-unknown-{OS}-{libc}\nfeatures  {features}",
         env!("CARGO_PKG_VERSION"),
-        env!("DAMOOV_PROXY_TARGET")
     )
 });
 
