@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::closing::Closing;
 use super::engine::{Engine, Parts};
 use super::renewal::renewals::{Ask, Probing, Reserve};
-use super::renewal::{keeper, probes};
+use super::renewal::{keeper, probes, unused};
 use super::settings::Settings;
 use super::vault::cache::Lookup;
 use super::vault::credentials::Credentials;
@@ -71,7 +71,7 @@ impl Obtained {
 /// The tasks that a provider runs besides renewals; ended by [`Background::finish`].
 pub struct Background {
     engine: Arc<Engine>,
-    tasks: [JoinHandle<()>; 4],
+    tasks: [JoinHandle<()>; 5],
 }
 
 impl Background {
@@ -110,6 +110,7 @@ impl Provider {
                 let engine = engine.clone();
                 async move { engine.guards.budget.write_what_is_left().await }
             }),
+            spawn.spawn(unused::look_after(engine.clone())),
         ];
         (
             Provider {
@@ -288,7 +289,9 @@ impl Provider {
         authorized: &Authorized,
         ask: Ask,
     ) -> Result<Arc<Credentials>, Error> {
-        self.engine.wait_for(authorized.principal(), ask).await
+        let found = self.engine.wait_for(authorized.principal(), ask).await?;
+        found.usage.note_named();
+        Ok(found)
     }
 }
 
