@@ -115,7 +115,7 @@ async fn in_doubt_a_user_that_never_had_a_pair_is_not_held_up() {
 }
 
 #[tokio::test]
-async fn one_that_is_not_patient_enough_for_a_doubt_is_told_so_and_ends_the_renewal() {
+async fn one_whose_patience_a_doubt_outlasts_is_told_and_the_renewal_ends() {
     let (api, medium) = (Api::start().await, Medium::new());
     let (process, store) = medium.start_faulty(&api, settings());
     let held = process.adopt(&user(1), 1).await;
