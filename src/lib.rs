@@ -136,7 +136,6 @@
 //! | outbox | pairs that a shared store has not acknowledged in time: durable on this machine's disk, and sent until the store has them | `store::postgres::outbox` |
 //! | re-assertion | what this process committed lately, and a fail-over of a shared store lost, is restored | `store::postgres::reassertion` |
 //! | doubt | right after a shared store came back other processes may restore what it lost: no rejection is believed | `credentials::renewal::doubt` |
-//! | tombstone, pseudonym | what a forget leaves: generation and epoch; and the keyed hash that it stands under, so that the store holds no DeviceToken of a forgotten user | `store`, `store::pseudonyms` |
 //! | setback | the store is older than memory, as after a backup was restored: memory gives way, but for tokens that are good | `credentials::vault::setback` |
 //! | lost answer | the answer to a call that may have been processed did not arrive: the pair may have rotated unseen | `credentials::renewal::refresh` |
 //! | suppressed | a principal whose newest token got a 401, too: no 401 renews it for 60 s, because expiry is not the cause | `credentials::rejection` |

@@ -29,17 +29,6 @@ impl DeviceToken {
     pub fn parse(text: &str) -> Result<DeviceToken, NotAUuid> {
         parse_uuid(text).map(DeviceToken)
     }
-
-    /// What stands for a user whose DeviceToken is not to be kept: `hash` as a UUID of version 8, which no
-    /// user has.
-    pub fn pseudonym(hash: [u8; 16]) -> DeviceToken {
-        DeviceToken(uuid::Builder::from_custom_bytes(hash).into_uuid())
-    }
-
-    /// Whether this is one.
-    pub fn is_pseudonym(self) -> bool {
-        self.0.get_version_num() == 8
-    }
 }
 
 /// Lower case with dashes: the form that goes into keys and bodies.

@@ -23,10 +23,8 @@ mod entry;
 mod guards;
 mod opening;
 pub mod postgres;
-mod pseudonyms;
 mod read_only;
 mod sqlite;
-mod uses;
 pub mod windows;
 
 use std::path::PathBuf;
@@ -45,9 +43,7 @@ pub use self::entry::{
 };
 pub use self::guards::{Guard, GuardRows, Guarded};
 pub use self::opening::{Engine, Opened, Settings, check_place, is_there, open, view, warnings};
-pub use self::pseudonyms::{Pseudonymous, PseudonymsOf};
 pub use self::read_only::{Backup, BackupError, ReadOnly};
-pub use self::uses::{Day, Unused, Uses};
 use crate::clock::{Stamp, Timestamp};
 use crate::principal::Principal;
 
@@ -64,7 +60,7 @@ pub trait StoreClock: Send + Sync {
 
 /// Keeps the pairs, the notes, the leases, the login budgets and the guards of all principals.
 ///
-/// What holds for every method of this trait, of [`Budgets`], of [`GuardRows`] and of [`Uses`]:
+/// What holds for every method of this trait, of [`Budgets`] and of [`GuardRows`]:
 ///
 /// - *Durable* means: survives a kill and a power cut from the moment the call returns `Ok`.
 /// - A write that returns [`Error::Away`] may have been done; after any other error it was not. Each write
@@ -75,7 +71,7 @@ pub trait StoreClock: Send + Sync {
 /// - Each may return [`Error::Away`], and a write [`Error::Refused`]. After the store was closed they return
 ///   [`Error::Closed`].
 #[async_trait]
-pub trait Store: StoreClock + Budgets + GuardRows + Uses + 'static {
+pub trait Store: StoreClock + Budgets + GuardRows + 'static {
     /// Returns what is known of `principal`: the default entry if nothing is.
     ///
     /// Errors: [`Error::Damaged`] if this entry cannot be understood, [`Error::Unreadable`].
@@ -160,20 +156,6 @@ pub trait Store: StoreClock + Budgets + GuardRows + Uses + 'static {
     ///
     /// Errors: [`Error::Unwritable`].
     async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error>;
-
-    /// Lets [tombstones](Entry::is_tombstone) stand under other names: of each pair the first is the name that
-    /// one stands under, the second the name that it gets. An entry that it meets there keeps its pair and its
-    /// notes, and gets the higher generation and epoch of both. Names of anything else are left out. Durable.
-    /// Returns how many moved; a repetition moves none.
-    ///
-    /// Errors: [`Error::Unwritable`].
-    async fn move_tombstones(&self, moved: Vec<(Principal, Principal)>) -> Result<usize, Error>;
-
-    /// Returns up to `limit` users whose tombstones stand under their own names, rather than under
-    /// [pseudonyms](Pseudonymous).
-    ///
-    /// Errors: [`Error::Unreadable`].
-    async fn tombstones_in_clear(&self, limit: usize) -> Result<Vec<Principal>, Error>;
 
     /// Tells of entries that change from now on other than by a renewal, by this process or another, each
     /// within a second: forgotten and restored ones, and with some engines all. A change may be told twice,

@@ -16,7 +16,6 @@ use crate::clock::Clock;
 use crate::config::{Secrets, Settings};
 use crate::credentials::{Explanation, Inquiry};
 use crate::principal::Principal;
-use crate::store::Entry;
 
 /// Whom to explain, and how.
 #[derive(Debug, Args)]
@@ -52,7 +51,7 @@ pub(super) async fn explain(
     settings: &Settings,
     principal: &Principal,
 ) -> Result<Explanation, Failure> {
-    let entry = entry(open, principal).await?;
+    let entry = open.store.load(principal).await?;
     let clock = Clock::from_environment();
     let windows = settings.credentials.budget.in_real_time(clock);
     let budget = open.store.login_budget(&windows).await?.meant_by(clock);
@@ -72,17 +71,6 @@ pub(super) async fn explain(
         async move { store.guard(&name).await }
     };
     Ok(crate::credentials::explain(&inquiry, guard).await?)
-}
-
-/// What is known of a principal; of one that was forgotten, its tombstone.
-async fn entry(open: &StoreView, principal: &Principal) -> Result<Entry, Failure> {
-    let mut entry = open.store.load(principal).await?;
-    for pseudonym in open.ring.pseudonyms(principal) {
-        if entry == Entry::default() {
-            entry = open.store.load(&pseudonym).await?;
-        }
-    }
-    Ok(entry)
 }
 
 /// The exit code, once the explanation is printed: it says when nothing is known.

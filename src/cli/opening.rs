@@ -9,10 +9,9 @@ use super::output::say;
 use crate::clock::Clock;
 use crate::config;
 use crate::credentials::{key_file, seal};
-use crate::principal::Principal;
 use crate::secret::Secret;
 use crate::secret::file::Unusable;
-use crate::store::{self, Engine, KeyId, Opened, Pseudonymous, ReadOnly, RunId, Store};
+use crate::store::{self, Engine, KeyId, Opened, ReadOnly, RunId, Store};
 
 /// Why a store cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
@@ -138,11 +137,6 @@ async fn open(
     }
     let ring = ring(settings, &key)?;
     verify(&ring, &*store).await?;
-    let pseudonyms_of = {
-        let ring = ring.clone();
-        Arc::new(move |principal: &Principal| ring.pseudonyms(principal))
-    };
-    let store = Arc::new(Pseudonymous::new(store, pseudonyms_of));
     Ok(OpenStore { store, ring, run })
 }
 

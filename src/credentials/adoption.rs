@@ -156,7 +156,6 @@ impl Engine {
     /// Does the same if another process, or the command line, forgot it or renewed it. If that may have
     /// happened to anybody, what is in memory is looked up before a token that was handed out is believed.
     pub(crate) fn follow(&self, change: &Change) {
-        self.vault.burials.follow(change);
         let (principal, version) = match change {
             Change::Entry { principal, version } => (principal, *version),
             Change::Everything => return self.vault.cache.everything_moved(),

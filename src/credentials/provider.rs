@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::closing::Closing;
 use super::engine::{Engine, Parts};
 use super::renewal::renewals::{Ask, Probing, Reserve};
-use super::renewal::{keeper, probes, unused};
+use super::renewal::{keeper, probes};
 use super::settings::Settings;
 use super::vault::cache::Lookup;
 use super::vault::credentials::Credentials;
@@ -71,7 +71,7 @@ impl Obtained {
 /// The tasks that a provider runs besides renewals; ended by [`Background::finish`].
 pub struct Background {
     engine: Arc<Engine>,
-    tasks: [JoinHandle<()>; 5],
+    tasks: [JoinHandle<()>; 4],
 }
 
 impl Background {
@@ -110,7 +110,6 @@ impl Provider {
                 let engine = engine.clone();
                 async move { engine.guards.budget.write_what_is_left().await }
             }),
-            spawn.spawn(unused::look_after(engine.clone())),
         ];
         (
             Provider {
@@ -289,9 +288,7 @@ impl Provider {
         authorized: &Authorized,
         ask: Ask,
     ) -> Result<Arc<Credentials>, Error> {
-        let found = self.engine.wait_for(authorized.principal(), ask).await?;
-        found.usage.note_named();
-        Ok(found)
+        self.engine.wait_for(authorized.principal(), ask).await
     }
 }
 

@@ -30,5 +30,4 @@ pub(crate) mod run;
 mod start;
 pub(crate) mod token_endpoint;
 pub(crate) mod unreadable;
-pub(crate) mod unused;
 pub(crate) mod waiting;

@@ -1,7 +1,6 @@
 //! What is kept of tokens: pairs under their seal in the store, credentials in memory. Knows nothing of
 //! what a login costs, nor of how a pair is renewed.
 
-mod burials;
 pub(crate) mod cache;
 pub(crate) mod census;
 mod clock_cache;
@@ -17,7 +16,6 @@ pub(crate) mod refused;
 pub(crate) mod repeated;
 pub mod seal;
 mod setback;
-pub(crate) mod usage;
 mod whose;
 
 use std::collections::HashSet;
@@ -33,7 +31,6 @@ use crate::principal::Principal;
 use crate::store::{self, Entry, KeyId, Note, RunId, Store};
 use crate::telemetry::LogName;
 use crate::telemetry::episode::Episode;
-use burials::Burials;
 use cache::Cache;
 use census::Counting;
 use count::StoredCount;
@@ -53,8 +50,6 @@ pub(crate) struct Vault {
     /// What requests are served from. Filled by commits and by what is read from the store; emptied
     /// by 401s, by changes of other processes, and for want of room.
     pub(crate) cache: Cache,
-    /// Tombstones that are yet to get pseudonyms.
-    pub(crate) burials: Burials,
     /// Tokens that callers showed a moment ago and that name nobody.
     pub(crate) refused: Refused,
     /// The pairs in the store, counted now and then for the metric.
@@ -106,7 +101,6 @@ impl Vault {
             run,
             cache: Cache::new(current.now().settings.max_cached, clock),
             refused: Refused::new(),
-            burials: Burials::default(),
             stored_count: StoredCount::default(),
             census: Counting::default(),
             pairs_lost: AtomicU64::new(0),

@@ -15,8 +15,6 @@ mod histories;
 mod leases;
 mod listings;
 mod restores;
-mod tombstones;
-mod uses;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,8 +34,6 @@ pub(crate) use self::histories::*;
 pub(crate) use self::leases::*;
 pub(crate) use self::listings::*;
 pub(crate) use self::restores::*;
-pub(crate) use self::tombstones::*;
-pub(crate) use self::uses::*;
 use super::{
     Commit, Entry, Error, Generation, KeyId, Lease, LeaseId, Listed, Page, Record, RunId, Store,
     Version, sqlite,
@@ -128,13 +124,6 @@ macro_rules! contract {
             a_restored_entry_gets_a_generation_that_no_process_knows
             a_principal_twice_in_one_restore_keeps_what_outranks
             a_commit_under_way_during_a_restore_is_superseded
-
-            a_tombstone_moves_to_another_name_and_back
-            only_tombstones_move_and_what_they_meet_keeps_its_notes
-
-            a_day_of_use_is_written_once_and_only_of_users_with_a_pair
-            what_nobody_used_for_so_long_is_forgotten_and_nothing_else
-            a_forgotten_users_days_are_forgotten_with_it
 
             only_one_process_holds_a_lease_and_a_release_frees_it
             a_lease_comes_with_the_entry_that_stands_once_it_is_taken
@@ -310,7 +299,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 /// Commits on top of nothing.
-pub(crate) async fn first(store: &impl Store, principal: &Principal, record: Record) -> Generation {
+async fn first(store: &impl Store, principal: &Principal, record: Record) -> Generation {
     match store.commit(principal, record, over(0, 0), None).await {
         Ok(Commit::Committed(generation)) => generation,
         other => panic!("not committed: {other:?}"),

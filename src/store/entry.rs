@@ -75,13 +75,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether this is what a forget leaves: generation and epoch alone.
-    pub fn is_tombstone(&self) -> bool {
-        self.version() != Version::default()
-            && self.record.is_none()
-            && self.notes == Notes::default()
-    }
-
     /// What a commit on top of this entry compares.
     pub fn version(&self) -> Version {
         Version {

@@ -52,9 +52,7 @@ mod socket;
 mod statements;
 mod strangers;
 mod tls;
-mod tombstones;
 mod upkeep;
-mod uses;
 mod view;
 
 use std::sync::Arc;
@@ -279,16 +277,6 @@ impl Store for Postgres {
 
     async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error> {
         self.call(move |parts| async move { parts.committer.restore(entries).await })
-            .await
-    }
-
-    async fn move_tombstones(&self, moved: Vec<(Principal, Principal)>) -> Result<usize, Error> {
-        self.call(move |parts| async move { tombstones::move_all(&parts.link, &moved).await })
-            .await
-    }
-
-    async fn tombstones_in_clear(&self, limit: usize) -> Result<Vec<Principal>, Error> {
-        self.call(move |parts| async move { tombstones::in_clear(&parts.link, limit).await })
             .await
     }
 

@@ -37,9 +37,7 @@ pub(super) mod private_copy;
 mod reader;
 mod refusals;
 mod schema;
-mod tombstones;
 pub(super) mod transaction;
-mod uses;
 mod watch;
 mod writer;
 
@@ -300,17 +298,6 @@ impl Store for Sqlite {
                 let restored = |(principal, entry): &_| entry_writes::restore(db, principal, entry);
                 entries.iter().map(restored).collect()
             })
-            .await
-    }
-
-    async fn move_tombstones(&self, moved: Vec<(Principal, Principal)>) -> Result<usize, Error> {
-        self.writer
-            .ask(None, move |db| tombstones::move_all(db, &moved))
-            .await
-    }
-
-    async fn tombstones_in_clear(&self, limit: usize) -> Result<Vec<Principal>, Error> {
-        self.list_with(move |db| tombstones::in_clear(db, limit))
             .await
     }
 

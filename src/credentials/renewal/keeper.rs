@@ -35,9 +35,6 @@ pub(crate) async fn keep(engine: Arc<Engine>) {
             }
         }
         drop_rejected(&engine).await;
-        if let Err(error) = engine.vault.bury().await {
-            tracing::debug!(%error, "tombstones cannot get their pseudonyms now");
-        }
         if let Some(age) = engine.current.now().settings.keep_refresh_tokens {
             // Counted from the wall clock at the start, so that a jump of it renews no pair.
             let now = started.0.plus(engine.clock.now().since(started.1));

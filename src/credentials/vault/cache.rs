@@ -33,7 +33,7 @@ use super::clock_cache::ClockCache;
 use super::credentials::Credentials;
 use crate::clock::{Clock, Moment};
 use crate::principal::Principal;
-use crate::store::{Day, Generation, Version};
+use crate::store::{Generation, Version};
 
 /// How long a principal is suppressed.
 pub(crate) const SUPPRESSED_FOR: Duration = Duration::from_secs(60);
@@ -111,7 +111,9 @@ impl Cache {
         if !found.is_usable(now) {
             return Lookup::Unusable;
         }
-        found.usage.note_used();
+        if !found.used.load(Ordering::Relaxed) {
+            found.used.store(true, Ordering::Relaxed);
+        }
         if now < found.stale {
             Lookup::Fresh(found)
         } else {
@@ -292,16 +294,9 @@ impl Cache {
     /// The used, stale, unexpired ones: what the keeper renews ahead of time.
     pub(crate) fn due_ahead(&self) -> Vec<Arc<Credentials>> {
         let now = self.clock.now();
-        self.credentials
-            .filter(|found| found.usage.is_used() && found.stale <= now && now < found.expires)
-    }
-
-    /// The users that callers named since this was asked last, but for those of whom `day` is known already.
-    pub(crate) fn take_named(&self, day: Day) -> impl Iterator<Item = Principal> + use<> {
-        let named = self
-            .credentials
-            .filter(|found| found.principal.is_user() && found.usage.take_named(day));
-        named.into_iter().map(|found| found.principal.clone())
+        self.credentials.filter(|found| {
+            found.used.load(Ordering::Relaxed) && found.stale <= now && now < found.expires
+        })
     }
 
     /// How many there are of each freshness. Walks over all.

@@ -80,7 +80,6 @@ impl ClockCache {
                 shard.bytes -= replaced.bytes();
                 let asked_for = replaced.asked_for.load(Ordering::Relaxed);
                 credentials.asked_for.store(asked_for, Ordering::Relaxed);
-                credentials.usage.follow(&replaced.usage);
             }
             None => shard.push(hash, credentials.clone(), &self.hasher),
         }

@@ -32,7 +32,6 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::pair::JwtHash;
-use super::usage::Usage;
 use crate::clock::Moment;
 use crate::damoov::auth::ExpiresInForm;
 use crate::principal::{InstanceId, Principal};
@@ -67,8 +66,9 @@ pub struct Credentials {
     pub(in crate::credentials) expires: Moment,
     /// A 401 came back for it. Written by the cache alone.
     pub(in crate::credentials) rejected: AtomicBool,
-    /// Whether requests use it.
-    pub(in crate::credentials) usage: Usage,
+    /// A request used it: the keeper renews it ahead of time. Never cleared; the next token starts
+    /// unused.
+    pub(in crate::credentials) used: AtomicBool,
     /// A request asked for it since the clock cache last considered dropping it. Set by each look-up,
     /// cleared by the cache's hand.
     pub(in crate::credentials) asked_for: AtomicBool,
@@ -113,7 +113,7 @@ impl Credentials {
             stale: Moment::from_millis(0),
             expires: Moment::from_millis(0),
             rejected: AtomicBool::new(false),
-            usage: Usage::default(),
+            used: AtomicBool::new(false),
             asked_for: AtomicBool::new(false),
             confirmed: AtomicU32::new(0),
             not_ahead_before: AtomicU64::new(0),
@@ -138,7 +138,7 @@ impl Credentials {
             stale: self.stale,
             expires: self.expires,
             rejected: flag(&self.rejected),
-            usage: self.usage.clone(),
+            used: flag(&self.used),
             asked_for: flag(&self.asked_for),
             confirmed: AtomicU32::new(self.confirmed.load(Ordering::Relaxed)),
             not_ahead_before: number(&self.not_ahead_before),

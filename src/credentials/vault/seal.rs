@@ -13,7 +13,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::principal::{DeviceToken, Principal};
+use crate::principal::Principal;
 use crate::secret::Secret;
 use crate::store::{self, KeyId, Store};
 use crate::telemetry::LogName;
@@ -38,8 +38,6 @@ pub struct Ring {
     log: Zeroizing<[u8; 32]>,
     /// Hashes that are stored.
     fingerprints: Zeroizing<[u8; 32]>,
-    /// Pseudonyms of users that were forgotten: those of the current key first.
-    pseudonyms: Vec<Zeroizing<[u8; 32]>>,
     /// Tokens that are given to callers.
     tokens: TokenKeys,
 }
@@ -127,11 +125,6 @@ impl Ring {
             old: old.iter().map(|master| SealKey::of(master)).collect(),
             log: subkey(&master, b"log hashes"),
             fingerprints: subkey(&master, b"fingerprints"),
-            pseudonyms: [&master]
-                .into_iter()
-                .chain(&old)
-                .map(|master| subkey(master, b"pseudonyms"))
-                .collect(),
             tokens: TokenKeys {
                 current: subkey(&master, TOKENS),
                 old: old.iter().map(|master| subkey(master, TOKENS)).collect(),
@@ -182,22 +175,6 @@ impl Ring {
     /// What [`Ring::log_name`] writes out.
     pub(crate) fn log_hash(&self, principal: &Principal) -> [u8; 8] {
         hash(&self.log, &[principal.to_string().as_bytes()])
-    }
-
-    /// The pseudonyms of a user, one for each key of the ring, the current one's first. None of an account,
-    /// whose name the configuration holds, nor of a pseudonym.
-    pub fn pseudonyms(&self, principal: &Principal) -> Vec<Principal> {
-        let device = match principal {
-            Principal::User(device) if !device.is_pseudonym() => device,
-            Principal::User(_) | Principal::Account(_) => return Vec::new(),
-        };
-        let name = device.to_string();
-        let of = |key: &Zeroizing<[u8; 32]>| DeviceToken::pseudonym(hash(key, &[name.as_bytes()]));
-        self.pseudonyms
-            .iter()
-            .map(of)
-            .map(Principal::User)
-            .collect()
     }
 
     /// Recognises `parts` (an instance and its key) without keeping them. Where one part ends and
@@ -383,12 +360,12 @@ fn subkey(master: &[u8; 32], purpose: &[u8]) -> Zeroizing<[u8; 32]> {
 }
 
 /// HKDF's expansion is a keyed hash of its `info`.
-fn hash<const N: usize>(key: &[u8; 32], parts: &[&[u8]]) -> [u8; N] {
-    let mut hash = [0; N];
+fn hash(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 8] {
+    let mut hash = [0; 8];
     Hkdf::<Sha256>::from_prk(key)
         .expect("32 bytes are a whole SHA-256 key")
         .expand(&joined(parts), &mut hash)
-        .expect("a few bytes are less than HKDF's limit");
+        .expect("8 bytes are less than HKDF's limit");
     hash
 }
 
@@ -489,21 +466,6 @@ mod tests {
         assert_eq!(print, ring_1.fingerprint(&[b"instance", b"key"]));
         assert_ne!(print, ring_1.fingerprint(&[b"instancek", b"ey"]));
         assert_ne!(print, ring(2).fingerprint(&[b"instance", b"key"]));
-    }
-
-    #[test]
-    fn a_pseudonym_says_nothing_of_its_user_and_is_known_after_a_rotation() {
-        let before = ring(1).pseudonyms(&user(1));
-        let rotated = Ring::new(&key(2), &[key(3), key(1)]).unwrap();
-        let after = rotated.pseudonyms(&user(1));
-        assert_eq!((before.len(), after.len()), (1, 3));
-        assert_eq!(before[0], after[2]);
-        assert_ne!(after[0], after[2]);
-        assert_ne!(before, ring(1).pseudonyms(&user(2)));
-        let account = Principal::Account("a".into());
-        for none in [&account, &before[0]] {
-            assert_eq!(rotated.pseudonyms(none), []);
-        }
     }
 
     #[test]

@@ -25,8 +25,6 @@ const FORGET: &str = concat!(
     " RETURNING principal, generation, epoch
     ), undue AS (
         DELETE FROM due USING changed WHERE due.principal = changed.principal
-    ), uncounted AS (
-        DELETE FROM uses USING changed WHERE uses.principal = changed.principal
     ), ",
     told!(),
     " SELECT generation, epoch FROM changed"

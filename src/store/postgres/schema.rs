@@ -10,10 +10,9 @@ use tokio_postgres::types::Type;
 use super::errors::{Failure, Within};
 use super::session::Session;
 use super::session::Statement;
-use super::uses;
 use crate::store::Error;
 
-/// The format of [`TABLES`]; there has been no other yet, and nothing here changes tables that stand; [`complete`] adds some. A
+/// The format of [`TABLES`]; there has been no other yet, and nothing here changes tables that stand. A
 /// process refuses the tables of every other format. Only a change that processes of this one could not live
 /// with may therefore raise it: older and newer ones work side by side while they are replaced.
 pub(super) const FORMAT: i32 = 1;
@@ -147,8 +146,7 @@ pub(super) async fn check(session: &mut Session) -> Result<(), Unusable> {
 pub(super) async fn prepare(session: &mut Session) -> Result<(), Unusable> {
     for _ in 0..ATTEMPTS {
         if is_there(session).await? {
-            check(session).await?;
-            return Ok(complete(session).await?);
+            return check(session).await;
         }
         match create(session).await {
             Ok(()) => return Ok(()),
@@ -162,29 +160,10 @@ pub(super) async fn prepare(session: &mut Session) -> Result<(), Unusable> {
     Ok(created.map_err(|failure| failure.of_call(Within::Transaction))?)
 }
 
-/// Makes the tables that this format did not have from the start: processes that do not know them go on
-/// beside this one.
-async fn complete(session: &mut Session) -> Result<(), Error> {
-    let rows = session.query(uses::ARE_THERE, &[]).await?;
-    if rows.first().is_some_and(|row| row.get(0)) {
-        return Ok(());
-    }
-    let tables: Vec<_> = uses::TABLES
-        .iter()
-        .map(|sql| Statement {
-            sql,
-            parameters: &[],
-        })
-        .collect();
-    let made = session.transaction(&tables).await;
-    made.map(drop)
-        .map_err(|failure| failure.of_call(Within::Transaction))
-}
-
 /// Makes all tables, or none.
 async fn create(session: &mut Session) -> Result<(), Failure> {
     let format = [(&FORMAT as _, Type::INT4)];
-    let tables = TABLES.iter().chain(&uses::TABLES).map(|sql| Statement {
+    let tables = TABLES.iter().map(|sql| Statement {
         sql,
         parameters: &[],
     });

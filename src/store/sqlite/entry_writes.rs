@@ -205,17 +205,7 @@ pub(super) fn forget(db: &Connection, principal: &Principal) -> rusqlite::Result
             next_seq!()
         ))?
         .execute([principal])?;
-    if rows > 0 {
-        end_use(db, principal)?;
-    }
     Ok(rows > 0)
-}
-
-/// The principal holds no pair any more: nothing is kept of when it was last named.
-pub(super) fn end_use(db: &Connection, principal: &Principal) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM uses WHERE principal = ?1")?
-        .execute([principal])
-        .map(drop)
 }
 
 /// Replaces sealed texts that are still the ones that were read.

@@ -25,10 +25,6 @@ use crate::store::{self, Entry, KeyId, Restored};
 const AT_ONCE: usize = 4;
 
 /// Whether an export may be imported.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart where it arrives"
-)]
 pub(super) enum Checked {
     /// The keys open all of it. `None`: it needs none.
     Good(Option<Ring>),
