@@ -225,13 +225,9 @@ fn parse(content: &[u8], path: &str, sources: &SecretSources<'_>) -> Result<Sett
         report::syntax_error(end..end, message, path, &String::from_utf8_lossy(valid))
     })?;
     let mut root = tree::parse(text).map_err(|errors| {
-        let draw =
-            |error: tree::SyntaxError| report::syntax_error(error.at, error.message, path, text);
-        errors
-            .into_iter()
-            .map(draw)
-            .collect::<Vec<_>>()
-            .join("\n\n")
+        report::listed(&errors, |error: &tree::SyntaxError| {
+            report::syntax_error(error.at.clone(), error.message.clone(), path, text)
+        })
     })?;
     let mut scalars = Vec::new();
     root.scalars(&mut scalars);
@@ -655,7 +651,10 @@ ca_file = "../ca.pem"
 
     #[test]
     fn no_slip_of_the_pen_shows_a_secret() {
-        let text = format!("{INSTANCE}[store]\nkey = \"canary\"\nold_keys = [\n  \"canary\",\n]\n");
+        let text = format!(
+            "{INSTANCE}[store]\nkey = \"canary\"\nold_keys = [\n  \"canary\",\n]\n\
+             url = \"postgres://proxy:canary@db/d\"\n"
+        );
         let mut refused = 0;
         for at in 0..text.len() {
             for slip in [
@@ -671,6 +670,16 @@ ca_file = "../ca.pem"
             }
         }
         assert!(refused > 1000);
+    }
+
+    #[test]
+    fn a_file_that_is_something_else_altogether_has_a_short_report() {
+        let lines = "what is this?\n".repeat(5_000);
+        let Err(report) = read(&lines, &[], Secrets::Leave) else {
+            panic!("it is no TOML");
+        };
+        assert!(report.contains("\n… and "), "{report}");
+        assert!(report.len() < 20_000, "{} bytes", report.len());
     }
 
     proptest! {

@@ -113,11 +113,12 @@ impl Log {
     /// `info,damoov_proxy::store=debug,access=off`.
     pub fn follow(&self, level: Option<LevelFilter>) -> Result<LogLevel, Error> {
         let lines = self.lines();
-        let (filter, handle) = reload::Layer::new(filter(level)?);
+        let filter = filter(level)?;
+        lines.want_access(wants_access(&filter));
+        let (filter, handle) = reload::Layer::new(filter);
         let begun = subscriber(lines.format(), filter, Events(lines.clone()))
             .with(lines.recent().layer())
             .try_init();
-        lines.want_access(wants_access());
         begun?;
         panics::log_panics(lines.clone());
         let lines = lines.clone();
@@ -149,9 +150,10 @@ impl LogLevel {
     ///
     /// [`Error::Filter`], [`Error::Level`].
     pub fn set(&self, level: Option<LevelFilter>) -> Result<(), Error> {
+        let filter = filter(level)?;
+        self.lines.want_access(wants_access(&filter));
         // It fails only if the subscriber is gone: then nothing is logged anyway.
-        let _ = self.handle.reload(filter(level)?);
-        self.lines.want_access(wants_access());
+        let _ = self.handle.reload(filter);
         Ok(())
     }
 }
@@ -193,9 +195,10 @@ fn filter(level: Option<LevelFilter>) -> Result<Targets, Error> {
         .map_err(|source| Error::Filter { variable, source })
 }
 
-/// Whether the filter wants access events.
-fn wants_access() -> bool {
-    tracing::enabled!(target: "access", tracing::Level::INFO)
+/// Whether the filter wants access events. The filter itself is asked: a question to the subscriber that no
+/// event follows would leave its answer to the next event of this thread.
+fn wants_access(filter: &Targets) -> bool {
+    filter.would_enable("access", &tracing::Level::INFO)
 }
 
 /// Whether an item of a filter names no target, and no level either.

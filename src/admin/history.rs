@@ -48,14 +48,15 @@ impl History {
     }
 
     /// Ends the steps that are over; `totals` is what has happened since the process began. Steps in which
-    /// the machine slept are empty. If the clock went back, the step under way goes on.
+    /// the machine slept are empty. If the clock went back, the step under way ends as well, and the next one
+    /// is that of the new time.
     pub(super) fn note(&mut self, now: u64, totals: Totals) {
         let step = now / STEP;
-        if step <= self.under_way {
+        if step == self.under_way {
             return;
         }
         self.push(totals.since(&self.at_its_beginning));
-        let slept = (step - self.under_way - 1).min(STEPS as u64);
+        let slept = step.saturating_sub(self.under_way + 1).min(STEPS as u64);
         for _ in 0..slept {
             self.push(Totals::default());
         }
@@ -132,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_ends_no_step() {
+    fn a_clock_that_goes_back_ends_one_step() {
         let mut history = History::new(1_000);
         history.note(10, requests(3));
-        history.note(1_000, requests(4));
-        assert_eq!(history.newest(1).requests, [0]);
-        history.note(1_010, requests(5));
-        assert_eq!(history.newest(2).requests, [0, 5]);
+        assert_eq!(history.newest(2).requests, [0, 3]);
+        history.note(15, requests(4));
+        history.note(20, requests(5));
+        assert_eq!(history.newest(2).requests, [3, 2], "it goes on from there");
     }
 
     #[test]

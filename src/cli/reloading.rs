@@ -4,7 +4,6 @@
 
 mod file_watch;
 
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -199,10 +198,14 @@ impl Reloader {
         self.requests.begin();
         let (at, reader) = (SystemTime::now(), self.reader.clone());
         let preparing = spawn_blocking(move || reader.prepare());
-        let (prepared, seen) = preparing
-            .await
-            .unwrap_or_else(|error| resume_unwind(error.into_panic()));
-        self.files.read(seen);
+        let prepared = match preparing.await {
+            Ok((prepared, seen)) => {
+                self.files.read(seen);
+                prepared
+            }
+            // A panic was reported by its hook, and the next reading may go better.
+            Err(_) => Err("error: the configuration cannot be read: a thread panicked".to_owned()),
+        };
         let outcome = match prepared {
             Ok(prepared) => self.follow(prepared),
             Err(report) => Outcome {

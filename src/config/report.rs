@@ -92,8 +92,7 @@ impl Problems {
         let shown = self.shown.borrow();
         let secret = scalars.iter().filter(|scalar| !shown.contains(scalar));
         let text = mask(text, secret.cloned());
-        let rendered: Vec<_> = found.iter().map(|p| draw(p, path, &text)).collect();
-        Some(rendered.join("\n\n"))
+        Some(listed(&found, |problem| draw(problem, path, &text)))
     }
 
     fn explain(&self, unknown: UnknownKey) -> Problem {
@@ -120,6 +119,18 @@ impl Problems {
             help: Some(format!("valid keys here: {}", here.join(", "))),
         }
     }
+}
+
+/// So many problems are drawn: a file that is something else altogether has thousands.
+const DRAWN: usize = 20;
+
+/// What `draw` makes of each problem, one below the other, and how many more there are.
+pub(super) fn listed<P>(problems: &[P], draw: impl Fn(&P) -> String) -> String {
+    let mut drawn: Vec<_> = problems.iter().take(DRAWN).map(draw).collect();
+    if problems.len() > DRAWN {
+        drawn.push(format!("… and {} more", problems.len() - DRAWN));
+    }
+    drawn.join("\n\n")
 }
 
 /// Of a file that is no TOML, one syntax error.
@@ -204,7 +215,8 @@ fn mask_lines(text: &str) -> String {
     mask(text, secrets.into_iter())
 }
 
-/// How many bytes at the line's beginning hold no secret for sure.
+/// How many bytes at the line's beginning hold no secret for sure. A value is shown only if it looks like a
+/// number, a word or a duration: an address may have a password in it, and so may a comment.
 fn readable(line: &str) -> usize {
     let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let name_and_rest = line.trim_start().trim_start_matches('[');
@@ -214,15 +226,19 @@ fn readable(line: &str) -> usize {
     if name_and_rest.len() - rest.len() > 32 {
         return 0;
     }
-    let may_hold_secret = ["key", "password", "{", "[", "\"", "'"]
-        .iter()
-        .any(|word| name_and_rest.contains(word));
     let rest = rest.trim_start();
-    match rest.starts_with('=') {
-        true if may_hold_secret => line.len() - rest.len() + 1,
-        true => line.len(),
+    match rest.strip_prefix('=') {
+        Some(value) => {
+            let names_secret = ["key", "password"]
+                .iter()
+                .any(|word| name_and_rest.contains(word));
+            match !names_secret && value.trim().chars().all(bare) {
+                true => line.len(),
+                false => line.len() - value.len(),
+            }
+        }
         // The end of a `[section]`.
-        false if rest.trim_end().trim_matches(']').is_empty() => line.len(),
-        false => 0,
+        None if rest.trim_end().trim_matches(']').is_empty() => line.len(),
+        None => 0,
     }
 }

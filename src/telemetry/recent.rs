@@ -93,9 +93,8 @@ impl Recent {
             kept.events.pop_front();
         }
         kept.count += 1;
-        let count = kept.count;
-        drop(kept);
-        self.0.count.send_replace(count);
+        // Under the lock, so that the number only grows.
+        self.0.count.send_replace(kept.count);
     }
 
     /// A panic hook uses it as well, hence even after a panic under the lock.
