@@ -7,7 +7,10 @@ use super::hex;
 
 /// 16 lower case hex digits, the same for a principal as long as the store's key is. Made by
 /// [`Ring::log_name`](crate::credentials::seal::Ring::log_name).
+///
+/// Aligned, because whole words are checked to be ASCII three times as fast.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(align(8))]
 pub struct LogName([u8; 16]);
 
 impl LogName {
