@@ -91,7 +91,8 @@ impl Problems {
         });
         let shown = self.shown.borrow();
         let secret = scalars.iter().filter(|scalar| !shown.contains(scalar));
-        let text = mask(text, secret.cloned());
+        let secret = secret.cloned().chain(comments(text, scalars));
+        let text = mask(text, secret);
         Some(listed(&found, |problem| draw(problem, path, &text)))
     }
 
@@ -200,6 +201,20 @@ fn mask(text: &str, secrets: impl Iterator<Item = Range<usize>>) -> String {
         }
     }
     String::from_utf8(bytes).expect("scalars begin and end between characters")
+}
+
+/// Where the comments are of a text whose values are `scalars`: some were settings once.
+fn comments(text: &str, scalars: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut comments: Vec<Range<usize>> = Vec::new();
+    for (start, _) in text.match_indices('#') {
+        let is_in_comment = comments.last().is_some_and(|last| start < last.end);
+        if !is_in_comment && !scalars.iter().any(|scalar| scalar.contains(&start)) {
+            let line = &text[start..];
+            let end = start + line.find('\n').unwrap_or(line.len());
+            comments.push(start + 1..end);
+        }
+    }
+    comments
 }
 
 /// The text of a file that cannot be parsed, so that nobody knows where its secrets stand: a line

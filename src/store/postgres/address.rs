@@ -85,8 +85,16 @@ impl Url {
     /// Whether `text` may hold a password: then nobody is shown it.
     pub fn may_hold_password(text: &str) -> bool {
         let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
-        let login = authority.rsplit_once('@').map_or("", |(login, _)| login);
-        login.contains(':') || text.contains("password") || !text.starts_with("postgres")
+        let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+        // Without its `@`, a login looks like a host with an odd port.
+        let mut ports = hosts.split(':').skip(1).map(|after| {
+            let end = after.find(|c| ",/?".contains(c)).unwrap_or(after.len());
+            &after[..end]
+        });
+        login.contains(':')
+            || text.contains("password")
+            || !text.starts_with("postgres")
+            || ports.any(|port| !port.bytes().all(|byte| byte.is_ascii_digit()))
     }
 }
 
@@ -345,7 +353,8 @@ mod tests {
         ] {
             assert!(Url::may_hold_password(text), "{text}");
         }
-        assert!(!Url::may_hold_password("postgres://p@h:1/d?options=x"));
+        assert!(Url::may_hold_password("postgres://p:secreth/d"));
+        assert!(!Url::may_hold_password("postgres://p@h:1,h2:2/d?options=x"));
     }
 
     #[test]
