@@ -231,7 +231,7 @@ fn mask_lines(text: &str) -> String {
 }
 
 /// How many bytes at the line's beginning hold no secret for sure. A value is shown only if it looks like a
-/// number, a word or a duration: an address may have a password in it, and so may a comment.
+/// number, a word, a duration, or an address and a port: a URL may have a password in it, and so may a comment.
 fn readable(line: &str) -> usize {
     let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let name_and_rest = line.trim_start().trim_start_matches('[');
@@ -247,9 +247,11 @@ fn readable(line: &str) -> usize {
             let names_secret = ["key", "password"]
                 .iter()
                 .any(|word| name_and_rest.contains(word));
-            match !names_secret && value.trim().chars().all(bare) {
-                true => line.len(),
-                false => line.len() - value.len(),
+            let is_address = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':');
+            let value = value.trim();
+            match value.chars().all(bare) || value.chars().all(is_address) {
+                true if !names_secret => line.len(),
+                _ => line.len() - rest.len() + 1,
             }
         }
         // The end of a `[section]`.

@@ -195,7 +195,7 @@ async fn the_numbers_of_renewals_logins_and_the_end_change_at_their_next_use() {
 }
 
 #[tokio::test]
-async fn what_needs_a_restart_is_named_until_it_is_put_back_and_the_rest_is_in_force() {
+async fn what_needs_a_restart_is_named_until_put_back_the_rest_is_in_force() {
     let damoov = damoov().await;
     let mut proxy = proxy(&damoov).start().await;
     let before = fs::read_to_string(proxy.config()).unwrap();

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_after_two_looks_that_are_the_same_but_not_as_it_was_read() {
+    fn a_file_is_read_once_two_looks_are_the_same_and_it_is_not_as_it_was() {
         let gone = FileState::Gone;
         let (old, half, new) = (
             gone(io::ErrorKind::NotFound),

@@ -69,7 +69,7 @@ async fn every_expression_of_the_dashboard_finds_series() {
 }
 
 #[test]
-fn the_dashboard_takes_its_data_source_from_a_variable_and_no_panel_covers_another() {
+fn its_data_source_is_a_variable_and_no_panel_covers_another() {
     let dashboard = dashboard();
     let variables: Vec<_> = each(&dashboard["templating"], "list").collect();
     assert_eq!(

@@ -117,7 +117,7 @@ async fn volumes_that_are_swapped_and_files_that_are_named_are_followed() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_touched_is_unchanged_and_one_that_waits_is_applied_when_it_comes() {
+async fn a_touched_file_is_unchanged_and_one_that_is_missed_is_applied_later() {
     let Scene {
         damoov: _damoov,
         proxy,

@@ -4,7 +4,7 @@ use super::*;
 use crate::harness::{SECOND_ID, SECOND_KEY, captured, damoov_of_two, principal};
 
 #[tokio::test]
-async fn an_instance_that_is_gone_is_unknown_and_its_pairs_are_used_when_it_returns() {
+async fn an_instance_that_is_gone_is_unknown_its_pairs_serve_when_it_returns() {
     let damoov = damoov_of_two().await;
     let second =
         format!("[[instance]]\nname = \"second\"\nid = \"{SECOND_ID}\"\nkey = \"{SECOND_KEY}\"\n");

@@ -70,11 +70,7 @@ async fn a_sighup_that_comes_before_the_file_is_read_is_remembered() {
         get(&proxy, ECHO, &host).await.status == 200
     })
     .await;
-    assert!(
-        proxy.log().contains("\"trigger\":\"signal\""),
-        "{}",
-        proxy.log()
-    );
+    proxy.has_logged("\"trigger\":\"signal\"").await;
 }
 
 #[tokio::test]
