@@ -194,9 +194,10 @@ impl Pair {
 
     /// Waits until the standby has all that stands, and keeps from it what comes.
     async fn hold_back(&self) {
-        let behind = "SELECT count(*) FROM pg_stat_replication
-            WHERE replay_lsn < pg_current_wal_lsn()";
-        while self.primary.value(behind).await != "0" {
+        // A standby that has not told yet how far it is has no row, or NULL in it.
+        let level = "SELECT count(*) FROM pg_stat_replication
+            WHERE replay_lsn >= pg_current_wal_lsn()";
+        while self.primary.value(level).await != "1" {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.standby.hold_back();
@@ -273,11 +274,13 @@ async fn a_lease_after_a_fail_over_is_given_what_was_lost_or_believes_nothing() 
     pair.hold_back().await;
     assert_eq!(sidecar.commit(1, 2).await, committed(2));
     pair.fail_over().await;
+    // The same one each time: an attempt whose answer is lost may have taken it.
+    let id = LeaseId::fresh();
     let leased = async {
         loop {
             let lease = sidecar
                 .store
-                .lease(&user(1), LeaseId::fresh(), Duration::from_secs(15))
+                .lease(&user(1), id, Duration::from_secs(15))
                 .await;
             match lease {
                 Ok((Lease::Granted { .. }, entry)) => return entry.unwrap(),
