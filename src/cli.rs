@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{self, Runtime};
 
@@ -120,7 +120,11 @@ pub fn main(signals: io::Result<Signals>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match Cli::try_parse().and_then(Cli::without_useless_config) {
+    let arguments = Cli::command().color(output::colours());
+    let parsed = arguments
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed.and_then(Cli::without_useless_config) {
         Ok(cli) => cli.run(signals),
         Err(error) => {
             // Its reader may have stopped reading.

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ColorChoice};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
@@ -84,11 +84,20 @@ pub fn say(text: &str) {
     let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
-/// Whether somebody looks at this who wants colours (<https://no-color.org>).
+/// Whether somebody looks at this who wants colours.
 fn is_coloured(output: &impl IsTerminal) -> bool {
+    output.is_terminal() && colours() != ColorChoice::Never
+}
+
+/// Whether a terminal may have colours (<https://no-color.org>). Asked for what clap prints as well, which
+/// by itself takes a set `CI` for a terminal with colours.
+pub fn colours() -> ColorChoice {
     let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
-    output.is_terminal() && !is_set("NO_COLOR") && !is_dumb
+    match is_set("NO_COLOR") || is_dumb {
+        true => ColorChoice::Never,
+        false => ColorChoice::Auto,
+    }
 }
 
 /// The words that say how bad a line is, at its beginning, in colours.
