@@ -98,7 +98,7 @@ pub enum Command {
     /// All about one principal: its last renewal, what its next request does and costs, what a 401 then does
     Explain(explain::Arguments),
     /// Ask the running proxy whether it is ready: exit code 0 if it is, 1 with the reasons if not, 64 if neither
-    /// [status] nor [admin] is configured
+    /// `[status]` nor `[admin]` is configured
     Healthcheck(healthcheck::Arguments),
     /// Print the manual page, to be read by `man -l -`
     Man,
