@@ -30,7 +30,7 @@ const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 pub(super) enum Source {
     /// Pages of this listener, and programs.
     SameOrigin,
-    /// Those, and whoever follows a link of another page: the answer is for a person to look at.
+    /// Those, and a person who follows a link from another page: the answer is a page to look at.
     Links,
 }
 

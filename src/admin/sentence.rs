@@ -141,7 +141,7 @@ fn told(condition: &Condition, facts: &Facts<'_>) -> Told {
             what: "Damoov blocks logins from this address.".to_owned(),
             until: Some(logins.blocked),
             who: "Users without stored tokens get 503. Users that hold a pair are served and refreshed.",
-            to_do: "Nothing: the block ends by itself, and whoever waits logs in then. Do not restart. Find \
+            to_do: "Nothing: the block ends by itself, and the users that wait log in then. Do not restart. Find \
                     out what else logs in from this address.",
         },
         Code::LoginBudgetExhausted => match logins.next.is_zero() {
@@ -150,8 +150,8 @@ fn told(condition: &Condition, facts: &Facts<'_>) -> Told {
                 what: "Every login but the reserve is spent.".to_owned(),
                 until: Some(logins.next_new),
                 who: "Users never seen before get 503. All others are served.",
-                to_do: "Nothing: slots come free by themselves. If it lasts, see who brings so many new \
-                        users; `damoov-proxy warm` logs many in without hurting others.",
+                to_do: "Nothing: slots become free by themselves. If it lasts, find the caller that names so many \
+                        new users; `damoov-proxy warm` logs many in without hurting others.",
             },
             false => Told {
                 level: Level::Warn,
@@ -159,7 +159,7 @@ fn told(condition: &Condition, facts: &Facts<'_>) -> Told {
                 until: Some(logins.next),
                 who: "Users without stored tokens wait, or get 503. Users that hold a pair are served and \
                       refreshed.",
-                to_do: "Nothing: slots come free by themselves. Raise [login_budget] only if Damoov has \
+                to_do: "Nothing: slots become free by themselves. Raise [login_budget] only if Damoov has \
                         raised its limit.",
             },
         },
