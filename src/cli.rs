@@ -5,8 +5,10 @@ pub mod check;
 pub mod completions;
 #[cfg(feature = "simulator")]
 pub mod demo;
+mod disk;
 pub mod doctor;
 pub mod explain;
+mod failure;
 pub mod healthcheck;
 mod key_watch;
 mod lines;
@@ -27,7 +29,6 @@ mod who;
 pub mod wiring;
 
 use std::env::consts::{ARCH, OS};
-use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,11 +38,11 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{self, Runtime};
 
+pub use self::failure::{Failure, exit};
 use self::output::{print, say};
 use crate::config::{self, Environment, Loaded, Secrets, Seen, Settings};
 use crate::server;
 use crate::signals::{Signals, interrupted};
-use crate::telemetry::episode::Chain;
 
 /// damoov-proxy stands in front of the Damoov telematics APIs: callers name a user, it attaches
 /// the token, renews it, and replays the request.
@@ -138,7 +139,7 @@ pub fn main(signals: io::Result<Signals>) -> ExitCode {
 fn shown(error: &clap::Error) -> ExitCode {
     let printed = error.print().and_then(|()| io::stdout().flush());
     match printed {
-        Err(failed) if !error.use_stderr() => Failure::Output(failed).report(),
+        Err(failed) if !error.use_stderr() => report(Failure::Output(failed)),
         Err(_) | Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE)),
     }
 }
@@ -150,6 +151,7 @@ impl Cli {
             #[cfg(feature = "simulator")]
             Some(Command::Demo | Command::Simulate(_)) => true,
             Some(Command::Man | Command::Completions { .. }) => true,
+            Some(Command::Healthcheck(arguments)) => !arguments.reads_the_configuration(),
             _ => false,
         };
         if useless && self.config.config.is_some() {
@@ -210,105 +212,23 @@ impl Cli {
                 completions::run(shell)
             }
         };
-        done.unwrap_or_else(Failure::report)
+        done.unwrap_or_else(report)
     }
 }
 
-/// Why a command ended early.
-#[derive(Debug)]
-pub enum Failure {
-    /// The configuration is wrong; the text is ready to be shown.
-    Config(String),
-    /// The service cannot start.
-    Service(service::Error),
-    /// A call to the store failed.
-    Store(crate::store::Error),
-    /// The answer cannot be printed.
-    Output(io::Error),
-    /// Anything else.
-    Other(anyhow::Error),
-}
-
-impl Failure {
-    /// A failure of neither the configuration nor the store.
-    pub fn other(error: impl Into<anyhow::Error>) -> Failure {
-        Failure::Other(error.into())
+/// Tells why a command ended early, and how that is told to whoever ran it.
+fn report(failure: Failure) -> ExitCode {
+    match &failure {
+        // The reader has read enough.
+        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Failure::Config(_) => say(&failure.to_string()),
+        Failure::Unusable(_)
+        | Failure::Service(_)
+        | Failure::Store(_)
+        | Failure::Output(_)
+        | Failure::Other(_) => say(&format!("error: {failure}")),
     }
-
-    fn report(self) -> ExitCode {
-        match &self {
-            Failure::Config(report) => say(report),
-            // The reader has read enough.
-            Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Failure::Service(_) | Failure::Store(_) | Failure::Output(_) | Failure::Other(_) => {
-                say(&format!("error: {self}"));
-            }
-        }
-        self.exit_code()
-    }
-
-    fn exit_code(&self) -> ExitCode {
-        match self {
-            Failure::Service(service::Error::Store(error)) if error.is_away() => ExitCode::FAILURE,
-            Failure::Store(crate::store::Error::Away(_)) => ExitCode::FAILURE,
-            Failure::Service(service::Error::Store(_)) | Failure::Store(_) => {
-                ExitCode::from(exit::STORE)
-            }
-            Failure::Config(_)
-            | Failure::Service(
-                service::Error::Upstream(_)
-                | service::Error::Listen(
-                    server::Error::GroupUnknown(_) | server::Error::Inherited(_),
-                )
-                | service::Error::Aside {
-                    source: server::Error::GroupUnknown(_) | server::Error::Inherited(_),
-                    ..
-                },
-            ) => ExitCode::from(exit::CONFIG),
-            // The reader has read enough.
-            Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                ExitCode::SUCCESS
-            }
-            Failure::Service(_) | Failure::Output(_) | Failure::Other(_) => ExitCode::FAILURE,
-        }
-    }
-}
-
-/// The sentence, with all its causes.
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Config(report) => f.write_str(report),
-            Failure::Service(error) => write!(f, "{}", Chain(error)),
-            Failure::Store(error) => write!(f, "{error}"),
-            Failure::Output(error) => write!(f, "standard output cannot be written: {error}"),
-            Failure::Other(error) => write!(f, "{error:#}"),
-        }
-    }
-}
-
-impl From<service::Error> for Failure {
-    fn from(error: service::Error) -> Failure {
-        Failure::Service(error)
-    }
-}
-
-impl From<opening::StoreError> for Failure {
-    fn from(error: opening::StoreError) -> Failure {
-        Failure::Service(error.into())
-    }
-}
-
-impl From<crate::upstream::Invalid> for Failure {
-    fn from(error: crate::upstream::Invalid) -> Failure {
-        Failure::Service(error.into())
-    }
-}
-
-impl From<crate::store::Error> for Failure {
-    fn from(error: crate::store::Error) -> Failure {
-        Failure::Store(error)
-    }
+    failure.exit_code()
 }
 
 /// The runtime for everything except callers: renewals, the status listener, signals.
@@ -328,18 +248,17 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Finds and loads the configuration. Returns the file's path as well. The error is ready to be
-    /// shown.
-    pub fn load(self, secrets: Secrets) -> Result<(PathBuf, Loaded), String> {
+    /// Finds and loads the configuration. Returns the file's path as well.
+    pub fn load(self, secrets: Secrets) -> Result<(PathBuf, Loaded), config::Error> {
         let Source { path, environment } = self.source()?;
-        let loaded = config::load(&path, &environment, secrets).map_err(explain)?;
+        let loaded = config::load(&path, &environment, secrets)?;
         Ok((path, loaded))
     }
 
     /// Finds the configuration.
-    fn source(self) -> Result<Source, String> {
+    fn source(self) -> Result<Source, config::Error> {
         let environment: Environment = std::env::vars_os().collect();
-        let path = config::find(self.config, &environment).map_err(explain)?;
+        let path = config::find(self.config, &environment)?;
         Ok(Source { path, environment })
     }
 }
@@ -352,10 +271,9 @@ struct Source {
 }
 
 impl Source {
-    /// Reads it, with all secrets. The error is ready to be shown. Blocks its thread on I/O.
-    fn read(&self) -> (Result<Loaded, String>, Vec<Seen>) {
-        let (loaded, seen) = config::read(&self.path, &self.environment, Secrets::Resolve);
-        (loaded.map_err(explain), seen)
+    /// Reads it, with all secrets. Blocks its thread on I/O.
+    fn read(&self) -> (Result<Loaded, config::Error>, Vec<Seen>) {
+        config::read(&self.path, &self.environment, Secrets::Resolve)
     }
 }
 
@@ -363,44 +281,12 @@ impl Source {
 fn check_descriptors(settings: &Settings) -> Result<(), Failure> {
     let needed = server::descriptors(settings.server.max_connections);
     match getrlimit(Resource::Nofile).maximum {
-        Some(limit) if limit < needed => Err(Failure::Config(format!(
-            "error: `max_connections` needs {needed} file descriptors, but the hard limit is \
+        Some(limit) if limit < needed => Err(Failure::Unusable(format!(
+            "`max_connections` needs {needed} file descriptors, but the hard limit is \
              {limit}: raise the limit (LimitNOFILE=, --ulimit nofile) or lower `max_connections`"
         ))),
         _ => Ok(()),
     }
-}
-
-/// The error with its cause. A report on the content of a file is ready to be shown.
-fn explain(error: config::Error) -> String {
-    match error {
-        config::Error::Invalid(report) => report,
-        config::Error::Unreadable { ref source, .. } => format!("error: {error}: {source}"),
-        config::Error::NoFile
-        | config::Error::WritableByOthers { .. }
-        | config::Error::TooLarge { .. } => format!("error: {error}"),
-    }
-}
-
-/// The exit codes of all commands. Those from 64 on have their
-/// names in sysexits.h.
-pub mod exit {
-    /// Done.
-    pub const DONE: u8 = 0;
-    /// A failure of the moment: the same may work later.
-    pub const FAILURE: u8 = 1;
-    /// Told apart from success by scripts: there is no such principal, or no store.
-    pub const NOT_FOUND: u8 = 1;
-    /// The command line is wrong.
-    pub const USAGE: u8 = 2;
-    /// `EX_USAGE`: the configuration is wrong.
-    pub const CONFIG: u8 = 64;
-    /// `EX_DATAERR`: some lines of the input are bad.
-    pub const INPUT: u8 = 65;
-    /// `EX_TEMPFAIL`: interrupted; what is done stays done.
-    pub const INTERRUPTED: u8 = 75;
-    /// `EX_CONFIG`: the store cannot be used as it is.
-    pub const STORE: u8 = 78;
 }
 
 #[cfg(test)]
@@ -438,7 +324,7 @@ mod tests {
 
     #[test]
     fn commands_that_read_no_configuration_take_none() {
-        let mut commands = vec!["man", "completions bash"];
+        let mut commands = vec!["man", "completions bash", "healthcheck --at 127.0.0.1:1"];
         if cfg!(feature = "simulator") {
             commands.extend(["demo", "simulate"]);
         }

@@ -21,12 +21,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use environment::Environment;
-pub use files::{FileState, Seen};
+#[cfg(test)]
+pub use files::FileState;
+pub use files::Seen;
 pub use lifetime::{in_force, restart_needed};
 pub use quantity::{compact, parse_duration};
 use report::Problems;
+pub use report::{Finding, Report};
 use secret_source::SecretSources;
 use section::Section;
+use tree::SyntaxError;
 
 use crate::damoov::routes::Route;
 use crate::directory::Directory;
@@ -131,7 +135,20 @@ pub enum Error {
     },
     /// All that is wrong with the content, with file, line and column; several lines.
     #[error("{0}")]
-    Invalid(String),
+    Invalid(Report),
+}
+
+impl Error {
+    /// The error with its cause, ready to be shown: a line, or all that is wrong with the content.
+    pub fn report(&self) -> String {
+        match self {
+            Error::Invalid(report) => report.to_string(),
+            Error::Unreadable { source, .. } => format!("error: {self}: {source}"),
+            Error::NoFile | Error::WritableByOthers { .. } | Error::TooLarge { .. } => {
+                format!("error: {self}")
+            }
+        }
+    }
 }
 
 /// No configuration is larger.
@@ -217,18 +234,18 @@ fn content(path: &Path) -> Result<(Vec<u8>, Metadata), Error> {
 }
 
 /// The settings that `content`, of the file called `path`, means; or all that is wrong with it.
-fn parse(content: &[u8], path: &str, sources: &SecretSources<'_>) -> Result<Settings, String> {
+fn parse(content: &[u8], path: &str, sources: &SecretSources<'_>) -> Result<Settings, Report> {
     let text = str::from_utf8(content).map_err(|error| {
         let (valid, _) = content.split_at(error.valid_up_to());
         let message = "the text from here on is not UTF-8".to_owned();
-        let end = valid.len();
-        report::syntax_error(end..end, message, path, &String::from_utf8_lossy(valid))
+        let at = valid.len()..valid.len();
+        report::syntax_errors(
+            vec![SyntaxError { at, message }],
+            path,
+            &String::from_utf8_lossy(valid),
+        )
     })?;
-    let mut root = tree::parse(text).map_err(|errors| {
-        report::listed(&errors, |error: &tree::SyntaxError| {
-            report::syntax_error(error.at.clone(), error.message.clone(), path, text)
-        })
-    })?;
+    let mut root = tree::parse(text).map_err(|errors| report::syntax_errors(errors, path, text))?;
     let mut scalars = Vec::new();
     root.scalars(&mut scalars);
 
@@ -274,7 +291,8 @@ key = "canary"
     /// What a file of mode 0600 means with these variables set.
     fn read(text: &str, variables: &[(&str, &str)], secrets: Secrets) -> Result<Settings, String> {
         let environment = environment(variables);
-        parse(text.as_bytes(), "FILE", &private(&environment, secrets))
+        let settings = parse(text.as_bytes(), "FILE", &private(&environment, secrets));
+        settings.map_err(|report| report.to_string())
     }
 
     fn private(environment: &Environment, secrets: Secrets) -> SecretSources<'_> {

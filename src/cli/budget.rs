@@ -39,7 +39,7 @@ pub enum Command {
 
 /// Runs the command.
 pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let (_, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
+    let (_, loaded) = config.load(Secrets::Resolve)?;
     let settings = &loaded.settings;
     let _audit = telemetry::audit_command(settings.log).map_err(Failure::other)?;
     super::background_runtime()?.block_on(async {

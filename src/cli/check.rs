@@ -7,12 +7,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 
 use super::opening::{self, shown_place};
 use super::output::{Format, print_json};
 use super::{ConfigFile, Failure, background_runtime, print, say, service};
-use crate::config::{self, Secrets, Settings};
+use crate::config::{self, Finding, Secrets, Settings};
 use crate::damoov::routes::Table;
 use crate::server::Listener;
 use crate::store::KeyId;
@@ -37,11 +38,36 @@ pub fn run(config: ConfigFile, arguments: Arguments) -> Result<ExitCode, Failure
         && let Err(failure) = &checked
         && !matches!(failure, Failure::Output(_))
     {
-        let message = failure.to_string();
-        let message = message.strip_prefix("error: ").unwrap_or(&message);
-        print_json(&json!({ "kind": "error", "message": message }))?;
+        print_errors(failure)?;
     }
     checked
+}
+
+/// One line for each problem of the file; of another failure, one line.
+fn print_errors(failure: &Failure) -> Result<(), Failure> {
+    match failure {
+        Failure::Config(config::Error::Invalid(report)) => {
+            let mut findings = report.findings().iter();
+            findings.try_for_each(|finding| {
+                print_json(&Line {
+                    kind: "error",
+                    finding,
+                })
+            })
+        }
+        other => {
+            let message = other.to_string();
+            let message = message.strip_prefix("error: ").unwrap_or(&message);
+            print_json(&json!({ "kind": "error", "message": message }))
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'f> {
+    kind: &'static str,
+    #[serde(flatten)]
+    finding: &'f Finding,
 }
 
 fn check(config: ConfigFile, arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -49,7 +75,7 @@ fn check(config: ConfigFile, arguments: Arguments) -> Result<ExitCode, Failure> 
         true => Secrets::Leave,
         false => Secrets::Resolve,
     };
-    let (path, loaded) = config.load(secrets).map_err(Failure::Config)?;
+    let (path, loaded) = config.load(secrets)?;
     let settings = &loaded.settings;
     super::check_descriptors(settings)?;
     let is_json = arguments.format.is_json();

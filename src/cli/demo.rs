@@ -55,7 +55,7 @@ async fn serve(
         environment: Environment::default(),
     };
     let (loaded, seen) = source.read();
-    let settings = loaded.map_err(Failure::Config)?.settings;
+    let settings = loaded?.settings;
     let signals = signals.follow().map_err(Failure::other)?;
     let start = Start::new(source, seen, &settings, level);
     let ending = until_signalled(signals, &start);

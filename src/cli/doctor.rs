@@ -59,7 +59,7 @@ impl Findings {
 
 /// Runs the command.
 pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let (path, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
+    let (path, loaded) = config.load(Secrets::Resolve)?;
     let _audit = telemetry::audit_command(loaded.settings.log).map_err(Failure::other)?;
     let mut findings = Findings {
         format: arguments.format,

@@ -30,7 +30,7 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let (_, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
+    let (_, loaded) = config.load(Secrets::Resolve)?;
     let settings = &loaded.settings;
     super::background_runtime()?.block_on(async {
         let Some(view) = view(&settings.store).await? else {

@@ -1,10 +1,13 @@
 //! `healthcheck`: asks the running proxy whether it is ready, for containers without curl. Opens no store,
-//! and resolves no secret.
+//! and resolves no secret. Where it asks, the configuration says, or `--at`: a file may say something else by
+//! now than the process was started with.
 
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,13 +20,14 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
 use super::{ConfigFile, Failure, background_runtime, print, say};
 use crate::config::Secrets;
 use crate::server::Listener;
 
-/// From the first attempt to connect to the end of the answer.
+/// From the first look at the configuration to the end of the answer.
 const LIMIT: Duration = Duration::from_secs(2);
 /// A longer answer is not the proxy's.
 const LONGEST: usize = 64 * 1024;
@@ -34,9 +38,24 @@ pub struct Arguments {
     /// Ask only whether the process lives, not whether it is ready
     #[arg(long)]
     live: bool,
+    /// Ask there, and read no configuration: an address as in `listen`, or unix:PATH
+    #[arg(long, value_name = "ADDRESS")]
+    at: Option<Place>,
+}
+
+/// Where a proxy is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
 }
 
 impl Arguments {
+    /// Whether the configuration says where to ask.
+    pub(super) fn reads_the_configuration(&self) -> bool {
+        self.at.is_none()
+    }
+
     fn path(&self) -> &'static str {
         match self.live {
             true => "/livez",
@@ -53,26 +72,15 @@ impl Arguments {
     }
 }
 
-/// Asks the listener of `[status]`, or else that of `[admin]`. Answers 0 if the proxy is ready, else 1 and
-/// why it is not.
+/// Asks the listener of `[status]`, or else that of `[admin]`, or the one that the arguments name. Answers 0
+/// if the proxy is ready, else 1 and why it is not.
 pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let (path, loaded) = config.load(Secrets::Leave).map_err(Failure::Config)?;
-    let Some(listener) = loaded.settings.status.or(loaded.settings.admin) else {
-        return Err(Failure::Config(format!(
-            "error: nothing can be asked: {} has neither [status] nor [admin]; add [status] with \
-             `listen = \"127.0.0.1:9091\"`",
-            path.display()
-        )));
-    };
-    if matches!(listener, Listener::Tcp(address) if address.port() == 0) {
-        return Err(Failure::Config(format!(
-            "error: nothing can be asked: the system chooses the port of {listener}; name one"
-        )));
-    }
-    let asking = async { timeout(LIMIT, ask(&listener, arguments.path())).await };
-    let answered = background_runtime()?.block_on(asking);
+    let runtime = background_runtime()?;
+    let asked = runtime.block_on(ask(config, arguments));
+    // A file that does not answer is not waited for.
+    runtime.shutdown_background();
     let word = arguments.word();
-    match answered.unwrap_or(Err(Unanswered::Late)) {
+    match asked {
         Ok(report) if report.ok => {
             print(word)?;
             report
@@ -88,8 +96,9 @@ pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failur
                 .for_each(|reason| say(&format!("not {word}: {reason}")));
             Ok(ExitCode::FAILURE)
         }
+        Err(why @ Unasked::Nobody { .. }) => Err(Failure::Unusable(why.to_string())),
         Err(why) => {
-            say(&format!("not {word}: {listener} {why}"));
+            say(&format!("not {word}: {why}"));
             Ok(ExitCode::FAILURE)
         }
     }
@@ -124,7 +133,30 @@ impl fmt::Display for Condition {
     }
 }
 
-/// Why there is no answer; continues a sentence that begins with the listener.
+/// Why it is not known how the proxy is.
+#[derive(Debug, thiserror::Error)]
+enum Unasked {
+    #[error(
+        "nothing can be asked: {} has neither [status] nor [admin]; add [status] with \
+         `listen = \"127.0.0.1:9091\"`", path.display()
+    )]
+    Nobody { path: PathBuf },
+    #[error(
+        "the configuration does not say where to ask; with --at ADDRESS it need not be read\n{0}"
+    )]
+    Invalid(String),
+    #[error(
+        "the configuration cannot be read within 2 s: its disk or mount hangs; with --at ADDRESS it need \
+         not be read"
+    )]
+    Unread,
+    #[error("the system chooses the port of {0}: name one, or say by --at which it is")]
+    AnyPort(SocketAddr),
+    #[error("{place} {why}")]
+    Unanswered { place: Place, why: Unanswered },
+}
+
+/// Why there is no answer; continues a sentence that begins with the place.
 #[derive(Debug, thiserror::Error)]
 enum Unanswered {
     #[error("does not answer within 2 s: the process hangs, or the machine is overloaded")]
@@ -139,18 +171,73 @@ enum Unanswered {
     Foreign(StatusCode),
 }
 
-async fn ask(listener: &Listener, path: &str) -> Result<Report, Unanswered> {
-    let (status, content) = match listener {
-        Listener::Unix { path: socket, .. } => {
+async fn ask(config: ConfigFile, arguments: &Arguments) -> Result<Report, Unasked> {
+    let until = Instant::now() + LIMIT;
+    let place = match &arguments.at {
+        Some(place) => place.clone(),
+        None => {
+            let configured = timeout_at(until, configured(config)).await;
+            configured.unwrap_or(Err(Unasked::Unread))?
+        }
+    };
+    if let Place::Tcp(address) = &place
+        && address.port() == 0
+    {
+        return Err(Unasked::AnyPort(*address));
+    }
+    let answered = timeout_at(until, report_of(&place, arguments.path())).await;
+    let answered = answered.unwrap_or(Err(Unanswered::Late));
+    answered.map_err(|why| Unasked::Unanswered { place, why })
+}
+
+/// Where the configuration says that the proxy can be asked.
+async fn configured(config: ConfigFile) -> Result<Place, Unasked> {
+    let loading = spawn_blocking(|| config.load(Secrets::Leave)).await;
+    let loaded = loading.map_err(|error| Unasked::Invalid(error.to_string()))?;
+    let (path, loaded) = loaded.map_err(|error| Unasked::Invalid(error.report()))?;
+    match loaded.settings.status.or(loaded.settings.admin) {
+        Some(Listener::Tcp(address)) => Ok(Place::Tcp(address)),
+        Some(Listener::Unix { path, .. }) => Ok(Place::Unix(path)),
+        None => Err(Unasked::Nobody { path }),
+    }
+}
+
+async fn report_of(place: &Place, path: &str) -> Result<Report, Unanswered> {
+    let (status, content) = match place {
+        Place::Unix(socket) => {
             let stream = UnixStream::connect(socket).await;
             exchange(stream.map_err(Unanswered::Unreachable)?, path).await?
         }
-        Listener::Tcp(address) => {
+        Place::Tcp(address) => {
             let stream = TcpStream::connect(&*doors(*address)).await;
             exchange(stream.map_err(Unanswered::Unreachable)?, path).await?
         }
     };
     serde_json::from_slice(&content).map_err(|_| Unanswered::Foreign(status))
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Place, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("expected a path after unix:".to_owned()),
+            Some(path) => Ok(Place::Unix(path.into())),
+            None => text.parse().map(Place::Tcp).map_err(|_| {
+                "expected an address such as 127.0.0.1:9091 or [::1]:9091, or unix:PATH".to_owned()
+            }),
+        }
+    }
+}
+
+/// The address or path.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Tcp(address) => address.fmt(f),
+            Place::Unix(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// Where this machine reaches what listens on `address`, tried in this order.
@@ -212,6 +299,26 @@ mod tests {
                 .map(ToString::to_string)
                 .collect();
             assert_eq!(doors, asked, "{listener}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_an_address_with_a_port_or_a_path() {
+        for place in ["127.0.0.1:9091", "[::]:9091"] {
+            let address = place.parse().unwrap();
+            assert_eq!(place.parse(), Ok(Place::Tcp(address)));
+        }
+        let socket = Place::Unix("/run/proxy.sock".into());
+        assert_eq!("unix:/run/proxy.sock".parse(), Ok(socket));
+        for none in [
+            "",
+            "9091",
+            "127.0.0.1",
+            "unix:",
+            "/run/proxy.sock",
+            "http://127.0.0.1:1",
+        ] {
+            assert!(none.parse::<Place>().is_err(), "{none}");
         }
     }
 }

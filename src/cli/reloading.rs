@@ -3,16 +3,18 @@
 //! in force all at once what is valid, and else nothing.
 
 mod file_watch;
+mod readings;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use self::file_watch::FileWatch;
+use self::readings::Readings;
 use super::{Source, wiring};
 use crate::config::{self, Seen, Settings};
 use crate::credentials::Provider;
@@ -105,6 +107,7 @@ impl Reloading {
         };
         let reloader = Reloader {
             reader,
+            readings: Readings::new(),
             read: settings,
             files: FileWatch::new(seen),
             requests,
@@ -117,6 +120,9 @@ impl Reloading {
         Reloading(tokio::spawn(reloader.run()))
     }
 }
+
+/// What is made of the file, or all that is wrong with it; and the files that were read.
+type Read = (Result<Prepared, String>, Vec<Seen>);
 
 /// Reads configurations.
 #[derive(Clone)]
@@ -142,8 +148,9 @@ struct Prepared {
 
 impl Reader {
     /// Reads the file and all that it names. Blocks its thread on I/O.
-    fn prepare(&self) -> (Result<Prepared, String>, Vec<Seen>) {
+    fn prepare(&self) -> Read {
         let (loaded, seen) = self.source.read();
+        let loaded = loaded.map_err(|error| error.report());
         (loaded.and_then(|loaded| self.make(loaded)), seen)
     }
 
@@ -171,6 +178,7 @@ impl Reader {
 /// Reloads, one after the other.
 struct Reloader {
     reader: Reader,
+    readings: Readings<Read>,
     /// What the file said when it was valid last.
     read: Settings,
     files: FileWatch,
@@ -186,7 +194,8 @@ impl Reloader {
         loop {
             let trigger = tokio::select! {
                 trigger = self.requests.next() => trigger,
-                () = self.files.changed() => Trigger::File,
+                () = self.files.changed(), if !self.readings.hang() => Trigger::File,
+                () = self.readings.returned() => Trigger::File,
             };
             let supervisor = self.supervisor.clone();
             supervisor.reloading(self.reload(trigger)).await;
@@ -197,14 +206,12 @@ impl Reloader {
     async fn reload(&mut self, trigger: Trigger) {
         self.requests.begin();
         let (at, reader) = (SystemTime::now(), self.reader.clone());
-        let preparing = spawn_blocking(move || reader.prepare());
-        let prepared = match preparing.await {
+        let prepared = match self.readings.read(move || reader.prepare()).await {
             Ok((prepared, seen)) => {
                 self.files.read(seen);
                 prepared
             }
-            // A panic was reported by its hook, and the next reading may go better.
-            Err(_) => Err("error: the configuration cannot be read: a thread panicked".to_owned()),
+            Err(unread) => Err(format!("error: the configuration cannot be read: {unread}")),
         };
         let outcome = match prepared {
             Ok(prepared) => self.follow(prepared),

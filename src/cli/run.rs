@@ -22,9 +22,9 @@ pub fn run(config: ConfigFile, signals: Signals) -> Result<ExitCode, Failure> {
     });
     let (source, loaded, seen) = match read {
         Ok(read) => read,
-        Err(report) => {
+        Err(error) => {
             signals.release();
-            return Err(Failure::Config(report));
+            return Err(error.into());
         }
     };
     let log = Log::open(loaded.settings.log.format).map_err(Failure::other)?;

@@ -3,13 +3,13 @@
 //! say.
 
 use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
 
+use super::disk::Disk;
 use super::{budget, tokens, who};
 use crate::admin::{Code, Engine, Host, Listing, Logins, Renewed, Room, Tokens, Window};
 use crate::config::Settings;
@@ -27,6 +27,8 @@ pub(super) struct Running {
     pub(super) proxy: Arc<Proxy>,
     /// Of callers.
     pub(super) connections: Places,
+    /// Of the store's folder.
+    pub(super) disk: Disk,
     /// What is in force of the configuration.
     pub(super) in_force: Arc<ArcSwap<Settings>>,
 }
@@ -135,8 +137,8 @@ impl Engine for Running {
             room("memory for replays", replays, "bytes"),
             room("memory for tokens", tokens, "bytes"),
         ];
-        if let Some(disk) = disk(&self.in_force.load().store.path) {
-            rooms.push(room("disk of the store", disk, "bytes"));
+        if let Some(used) = self.disk.used() {
+            rooms.push(room("disk of the store", used, "bytes"));
         }
         rooms
     }
@@ -185,7 +187,8 @@ impl Engine for Running {
                 OnDemand::Refreshed => "A refresh brought a new pair.",
                 OnDemand::LoggedIn => "A login brought a new pair.",
                 OnDemand::NeedsLogin => {
-                    "Only a login would bring a new pair. The next request of this user logs in;                      `damoov-proxy tokens renew --allow-login` does it now."
+                    "Only a login would bring a new pair. The next request of this user logs in; \
+                     `damoov-proxy tokens renew --allow-login` does it now."
                 }
                 OnDemand::Busy => "Another process renews it now.",
             },
@@ -202,14 +205,6 @@ impl Engine for Running {
         }
         Ok(known)
     }
-}
-
-/// Bytes that are taken on the disk of `path`, and that there are for this user; `None` if it does not say.
-fn disk(path: &Path) -> Option<(u64, u64)> {
-    let disk = rustix::fs::statvfs(path).ok()?;
-    let limit = disk.f_blocks.saturating_mul(disk.f_frsize);
-    let left = disk.f_bavail.saturating_mul(disk.f_frsize);
-    Some((limit.saturating_sub(left), limit))
 }
 
 /// What a command prints, read back.

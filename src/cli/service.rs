@@ -1,6 +1,8 @@
 //! A proxy that listens: for callers, for probes, and for the end. What answers them is wired in
 //! [`wiring`]. Used by `run` and by `demo`.
 
+mod error;
+
 use std::io;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
@@ -14,6 +16,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use self::error::Error;
+use super::disk::Disk;
 use super::key_watch::KeyWatch;
 use super::opening::{OpenStore, StoreError, open_to_serve};
 use super::reloading::{Components, Reloading, Start};
@@ -29,29 +33,7 @@ use crate::server::{
 };
 use crate::telemetry;
 use crate::telemetry::access::AccessLog;
-use crate::upstream::{self, Hosts};
-
-/// Why a proxy cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The store cannot be used as it is; exit code 78.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Certificates or hosts.
-    #[error(transparent)]
-    Upstream(#[from] upstream::Invalid),
-    /// Listening for callers.
-    #[error(transparent)]
-    Listen(#[from] server::Error),
-    /// Listening for health checks, or for the dashboard.
-    #[error("{section} cannot be served")]
-    Aside {
-        /// The table of the configuration.
-        section: &'static str,
-        /// Why.
-        source: server::Error,
-    },
-}
+use crate::upstream::Hosts;
 
 /// Refuses what a proxy with these settings would refuse before it listens, except for the store.
 pub fn check(settings: &Settings) -> Result<(), Error> {
@@ -134,8 +116,11 @@ impl Service {
             }
         }
         inherited.none_left().map_err(server::Error::from)?;
-        let opening = open_store_aside(settings.store.clone());
-        let store = tokio::select! {
+        let opening = async {
+            let store = open_store_aside(settings.store.clone()).await?;
+            Ok::<_, StoreError>((store, Disk::of(settings.store.path.clone()).await))
+        };
+        let (store, disk) = tokio::select! {
             biased;
             () = ending.begins() => return Ok(None),
             opened = opening => opened?,
@@ -159,6 +144,7 @@ impl Service {
             provider: provider.clone(),
             proxy: proxy.clone(),
             connections: bound.connections(),
+            disk,
             in_force: in_force.clone(),
         };
         // Nothing else sets it.

@@ -73,7 +73,7 @@ fn unopened(principal: &Principal, record: &Record, why: Unopened) -> String {
 
 /// Runs the command.
 pub fn run(config: ConfigFile, command: Command) -> Result<ExitCode, Failure> {
-    let (_, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
+    let (_, loaded) = config.load(Secrets::Resolve)?;
     let _audit = telemetry::audit_command(loaded.settings.log).map_err(Failure::other)?;
     super::background_runtime()?.block_on(async {
         let settings = &loaded.settings;

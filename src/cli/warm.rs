@@ -24,14 +24,14 @@ use super::lines::{self, InputLine, Source};
 use super::opening::open_store;
 use super::output::{Format, print_json};
 use super::progress::while_shown;
-use super::wiring::{PATIENCE, renewer};
+use super::wiring::{finish, renewer};
 use super::{ConfigFile, Failure, exit, interrupted, print, say};
 use crate::clock::Clock;
 use crate::config::{Secrets, Settings};
 use crate::credentials::{Error, Renewer, Stored};
 use crate::directory::Directory;
 use crate::principal::Principal;
-use crate::store::{self, LoginWindows};
+use crate::store;
 use crate::telemetry;
 
 /// Lines whose users are looked up at once.
@@ -91,8 +91,6 @@ type Interrupt = Shared<BoxFuture<'static, ()>>;
 struct Warming {
     renewer: Renewer,
     directory: Arc<Directory>,
-    /// As the store counts them.
-    windows: LoginWindows,
     clock: Clock,
     report: Report,
     interrupt: Interrupt,
@@ -100,7 +98,7 @@ struct Warming {
 
 /// Runs the command.
 pub fn run(config: ConfigFile, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let (_, loaded) = config.load(Secrets::Resolve).map_err(Failure::Config)?;
+    let (_, loaded) = config.load(Secrets::Resolve)?;
     let _audit = telemetry::audit_command(loaded.settings.log).map_err(Failure::other)?;
     super::background_runtime()?.block_on(warm(loaded.settings, arguments))
 }
@@ -115,7 +113,6 @@ async fn warm(settings: Settings, arguments: &Arguments) -> Result<ExitCode, Fai
     let open = open_store(&settings.store).await?;
     let warming = Warming {
         directory: settings.directory.clone(),
-        windows: settings.credentials.budget.in_real_time(clock),
         renewer: renewer(open, settings)?,
         clock,
         report,
@@ -123,13 +120,13 @@ async fn warm(settings: Settings, arguments: &Arguments) -> Result<ExitCode, Fai
     };
     let ended = warming.all(source.lines(line::LONGEST)?).await;
     // A login under way is brought to its end.
-    warming.renewer.finish(PATIENCE).await;
+    finish(&warming.renewer).await;
     warming.conclude(ended, arguments).await
 }
 
 impl Warming {
     async fn all(&self, lines: impl futures_util::Stream<Item = InputLine>) -> Result<(), Ended> {
-        if let Ok(budget) = self.renewer.store().login_budget(&self.windows).await {
+        if let Ok(budget) = self.renewer.login_budget().await {
             self.report.note_budget(budget);
         }
         let checked = lines.map(|line| async move { (line.number, self.check(line).await) });
@@ -229,7 +226,7 @@ impl Warming {
     /// Returns once there is a slot for a login that requests leave.
     async fn slot(&self) -> Result<(), Ended> {
         loop {
-            let budget = match self.renewer.store().login_budget(&self.windows).await {
+            let budget = match self.renewer.login_budget().await {
                 Ok(budget) => budget,
                 Err(store::Error::Away(_)) => {
                     self.waits(WaitsFor::Store, AGAIN).await?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::opening::OpenStore;
+use super::output::say;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::credentials::{self, Background, Provider, Renewer};
@@ -86,8 +87,8 @@ pub fn wire(settings: Settings, foundation: Foundation) -> Result<Wired, upstrea
     })
 }
 
-/// For how long a pair that the store does not take is tried again before a command ends.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// For how long the store is told again what it does not take before a command ends.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// A command waits for one renewal for as long as its calls may take: this many calls, with the pauses
 /// between them.
 const CALLS: u32 = 4;
@@ -118,6 +119,13 @@ pub(super) fn renewer(open: OpenStore, settings: Settings) -> Result<Renewer, up
         metrics: Arc::new(Metrics::new()),
         runtime: Handle::current(),
     }))
+}
+
+/// To be awaited before the command ends: as [`Renewer::finish`]. What was lost is said.
+pub(super) async fn finish(renewer: &Renewer) {
+    if let Err(untold) = renewer.finish(PATIENCE).await {
+        say(&format!("warning: {untold}"));
+    }
 }
 
 /// The rules that requests are answered by.

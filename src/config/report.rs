@@ -3,11 +3,105 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde::Serialize;
 
-use super::tree::Origin;
+use super::tree::{Origin, SyntaxError};
+
+/// All that is wrong with the content of a file, in its order; at least one problem. For people by
+/// `Display`, in several lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    drawn: String,
+    findings: Vec<Finding>,
+}
+
+/// One problem, for a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What is wrong, with the key's name, and what would be valid.
+    pub message: String,
+    /// What to do, if there is something to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// Where it was written.
+    #[serde(flatten)]
+    pub place: Place,
+}
+
+/// Where a problem was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Place {
+    /// In the file.
+    File {
+        /// Its path.
+        file: String,
+        /// From 1 on.
+        line: usize,
+        /// In characters, from 1 on.
+        column: usize,
+    },
+    /// In the environment.
+    Environment {
+        /// The variable's name.
+        variable: String,
+    },
+}
+
+impl Report {
+    /// The problems one by one.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// `text`: what may be shown of the file.
+    fn new(problems: &[Problem], path: &str, text: &str) -> Report {
+        let drawn = problems.iter().take(DRAWN);
+        let mut drawn: Vec<_> = drawn.map(|problem| draw(problem, path, text)).collect();
+        if problems.len() > DRAWN {
+            drawn.push(format!("… and {} more", problems.len() - DRAWN));
+        }
+        let finding = |problem: &Problem| Finding {
+            message: format!("{}: {}", problem.title, problem.label),
+            help: problem.help.clone(),
+            place: Place::of(&problem.at, path, text),
+        };
+        Report {
+            drawn: drawn.join("\n\n"),
+            findings: problems.iter().map(finding).collect(),
+        }
+    }
+}
+
+/// In the form of a compiler's messages.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.drawn)
+    }
+}
+
+impl Place {
+    fn of(origin: &Origin, path: &str, text: &str) -> Place {
+        match origin {
+            Origin::File(range) => {
+                let before = &text[..within(text, range).start];
+                let line = before.rfind('\n').map_or(before, |end| &before[end + 1..]);
+                Place::File {
+                    file: path.to_owned(),
+                    line: before.matches('\n').count() + 1,
+                    column: line.chars().count() + 1,
+                }
+            }
+            Origin::Variable { name, .. } => Place::Environment {
+                variable: name.to_string(),
+            },
+        }
+    }
+}
 
 /// Something that is wrong.
 #[derive(Debug)]
@@ -76,9 +170,9 @@ impl Problems {
         accepted.iter().map(|(s, key)| dotted(s, key)).collect()
     }
 
-    /// All problems as one text, in the order of the file `path` that contains `text`; `None` if there
-    /// are none. Of `scalars`, only those shown can be read.
-    pub(super) fn render(self, path: &str, text: &str, scalars: &[Range<usize>]) -> Option<String> {
+    /// All problems, in the order of the file `path` that contains `text`; `None` if there are none. Of
+    /// `scalars`, only those shown can be read.
+    pub(super) fn render(self, path: &str, text: &str, scalars: &[Range<usize>]) -> Option<Report> {
         let unknown = self.unknown.take();
         let mut found = self.found.take();
         found.extend(unknown.into_iter().map(|key| self.explain(key)));
@@ -93,7 +187,7 @@ impl Problems {
         let secret = scalars.iter().filter(|scalar| !shown.contains(scalar));
         let secret = secret.cloned().chain(comments(text, scalars));
         let text = mask(text, secret);
-        Some(listed(&found, |problem| draw(problem, path, &text)))
+        Some(Report::new(&found, path, &text))
     }
 
     fn explain(&self, unknown: UnknownKey) -> Problem {
@@ -125,25 +219,16 @@ impl Problems {
 /// So many problems are drawn: a file that is something else altogether has thousands.
 const DRAWN: usize = 20;
 
-/// What `draw` makes of each problem, one below the other, and how many more there are.
-pub(super) fn listed<P>(problems: &[P], draw: impl Fn(&P) -> String) -> String {
-    let mut drawn: Vec<_> = problems.iter().take(DRAWN).map(draw).collect();
-    if problems.len() > DRAWN {
-        drawn.push(format!("… and {} more", problems.len() - DRAWN));
-    }
-    drawn.join("\n\n")
-}
-
-/// Of a file that is no TOML, one syntax error.
-pub(super) fn syntax_error(at: Range<usize>, message: String, path: &str, text: &str) -> String {
-    let text = mask_lines(text);
-    let problem = Problem {
-        at: Origin::File(at),
+/// Of a file that is no TOML. `errors`: at least one.
+pub(super) fn syntax_errors(errors: Vec<SyntaxError>, path: &str, text: &str) -> Report {
+    let problem = |error: SyntaxError| Problem {
+        at: Origin::File(error.at),
         title: "not valid TOML".to_owned(),
-        label: message,
+        label: error.message,
         help: None,
     };
-    draw(&problem, path, &text)
+    let problems: Vec<_> = errors.into_iter().map(problem).collect();
+    Report::new(&problems, path, &mask_lines(text))
 }
 
 /// The name of `key` in the section at `path`.

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 pub(super) use self::api::{Api, Says};
 pub(super) use self::faulty::Faulty;
 use super::vault::seal::Ring;
-use super::{Background, Credentials, Error, LEASE, Need, Parts, Provider, Settings};
+use super::{Background, Credentials, Error, LEASE, Need, Parts, Provider, Renewer, Settings};
 use crate::caller::{Authorized, Caller, authorize};
 use crate::clock::Clock;
 use crate::damoov::auth::{self, ExpiresInForm, Grant};
@@ -26,7 +26,7 @@ use crate::peer::Peer;
 use crate::principal::{DeviceToken, InstanceId, Principal};
 use crate::secret::Secret;
 use crate::store::contract::{open_in, run};
-use crate::store::{Generation, LoginWindow, LoginWindows, Store};
+use crate::store::{Generation, LoginWindow, LoginWindows, RunId, Store};
 use crate::upstream::{self, Hosts, Redirect, Scheme};
 
 /// The instances' keys and the account's password.
@@ -70,41 +70,34 @@ impl Medium {
         (process, faulty.expect("it was made"))
     }
 
+    /// A command beside it, with these Auth endpoints and on a store that does what the test tells it.
+    pub(super) fn renew_faulty(&self, api: &Api, settings: Settings) -> (Renewer, Arc<Faulty>) {
+        let (run, clock) = (run(), Clock::real());
+        let store = Faulty::new(open_in(self.0.path(), run, clock));
+        let upstream = upstream(&api.authority);
+        let hosts = Hosts::new(&upstream).unwrap();
+        let renewer = Renewer::new(parts(
+            settings,
+            store.clone(),
+            (run, clock),
+            (&upstream, &hosts),
+        ));
+        (renewer, store)
+    }
+
     fn start_with(
         &self,
         settings: Settings,
         authority: &str,
         over: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
     ) -> Process {
-        let run = run();
-        let (metrics, clock) = (Arc::new(Metrics::new()), Clock::real());
+        let (run, clock) = (run(), Clock::real());
         let store = over(open_in(self.0.path(), run, clock));
-        let nowhere = Redirect {
-            scheme: Scheme::Http,
-            authority: authority.to_owned(),
-        };
-        let upstream = upstream::Settings {
-            connect_timeout: Duration::from_secs(1),
-            response_timeout: Duration::from_secs(1),
-            stall_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            max_connections: 1,
-            ca_file: None,
-            redirects: [(auth::HOST.to_owned(), nowhere)].into(),
-        };
-        let key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
-        let (provider, background) = Provider::start(Parts {
-            settings,
-            directory: Arc::new(directory()),
-            store: store.clone(),
-            run,
-            ring: Ring::new(&Secret::from(key), &[]).unwrap(),
-            upstream: &upstream,
-            hosts: &Hosts::new(&upstream).unwrap(),
-            clock,
-            metrics: metrics.clone(),
-            runtime: Handle::current(),
-        });
+        let upstream = upstream(authority);
+        let hosts = Hosts::new(&upstream).unwrap();
+        let parts = parts(settings, store.clone(), (run, clock), (&upstream, &hosts));
+        let metrics = parts.metrics.clone();
+        let (provider, background) = Provider::start(parts);
         Process {
             provider,
             background,
@@ -113,6 +106,44 @@ impl Medium {
             clock,
             _medium: self.0.clone(),
         }
+    }
+}
+
+/// Where the Auth endpoints are.
+fn upstream(authority: &str) -> upstream::Settings {
+    let there = Redirect {
+        scheme: Scheme::Http,
+        authority: authority.to_owned(),
+    };
+    upstream::Settings {
+        connect_timeout: Duration::from_secs(1),
+        response_timeout: Duration::from_secs(1),
+        stall_timeout: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(1),
+        max_connections: 1,
+        ca_file: None,
+        redirects: [(auth::HOST.to_owned(), there)].into(),
+    }
+}
+
+fn parts<'p>(
+    settings: Settings,
+    store: Arc<dyn Store>,
+    (run, clock): (RunId, Clock),
+    (upstream, hosts): (&'p upstream::Settings, &'p Hosts),
+) -> Parts<'p> {
+    let key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+    Parts {
+        settings,
+        directory: Arc::new(directory()),
+        store,
+        run,
+        ring: Ring::new(&Secret::from(key), &[]).unwrap(),
+        upstream,
+        hosts,
+        clock,
+        metrics: Arc::new(Metrics::new()),
+        runtime: Handle::current(),
     }
 }
 

@@ -21,7 +21,7 @@ use super::vault::hold::Leasing;
 use super::{Error, Provider};
 use crate::metrics::Trigger;
 use crate::principal::{InstanceId, Principal};
-use crate::store::{Entry, LeaseId, Store};
+use crate::store::{self, Entry, LeaseId, LoginBudget, Store};
 
 /// Whether a renewal may spend a slot of the login budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,9 +125,28 @@ impl Renewer {
         self.engine.wait_for(principal, ask).await.map(drop)
     }
 
-    /// Waits until no call is under way any more, whose answer would be lost, and each pair that came is
-    /// stored; one that the store does not take is tried again for `patience`.
-    pub async fn finish(&self, patience: Duration) {
+    /// The state of the login budget, in real time. Tells the store first what it missed of it: a command has
+    /// no background task that does.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn login_budget(&self) -> Result<LoginBudget, store::Error> {
+        let budget = &self.engine.guards.budget;
+        if let Err(error) = budget.write_once().await {
+            tracing::debug!(%error, "the store cannot be told of the login budget yet");
+        }
+        budget.real_state().await
+    }
+
+    /// Waits until no call is under way any more, whose answer would be lost, each pair that came is
+    /// stored, and the store knows of the login budget what this process does. What the store does not take
+    /// is tried again, pairs for `patience` and after them the rest for `patience`.
+    ///
+    /// # Errors
+    ///
+    /// [`BudgetUntold`].
+    pub async fn finish(&self, patience: Duration) -> Result<(), BudgetUntold> {
         let engine = &self.engine;
         engine.closer.advance(Closing::Begun);
         engine.endpoint.close();
@@ -138,8 +157,19 @@ impl Renewer {
             engine.closer.advance(Closing::LastAttempt);
             engine.renewals.all_ended().await;
         }
+        let told = engine.guards.budget.write_all();
+        let told = tokio::time::timeout(patience, told).await;
+        told.map_err(|_| BudgetUntold)
     }
 }
+
+/// What this process alone knows of the login budget is lost with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the store could not be told that Damoov blocks logins, or that a slot was not used: other processes may \
+     log in during the block, or wait for that slot; `budget` shows what the store knows"
+)]
+pub struct BudgetUntold;
 
 impl Engine {
     async fn renew_on_demand(
@@ -207,5 +237,76 @@ fn ask(than: Option<&Entry>, reserve: Reserve) -> Ask {
         trigger: Trigger::Asked,
         probing: Probing::No,
         reserve,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::fixture::{Api, Medium, Says, settings, user, windows};
+    use crate::store::Budgets;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_command_tells_the_store_of_a_429_that_it_missed_before_it_ends() {
+        let (api, medium) = (Api::start().await, Medium::new());
+        let (renewer, store) = medium.renew_faulty(&api, settings());
+        store.misses("block_logins", 4);
+        api.will_say([Says::Limited]);
+        let refused = renewer.log_in(&user(1), None).await;
+        assert!(
+            matches!(refused, Err(Error::LoginBlocked { .. })),
+            "{refused:?}"
+        );
+        let known = || async { store.login_budget(&windows()).await.unwrap().blocked };
+        assert!(known().await.is_zero(), "the store missed it");
+        assert_eq!(renewer.finish(PATIENCE).await, Ok(()));
+        assert!(known().await > Duration::from_secs(3_000));
+    }
+
+    #[tokio::test]
+    async fn a_look_at_the_budget_knows_of_a_429_and_tells_the_store() {
+        let (api, medium) = (Api::start().await, Medium::new());
+        let (renewer, store) = medium.renew_faulty(&api, settings());
+        store.misses("block_logins", 4);
+        api.will_say([Says::Limited]);
+        assert!(renewer.log_in(&user(1), None).await.is_err());
+        let calls = store.calls("block_logins");
+        for _ in 0..2 {
+            let budget = renewer.login_budget().await.unwrap();
+            assert!(budget.blocked > Duration::from_secs(3_000));
+        }
+        assert_eq!(
+            store.calls("block_logins"),
+            calls + 2,
+            "the first look was missed"
+        );
+        let known = store.login_budget(&windows()).await.unwrap();
+        assert!(known.blocked > Duration::from_secs(3_000));
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_was_not_used_is_given_back_before_a_command_ends() {
+        let (api, medium) = (Api::start().await, Medium::new());
+        let (renewer, store) = medium.renew_faulty(&api, settings());
+        store.loses("take_login", 3);
+        store.misses("give_login_back", 1);
+        assert!(renewer.log_in(&user(1), None).await.is_err());
+        assert_eq!(renewer.finish(PATIENCE).await, Ok(()));
+        let budget = store.login_budget(&windows()).await.unwrap();
+        assert_eq!(budget.windows[0].used, 0);
+        assert!(api.calls().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_command_waits_a_while_for_a_store_that_it_cannot_tell() {
+        let (api, medium) = (Api::start().await, Medium::new());
+        let (renewer, store) = medium.renew_faulty(&api, settings());
+        store.misses("block_logins", 1_000);
+        api.will_say([Says::Limited]);
+        assert!(renewer.log_in(&user(1), None).await.is_err());
+        let patience = Duration::from_millis(200);
+        assert_eq!(renewer.finish(patience).await, Err(BudgetUntold));
     }
 }

@@ -246,7 +246,7 @@ impl Provider {
         let vault = &engine.vault;
         vault
             .stored_count
-            .report(&*vault.store, &engine.metrics)
+            .report(&vault.store, &engine.metrics)
             .await;
         if let Err(error) = engine.guards.budget.report().await {
             tracing::debug!(%error, "the login budget cannot be read");

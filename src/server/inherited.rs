@@ -2,7 +2,10 @@
 //! while this process starts waits in them. Each is matched to a configured listener by its address.
 
 use std::env;
+use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process;
 
 use listenfd::ListenFd;
@@ -50,6 +53,22 @@ pub enum Refused {
         /// The file descriptor.
         number: usize,
     },
+    /// The file of a unix socket lets others connect than its listener says.
+    #[error(
+        "the inherited socket {place} (file descriptor {number}) has the mode {mode:04o}, and the `mode` of \
+         its listener is {allowed:04o}: users could connect that the configuration keeps out; set \
+         SocketMode={allowed:04o} in the socket unit, or that `mode`"
+    )]
+    Mode {
+        /// Its path.
+        place: String,
+        /// The file descriptor.
+        number: usize,
+        /// Of its file.
+        mode: u32,
+        /// Of the configuration.
+        allowed: u32,
+    },
 }
 
 /// The first descriptor that is passed on; those before it are the standard streams.
@@ -60,9 +79,9 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// The place cannot be listened on.
+    /// The place cannot be listened on, or more users can connect to an inherited socket than may.
     pub fn open(listener: &Listener, inherited: &mut Inherited) -> Result<Socket, Error> {
-        match inherited.take(listener) {
+        match inherited.take(listener)? {
             Some(socket) => Ok(socket),
             None => Socket::bind(listener),
         }
@@ -96,8 +115,8 @@ impl Inherited {
         given.collect::<Result<_, _>>().map(Inherited)
     }
 
-    /// The socket of this listener, if it was passed on.
-    fn take(&mut self, listener: &Listener) -> Option<Socket> {
+    /// The socket of this listener, if it was passed on. Its mode stays the supervisor's.
+    fn take(&mut self, listener: &Listener) -> Result<Option<Socket>, Refused> {
         let is_its = |given: &Given| match (&given.socket, listener) {
             (socket, Listener::Tcp(wanted)) => socket.address().is_some_and(|address| {
                 (address.ip().to_canonical(), address.port())
@@ -108,8 +127,14 @@ impl Inherited {
                 own.is_some_and(|own| own == *path || resolved(&own) == resolved(path))
             }
         };
-        let index = self.0.iter().position(is_its)?;
-        Some(self.0.swap_remove(index).socket)
+        let Some(index) = self.0.iter().position(is_its) else {
+            return Ok(None);
+        };
+        let Given { socket, number } = self.0.swap_remove(index);
+        if let Listener::Unix { path, mode, .. } = listener {
+            check_mode(path, number, *mode)?;
+        }
+        Ok(Some(socket))
     }
 
     /// Refuses sockets that no listener has taken: callers would connect to them and never be answered.
@@ -125,6 +150,26 @@ impl Inherited {
                 number: *number,
             }),
         }
+    }
+}
+
+/// Refuses the inherited socket `path` if its mode lets anybody do what `allowed` does not.
+fn check_mode(path: &Path, number: usize, allowed: u32) -> Result<(), Refused> {
+    let mode = match fs::metadata(path) {
+        Ok(file) => file.permissions().mode() & 0o777,
+        Err(error) => {
+            tracing::warn!(socket = %path.display(), %error, "the mode of an inherited socket cannot be seen");
+            return Ok(());
+        }
+    };
+    match mode & !allowed {
+        0 => Ok(()),
+        _ => Err(Refused::Mode {
+            place: path.display().to_string(),
+            number,
+            mode,
+            allowed,
+        }),
     }
 }
 

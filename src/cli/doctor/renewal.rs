@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::finding::Finding;
 use crate::cli::opening::OpenStore;
-use crate::cli::wiring::{PATIENCE, renewer};
+use crate::cli::wiring::{finish, renewer};
 use crate::cli::{Failure, interrupted};
 use crate::config::Settings;
 use crate::credentials::{Error, MayLogIn, OnDemand, Renewer, Stored};
@@ -64,7 +64,7 @@ pub(super) async fn look(
     let mut renewal = pin!(async {
         let renewed = renewer.renew(&principal, may_log_in).await;
         let took = began.elapsed();
-        renewer.finish(PATIENCE).await;
+        finish(&renewer).await;
         (renewed, took)
     });
     let (renewed, took) = tokio::select! {

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-use crate::config::{FileState, Seen};
+use super::readings::PATIENCE;
+use crate::config::Seen;
 
 /// How often the files are looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -17,6 +18,8 @@ const EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct FileWatch {
     looks: Interval,
+    /// A look may hang, as reading may: there is one at a time.
+    looking: Option<JoinHandle<Vec<Seen>>>,
     files: Files,
 }
 
@@ -25,8 +28,8 @@ pub(super) struct FileWatch {
 struct Files {
     /// In the states in which they were read.
     read: Vec<Seen>,
-    /// Their states at the last look.
-    last: Vec<FileState>,
+    /// In those of the last look.
+    last: Vec<Seen>,
 }
 
 impl FileWatch {
@@ -36,6 +39,7 @@ impl FileWatch {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         FileWatch {
             looks,
+            looking: None,
             files: Files::new(read),
         }
     }
@@ -45,23 +49,22 @@ impl FileWatch {
         self.files = Files::new(read);
     }
 
-    /// Returns once a file is another one than was read, and has stood still for a look.
+    /// Returns once a file is another one than was read, and has stood still for a look; or if they cannot be
+    /// looked at, which reading them will tell of.
     pub(super) async fn changed(&mut self) {
         loop {
-            self.looks.tick().await;
-            let paths: Vec<_> = self
-                .files
-                .read
-                .iter()
-                .map(|seen| seen.path.clone())
-                .collect();
-            // A look may hang, as reading may.
-            let looking = spawn_blocking(move || {
-                let states = paths.iter().map(|path| FileState::of(path));
-                states.collect::<Vec<_>>()
-            });
+            if self.looking.is_none() {
+                self.looks.tick().await;
+            }
+            let looking = self
+                .looking
+                .get_or_insert_with(|| look_at(&self.files.read));
+            let Ok(looked) = timeout(PATIENCE, looking).await else {
+                return;
+            };
+            self.looking = None;
             // It fails only if the runtime ends.
-            if let Ok(now) = looking.await
+            if let Ok(now) = looked
                 && self.files.are_due(now)
             {
                 return;
@@ -70,19 +73,21 @@ impl FileWatch {
     }
 }
 
+/// These files as they are now.
+fn look_at(files: &[Seen]) -> JoinHandle<Vec<Seen>> {
+    let paths: Vec<_> = files.iter().map(|seen| seen.path.clone()).collect();
+    spawn_blocking(move || paths.iter().map(|path| Seen::now(path)).collect())
+}
+
 impl Files {
     fn new(read: Vec<Seen>) -> Files {
-        let last = read.iter().map(|seen| seen.state).collect();
+        let last = read.clone();
         Files { read, last }
     }
 
     /// Whether they are to be read, as they are at this look.
-    fn are_due(&mut self, now: Vec<FileState>) -> bool {
-        let differ = self
-            .read
-            .iter()
-            .map(|seen| seen.state)
-            .ne(now.iter().copied());
+    fn are_due(&mut self, now: Vec<Seen>) -> bool {
+        let differ = self.read != now;
         let stand_still = self.last == now;
         self.last = now;
         differ && stand_still
@@ -94,6 +99,7 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::config::FileState;
 
     #[test]
     fn a_file_is_read_once_two_looks_are_the_same_and_it_is_not_as_it_was() {
@@ -103,16 +109,13 @@ mod tests {
             gone(io::ErrorKind::InvalidInput),
             gone(io::ErrorKind::PermissionDenied),
         );
-        let mut files = Files::new(vec![
-            Seen {
-                path: "one".into(),
-                state: old,
-            },
-            Seen {
-                path: "other".into(),
-                state: old,
-            },
-        ]);
+        let seen = |[one, other]: [FileState; 2]| {
+            [("one", one), ("other", other)].map(|(path, state)| Seen {
+                path: path.into(),
+                state,
+            })
+        };
+        let mut files = Files::new(seen([old, old]).into());
         for (now, is_due) in [
             ([old, old], false),
             ([old, old], false),
@@ -126,7 +129,7 @@ mod tests {
             ([old, old], false),
             ([old, old], false),
         ] {
-            assert_eq!(files.are_due(now.to_vec()), is_due, "{now:?}");
+            assert_eq!(files.are_due(seen(now).into()), is_due, "{now:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cli::opening::OpenStore;
 use crate::cli::output::{Format, print_json};
 use crate::cli::who::Who;
-use crate::cli::wiring::{PATIENCE, renewer};
+use crate::cli::wiring::{finish, renewer};
 use crate::cli::{Failure, interrupted, print, say};
 use crate::config::Settings;
 use crate::credentials::{Error, MayLogIn, OnDemand};
@@ -51,7 +51,7 @@ pub(super) async fn renew(
     let renewer = renewer(open, settings)?;
     let mut renewal = pin!(async {
         let renewed = renewer.renew(principal, may_log_in).await;
-        renewer.finish(PATIENCE).await;
+        finish(&renewer).await;
         renewed
     });
     let renewed = tokio::select! {

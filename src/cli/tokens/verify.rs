@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::cli::opening::OpenStore;
 use crate::cli::progress::{Progress, Shown, Total};
-use crate::cli::wiring::{PATIENCE, renewer};
+use crate::cli::wiring::{finish, renewer};
 use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::config::Settings;
 use crate::credentials::{MayLogIn, OnDemand, Renewer, Stored};
@@ -70,7 +70,7 @@ pub(super) async fn verify(
     let progress = Progress::new("tried", Total::Entries(tried as u64), Shown::AsBar);
     let (counts, is_interrupted) = refresh(&renewer, picked, &progress).await;
     drop(progress);
-    renewer.finish(PATIENCE).await;
+    finish(&renewer).await;
     let summary = match arguments.json {
         true => serde_json::to_string(&counts).expect("numbers always serialise"),
         false => sample.summary(tried, &counts),

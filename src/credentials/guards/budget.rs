@@ -279,7 +279,7 @@ impl Budget {
     }
 
     /// The same in real time.
-    pub(crate) async fn real_state(&self) -> Result<LoginBudget, Error> {
+    pub(crate) async fn real_state(&self) -> Result<LoginBudget, store::Error> {
         let mut state = self.store.login_budget(&self.windows()).await?;
         let here = self.clock.to_real(self.blocked_here());
         for left in [

@@ -145,12 +145,87 @@ async fn healthcheck_asks_unix_sockets_and_admin_where_there_is_no_status() {
 #[tokio::test]
 async fn healthcheck_without_anybody_to_ask_is_exit_code_64() {
     let folder = tempfile::tempdir().unwrap();
-    for tables in ["", "[status]\nlisten = \"127.0.0.1:0\"\n", "nonsense = 1\n"] {
-        let (code, said) = said(bare(folder.path(), tables)).await;
-        assert_eq!(code, Some(64), "{tables}: {said}");
-    }
-    let (_, said) = said(bare(folder.path(), "")).await;
+    let (code, said) = said(bare(folder.path(), "")).await;
+    assert_eq!(code, Some(64), "{said}");
     assert!(said.contains("neither [status] nor [admin]"), "{said}");
+}
+
+#[tokio::test]
+async fn healthcheck_says_why_a_configuration_does_not_say_where_to_ask() {
+    let folder = tempfile::tempdir().unwrap();
+    for (tables, expected) in [
+        ("nonsense = 1\n", "unknown key `store.nonsense`"),
+        ("[status]\nlisten = \"127.0.0.1:0\"\n", "chooses the port"),
+    ] {
+        let (code, why) = said(bare(folder.path(), tables)).await;
+        assert_eq!(code, Some(1), "{tables}: {why}");
+        assert!(why.starts_with("not ready: "), "{why}");
+        assert!(why.contains(expected) && why.contains("--at"), "{why}");
+    }
+    let mut nowhere = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"));
+    nowhere.args(["healthcheck", "--config", "/nowhere/config.toml"]);
+    let (code, said) = said(nowhere).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("/nowhere/config.toml cannot be read"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn healthcheck_gives_a_file_that_hangs_two_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("damoov-proxy.toml");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let mut check = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"));
+    check.args(["healthcheck", "--config"]).arg(&fifo);
+    let began = Instant::now();
+    let (code, said) = said(check).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("cannot be read within 2 s"), "{said}");
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+/// Asks there, without any configuration.
+fn at(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"));
+    command
+        .args(["healthcheck", "--at"])
+        .args(arguments.split(' '));
+    command
+}
+
+#[tokio::test]
+async fn healthcheck_at_an_address_asks_the_process_whatever_its_file_says() {
+    let damoov = damoov().await;
+    let builder = proxy(&damoov);
+    let socket = builder.folder().join("admin.sock");
+    let admin = format!("[admin]\nlisten = {{ unix = \"{}\" }}\n", socket.display());
+    let mut proxy = builder.toml(&admin).start().await;
+    let places = [
+        proxy.status_address().to_string(),
+        format!("unix:{}", socket.display()),
+    ];
+    write_private(proxy.config(), "nonsense\n");
+    let (code, refused) = proxy.run("healthcheck").await;
+    assert_eq!(code, Some(1), "{refused}");
+    for place in &places {
+        for (option, word) in [("", "ready\n"), (" --live", "alive\n")] {
+            let answer = said(at(&format!("{place}{option}"))).await;
+            assert_eq!(answer, (Some(0), word.to_owned()), "{place}");
+        }
+    }
+    proxy.terminate().await;
+    for place in &places {
+        let (code, refused) = said(at(place)).await;
+        assert_eq!(code, Some(1), "{refused}");
+        assert!(refused.contains("cannot be connected to"), "{refused}");
+    }
 }
 
 #[tokio::test]

@@ -193,11 +193,40 @@ async fn check_prints_json_lines_with_warnings_summary_and_errors() {
     assert!(!good.store().exists(), "nothing was made");
 
     let bad = proxy(&damoov).set("listen", "0.0.0.0:8080").stopped_here();
+    let text = fs::read_to_string(bad.config()).unwrap();
+    write_private(bad.config(), &format!("nonsense = 1\n{text}"));
     let output = captured(bad.command("check --json")).await;
     assert_eq!(output.status.code(), Some(64));
     let found = lines(&String::from_utf8(output.stdout).unwrap());
-    assert_eq!(found.len(), 1);
-    assert_eq!(found[0]["kind"], "error");
-    let message = found[0]["message"].as_str().unwrap();
+    assert_eq!(found.len(), 2, "one line for each problem: {found:?}");
+    assert!(
+        found.iter().all(|line| line["kind"] == "error"),
+        "{found:?}"
+    );
+    let (file, line, column) = (&found[0]["file"], &found[0]["line"], &found[0]["column"]);
+    assert_eq!((line, column), (&1.into(), &1.into()));
+    assert_eq!(file, bad.config().to_str().unwrap());
+    assert!(
+        found[0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("unknown key `nonsense`")
+    );
+    assert_eq!(found[1]["variable"], "DAMOOV_PROXY__LISTEN");
+    let message = found[1]["message"].as_str().unwrap();
     assert!(message.contains("loopback"), "{message}");
+}
+
+#[tokio::test]
+async fn check_prints_other_errors_as_one_json_line() {
+    let mut check = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"));
+    check.args(["check", "--json", "--config", "/nowhere/config.toml"]);
+    let output = captured(check).await;
+    assert_eq!(output.status.code(), Some(64));
+    let line: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let message = line["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("/nowhere/config.toml cannot be read: "),
+        "{message}"
+    );
 }

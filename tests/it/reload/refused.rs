@@ -1,6 +1,7 @@
 //! Files that are refused: what was in force stays, and one report says why.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use super::*;
 use crate::harness::rounds;
@@ -126,4 +127,45 @@ async fn a_damaged_file_is_noticed_without_a_signal_and_is_reported_once() {
     // Between the folder and the file there was perhaps nothing.
     assert!(proxy.lines_that_say(REFUSED) <= 2);
     assert_eq!(proxy.degraded().await, []);
+}
+
+/// A pipe that nobody writes stands for a mount that does not answer. Takes half a minute.
+#[tokio::test]
+async fn a_reading_that_hangs_is_refused_and_reloads_go_on_once_it_returns() {
+    for _ in 0..rounds(0, 1) {
+        let Scene {
+            damoov: _damoov,
+            proxy,
+        } = Scene::new().await;
+        let text = fs::read_to_string(proxy.config()).unwrap();
+        fs::remove_file(proxy.config()).unwrap();
+        let made = Command::new("mkfifo")
+            .args(["-m", "600"])
+            .arg(proxy.config())
+            .status();
+        assert!(made.unwrap().success());
+        proxy.signal(Signal::HUP);
+        let is_told = async {
+            while proxy.lines_that_say("is still waiting for its disk") == 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(90), is_told).await;
+        told.expect("a reading that hangs is told of");
+        assert_eq!(proxy.reloads("refused").await, 1.0);
+        // Refused at once, and reported once.
+        proxy.reload("refused").await;
+        assert_eq!(proxy.lines_that_say(REFUSED), 1);
+        assert_eq!(proxy.get(1, ECHO).await.status, 200);
+
+        let writer = fs::OpenOptions::new().write(true).open(proxy.config());
+        proxy.replace_config(&format!("hosts = [\"proxy.example\"]\n{text}"));
+        drop(writer.unwrap());
+        let host = [("Host", "proxy.example")];
+        eventually("what stands there now is in force", async || {
+            get(&proxy, ECHO, &host).await.status == 200
+        })
+        .await;
+        assert_eq!(proxy.degraded().await, []);
+    }
 }

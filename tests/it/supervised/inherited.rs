@@ -1,9 +1,9 @@
 //! Sockets that are open before the proxy runs, and stay so when it ends.
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::Command;
 use std::sync::Arc;
@@ -45,9 +45,11 @@ async fn an_inherited_unix_socket_keeps_its_file_and_its_mode() {
     let builder = proxy(&damoov);
     let path = builder.folder().join("proxy.sock");
     let socket = UnixListener::bind(&path).unwrap();
-    let before = std::fs::metadata(&path).unwrap();
+    // Stricter than the listener's.
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let before = fs::metadata(&path).unwrap();
     let listen = format!(
-        r#"["127.0.0.1:0", {{ unix = "{}", mode = "0600" }}]"#,
+        r#"["127.0.0.1:0", {{ unix = "{}", mode = "0660" }}]"#,
         path.display()
     );
     let mut proxy = builder.set("listen", &listen).stopped_here();
@@ -60,8 +62,25 @@ async fn an_inherited_unix_socket_keeps_its_file_and_its_mode() {
     caller.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(proxy.terminate().await.success());
-    let after = std::fs::metadata(&path).unwrap();
+    let after = fs::metadata(&path).unwrap();
     assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
+}
+
+#[tokio::test]
+async fn an_inherited_socket_that_more_users_can_connect_to_is_exit_code_64() {
+    let damoov = damoov().await;
+    let builder = proxy(&damoov);
+    let path = builder.folder().join("aside.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    let listener = format!("{{ unix = \"{}\" }}", path.display());
+    let proxy = builder.set("status.listen", &listener).stopped_here();
+    let (code, said) = run_to_end(passing(&proxy.command("run"), socket)).await;
+    assert_eq!(code, Some(64), "{said}");
+    for expected in ["has the mode 0666", "SocketMode=0660", "file descriptor 3"] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    assert!(!proxy.store().exists(), "nothing was opened");
 }
 
 #[tokio::test]

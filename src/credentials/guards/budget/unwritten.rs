@@ -131,10 +131,15 @@ impl Budget {
     pub(crate) async fn write_what_is_left(&self) {
         loop {
             self.unwritten.failed.notified().await;
-            while let Err(error) = self.write_once().await {
-                tracing::debug!(%error, "the store cannot be told of the login budget yet");
-                tokio::time::sleep(AGAIN).await;
-            }
+            self.write_all().await;
+        }
+    }
+
+    /// Tells the store what it could not be told, until it has all of it.
+    pub(crate) async fn write_all(&self) {
+        while let Err(error) = self.write_once().await {
+            tracing::debug!(%error, "the store cannot be told of the login budget yet");
+            tokio::time::sleep(AGAIN).await;
         }
     }
 
