@@ -25,6 +25,7 @@ mod opening;
 pub mod postgres;
 mod read_only;
 mod sqlite;
+mod uses;
 pub mod windows;
 
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ pub use self::entry::{
 pub use self::guards::{Guard, GuardRows, Guarded};
 pub use self::opening::{Engine, Opened, Settings, check_place, is_there, open, view, warnings};
 pub use self::read_only::{Backup, BackupError, ReadOnly};
+pub use self::uses::{Day, Uses};
 use crate::clock::{Stamp, Timestamp};
 use crate::principal::Principal;
 
@@ -60,7 +62,7 @@ pub trait StoreClock: Send + Sync {
 
 /// Keeps the pairs, the notes, the leases, the login budgets and the guards of all principals.
 ///
-/// What holds for every method of this trait, of [`Budgets`] and of [`GuardRows`]:
+/// What holds for every method of this trait, of [`Budgets`], of [`GuardRows`] and of [`Uses`]:
 ///
 /// - *Durable* means: survives a kill and a power cut from the moment the call returns `Ok`.
 /// - A write that returns [`Error::Away`] may have been done; after any other error it was not. Each write
@@ -71,7 +73,7 @@ pub trait StoreClock: Send + Sync {
 /// - Each may return [`Error::Away`], and a write [`Error::Refused`]. After the store was closed they return
 ///   [`Error::Closed`].
 #[async_trait]
-pub trait Store: StoreClock + Budgets + GuardRows + 'static {
+pub trait Store: StoreClock + Budgets + GuardRows + Uses + 'static {
     /// Returns what is known of `principal`: the default entry if nothing is.
     ///
     /// Errors: [`Error::Damaged`] if this entry cannot be understood, [`Error::Unreadable`].

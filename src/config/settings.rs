@@ -68,6 +68,7 @@ pub(super) fn read(top: &mut Section<'_>, sources: &SecretSources<'_>) -> Settin
             renewals_per_second: renewal.renewals_per_second,
             remember_rejected: renewal.remember_rejected,
             contested_backoff: renewal.contested_backoff,
+            forget_unused: renewal.forget_unused,
             max_cached: renewal.max_cached,
         },
         in_band_401: renewal.in_band_401,

@@ -96,6 +96,7 @@ impl Settings {
             "renewals_per_second": credentials.renewals_per_second,
             "remember_rejected": compact(credentials.remember_rejected),
             "contested_backoff": compact(credentials.contested_backoff),
+            "forget_unused": or_off(credentials.forget_unused),
             "in_band_401": self.in_band_401,
             "replay_limit": self.replay.limit,
             "replay_memory": self.replay.memory,

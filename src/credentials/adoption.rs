@@ -199,6 +199,7 @@ impl Engine {
             let committed = self.vault.make_durable(new, &pair, |_| {});
             match committed.await? {
                 Committed::Durable(credentials) => {
+                    self.vault.note_named(principal);
                     // Its RefreshToken is as new as after a login.
                     if let Err(error) = self.guards.mass_rejection.logged_in(principal).await {
                         tracing::warn!(%error, "the guard against mass rejections could not record a registration");

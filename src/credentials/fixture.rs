@@ -234,6 +234,7 @@ pub(super) fn settings() -> Settings {
         renewals_per_second: 50,
         remember_rejected: Duration::from_secs(600),
         contested_backoff: Duration::from_secs(600),
+        forget_unused: None,
         max_cached: 1 << 20,
     }
 }

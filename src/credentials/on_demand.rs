@@ -17,6 +17,7 @@ use super::closing::Closing;
 use super::engine::{Engine, Parts};
 use super::explain::Stored;
 use super::renewal::renewals::{Ask, Probing, Reserve};
+use super::renewal::unused;
 use super::vault::hold::Leasing;
 use super::{Error, Provider};
 use crate::metrics::Trigger;
@@ -122,7 +123,13 @@ impl Renewer {
             instance,
             ..ask(None, Reserve::Closed)
         };
-        self.engine.wait_for(principal, ask).await.map(drop)
+        // It may take days until the last user is logged in.
+        self.engine.vault.begin_day();
+        self.engine.wait_for(principal, ask).await?;
+        if let Err(error) = self.engine.vault.write_named().await {
+            tracing::debug!(%error, "the day of a login is written later");
+        }
+        Ok(())
     }
 
     /// The state of the login budget, in real time. Tells the store first what it missed of it: a command has
@@ -159,6 +166,7 @@ impl Renewer {
         }
         let told = engine.guards.budget.write_all();
         let told = tokio::time::timeout(patience, told).await;
+        unused::write_at_the_end(engine).await;
         told.map_err(|_| BudgetUntold)
     }
 }
@@ -244,7 +252,7 @@ fn ask(than: Option<&Entry>, reserve: Reserve) -> Ask {
 mod tests {
     use super::*;
     use crate::credentials::fixture::{Api, Medium, Says, settings, user, windows};
-    use crate::store::Budgets;
+    use crate::store::{Budgets, Day, StoreClock, Uses};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -297,6 +305,17 @@ mod tests {
         let budget = store.login_budget(&windows()).await.unwrap();
         assert_eq!(budget.windows[0].used, 0);
         assert!(api.calls().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_login_by_a_command_counts_as_a_use_of_that_day() {
+        let (api, medium) = (Api::start().await, Medium::new());
+        let (renewer, store) = medium.renew_faulty(&api, settings());
+        let today = Day::of(store.now());
+        renewer.log_in(&user(1), None).await.unwrap();
+        let early = store.unused(today, 10).await.unwrap();
+        let by_now = store.unused(Day(i32::MAX), 10).await.unwrap();
+        assert_eq!((early, by_now), (vec![], vec![user(1)]));
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::closing::Closing;
 use super::engine::{Engine, Parts};
 use super::renewal::renewals::{Ask, Probing, Reserve};
-use super::renewal::{keeper, probes};
+use super::renewal::{keeper, probes, unused};
 use super::settings::Settings;
 use super::vault::cache::Lookup;
 use super::vault::credentials::Credentials;
@@ -71,7 +71,7 @@ impl Obtained {
 /// The tasks that a provider runs besides renewals; ended by [`Background::finish`].
 pub struct Background {
     engine: Arc<Engine>,
-    tasks: [JoinHandle<()>; 4],
+    tasks: [JoinHandle<()>; 5],
 }
 
 impl Background {
@@ -93,6 +93,7 @@ impl Background {
         if let Err(error) = engine.guards.budget.write_once().await {
             tracing::warn!(%error, "what is known of the login budget could not be stored before the end");
         }
+        unused::write_at_the_end(engine).await;
         engine.vault.pairs_lost.load(Ordering::Relaxed)
     }
 }
@@ -110,6 +111,7 @@ impl Provider {
                 let engine = engine.clone();
                 async move { engine.guards.budget.write_what_is_left().await }
             }),
+            spawn.spawn(unused::look_after(engine.clone())),
         ];
         (
             Provider {

@@ -30,4 +30,5 @@ pub(crate) mod run;
 mod start;
 pub(crate) mod token_endpoint;
 pub(crate) mod unreadable;
+pub(crate) mod unused;
 pub(crate) mod waiting;

@@ -36,6 +36,8 @@ pub struct Settings {
     pub remember_rejected: Duration,
     /// One login in this time for a contested principal; zero switches the guard off.
     pub contested_backoff: Duration,
+    /// The pairs of users that no caller named for so long are forgotten; `None`: never.
+    pub forget_unused: Option<Duration>,
     /// Bytes of credentials kept in memory. Stays what it was at the start: the cache is made for it.
     pub max_cached: u64,
 }

@@ -16,6 +16,7 @@ pub(crate) mod refused;
 pub(crate) mod repeated;
 pub mod seal;
 mod setback;
+pub(crate) mod usage;
 mod whose;
 
 use std::collections::HashSet;
@@ -28,7 +29,7 @@ use crate::credentials::closing::ClosingWatch;
 use crate::credentials::settings::Current;
 use crate::metrics::{Metrics, StoreOperation};
 use crate::principal::Principal;
-use crate::store::{self, Entry, KeyId, Note, RunId, Store};
+use crate::store::{self, Day, Entry, KeyId, Note, RunId, Store};
 use crate::telemetry::LogName;
 use crate::telemetry::episode::Episode;
 use cache::Cache;
@@ -95,11 +96,13 @@ impl Vault {
             clock,
             metrics,
         } = parts;
+        let cache = Cache::new(current.now().settings.max_cached, clock);
+        cache.named.begin(Day::of(store.now()));
         Vault {
             store,
             ring,
             run,
-            cache: Cache::new(current.now().settings.max_cached, clock),
+            cache,
             refused: Refused::new(),
             stored_count: StoredCount::default(),
             census: Counting::default(),

@@ -15,6 +15,7 @@ mod histories;
 mod leases;
 mod listings;
 mod restores;
+mod uses;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub(crate) use self::histories::*;
 pub(crate) use self::leases::*;
 pub(crate) use self::listings::*;
 pub(crate) use self::restores::*;
+pub(crate) use self::uses::*;
 use super::{
     Commit, Entry, Error, Generation, KeyId, Lease, LeaseId, Listed, Page, Record, RunId, Store,
     Version, sqlite,
@@ -124,6 +126,13 @@ macro_rules! contract {
             a_restored_entry_gets_a_generation_that_no_process_knows
             a_principal_twice_in_one_restore_keeps_what_outranks
             a_commit_under_way_during_a_restore_is_superseded
+
+            a_day_of_use_is_written_once_and_only_of_users_with_a_pair
+            users_of_whom_no_day_is_known_count_from_today
+            an_unused_pair_is_forgotten_as_every_other_one
+            a_mark_of_the_last_moment_keeps_a_pair
+            a_forgotten_users_days_are_forgotten_with_it
+            a_day_of_a_pair_that_is_gone_does_not_stay
 
             only_one_process_holds_a_lease_and_a_release_frees_it
             a_lease_comes_with_the_entry_that_stands_once_it_is_taken

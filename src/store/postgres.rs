@@ -53,6 +53,7 @@ mod statements;
 mod strangers;
 mod tls;
 mod upkeep;
+mod uses;
 mod view;
 
 use std::sync::Arc;

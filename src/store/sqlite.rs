@@ -38,6 +38,7 @@ mod reader;
 mod refusals;
 mod schema;
 pub(super) mod transaction;
+mod uses;
 mod watch;
 mod writer;
 
@@ -288,7 +289,10 @@ impl Store for Sqlite {
     async fn forget(&self, principal: &Principal) -> Result<bool, Error> {
         let whose = principal.clone();
         self.writer
-            .ask(Some(principal), move |db| entry_writes::forget(db, &whose))
+            .ask(Some(principal), move |db| {
+                uses::end(db, &whose)?;
+                entry_writes::forget(db, &whose)
+            })
             .await
     }
 

@@ -24,7 +24,8 @@ use crate::cli::opening::{OpenStore, StoreView, open_store, view};
 use crate::cli::progress::Total;
 use crate::cli::{Failure, exit, interrupted, say};
 use crate::config::Settings;
-use crate::store;
+use crate::principal::Principal;
+use crate::store::{self, Day};
 
 /// The longest line that is read, in bytes: far more than a pair takes.
 const LONGEST: usize = 1 << 20;
@@ -53,6 +54,18 @@ enum Target<'a> {
     Store(&'a OpenStore),
     /// It is only decided. `None`: there is no store yet.
     DryRun(Option<&'a StoreView>),
+}
+
+/// Lets pairs that are offered count as used today, those that stand already as well: `forget_unused` is to
+/// spare them however long ago their users were last named.
+async fn count_as_used(
+    open: &OpenStore,
+    offered: impl IntoIterator<Item = &Principal>,
+) -> Result<(), store::Error> {
+    let today = Day::of(open.store.now());
+    let users = offered.into_iter().filter(|offered| offered.is_user());
+    let named = users.map(|user| (user.clone(), today)).collect();
+    open.store.mark_used(named).await.map(drop)
 }
 
 /// Why the import ends before its lines do.

@@ -66,6 +66,7 @@ keep_refresh_tokens = "60d"
 renewals_per_second = 50
 remember_rejected = "10m"
 contested_backoff = "6h"
+forget_unused = "off"
 in_band_401 = true
 replay_limit = "1MiB"
 replay_memory = "256MiB"
@@ -97,7 +98,7 @@ level = "info"
 "#;
 
 /// Each key with another value than it has above.
-const OTHERS: [(&str, &str); 63] = [
+const OTHERS: [(&str, &str); 64] = [
     ("listen", "127.0.0.1:8081"),
     ("hosts", "[\"proxy.example\"]"),
     ("allowed_origins", "[\"https://app.example\"]"),
@@ -140,6 +141,7 @@ const OTHERS: [(&str, &str); 63] = [
     ("renewal.renewals_per_second", "51"),
     ("renewal.remember_rejected", "11m"),
     ("renewal.contested_backoff", "7h"),
+    ("renewal.forget_unused", "180d"),
     ("renewal.in_band_401", "false"),
     ("renewal.replay_limit", "2MiB"),
     ("renewal.replay_memory", "257MiB"),

@@ -1,5 +1,6 @@
 //! `[login_budget]` and `[renewal]`: the numbers by which tokens live.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::quantity::{
@@ -57,6 +58,7 @@ pub(super) struct Renewal {
     pub(super) renewals_per_second: u32,
     pub(super) remember_rejected: Duration,
     pub(super) contested_backoff: Duration,
+    pub(super) forget_unused: Option<Duration>,
     pub(super) in_band_401: bool,
     pub(super) replay: replay::Settings,
     pub(super) max_cached: u64,
@@ -72,7 +74,7 @@ pub(super) fn renewal(renewal: &mut Section<'_>) -> Renewal {
             .get("timeout", duration(MILLISECOND..=HOUR))
             .unwrap_or(10 * SECOND),
         keep_refresh_tokens: renewal
-            .get("keep_refresh_tokens", age_or_off)
+            .get("keep_refresh_tokens", age_or_off(SECOND..=YEAR))
             .unwrap_or(Some(60 * DAY)),
         renewals_per_second: renewal
             .get("renewals_per_second", integer(1..=1_000_000))
@@ -83,6 +85,9 @@ pub(super) fn renewal(renewal: &mut Section<'_>) -> Renewal {
         contested_backoff: renewal
             .get("contested_backoff", duration(Duration::ZERO..=YEAR))
             .unwrap_or(6 * HOUR),
+        forget_unused: renewal
+            .get("forget_unused", age_or_off(DAY..=10 * YEAR))
+            .unwrap_or(None),
         in_band_401: renewal.get("in_band_401", shape::flag).unwrap_or(true),
         replay: replay::Settings {
             limit: renewal.get("replay_limit", size(0..=TIB)).unwrap_or(MIB),
@@ -97,10 +102,12 @@ pub(super) fn renewal(renewal: &mut Section<'_>) -> Renewal {
 }
 
 /// None for `"off"`.
-fn age_or_off(node: &Node) -> Result<Option<Duration>, String> {
-    match node.text() {
+fn age_or_off(
+    range: RangeInclusive<Duration>,
+) -> impl Fn(&Node) -> Result<Option<Duration>, String> {
+    move |node| match node.text() {
         Some("off") => Ok(None),
-        _ => duration(SECOND..=YEAR)(node)
+        _ => duration(range.clone())(node)
             .map(Some)
             .map_err(|expected| format!("{expected}, or \"off\"")),
     }

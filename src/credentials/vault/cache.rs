@@ -31,6 +31,7 @@ use moka::sync::Cache as Lru;
 use super::census::Census;
 use super::clock_cache::ClockCache;
 use super::credentials::Credentials;
+use super::usage::Named;
 use crate::clock::{Clock, Moment};
 use crate::principal::Principal;
 use crate::store::{Generation, Version};
@@ -67,6 +68,8 @@ pub(crate) struct Cache {
     suppressed: Lru<Principal, Suppressed>,
     /// How often everything may have moved in the store.
     moves: AtomicU32,
+    /// Whom callers named on which day.
+    pub(crate) named: Named,
     clock: Clock,
 }
 
@@ -89,15 +92,22 @@ impl Cache {
                 .time_to_live(clock.to_real(SUPPRESSED_FOR))
                 .build(),
             moves: AtomicU32::new(0),
+            named: Named::default(),
             clock,
         }
     }
 
-    /// What is in memory of `principal`, and how good it is now.
+    /// What is in memory of `principal`, whom a caller names, and how good it is now.
     pub(crate) fn look_up(&self, principal: &Principal) -> Lookup {
         match self.credentials.get(principal) {
-            None => Lookup::Absent,
-            Some(found) => self.judge(found),
+            None => {
+                self.named.note(principal);
+                Lookup::Absent
+            }
+            Some(found) => {
+                self.named.note_found(&found);
+                self.judge(found)
+            }
         }
     }
 

@@ -80,6 +80,8 @@ impl ClockCache {
                 shard.bytes -= replaced.bytes();
                 let asked_for = replaced.asked_for.load(Ordering::Relaxed);
                 credentials.asked_for.store(asked_for, Ordering::Relaxed);
+                let named_on = replaced.named_on.load(Ordering::Relaxed);
+                credentials.named_on.store(named_on, Ordering::Relaxed);
             }
             None => shard.push(hash, credentials.clone(), &self.hasher),
         }

@@ -73,7 +73,10 @@ impl Vault {
             ..
         } = new;
         let pair = pair.replacing(self.open(principal, entry)?.as_ref());
-        match self.make_durable(new, &pair, &on_error).await? {
+        let committed = self.make_durable(new, &pair, &on_error).await?;
+        // When it was named, there may have been no pair to remember the day of.
+        self.note_named(principal);
+        match committed {
             // While this process holds the lease, no other one renews.
             Committed::Superseded(now)
                 if now.record.as_ref().is_some_and(|record| {

@@ -26,7 +26,7 @@
 //! on, since its answer will tell what they mean. If it is answered 401 too, the 401 is not about expiry.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -72,6 +72,9 @@ pub struct Credentials {
     /// A request asked for it since the clock cache last considered dropping it. Set by each look-up,
     /// cleared by the cache's hand.
     pub(in crate::credentials) asked_for: AtomicBool,
+    /// The day on which a caller [named](super::usage::Named) its principal last; the next token goes on from
+    /// there.
+    pub(in crate::credentials) named_on: AtomicI32,
     /// Up to which of the cache's [moves](super::cache::Cache::everything_moved) its entry is known to be
     /// the one that stands. Raised when it is read again.
     pub(in crate::credentials) confirmed: AtomicU32,
@@ -115,6 +118,7 @@ impl Credentials {
             rejected: AtomicBool::new(false),
             used: AtomicBool::new(false),
             asked_for: AtomicBool::new(false),
+            named_on: AtomicI32::new(i32::MIN),
             confirmed: AtomicU32::new(0),
             not_ahead_before: AtomicU64::new(0),
             replay: AtomicU64::new(UNTRIED),
@@ -140,6 +144,7 @@ impl Credentials {
             rejected: flag(&self.rejected),
             used: flag(&self.used),
             asked_for: flag(&self.asked_for),
+            named_on: AtomicI32::new(self.named_on.load(Ordering::Relaxed)),
             confirmed: AtomicU32::new(self.confirmed.load(Ordering::Relaxed)),
             not_ahead_before: number(&self.not_ahead_before),
             replay: number(&self.replay),

@@ -35,7 +35,7 @@ use super::pending::{Pending, lacks, overlaid};
 use super::presence::Arrival;
 use super::reassertion::{Acknowledged, Doubt};
 use crate::principal::Principal;
-use crate::store::{Commit, Entry, Error, Lease, LeaseId, Note, Restored};
+use crate::store::{Commit, Day, Entry, Error, Lease, LeaseId, Note, Restored};
 
 /// A pair that the server has not acknowledged within this time goes to the outbox: the process may be
 /// killed at any moment.
@@ -182,8 +182,26 @@ impl<D: Database> Committer<D> {
 
     /// [`Store::forget`](crate::store::Store::forget).
     pub(super) async fn forget(&self, principal: &Principal) -> Result<bool, Error> {
+        self.forget_if(principal, None).await
+    }
+
+    /// [`Uses::forget_unused`](crate::store::Uses::forget_unused).
+    pub(super) async fn forget_unused(&self, user: &Principal, before: Day) -> Result<bool, Error> {
+        self.forget_if(user, Some(before)).await
+    }
+
+    async fn forget_if(
+        &self,
+        principal: &Principal,
+        unused_since: Option<Day>,
+    ) -> Result<bool, Error> {
         let refused = self.send_first(principal).await?;
-        let forgotten = match (self.database.forget(principal).await, &refused) {
+        if unused_since.is_some() && refused.is_some() {
+            // It was renewed a moment ago.
+            return Ok(false);
+        }
+        let forgotten = self.database.forget(principal, unused_since).await;
+        let forgotten = match (forgotten, &refused) {
             // Under such a name nothing stands.
             (Err(Error::Refused(_)), Some(_)) => None,
             (forgotten, _) => forgotten?,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::principal::Principal;
-use crate::store::{Commit, Entry, Error, Lease, LeaseId, Note, Record, Restored, Version};
+use crate::store::{Commit, Day, Entry, Error, Lease, LeaseId, Note, Record, Restored, Version};
 
 /// The methods of [`Store`] on entries, as plain SQL: what the server did not acknowledge is an error.
 ///
@@ -35,9 +35,14 @@ pub(super) trait Database: Send + Sync + 'static {
     /// [`Store::note`](crate::store::Store::note).
     async fn note(&self, principal: &Principal, note: Note) -> Result<(), Error>;
 
-    /// [`Store::forget`](crate::store::Store::forget); returns the version that stands then, `None` if
-    /// there was nothing to drop.
-    async fn forget(&self, principal: &Principal) -> Result<Option<Version>, Error>;
+    /// [`Store::forget`](crate::store::Store::forget), or with `unused_since`
+    /// [`Uses::forget_unused`](crate::store::Uses::forget_unused); returns the version that stands then,
+    /// `None` if nothing was dropped.
+    async fn forget(
+        &self,
+        principal: &Principal,
+        unused_since: Option<Day>,
+    ) -> Result<Option<Version>, Error>;
 
     /// [`Store::restore`](crate::store::Store::restore).
     async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error>;

@@ -9,7 +9,7 @@ use super::database::Database;
 use super::entries::Entries;
 use super::leases::{Answer, Asked, Leases};
 use crate::principal::Principal;
-use crate::store::{Commit, Entry, Error, Lease, LeaseId, Note, Record, Restored, Version};
+use crate::store::{Commit, Day, Entry, Error, Lease, LeaseId, Note, Record, Restored, Version};
 
 /// What is asked of the server about entries.
 pub(super) struct Direct {
@@ -50,8 +50,12 @@ impl Database for Direct {
         self.entries.note(principal, note).await
     }
 
-    async fn forget(&self, principal: &Principal) -> Result<Option<Version>, Error> {
-        self.entries.forget(principal).await
+    async fn forget(
+        &self,
+        principal: &Principal,
+        unused_since: Option<Day>,
+    ) -> Result<Option<Version>, Error> {
+        self.entries.forget(principal, unused_since).await
     }
 
     async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error> {

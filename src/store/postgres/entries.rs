@@ -1,7 +1,7 @@
 //! Entries, one by one as callers ask for them, and many at a time as the server is asked.
 //!
-//! All transactions lock rows in one order, so that no two wait for each other: entries, sorted by
-//! principal; then leases, sorted by principal. What follows from an entry is locked after it: its rows in
+//! All transactions lock rows in one order, so that no two wait for each other: uses, then entries, both
+//! sorted by principal; then leases, sorted by principal. What follows from an entry is locked after it: its rows in
 //! `due` and `rejections`, and the end of the feed. Keepers claim rows of `due` without their entries, and
 //! so wait for no lock.
 
@@ -18,7 +18,7 @@ use super::notes::Noting;
 use super::restores;
 use super::session::Statement;
 use crate::principal::Principal;
-use crate::store::{Commit, Entry, Error, LeaseId, Note, Record, Resealed, Restored, Version};
+use crate::store::{Commit, Day, Entry, Error, LeaseId, Note, Record, Resealed, Restored, Version};
 
 /// The entries of the store.
 pub(super) struct Entries {
@@ -80,10 +80,15 @@ impl Entries {
         self.notes.ask(principal, note.into()).await
     }
 
-    /// As [`crate::store::Store::forget`]; returns the version of the tombstone, if there was something
+    /// As [`crate::store::Store::forget`], or with `unused_since`
+    /// [`crate::store::Uses::forget_unused`]; returns the version of the tombstone, if there was something
     /// to drop.
-    pub(super) async fn forget(&self, principal: &Principal) -> Result<Option<Version>, Error> {
-        restores::forget(&self.link, principal).await
+    pub(super) async fn forget(
+        &self,
+        principal: &Principal,
+        unused_since: Option<Day>,
+    ) -> Result<Option<Version>, Error> {
+        restores::forget(&self.link, principal, unused_since).await
     }
 
     /// As [`crate::store::Store::restore`].

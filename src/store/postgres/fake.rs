@@ -9,7 +9,9 @@ use tokio::sync::watch;
 
 use super::database::Database;
 use crate::principal::Principal;
-use crate::store::{Commit, Entry, Error, Lease, LeaseId, Note, Notes, Record, Restored, Version};
+use crate::store::{
+    Commit, Day, Entry, Error, Lease, LeaseId, Note, Notes, Record, Restored, Version,
+};
 
 /// What happens to writes. Reads and leases work, except if it is [`Writes::Nothing`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +183,11 @@ impl Database for Fake {
         .await
     }
 
-    async fn forget(&self, principal: &Principal) -> Result<Option<Version>, Error> {
+    async fn forget(
+        &self,
+        principal: &Principal,
+        _unused_since: Option<Day>,
+    ) -> Result<Option<Version>, Error> {
         self.write(|entries| {
             let stands = entries.get_mut(principal)?;
             stands.record.take()?;

@@ -11,16 +11,19 @@ use super::link::Link;
 use super::session::Statement;
 use super::strangers::REJECTION_FOLLOWS;
 use crate::principal::Principal;
-use crate::store::{Entry, Error, Generation, Restored, Version};
+use crate::store::{Day, Entry, Error, Generation, Restored, Version};
 
-/// Leaves a tombstone: generation and epoch alone.
+/// Leaves a tombstone: generation and epoch alone. With `$2` only if the user was last named before that day;
+/// who marks it as used at this moment goes first or comes too late, because both write that row.
 const FORGET: &str = concat!(
-    "WITH changed AS (
+    "WITH uncounted AS (
+        DELETE FROM uses WHERE principal = $1 AND ($2 IS NULL OR day < $2) RETURNING principal
+    ), changed AS (
         UPDATE entries SET epoch = epoch + 1, instance = NULL, known = false, sealed = NULL,
             key_id = NULL, received = NULL, expires = NULL, run = NULL, refresh_dead = NULL,
             answer_lost = NULL, rejected_until = NULL, rejected_with = NULL, displaced = NULL,
             contested_until = NULL, suppressed_until = NULL, registered_in = NULL
-        WHERE principal = $1 AND ",
+        WHERE principal = $1 AND ($2 IS NULL OR EXISTS (SELECT FROM uncounted)) AND ",
     holds_something!(),
     " RETURNING principal, generation, epoch
     ), undue AS (
@@ -74,10 +77,16 @@ const UNDUE_FOLLOWS: &str = "DELETE FROM due USING entries
 /// The most entries that are restored in one transaction.
 const RESTORED_AT_ONCE: usize = 500;
 
-/// As [`crate::store::Store::forget`]; returns the version of the tombstone.
-pub(super) async fn forget(link: &Link, principal: &Principal) -> Result<Option<Version>, Error> {
+/// As [`crate::store::Store::forget`], or with `unused_since` [`crate::store::Uses::forget_unused`]; returns
+/// the version of the tombstone.
+pub(super) async fn forget(
+    link: &Link,
+    principal: &Principal,
+    unused_since: Option<Day>,
+) -> Result<Option<Version>, Error> {
     let key = principal.to_string();
-    let parameters = [(&key as _, Type::TEXT)];
+    let before = unused_since.map(|Day(day)| day);
+    let parameters = [(&key as _, Type::TEXT), (&before as _, Type::INT4)];
     let forgotten = link.write([Statement {
         sql: FORGET,
         parameters: &parameters,

@@ -10,10 +10,11 @@ use tokio_postgres::types::Type;
 use super::errors::{Failure, Within};
 use super::session::Session;
 use super::session::Statement;
+use super::uses;
 use crate::store::Error;
 
-/// The format of [`TABLES`]; there has been no other yet, and nothing here changes tables that stand. A
-/// process refuses the tables of every other format. Only a change that processes of this one could not live
+/// The format of [`TABLES`]; there has been no other yet, and nothing here changes tables that stand. Those of
+/// [`uses`] came later, and are made where they are missing. A process refuses the tables of every other format. Only a change that processes of this one could not live
 /// with may therefore raise it: older and newer ones work side by side while they are replaced.
 pub(super) const FORMAT: i32 = 1;
 
@@ -142,35 +143,65 @@ pub(super) async fn check(session: &mut Session) -> Result<(), Unusable> {
     }
 }
 
-/// Makes the tables if there are none; refuses those of another format.
+/// What there is of the tables.
+enum There {
+    Nothing,
+    /// All but those that this format did not have from the start: processes that do not know them go on
+    /// beside this one.
+    TheFirst,
+    All,
+}
+
+/// Makes the tables that are missing; refuses those of another format.
 pub(super) async fn prepare(session: &mut Session) -> Result<(), Unusable> {
-    for _ in 0..ATTEMPTS {
-        if is_there(session).await? {
-            return check(session).await;
-        }
-        match create(session).await {
+    let mut attempts = ATTEMPTS;
+    loop {
+        attempts -= 1;
+        let made = match look(session).await? {
+            There::Nothing => create(session).await,
+            There::TheFirst => session.transaction(&made_by(&uses::TABLES)).await.map(drop),
+            There::All => return Ok(()),
+        };
+        match made {
             Ok(()) => return Ok(()),
             // Another process makes the same tables: one of both fails, at whatever table they meet.
-            Err(Failure::Refused(refused)) => tracing::debug!(%refused, "the tables are not made"),
+            Err(Failure::Refused(refused)) if attempts > 0 => {
+                tracing::debug!(%refused, "the tables are not made");
+            }
             Err(failure) => return Err(failure.of_call(Within::Transaction).into()),
         }
         sleep(PAUSE).await;
     }
-    let created = create(session).await;
-    Ok(created.map_err(|failure| failure.of_call(Within::Transaction))?)
+}
+
+async fn look(session: &mut Session) -> Result<There, Unusable> {
+    if !is_there(session).await? {
+        return Ok(There::Nothing);
+    }
+    check(session).await?;
+    let rows = session.query(uses::ARE_THERE, &[]).await?;
+    Ok(match rows.first().is_some_and(|row| row.get(0)) {
+        true => There::All,
+        false => There::TheFirst,
+    })
 }
 
 /// Makes all tables, or none.
 async fn create(session: &mut Session) -> Result<(), Failure> {
     let format = [(&FORMAT as _, Type::INT4)];
-    let tables = TABLES.iter().map(|sql| Statement {
+    let mut statements = made_by(&TABLES);
+    statements.extend(made_by(&uses::TABLES));
+    statements.push(Statement {
+        sql: WRITE_FORMAT,
+        parameters: &format,
+    });
+    session.transaction(&statements).await.map(drop)
+}
+
+fn made_by<'a>(tables: &[&'static str]) -> Vec<Statement<'a>> {
+    let made = tables.iter().map(|sql| Statement {
         sql,
         parameters: &[],
     });
-    let written = Statement {
-        sql: WRITE_FORMAT,
-        parameters: &format,
-    };
-    let statements: Vec<_> = tables.chain([written]).collect();
-    session.transaction(&statements).await.map(drop)
+    made.collect()
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::budgets;
 use super::errors::failure;
 use super::transaction::Transaction;
+use super::uses;
 use crate::clock::{Clock, Timestamp};
 use crate::store::SlotId;
 use crate::store::windows::History;
@@ -77,6 +78,7 @@ const _: () = assert!(MIGRATIONS.len() as i64 + 1 == FORMAT);
 pub(super) fn create(db: &Connection) -> rusqlite::Result<()> {
     let transaction = Transaction::writing(db)?;
     transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(uses::TABLE)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()
@@ -99,29 +101,34 @@ pub(super) fn migrate(db: &Connection, clock: Clock) -> rusqlite::Result<i64> {
     Ok(found)
 }
 
-/// Adds the columns that this format did not have from the start. They are ones that a process which does
-/// not know them need not write, so that it may go on beside this one: they raise no format.
+/// Adds the columns and tables that this format did not have from the start. They are ones that a process
+/// which does not know them need not write, so that it may go on beside this one: they raise no format.
 fn complete(db: &Connection) -> rusqlite::Result<()> {
-    match is_complete(db)? {
-        true => Ok(()),
-        false => db.execute_batch("ALTER TABLE entries ADD COLUMN suppressed_until INTEGER"),
+    if !has_every_column(db)? {
+        db.execute_batch("ALTER TABLE entries ADD COLUMN suppressed_until INTEGER")?;
     }
+    db.execute_batch(uses::TABLE)
 }
 
-fn is_complete(db: &Connection) -> rusqlite::Result<bool> {
+fn has_every_column(db: &Connection) -> rusqlite::Result<bool> {
     db.prepare("SELECT 1 FROM pragma_table_info('entries') WHERE name = 'suppressed_until'")?
+        .exists([])
+}
+
+fn has_every_table(db: &Connection) -> rusqlite::Result<bool> {
+    db.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'uses_day'")?
         .exists([])
 }
 
 /// Whether the tables are what [`migrate`] makes of them.
 pub(super) fn is_current(db: &Connection) -> rusqlite::Result<bool> {
-    Ok(format(db)? == FORMAT && is_complete(db)?)
+    Ok(format(db)? == FORMAT && has_every_column(db)? && has_every_table(db)?)
 }
 
 /// Lets a connection that must change nothing read tables of this format that are not complete: a view of
 /// its own, in memory, stands before the table.
 pub(super) fn complete_in_memory(db: &Connection) -> rusqlite::Result<()> {
-    match is_complete(db)? {
+    match has_every_column(db)? {
         true => Ok(()),
         false => db.execute_batch(
             "PRAGMA temp_store = MEMORY;

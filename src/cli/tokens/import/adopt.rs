@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Target;
 use super::offer::Offer;
+use super::{Target, count_as_used};
 use crate::cli::opening::OpenStore;
 use crate::credentials::Pair;
 use crate::credentials::seal::{Ring, Unopened};
@@ -105,7 +105,9 @@ impl Adopter<'_> {
                     Err(error) => Err(error),
                 };
                 open.store.release(principal, id);
-                adopted
+                let adopted = adopted?;
+                count_as_used(open, [principal]).await?;
+                Ok(adopted)
             }
         }
     }

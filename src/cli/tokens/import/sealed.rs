@@ -10,7 +10,7 @@ use futures_util::stream::{Stream, StreamExt};
 
 use super::super::sealed::{self, Header, Line};
 use super::report::{Count, Report};
-use super::{Arguments, Ended, Target};
+use super::{Arguments, Ended, Target, count_as_used};
 use crate::cli::lines::{AHEAD, InputLine};
 use crate::cli::opening::keys;
 use crate::cli::tokens::unopened;
@@ -214,7 +214,11 @@ fn useless(ring: Option<&Ring>, principal: &Principal, entry: &Entry) -> Option<
 /// Puts the entries into the store, or only compares them with what stands there.
 async fn restore(into: &Target<'_>, entries: Entries) -> Result<Vec<Restored>, store::Error> {
     let view = match into {
-        Target::Store(open) => return open.store.restore(entries).await,
+        Target::Store(open) => {
+            let restored = open.store.restore(entries.clone()).await?;
+            count_as_used(open, entries.iter().map(|(principal, _)| principal)).await?;
+            return Ok(restored);
+        }
         Target::DryRun(view) => view,
     };
     let mut restored = Vec::with_capacity(entries.len());

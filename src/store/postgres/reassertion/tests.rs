@@ -46,7 +46,7 @@ impl Process {
     }
 
     async fn forget(&self, of: u64) {
-        self.server.forget(&user(of)).await.unwrap().unwrap();
+        self.server.forget(&user(of), None).await.unwrap().unwrap();
         let entry = self.server.stands(&user(of));
         self.acknowledged.remember(&user(of), entry);
     }
