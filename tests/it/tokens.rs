@@ -38,6 +38,8 @@ pub use shim::Shim;
 // Media and files that fail.
 mod store_faults;
 pub use store_faults::Disk;
+// Users that nobody names any more.
+mod unused;
 
 /// A proxy whose login budget is out of the way.
 fn roomy(damoov: &Simulator) -> Builder {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::principal::Principal;
 use crate::store::{
-    Budgets, Class, Commit, Entry, Error, Generation, Guarded, KeyId, Lease, LeaseId, Note,
+    Budgets, Class, Commit, Day, Entry, Error, Generation, Guarded, KeyId, Lease, LeaseId, Note,
     Rejected, Resealed, Restored, Slot, Store,
 };
 
@@ -96,6 +96,9 @@ async fn writes(store: &impl Store, n: u64) -> Vec<Principal> {
     assert!(matches!(answers[..], [Restored::Written | Restored::Kept]));
     assert_eq!(answered(async || store.load(&restored).await).await, whole);
     reseal(store, &restored).await;
+    let mark = async || store.mark_used(vec![(restored.clone(), Day(1))]).await;
+    answered(mark).await;
+    assert_eq!(answered(mark).await, 0);
     release(store, &user(n + 6), [id(n + 1), id(n + 2)]).await;
 
     let windows = windows("default", 1_000);

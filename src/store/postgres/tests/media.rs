@@ -68,6 +68,7 @@ impl Way for Forwarder {
                     "AS anew",
                     "DELETE FROM rejections",
                     "UPDATE due SET claimed_until",
+                    "INSERT INTO uses",
                 ];
                 let losses = written.map(|text| {
                     let loss = self.lose(Part::Answer, At::CommitOf(text.to_owned()));

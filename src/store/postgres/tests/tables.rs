@@ -8,7 +8,7 @@ use super::media::{Alone, open, settings};
 use super::*;
 use crate::store::contract::LONG;
 use crate::store::postgres;
-use crate::store::{Class, Generation, LoginWindow, SlotId};
+use crate::store::{Class, Day, Generation, LoginWindow, ReadOnly, SlotId, Uses};
 
 #[tokio::test]
 async fn processes_that_start_at_once_make_the_tables_once() {
@@ -23,6 +23,43 @@ async fn processes_that_start_at_once_make_the_tables_once() {
         }
         assert_eq!(stores[0].count().await, Ok(8));
     }
+}
+
+#[tokio::test]
+async fn a_table_that_came_later_is_made_once_beside_an_earlier_version() {
+    for _round in 0..3 {
+        let place = Direct::new().await;
+        let earlier = place.open().await;
+        let lacks = place.database.sql("DROP TABLE uses");
+        lacks.await;
+        let stores = join_all((0..8).map(|_| place.open())).await;
+        for (n, store) in (0..).zip(&stores) {
+            earlier
+                .commit(&user(n), record(1), Version::default(), None)
+                .await
+                .unwrap();
+            assert_eq!(store.mark_used(vec![(user(n), Day(7))]).await, Ok(1));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_view_of_a_store_without_the_newest_table_reads_it() {
+    let place = Direct::new().await;
+    let store = place.open().await;
+    store
+        .commit(&user(1), record(1), Version::default(), None)
+        .await
+        .unwrap();
+    place.database.sql("DROP TABLE uses").await;
+    let folder = tempfile::tempdir().unwrap();
+    let seen = postgres::view(folder.path(), settings(&place.url()), false, Clock::real()).await;
+    let view = seen.unwrap().expect("there are tables");
+    let entry = view.load(&user(1)).await.unwrap();
+    assert_eq!(entry.record, Some(record(1)));
+    assert_eq!(view.count().await, Ok(1));
+    let there = "SELECT to_regclass('uses') IS NULL";
+    assert_eq!(place.database.value(there).await, "t", "it writes nothing");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Stores of earlier and later formats, and processes of other versions beside this one.
 
 use super::*;
+use crate::store::{Day, Uses};
 
 #[tokio::test]
 async fn a_newer_format_is_refused() {
@@ -129,4 +130,26 @@ async fn a_view_of_a_store_without_the_newest_column_reads_it_in_place() {
     }
     assert_eq!(view.count().await, Ok(1));
     assert_eq!(view.keys().await, Ok(vec![(KeyId([1; 4]), 1)]));
+}
+
+#[tokio::test]
+async fn a_store_without_the_newest_table_gets_it_beside_an_earlier_version() {
+    let directory = Directory::with_a_pair().await;
+    directory.execute("DROP TABLE uses");
+    // It is read as it is.
+    let looked = view(directory.path(), directory.1).unwrap().unwrap();
+    assert_eq!(looked.count().await, Ok(1));
+    drop(looked);
+    let earlier = Connection::open(directory.tokens()).unwrap();
+    let mut renew = earlier
+        .prepare("UPDATE entries SET seq = seq + 9, generation = generation + 1")
+        .unwrap();
+    renew.execute([]).unwrap();
+    let stores = [(); 2].map(|()| directory.open(run()));
+    renew.execute([]).unwrap();
+    for (day, store) in (7..).zip(&stores) {
+        assert_eq!(store.mark_used(vec![(user(1), Day(day))]).await, Ok(1));
+    }
+    let entry = stores[0].load(&user(1)).await.unwrap();
+    assert_eq!(entry.generation, Generation(3));
 }
