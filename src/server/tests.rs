@@ -5,12 +5,14 @@ mod draining;
 use super::*;
 use http_body_util::Full;
 use std::os::unix::fs::PermissionsExt;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 const SECOND: Duration = Duration::from_secs(1);
 

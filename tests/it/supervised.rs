@@ -1,9 +1,11 @@
 //! What supervisors see of the proxy: what it tells systemd, and the sockets that it inherits.
 
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use damoov_proxy::simulator::{Action, Fault, LoginLimit, Lost, On};
@@ -22,19 +24,22 @@ mod units;
 struct Systemd {
     socket: UnixDatagram,
     path: PathBuf,
-    _folder: TempDir,
+    _folder: Arc<TempDir>,
 }
 
 impl Systemd {
     fn new() -> Systemd {
-        let folder = tempfile::tempdir().unwrap();
+        Systemd::in_folder(&Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    fn in_folder(folder: &Arc<TempDir>) -> Systemd {
         let path = folder.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
         Systemd {
             socket,
             path,
-            _folder: folder,
+            _folder: folder.clone(),
         }
     }
 
@@ -141,19 +146,24 @@ async fn a_watchdog_that_waits_for_another_process_is_not_served() {
 
 #[tokio::test]
 async fn a_notify_socket_that_nobody_listens_on_is_one_warning() {
-    let folder = tempfile::tempdir().unwrap();
-    let left_behind = folder.path().join("notify");
-    drop(UnixDatagram::bind(&left_behind).unwrap());
-    for socket in ["/nowhere/notify", left_behind.to_str().unwrap()] {
+    for left_behind in [false, true] {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let socket = folder.path().join("notify");
+        if left_behind {
+            drop(UnixDatagram::bind(&socket).unwrap());
+        }
         let mut scene = Scene::with(|proxy| {
             proxy
-                .env("NOTIFY_SOCKET", socket)
+                .env("NOTIFY_SOCKET", socket.to_str().unwrap())
                 .env("WATCHDOG_USEC", "20000")
         })
         .await;
         assert_eq!(scene.proxy.get(1, SCORES).await.status, 200);
-        // Many signs of life later.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // It goes on to tell: somebody may listen later.
+        for _ in 0..2 {
+            let _ = fs::remove_file(&socket);
+            Systemd::in_folder(&folder).told("WATCHDOG=1").await;
+        }
         assert!(scene.proxy.terminate().await.success());
         let log = scene.proxy.log();
         let warnings: Vec<_> = log

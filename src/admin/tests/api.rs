@@ -15,13 +15,13 @@ fn write(path: &str) -> http::request::Builder {
     own(Method::POST, path).header("X-Damoov-Proxy", "1")
 }
 
-async fn answer(scene: &Scene<Still>, request: http::request::Builder) -> (u16, Value) {
+async fn answer(scene: &Scene, request: http::request::Builder) -> (u16, Value) {
     let answer = asked(scene, Serves::Everything, request).await;
     let told = serde_json::from_slice(answer.body()).unwrap_or_default();
     (answer.status().as_u16(), told)
 }
 
-fn done(scene: &Scene<Still>) -> usize {
+fn done(scene: &Scene) -> usize {
     let engine = scene.engine.get().unwrap();
     engine.done.load(Ordering::Relaxed)
 }
@@ -198,7 +198,7 @@ async fn the_state_says_first_what_is_wrong_and_holds_an_hour() {
 
 #[tokio::test]
 async fn before_the_store_is_open_the_state_says_so_and_the_rest_waits() {
-    let scene = scene::<Still>(None);
+    let scene = scene(None);
     let (status, state) = answer(&scene, own(Method::GET, "/api/state")).await;
     assert_eq!((status, &state["stage"]), (200, &"starting".into()));
     assert_eq!(state["sentence"]["what"], "The store is being opened.");

@@ -8,7 +8,7 @@ use super::*;
 const ASK: &[u8] = b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// A connection that asked for events. `pipe`: how many bytes it holds that nobody has read.
-async fn stream(scene: &Scene<Still>, pipe: usize) -> (DuplexStream, JoinHandle<()>) {
+async fn stream(scene: &Scene, pipe: usize) -> (DuplexStream, JoinHandle<()>) {
     let (mut near, far) = tokio::io::duplex(pipe);
     let asks = Asks {
         serves: Serves::Everything,
