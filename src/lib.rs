@@ -131,6 +131,7 @@
 //! | in-band 401 | a 2xx whose JSON says 401; it counts as a 401 | `damoov::in_band` |
 //! | patience | until when a caller waits for a renewal; a renewal waits as long as the caller that waits longest | `credentials::renewal::renewals` |
 //! | ahead of time | a renewal of a stale token that no request waits for | `credentials::renewal::keeper` |
+//! | named, used, unused | a caller names a user, which uses its pair on that day; a pair that nobody used for as long as `forget_unused` says is forgotten | `credentials::renewal::unused`, `store::uses` |
 //! | keeper | the task that renews ahead of time, and idle pairs before their RefreshToken dies | `credentials::renewal::keeper` |
 //! | lease | the right to renew one principal, held for 15 s, or longer if `[renewal] timeout` demands it, and extended; one process has it at a time, and calls only while it outlasts the call | `store`, `credentials::vault::hold`, `credentials::renewal::lease` |
 //! | outbox | pairs that a shared store has not acknowledged in time: durable on this machine's disk, and sent until the store has them | `store::postgres::outbox` |

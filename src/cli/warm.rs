@@ -181,7 +181,10 @@ impl Warming {
                 "the stored pair of {principal} is sealed with the key {key}, which is not configured"
             ))),
             stored if stored.needs_login() => None,
-            _ => Some(Outcome::HadAPair),
+            _ => {
+                self.renewer.note_wanted(principal).await;
+                Some(Outcome::HadAPair)
+            }
         })
     }
 

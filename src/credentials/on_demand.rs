@@ -74,6 +74,9 @@ impl Provider {
     }
 }
 
+/// After so many pairs that are wanted the store is told.
+const WANTED_AT_ONCE: usize = 500;
+
 /// Renews pairs for a command, beside the proxies on the same store or before their start. Does nothing by
 /// itself.
 pub struct Renewer {
@@ -95,6 +98,23 @@ impl Renewer {
     /// What is known of the pair in `entry`.
     pub fn stored(&self, principal: &Principal, entry: &Entry) -> Stored {
         Stored::of(&self.engine.vault.ring, principal, entry)
+    }
+
+    /// The pair of `principal` is wanted, as if a caller named it. To be followed by [`Renewer::finish`].
+    pub async fn note_wanted(&self, principal: &Principal) {
+        let vault = &self.engine.vault;
+        vault.begin_day();
+        vault.note_named(principal);
+        if vault.named_unwritten() >= WANTED_AT_ONCE {
+            self.write_wanted().await;
+        }
+    }
+
+    /// Nothing is lost if it fails: it is tried again.
+    async fn write_wanted(&self) {
+        if let Err(error) = self.engine.vault.write_named().await {
+            tracing::debug!(%error, "whose pairs are wanted is written later");
+        }
     }
 
     /// As [`Provider::renew_on_demand`]. To be followed by [`Renewer::finish`].
@@ -123,12 +143,10 @@ impl Renewer {
             instance,
             ..ask(None, Reserve::Closed)
         };
-        // It may take days until the last user is logged in.
-        self.engine.vault.begin_day();
+        self.note_wanted(principal).await;
         self.engine.wait_for(principal, ask).await?;
-        if let Err(error) = self.engine.vault.write_named().await {
-            tracing::debug!(%error, "the day of a login is written later");
-        }
+        // It may take days until the last user is logged in.
+        self.write_wanted().await;
         Ok(())
     }
 

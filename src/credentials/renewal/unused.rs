@@ -3,7 +3,7 @@
 //! process keeps it, whatever its own setting: the days are true wherever the setting is switched on.
 //!
 //! ```text
-//!   a caller names a user ─ once a minute: who was named today for the first time? ─ the store: on this day
+//!   a caller names a user ─ every 10 s: who was named today for the first time? ─ the store: on this day
 //!
 //!   a day begins: one process of the store counts it ─ was the day before counted, too?
 //!        │                 │ no: nobody counted meanwhile, or the clock jumped. The counting begins anew
@@ -23,11 +23,11 @@ use crate::credentials::engine::Engine;
 use crate::principal::Principal;
 use crate::store::{Day, Error, Guarded};
 
-/// How often it is looked who was named.
-const ROUND: Duration = Duration::from_secs(60);
+/// How often it is looked who was named. A process that is killed forgets whom callers named since.
+const ROUND: Duration = Duration::from_secs(10);
 /// By then all processes have written whom callers named on the day before.
 const SETTLED: Duration = Duration::from_secs(5 * 60);
-/// Users that are looked at or read at once, those of them that are forgotten at once, and the pause after
+/// Users that are looked at in one call, those of them that are forgotten at once, and the pause after
 /// either in real time: others wait for the store as well.
 const AT_ONCE: usize = 500;
 const FORGOTTEN_AT_ONCE: usize = 20;
@@ -99,8 +99,8 @@ pub(crate) async fn write_at_the_end(engine: &Engine) {
     if users > 0 && !matches!(written, Ok(Ok(()))) {
         tracing::warn!(
             users,
-            "the store does not take the day on which these users were last named: to it they count as \
-             unused for up to a day longer"
+            "the store could not be told that these users were named today: forget_unused counts from the \
+             day before on which they were named, until they are named again"
         );
     }
 }
@@ -209,10 +209,10 @@ async fn forget_unused(engine: &Engine, today: Day, after: Duration) -> Result<(
 async fn forget_before(engine: &Engine, before: Day, forgotten: &mut usize) -> Result<(), Error> {
     let vault = &engine.vault;
     loop {
-        vault.write_named().await?;
         let unused = vault.store.unused(before, AT_ONCE).await?;
         let earlier = *forgotten;
         for users in unused.chunks(FORGOTTEN_AT_ONCE) {
+            vault.write_named().await?;
             let all = users
                 .iter()
                 .map(|user| vault.store.forget_unused(user, before));

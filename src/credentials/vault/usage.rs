@@ -90,7 +90,7 @@ impl Named {
 }
 
 impl Vault {
-    /// `principal` got a pair that no refresh brought: it counts as named.
+    /// `principal` counts as named: it got a pair that no refresh brought, or its pair is wanted.
     pub(crate) fn note_named(&self, principal: &Principal) {
         self.cache.named.note(principal);
     }

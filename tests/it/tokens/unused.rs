@@ -57,14 +57,27 @@ async fn who_is_named_stays_and_who_is_not_named_for_so_long_is_forgotten() {
     .await;
     assert!(proxy.terminate().await.success());
     has_counted(&opened(&proxy));
-    ages(&opened(&proxy), 3);
     // What is imported counts as used, although it stands already.
-    let file = proxy.config().with_file_name("pairs.jsonl");
-    for command in ["export --to", "import --from"] {
-        let (code, said) = proxy
-            .run(&format!("tokens {command} {}", file.display()))
-            .await;
-        assert_eq!(code, Some(0), "{said}");
+    let used_on = || {
+        let read = "SELECT day FROM uses WHERE principal = ?1";
+        let day = opened(&proxy).query_row(read, [principal(3).to_string()], |row| row.get(0));
+        day.unwrap_or(0_i64)
+    };
+    let before = used_on();
+    for export in ["export", "export --sealed"] {
+        ages(&opened(&proxy), 3);
+        assert!(used_on() < before);
+        let file = proxy.config().with_file_name(export.replace(' ', ""));
+        for command in [export, "import"] {
+            let which = match command {
+                "import" => "--from",
+                _ => "--to",
+            };
+            let command = format!("tokens {command} {which} {}", file.display());
+            let (code, said) = proxy.run(&command).await;
+            assert_eq!(code, Some(0), "{said}");
+        }
+        assert!(used_on() >= before, "{export}");
     }
     ages(&opened(&proxy), 2);
     proxy.reconfigure("renewal.forget_unused", "2d");
