@@ -43,6 +43,49 @@ async fn a_table_that_came_later_is_made_once_beside_an_earlier_version() {
     }
 }
 
+/// Does this in one transaction, and `beside` it what meets it before it ends.
+async fn meanwhile<T>(database: &Database, does: &str, beside: impl Future<Output = T>) -> T {
+    let sql = format!("{does}; SELECT pg_sleep(0.7)");
+    let sleeps = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    let beside = async {
+        while database.value(sleeps).await == "0" {}
+        beside.await
+    };
+    tokio::join!(database.sql(&sql), beside).1
+}
+
+#[tokio::test]
+async fn a_process_waits_for_another_one_that_makes_the_same_table() {
+    let place = Direct::new().await;
+    drop(place.open().await);
+    place.database.sql("DROP TABLE uses").await;
+    let made = postgres::uses::TABLES.join("; ");
+    let store = meanwhile(&place.database, &made, place.open()).await;
+    assert_eq!(store.condition().away, None);
+    assert_eq!(store.unused(Day(1), 1).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn a_mark_that_is_not_committed_yet_is_waited_for() {
+    let place = Direct::new().await;
+    let store = place.open().await;
+    store
+        .commit(&user(1), record(1), Version::default(), None)
+        .await
+        .unwrap();
+    store.mark_used(vec![(user(1), Day(5))]).await.unwrap();
+    let one = user(1);
+    let forgotten = store.forget_unused(&one, Day(9));
+    let marks = "UPDATE uses SET day = 9";
+    assert_eq!(
+        meanwhile(&place.database, marks, forgotten).await,
+        Ok(false)
+    );
+    assert!(store.load(&one).await.unwrap().record.is_some());
+    assert_eq!(store.forget_unused(&one, Day(10)).await, Ok(true));
+}
+
 #[tokio::test]
 async fn a_view_of_a_store_without_the_newest_table_reads_it() {
     let place = Direct::new().await;
