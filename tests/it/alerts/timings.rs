@@ -44,6 +44,7 @@ fn timings() -> Vec<Timing> {
     let counter = |alert, name, after, window| Timing {
         alert, series: vec![Counter(name, [0.0, 1.0])], after, window,
     };
+    let several = |alert, after, window, series| Timing { alert, series, after, window };
     vec![
         gauge("DamoovProxyDown", "up", [1.0, 0.0], 2),
         gauge("DamoovProxyNotReady", "damoov_proxy_ready", [1.0, 0.0], 2),
@@ -71,43 +72,23 @@ fn timings() -> Vec<Timing> {
             "damoov_proxy_store_operations_total{operation='load',result='unknown_key'}", 0, 15),
         counter("DamoovProxyStoreWentBack", "damoov_proxy_store_went_back_total", 0, 60),
         counter("DamoovProxyLogLinesLost", "damoov_proxy_log_lines_lost_total{target='audit'}", 0, 5),
-        Timing {
-            alert: "DamoovProxyUpstreamFailing",
-            series: vec![
+        several("DamoovProxyUpstreamFailing", 5, 5, vec![
                 Counter("damoov_proxy_requests_total{outcome='forwarded',status_class='2xx'}", [94.0, 94.0]),
                 Counter("damoov_proxy_requests_total{outcome='upstream_error',status_class='5xx'}", [4.0, 6.0]),
-            ],
-            after: 5,
-            window: 5,
-        },
-        Timing {
-            alert: "DamoovProxyApiErrors",
-            series: vec![
+        ]),
+        several("DamoovProxyApiErrors", 10, 5, vec![
                 Counter("damoov_proxy_requests_total{outcome='forwarded',status_class='2xx'}", [94.0, 94.0]),
                 Counter("damoov_proxy_requests_total{outcome='replayed',status_class='5xx'}", [4.0, 6.0]),
-            ],
-            after: 10,
-            window: 5,
-        },
-        Timing {
-            alert: "DamoovProxyLoginsRefused",
-            series: vec![
+        ]),
+        several("DamoovProxyLoginsRefused", 15, 5, vec![
                 Counter("damoov_proxy_renewals_total{grant='login',result='refused'}", [0.0, 1.0]),
                 Gauge("damoov_proxy_login_blocked_seconds", [0.0, 0.0]),
                 Gauge("damoov_proxy_logins_suspended", [0.0, 0.0]),
-            ],
-            after: 15,
-            window: 5,
-        },
-        Timing {
-            alert: "DamoovProxyRenewalsFailing",
-            series: vec![
+        ]),
+        several("DamoovProxyRenewalsFailing", 10, 5, vec![
                 Counter("damoov_proxy_renewals_total{grant='refresh',result='ok'}", [2.0, 1.0]),
                 Counter("damoov_proxy_renewals_total{grant='refresh',result='failed'}", [1.0, 2.0]),
-            ],
-            after: 10,
-            window: 5,
-        },
+        ]),
     ]
 }
 

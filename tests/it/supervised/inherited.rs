@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::Command;
@@ -20,6 +20,13 @@ use crate::wire::get;
 /// Callers at once.
 const CALLERS: usize = 8;
 
+/// Starts it on a socket that stays open here.
+async fn start_on(proxy: &mut Proxy, socket: &impl AsFd) {
+    let socket = socket.as_fd().try_clone_to_owned().unwrap();
+    let run = passing(&proxy.command("run"), socket);
+    proxy.start_as(run).await;
+}
+
 #[tokio::test]
 async fn an_inherited_socket_is_served_and_left_open() {
     let damoov = damoov().await;
@@ -29,8 +36,7 @@ async fn an_inherited_socket_is_served_and_left_open() {
         .set("listen", &format!("\"{address}\""))
         .stopped_here();
     for _ in 0..2 {
-        let run = passing(&proxy.command("run"), socket.try_clone().unwrap());
-        proxy.start_as(run).await;
+        start_on(&mut proxy, &socket).await;
         assert_eq!(proxy.address(), address);
         assert_eq!(proxy.get(1, SCORES).await.status, 200);
         assert!(proxy.terminate().await.success());
@@ -53,8 +59,7 @@ async fn an_inherited_unix_socket_keeps_its_file_and_its_mode() {
         path.display()
     );
     let mut proxy = builder.set("listen", &listen).stopped_here();
-    let run = passing(&proxy.command("run"), socket.try_clone().unwrap());
-    proxy.start_as(run).await;
+    start_on(&mut proxy, &socket).await;
     let mut caller = tokio::net::UnixStream::connect(&path).await.unwrap();
     let request = get(SCORES, "Connection: close\r\n");
     caller.write_all(request.as_bytes()).await.unwrap();
@@ -91,8 +96,7 @@ async fn the_status_listener_inherits_its_socket_too() {
     let mut proxy = proxy(&damoov)
         .set("status.listen", &format!("\"{address}\""))
         .stopped_here();
-    let run = passing(&proxy.command("run"), socket.try_clone().unwrap());
-    proxy.start_as(run).await;
+    start_on(&mut proxy, &socket).await;
     assert_eq!(proxy.status_address(), address);
     assert_eq!(proxy.status("/readyz").await.status, 200);
 }
@@ -216,11 +220,7 @@ async fn restarts_on_an_inherited_socket_under_load_refuse_nobody() {
         .stopped_here();
     let seen = Arc::new(Seen::default());
     let mut callers = JoinSet::new();
-    let start = async |proxy: &mut Proxy| {
-        let run = passing(&proxy.command("run"), socket.try_clone().unwrap());
-        proxy.start_as(run).await;
-    };
-    start(&mut proxy).await;
+    start_on(&mut proxy, &socket).await;
     for _ in 0..CALLERS {
         callers.spawn(call(address, seen.clone()));
     }
@@ -232,7 +232,7 @@ async fn restarts_on_an_inherited_socket_under_load_refuse_nobody() {
         .await;
         let status = proxy.terminate().await;
         assert!(status.success(), "round {round}: {status}\n{}", proxy.log());
-        start(&mut proxy).await;
+        start_on(&mut proxy, &socket).await;
     }
     seen.enough.store(true, Ordering::Relaxed);
     callers.join_all().await;

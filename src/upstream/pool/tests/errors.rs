@@ -2,6 +2,19 @@
 
 use super::*;
 
+/// What is wrong with a host that answers a request with this, and closes.
+async fn told(answer: &str) -> Error {
+    let (listener, authority) = listen().await;
+    let (pool, _) = plain(authority, limits(1));
+    let serving = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        hear(&mut stream).await;
+        say(&mut stream, answer).await;
+    };
+    let (received, ()) = tokio::join!(get(&pool), serving);
+    received.unwrap_err()
+}
+
 #[tokio::test(flavor = "local")]
 async fn a_repeatable_request_that_hits_a_dead_connection_is_sent_once_more() {
     for (method, repeated) in [
@@ -74,14 +87,7 @@ async fn a_request_whose_answer_had_begun_is_not_sent_again() {
 
 #[tokio::test(flavor = "local")]
 async fn a_new_connection_that_dies_is_an_error_at_once() {
-    let (listener, authority) = listen().await;
-    let (pool, _) = plain(authority, limits(1));
-    let serving = async {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        hear(&mut stream).await;
-    };
-    let (answer, ()) = tokio::join!(get(&pool), serving);
-    assert!(matches!(answer, Err(Error::Broken(_))));
+    assert!(matches!(told("").await, Error::Broken(_)));
 }
 
 #[tokio::test(flavor = "local")]
@@ -101,16 +107,7 @@ async fn bad_answers_are_told_apart() {
             "Framing",
         ),
     ] {
-        let (listener, authority) = listen().await;
-        let (pool, _) = plain(authority, limits(1));
-        let serving = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            hear(&mut stream).await;
-            say(&mut stream, answer).await;
-        };
-        let (received, ()) = tokio::join!(get(&pool), serving);
-        let error = format!("{:?}", received.unwrap_err());
-        assert_eq!(error, expected, "{answer}");
+        assert_eq!(format!("{:?}", told(answer).await), expected, "{answer}");
     }
 }
 
