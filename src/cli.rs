@@ -216,7 +216,7 @@ impl Cli {
     }
 }
 
-/// Tells why a command ended early, and how that is told to whoever ran it.
+/// Writes to standard error why a command ended early. Returns its exit code.
 fn report(failure: Failure) -> ExitCode {
     match &failure {
         // The reader has read enough.

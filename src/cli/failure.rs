@@ -32,7 +32,7 @@ impl Failure {
         Failure::Other(error.into())
     }
 
-    /// How whoever ran the command is told of it.
+    /// What the process ends with.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Failure::Service(StartError::Store(error)) if error.is_away() => ExitCode::FAILURE,

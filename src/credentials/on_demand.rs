@@ -74,7 +74,7 @@ impl Provider {
     }
 }
 
-/// After so many pairs that are wanted the store is told.
+/// Pairs that are wanted are written once there are this many.
 const WANTED_AT_ONCE: usize = 500;
 
 /// Renews pairs for a command, beside the proxies on the same store or before their start. Does nothing by

@@ -26,8 +26,8 @@ pub(super) struct Readings<T> {
 pub(super) enum Unread {
     /// It has not returned yet, and nothing else is read until it does.
     #[error(
-        "the file, or one that it names, does not answer within 30 s and is still waiting for its disk, its \
-         mount, or whoever writes the pipe; it is read again once that answers, or at a restart"
+        "the file, or one that it names, was not read within 30 s: it is still waiting for its disk, its mount, \
+         or the writer of a pipe; it is read again as soon as that answers, or at a restart"
     )]
     Hangs,
     /// It was reported by the hook of panics, and the next reading may go better.
