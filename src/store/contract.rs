@@ -308,7 +308,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 /// Commits on top of nothing.
-async fn first(store: &impl Store, principal: &Principal, record: Record) -> Generation {
+pub(crate) async fn first(store: &impl Store, principal: &Principal, record: Record) -> Generation {
     match store.commit(principal, record, over(0, 0), None).await {
         Ok(Commit::Committed(generation)) => generation,
         other => panic!("not committed: {other:?}"),

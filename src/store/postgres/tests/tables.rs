@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::media::{Alone, open, settings};
 use super::*;
-use crate::store::contract::LONG;
+use crate::store::contract::{LONG, first};
 use crate::store::postgres;
 use crate::store::{Class, Day, Generation, LoginWindow, ReadOnly, SlotId, Uses};
 
@@ -70,10 +70,7 @@ async fn a_process_waits_for_another_one_that_makes_the_same_table() {
 async fn a_mark_that_is_not_committed_yet_is_waited_for() {
     let place = Direct::new().await;
     let store = place.open().await;
-    store
-        .commit(&user(1), record(1), Version::default(), None)
-        .await
-        .unwrap();
+    first(&store, &user(1), record(1)).await;
     store.mark_used(vec![(user(1), Day(5))]).await.unwrap();
     let one = user(1);
     let forgotten = store.forget_unused(&one, Day(9));
@@ -90,10 +87,7 @@ async fn a_mark_that_is_not_committed_yet_is_waited_for() {
 async fn a_view_of_a_store_without_the_newest_table_reads_it() {
     let place = Direct::new().await;
     let store = place.open().await;
-    store
-        .commit(&user(1), record(1), Version::default(), None)
-        .await
-        .unwrap();
+    first(&store, &user(1), record(1)).await;
     place.database.sql("DROP TABLE uses").await;
     let folder = tempfile::tempdir().unwrap();
     let seen = postgres::view(folder.path(), settings(&place.url()), false, Clock::real()).await;
@@ -168,10 +162,7 @@ async fn a_feed_that_is_not_the_one_that_was_read_tells_everything() {
     let place = Direct::new().await;
     let store = place.open().await;
     for n in 1..=3 {
-        store
-            .commit(&user(n), record(1), Version::default(), None)
-            .await
-            .unwrap();
+        first(&store, &user(n), record(1)).await;
     }
     let mut changes = store.changes();
     assert_eq!(store.forget(&user(1)).await, Ok(true));
@@ -197,19 +188,13 @@ async fn a_feed_that_is_not_the_one_that_was_read_tells_everything() {
 async fn old_changes_leave_the_feed() {
     let place = Direct::new().await;
     let store = place.open().await;
-    store
-        .commit(&user(1), record(1), Version::default(), None)
-        .await
-        .unwrap();
+    first(&store, &user(1), record(1)).await;
     store.forget(&user(1)).await.unwrap();
     place
         .database
         .sql("UPDATE meta SET feed_end = feed_end + 10000")
         .await;
-    store
-        .commit(&user(2), record(1), Version::default(), None)
-        .await
-        .unwrap();
+    first(&store, &user(2), record(1)).await;
     store.forget(&user(2)).await.unwrap();
     let kept = "SELECT string_agg(number::text, ' ') FROM feed";
     assert_eq!(place.database.value(kept).await, "10002");
@@ -220,10 +205,7 @@ async fn a_row_that_is_damaged_damages_nobody_else() {
     let place = Direct::new().await;
     let store = place.open().await;
     for n in 1..=3 {
-        store
-            .commit(&user(n), record(1), Version::default(), None)
-            .await
-            .unwrap();
+        first(&store, &user(n), record(1)).await;
     }
     let damage = format!(
         "UPDATE entries SET key_id = NULL WHERE principal = '{}'",
