@@ -18,7 +18,7 @@ mod rounds;
 pub mod script;
 mod waiting;
 
-pub use builder::{Builder, proxy, proxy_through, write_private};
+pub use builder::{Builder, make_pipe, proxy, proxy_through, write_private};
 pub use caller::{Answer, Client};
 pub use damoov::{
     SECOND_ID, SECOND_KEY, damoov, damoov_of_two, damoov_with, most_within, principal, user,

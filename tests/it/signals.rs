@@ -15,7 +15,9 @@ use damoov_proxy::simulator::{Action, Delay, Fault, Lost, On};
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-use crate::harness::{ECHO, ECHO_HOST, Proxy, SCORES, damoov, eventually, proxy, write_private};
+use crate::harness::{
+    ECHO, ECHO_HOST, Proxy, SCORES, damoov, eventually, make_pipe, proxy, write_private,
+};
 use crate::wire::{Upstream, Wire, get};
 
 #[tokio::test]
@@ -201,11 +203,7 @@ async fn while_the_store_is_opened_it_is_starting_and_a_sigterm_ends_it() {
     // Reading the key of the store waits until somebody writes it.
     fs::create_dir_all(proxy.store()).unwrap();
     let key = proxy.store().join("store.key");
-    let fifo = Command::new("mkfifo")
-        .args(["-m", "600"])
-        .arg(&key)
-        .status();
-    assert!(fifo.unwrap().success());
+    make_pipe(&key);
     proxy.begin();
     proxy.answers_probes().await;
     for path in ["/readyz", "/startupz"] {
@@ -302,13 +300,7 @@ async fn sigint_skips_the_delay_and_a_second_signal_ends_it() {
 async fn a_command_that_waits_for_its_file_dies_of_a_signal() {
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("damoov-proxy.toml");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .unwrap()
-            .success()
-    );
+    make_pipe(&fifo);
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let mut check = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"));
         check.args(["check", "--offline", "--config"]).arg(&fifo);
@@ -354,11 +346,7 @@ async fn ended_by(mut command: Command, signal: Signal) -> ExitStatus {
 async fn while_it_waits_for_its_file_or_a_secret_a_signal_ends_run_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("fifo");
-    let made = Command::new("mkfifo")
-        .args(["-m", "600"])
-        .arg(&fifo)
-        .status();
-    assert!(made.unwrap().success());
+    make_pipe(&fifo);
     let config = folder.path().join("damoov-proxy.toml");
     let instance = "[[instance]]\nname = \"main\"\nid = \"11111111-1111-4111-8111-111111111111\"";
     let key = format!("{instance}\nkey = {{ file = \"{}\" }}\n", fifo.display());

@@ -56,10 +56,7 @@ async fn a_damaged_record_fires_until_it_is_replaced() {
     let mut proxy = proxy(&damoov).start().await;
     proxy.get(1, SCORES).await;
     proxy.kill();
-    let tokens = Connection::open(proxy.store().join("tokens.db")).unwrap();
-    let damaged = "UPDATE entries SET sealed = CAST(substr(sealed, 1, 40) || x'00' || substr(sealed, 42) AS BLOB)";
-    assert_eq!(tokens.execute(damaged, []).unwrap(), 1);
-    drop(tokens);
+    proxy.damage_pair(1);
     proxy.start().await;
     let watched = watch("damaged", &proxy).await;
     assert_eq!(

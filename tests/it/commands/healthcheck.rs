@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::harness::{
-    Proxy, SCORES, captured, damoov, damoov_with, eventually, proxy, said, write_private,
+    Proxy, SCORES, captured, damoov, damoov_with, eventually, make_pipe, proxy, said, write_private,
 };
 use crate::wire::{Wire, get};
 
@@ -176,8 +176,7 @@ async fn healthcheck_says_why_a_configuration_does_not_say_where_to_ask() {
 async fn healthcheck_gives_a_file_that_hangs_two_seconds() {
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("damoov-proxy.toml");
-    let made = Command::new("mkfifo").arg(&fifo).status();
-    assert!(made.unwrap().success());
+    make_pipe(&fifo);
     let mut check = Command::new(env!("CARGO_BIN_EXE_damoov-proxy"));
     check.args(["healthcheck", "--config"]).arg(&fifo);
     let began = Instant::now();

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use damoov_proxy::damoov::routes::Table;
 use damoov_proxy::simulator::{
@@ -168,4 +169,11 @@ pub fn override_of(key: &str, value: &str) -> (String, String) {
 pub fn write_private(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+/// Makes a pipe that its owner alone can use. Whoever reads it waits until somebody writes.
+pub fn make_pipe(path: &Path) {
+    let mut make = Command::new("mkfifo");
+    let made = make.args(["-m", "600"]).arg(path).status();
+    assert!(made.unwrap().success());
 }

@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use damoov_proxy::simulator::{INSTANCE_ID, Simulator};
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::builder::{override_of, write_private};
@@ -217,6 +218,17 @@ impl Proxy {
         write_private(&file, &lines);
         let import = format!("tokens import --from {}", file.display());
         assert!(self.command(&import).status().unwrap().success());
+    }
+
+    /// Changes one byte of the stored pair of a user. The proxy must not run.
+    pub fn damage_pair(&self, number: usize) {
+        let db = Connection::open(self.store().join("tokens.db")).unwrap();
+        let damage = "UPDATE entries SET sealed = CAST(
+                substr(sealed, 1, 40) || iif(substr(sealed, 41, 1) = x'00', x'01', x'00')
+                    || substr(sealed, 42) AS BLOB)
+            WHERE principal = ?1";
+        let damaged = db.execute(damage, [principal(number).to_string()]);
+        assert_eq!(damaged, Ok(1));
     }
 
     /// Resident memory in bytes.

@@ -1,10 +1,9 @@
 //! Files that are refused: what was in force stays, and one report says why.
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 
 use super::*;
-use crate::harness::rounds;
+use crate::harness::{make_pipe, rounds};
 
 const REFUSED: &str = "the configuration is refused";
 
@@ -139,11 +138,7 @@ async fn a_reading_that_hangs_is_refused_and_reloads_go_on_once_it_returns() {
         } = Scene::new().await;
         let text = fs::read_to_string(proxy.config()).unwrap();
         fs::remove_file(proxy.config()).unwrap();
-        let made = Command::new("mkfifo")
-            .args(["-m", "600"])
-            .arg(proxy.config())
-            .status();
-        assert!(made.unwrap().success());
+        make_pipe(proxy.config());
         proxy.signal(Signal::HUP);
         let is_told = async {
             while proxy.lines_that_say("is still waiting for its disk") == 0 {

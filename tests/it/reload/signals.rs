@@ -2,10 +2,10 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::process::Command;
 use tokio::time::Instant;
 
 use super::*;
+use crate::harness::make_pipe;
 
 #[tokio::test]
 async fn a_thousand_sighups_in_a_second_are_served_and_the_last_file_wins() {
@@ -47,11 +47,7 @@ async fn a_sighup_that_comes_before_the_file_is_read_is_remembered() {
     let text = fs::read_to_string(proxy.config()).unwrap();
     // Whoever opens it waits until somebody writes.
     fs::remove_file(proxy.config()).unwrap();
-    let made = Command::new("mkfifo")
-        .args(["-m", "600"])
-        .arg(proxy.config())
-        .status();
-    assert!(made.unwrap().success());
+    make_pipe(proxy.config());
     proxy.begin();
     let mut file = tokio::task::spawn_blocking({
         let fifo = proxy.config().to_owned();

@@ -221,16 +221,7 @@ async fn a_damaged_record_costs_that_user_one_login_and_is_counted() {
     let mut proxy = roomy(&damoov).start().await;
     log_in(&damoov, &proxy, [1, 2]).await;
     proxy.kill();
-    let db = Connection::open(proxy.store().join("tokens.db")).unwrap();
-    let damaged = db
-        .execute(
-            "UPDATE entries SET sealed = CAST(substr(sealed, 1, 40) || x'00' || substr(sealed, 42) AS BLOB)
-             WHERE principal = ?1",
-            [principal(1).to_string()],
-        )
-        .unwrap();
-    assert_eq!(damaged, 1);
-    drop(db);
+    proxy.damage_pair(1);
     proxy.start().await;
     served(&proxy.get(2, SCORES).await, 2);
     served(&proxy.get(1, SCORES).await, 1);
