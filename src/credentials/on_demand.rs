@@ -170,7 +170,7 @@ impl Renewer {
     ///
     /// # Errors
     ///
-    /// [`BudgetUntold`].
+    /// The store does not know all that this process does of the login budget.
     pub async fn finish(&self, patience: Duration) -> Result<(), BudgetUntold> {
         let engine = &self.engine;
         engine.closer.advance(Closing::Begun);
