@@ -13,6 +13,7 @@ mod explain;
 mod explained;
 #[cfg(test)]
 mod fixture;
+mod following;
 mod guards;
 mod handed_out;
 mod login_slot;

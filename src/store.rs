@@ -23,6 +23,7 @@ mod entry;
 mod guards;
 mod opening;
 pub mod postgres;
+mod pseudonyms;
 mod read_only;
 mod sqlite;
 mod uses;
@@ -43,7 +44,10 @@ pub use self::entry::{
     Notes, Page, Record, Rejected, Resealed, Restored, RunId, Version,
 };
 pub use self::guards::{Guard, GuardRows, Guarded};
-pub use self::opening::{Engine, Opened, Settings, check_place, is_there, open, view, warnings};
+pub use self::opening::{
+    Engine, Opened, Settings, check_place, is_there, make_place, open, view, warnings,
+};
+pub use self::pseudonyms::{Pseudonym, Pseudonyms, Tombstone, Tombstones};
 pub use self::read_only::{Backup, BackupError, ReadOnly};
 pub use self::uses::{Day, Uses};
 use crate::clock::{Stamp, Timestamp};
@@ -144,14 +148,22 @@ pub trait Store: StoreClock + Budgets + GuardRows + Uses + 'static {
     ) -> Result<usize, Error>;
 
     /// Drops the pair and the notes and raises the epoch, so that no commit under way brings the pair
-    /// back. The generation stays. Returns false if there was nothing to drop, as after a repetition.
-    /// Durable.
+    /// back. The generation stays. All that is left is a [`Tombstone`], which does not hold the name.
+    /// Returns false if there was nothing to drop, as after a repetition. Durable.
     ///
     /// Errors: [`Error::Unwritable`].
     async fn forget(&self, principal: &Principal) -> Result<bool, Error>;
 
-    /// Writes whole entries, tombstones too, each if it [outranks](Entry::outranks) the one that stands
-    /// there. Its generation and epoch are kept; only if that generation is not above the standing one's
+    /// Raises tombstones of another store to these versions, or makes them; none is lowered. Whose they are
+    /// only who has the name can tell: a pair that stands is not touched, [`Store::forget`] drops it.
+    /// Returns what became of each, in the same order. Durable.
+    ///
+    /// Errors: [`Error::Unwritable`].
+    async fn bury(&self, tombstones: Vec<Tombstone>) -> Result<Vec<Restored>, Error>;
+
+    /// Writes whole entries, each if it [outranks](Entry::outranks) the one that stands there; one that holds
+    /// nothing but its version as a tombstone, also where such a one stands under the name, as earlier versions
+    /// left it. Its generation and epoch are kept; only if that generation is not above the standing one's
     /// the entry gets the one that follows it, so that no process takes it for the pair that it
     /// replaces. Durable. Returns what became of each, in the same order; after a repetition each is
     /// [`Restored::Kept`].
@@ -178,7 +190,7 @@ pub trait Store: StoreClock + Budgets + GuardRows + Uses + 'static {
     ) -> Result<Vec<Principal>, Error>;
 
     /// Returns up to `limit` entries in the principals' order, those after the place `after`. Leaves out
-    /// entries that are damaged.
+    /// entries that are damaged. Shows no tombstones: they have no names.
     ///
     /// Errors: [`Error::Unreadable`].
     async fn list(

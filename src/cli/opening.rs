@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::credentials::{key_file, seal};
 use crate::secret::Secret;
-use crate::store::{self, Engine, KeyId, Opened, ReadOnly, RunId, Store};
+use crate::store::{self, Engine, KeyId, Opened, Pseudonyms, ReadOnly, RunId, Store};
 
 /// An open store and the keys to it.
 pub struct OpenStore {
@@ -54,34 +54,49 @@ async fn open(
     settings: &config::Store,
     verify: impl AsyncFn(&seal::Ring, &dyn Store) -> Result<(), StoreError>,
 ) -> Result<OpenStore, StoreError> {
-    let Opened { store, run } = store::open(&place(settings), Clock::from_environment()).await?;
-    let file = settings.path.join(key_file::KEY_FILE);
-    let key = match &settings.key {
-        Some(key) => key.clone(),
-        None if file.exists() => read_key(settings)?,
-        None if store.canary().await?.is_some() => return Err(StoreError::KeyLost(file)),
-        None => {
-            let (key, created) =
-                key_file::read_or_create(&settings.path).map_err(|source| StoreError::KeyFile {
-                    path: file.clone(),
-                    source,
-                })?;
-            if created {
-                tracing::warn!(
-                    path = %file.display(),
-                    "no [store] key is configured: one was created beside the store; back it up, \
-                     without it the stored tokens are lost"
-                );
-            }
-            key
-        }
+    let ring = match keys(settings)? {
+        Some(ring) => ring,
+        None => ring(settings, &first_key(settings).await?)?,
     };
+    let clock = Clock::from_environment();
+    let opened = store::open(&place(settings), ring.pseudonyms(), clock).await?;
+    let Opened { store, run } = opened;
     for warning in warnings(settings) {
         tracing::warn!("{warning}");
     }
-    let ring = ring(settings, &key)?;
     verify(&ring, &*store).await?;
     Ok(OpenStore { store, ring, run })
+}
+
+/// Makes the key of a store that has none yet.
+async fn first_key(settings: &config::Store) -> Result<Secret, StoreError> {
+    let file = settings.path.join(key_file::KEY_FILE);
+    if has_a_key(settings).await? {
+        return Err(StoreError::KeyLost(file));
+    }
+    store::make_place(&place(settings))?;
+    let made = key_file::read_or_create(&settings.path);
+    let (key, created) = made.map_err(|source| StoreError::KeyFile {
+        path: file.clone(),
+        source,
+    })?;
+    if created {
+        tracing::warn!(
+            path = %file.display(),
+            "no [store] key is configured: one was created beside the store; back it up, \
+             without it the stored tokens are lost"
+        );
+    }
+    Ok(key)
+}
+
+/// Whether there is a store that was sealed with a key.
+async fn has_a_key(settings: &config::Store) -> Result<bool, StoreError> {
+    let clock = Clock::from_environment();
+    match store::view(&place(settings), Pseudonyms::none(), clock).await? {
+        Some(store) => Ok(store.canary().await?.is_some()),
+        None => Ok(false),
+    }
 }
 
 /// A store that is only read, and the keys to it.
@@ -94,19 +109,19 @@ pub struct StoreView {
 
 /// Opens the store that the settings name without changing anything; `None` if there is none.
 pub async fn view(settings: &config::Store) -> Result<Option<StoreView>, StoreError> {
-    let Some(store) = store::view(&place(settings), Clock::from_environment()).await? else {
-        return Ok(None);
-    };
-    let canary = store.canary().await?;
     let Some(ring) = keys(settings)? else {
         let file = settings.path.join(key_file::KEY_FILE);
-        return match canary {
-            Some(_) => Err(StoreError::KeyLost(file)),
+        return match has_a_key(settings).await? {
+            true => Err(StoreError::KeyLost(file)),
             // Its first run was killed before it had a key: nothing is stored.
-            None => Ok(None),
+            false => Ok(None),
         };
     };
-    if let Some(canary) = canary {
+    let clock = Clock::from_environment();
+    let Some(store) = store::view(&place(settings), ring.pseudonyms(), clock).await? else {
+        return Ok(None);
+    };
+    if let Some(canary) = store.canary().await? {
         seal::check(&ring, &canary)?;
     }
     Ok(Some(StoreView { store, ring }))

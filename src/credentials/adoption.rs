@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::damoov::auth::{Grant, Unreadable};
 use crate::metrics::{AuthEndpoint, StoreOperation};
 use crate::principal::{InstanceId, Principal};
-use crate::store::{self, Change, Note, Version};
+use crate::store::{self, Note};
 
 /// Tokens that a registration may bring. Asked for before it is sent, handed in with what it
 /// brought.
@@ -151,23 +151,6 @@ impl Engine {
         self.vault.cache.end_suppression(principal);
         self.guards.mass_rejection.moved_on(principal);
         self.guards.contested.follow(principal, None);
-    }
-
-    /// Does the same if another process, or the command line, forgot it or renewed it. If that may have
-    /// happened to anybody, what is in memory is looked up before a token that was handed out is believed.
-    pub(crate) fn follow(&self, change: &Change) {
-        let (principal, version) = match change {
-            Change::Entry { principal, version } => (principal, *version),
-            Change::Everything => return self.vault.cache.everything_moved(),
-        };
-        let Version { generation, epoch } = version;
-        self.vault.cache.follow(principal, generation, epoch);
-        self.guards.contested.follow(principal, Some(epoch));
-        if let Some(rejected) = self.guards.mass_rejection.waits_with(principal)
-            && rejected != (generation, epoch)
-        {
-            self.guards.mass_rejection.moved_on(principal);
-        }
     }
 
     /// Commits `pair` over any older one. Without a lease, since it has been issued already: a refresh under

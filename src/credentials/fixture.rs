@@ -73,7 +73,7 @@ impl Medium {
     /// A command beside it, with these Auth endpoints and on a store that does what the test tells it.
     pub(super) fn renew_faulty(&self, api: &Api, settings: Settings) -> (Renewer, Arc<Faulty>) {
         let (run, clock) = (run(), Clock::real());
-        let store = Faulty::new(open_in(self.0.path(), run, clock));
+        let store = Faulty::new(open_in(self.0.path(), ring().pseudonyms(), run, clock));
         let upstream = upstream(&api.authority);
         let hosts = Hosts::new(&upstream).unwrap();
         let renewer = Renewer::new(parts(
@@ -92,7 +92,7 @@ impl Medium {
         over: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
     ) -> Process {
         let (run, clock) = (run(), Clock::real());
-        let store = over(open_in(self.0.path(), run, clock));
+        let store = over(open_in(self.0.path(), ring().pseudonyms(), run, clock));
         let upstream = upstream(authority);
         let hosts = Hosts::new(&upstream).unwrap();
         let parts = parts(settings, store.clone(), (run, clock), (&upstream, &hosts));
@@ -126,19 +126,23 @@ fn upstream(authority: &str) -> upstream::Settings {
     }
 }
 
+fn ring() -> Ring {
+    let key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+    Ring::new(&Secret::from(key), &[]).unwrap()
+}
+
 fn parts<'p>(
     settings: Settings,
     store: Arc<dyn Store>,
     (run, clock): (RunId, Clock),
     (upstream, hosts): (&'p upstream::Settings, &'p Hosts),
 ) -> Parts<'p> {
-    let key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
     Parts {
         settings,
         directory: Arc::new(directory()),
         store,
         run,
-        ring: Ring::new(&Secret::from(key), &[]).unwrap(),
+        ring: ring(),
         upstream,
         hosts,
         clock,

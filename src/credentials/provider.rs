@@ -10,8 +10,9 @@ use tokio::time::timeout;
 
 use super::closing::Closing;
 use super::engine::{Engine, Parts};
+use super::following;
 use super::renewal::renewals::{Ask, Probing, Reserve};
-use super::renewal::{keeper, probes, unused};
+use super::renewal::{burial, keeper, probes, unused};
 use super::settings::Settings;
 use super::vault::cache::Lookup;
 use super::vault::credentials::Credentials;
@@ -71,7 +72,7 @@ impl Obtained {
 /// The tasks that a provider runs besides renewals; ended by [`Background::finish`].
 pub struct Background {
     engine: Arc<Engine>,
-    tasks: [JoinHandle<()>; 5],
+    tasks: [JoinHandle<()>; 6],
 }
 
 impl Background {
@@ -105,13 +106,14 @@ impl Provider {
         let spawn = &engine.runtime;
         let tasks = [
             spawn.spawn(keeper::keep(engine.clone())),
-            spawn.spawn(keeper::follow(engine.clone())),
+            spawn.spawn(following::follow(engine.clone())),
             spawn.spawn(probes::try_the_api(engine.clone())),
             spawn.spawn({
                 let engine = engine.clone();
                 async move { engine.guards.budget.write_what_is_left().await }
             }),
             spawn.spawn(unused::look_after(engine.clone())),
+            spawn.spawn(burial::bury_the_named(engine.clone())),
         ];
         (
             Provider {

@@ -13,6 +13,7 @@
 //! The methods of [`Engine`](super::engine::Engine) in these files are the renewal; it uses the vault and
 //! the guards, neither of which uses it.
 
+pub(crate) mod burial;
 mod doubt;
 mod grant;
 pub(crate) mod identity;

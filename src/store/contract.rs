@@ -15,6 +15,7 @@ mod histories;
 mod leases;
 mod listings;
 mod restores;
+mod tombstones;
 mod uses;
 
 use std::path::Path;
@@ -35,10 +36,11 @@ pub(crate) use self::histories::*;
 pub(crate) use self::leases::*;
 pub(crate) use self::listings::*;
 pub(crate) use self::restores::*;
+pub(crate) use self::tombstones::*;
 pub(crate) use self::uses::*;
 use super::{
-    Commit, Entry, Error, Generation, KeyId, Lease, LeaseId, Listed, Page, Record, RunId, Store,
-    Version, sqlite,
+    Commit, Entry, Error, Generation, KeyId, Lease, LeaseId, Listed, Page, Pseudonyms, Record,
+    RunId, Store, Version, sqlite,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::principal::{DeviceToken, InstanceId, Principal};
@@ -166,7 +168,11 @@ macro_rules! contract {
             a_claim_is_over_after_its_hold
 
             a_listing_pages_through_pairs_and_notes_in_order
-            a_listing_of_all_shows_tombstones_too
+            what_is_forgotten_leaves_no_name_and_a_tombstone_that_any_process_finds
+            a_tombstone_of_another_store_is_only_ever_raised
+            a_login_of_who_was_forgotten_stands_on_the_tombstone
+            a_rejected_login_of_who_was_forgotten_is_dropped_like_a_strangers
+            what_is_said_of_a_pair_is_nothing_to_who_has_none
             rejected_strangers_are_dropped_once_they_may_try_again
 
             the_first_canary_stands_until_it_is_replaced
@@ -191,8 +197,19 @@ pub(crate) const LONG: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_secs(20);
 
 /// A store of the embedded engine in `directory`, for tests of what uses a store.
-pub(crate) fn open_in(directory: &Path, run: RunId, clock: Clock) -> Arc<dyn Store> {
-    Arc::new(sqlite::open(directory, run, clock).expect("the directory is the test's own"))
+pub(crate) fn open_in(
+    directory: &Path,
+    pseudonyms: Pseudonyms,
+    run: RunId,
+    clock: Clock,
+) -> Arc<dyn Store> {
+    let opened = sqlite::open(directory, pseudonyms, run, clock);
+    Arc::new(opened.expect("the directory is the test's own"))
+}
+
+/// What the forgotten are called.
+pub(crate) fn pseudonyms() -> Pseudonyms {
+    Pseudonyms::new(&[7; 32], [])
 }
 
 /// A process that did not run before.
@@ -282,7 +299,7 @@ pub(crate) async fn release(store: &impl Store, principal: &Principal, id: Lease
     store.release(&nobody, id);
 }
 
-/// Everything that is known of anybody, tombstones too.
+/// Everything that stands under a name.
 pub(crate) async fn all(store: &impl Store) -> Vec<(Principal, Entry)> {
     let page = store.list(Listed::All, None, 1_000).await.unwrap();
     assert_eq!(page.next, None);

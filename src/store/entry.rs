@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::Tombstone;
 use crate::clock::Timestamp;
 use crate::principal::{InstanceId, Principal};
 
@@ -80,6 +81,23 @@ impl Entry {
         Version {
             generation: self.generation,
             epoch: self.epoch,
+        }
+    }
+
+    /// Whether there is nothing but a version: what is left of a principal that was forgotten.
+    pub fn is_bare(&self) -> bool {
+        self.record.is_none() && self.notes == Notes::default()
+    }
+
+    /// What stands if a tombstone has the version `forgotten`: without a pair nobody was logged in since.
+    pub(super) fn beneath(self, forgotten: Version) -> Entry {
+        match self.record {
+            Some(_) => self,
+            None => Entry {
+                generation: self.generation.max(forgotten.generation),
+                epoch: self.epoch.max(forgotten.epoch),
+                ..self
+            },
         }
     }
 
@@ -170,11 +188,11 @@ pub struct Rejected {
 /// One fact to remember, durable when [`super::Store::note`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// Sets [`Notes::refresh_dead`].
+    /// Sets [`Notes::refresh_dead`], if there is a pair.
     RefreshDead(Generation),
     /// Clears [`Notes::refresh_dead`].
     RefreshAlive,
-    /// Sets [`Notes::answer_lost`].
+    /// Sets [`Notes::answer_lost`], if there is a pair.
     AnswerLost(Generation),
     /// Sets [`Notes::rejected`] and ends [`Record::known`].
     Rejected(Rejected),
@@ -186,6 +204,16 @@ pub enum Note {
     SuppressedUntil(Timestamp),
     /// Sets [`Notes::registered_in`], unless there is a pair.
     RegisteredIn(InstanceId),
+}
+
+impl Note {
+    /// Whether it says something of a pair, and so nothing of who has none.
+    pub fn is_of_a_pair(&self) -> bool {
+        matches!(
+            self,
+            Note::RefreshDead(_) | Note::RefreshAlive | Note::AnswerLost(_)
+        )
+    }
 }
 
 /// What [`super::Store::lease`] returns. A lease is a row that says which run may renew a principal, by
@@ -261,6 +289,8 @@ pub enum Change {
         /// What stands there now.
         version: Version,
     },
+    /// A principal was forgotten, by this process or another.
+    Forgotten(Tombstone),
     /// Changes may have been missed: any entry may be another one now.
     Everything,
 }
@@ -270,7 +300,7 @@ pub enum Change {
 pub enum Listed {
     /// Those that hold a pair or a note.
     Known,
-    /// Tombstones, too: what was forgotten, with its generation and epoch.
+    /// Those that hold neither as well: processes of earlier versions leave them of who is forgotten.
     All,
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Error, OpenError, ReadOnly, RunId, Store, postgres, sqlite};
+use super::{Error, OpenError, Pseudonyms, ReadOnly, RunId, Store, postgres, sqlite};
 use crate::clock::Clock;
 
 /// Where a store is.
@@ -50,21 +50,27 @@ impl From<postgres::Refusal> for OpenError {
 }
 
 /// Opens the store that the settings name; creates it if there is none and they permit that. `clock`
-/// must be that of all processes on the store. Blocks its thread while files are checked. A server that is
+/// and `pseudonyms` must be those of all processes on the store. Blocks its thread while files are checked. A server that is
 /// away is no error: [`Store::condition`] says so, and the store is used once it is back.
 ///
 /// A store that vanished or broke is refused, never replaced by an empty one: that would cost every
 /// user a login.
-pub async fn open(settings: &Settings, clock: Clock) -> Result<Opened, OpenError> {
+pub async fn open(
+    settings: &Settings,
+    pseudonyms: Pseudonyms,
+    clock: Clock,
+) -> Result<Opened, OpenError> {
     let run = RunId(uuid::Uuid::new_v4());
     let store: Arc<dyn Store> = match &settings.engine {
         Engine::Embedded => {
             refuse_absent(settings)?;
-            Arc::new(sqlite::open(&settings.path, run, clock)?)
+            Arc::new(sqlite::open(&settings.path, pseudonyms, run, clock)?)
         }
         Engine::Postgres(server) => {
             let process = postgres::Process::new(run, &settings.path)?;
-            Arc::new(postgres::open(server.clone(), settings.create, process, clock).await?)
+            let opened =
+                postgres::open(server.clone(), settings.create, pseudonyms, process, clock);
+            Arc::new(opened.await?)
         }
     };
     Ok(Opened { store, run })
@@ -74,16 +80,17 @@ pub async fn open(settings: &Settings, clock: Clock) -> Result<Opened, OpenError
 /// [`open`] would create it.
 pub async fn view(
     settings: &Settings,
+    pseudonyms: Pseudonyms,
     clock: Clock,
 ) -> Result<Option<Box<dyn ReadOnly>>, OpenError> {
     match &settings.engine {
-        Engine::Embedded => match sqlite::view(&settings.path, clock)? {
+        Engine::Embedded => match sqlite::view(&settings.path, pseudonyms, clock)? {
             Some(reader) => Ok(Some(Box::new(reader))),
             None => refuse_absent(settings).map(|()| None),
         },
         Engine::Postgres(server) => {
-            let view =
-                postgres::view(&settings.path, server.clone(), settings.create, clock).await?;
+            let (path, create) = (&settings.path, settings.create);
+            let view = postgres::view(path, server.clone(), create, pseudonyms, clock).await?;
             Ok(view.map(|view| Box::new(view) as Box<dyn ReadOnly>))
         }
     }
@@ -98,7 +105,9 @@ pub async fn is_there(settings: &Settings) -> Result<bool, OpenError> {
             refuse_absent(settings)?;
             Ok(sqlite::is_there(&settings.path)?)
         }
-        Engine::Postgres(_) => Ok(view(settings, Clock::real()).await?.is_some()),
+        Engine::Postgres(_) => Ok(view(settings, Pseudonyms::none(), Clock::real())
+            .await?
+            .is_some()),
     }
 }
 
@@ -114,6 +123,14 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
         // The server is watched while it is used.
         Engine::Postgres(_) => Vec::new(),
     }
+}
+
+/// Makes the folder that [`open`] would make, for what has to be there before; refuses what it would refuse.
+pub fn make_place(settings: &Settings) -> Result<(), OpenError> {
+    if matches!(settings.engine, Engine::Embedded) {
+        refuse_absent(settings)?;
+    }
+    Ok(sqlite::make_folder(&settings.path)?)
 }
 
 fn refuse_absent(settings: &Settings) -> Result<(), OpenError> {

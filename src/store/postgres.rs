@@ -1,6 +1,6 @@
 //! A store that many processes on many machines share: PostgreSQL, 13 or newer. Plain SQL: no extension,
-//! no LISTEN, no advisory lock, and nothing that a session would have to remember, so that poolers in
-//! transaction mode work.
+//! no LISTEN, and nothing that a session would have to remember, so that poolers in transaction mode work:
+//! the one advisory lock ends with its transaction.
 //!
 //! ```text
 //!  callers, on any runtime ──▶ committer ──▶ groups (batch) ──▶ transactions (statements) ──▶ link ──▶ server
@@ -52,6 +52,7 @@ mod socket;
 mod statements;
 mod strangers;
 mod tls;
+mod tombstones;
 mod upkeep;
 mod uses;
 mod view;
@@ -83,8 +84,8 @@ use crate::clock::{Stamp, Timestamp};
 use crate::principal::Principal;
 use crate::store::{
     Budgets, Change, Class, Commit, Condition, Cursor, Entry, Error, Guard, GuardRows, Guarded,
-    KeyId, Lease, LeaseHolder, LeaseId, Listed, LoginBudget, LoginWindows, Note, Page, Record,
-    Resealed, Restored, RunId, Slot, SlotId, Store, StoreClock, Version,
+    KeyId, Lease, LeaseHolder, LeaseId, Listed, LoginBudget, LoginWindows, Note, Page, Pseudonyms,
+    Record, Resealed, Restored, RunId, Slot, SlotId, Store, StoreClock, Tombstone, Version,
 };
 
 /// A token store in a PostgreSQL database. Dropping it finishes what was asked of it and ends its leases.
@@ -109,6 +110,8 @@ struct Parts {
     _reassertion: Reassertion,
     budgets: LoginBudgets,
     feed: Feed,
+    /// What the forgotten are called.
+    pseudonyms: Pseudonyms,
     /// Knows how the server is.
     upkeep: Upkeep,
 }
@@ -136,10 +139,10 @@ impl Postgres {
 
 impl Parts {
     /// Starts the tasks, on the runtime that this is called on.
-    fn start(link: Link, upkeep: Upkeep, process: Process) -> Parts {
-        let leases = Arc::new(Leases::new(link.clone(), process.run));
+    fn start(link: Link, upkeep: Upkeep, pseudonyms: Pseudonyms, process: Process) -> Parts {
+        let leases = Arc::new(Leases::new(link.clone(), process.run, pseudonyms.clone()));
         let direct = Arc::new(Direct {
-            entries: Entries::start(link.clone()),
+            entries: Entries::start(link.clone(), pseudonyms.clone()),
             leases: Queue::start(leases),
         });
         let beside = Beside {
@@ -165,6 +168,7 @@ impl Parts {
             run: process.run,
             budgets: LoginBudgets::new(link.clone()),
             feed: Feed::start(link.clone()),
+            pseudonyms,
             upkeep,
             link,
         }
@@ -276,6 +280,11 @@ impl Store for Postgres {
             .await
     }
 
+    async fn bury(&self, tombstones: Vec<Tombstone>) -> Result<Vec<Restored>, Error> {
+        self.call(move |parts| async move { parts.direct.entries.bury(tombstones).await })
+            .await
+    }
+
     async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error> {
         self.call(move |parts| async move { parts.committer.restore(entries).await })
             .await
@@ -303,7 +312,10 @@ impl Store for Postgres {
     ) -> Result<Page, Error> {
         let after = after.cloned();
         self.call(move |parts| async move {
-            listings::list(&parts.link, listed, after.as_ref(), limit).await
+            let Parts {
+                link, pseudonyms, ..
+            } = &*parts;
+            listings::list(link, pseudonyms, listed, after.as_ref(), limit).await
         })
         .await
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{
     Condition, Cursor, Entry, Error, Guard, KeyId, LeaseHolder, Listed, LoginBudget, LoginWindows,
-    OpenError, Page, StoreClock,
+    OpenError, Page, StoreClock, Tombstones,
 };
 use crate::principal::Principal;
 
@@ -26,6 +26,9 @@ pub trait ReadOnly: StoreClock {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Page, Error>;
+
+    /// Returns up to `limit` tombstones, those after the place `after`. Leaves out damaged ones.
+    async fn tombstones(&self, after: Option<&Cursor>, limit: usize) -> Result<Tombstones, Error>;
 
     /// As [`super::Store::lease_holder`].
     async fn lease_holder(&self, principal: &Principal) -> Result<Option<LeaseHolder>, Error>;

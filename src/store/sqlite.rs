@@ -37,6 +37,7 @@ pub(super) mod private_copy;
 mod reader;
 mod refusals;
 mod schema;
+mod tombstones;
 pub(super) mod transaction;
 mod uses;
 mod watch;
@@ -73,7 +74,8 @@ use crate::clock::{Clock, Stamp, Timestamp};
 use crate::principal::Principal;
 use crate::store::{
     Change, Commit, Condition, Cursor, Entry, Error, KeyId, Lease, LeaseHolder, LeaseId, Listed,
-    Note, Page, Record, Resealed, Restored, RunId, Store, StoreClock, Version,
+    Note, Page, Pseudonyms, Record, Resealed, Restored, RunId, Store, StoreClock, Tombstone,
+    Version,
 };
 
 /// A token store in a directory. Dropping it finishes the calls under way and gives its leases back.
@@ -82,6 +84,8 @@ use crate::store::{
 pub(super) struct Sqlite {
     /// The machine's, which is the store's: it lies on one machine.
     clock: Clock,
+    /// What the forgotten are called.
+    pseudonyms: Pseudonyms,
     /// Whether a write would be durable now. Every thread reports into it what it finds; readiness and
     /// the lease methods read it.
     health: Arc<Health>,
@@ -108,10 +112,14 @@ pub(super) struct Sqlite {
 /// holds no file with a store's name becomes a store. Blocks while the files are checked; a large one is
 /// checked as a whole afterwards, and damage that is found then ends all renewals. `clock` must be that
 /// of all processes on the store.
-pub(super) fn open(path: &Path, run: RunId, clock: Clock) -> Result<Sqlite, Refusal> {
+pub(super) fn open(
+    path: &Path,
+    pseudonyms: Pseudonyms,
+    run: RunId,
+    clock: Clock,
+) -> Result<Sqlite, Refusal> {
     let refused = |error| Refusal::Unopened(path.to_owned(), error);
-    folder::refuse(path)?;
-    folder::create(path).map_err(refused)?;
+    make_folder(path)?;
     let opening = files::lock(path).map_err(refused)?;
     let in_use = Owners::of_the_living(path);
     OpenFiles::of(path).refuse_others(&in_use)?;
@@ -120,13 +128,25 @@ pub(super) fn open(path: &Path, run: RunId, clock: Clock) -> Result<Sqlite, Refu
     }
     let checked = files::prepare(path, clock)
         .map_err(|error| foreign_log::its_log_is_foreign(path, error))?;
-    let sqlite = Sqlite::start(path, run, clock, checked).map_err(refused)?;
+    let sqlite = Sqlite::start(path, pseudonyms, run, clock, checked).map_err(refused)?;
     drop(opening);
     Ok(sqlite)
 }
 
+/// Makes the directory `path`, if it is not there; refuses one that others may write to. Blocks.
+pub(super) fn make_folder(path: &Path) -> Result<(), Refusal> {
+    folder::refuse(path)?;
+    folder::create(path).map_err(|error| Refusal::Unopened(path.to_owned(), error))
+}
+
 impl Sqlite {
-    fn start(path: &Path, run: RunId, clock: Clock, checked: Checked) -> io::Result<Sqlite> {
+    fn start(
+        path: &Path,
+        pseudonyms: Pseudonyms,
+        run: RunId,
+        clock: Clock,
+        checked: Checked,
+    ) -> io::Result<Sqlite> {
         let tokens = path.join("tokens.db");
         let connect = || connect(&tokens, "FULL").map_err(io::Error::other);
         let connect_to_read = || connect_to_read(&tokens).map_err(io::Error::other);
@@ -147,9 +167,15 @@ impl Sqlite {
             writer: Writer::start(writing, Arc::clone(&health))?,
             entries: DbThread::owning("store-entries", connect_to_read()?)?,
             listings: DbThread::owning("store-listings", connect_to_read()?)?,
-            lease_thread: LeaseThread::start(leases, connect()?, Arc::clone(&health))?,
+            lease_thread: LeaseThread::start(
+                leases,
+                connect()?,
+                pseudonyms.clone(),
+                Arc::clone(&health),
+            )?,
             changes: Changes::start(connect_to_read()?, Arc::clone(&health))?,
             integrity,
+            pseudonyms,
             health,
             alive: Mutex::new(Some(alive)),
         })
@@ -209,9 +235,9 @@ impl StoreClock for Sqlite {
 #[async_trait]
 impl Store for Sqlite {
     async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
-        let whose = principal.clone();
+        let (whose, pseudonyms) = (principal.clone(), self.pseudonyms.clone());
         self.entries
-            .ask(move |db| entries::load(db, &whose))
+            .ask(move |db| tombstones::standing(db, &pseudonyms, &whose))
             .await?
             .map_err(|error| unloaded(principal, self.health.misread(error)))
     }
@@ -251,11 +277,11 @@ impl Store for Sqlite {
         over: Version,
         lease: Option<LeaseId>,
     ) -> Result<Commit, Error> {
-        let whose = principal.clone();
+        let (whose, pseudonyms) = (principal.clone(), self.pseudonyms.clone());
         let committed = self
             .writer
             .ask(Some(principal), move |db| {
-                entry_writes::commit(db, &whose, &record, over)
+                entry_writes::commit(db, &pseudonyms, &whose, &record, over)
             })
             .await?;
         if let Some(id) = lease {
@@ -287,19 +313,30 @@ impl Store for Sqlite {
     }
 
     async fn forget(&self, principal: &Principal) -> Result<bool, Error> {
-        let whose = principal.clone();
+        let (whose, pseudonyms) = (principal.clone(), self.pseudonyms.clone());
         self.writer
             .ask(Some(principal), move |db| {
-                uses::end(db, &whose)?;
-                entry_writes::forget(db, &whose)
+                entry_writes::forget(db, &pseudonyms, &whose)
+            })
+            .await
+    }
+
+    async fn bury(&self, tombstones: Vec<Tombstone>) -> Result<Vec<Restored>, Error> {
+        self.writer
+            .ask(None, move |db| {
+                let buried = |tombstone: &_| tombstones::bury(db, tombstone);
+                tombstones.iter().map(buried).collect()
             })
             .await
     }
 
     async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error> {
+        let pseudonyms = self.pseudonyms.clone();
         self.writer
             .ask(None, move |db| {
-                let restored = |(principal, entry): &_| entry_writes::restore(db, principal, entry);
+                let restored = |(principal, entry): &_| {
+                    entry_writes::restore(db, &pseudonyms, principal, entry)
+                };
                 entries.iter().map(restored).collect()
             })
             .await
@@ -337,8 +374,8 @@ impl Store for Sqlite {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let after = after.cloned();
-        self.list_with(move |db| entries::list(db, listed, after, limit))
+        let (after, pseudonyms) = (after.cloned(), self.pseudonyms.clone());
+        self.list_with(move |db| tombstones::list_standing(db, &pseudonyms, listed, after, limit))
             .await
     }
 

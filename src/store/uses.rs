@@ -2,13 +2,17 @@
 //! needs them any more. A part of the contract of a store.
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::{Error, StoreClock};
 use crate::clock::Timestamp;
 use crate::principal::Principal;
 
 /// A day of the store's clock, counted from the Unix epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct Day(pub i32);
 
 /// The milliseconds of a day.

@@ -17,7 +17,7 @@ use crate::cli::opening::StoreView;
 use crate::cli::progress::{Progress, Shown, Total};
 use crate::cli::{Failure, exit, interrupted, print, say};
 use crate::principal::Principal;
-use crate::store::{Entry, Listed};
+use crate::store::{Entry, Listed, Tombstone};
 
 /// Entries read at once.
 const PAGE: usize = 1000;
@@ -51,7 +51,10 @@ trait Lines {
         text: &mut Vec<u8>,
     ) -> Option<String>;
 
-    /// Appends what comes after the entries.
+    /// Appends the line of a tombstone, unless those are left out.
+    fn bury(&mut self, _tombstone: &Tombstone, _text: &mut Vec<u8>) {}
+
+    /// Appends what comes after the tombstones.
     fn end(&mut self, _text: &mut Vec<u8>) {}
 
     /// What was exported, in a sentence.
@@ -122,12 +125,24 @@ async fn write_all(
                 progress.say(&failed);
             }
         }
+        output.write(&text)?;
+        progress.advance(page.entries.len() as u64, text.len() as u64);
+        text.clear();
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    loop {
+        let page = view.store.tombstones(after.as_ref(), PAGE).await?;
+        for tombstone in &page.tombstones {
+            lines.bury(tombstone, &mut text);
+        }
         after = page.next;
         if after.is_none() {
             lines.end(&mut text);
         }
         output.write(&text)?;
-        progress.advance(page.entries.len() as u64, text.len() as u64);
         text.clear();
         if after.is_none() {
             break;

@@ -2,6 +2,7 @@
 //! is kept, so an import that runs again, or late, costs no login.
 
 mod adopt;
+mod buried;
 mod clear;
 mod offer;
 mod report;

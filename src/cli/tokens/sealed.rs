@@ -3,11 +3,15 @@
 //! nothing without its key.
 //!
 //! ```text
-//! {"sealed_export":1,"canary":"…","keys":{"1a2b3c4d":2},"entries":2}
+//! {"sealed_export":2,"canary":"…","keys":{"1a2b3c4d":2},"entries":2}
 //! {"principal":"user:…","generation":3,"epoch":0,"record":{…,"sealed":"…","key":"1a2b3c4d"},"notes":{}}
 //! …
-//! {"end":2}
+//! {"forgotten":"forgotten:0123456789abcdef0123456789abcdef","generation":3,"epoch":1}
+//! …
+//! {"end":3}
 //! ```
+//!
+//! Exports of version 1 hold tombstones as entries that have nothing but their version.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,10 +23,12 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::principal::{InstanceId, Principal};
-use crate::store::{Entry, Generation, KeyId, Notes, Record, Rejected, RunId};
+use crate::store::{
+    Entry, Generation, KeyId, Notes, Pseudonym, Record, Rejected, RunId, Tombstone, Version,
+};
 
 /// What this program writes, and the newest that it reads.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The first line: what this is, and which keys it needs.
 #[derive(Debug, Deserialize, Serialize)]
@@ -80,6 +86,8 @@ impl Header {
 pub(super) enum Line {
     /// One entry.
     Entry(Principal, Box<Entry>),
+    /// What is left of somebody who was forgotten.
+    Tombstone(Tombstone),
     /// The last line: the export is whole. Says how many entries came before it.
     End(u64),
 }
@@ -94,6 +102,15 @@ pub(super) struct NotReadable(&'static str);
 #[serde(deny_unknown_fields)]
 struct End {
     end: u64,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTombstone<'a> {
+    #[serde(borrow)]
+    forgotten: Cow<'a, str>,
+    generation: u64,
+    epoch: u64,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -173,6 +190,17 @@ pub(super) fn write_entry(principal: &Principal, entry: &Entry, text: &mut Vec<u
     append(&written, text);
 }
 
+/// Appends one tombstone to `text`.
+pub(super) fn write_tombstone(tombstone: &Tombstone, text: &mut Vec<u8>) {
+    let Tombstone { pseudonym, version } = tombstone;
+    let written = WrittenTombstone {
+        forgotten: pseudonym.to_string().into(),
+        generation: version.generation.0,
+        epoch: version.epoch,
+    };
+    append(&written, text);
+}
+
 /// Appends the last line to `text`.
 pub(super) fn write_end(entries: u64, text: &mut Vec<u8>) {
     append(&End { end: entries }, text);
@@ -183,8 +211,11 @@ pub(super) fn read(line: &str) -> Result<Line, String> {
     let written: WrittenEntry<'_> = match serde_json::from_str(line) {
         Ok(written) => written,
         Err(error) => {
-            return match serde_json::from_str::<End>(line) {
-                Ok(End { end }) => Ok(Line::End(end)),
+            if let Ok(End { end }) = serde_json::from_str(line) {
+                return Ok(Line::End(end));
+            }
+            return match serde_json::from_str(line) {
+                Ok(written) => Ok(Line::Tombstone(read_tombstone(&written)?)),
                 Err(_) => Err(format!(
                     "not a line of a sealed export (column {})",
                     error.column()
@@ -211,6 +242,18 @@ pub(super) fn read(line: &str) -> Result<Line, String> {
         Ok(Line::Entry(principal?, Box::new(entry)))
     };
     entry().map_err(|error: NotReadable| error.to_string())
+}
+
+fn read_tombstone(written: &WrittenTombstone<'_>) -> Result<Tombstone, String> {
+    let pseudonym = Pseudonym::parse(&written.forgotten);
+    let version = Version {
+        generation: Generation(written.generation),
+        epoch: written.epoch,
+    };
+    match pseudonym {
+        Some(pseudonym) => Ok(Tombstone { pseudonym, version }),
+        None => Err(NotReadable("its pseudonym").to_string()),
+    }
 }
 
 fn append(line: &impl Serialize, text: &mut Vec<u8>) {

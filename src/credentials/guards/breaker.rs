@@ -243,7 +243,7 @@ mod tests {
     use super::*;
     use crate::credentials::Settings;
     use crate::credentials::fixture::{directory, settings};
-    use crate::store::contract::{open_in, run};
+    use crate::store::contract::{open_in, pseudonyms, run};
 
     const EVERY: Duration = Duration::from_secs(600);
 
@@ -292,7 +292,7 @@ mod tests {
     async fn processes_and_restarts_share_it_and_another_key_has_another_one() {
         let directory = tempfile::tempdir().unwrap();
         let start = || {
-            let store = open_in(directory.path(), run(), Clock::real());
+            let store = open_in(directory.path(), pseudonyms(), run(), Clock::real());
             let settings = Settings {
                 remember_rejected: EVERY,
                 ..settings()

@@ -327,7 +327,7 @@ mod tests {
     use crate::credentials::guards::seeker::Who;
     use crate::credentials::settings::Settings;
     use crate::store::Store;
-    use crate::store::contract::{open_in, run};
+    use crate::store::contract::{open_in, pseudonyms, run};
     use crate::store::{LoginWindow, LoginWindows};
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -336,7 +336,7 @@ mod tests {
     fn budget(per: Duration) -> (Budget, Arc<dyn Store>, Clock, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let clock = Clock::scaled(60);
-        let store = open_in(directory.path(), run(), clock);
+        let store = open_in(directory.path(), pseudonyms(), run(), clock);
         let current = Current::new(one_in(per), Arc::new(self::directory()));
         let (closing, metrics) = (Closer::new().watch(), Arc::new(Metrics::new()));
         let budget = Budget::new(current, store.clone(), closing, clock, metrics);

@@ -118,6 +118,11 @@ impl Contested {
         }
     }
 
+    /// Those that are counted.
+    pub(crate) fn principals(&self) -> Vec<Principal> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// How many principals are contested now.
     pub(crate) fn count(&self) -> i64 {
         let now = self.store.now();

@@ -224,6 +224,11 @@ impl MassRejection {
         self.lock().rejected.get(principal).copied()
     }
 
+    /// Those of this process that were rejected during this suspension.
+    pub(crate) fn principals(&self) -> Vec<Principal> {
+        self.lock().rejected.keys().cloned().collect()
+    }
+
     /// `principal` has another pair than the rejected one, or none.
     pub(crate) fn moved_on(&self, principal: &Principal) {
         self.lock().remove(principal);

@@ -206,7 +206,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::store::contract::{open_in, run};
+    use crate::store::contract::{open_in, pseudonyms, run};
 
     #[test]
     fn moments_of_one_boot_ignore_the_wall_clock() {
@@ -241,7 +241,7 @@ mod tests {
     #[tokio::test]
     async fn of_two_that_write_the_same_at_once_each_counts() {
         let folder = tempfile::tempdir().unwrap();
-        let store = open_in(folder.path(), run(), Clock::real());
+        let store = open_in(folder.path(), pseudonyms(), run(), Clock::real());
         let processes: Vec<_> = (0..4).map(|_| Shared::<Count>::new("count")).collect();
         for round in 0..50_u32 {
             let counts = processes.iter().map(|process| {

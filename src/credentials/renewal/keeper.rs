@@ -65,14 +65,6 @@ async fn drop_rejected(engine: &Engine) {
     }
 }
 
-/// Drops from memory what another process, or the command line, has overtaken.
-pub(crate) async fn follow(engine: Arc<Engine>) {
-    let mut changes = engine.vault.store.changes();
-    while let Some(change) = changes.recv().await {
-        engine.follow(&change);
-    }
-}
-
 /// Starts renewals of idle pairs. What is claimed is not claimed again for a while, so that pairs that cannot
 /// be renewed (without a RefreshToken, or damaged) do not stand before the others for ever.
 async fn renew_idle(engine: &Arc<Engine>, received_before: Timestamp) {

@@ -235,6 +235,15 @@ impl Cache {
         });
     }
 
+    /// Everybody of whom something is kept that may be overtaken.
+    pub(crate) fn principals(&self) -> Vec<Principal> {
+        let suppressed = self.suppressed.iter();
+        let mut principals: Vec<_> = suppressed.map(|(whose, _)| (*whose).clone()).collect();
+        self.credentials
+            .for_each(|found| principals.push(found.principal.clone()));
+        principals
+    }
+
     /// The newest generation that this process knows of.
     pub(crate) fn newest(&self, principal: &Principal) -> Option<Generation> {
         let held = self.peek(principal).map(|found| found.generation);

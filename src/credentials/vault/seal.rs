@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::principal::Principal;
 use crate::secret::Secret;
-use crate::store::{self, KeyId, Store};
+use crate::store::{self, KeyId, Pseudonyms, Store};
 use crate::telemetry::LogName;
 
 /// The first byte of a sealed text.
@@ -40,6 +40,8 @@ pub struct Ring {
     fingerprints: Zeroizing<[u8; 32]>,
     /// Tokens that are given to callers.
     tokens: TokenKeys,
+    /// What the forgotten are called.
+    pseudonyms: Pseudonyms,
 }
 
 /// Authenticates the tokens that the proxy gives out itself: makes with the current key,
@@ -129,6 +131,7 @@ impl Ring {
                 current: subkey(&master, TOKENS),
                 old: old.iter().map(|master| subkey(master, TOKENS)).collect(),
             },
+            pseudonyms: pseudonyms(&master, &old),
         })
     }
 
@@ -150,6 +153,12 @@ impl Ring {
     /// The keys for tokens of the proxy's own.
     pub fn token_keys(&self) -> TokenKeys {
         self.tokens.clone()
+    }
+
+    /// What the forgotten are called. Tokens that were handed out before end with their key, too: a pseudonym
+    /// that no key finds any more is needed no more.
+    pub fn pseudonyms(&self) -> Pseudonyms {
+        self.pseudonyms.clone()
     }
 
     /// Seals `plaintext`; only [`Ring::open`] with the same principal and kind opens it.
@@ -264,6 +273,12 @@ pub fn key_of(sealed: &[u8]) -> Option<KeyId> {
     let (header, _) = sealed.split_first_chunk::<HEADER>()?;
     let id = header[1..].first_chunk().copied().map(KeyId)?;
     (header[0] == VERSION).then_some(id)
+}
+
+fn pseudonyms(current: &[u8; 32], old: &[Zeroizing<[u8; 32]>]) -> Pseudonyms {
+    let of = |master| subkey(master, b"pseudonyms");
+    let old: Vec<_> = old.iter().map(|master| of(master)).collect();
+    Pseudonyms::new(&of(current), old.iter().map(|key| &**key))
 }
 
 fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> Hmac<Sha256> {
@@ -501,7 +516,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_is_refused_with_another_key_and_accepted_with_a_rotated_one() {
         let directory = tempfile::tempdir().unwrap();
-        let open = |run: RunId| open_in(directory.path(), run, Clock::real());
+        let open = |run: RunId| open_in(directory.path(), Pseudonyms::none(), run, Clock::real());
         assert_eq!(verify(&ring(1), &*open(run())).await, Ok(()));
         let other = verify(&ring(2), &*open(run())).await;
         assert_eq!(other, Err(Unverified::WrongKey));

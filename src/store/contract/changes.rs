@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{Medium, at, first, over, record, run, user};
+use super::{Medium, at, first, over, pseudonyms, record, run, user};
 use crate::principal::Principal;
-use crate::store::{Change, Entry, Note, Restored, Store, Version};
+use crate::store::{Change, Entry, Note, Restored, Store, Tombstone, Version};
 
 /// A change is told within a second; a busy machine gets more.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
@@ -18,12 +18,17 @@ pub(crate) async fn told(
     principal: &Principal,
     expected: Version,
 ) {
+    let buried = Tombstone {
+        pseudonym: pseudonyms().current(principal),
+        version: expected,
+    };
     let told = async {
         loop {
             match changes.recv().await.expect("the store is open") {
                 Change::Entry { principal: of, .. } if of != *principal => {}
                 Change::Entry { version, .. } if version != expected => {}
-                Change::Entry { .. } | Change::Everything => return,
+                Change::Forgotten(told) if told != buried => {}
+                Change::Entry { .. } | Change::Forgotten(_) | Change::Everything => return,
             }
         }
     };
@@ -69,13 +74,15 @@ pub(crate) async fn changes_of_all_processes_are_told<M: Medium>(medium: &M) {
     for forgotten in futures_util::future::join_all(forgotten).await {
         assert_eq!(forgotten, Ok(true));
     }
-    let mut untold: std::collections::HashSet<_> = many.iter().collect();
+    let forgotten = many.iter().map(|principal| Tombstone {
+        pseudonym: pseudonyms().current(principal),
+        version: over(1, 1),
+    });
+    let mut untold: Vec<_> = forgotten.collect();
     let all = async {
         while !untold.is_empty() {
             match changes.recv().await.expect("the store is open") {
-                Change::Entry { principal, version } if version == over(1, 1) => {
-                    untold.remove(&principal);
-                }
+                Change::Forgotten(told) => untold.retain(|one| *one != told),
                 Change::Entry { .. } => {}
                 Change::Everything => untold.clear(),
             }

@@ -1,6 +1,6 @@
 //! Listings by pages, and strangers that are dropped.
 
-use super::{Medium, at, first, over, principals, record, run, user};
+use super::{Medium, at, first, principals, record, run, user};
 use crate::principal::{InstanceId, Principal};
 use crate::store::{Entry, Generation, Listed, Note, Rejected, Store};
 
@@ -36,43 +36,6 @@ pub(crate) async fn a_listing_pages_through_pairs_and_notes_in_order(medium: &im
     );
 }
 
-pub(crate) async fn a_listing_of_all_shows_tombstones_too(medium: &impl Medium) {
-    let (store, other) = (medium.open(run()).await, medium.open(run()).await);
-    for n in 1..=7 {
-        first(&store, &user(n), record(1)).await;
-    }
-    for n in [1, 4, 7] {
-        assert_eq!(store.forget(&user(n)).await, Ok(true));
-    }
-    for (listed, expected) in [
-        (Listed::Known, vec![2, 3, 5, 6]),
-        (Listed::All, vec![1, 2, 3, 4, 5, 6, 7]),
-    ] {
-        for size in 1..=8 {
-            let (mut users, mut after) = (Vec::new(), None);
-            loop {
-                // A cursor is good for every process on the store.
-                for store in [&store, &other] {
-                    let page = store.list(listed, after.as_ref(), size).await.unwrap();
-                    assert!(page.entries.len() <= size);
-                    if std::ptr::eq(store, &other) {
-                        users.extend(page.entries);
-                        after = page.next;
-                    }
-                }
-                if after.is_none() {
-                    break;
-                }
-            }
-            let mut forgotten = users.iter().filter(|(_, entry)| entry.record.is_none());
-            assert!(forgotten.all(|(_, entry)| entry.version() == over(1, 1)));
-            let users: Vec<_> = users.into_iter().map(|(user, _)| user).collect();
-            let expected: Vec<_> = expected.iter().copied().map(user).collect();
-            assert_eq!(users, expected, "{listed:?} by {size}");
-        }
-    }
-}
-
 pub(crate) async fn rejected_strangers_are_dropped_once_they_may_try_again(medium: &impl Medium) {
     let store = medium.open(run()).await;
     let instance = InstanceId::parse(&format!("{:032x}", 1)).unwrap();
@@ -100,10 +63,10 @@ pub(crate) async fn rejected_strangers_are_dropped_once_they_may_try_again(mediu
     store.note(&user(12), registered).await.unwrap();
     let dropped = async |limit| store.drop_rejected(at(50), at(100), limit).await;
     assert_eq!(dropped(4).await, Ok(4));
-    assert_eq!(dropped(4).await, Ok(3));
-    assert_eq!(dropped(4).await, Ok(0));
+    assert_eq!(dropped(5).await, Ok(4));
+    assert_eq!(dropped(5).await, Ok(0));
     let listed = store.list(Listed::Known, None, 20).await.unwrap();
-    assert_eq!(principals(listed), [6, 8, 9, 10, 12].map(user));
+    assert_eq!(principals(listed), [6, 8, 9, 12].map(user));
     let kept = store.load(&user(12)).await.unwrap();
     assert_eq!(kept.known_instance(), Some(instance));
     assert_eq!(store.load(&user(10)).await.unwrap().epoch, 1);

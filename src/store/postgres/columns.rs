@@ -15,20 +15,29 @@ use crate::store::{Entry, Error, Generation, KeyId, Notes, Record, Rejected, Run
 /// The columns of `entries`, in the order in which [`entry`] reads and [`Columns`] writes them.
 macro_rules! columns {
     () => {
-        "principal, generation, epoch, instance, known, sealed, key_id, received, expires, run, \
+        concat!("principal, generation, ", columns!(after generation))
+    };
+    (after generation) => {
+        "epoch, instance, known, sealed, key_id, received, expires, run, \
          refresh_dead, answer_lost, rejected_until, rejected_with, displaced, contested_until, \
          suppressed_until, registered_in"
     };
 }
 /// Proposes rows to be inserted: those of the arrays `$1` to `$18`, in their order, which is the one in
-/// which they are locked. A statement says in its `ON CONFLICT` what happens to rows that `stand`.
+/// which they are locked. A statement says in its `ON CONFLICT` what happens to rows that `stand`, and may
+/// say which generation they get.
 macro_rules! insert_entries {
     () => {
+        insert_entries!("generation")
+    };
+    ($generation:literal) => {
         concat!(
             "INSERT INTO entries AS stands (",
             columns!(),
-            ") SELECT ",
-            columns!(),
+            ") SELECT principal, ",
+            $generation,
+            ", ",
+            columns!(after generation),
             " FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::uuid[], $5::boolean[], \
                  $6::bytea[], $7::bytea[], $8::bigint[], $9::bigint[], $10::uuid[], $11::bigint[], \
                  $12::bigint[], $13::bigint[], $14::bytea[], $15::bigint[], $16::bigint[], \
@@ -38,7 +47,7 @@ macro_rules! insert_entries {
         )
     };
 }
-/// Whether a row is more than a tombstone; of the row that `stands`, where there are two.
+/// Whether a row is more than a version; of the row that `stands`, where there are two.
 macro_rules! holds_something {
     () => {
         holds_something!("")

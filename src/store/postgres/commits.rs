@@ -10,7 +10,8 @@ use super::leases;
 use super::link::Link;
 use super::loads;
 use super::session::Statement;
-use crate::store::{Commit, Entry, Error, Generation, LeaseId, Record, Version};
+use super::tombstones::{Names, forgotten};
+use crate::store::{Commit, Entry, Error, Generation, LeaseId, Pseudonyms, Record, Version};
 
 /// What one commit proposes.
 pub(super) struct Proposal {
@@ -31,6 +32,11 @@ impl Proposal {
         Proposal { entry, lease }
     }
 
+    /// Whether its principal may have a tombstone, and no pair.
+    fn may_be_of_the_forgotten(&self) -> bool {
+        self.entry.epoch > 0 || self.entry.generation == Generation(1)
+    }
+
     /// What came of it, if `stands` does: an earlier attempt may have been done although its answer was
     /// lost.
     fn beside(&self, stands: Entry) -> Commit {
@@ -47,20 +53,28 @@ impl Proposal {
     }
 }
 
-/// The comparison and the write are one statement. A commit on top of nothing makes a row; any other
-/// needs one: the subquery, which cannot become a scan of the table, keeps it from making one. What the
-/// keeper looks at follows.
+/// The comparison and the write are one statement. A commit on top of nothing, or of what was forgotten, makes
+/// a row; any other needs one: the subquery, which cannot become a scan of the table, keeps it from making one.
+/// Notes alone have no version: they stand on what was forgotten. What the keeper looks at follows.
 const COMMIT: &str = concat!(
-    "WITH committed AS (",
+    "WITH ",
+    forgotten!("$19", "$20"),
+    ", committed AS (",
     insert_entries!(),
-    " WHERE wanted.generation = 1 AND wanted.epoch = 0
+    " LEFT JOIN forgotten ON name = wanted.principal
+      WHERE wanted.generation = coalesce(forgotten_generation, 0) + 1
+              AND wanted.epoch = coalesce(forgotten_epoch, 0)
           OR (SELECT true FROM entries WHERE entries.principal = wanted.principal)
       ON CONFLICT (principal) DO UPDATE SET
-          generation = excluded.generation, instance = excluded.instance, known = excluded.known,
+          generation = excluded.generation, epoch = excluded.epoch, instance = excluded.instance, known = excluded.known,
           sealed = excluded.sealed, key_id = excluded.key_id, received = excluded.received,
           expires = excluded.expires, run = excluded.run, refresh_dead = NULL, answer_lost = NULL,
           rejected_until = NULL, rejected_with = NULL, registered_in = NULL
       WHERE stands.generation = excluded.generation - 1 AND stands.epoch = excluded.epoch
+          OR stands.generation = 0 AND stands.epoch = 0 AND stands.sealed IS NULL AND EXISTS (
+              SELECT FROM forgotten WHERE name = excluded.principal
+                  AND forgotten_generation = excluded.generation - 1
+                  AND forgotten_epoch = excluded.epoch)
       RETURNING principal, received, key_id
     )
     INSERT INTO due (principal, received, key_id) SELECT principal, received, key_id FROM committed
@@ -70,7 +84,7 @@ const COMMIT: &str = concat!(
 );
 
 /// Writes commits.
-pub(super) struct Commits(pub(super) Link);
+pub(super) struct Commits(pub(super) Link, pub(super) Pseudonyms);
 
 impl Work for Commits {
     type Asked = Proposal;
@@ -82,7 +96,7 @@ impl Work for Commits {
         let refused = batch.iter().filter(|job| !committed.contains(&job.key));
         let standing = match committed.len() == batch.len() {
             true => Ok(Vec::new()),
-            false => loads::load(&self.0, refused).await,
+            false => loads::load(&self.0, &self.1, refused).await,
         };
         Ok(answers(batch, &committed, standing))
     }
@@ -112,15 +126,20 @@ impl Commits {
     /// are spent.
     async fn write(&self, batch: &[Job<Proposal>]) -> Result<HashSet<String>, Error> {
         let mut columns = Columns::default();
+        let mut forgotten = Names::default();
         let (mut leased, mut leases) = (Vec::new(), Vec::new());
         for job in batch {
             columns.push(&job.key, &job.asked.entry);
+            if job.asked.may_be_of_the_forgotten() {
+                forgotten.push(&self.1, &job.principal);
+            }
             if let Some(LeaseId(id)) = job.asked.lease {
                 leased.push(job.key.as_str());
                 leases.push(id);
             }
         }
-        let columns = columns.parameters();
+        let mut columns = columns.parameters();
+        columns.extend(forgotten.parameters());
         let ending = [
             (&leased as _, Type::TEXT_ARRAY),
             (&leases as _, Type::UUID_ARRAY),

@@ -47,6 +47,6 @@ pub(super) trait Database: Send + Sync + 'static {
     /// [`Store::restore`](crate::store::Store::restore).
     async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error>;
 
-    /// Returns the entries of these principals, without those that nothing is known of, in any order.
+    /// Returns what stands for each of these principals, in any order.
     async fn standing(&self, of: &[Principal]) -> Result<Vec<(Principal, Entry)>, Error>;
 }

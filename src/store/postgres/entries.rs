@@ -5,6 +5,7 @@
 //! `due` and `rejections`, and the end of the feed. Keepers claim rows of `due` without their entries, and
 //! so wait for no lock.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio_postgres::types::Type;
@@ -17,12 +18,17 @@ use super::loads::{self, Loads};
 use super::notes::Noting;
 use super::restores;
 use super::session::Statement;
+use super::tombstones;
 use crate::principal::Principal;
-use crate::store::{Commit, Day, Entry, Error, LeaseId, Note, Record, Resealed, Restored, Version};
+use crate::store::{
+    Commit, Day, Entry, Error, LeaseId, Note, Pseudonyms, Record, Resealed, Restored, Tombstone,
+    Version,
+};
 
 /// The entries of the store.
 pub(super) struct Entries {
     link: Link,
+    pseudonyms: Pseudonyms,
     loads: Queue<Loads>,
     commits: Queue<Commits>,
     notes: Queue<Noting>,
@@ -36,17 +42,21 @@ const RESEAL: &str = "UPDATE entries SET sealed = anew.sealed, key_id = anew.key
 const KEY_FOLLOWS: &str = "UPDATE due SET key_id = entries.key_id FROM entries
     WHERE due.principal = ANY($1) AND entries.principal = due.principal
         AND entries.key_id <> due.key_id";
+/// The most tombstones that are raised in one transaction.
+const BURIED_AT_ONCE: usize = 500;
 /// The most records that are sealed anew in one transaction.
 const RESEALED_AT_ONCE: usize = 100;
 
 impl Entries {
     /// Starts what writes in groups, on the runtime that this is called on.
-    pub(super) fn start(link: Link) -> Entries {
+    pub(super) fn start(link: Link, pseudonyms: Pseudonyms) -> Entries {
+        let commits = Commits(link.clone(), pseudonyms.clone());
         Entries {
-            loads: Queue::start(Arc::new(Loads(link.clone()))),
-            commits: Queue::start(Arc::new(Commits(link.clone()))),
+            loads: Queue::start(Arc::new(Loads(link.clone(), pseudonyms.clone()))),
+            commits: Queue::start(Arc::new(commits)),
             notes: Queue::start(Arc::new(Noting(link.clone()))),
             link,
+            pseudonyms,
         }
     }
 
@@ -55,12 +65,12 @@ impl Entries {
         self.loads.ask(principal, ()).await?
     }
 
-    /// Those of `principals` that have an entry. Leaves out entries that are damaged.
+    /// What stands for each of `principals`, in any order. An entry that is damaged counts as nothing.
     pub(super) async fn standing(
         &self,
         principals: &[Principal],
     ) -> Result<Vec<(Principal, Entry)>, Error> {
-        loads::standing(&self.link, principals).await
+        loads::standing(&self.link, &self.pseudonyms, principals).await
     }
 
     /// As [`crate::store::Store::commit`], straight to the server.
@@ -88,7 +98,20 @@ impl Entries {
         principal: &Principal,
         unused_since: Option<Day>,
     ) -> Result<Option<Version>, Error> {
-        restores::forget(&self.link, principal, unused_since).await
+        tombstones::forget(&self.link, &self.pseudonyms, principal, unused_since).await
+    }
+
+    /// As [`crate::store::Store::bury`].
+    pub(super) async fn bury(&self, tombstones: Vec<Tombstone>) -> Result<Vec<Restored>, Error> {
+        let mut raised = HashSet::new();
+        for tombstones in tombstones.chunks(BURIED_AT_ONCE) {
+            raised.extend(tombstones::raise(&self.link, tombstones).await?);
+        }
+        let became = |tombstone: &Tombstone| match raised.contains(&tombstone.pseudonym) {
+            true => Restored::Written,
+            false => Restored::Kept,
+        };
+        Ok(tombstones.iter().map(became).collect())
     }
 
     /// As [`crate::store::Store::restore`].
@@ -96,7 +119,7 @@ impl Entries {
         &self,
         entries: Vec<(Principal, Entry)>,
     ) -> Result<Vec<Restored>, Error> {
-        restores::restore(&self.link, &entries).await
+        restores::restore(&self.link, &self.pseudonyms, &entries).await
     }
 
     /// As [`crate::store::Store::reseal`].

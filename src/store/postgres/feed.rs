@@ -14,7 +14,7 @@ use super::columns::unsigned;
 use super::link::Link;
 use super::presence::Arrival;
 use crate::principal::Principal;
-use crate::store::{Change, Error, Generation, Version};
+use crate::store::{Change, Error, Generation, Pseudonym, Tombstone, Version};
 
 /// How often the feed is read.
 const POLL_EVERY: Duration = Duration::from_millis(400);
@@ -159,16 +159,25 @@ async fn read(link: &Link, seen: i64) -> Result<(Vec<(i64, Change)>, i64), Error
     let end = rows.first().map_or(0, |row| row.get(0));
     let change = |row: &tokio_postgres::Row| {
         let number = row.get::<_, Option<i64>>(1)?;
-        let change = match row.get::<_, Option<&str>>(2).and_then(Principal::parse) {
-            Some(principal) => Change::Entry {
+        let version = || Version {
+            generation: Generation(unsigned(row.get(3))),
+            epoch: unsigned(row.get(4)),
+        };
+        let key = row.get::<_, Option<&str>>(2);
+        let change = match (
+            key.and_then(Principal::parse),
+            key.and_then(Pseudonym::parse),
+        ) {
+            (Some(principal), _) => Change::Entry {
                 principal,
-                version: Version {
-                    generation: Generation(unsigned(row.get(3))),
-                    epoch: unsigned(row.get(4)),
-                },
+                version: version(),
             },
+            (None, Some(pseudonym)) => Change::Forgotten(Tombstone {
+                pseudonym,
+                version: version(),
+            }),
             // Anybody's: of many, or of one that this version does not know.
-            None => Change::Everything,
+            (None, None) => Change::Everything,
         };
         Some((number, change))
     };

@@ -13,9 +13,10 @@ use super::columns::{columns, millis, now};
 use super::link::Link;
 use super::loads;
 use super::session::Statement;
+use super::tombstones;
 use crate::clock::Timestamp;
 use crate::principal::Principal;
-use crate::store::{Entry, Error, Lease, LeaseHolder, LeaseId, RunId};
+use crate::store::{Entry, Error, Lease, LeaseHolder, LeaseId, Pseudonyms, RunId};
 
 /// What is asked of one lease.
 #[derive(Clone, Copy)]
@@ -106,6 +107,7 @@ const HOLDER: &str = concat!(
 pub(super) struct Leases {
     link: Link,
     run: RunId,
+    pseudonyms: Pseudonyms,
 }
 
 impl Work for Leases {
@@ -132,7 +134,14 @@ impl Work for Leases {
             Asked::Extend(..) => Answer::Extended(extended.contains(&job.key)),
             Asked::Take(..) => taken.answer(job),
         };
-        Ok(batch.iter().map(answer).collect())
+        let mut answers: Vec<_> = batch.iter().map(answer).collect();
+        let entries = batch.iter().zip(&mut answers);
+        let entries = entries.filter_map(|(job, answer)| match answer {
+            Answer::Taken(_, entry) => Some((&job.principal, entry.as_mut().as_mut().ok()?)),
+            Answer::Extended(_) | Answer::Released => None,
+        });
+        tombstones::lay_beneath(&self.link, &self.pseudonyms, entries).await?;
+        Ok(answers)
     }
 
     /// A lease that is taken after its taker has gone would be released before it is taken.
@@ -197,8 +206,12 @@ fn held(millis: i64) -> Lease {
 }
 
 impl Leases {
-    pub(super) fn new(link: Link, run: RunId) -> Leases {
-        Leases { link, run }
+    pub(super) fn new(link: Link, run: RunId, pseudonyms: Pseudonyms) -> Leases {
+        Leases {
+            link,
+            run,
+            pseudonyms,
+        }
     }
 
     async fn end(&self, group: &Group<'_>) -> Result<(), Error> {

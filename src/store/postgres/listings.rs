@@ -8,8 +8,9 @@ use tokio_postgres::types::Type;
 use super::columns::{columns, entry, holds_something, signed, unsigned};
 use super::link::Link;
 use super::loads::readable;
+use super::tombstones;
 use crate::principal::Principal;
-use crate::store::{Cursor, Error, KeyId, Listed, Page};
+use crate::store::{Cursor, Error, KeyId, Listed, Page, Pseudonym, Pseudonyms};
 
 /// Prefixes of principals in the principals' order, and what sorts right after each.
 const KINDS: [(&str, &str); 2] = [("user:", "user;"), ("account:", "account;")];
@@ -45,6 +46,7 @@ const SMALL: i64 = 8 << 20;
 /// As [`crate::store::Store::list`].
 pub(super) async fn list(
     link: &Link,
+    pseudonyms: &Pseudonyms,
     listed: Listed,
     after: Option<&Cursor>,
     limit: usize,
@@ -75,6 +77,9 @@ pub(super) async fn list(
             break;
         }
     }
+    let entries = page.entries.iter_mut();
+    let entries = entries.map(|(principal, entry)| (&*principal, entry));
+    tombstones::lay_beneath(link, pseudonyms, entries).await?;
     Ok(page)
 }
 
@@ -94,10 +99,13 @@ pub(super) async fn check(link: &Link) -> Result<(), Error> {
         for row in &rows {
             if entry(row, 0).is_err() {
                 let key: &str = row.get(0);
-                return Err(match Principal::parse(key) {
-                    Some(principal) => Error::Damaged(principal),
-                    None => Error::Unreadable(format!("{key:?} is no principal")),
-                });
+                match (Principal::parse(key), Pseudonym::parse(key)) {
+                    (Some(principal), _) => return Err(Error::Damaged(principal)),
+                    (None, Some(_)) => {}
+                    (None, None) => {
+                        return Err(Error::Unreadable(format!("{key:?} is no principal")));
+                    }
+                }
             }
         }
         after = rows.last().map_or(after, |row| row.get(0));

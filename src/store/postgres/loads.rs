@@ -8,8 +8,9 @@ use tokio_postgres::types::Type;
 use super::batch::{Job, Work};
 use super::columns::{Damage, columns, entry};
 use super::link::Link;
+use super::tombstones;
 use crate::principal::Principal;
-use crate::store::{Entry, Error};
+use crate::store::{Entry, Error, Pseudonyms};
 
 const LOAD: &str = concat!(
     "SELECT ",
@@ -18,30 +19,37 @@ const LOAD: &str = concat!(
 );
 
 /// Loads that are asked for at the same time are one statement.
-pub(super) struct Loads(pub(super) Link);
+pub(super) struct Loads(pub(super) Link, pub(super) Pseudonyms);
 
 impl Work for Loads {
     type Asked = ();
     type Answer = Result<Entry, Error>;
 
     async fn work(&self, batch: &[Job<()>]) -> Result<Vec<Result<Entry, Error>>, Error> {
-        load(&self.0, batch.iter()).await
+        load(&self.0, &self.1, batch.iter()).await
     }
 }
 
 /// What stands for `principal`.
-pub(super) async fn load_one(link: &Link, principal: &Principal) -> Result<Entry, Error> {
+pub(super) async fn load_one(
+    link: &Link,
+    pseudonyms: &Pseudonyms,
+    principal: &Principal,
+) -> Result<Entry, Error> {
     let keys = [principal.to_string()];
     let rows = link
         .read(LOAD, [(&keys.as_slice(), Type::TEXT_ARRAY)])
         .await?;
-    rows.first()
-        .map_or(Ok(Entry::default()), |row| loaded(row, 0, principal))
+    let row = rows.first();
+    let mut entry = row.map_or(Ok(Entry::default()), |row| loaded(row, 0, principal))?;
+    tombstones::lay_beneath(link, pseudonyms, std::iter::once((principal, &mut entry))).await?;
+    Ok(entry)
 }
 
 /// What stands for each of `jobs`, in their order.
 pub(super) async fn load<'a, A: 'a>(
     link: &Link,
+    pseudonyms: &Pseudonyms,
     jobs: impl Iterator<Item = &'a Job<A>> + Clone,
 ) -> Result<Vec<Result<Entry, Error>>, Error> {
     let keys: Vec<&str> = jobs.clone().map(|job| job.key.as_str()).collect();
@@ -50,11 +58,15 @@ pub(super) async fn load<'a, A: 'a>(
         .iter()
         .filter_map(|row| Some((row.try_get(0).ok()?, row)))
         .collect();
-    let loaded = jobs.map(|job| match rows.remove(job.key.as_str()) {
+    let load = |job: &Job<A>| match rows.remove(job.key.as_str()) {
         Some(row) => loaded(row, 0, &job.principal),
         None => Ok(Entry::default()),
-    });
-    Ok(loaded.collect())
+    };
+    let mut loaded: Vec<_> = jobs.clone().map(load).collect();
+    let whole = jobs.zip(&mut loaded);
+    let whole = whole.filter_map(|(job, loaded)| Some((&job.principal, loaded.as_mut().ok()?)));
+    tombstones::lay_beneath(link, pseudonyms, whole).await?;
+    Ok(loaded)
 }
 
 /// The entry of `principal` in `row`, whose columns begin with the column `first`.
@@ -78,12 +90,18 @@ pub(super) fn readable(rows: &[Row]) -> Vec<(Principal, Entry)> {
     rows.iter().filter_map(read).collect()
 }
 
-/// Those of `principals` that have an entry. Leaves out entries that are damaged.
+/// What stands for each of `principals`, in any order. An entry that is damaged counts as nothing.
 pub(super) async fn standing(
     link: &Link,
+    pseudonyms: &Pseudonyms,
     principals: &[Principal],
 ) -> Result<Vec<(Principal, Entry)>, Error> {
     let keys: Vec<String> = principals.iter().map(Principal::to_string).collect();
     let rows = link.read(LOAD, [(&keys, Type::TEXT_ARRAY)]).await?;
-    Ok(readable(&rows))
+    let mut standing: HashMap<Principal, Entry> = readable(&rows).into_iter().collect();
+    for principal in principals {
+        standing.entry(principal.clone()).or_default();
+    }
+    tombstones::lay_beneath(link, pseudonyms, standing.iter_mut()).await?;
+    Ok(standing.into_iter().collect())
 }

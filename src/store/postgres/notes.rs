@@ -38,10 +38,13 @@ impl From<Note> for Fact {
 }
 
 /// Each proposed row holds one fact; a row that stands keeps all others. One that is `known` says that
-/// the RefreshToken is alive: no fact needs that column for itself.
+/// the RefreshToken is alive: no fact needs that column for itself. What is said of a pair ([`Note::is_of_a_pair`])
+/// is nothing to whom has none.
 const NOTE: &str = concat!(
     insert_entries!(),
-    " ON CONFLICT (principal) DO UPDATE SET
+    " WHERE refresh_dead IS NULL AND answer_lost IS NULL AND NOT known
+        OR (SELECT sealed IS NOT NULL FROM entries WHERE entries.principal = wanted.principal)
+      ON CONFLICT (principal) DO UPDATE SET
         refresh_dead = CASE WHEN excluded.known THEN NULL
             ELSE coalesce(excluded.refresh_dead, stands.refresh_dead) END,
         answer_lost = coalesce(excluded.answer_lost, stands.answer_lost),

@@ -12,12 +12,14 @@ use super::upkeep::{Tenancy, Upkeep};
 use super::view::View;
 use super::{Parts, Postgres, outbox, schema, server_checks};
 use crate::clock::Clock;
+use crate::store::Pseudonyms;
 
 /// Opens the store for one process; with `create` makes its tables if there are none. A server that is
 /// away is no error: the store is used once it is back.
 pub(in crate::store) async fn open(
     settings: Settings,
     create: bool,
+    pseudonyms: Pseudonyms,
     process: Process,
     clock: Clock,
 ) -> Result<Postgres, Refusal> {
@@ -30,7 +32,7 @@ pub(in crate::store) async fn open(
         };
         let link = Link::new(settings, clock)?;
         let upkeep = Upkeep::start(&link, tenancy).await?;
-        Ok::<_, Refusal>(Parts::start(link, upkeep, process))
+        Ok::<_, Refusal>(Parts::start(link, upkeep, pseudonyms, process))
     });
     Ok(Postgres::new(parts.await?, driver))
 }
@@ -41,6 +43,7 @@ pub(in crate::store) async fn view(
     path: &Path,
     settings: Settings,
     create: bool,
+    pseudonyms: Pseudonyms,
     clock: Clock,
 ) -> Result<Option<View>, Refusal> {
     let driver = Driver::start()?;
@@ -71,5 +74,5 @@ pub(in crate::store) async fn view(
     };
     let outbox = outbox::waiting_in(path)
         .map_err(|error| outbox::Refusal::Unopened(path.to_owned(), error))?;
-    Ok(Some(View::new(driver, link, standby, outbox)))
+    Ok(Some(View::new(driver, link, pseudonyms, standby, outbox)))
 }

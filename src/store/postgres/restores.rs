@@ -1,37 +1,16 @@
-//! Writes that no renewal makes, and that every process must hear of: entries that are forgotten, and
-//! those that are restored.
+//! Entries that are restored. No renewal makes these writes, and every process must hear of them.
 
 use std::collections::HashSet;
 
-use tokio_postgres::types::Type;
-
-use super::columns::{Columns, columns, holds_something, insert_entries, unsigned};
+use super::columns::{Columns, columns, holds_something, insert_entries};
 use super::feed::told;
 use super::link::Link;
 use super::session::Statement;
 use super::strangers::REJECTION_FOLLOWS;
+use super::tombstones::{self, Names, forgotten};
 use crate::principal::Principal;
-use crate::store::{Day, Entry, Error, Generation, Restored, Version};
+use crate::store::{Entry, Error, Pseudonyms, Restored};
 
-/// Leaves a tombstone: generation and epoch alone. With `$2` only if the user was last named before that day;
-/// who marks it as used at this moment goes first or comes too late, because both write that row.
-const FORGET: &str = concat!(
-    "WITH uncounted AS (
-        DELETE FROM uses WHERE principal = $1 AND ($2 IS NULL OR day < $2) RETURNING principal
-    ), changed AS (
-        UPDATE entries SET epoch = epoch + 1, instance = NULL, known = false, sealed = NULL,
-            key_id = NULL, received = NULL, expires = NULL, run = NULL, refresh_dead = NULL,
-            answer_lost = NULL, rejected_until = NULL, rejected_with = NULL, displaced = NULL,
-            contested_until = NULL, suppressed_until = NULL, registered_in = NULL
-        WHERE principal = $1 AND ($2 IS NULL OR EXISTS (SELECT FROM uncounted)) AND ",
-    holds_something!(),
-    " RETURNING principal, generation, epoch
-    ), undue AS (
-        DELETE FROM due USING changed WHERE due.principal = changed.principal
-    ), ",
-    told!(),
-    " SELECT generation, epoch FROM changed"
-);
 /// Whether the row that stands is the default entry, as one is of which a note was ended that it never had.
 macro_rules! stands_for_nothing {
     () => {
@@ -42,12 +21,22 @@ macro_rules! stands_for_nothing {
         )
     };
 }
-/// The comparison is [`Entry::outranks`]; what is written is never the default entry. A generation that does
-/// not lie above the one that stands would be taken for the pair that it replaces.
+/// The comparison is [`Entry::outranks`], with what stands and with what was forgotten; what is written is never
+/// the default entry. A generation that does not lie above the one that stands would be taken for the pair that
+/// it replaces.
 const RESTORE: &str = concat!(
-    "WITH changed AS (",
-    insert_entries!(),
-    " ON CONFLICT (principal) DO UPDATE SET
+    "WITH ",
+    forgotten!("$19", "$20"),
+    ", changed AS (",
+    insert_entries!(
+        "CASE WHEN forgotten_generation >= generation THEN forgotten_generation + 1
+            ELSE generation END"
+    ),
+    " LEFT JOIN forgotten ON name = principal
+      WHERE forgotten_epoch IS NULL
+          OR (epoch, coalesce(received, -9223372036854775808), generation)
+              > (forgotten_epoch, -9223372036854775808, forgotten_generation)
+      ON CONFLICT (principal) DO UPDATE SET
         generation = CASE WHEN excluded.generation > stands.generation OR ",
     stands_for_nothing!(),
     " THEN excluded.generation ELSE stands.generation + 1 END,
@@ -77,37 +66,20 @@ const UNDUE_FOLLOWS: &str = "DELETE FROM due USING entries
 /// The most entries that are restored in one transaction.
 const RESTORED_AT_ONCE: usize = 500;
 
-/// As [`crate::store::Store::forget`], or with `unused_since` [`crate::store::Uses::forget_unused`]; returns
-/// the version of the tombstone.
-pub(super) async fn forget(
-    link: &Link,
-    principal: &Principal,
-    unused_since: Option<Day>,
-) -> Result<Option<Version>, Error> {
-    let key = principal.to_string();
-    let before = unused_since.map(|Day(day)| day);
-    let parameters = [(&key as _, Type::TEXT), (&before as _, Type::INT4)];
-    let forgotten = link.write([Statement {
-        sql: FORGET,
-        parameters: &parameters,
-    }]);
-    let [rows] = forgotten.await?;
-    Ok(rows.first().map(|row| Version {
-        generation: Generation(unsigned(row.get(0))),
-        epoch: unsigned(row.get(1)),
-    }))
-}
-
 /// As [`crate::store::Store::restore`].
 pub(super) async fn restore(
     link: &Link,
+    pseudonyms: &Pseudonyms,
     entries: &[(Principal, Entry)],
 ) -> Result<Vec<Restored>, Error> {
     let mut restored = vec![Restored::Kept; entries.len()];
     let mut waiting: Vec<Waiting<'_>> = Waiting::sorted(entries);
     while !waiting.is_empty() {
         let (now, later) = at_once(waiting);
-        let written = write(link, &now).await?;
+        let written = match now[0].entry.is_bare() {
+            true => bury(link, pseudonyms, &now).await?,
+            false => write(link, pseudonyms, &now).await?,
+        };
         for waiting in now {
             if written.contains(&waiting.key) {
                 restored[waiting.place] = Restored::Written;
@@ -121,6 +93,7 @@ pub(super) async fn restore(
 /// An entry that is to be restored.
 struct Waiting<'a> {
     key: String,
+    principal: &'a Principal,
     entry: &'a Entry,
     /// Where its answer belongs.
     place: usize,
@@ -134,7 +107,12 @@ impl Waiting<'_> {
         for (place, (principal, entry)) in entries.iter().enumerate() {
             if *entry != Entry::default() {
                 let key = principal.to_string();
-                sorted.push(Waiting { key, entry, place });
+                sorted.push(Waiting {
+                    key,
+                    principal,
+                    entry,
+                    place,
+                });
             }
         }
         sorted.sort_by(|one, other| one.key.cmp(&other.key));
@@ -142,12 +120,17 @@ impl Waiting<'_> {
     }
 }
 
-/// What becomes the next transaction, and the rest. No transaction writes a row twice.
+/// What becomes the next transaction, and the rest. No transaction writes a row twice, or both entries and
+/// tombstones.
 fn at_once(waiting: Vec<Waiting<'_>>) -> (Vec<Waiting<'_>>, Vec<Waiting<'_>>) {
     let (mut now, mut later): (Vec<Waiting<'_>>, Vec<_>) = (Vec::new(), Vec::new());
     for next in waiting {
-        let is_repeated = now.last().is_some_and(|last| last.key == next.key);
-        match now.len() == RESTORED_AT_ONCE || is_repeated {
+        let waits = later.last().or(now.last());
+        let is_repeated = waits.is_some_and(|last: &Waiting<'_>| last.key == next.key);
+        let is_another = now
+            .first()
+            .is_some_and(|first| first.entry.is_bare() != next.entry.is_bare());
+        match now.len() == RESTORED_AT_ONCE || is_repeated || is_another {
             true => later.push(next),
             false => now.push(next),
         }
@@ -156,13 +139,20 @@ fn at_once(waiting: Vec<Waiting<'_>>) -> (Vec<Waiting<'_>>, Vec<Waiting<'_>>) {
 }
 
 /// Returns the keys of those that were written.
-async fn write(link: &Link, entries: &[Waiting<'_>]) -> Result<HashSet<String>, Error> {
+async fn write(
+    link: &Link,
+    pseudonyms: &Pseudonyms,
+    entries: &[Waiting<'_>],
+) -> Result<HashSet<String>, Error> {
     let mut columns = Columns::default();
-    for Waiting { key, entry, .. } in entries {
-        columns.push(key, entry);
+    let mut forgotten = Names::default();
+    for waiting in entries {
+        columns.push(&waiting.key, waiting.entry);
+        forgotten.push(pseudonyms, waiting.principal);
     }
     let principals = [columns.principals()];
-    let columns = columns.parameters();
+    let mut columns = columns.parameters();
+    columns.extend(forgotten.parameters());
     let written = link.write([
         Statement {
             sql: RESTORE,
@@ -183,4 +173,18 @@ async fn write(link: &Link, entries: &[Waiting<'_>]) -> Result<HashSet<String>, 
     ]);
     let [written, ..] = written.await?;
     Ok(written.iter().map(|row| row.get(0)).collect())
+}
+
+/// The same, of entries that hold nothing but a version.
+async fn bury(
+    link: &Link,
+    pseudonyms: &Pseudonyms,
+    entries: &[Waiting<'_>],
+) -> Result<HashSet<String>, Error> {
+    let bare = entries.iter();
+    let bare: Vec<_> = bare
+        .map(|waiting| (waiting.principal, waiting.entry.version()))
+        .collect();
+    let buried = tombstones::bury(link, pseudonyms, &bare).await?;
+    Ok(buried.into_iter().collect())
 }

@@ -8,8 +8,7 @@ use tokio::time::sleep;
 use tokio_postgres::types::Type;
 
 use super::errors::{Failure, Within};
-use super::session::Session;
-use super::session::Statement;
+use super::session::{Beside, Session, Statement};
 use super::uses;
 use crate::store::Error;
 
@@ -159,7 +158,10 @@ pub(super) async fn prepare(session: &mut Session) -> Result<(), Unusable> {
         attempts -= 1;
         let made = match look(session).await? {
             There::Nothing => create(session).await,
-            There::TheFirst => session.transaction(&made_by(&uses::TABLES)).await.map(drop),
+            There::TheFirst => session
+                .transaction(Beside::Others, &made_by(&uses::TABLES))
+                .await
+                .map(drop),
             There::All => return Ok(()),
         };
         match made {
@@ -195,7 +197,10 @@ async fn create(session: &mut Session) -> Result<(), Failure> {
         sql: WRITE_FORMAT,
         parameters: &format,
     });
-    session.transaction(&statements).await.map(drop)
+    session
+        .transaction(Beside::Others, &statements)
+        .await
+        .map(drop)
 }
 
 fn made_by<'a>(tables: &[&'static str]) -> Vec<Statement<'a>> {

@@ -37,11 +37,45 @@ pub(super) struct Statement<'a> {
 /// - A process that was stopped in a transaction must not hold others up.
 /// - `synchronous_commit` may be off for the role; `on` is durable, and waits for a synchronous
 ///   standby if there is one.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
-     SET LOCAL statement_timeout = 0; \
-     SET LOCAL lock_timeout = 1500; \
-     SET LOCAL idle_in_transaction_session_timeout = 5000; \
-     SET LOCAL synchronous_commit = on";
+macro_rules! begin {
+    () => {
+        "BEGIN ISOLATION LEVEL READ COMMITTED; \
+         SET LOCAL statement_timeout = 0; \
+         SET LOCAL lock_timeout = 1500; \
+         SET LOCAL idle_in_transaction_session_timeout = 5000; \
+         SET LOCAL synchronous_commit = on; "
+    };
+}
+/// The number of the lock that all writers share, and that one takes for itself which must meet no other. It
+/// ends with its transaction. It is taken before any row is locked, so that nobody waits for it who holds one.
+macro_rules! writers {
+    () => {
+        "(4923396107432099841)"
+    };
+}
+
+/// Whom a transaction may meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// Others that write.
+    Others,
+    /// Nobody that writes. It waits for those that do only briefly, because others wait behind it.
+    Nobody,
+}
+
+impl Beside {
+    fn begin(self) -> &'static str {
+        match self {
+            Beside::Others => concat!(begin!(), "SELECT pg_advisory_xact_lock_shared", writers!()),
+            Beside::Nobody => concat!(
+                begin!(),
+                "SET LOCAL lock_timeout = 500; SELECT pg_advisory_xact_lock",
+                writers!(),
+                "; SET LOCAL lock_timeout = 1500"
+            ),
+        }
+    }
+}
 
 impl Session {
     pub(super) fn new(lent: Lent, deadline: Instant) -> Session {
@@ -74,11 +108,12 @@ impl Session {
     /// Errors: [`Failure::Refused`]: nothing was done, and the session can be used again.
     pub(super) async fn transaction(
         &mut self,
+        beside: Beside,
         statements: &[Statement<'_>],
     ) -> Result<Vec<Vec<Row>>, Failure> {
         let committed = self.run(async |connection| {
             let warnings = connection.warnings();
-            let rows = transaction(connection.client(), statements).await?;
+            let rows = transaction(connection.client(), beside, statements).await?;
             // An administrator cancelled the wait for the standby.
             if connection.warnings() != warnings {
                 let why = "the server answered COMMIT with a warning".to_owned();
@@ -126,6 +161,7 @@ impl Session {
 /// Sends a transaction. The server skips what follows a statement that failed, and rolls back at its end.
 async fn transaction(
     client: &Client,
+    beside: Beside,
     statements: &[Statement<'_>],
 ) -> Result<Vec<Vec<Row>>, Failure> {
     let statements = statements
@@ -133,7 +169,7 @@ async fn transaction(
         .map(|statement| client.query_typed(statement.sql, statement.parameters));
     // Each is sent when it is first polled: in this order.
     let (begun, rows, committed) = join3(
-        client.batch_execute(BEGIN),
+        client.batch_execute(beside.begin()),
         join_all(statements),
         client.batch_execute("COMMIT"),
     )

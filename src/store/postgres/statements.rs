@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::errors::{Failure, Within};
 use super::link::{CALL_DEADLINE, Link};
-use super::session::{Parameter, Statement};
+use super::session::{Beside, Parameter, Statement};
 use crate::store::Error;
 
 /// Before what met another transaction is done again: at most.
@@ -34,22 +34,29 @@ impl Link {
         &self,
         statements: [Statement<'_>; N],
     ) -> Result<[Vec<Row>; N], Error> {
-        let rows = self.write_all(&statements).await?;
-        Ok(rows
-            .try_into()
-            .expect("there is one answer for each statement"))
+        let rows = self.write_beside(Beside::Others, &statements).await?;
+        Ok(one_for_each(rows))
     }
 
-    /// The same for a number of statements that is not known in advance.
-    pub(super) async fn write_all(
+    /// The same, for what must meet no other transaction that writes.
+    pub(super) async fn write_alone<const N: usize>(
         &self,
+        statements: [Statement<'_>; N],
+    ) -> Result<[Vec<Row>; N], Error> {
+        let rows = self.write_beside(Beside::Nobody, &statements).await?;
+        Ok(one_for_each(rows))
+    }
+
+    async fn write_beside(
+        &self,
+        beside: Beside,
         statements: &[Statement<'_>],
     ) -> Result<Vec<Vec<Row>>, Error> {
         let deadline = Instant::now() + CALL_DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let mut session = self.session_within(left).await?;
-            let failure = match session.transaction(statements).await {
+            let failure = match session.transaction(beside, statements).await {
                 Ok(rows) => return Ok(rows),
                 Err(failure) => failure,
             };
@@ -63,4 +70,9 @@ impl Link {
             }
         }
     }
+}
+
+fn one_for_each<const N: usize>(rows: Vec<Vec<Row>>) -> [Vec<Row>; N] {
+    rows.try_into()
+        .expect("there is one answer for each statement")
 }

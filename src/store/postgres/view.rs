@@ -9,12 +9,12 @@ use super::budgets::LoginBudgets;
 use super::driver::Driver;
 use super::link::Link;
 use super::server_checks::Standby;
-use super::{guards, leases, listings, loads};
+use super::{guards, leases, listings, loads, tombstones};
 use crate::clock::Stamp;
 use crate::principal::Principal;
 use crate::store::{
     Backup, BackupError, Condition, Cursor, Entry, Error, Guard, KeyId, LeaseHolder, Listed,
-    LoginBudget, LoginWindows, OpenError, Page, ReadOnly, StoreClock,
+    LoginBudget, LoginWindows, OpenError, Page, Pseudonyms, ReadOnly, StoreClock, Tombstones,
 };
 
 /// Reads the tables; never writes.
@@ -22,6 +22,7 @@ pub(in crate::store) struct View {
     /// What the connections live on.
     driver: Driver,
     link: Link,
+    pseudonyms: Pseudonyms,
     /// What stands behind the server, seen when this was opened.
     standby: Standby,
     /// How many pairs waited in this machine's outbox then.
@@ -29,10 +30,17 @@ pub(in crate::store) struct View {
 }
 
 impl View {
-    pub(super) fn new(driver: Driver, link: Link, standby: Standby, outbox: u64) -> View {
+    pub(super) fn new(
+        driver: Driver,
+        link: Link,
+        pseudonyms: Pseudonyms,
+        standby: Standby,
+        outbox: u64,
+    ) -> View {
         View {
             driver,
             link,
+            pseudonyms,
             standby,
             outbox,
         }
@@ -65,8 +73,8 @@ impl StoreClock for View {
 #[async_trait]
 impl ReadOnly for View {
     async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
-        let principal = principal.clone();
-        self.call(|link| async move { loads::load_one(&link, &principal).await })
+        let (principal, pseudonyms) = (principal.clone(), self.pseudonyms.clone());
+        self.call(|link| async move { loads::load_one(&link, &pseudonyms, &principal).await })
             .await
     }
 
@@ -76,11 +84,17 @@ impl ReadOnly for View {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let after = after.cloned();
-        self.call(
-            move |link| async move { listings::list(&link, listed, after.as_ref(), limit).await },
-        )
+        let (after, pseudonyms) = (after.cloned(), self.pseudonyms.clone());
+        self.call(move |link| async move {
+            listings::list(&link, &pseudonyms, listed, after.as_ref(), limit).await
+        })
         .await
+    }
+
+    async fn tombstones(&self, after: Option<&Cursor>, limit: usize) -> Result<Tombstones, Error> {
+        let after = after.cloned();
+        self.call(move |link| async move { tombstones::list(&link, after.as_ref(), limit).await })
+            .await
     }
 
     async fn lease_holder(&self, principal: &Principal) -> Result<Option<LeaseHolder>, Error> {

@@ -4,7 +4,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 
 use crate::clock::Timestamp;
 use crate::principal::{InstanceId, Principal};
-use crate::store::{Generation, KeyId, RunId};
+use crate::store::{Generation, KeyId, Pseudonym, RunId};
 
 /// Milliseconds since the Unix epoch.
 impl ToSql for Timestamp {
@@ -93,5 +93,12 @@ impl ToSql for Principal {
 impl FromSql for Principal {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Principal> {
         Principal::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+/// As it displays.
+impl FromSql for Pseudonym {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Pseudonym> {
+        Pseudonym::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
     }
 }

@@ -7,7 +7,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::errors::is_damage;
 use crate::clock::Timestamp;
 use crate::principal::Principal;
-use crate::store::{Change, Cursor, Entry, KeyId, Listed, Notes, Page, Record, Rejected, Version};
+use crate::store::{
+    Change, Cursor, Entry, KeyId, Listed, Notes, Page, Pseudonym, Record, Rejected, Tombstone,
+    Version,
+};
 
 /// What [`entry`] reads. A process of format 1, which may run beside this one, writes no key id.
 macro_rules! columns {
@@ -17,10 +20,22 @@ macro_rules! columns {
          coalesce(key_id, substr(sealed, 2, 4)), suppressed_until"
     };
 }
+/// The change number that a write gives its row. The row with the largest is never deleted before another
+/// has a larger one, so it only grows.
+macro_rules! next_seq {
+    () => {
+        "(SELECT coalesce(max(seq), 0) + 1 FROM entries)"
+    };
+}
 const LOAD: &str = concat!("SELECT ", columns!(), " FROM entries WHERE principal = ?1");
-/// Whether a row is more than a tombstone.
-pub(super) const HOLDS_SOMETHING: &str = "coalesce(sealed, refresh_dead, answer_lost, rejected_until, \
-     displaced, contested_until, suppressed_until, iif(known, instance, NULL)) IS NOT NULL";
+/// Whether a row is more than a version.
+macro_rules! holds_something {
+    () => {
+        "coalesce(sealed, refresh_dead, answer_lost, rejected_until, displaced, contested_until, \
+         suppressed_until, iif(known, instance, NULL)) IS NOT NULL"
+    };
+}
+pub(super) use {holds_something, next_seq};
 /// Repeats the condition of the index `due` word for word, or SQLite would not use it.
 pub(super) const DUE: &str = "SELECT principal FROM entries
      WHERE received < ?1 AND sealed IS NOT NULL
@@ -38,7 +53,7 @@ const KEYS_UNTOLD: &str = "SELECT substr(sealed, 2, 4), count(*) FROM entries
 /// Prefixes of principals in the principals' order, and what sorts right after each.
 const KINDS: [(&str, &str); 2] = [("user:", "user;"), ("account:", "account;")];
 
-/// What is known of `principal`.
+/// What stands under the name of `principal`.
 pub(super) fn load(db: &Connection, principal: &Principal) -> rusqlite::Result<Entry> {
     let found = db
         .prepare_cached(LOAD)?
@@ -58,11 +73,15 @@ pub(super) fn changed_since(db: &Connection, seq: i64) -> rusqlite::Result<(Vec<
     while let Some(row) = rows.next()? {
         newest = row.get(0)?;
         let change = || {
-            Ok(Change::Entry {
-                principal: row.get(1)?,
-                version: Version {
-                    generation: row.get(2)?,
-                    epoch: unsigned(row, 3)?,
+            let version = Version {
+                generation: row.get(2)?,
+                epoch: unsigned(row, 3)?,
+            };
+            Ok(match Pseudonym::parse(row.get_ref(1)?.as_str()?) {
+                Some(pseudonym) => Change::Forgotten(Tombstone { pseudonym, version }),
+                None => Change::Entry {
+                    principal: row.get(1)?,
+                    version,
                 },
             })
         };
@@ -108,7 +127,7 @@ pub(super) fn list(
     let mut after = after.map(|Cursor(after)| after);
     let mut listed = Vec::new();
     let filter = match which {
-        Listed::Known => HOLDS_SOMETHING,
+        Listed::Known => holds_something!(),
         Listed::All => "1",
     };
     let mut statement = db.prepare_cached(&format!(
@@ -208,7 +227,10 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 }
 
 /// Leaves a damaged row out: it must not hide all others. Loading it by name says that it is damaged.
-fn keep_readable<T>(row: rusqlite::Result<T>, rows: &mut Vec<T>) -> rusqlite::Result<()> {
+pub(super) fn keep_readable<T>(
+    row: rusqlite::Result<T>,
+    rows: &mut Vec<T>,
+) -> rusqlite::Result<()> {
     match row {
         Ok(row) => rows.push(row),
         Err(error) if is_damage(&error) => tracing::error!(%error, "a damaged entry"),

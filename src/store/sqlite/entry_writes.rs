@@ -1,20 +1,16 @@
 //! The statements that change entries. Every write gives its row the next change number, so that
 //! [`entries::changed_since`] finds what any process wrote.
 
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
-use super::entries::{self, HOLDS_SOMETHING};
+use super::entries::{self, holds_something, next_seq};
+use super::tombstones;
 use crate::clock::Timestamp;
 use crate::principal::Principal;
-use crate::store::{Commit, Entry, Note, Record, Rejected, Resealed, Restored, Version};
+use crate::store::{
+    Commit, Entry, Note, Pseudonyms, Record, Rejected, Resealed, Restored, Tombstone, Version,
+};
 
-/// The change number that a write gives its row. The row with the largest is never deleted, so it
-/// only grows.
-macro_rules! next_seq {
-    () => {
-        "(SELECT coalesce(max(seq), 0) + 1 FROM entries)"
-    };
-}
 /// A commit on top of an earlier one, as nearly every one is.
 const REPLACE: &str = concat!(
     "UPDATE entries SET seq = ",
@@ -24,18 +20,29 @@ const REPLACE: &str = concat!(
          rejected_with = NULL
      WHERE principal = ?1 AND generation = ?2 AND epoch = ?3"
 );
-/// A commit of a principal that nothing was known of.
+/// A commit of a principal that nothing, or only notes, stands for: on top of its tombstone, if there is one.
 const INSERT: &str = concat!(
-    "INSERT INTO entries (principal, seq, generation, instance, known, sealed, received, expires, run,
-         key_id)
+    "INSERT INTO entries (principal, seq, generation, epoch, instance, known, sealed, received, expires,
+         run, key_id)
      VALUES (?1, ",
     next_seq!(),
-    ", ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (principal) DO NOTHING"
+    ", ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (principal) DO UPDATE SET
+         seq = excluded.seq, generation = excluded.generation, epoch = excluded.epoch,
+         instance = excluded.instance, known = excluded.known, sealed = excluded.sealed,
+         received = excluded.received, expires = excluded.expires, run = excluded.run,
+         key_id = excluded.key_id, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
+         rejected_with = NULL
+     WHERE sealed IS NULL AND generation = 0 AND epoch = 0"
 );
 const TOUCH: &str = concat!(
     "INSERT INTO entries (principal, seq) VALUES (?1, ",
     next_seq!(),
     ") ON CONFLICT DO UPDATE SET seq = excluded.seq"
+);
+const TOUCH_A_PAIR: &str = concat!(
+    "UPDATE entries SET seq = ",
+    next_seq!(),
+    " WHERE principal = ?1 AND sealed IS NOT NULL"
 );
 /// A whole entry, whatever stands there.
 const RESTORE: &str = concat!(
@@ -56,18 +63,24 @@ pub(super) const DROP_REJECTED: &str = "DELETE FROM entries WHERE rowid IN (
              AND +seq < (SELECT max(seq) FROM entries)
          LIMIT ?3)";
 
+const VERSION: &str = concat!(
+    "SELECT generation, epoch, ",
+    holds_something!(),
+    " FROM entries WHERE principal = ?1"
+);
+
 /// Writes `record` if generation and epoch are the expected ones. Reads nothing else of the row: a
 /// damaged record must not stand in the way of a new one.
 pub(super) fn commit(
     db: &Connection,
+    pseudonyms: &Pseudonyms,
     principal: &Principal,
     record: &Record,
     over: Version,
 ) -> rusqlite::Result<Commit> {
     let Version { generation, .. } = over;
     let next = generation.next();
-    let epoch = i64::try_from(over.epoch)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let epoch = epoch(over.epoch)?;
     let Record {
         instance,
         known,
@@ -80,15 +93,15 @@ pub(super) fn commit(
     let mut rows = db.prepare_cached(REPLACE)?.execute(params![
         principal, generation, epoch, next, instance, known, sealed, received, expires, run, key
     ])?;
-    if rows == 0 && over == Version::default() {
+    if rows == 0 && tombstones::of(db, pseudonyms, principal)? == over {
         rows = db.prepare_cached(INSERT)?.execute(params![
-            principal, next, instance, known, sealed, received, expires, run, key
+            principal, next, epoch, instance, known, sealed, received, expires, run, key
         ])?;
     }
     if rows > 0 {
         return Ok(Commit::Committed(next));
     }
-    let stands = entries::load(db, principal)?;
+    let stands = tombstones::standing(db, pseudonyms, principal)?;
     // The answer to the same commit may have been lost.
     let is_done = stands.record.as_ref() == Some(record)
         && (stands.generation, stands.epoch) == (next, over.epoch);
@@ -101,25 +114,29 @@ pub(super) fn commit(
 /// Writes a whole entry if it outranks the one that stands there.
 pub(super) fn restore(
     db: &Connection,
+    pseudonyms: &Pseudonyms,
     principal: &Principal,
     entry: &Entry,
 ) -> rusqlite::Result<Restored> {
-    let stands = entries::load(db, principal)?;
+    let stands = tombstones::standing(db, pseudonyms, principal)?;
     if !entry.outranks(&stands) {
+        if entry.is_bare() && stands.is_bare() {
+            // Its name is known: it is to be kept no longer.
+            forget(db, pseudonyms, principal)?;
+        }
         return Ok(Restored::Kept);
     }
     let generation = match entry.generation > stands.generation || stands == Entry::default() {
         true => entry.generation,
         false => stands.generation.next(),
     };
-    let Entry {
-        epoch,
-        record,
-        notes,
-        ..
-    } = entry;
-    let epoch = i64::try_from(*epoch)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let Entry { record, notes, .. } = entry;
+    if entry.is_bare() {
+        end_use(db, principal)?;
+        let epoch = entry.epoch;
+        bury(db, pseudonyms, principal, Version { generation, epoch })?;
+        return Ok(Restored::Written);
+    }
     let instance = match record {
         Some(record) => record.instance,
         None => notes.registered_in,
@@ -132,7 +149,7 @@ pub(super) fn restore(
     db.prepare_cached(RESTORE)?.execute(params![
         principal,
         generation,
-        epoch,
+        epoch(entry.epoch)?,
         instance,
         known,
         record.map(|record| &record.sealed),
@@ -151,9 +168,15 @@ pub(super) fn restore(
     Ok(Restored::Written)
 }
 
-/// Remembers one fact.
+/// Remembers one fact. What is said of a pair is nothing to whom has none: it was forgotten meanwhile.
 pub(super) fn note(db: &Connection, principal: &Principal, note: &Note) -> rusqlite::Result<()> {
-    db.prepare_cached(TOUCH)?.execute([principal])?;
+    let touch = match note.is_of_a_pair() {
+        true => TOUCH_A_PAIR,
+        false => TOUCH,
+    };
+    if db.prepare_cached(touch)?.execute([principal])? == 0 {
+        return Ok(());
+    }
     let set = |assignments: &str, values: &[&dyn ToSql]| {
         db.prepare_cached(&format!(
             "UPDATE entries SET {assignments} WHERE principal = ?1"
@@ -192,20 +215,58 @@ pub(super) fn drop_rejected(
         .execute(params![now, latest, limit])
 }
 
-/// Leaves a tombstone: generation and epoch alone.
-pub(super) fn forget(db: &Connection, principal: &Principal) -> rusqlite::Result<bool> {
-    let rows = db
-        .prepare_cached(&format!(
-            "UPDATE entries SET seq = {}, epoch = epoch + 1,
-                 instance = NULL, known = 0, sealed = NULL, received = NULL, expires = NULL,
-                 run = NULL, key_id = NULL, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
-                 rejected_with = NULL, displaced = NULL, contested_until = NULL,
-                 suppressed_until = NULL
-             WHERE principal = ?1 AND {HOLDS_SOMETHING}",
-            next_seq!()
-        ))?
-        .execute([principal])?;
-    Ok(rows > 0)
+/// Leaves a tombstone, and nothing under the name. Returns false if there was nothing to drop; a row that
+/// holds only a version, as those of earlier versions, becomes a tombstone all the same.
+pub(super) fn forget(
+    db: &Connection,
+    pseudonyms: &Pseudonyms,
+    principal: &Principal,
+) -> rusqlite::Result<bool> {
+    end_use(db, principal)?;
+    let stands = db.prepare_cached(VERSION)?.query_row([principal], |row| {
+        Ok((row.get(0)?, entries::unsigned(row, 1)?, row.get(2)?))
+    });
+    let Some((generation, epoch, holds)) = stands.optional()? else {
+        return Ok(false);
+    };
+    let stands = Entry {
+        generation,
+        epoch,
+        ..Entry::default()
+    };
+    let mut version = stands
+        .beneath(tombstones::of(db, pseudonyms, principal)?)
+        .version();
+    version.epoch += u64::from(holds);
+    if version != Version::default() {
+        bury(db, pseudonyms, principal, version)?;
+    }
+    Ok(holds)
+}
+
+/// The row with the name goes last: the tombstone has a larger change number then.
+fn bury(
+    db: &Connection,
+    pseudonyms: &Pseudonyms,
+    principal: &Principal,
+    version: Version,
+) -> rusqlite::Result<()> {
+    let pseudonym = pseudonyms.current(principal);
+    tombstones::raise(db, &Tombstone { pseudonym, version })?;
+    db.prepare_cached("DELETE FROM entries WHERE principal = ?1")?
+        .execute([principal])
+        .map(drop)
+}
+
+/// Nothing is kept of when a user was last named who is forgotten.
+fn end_use(db: &Connection, user: &Principal) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM uses WHERE principal = ?1")?
+        .execute([user])
+        .map(drop)
+}
+
+fn epoch(count: u64) -> rusqlite::Result<i64> {
+    i64::try_from(count).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
 /// Replaces sealed texts that are still the ones that were read.

@@ -13,13 +13,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::db_thread::{DbThread, Job};
-use super::entries;
 use super::health::Health;
 use super::leases::{Leases, Wanted, Wish};
 use super::schema;
+use super::tombstones;
 use super::transaction::Transaction;
 use crate::principal::Principal;
-use crate::store::{Entry, Error, Lease, LeaseHolder, LeaseId};
+use crate::store::{Entry, Error, Lease, LeaseHolder, LeaseId, Pseudonyms};
 
 /// Within this time a lease that was given back is free for other processes, which try again every
 /// 50 ms.
@@ -61,6 +61,7 @@ struct LeaseWorker {
     leases: Leases,
     /// Of `tokens.db`, for reading.
     tokens: Connection,
+    pseudonyms: Pseudonyms,
     given_back: GivenBack,
     /// Hears whether leases can be taken.
     health: Arc<Health>,
@@ -72,12 +73,14 @@ impl LeaseThread {
     pub(super) fn start(
         leases: Leases,
         tokens: Connection,
+        pseudonyms: Pseudonyms,
         health: Arc<Health>,
     ) -> io::Result<LeaseThread> {
         let given_back = GivenBack::default();
         let mut worker = LeaseWorker {
             leases,
             tokens,
+            pseudonyms,
             given_back: given_back.clone(),
             health,
             tried: Instant::now(),
@@ -299,7 +302,8 @@ impl LeaseWorker {
             match reply {
                 Reply::Lease(reply) => drop(reply.send(Ok(lease))),
                 Reply::WithEntry(reply) => {
-                    let entry = entries::load(&self.tokens, &one.principal);
+                    let entry =
+                        tombstones::standing(&self.tokens, &self.pseudonyms, &one.principal);
                     drop(reply.send(Ok((lease, entry))));
                 }
             }

@@ -19,12 +19,12 @@ use super::owners::Owners;
 use super::private_copy::{self, PrivateCopy};
 use super::refusals::Refusal;
 use super::schema::{self, FORMAT};
-use super::{backup, budgets, canary, entries, files, folder, guards, lease_rows};
+use super::{backup, budgets, canary, entries, files, folder, guards, lease_rows, tombstones};
 use crate::clock::{Clock, Stamp};
 use crate::principal::Principal;
 use crate::store::{
     self, Backup, BackupError, Condition, Cursor, Entry, Error, Guard, KeyId, LeaseHolder, Listed,
-    LoginBudget, LoginWindows, Page, ReadOnly, StoreClock,
+    LoginBudget, LoginWindows, Page, Pseudonyms, ReadOnly, StoreClock, Tombstones,
 };
 
 /// A store that can only be read.
@@ -33,6 +33,8 @@ pub(in crate::store) struct Reader {
     directory: PathBuf,
     /// Of `tokens.db`.
     path: PathBuf,
+    /// What the forgotten are called.
+    pseudonyms: Pseudonyms,
     /// What the budget counts by.
     clock: Clock,
     /// Owns the connection.
@@ -41,7 +43,11 @@ pub(in crate::store) struct Reader {
 
 /// Opens the store in the directory `path` for reading, beside whatever uses it; `None` if there is
 /// none. A write-ahead log that a crash left is read from a private copy.
-pub(in crate::store) fn view(path: &Path, clock: Clock) -> Result<Option<Reader>, Refusal> {
+pub(in crate::store) fn view(
+    path: &Path,
+    pseudonyms: Pseudonyms,
+    clock: Clock,
+) -> Result<Option<Reader>, Refusal> {
     if !files::is_there(path)? {
         return Ok(None);
     }
@@ -59,6 +65,7 @@ pub(in crate::store) fn view(path: &Path, clock: Clock) -> Result<Option<Reader>
     Ok(Some(Reader {
         directory: path.to_owned(),
         path: tokens,
+        pseudonyms,
         clock,
         thread,
     }))
@@ -86,9 +93,9 @@ impl StoreClock for Reader {
 #[async_trait]
 impl ReadOnly for Reader {
     async fn load(&self, principal: &Principal) -> Result<Entry, Error> {
-        let whose = principal.clone();
+        let (whose, pseudonyms) = (principal.clone(), self.pseudonyms.clone());
         self.thread
-            .ask(move |db| entries::load(db, &whose))
+            .ask(move |db| tombstones::standing(db, &pseudonyms, &whose))
             .await?
             .map_err(|error| unloaded(principal, error))
     }
@@ -99,8 +106,14 @@ impl ReadOnly for Reader {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Page, Error> {
+        let (after, pseudonyms) = (after.cloned(), self.pseudonyms.clone());
+        self.read(move |db| tombstones::list_standing(db, &pseudonyms, listed, after, limit))
+            .await
+    }
+
+    async fn tombstones(&self, after: Option<&Cursor>, limit: usize) -> Result<Tombstones, Error> {
         let after = after.cloned();
-        self.read(move |db| entries::list(db, listed, after, limit))
+        self.read(move |db| tombstones::list(db, after, limit))
             .await
     }
 

@@ -35,7 +35,7 @@ const TABLES: &str = "
         epoch INTEGER NOT NULL DEFAULT 0,
         instance TEXT,
         known INTEGER NOT NULL DEFAULT 0,
-        sealed BLOB, -- a row without is a tombstone, or notes alone
+        sealed BLOB, -- a row without is a tombstone, whose key is a pseudonym, or notes alone
         received INTEGER,
         expires INTEGER,
         run TEXT,

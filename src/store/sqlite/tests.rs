@@ -20,8 +20,8 @@ use super::*;
 use crate::credentials::seal::Ring;
 use crate::secret::Secret;
 use crate::store::contract::{
-    HELD, Medium, contract, id, lease_of, lease_once_free, over, principals, record, run, told,
-    user,
+    HELD, Medium, contract, id, lease_of, lease_once_free, over, principals, pseudonyms, record,
+    run, told, user,
 };
 use crate::store::{
     self, Budgets, Class, Generation, KeyId, LoginWindow, LoginWindows, ReadOnly, Rejected, Slot,
@@ -55,7 +55,7 @@ impl Medium for Directory {
     }
 
     async fn open_scaled(&self, run: RunId, scale: u32) -> Sqlite {
-        open(self.path(), run, Clock::scaled(scale)).unwrap()
+        open(self.path(), pseudonyms(), run, Clock::scaled(scale)).unwrap()
     }
 
     async fn pass(&self, time: Duration) {
@@ -72,7 +72,7 @@ impl Medium for Directory {
 impl Directory {
     /// One more process on the store, by a clock that stands.
     fn open(&self, run: RunId) -> Sqlite {
-        open(self.path(), run, self.1).unwrap()
+        open(self.path(), pseudonyms(), run, self.1).unwrap()
     }
 
     fn path(&self) -> &Path {
@@ -97,7 +97,7 @@ impl Directory {
     }
 
     fn refusal(&self) -> Refusal {
-        open(self.path(), run(), self.1)
+        open(self.path(), pseudonyms(), run(), self.1)
             .err()
             .expect("the store is refused")
     }

@@ -33,7 +33,6 @@ const MARK_UNKNOWN: &str = "INSERT INTO uses (principal, day)
      )
      ON CONFLICT (principal) DO UPDATE SET day = excluded.day";
 const UNUSED: &str = "SELECT principal FROM uses WHERE day < ?1 ORDER BY day LIMIT ?2";
-const END: &str = "DELETE FROM uses WHERE principal = ?1";
 const END_BEFORE: &str = "DELETE FROM uses WHERE principal = ?1 AND day < ?2";
 
 #[async_trait]
@@ -74,11 +73,11 @@ impl Uses for Sqlite {
     }
 
     async fn forget_unused(&self, user: &Principal, Day(before): Day) -> Result<bool, Error> {
-        let whose = user.clone();
+        let (whose, pseudonyms) = (user.clone(), self.pseudonyms.clone());
         let forgotten = self.writer.ask(Some(user), move |db| {
             let mut end = db.prepare_cached(END_BEFORE)?;
             let is_unused = end.execute(params![whose, before])? > 0;
-            Ok(is_unused && entry_writes::forget(db, &whose)?)
+            Ok(is_unused && entry_writes::forget(db, &pseudonyms, &whose)?)
         });
         forgotten.await
     }
@@ -100,9 +99,4 @@ fn mark_unknown(
     db.prepare_cached(MARK_UNKNOWN)?
         .execute(params![after, last, today])?;
     Ok((looked_at == limit).then_some(last))
-}
-
-/// Nothing is kept of when a user was last named who is forgotten.
-pub(super) fn end(db: &Connection, user: &Principal) -> rusqlite::Result<()> {
-    db.prepare_cached(END)?.execute([user]).map(drop)
 }

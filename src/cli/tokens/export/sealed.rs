@@ -1,14 +1,16 @@
 //! An export of whole entries, whose tokens stay under the store's seal.
 
-use super::super::sealed::{Header, write_end, write_entry, write_header};
+use super::super::sealed::{Header, write_end, write_entry, write_header, write_tombstone};
 use super::Lines;
 use crate::cli::opening::StoreView;
 use crate::principal::Principal;
-use crate::store::{self, Entry, Listed};
+use crate::store::{self, Entry, Listed, Pseudonyms, Tombstone};
 
-/// Every entry, tombstones too.
+/// Every entry, and every tombstone.
 pub(super) struct Sealed {
     header: Header,
+    /// What the forgotten are called.
+    pseudonyms: Pseudonyms,
     pairs: u64,
     /// Notes and tombstones without a pair.
     others: u64,
@@ -21,6 +23,7 @@ impl Sealed {
         let keys = view.store.keys().await?;
         Ok(Sealed {
             header: Header::new(canary.as_deref(), &keys, entries),
+            pseudonyms: view.ring.pseudonyms(),
             pairs: 0,
             others: 0,
         })
@@ -42,12 +45,25 @@ impl Lines for Sealed {
         entry: &Entry,
         text: &mut Vec<u8>,
     ) -> Option<String> {
+        if entry.is_bare() {
+            // An earlier version kept the name.
+            if *entry != Entry::default() {
+                let (pseudonym, version) = (self.pseudonyms.current(principal), entry.version());
+                self.bury(&Tombstone { pseudonym, version }, text);
+            }
+            return None;
+        }
         match entry.record {
             Some(_) => self.pairs += 1,
             None => self.others += 1,
         }
         write_entry(principal, entry, text);
         None
+    }
+
+    fn bury(&mut self, tombstone: &Tombstone, text: &mut Vec<u8>) {
+        self.others += 1;
+        write_tombstone(tombstone, text);
     }
 
     fn end(&mut self, text: &mut Vec<u8>) {

@@ -1,7 +1,7 @@
 //! The import of a sealed export: whole entries, in batches, each where it outranks the one that stands
 //! in the store. An import that was cut off goes on where it is run again: what stands already is kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use futures_util::stream::{Stream, StreamExt};
 
 use super::super::sealed::{self, Header, Line};
+use super::buried::{self, Standing};
 use super::report::{Count, Report};
 use super::{Arguments, Ended, Target, count_as_used};
 use crate::cli::lines::{AHEAD, InputLine};
@@ -19,7 +20,7 @@ use crate::config::Settings;
 use crate::credentials::Pair;
 use crate::credentials::seal::{self, Ring, Unopened};
 use crate::principal::Principal;
-use crate::store::{self, Entry, KeyId, Restored};
+use crate::store::{self, Entry, KeyId, Restored, Tombstone};
 
 /// Batches that are imported at once, so that one is read while others become durable.
 const AT_ONCE: usize = 4;
@@ -43,6 +44,8 @@ struct Read {
 enum What {
     /// An entry of this principal.
     Entry(Principal),
+    /// What is left of somebody.
+    Tombstone(Tombstone),
     /// A sentence says why it is no good.
     Bad(String),
     /// The last one, which says how many entries came before.
@@ -50,7 +53,11 @@ enum What {
 }
 
 /// What a batch brings.
-type Entries = Vec<(Principal, Entry)>;
+#[derive(Default)]
+struct Brought {
+    entries: Vec<(Principal, Entry)>,
+    tombstones: Vec<Tombstone>,
+}
 
 /// Refuses an export that the configured keys do not open, before the store is touched, and one that this
 /// program does not understand.
@@ -120,19 +127,28 @@ pub(super) async fn import(
     ring: Option<&Ring>,
     report: &mut Report<'_>,
 ) -> Result<Option<Ended>, Failure> {
+    let standing = &Standing::of(into).await?;
     let batches = lines.ready_chunks(AHEAD).map(|batch| async move {
-        let (lines, entries) = read(batch, ring)?;
+        let (
+            lines,
+            Brought {
+                entries,
+                tombstones,
+            },
+        ) = read(batch, ring)?;
         let restored = restore(into, entries).await.map_err(Ended::Store)?;
-        Ok((lines, restored))
+        let buried = buried::bury(into, standing, tombstones).await;
+        Ok((lines, restored, buried.map_err(Ended::Store)?))
     });
     let mut batches = pin!(batches.buffered(AT_ONCE));
     let (mut entries, mut end) = (0, None);
+    let mut ended = HashMap::new();
     while let Some(batch) = batches.next().await {
-        let (lines, restored) = match batch {
+        let (lines, restored, buried) = match batch {
             Ok(batch) => batch,
             Err(ended) => return Ok(Some(ended)),
         };
-        let mut restored = restored.into_iter();
+        let (mut restored, mut buried) = (restored.into_iter(), buried.into_iter());
         for line in lines {
             report.advance(1, line.bytes);
             let (count, told, usual) = match line.what {
@@ -153,11 +169,29 @@ pub(super) async fn import(
                         true,
                     ),
                 },
+                What::Tombstone(Tombstone { pseudonym, version }) => {
+                    ended.insert(pseudonym, version.epoch);
+                    match buried.next() {
+                        Some(Restored::Written) => (
+                            Count::Imported,
+                            format!("{pseudonym} would be imported"),
+                            true,
+                        ),
+                        Some(Restored::Kept) | None => (
+                            Count::KeptNewer,
+                            format!("{pseudonym} is stored already"),
+                            true,
+                        ),
+                    }
+                }
             };
             entries += 1;
             report.count(count);
             report.tell(line.number, &told, usual)?;
         }
+    }
+    if let Target::Store(open) = into {
+        buried::forget_buried(open, &ended).await?;
     }
     Ok(match end {
         Some(end) if end == entries => None,
@@ -170,20 +204,24 @@ pub(super) async fn import(
     })
 }
 
-/// Reads a batch of lines, and proves that the tokens in them are whole. Returns the entries in the order
-/// of their lines.
-fn read(batch: Vec<InputLine>, ring: Option<&Ring>) -> Result<(Vec<Read>, Entries), Ended> {
+/// Reads a batch of lines, and proves that the tokens in them are whole. Returns what they bring in their
+/// order.
+fn read(batch: Vec<InputLine>, ring: Option<&Ring>) -> Result<(Vec<Read>, Brought), Ended> {
     let mut lines = Vec::with_capacity(batch.len());
-    let mut entries = Vec::with_capacity(batch.len());
+    let mut brought = Brought::default();
     for line in batch {
         let what = match line.text.map(|text| sealed::read(&text)) {
             Ok(Ok(Line::Entry(principal, entry))) => match useless(ring, &principal, &entry) {
                 Some(why) => What::Bad(why),
                 None => {
-                    entries.push((principal.clone(), *entry));
+                    brought.entries.push((principal.clone(), *entry));
                     What::Entry(principal)
                 }
             },
+            Ok(Ok(Line::Tombstone(tombstone))) => {
+                brought.tombstones.push(tombstone);
+                What::Tombstone(tombstone)
+            }
             Ok(Ok(Line::End(entries))) => What::End(entries),
             Ok(Err(why)) => What::Bad(why),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -197,7 +235,7 @@ fn read(batch: Vec<InputLine>, ring: Option<&Ring>) -> Result<(Vec<Read>, Entrie
             what,
         });
     }
-    Ok((lines, entries))
+    Ok((lines, brought))
 }
 
 /// Why the pair of an entry is of no use, if it is not: stored, it would cost a login.
@@ -212,7 +250,10 @@ fn useless(ring: Option<&Ring>, principal: &Principal, entry: &Entry) -> Option<
 }
 
 /// Puts the entries into the store, or only compares them with what stands there.
-async fn restore(into: &Target<'_>, entries: Entries) -> Result<Vec<Restored>, store::Error> {
+async fn restore(
+    into: &Target<'_>,
+    entries: Vec<(Principal, Entry)>,
+) -> Result<Vec<Restored>, store::Error> {
     let view = match into {
         Target::Store(open) => {
             let restored = open.store.restore(entries.clone()).await?;

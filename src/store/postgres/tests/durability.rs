@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::media::settings;
 use super::*;
+use crate::store::contract::pseudonyms;
 use crate::store::{Generation, postgres};
 
 /// Long for servers that recover in a second.
@@ -28,7 +29,7 @@ impl Sidecar {
 
     async fn start_in(folder: TempDir, url: &str) -> Sidecar {
         let process = Process::new(run(), folder.path()).unwrap();
-        let store = postgres::open(settings(url), true, process, Clock::real()).await;
+        let store = postgres::open(settings(url), true, pseudonyms(), process, Clock::real()).await;
         let store = store.unwrap_or_else(|refusal| panic!("{refusal}"));
         Sidecar { store, folder }
     }

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::store::RunId;
-use crate::store::contract::Fault;
+use crate::store::contract::{Fault, pseudonyms};
 use crate::store::postgres;
 
 /// A database, and the way to it.
@@ -236,9 +236,15 @@ fn age(history: &mut Value, millis: i64) {
 
 /// A handle on the database at `url`, whose tables are made if there are none.
 pub(super) async fn open(url: &str, run: RunId, clock: Clock) -> Postgres {
-    postgres::open(settings(url), true, Process::patient(run), clock)
-        .await
-        .unwrap()
+    postgres::open(
+        settings(url),
+        true,
+        pseudonyms(),
+        Process::patient(run),
+        clock,
+    )
+    .await
+    .unwrap()
 }
 
 /// What a configuration with this URL says.

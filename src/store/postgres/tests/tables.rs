@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::media::{Alone, open, settings};
 use super::*;
-use crate::store::contract::{LONG, first};
+use crate::store::contract::{LONG, first, pseudonyms};
 use crate::store::postgres;
 use crate::store::{Class, Day, Generation, LoginWindow, ReadOnly, SlotId, Uses};
 
@@ -90,7 +90,14 @@ async fn a_view_of_a_store_without_the_newest_table_reads_it() {
     first(&store, &user(1), record(1)).await;
     place.database.sql("DROP TABLE uses").await;
     let folder = tempfile::tempdir().unwrap();
-    let seen = postgres::view(folder.path(), settings(&place.url()), false, Clock::real()).await;
+    let seen = postgres::view(
+        folder.path(),
+        settings(&place.url()),
+        false,
+        pseudonyms(),
+        Clock::real(),
+    )
+    .await;
     let view = seen.unwrap().expect("there are tables");
     let entry = view.load(&user(1)).await.unwrap();
     assert_eq!(entry.record, Some(record(1)));
@@ -122,6 +129,7 @@ async fn tables_of_a_newer_format_are_refused() {
     let opened = postgres::open(
         settings(&place.url()),
         true,
+        pseudonyms(),
         Process::patient(run()),
         Clock::real(),
     )

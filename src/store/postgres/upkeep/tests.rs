@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::clock::Clock;
-use crate::store::contract::run;
+use crate::store::contract::{pseudonyms, run};
 use crate::store::postgres::session::Statement;
 use crate::store::postgres::{Password, Postgres, Process, Settings, Url, open, view};
 use crate::store::{OpenError, ReadOnly, Store};
@@ -21,7 +21,15 @@ fn settings(url: &str) -> Settings {
 }
 
 async fn opened(url: &str) -> Postgres {
-    match open(settings(url), true, Process::patient(run()), Clock::real()).await {
+    match open(
+        settings(url),
+        true,
+        pseudonyms(),
+        Process::patient(run()),
+        Clock::real(),
+    )
+    .await
+    {
         Ok(store) => store,
         Err(refusal) => panic!("{refusal}"),
     }
@@ -32,6 +40,7 @@ async fn refusal(url: &str, create: bool) -> String {
     match open(
         settings(url),
         create,
+        pseudonyms(),
         Process::patient(run()),
         Clock::real(),
     )
@@ -258,6 +267,7 @@ async fn what_will_not_change_by_itself_is_refused_at_the_start() {
         open(
             settings(&database.url()),
             false,
+            pseudonyms(),
             Process::patient(run()),
             Clock::real()
         )
@@ -295,7 +305,16 @@ async fn a_view_changes_nothing_and_says_what_is_there() {
     let database = Database::new();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    let seen = async |create| view(path, settings(&database.url()), create, Clock::real()).await;
+    let seen = async |create| {
+        view(
+            path,
+            settings(&database.url()),
+            create,
+            pseudonyms(),
+            Clock::real(),
+        )
+        .await
+    };
     assert!(matches!(seen(true).await, Ok(None)));
     assert!(seen(false).await.is_err());
     drop(opened(&database.url()).await);
@@ -304,7 +323,7 @@ async fn a_view_changes_nothing_and_says_what_is_there() {
     assert_eq!(view.condition().standby, Some(false));
     assert_eq!(database.value("SELECT count(*) FROM sidecars").await, "0");
     let nobody = "postgres://postgres@127.0.0.1:1/none";
-    let away = super::super::view(path, settings(nobody), true, Clock::real()).await;
+    let away = super::super::view(path, settings(nobody), true, pseudonyms(), Clock::real()).await;
     let away = away.map_err(OpenError::from);
     assert!(matches!(away, Err(OpenError::Away(_))));
 }

@@ -6,7 +6,7 @@ use super::*;
 async fn files_and_directories_are_their_owners_alone() {
     let parent = Directory::default();
     let path = parent.path().join("a/store");
-    let store = open(&path, run(), Clock::real()).unwrap();
+    let store = open(&path, pseudonyms(), run(), Clock::real()).unwrap();
     commit(&store, 1).await;
     lease_of(&store, &user(1), id(1), Duration::from_secs(9))
         .await
@@ -126,7 +126,9 @@ async fn damage_in_a_large_store_ends_renewals_soon_after_the_start() {
         .write_all_at(&garbage, 10 * 1024 * 1024)
         .unwrap();
     let store = directory.open(run());
-    let reader = view(directory.path(), directory.1).unwrap().unwrap();
+    let reader = view(directory.path(), pseudonyms(), directory.1)
+        .unwrap()
+        .unwrap();
     let checked = reader.check_whole().await;
     let damaged = match &checked {
         Err(store::OpenError::Refused(why)) => {
@@ -159,7 +161,9 @@ async fn a_large_store_that_is_whole_is_used_at_once_and_closed_at_once() {
         let store = directory.open(run());
         assert_eq!(store.count().await, Ok(100));
         assert_eq!(store.writable(), Ok(()));
-        let reader = view(directory.path(), directory.1).unwrap().unwrap();
+        let reader = view(directory.path(), pseudonyms(), directory.1)
+            .unwrap()
+            .unwrap();
         reader.check_whole().await.unwrap();
     }
 }

@@ -120,7 +120,9 @@ async fn a_view_of_a_store_without_the_newest_column_reads_it_in_place() {
     // A process of the version before lives, and goes on writing.
     let _lives = directory.open(run());
     directory.execute(WITHOUT_THE_NEWEST_COLUMN);
-    let view = view(directory.path(), directory.1).unwrap().unwrap();
+    let view = view(directory.path(), pseudonyms(), directory.1)
+        .unwrap()
+        .unwrap();
     for generation in [1, 7] {
         directory.execute(&format!("UPDATE entries SET generation = {generation}"));
         let entry = view.load(&user(1)).await.unwrap();
@@ -137,7 +139,9 @@ async fn a_store_without_the_newest_table_gets_it_beside_an_earlier_version() {
     let directory = Directory::with_a_pair().await;
     directory.execute("DROP TABLE uses");
     // It is read as it is.
-    let looked = view(directory.path(), directory.1).unwrap().unwrap();
+    let looked = view(directory.path(), pseudonyms(), directory.1)
+        .unwrap()
+        .unwrap();
     assert_eq!(looked.count().await, Ok(1));
     drop(looked);
     let earlier = Connection::open(directory.tokens()).unwrap();

@@ -112,7 +112,11 @@ async fn a_lease_that_another_process_has_since_is_not_written_down_again() {
 #[tokio::test]
 async fn a_view_tells_who_holds_a_lease_and_changes_nothing() {
     let directory = Directory::with_a_pair().await;
-    let look = || view(directory.path(), directory.1).unwrap().unwrap();
+    let look = || {
+        view(directory.path(), pseudonyms(), directory.1)
+            .unwrap()
+            .unwrap()
+    };
     let nobody = look().lease_holder(&user(1)).await;
     assert_eq!(nobody, Ok(None), "no process has run leases here yet");
     let holds = run();

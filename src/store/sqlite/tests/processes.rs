@@ -21,7 +21,7 @@ async fn the_part_of_a_child() {
     if part == "migrate half-way" {
         return migrate_half_way(&directory).await;
     }
-    let store = open(&directory, run(), Clock::real()).unwrap();
+    let store = open(&directory, pseudonyms(), run(), Clock::real()).unwrap();
     match part.as_str() {
         "hold a lease" => hold_a_lease(&store, 1, Duration::from_secs(600)).await,
         "hold a short lease" => hold_a_lease(&store, 2, Duration::from_secs(2)).await,

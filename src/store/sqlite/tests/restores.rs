@@ -38,7 +38,9 @@ async fn renew(store: &Sqlite, users: std::ops::RangeInclusive<u64>, generation:
 
 fn refused_without_a_change(directory: &Directory) {
     let before = FILES.map(|name| fs::read(directory.path().join(name)).unwrap());
-    let reader = view(directory.path(), directory.1).err().expect("refused");
+    let reader = view(directory.path(), pseudonyms(), directory.1)
+        .err()
+        .expect("refused");
     assert!(matches!(reader, Refusal::ForeignLog(_)), "{reader:?}");
     let refusal = directory.refusal();
     assert!(matches!(refusal, Refusal::ForeignLog(_)), "{refusal:?}");
@@ -110,7 +112,9 @@ async fn no_kill_and_no_move_of_the_whole_is_taken_for_a_restore() {
             renew(&store, 9..=9, round / 3).await;
         }
         let crashed = killed_and_moved(&directory);
-        let reader = view(crashed.path(), crashed.1).unwrap().unwrap();
+        let reader = view(crashed.path(), pseudonyms(), crashed.1)
+            .unwrap()
+            .unwrap();
         assert_eq!(reader.count().await, Ok(9));
         let moved = crashed.open(run());
         for n in 1..=8 {

@@ -1,0 +1,328 @@
+//! Tombstones: rows of `entries` under a pseudonym, with a generation and an epoch alone. One is only ever
+//! raised, in the transaction that deletes the row with the name. That transaction has the store to itself
+//! ([`Link::write_alone`]), so that no pair comes to stand below a tombstone. While a pair stands none is
+//! looked for: that pair came later.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::columns::{holds_something, signed, unsigned};
+use super::feed::told;
+use super::link::Link;
+use super::session::{Parameter, Statement};
+use crate::principal::Principal;
+use crate::store::pseudonyms::{END, PREFIX};
+use crate::store::{
+    Cursor, Day, Entry, Error, Generation, Pseudonym, Pseudonyms, Tombstone, Tombstones, Version,
+};
+
+/// The tombstones of principals: `forgotten`, which has no row for who has none. The arrays of [`Names`]
+/// are the parameters `$names` and `$pseudonyms`.
+macro_rules! forgotten {
+    ($names:literal, $pseudonyms:literal) => {
+        concat!(
+            "forgotten AS MATERIALIZED (
+                SELECT called.name, max(below.generation) AS forgotten_generation,
+                    max(below.epoch) AS forgotten_epoch
+                FROM unnest(",
+            $names,
+            "::text[], ",
+            $pseudonyms,
+            "::text[]) AS called (name, pseudonym)
+                JOIN entries AS below ON below.principal = called.pseudonym
+                GROUP BY called.name
+            )"
+        )
+    };
+}
+pub(super) use forgotten;
+
+const FIND: &str = concat!(
+    "WITH ",
+    forgotten!("$1", "$2"),
+    " SELECT name, forgotten_generation, forgotten_epoch FROM forgotten"
+);
+/// With `$5` only if the user was last named before that day. What holds nothing but a version, as of an
+/// earlier version of this program, becomes a tombstone of that version.
+const FORGET: &str = concat!(
+    "WITH ",
+    forgotten!("$1", "$2"),
+    ", uncounted AS (
+        DELETE FROM uses WHERE principal = $3 AND ($5::integer IS NULL OR day < $5)
+        RETURNING principal
+    ), gone AS (
+        DELETE FROM entries WHERE principal = $3 AND ($5 IS NULL OR EXISTS (SELECT FROM uncounted))
+        RETURNING principal, generation, epoch, ",
+    holds_something!(),
+    " AS held
+    ), undue AS (
+        DELETE FROM due USING gone WHERE due.principal = gone.principal
+    ), unrejected AS (
+        DELETE FROM rejections USING gone WHERE rejections.principal = gone.principal
+    ), unleased AS (
+        DELETE FROM leases USING gone WHERE leases.principal = gone.principal AND leases.until <= $6
+    ), changed AS (
+        INSERT INTO entries AS stands (principal, generation, epoch)
+        SELECT $4, greatest(gone.generation, forgotten_generation),
+            greatest(gone.epoch, forgotten_epoch) + gone.held::integer
+        FROM gone LEFT JOIN forgotten ON name = gone.principal
+        WHERE gone.held OR gone.epoch > 0 OR gone.generation > 0
+        ON CONFLICT (principal) DO UPDATE SET
+            generation = greatest(stands.generation, excluded.generation),
+            epoch = greatest(stands.epoch, excluded.epoch)
+        RETURNING principal, generation, epoch
+    ), ",
+    told!(),
+    " SELECT changed.generation, changed.epoch, gone.held FROM changed, gone"
+);
+/// Each of those that outrank what stands: [`Entry::outranks`] of entries that hold nothing; and those that
+/// stand under the name, as earlier versions left them.
+const BURY: &str = concat!(
+    "WITH ",
+    forgotten!("$1", "$2"),
+    ", higher AS (
+        SELECT wanted.name, wanted.pseudonym, wanted.epoch,
+            CASE WHEN wanted.generation > greatest(stands.generation, forgotten_generation, 0)
+                    OR stands.principal IS NULL AND forgotten_epoch IS NULL
+                    OR stands.principal IS NOT NULL AND NOT ",
+    holds_something!(stands),
+    "
+                THEN wanted.generation
+                ELSE greatest(stands.generation, forgotten_generation, 0) + 1 END AS generation
+        FROM unnest($3::text[], $4::text[], $5::bigint[], $6::bigint[])
+                AS wanted (name, pseudonym, generation, epoch)
+            LEFT JOIN forgotten ON forgotten.name = wanted.name
+            LEFT JOIN entries AS stands ON stands.principal = wanted.name
+        WHERE (wanted.epoch, -9223372036854775808, wanted.generation) > (
+            greatest(stands.epoch, forgotten_epoch, 0),
+            coalesce(stands.received, -9223372036854775808),
+            greatest(stands.generation, forgotten_generation, 0))
+          OR (wanted.epoch, wanted.generation) >= (stands.epoch, stands.generation) AND NOT ",
+    holds_something!(stands),
+    "
+    ), gone AS (
+        DELETE FROM entries USING higher WHERE entries.principal = higher.name
+    ), undue AS (
+        DELETE FROM due USING higher WHERE due.principal = higher.name
+    ), unrejected AS (
+        DELETE FROM rejections USING higher WHERE rejections.principal = higher.name
+    ), uncounted AS (
+        DELETE FROM uses USING higher WHERE uses.principal = higher.name
+    ), changed AS (
+        INSERT INTO entries AS stands (principal, generation, epoch)
+        SELECT pseudonym, generation, epoch FROM higher
+        ON CONFLICT (principal) DO UPDATE SET
+            generation = greatest(stands.generation, excluded.generation),
+            epoch = greatest(stands.epoch, excluded.epoch)
+        RETURNING principal, generation, epoch
+    ), ",
+    told!(),
+    " SELECT name FROM higher"
+);
+/// Those that are not as high yet.
+const RAISE: &str = concat!(
+    "WITH changed AS (
+        INSERT INTO entries AS stands (principal, generation, epoch)
+        SELECT pseudonym, max(generation), max(epoch)
+        FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS wanted (pseudonym, generation, epoch)
+        GROUP BY pseudonym
+        ON CONFLICT (principal) DO UPDATE SET
+            generation = greatest(stands.generation, excluded.generation),
+            epoch = greatest(stands.epoch, excluded.epoch)
+        WHERE excluded.generation > stands.generation OR excluded.epoch > stands.epoch
+        RETURNING principal, generation, epoch
+    ), ",
+    told!(),
+    " SELECT principal FROM changed"
+);
+const LIST: &str = "SELECT principal, generation, epoch FROM entries
+    WHERE principal > $1 AND principal < $2 ORDER BY principal LIMIT $3";
+
+/// Principals, each with every pseudonym that it may have.
+#[derive(Default)]
+pub(super) struct Names {
+    names: Vec<String>,
+    pseudonyms: Vec<String>,
+}
+
+impl Names {
+    /// Adds one.
+    pub(super) fn push(&mut self, pseudonyms: &Pseudonyms, principal: &Principal) {
+        for pseudonym in pseudonyms.all(principal) {
+            self.names.push(principal.to_string());
+            self.pseudonyms.push(pseudonym.to_string());
+        }
+    }
+
+    /// What [`forgotten!`] joins.
+    pub(super) fn parameters(&self) -> [Parameter<'_>; 2] {
+        [
+            (&self.names, Type::TEXT_ARRAY),
+            (&self.pseudonyms, Type::TEXT_ARRAY),
+        ]
+    }
+}
+
+/// Gives each of `entries` that has no pair the version of its tombstone.
+pub(super) async fn lay_beneath<'a>(
+    link: &Link,
+    pseudonyms: &Pseudonyms,
+    entries: impl Iterator<Item = (&'a Principal, &'a mut Entry)>,
+) -> Result<(), Error> {
+    let mut names = Names::default();
+    let mut bare = HashMap::new();
+    for (principal, entry) in entries {
+        if entry.record.is_none() {
+            names.push(pseudonyms, principal);
+            bare.insert(principal.to_string(), entry);
+        }
+    }
+    if bare.is_empty() {
+        return Ok(());
+    }
+    for row in link.read(FIND, names.parameters()).await? {
+        if let Some(entry) = bare.get_mut(row.get::<_, &str>(0)) {
+            **entry = std::mem::take(*entry).beneath(version(&row, 1));
+        }
+    }
+    Ok(())
+}
+
+/// As [`crate::store::Store::forget`], or with `unused_since` [`crate::store::Uses::forget_unused`]; returns
+/// the version of the tombstone.
+pub(super) async fn forget(
+    link: &Link,
+    pseudonyms: &Pseudonyms,
+    principal: &Principal,
+    unused_since: Option<Day>,
+) -> Result<Option<Version>, Error> {
+    let mut names = Names::default();
+    names.push(pseudonyms, principal);
+    let [called, by] = names.parameters();
+    let (name, pseudonym) = (
+        principal.to_string(),
+        pseudonyms.current(principal).to_string(),
+    );
+    let before = unused_since.map(|Day(day)| day);
+    let now = link.time.wall().as_millis();
+    let parameters = [
+        called,
+        by,
+        (&name as _, Type::TEXT),
+        (&pseudonym as _, Type::TEXT),
+        (&before as _, Type::INT4),
+        (&now as _, Type::INT8),
+    ];
+    let forgotten = link.write_alone([Statement {
+        sql: FORGET,
+        parameters: &parameters,
+    }]);
+    let [rows] = forgotten.await?;
+    let held = rows.first().filter(|row| row.get(2));
+    Ok(held.map(|row| version(row, 0)))
+}
+
+/// Leaves tombstones of these versions where they outrank what stands. Returns the names of those that were.
+pub(super) async fn bury(
+    link: &Link,
+    pseudonyms: &Pseudonyms,
+    entries: &[(&Principal, Version)],
+) -> Result<Vec<String>, Error> {
+    let mut names = Names::default();
+    let mut wanted = Raised::default();
+    let mut keys = Vec::with_capacity(entries.len());
+    for (principal, version) in entries {
+        names.push(pseudonyms, principal);
+        keys.push(principal.to_string());
+        let pseudonym = pseudonyms.current(principal);
+        wanted.push(Tombstone {
+            pseudonym,
+            version: *version,
+        });
+    }
+    let [called, by] = names.parameters();
+    let [raised, generations, epochs] = wanted.parameters();
+    let keys = (&keys as _, Type::TEXT_ARRAY);
+    let parameters = [called, by, keys, raised, generations, epochs];
+    let buried = link.write_alone([Statement {
+        sql: BURY,
+        parameters: &parameters,
+    }]);
+    let [rows] = buried.await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// As [`crate::store::Store::bury`]; returns those that were raised.
+pub(super) async fn raise(link: &Link, tombstones: &[Tombstone]) -> Result<Vec<Pseudonym>, Error> {
+    let mut wanted = Raised::default();
+    for tombstone in tombstones {
+        wanted.push(*tombstone);
+    }
+    let parameters = wanted.parameters();
+    let raised = link.write_alone([Statement {
+        sql: RAISE,
+        parameters: &parameters,
+    }]);
+    let [rows] = raised.await?;
+    let raised = rows.iter().map(|row| Pseudonym::parse(row.get(0)));
+    Ok(raised.flatten().collect())
+}
+
+/// As [`crate::store::ReadOnly::tombstones`].
+pub(super) async fn list(
+    link: &Link,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> Result<Tombstones, Error> {
+    let after = after.map_or(PREFIX, |Cursor(key)| key);
+    let most = signed(limit as u64);
+    let parameters = [
+        (&after as _, Type::TEXT),
+        (&END as _, Type::TEXT),
+        (&most as _, Type::INT8),
+    ];
+    let rows = link.read(LIST, parameters).await?;
+    let tombstone = |row: &Row| {
+        let pseudonym = Pseudonym::parse(row.get(0))?;
+        let version = version(row, 1);
+        Some(Tombstone { pseudonym, version })
+    };
+    let last = rows.last().filter(|_| rows.len() == limit);
+    Ok(Tombstones {
+        tombstones: rows.iter().filter_map(tombstone).collect(),
+        next: last.map(|row| Cursor(row.get(0))),
+    })
+}
+
+/// Tombstones as columns.
+#[derive(Default)]
+struct Raised {
+    pseudonyms: Vec<String>,
+    generations: Vec<i64>,
+    epochs: Vec<i64>,
+}
+
+impl Raised {
+    fn push(&mut self, Tombstone { pseudonym, version }: Tombstone) {
+        self.pseudonyms.push(pseudonym.to_string());
+        self.generations.push(signed(version.generation.0));
+        self.epochs.push(signed(version.epoch));
+    }
+
+    fn parameters(&self) -> [Parameter<'_>; 3] {
+        [
+            (&self.pseudonyms, Type::TEXT_ARRAY),
+            (&self.generations, Type::INT8_ARRAY),
+            (&self.epochs, Type::INT8_ARRAY),
+        ]
+    }
+}
+
+fn version(row: &Row, first: usize) -> Version {
+    Version {
+        generation: Generation(unsigned(row.get(first))),
+        epoch: unsigned(row.get(first + 1)),
+    }
+}
