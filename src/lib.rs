@@ -133,6 +133,7 @@
 //! | ahead of time | a renewal of a stale token that no request waits for | `credentials::renewal::keeper` |
 //! | named, used, unused | a caller names a user, which uses its pair on that day; a pair that nobody used for as long as `forget_unused` says is forgotten | `credentials::renewal::unused`, `store::uses` |
 //! | keeper | the task that renews ahead of time, and idle pairs before their RefreshToken dies | `credentials::renewal::keeper` |
+//! | forgotten, tombstone, pseudonym | what is left of who was forgotten: generation and epoch, under a keyed hash of the name | `store::pseudonyms` |
 //! | lease | the right to renew one principal, held for 15 s, or longer if `[renewal] timeout` demands it, and extended; one process has it at a time, and calls only while it outlasts the call | `store`, `credentials::vault::hold`, `credentials::renewal::lease` |
 //! | outbox | pairs that a shared store has not acknowledged in time: durable on this machine's disk, and sent until the store has them | `store::postgres::outbox` |
 //! | re-assertion | what this process committed lately, and a fail-over of a shared store lost, is restored | `store::postgres::reassertion` |

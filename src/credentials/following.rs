@@ -73,3 +73,45 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::credentials::fixture::{Medium, user};
+    use crate::store::{Generation, Tombstone};
+
+    #[tokio::test]
+    async fn who_is_forgotten_elsewhere_is_found_by_its_pseudonym_wherever_it_is_remembered() {
+        let process = Medium::new().start();
+        let engine = &process.provider.engine;
+        let cache = &engine.vault.cache;
+        for n in 1..=3 {
+            process.adopt(&user(n), 1).await;
+        }
+        for n in 3..=5 {
+            cache.suppress_for(&user(n), 0, Duration::from_secs(60));
+        }
+        let left_of = |n| {
+            let version = Version {
+                generation: Generation(1),
+                epoch: 1,
+            };
+            Change::Forgotten(Tombstone {
+                pseudonym: engine.vault.ring.pseudonyms().current(&user(n)),
+                version,
+            })
+        };
+        engine.follow(&[1, 3, 5, 9].map(left_of)).await;
+        let held = (1..=5).filter(|n| cache.peek(&user(*n)).is_some());
+        assert_eq!(held.collect::<Vec<_>>(), [2]);
+        let suppressed = (1..=5).filter(|n| cache.is_suppressed(&user(*n)));
+        assert_eq!(suppressed.collect::<Vec<_>>(), [4]);
+        // Who has logged in again meanwhile stays.
+        process.provider.forget(&user(2)).await.unwrap();
+        process.adopt(&user(2), 2).await;
+        engine.follow(&[left_of(2)]).await;
+        assert!(cache.peek(&user(2)).is_some());
+    }
+}

@@ -9,6 +9,8 @@ use crate::store::{Day, Entry, Error, Guarded, Listed};
 
 /// The name of the guard that says on which days it was done.
 const ROW: &str = "burials";
+/// How long a process lives before it looks: those that follow their start have the store first.
+const BEGINS_AFTER: Duration = Duration::from_secs(60);
 /// How often it is looked whether it is to be done.
 const ROUND: Duration = Duration::from_secs(3600);
 /// Entries that are looked at in one call, and the pause after it, in real time: others wait for the store as
@@ -18,6 +20,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Does it, on the first two days that this engine, or another on the store, lives.
 pub(crate) async fn bury_the_named(engine: Arc<Engine>) {
+    engine.clock.sleep(BEGINS_AFTER).await;
     loop {
         match look(&engine).await {
             Ok(true) => return,

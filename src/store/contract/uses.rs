@@ -1,8 +1,8 @@
 //! Users that nobody names are forgotten: by the day on which they were last named.
 
-use super::{Medium, SOON, first, record, rounds, run, user};
+use super::{Medium, SOON, first, pseudonyms, record, rounds, run, user};
 use crate::principal::Principal;
-use crate::store::{Change, Commit, Day, Restored, Store, Uses};
+use crate::store::{Change, Commit, Day, Restored, Store, Tombstone, Uses};
 
 /// All users of whom a day is known, those first that were named longest ago.
 async fn known(store: &impl Store) -> Vec<Principal> {
@@ -75,8 +75,8 @@ pub(crate) async fn an_unused_pair_is_forgotten_as_every_other_one(medium: &impl
     let told = async {
         loop {
             match changes.recv().await.expect("the store is open") {
-                Change::Entry { principal, version }
-                    if principal == user(1) && version.epoch == 1 =>
+                Change::Forgotten(Tombstone { pseudonym, version })
+                    if pseudonym == pseudonyms().current(&user(1)) && version.epoch == 1 =>
                 {
                     return;
                 }

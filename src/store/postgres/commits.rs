@@ -64,7 +64,8 @@ const COMMIT: &str = concat!(
     " LEFT JOIN forgotten ON name = wanted.principal
       WHERE wanted.generation = coalesce(forgotten_generation, 0) + 1
               AND wanted.epoch = coalesce(forgotten_epoch, 0)
-          OR (SELECT true FROM entries WHERE entries.principal = wanted.principal)
+          OR (SELECT sealed IS NOT NULL OR generation > 0 OR epoch > 0 FROM entries
+              WHERE entries.principal = wanted.principal)
       ON CONFLICT (principal) DO UPDATE SET
           generation = excluded.generation, epoch = excluded.epoch, instance = excluded.instance, known = excluded.known,
           sealed = excluded.sealed, key_id = excluded.key_id, received = excluded.received,

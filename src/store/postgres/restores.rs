@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::columns::{Columns, columns, holds_something, insert_entries};
+use super::columns::{Columns, LOCK, columns, holds_something, insert_entries};
 use super::feed::told;
 use super::link::Link;
 use super::session::Statement;
@@ -125,8 +125,8 @@ impl Waiting<'_> {
 fn at_once(waiting: Vec<Waiting<'_>>) -> (Vec<Waiting<'_>>, Vec<Waiting<'_>>) {
     let (mut now, mut later): (Vec<Waiting<'_>>, Vec<_>) = (Vec::new(), Vec::new());
     for next in waiting {
-        let waits = later.last().or(now.last());
-        let is_repeated = waits.is_some_and(|last: &Waiting<'_>| last.key == next.key);
+        let is_of = |last: Option<&Waiting<'_>>| last.is_some_and(|last| last.key == next.key);
+        let is_repeated = is_of(now.last()) || is_of(later.last());
         let is_another = now
             .first()
             .is_some_and(|first| first.entry.is_bare() != next.entry.is_bare());
@@ -154,6 +154,11 @@ async fn write(
     let mut columns = columns.parameters();
     columns.extend(forgotten.parameters());
     let written = link.write([
+        // What was forgotten keeps rows from being proposed, and so from being locked before what follows.
+        Statement {
+            sql: LOCK,
+            parameters: &principals,
+        },
         Statement {
             sql: RESTORE,
             parameters: &columns,
@@ -171,7 +176,7 @@ async fn write(
             parameters: &principals,
         },
     ]);
-    let [written, ..] = written.await?;
+    let [_, written, ..] = written.await?;
     Ok(written.iter().map(|row| row.get(0)).collect())
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::columns::{holds_something, signed, unsigned};
+use super::columns::{holds_something, now, signed, unsigned};
 use super::feed::told;
 use super::link::Link;
 use super::session::{Parameter, Statement};
@@ -62,7 +62,9 @@ const FORGET: &str = concat!(
     ), unrejected AS (
         DELETE FROM rejections USING gone WHERE rejections.principal = gone.principal
     ), unleased AS (
-        DELETE FROM leases USING gone WHERE leases.principal = gone.principal AND leases.until <= $6
+        DELETE FROM leases USING gone WHERE leases.principal = gone.principal AND leases.until <= ",
+    now!(),
+    "
     ), changed AS (
         INSERT INTO entries AS stands (principal, generation, epoch)
         SELECT $4, greatest(gone.generation, forgotten_generation),
@@ -110,6 +112,10 @@ const BURY: &str = concat!(
         DELETE FROM rejections USING higher WHERE rejections.principal = higher.name
     ), uncounted AS (
         DELETE FROM uses USING higher WHERE uses.principal = higher.name
+    ), unleased AS (
+        DELETE FROM leases USING higher WHERE leases.principal = higher.name AND leases.until <= ",
+    now!(),
+    "
     ), changed AS (
         INSERT INTO entries AS stands (principal, generation, epoch)
         SELECT pseudonym, generation, epoch FROM higher
@@ -206,14 +212,12 @@ pub(super) async fn forget(
         pseudonyms.current(principal).to_string(),
     );
     let before = unused_since.map(|Day(day)| day);
-    let now = link.time.wall().as_millis();
     let parameters = [
         called,
         by,
         (&name as _, Type::TEXT),
         (&pseudonym as _, Type::TEXT),
         (&before as _, Type::INT4),
-        (&now as _, Type::INT8),
     ];
     let forgotten = link.write_alone([Statement {
         sql: FORGET,

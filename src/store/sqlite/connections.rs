@@ -25,6 +25,8 @@ pub(in crate::store) fn connect(path: &Path, synchronous: &str) -> rusqlite::Res
         ));
     }
     db.pragma_update(None, "synchronous", synchronous)?;
+    // What is deleted is overwritten: a name that is forgotten is not to be found in an unused part of a page.
+    db.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))?;
     // The log is there once it was read.
     db.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
     Ok(db)

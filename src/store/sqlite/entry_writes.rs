@@ -18,7 +18,8 @@ const REPLACE: &str = concat!(
     ", generation = ?4, instance = ?5, known = ?6, sealed = ?7, received = ?8, expires = ?9,
          run = ?10, key_id = ?11, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
          rejected_with = NULL
-     WHERE principal = ?1 AND generation = ?2 AND epoch = ?3"
+     WHERE principal = ?1 AND generation = ?2 AND epoch = ?3
+         AND (sealed IS NOT NULL OR generation > 0 OR epoch > 0)"
 );
 /// A commit of a principal that nothing, or only notes, stands for: on top of its tombstone, if there is one.
 const INSERT: &str = concat!(

@@ -20,8 +20,8 @@ use super::*;
 use crate::credentials::seal::Ring;
 use crate::secret::Secret;
 use crate::store::contract::{
-    HELD, Medium, contract, id, lease_of, lease_once_free, over, principals, pseudonyms, record,
-    run, told, user,
+    HELD, Medium, all, contract, id, lease_of, lease_once_free, over, principals, pseudonyms,
+    record, run, told, user,
 };
 use crate::store::{
     self, Budgets, Class, Generation, KeyId, LoginWindow, LoginWindows, ReadOnly, Rejected, Slot,

@@ -95,7 +95,8 @@ async fn transactions_lock_rows_in_one_order() {
                     let entries = (0..8).rev().map(|n| {
                         let stands = Entry {
                             generation: Generation(fastrand::u64(1..100)),
-                            record: Some(record(fastrand::u8(..))),
+                            epoch: fastrand::u64(..3),
+                            record: (fastrand::u8(..4) > 0).then(|| record(fastrand::u8(..))),
                             ..Entry::default()
                         };
                         (user(n), stands)

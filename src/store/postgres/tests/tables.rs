@@ -6,9 +6,11 @@ use uuid::Uuid;
 
 use super::media::{Alone, open, settings};
 use super::*;
-use crate::store::contract::{LONG, first, pseudonyms};
+use crate::store::contract::{LONG, first, over, pseudonyms};
 use crate::store::postgres;
-use crate::store::{Class, Day, Generation, LoginWindow, ReadOnly, SlotId, Uses};
+use crate::store::{
+    Class, Day, Generation, LoginWindow, ReadOnly, Rejected, SlotId, Tombstone, Uses,
+};
 
 #[tokio::test]
 async fn processes_that_start_at_once_make_the_tables_once() {
@@ -174,7 +176,7 @@ async fn a_feed_that_is_not_the_one_that_was_read_tells_everything() {
     }
     let mut changes = store.changes();
     assert_eq!(store.forget(&user(1)).await, Ok(true));
-    while !matches!(changes.recv().await, Some(Change::Entry { .. })) {}
+    while changes.recv().await != Some(Change::Forgotten(left_of(1))) {}
     // Another process has written more than is kept; or the store has lost its newest changes.
     for end in ["feed_end + 20000", "feed_end - 1"] {
         place
@@ -186,10 +188,7 @@ async fn a_feed_that_is_not_the_one_that_was_read_tells_everything() {
     }
     assert_eq!(store.forget(&user(2)).await, Ok(true));
     let told = tokio::time::timeout(Duration::from_secs(5), changes.recv()).await;
-    let Ok(Some(Change::Entry { principal, .. })) = told else {
-        panic!("nothing is told")
-    };
-    assert_eq!(principal, user(2));
+    assert_eq!(told, Ok(Some(Change::Forgotten(left_of(2)))));
 }
 
 #[tokio::test]
@@ -305,18 +304,20 @@ async fn a_restore_of_many_entries_is_one_change() {
     assert_eq!(place.database.value(numbered).await, "103");
     assert_eq!(changes.recv().await, Some(Change::Everything));
     assert_eq!(store.forget(&user(7)).await, Ok(true));
-    let forgotten = Change::Entry {
-        principal: user(7),
-        version: Version {
-            generation: Generation(1),
-            epoch: 1,
-        },
-    };
+    let forgotten = Change::Forgotten(left_of(7));
     loop {
         match changes.recv().await.expect("the store is open") {
             Change::Everything => {}
             told => break assert_eq!(told, forgotten),
         }
+    }
+}
+
+/// The tombstone of a user whose first pair was forgotten.
+fn left_of(n: u64) -> Tombstone {
+    Tombstone {
+        pseudonym: pseudonyms().current(&user(n)),
+        version: over(1, 1),
     }
 }
 
@@ -335,4 +336,65 @@ mod killed {
     use super::*;
 
     contract! { Alone: a_write_repeated_through_a_fault_is_done_once }
+}
+
+#[tokio::test]
+async fn no_table_holds_the_name_of_who_was_forgotten() {
+    let place = Direct::new().await;
+    let store = place.open().await;
+    let rejected = Rejected {
+        until: Timestamp::from_millis(1),
+        with: [7; 8],
+    };
+    for n in 1..=3 {
+        first(&store, &user(n), record(1)).await;
+        let taken = store
+            .lease(&user(n), LeaseId::fresh(), Duration::ZERO)
+            .await;
+        assert!(matches!(taken, Ok((Lease::Granted { .. }, _))));
+        store
+            .note(&user(n + 3), Note::Rejected(rejected))
+            .await
+            .unwrap();
+    }
+    let named = (1..=3).map(|n| (user(n), Day(1))).collect();
+    assert_eq!(store.mark_used(named).await, Ok(3));
+    let holding = async |n: u64| {
+        let name = user(n).to_string();
+        let mut holding = Vec::new();
+        for table in [
+            "entries",
+            "due",
+            "rejections",
+            "leases",
+            "feed",
+            "uses",
+            "guards",
+        ] {
+            let sql = format!("SELECT count(*) FROM {table} WHERE {table}::text LIKE '%{name}%'");
+            if place.database.value(&sql).await != "0" {
+                holding.push(table);
+            }
+        }
+        holding
+    };
+    assert_eq!(holding(1).await, ["entries", "due", "leases", "uses"]);
+    assert_eq!(holding(4).await, ["entries", "rejections"]);
+    for n in [1, 4] {
+        assert_eq!(store.forget(&user(n)).await, Ok(true));
+        assert_eq!(holding(n).await, Vec::<&str>::new());
+    }
+    // As an earlier version forgot.
+    place
+        .database
+        .sql("UPDATE entries SET epoch = 1, sealed = NULL, received = NULL WHERE generation = 1")
+        .await;
+    let listed = store.list(Listed::All, None, 10).await.unwrap().entries;
+    let bare: Vec<_> = listed.into_iter().filter(|(_, it)| it.is_bare()).collect();
+    assert_eq!(bare.len(), 2);
+    store.restore(bare).await.unwrap();
+    for n in [2, 3] {
+        assert_eq!(holding(n).await, Vec::<&str>::new());
+        assert_eq!(store.load(&user(n)).await.unwrap().version(), over(1, 1));
+    }
 }

@@ -157,3 +157,69 @@ async fn a_store_without_the_newest_table_gets_it_beside_an_earlier_version() {
     let entry = stores[0].load(&user(1)).await.unwrap();
     assert_eq!(entry.generation, Generation(3));
 }
+
+/// As an earlier version forgot.
+const FORGOTTEN_BY_NAME: &str =
+    "UPDATE entries SET seq = seq + 1, epoch = 1, instance = NULL, known = 0,
+    sealed = NULL, received = NULL, expires = NULL, run = NULL, key_id = NULL WHERE generation = 1";
+
+#[tokio::test]
+async fn who_was_forgotten_by_an_earlier_version_keeps_its_epoch_and_loses_its_name() {
+    let directory = Directory::with_a_pair().await;
+    directory.execute(FORGOTTEN_BY_NAME);
+    let store = directory.open(run());
+    let tombstone = Entry {
+        generation: Generation(1),
+        epoch: 1,
+        ..Entry::default()
+    };
+    assert_eq!(store.load(&user(1)).await.as_ref(), Ok(&tombstone));
+    let named = vec![(user(1), tombstone.clone())];
+    assert_eq!(all(&store).await, named);
+    for _ in 0..2 {
+        let restored = store.restore(named.clone()).await;
+        assert_eq!(restored, Ok(vec![Restored::Kept]));
+        assert_eq!(all(&store).await, []);
+        assert_eq!(store.load(&user(1)).await.as_ref(), Ok(&tombstone));
+    }
+    // A login goes on from there, as it does from a tombstone that still has its name.
+    directory.execute("DELETE FROM entries");
+    let next = store.commit(&user(1), record(2), over(0, 0), None).await;
+    assert_eq!(next, Ok(Commit::Committed(Generation(1))));
+    directory.execute(FORGOTTEN_BY_NAME);
+    let next = store.commit(&user(1), record(3), over(1, 1), None).await;
+    assert_eq!(next, Ok(Commit::Committed(Generation(2))));
+    assert_eq!(store.load(&user(1)).await.unwrap().version(), over(2, 1));
+}
+
+#[tokio::test]
+async fn no_file_holds_the_name_of_who_was_forgotten() {
+    let directory = Directory::default();
+    let store = directory.open(run());
+    for n in 1..=40 {
+        commit(&store, n).await;
+        let (lease, _) = store
+            .lease(&user(n), id(n), Duration::from_secs(9))
+            .await
+            .unwrap();
+        assert!(matches!(lease, Lease::Granted { .. }));
+        store.release(&user(n), id(n));
+    }
+    let named = (1..=40).map(|n| (user(n), Day(1))).collect();
+    assert_eq!(store.mark_used(named).await, Ok(40));
+    for n in (1..=40).filter(|n| n % 4 != 0) {
+        assert_eq!(store.forget(&user(n)).await, Ok(true));
+    }
+    drop(store);
+    for file in fs::read_dir(directory.path()).unwrap() {
+        let file = file.unwrap().path();
+        if !file.is_file() {
+            continue;
+        }
+        let content = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();
+        let holds = |n: &u64| content.contains(&user(*n).to_string());
+        let held: Vec<_> = (1..=40).filter(holds).collect();
+        assert!(held.iter().all(|n| n % 4 == 0), "{held:?} in {file:?}");
+        assert!(!file.ends_with("tokens.db") || held.len() == 10, "{held:?}");
+    }
+}
