@@ -41,13 +41,13 @@ pub use self::budgets::{
 pub use self::condition::{Away, Condition};
 pub use self::entry::{
     Change, Commit, Cursor, Entry, Generation, KeyId, Lease, LeaseHolder, LeaseId, Listed, Note,
-    Notes, Page, Record, Rejected, Resealed, Restored, RunId, Version,
+    Notes, Page, Record, Rejected, Resealed, Restored, RunId, Tombstone, Tombstones, Version,
 };
 pub use self::guards::{Guard, GuardRows, Guarded};
 pub use self::opening::{
     Engine, Opened, Settings, check_place, is_there, make_place, open, view, warnings,
 };
-pub use self::pseudonyms::{Pseudonym, Pseudonyms, Tombstone, Tombstones};
+pub use self::pseudonyms::{Pseudonym, Pseudonyms};
 pub use self::read_only::{Backup, BackupError, ReadOnly};
 pub use self::uses::{Day, Uses};
 use crate::clock::{Stamp, Timestamp};
@@ -162,7 +162,7 @@ pub trait Store: StoreClock + Budgets + GuardRows + Uses + 'static {
     async fn bury(&self, tombstones: Vec<Tombstone>) -> Result<Vec<Restored>, Error>;
 
     /// Writes whole entries, each if it [outranks](Entry::outranks) the one that stands there; one that holds
-    /// nothing but its version as a tombstone, also where such a one stands under the name, as earlier versions
+    /// nothing but a version of some epoch as a tombstone, also where such a one stands under the name, as earlier versions
     /// left it. Its generation and epoch are kept; only if that generation is not above the standing one's
     /// the entry gets the one that follows it, so that no process takes it for the pair that it
     /// replaces. Durable. Returns what became of each, in the same order; after a repetition each is

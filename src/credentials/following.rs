@@ -83,7 +83,7 @@ mod tests {
     use crate::store::{Generation, Tombstone};
 
     #[tokio::test]
-    async fn who_is_forgotten_elsewhere_is_found_by_its_pseudonym_wherever_it_is_remembered() {
+    async fn who_is_forgotten_elsewhere_is_found_by_its_pseudonym() {
         let process = Medium::new().start();
         let engine = &process.provider.engine;
         let cache = &engine.vault.cache;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Tombstone;
+use super::pseudonyms::Pseudonym;
 use crate::clock::Timestamp;
 use crate::principal::{InstanceId, Principal};
 
@@ -84,7 +84,8 @@ impl Entry {
         }
     }
 
-    /// Whether there is nothing but a version: what is left of a principal that was forgotten.
+    /// Whether there is nothing but a version. If that has an epoch, it is what is left of a principal that was
+    /// forgotten.
     pub fn is_bare(&self) -> bool {
         self.record.is_none() && self.notes == Notes::default()
     }
@@ -326,5 +327,23 @@ pub struct Page {
     /// In the principals' order.
     pub entries: Vec<(Principal, Entry)>,
     /// Where the next page begins; `None` if this is the last one.
+    pub next: Option<Cursor>,
+}
+
+/// What is left of a principal that was forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// Whose, for those who have the key and the name.
+    pub pseudonym: Pseudonym,
+    /// What a commit on top of it compares.
+    pub version: Version,
+}
+
+/// A part of all tombstones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tombstones {
+    /// In the order of their pseudonyms.
+    pub tombstones: Vec<Tombstone>,
+    /// Where the next part begins; `None` if this is the last one.
     pub next: Option<Cursor>,
 }

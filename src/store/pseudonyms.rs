@@ -8,7 +8,6 @@ use std::sync::Arc;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::{Cursor, Version};
 use crate::principal::Principal;
 
 /// What a pseudonym displays as begins with this. No principal does.
@@ -83,24 +82,6 @@ fn named(key: &Hmac<Sha256>, principal: &Principal) -> Pseudonym {
     let mac: [u8; 32] = mac.finalize().into_bytes().into();
     let name = mac.first_chunk().copied();
     Pseudonym(name.expect("a MAC is longer than its beginning"))
-}
-
-/// What is left of a principal that was forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tombstone {
-    /// Whose, for those who have the key and the name.
-    pub pseudonym: Pseudonym,
-    /// What a commit on top of it compares.
-    pub version: Version,
-}
-
-/// A part of all tombstones.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tombstones {
-    /// In the order of their pseudonyms.
-    pub tombstones: Vec<Tombstone>,
-    /// Where the next part begins; `None` if this is the last one.
-    pub next: Option<Cursor>,
 }
 
 #[cfg(test)]

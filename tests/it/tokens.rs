@@ -22,6 +22,8 @@ mod damoov_misbehaves;
 mod fleet;
 // Stores that earlier versions left.
 mod formats;
+// What is left of who was forgotten.
+mod forgotten;
 // Several instances behind one proxy.
 mod instances;
 // Replacing the key of the store.

@@ -215,10 +215,13 @@ impl<'a, S: Store> Task<'a, S> {
         let stands = self.known(of).version();
         // A pair has a generation from 1 on.
         let generation = (stands.generation.0 + self.rng.u64(..3)).max(2) - 1;
+        let record = (self.rng.u8(..4) > 0).then(|| self.pair());
+        // What has no pair was forgotten once.
+        let epoch = (stands.epoch + self.rng.u64(..2)).max(u64::from(record.is_none()));
         let entry = Entry {
             generation: Generation(generation),
-            epoch: stands.epoch + self.rng.u64(..2),
-            record: (self.rng.u8(..4) > 0).then(|| self.pair()),
+            epoch,
+            record,
             notes: Notes {
                 displaced: self.rng.bool().then(|| at(self.unique())),
                 ..Notes::default()

@@ -19,6 +19,7 @@
 mod sender;
 mod settler;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -231,9 +232,24 @@ impl<D: Database> Committer<D> {
         entries: Vec<(Principal, Entry)>,
     ) -> Result<Vec<Restored>, Error> {
         let restored = self.database.restore(entries.clone()).await?;
-        // Those that were kept, too: the answer to an earlier attempt may have been lost.
-        for (principal, entry) in entries {
-            self.beside.acknowledged.remember(&principal, entry);
+        let mut kept = HashMap::new();
+        for ((principal, entry), restored) in entries.into_iter().zip(&restored) {
+            match restored {
+                Restored::Written => self.beside.acknowledged.remember(&principal, entry),
+                Restored::Kept => drop(kept.insert(principal, entry)),
+            }
+        }
+        if kept.is_empty() {
+            return Ok(restored);
+        }
+        // The answer to an earlier attempt may have been lost.
+        let whose: Vec<_> = kept.keys().cloned().collect();
+        for (principal, stands) in self.database.standing(&whose).await.unwrap_or_default() {
+            let ours = kept.get(&principal);
+            if ours.is_some_and(|ours| (ours.epoch, &ours.record) == (stands.epoch, &stands.record))
+            {
+                self.beside.acknowledged.remember(&principal, stands);
+            }
         }
         Ok(restored)
     }

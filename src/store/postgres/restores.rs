@@ -100,12 +100,12 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// In the order in which rows are locked. An entry that holds nothing is left out: none stands
-    /// below it.
+    /// In the order in which rows are locked. An entry that holds nothing, and ends no epoch, is left out: none
+    /// stands below it.
     fn sorted(entries: &[(Principal, Entry)]) -> Vec<Waiting<'_>> {
         let mut sorted = Vec::with_capacity(entries.len());
         for (place, (principal, entry)) in entries.iter().enumerate() {
-            if *entry != Entry::default() {
+            if !entry.is_bare() || entry.epoch > 0 {
                 let key = principal.to_string();
                 sorted.push(Waiting {
                     key,

@@ -119,6 +119,9 @@ pub(super) fn restore(
     principal: &Principal,
     entry: &Entry,
 ) -> rusqlite::Result<Restored> {
+    if entry.is_bare() && entry.epoch == 0 {
+        return Ok(Restored::Kept);
+    }
     let stands = tombstones::standing(db, pseudonyms, principal)?;
     if !entry.outranks(&stands) {
         if entry.is_bare() && stands.is_bare() {

@@ -257,9 +257,58 @@ async fn what_cannot_be_meant_for_a_sealed_export_is_refused() {
     assert!(said.contains("in clear"), "{said}");
     let newer = fs::read_to_string(&file)
         .unwrap()
-        .replace("\"sealed_export\":1", "\"sealed_export\":2");
+        .replace("\"sealed_export\":2", "\"sealed_export\":3");
     write_private(&file, &newer);
     let (code, said) = import(&first, &file, "").await;
     assert_eq!(code, Some(65), "{said}");
     assert!(said.contains("newer version"), "{said}");
+}
+
+#[tokio::test]
+async fn who_was_forgotten_where_an_export_comes_from_is_forgotten_by_the_import() {
+    let damoov = damoov().await;
+    let (_first, file) = exported(&damoov).await;
+    let second = second(&damoov);
+    second.import(&damoov, 1..=5);
+    let held = async || {
+        let (code, said) = second.run("tokens list --json").await;
+        assert_eq!(code, Some(0), "{said}");
+        let listed: Vec<_> = (1..=5)
+            .filter(|number| said.contains(&user(*number).to_string()))
+            .collect();
+        listed
+    };
+    assert_eq!(held().await, [1, 2, 3, 4, 5]);
+    let (code, said) = import(&second, &file, " --dry-run").await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(": forgotten:"), "{said}");
+    assert_eq!(held().await, [1, 2, 3, 4, 5]);
+    for _ in 0..2 {
+        let (code, said) = import(&second, &file, "").await;
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(held().await, [1, 3, 4, 5]);
+    }
+    // An export of the version before names whom it forgot.
+    let text = fs::read_to_string(&file).unwrap();
+    let named = text
+        .lines()
+        .map(|line| match line.contains("\"forgotten\"") {
+            false => line.replace("\"sealed_export\":2", "\"sealed_export\":1"),
+            true => format!(
+                r#"{{"principal":"user:{}","generation":7,"epoch":3,"notes":{{}}}}"#,
+                user(3)
+            ),
+        });
+    let lines: Vec<_> = named.collect();
+    let earlier = file.with_file_name("earlier.jsonl");
+    write_private(&earlier, &(lines.join("\n") + "\n"));
+    let (code, said) = import(&second, &earlier, "").await;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(held().await, [1, 4, 5]);
+    assert!(
+        entries(&second)
+            .await
+            .iter()
+            .all(|line| !line.contains(&user(3).to_string()))
+    );
 }
