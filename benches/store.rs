@@ -21,8 +21,8 @@ use damoov_proxy::clock::{Clock, Timestamp};
 use damoov_proxy::principal::{DeviceToken, InstanceId, Principal};
 use damoov_proxy::store::postgres::{Password, Settings as Server, Url};
 use damoov_proxy::store::{
-    Commit, Engine, Entry, Generation, KeyId, Lease, LeaseId, Notes, Opened, Record, RunId,
-    Settings, Store, open,
+    Commit, Engine, Entry, Generation, KeyId, Lease, LeaseId, Notes, Opened, Pseudonyms, Record,
+    RunId, Settings, Store, open,
 };
 use futures_util::future::join_all;
 use servers::Database;
@@ -101,7 +101,9 @@ async fn measure(name: &str, settings: Settings, principals: usize, concurrent: 
     println!("{name}");
     let start = async || {
         let began = Instant::now();
-        let opened = open(&settings, Clock::real()).await.expect("it opens");
+        let opened = open(&settings, Pseudonyms::none(), Clock::real())
+            .await
+            .expect("it opens");
         (opened, began.elapsed())
     };
     let (Opened { store, .. }, empty) = start().await;

@@ -168,7 +168,7 @@ macro_rules! contract {
             a_claim_is_over_after_its_hold
 
             a_listing_pages_through_pairs_and_notes_in_order
-            what_is_forgotten_leaves_no_name_and_a_tombstone_that_any_process_finds
+            what_is_forgotten_leaves_no_name_but_a_tombstone_that_all_find
             a_tombstone_of_another_store_is_only_ever_raised
             a_login_of_who_was_forgotten_stands_on_the_tombstone
             a_rejected_login_of_who_was_forgotten_is_dropped_like_a_strangers

@@ -20,7 +20,7 @@ fn bare(version: Version) -> Entry {
     }
 }
 
-pub(crate) async fn what_is_forgotten_leaves_no_name_and_a_tombstone_that_any_process_finds(
+pub(crate) async fn what_is_forgotten_leaves_no_name_but_a_tombstone_that_all_find(
     medium: &impl Medium,
 ) {
     let (one, other) = (medium.open(run()).await, medium.open(run()).await);

@@ -72,7 +72,7 @@ pub(super) fn bury(db: &Connection, tombstone: &Tombstone) -> rusqlite::Result<R
 
 fn find(db: &Connection, pseudonym: Pseudonym) -> rusqlite::Result<Option<Version>> {
     let mut statement = db.prepare_cached(FIND)?;
-    let found = statement.query_row([pseudonym.to_string()], |row| version(row));
+    let found = statement.query_row([pseudonym.to_string()], version);
     found.optional()
 }
 

@@ -265,7 +265,7 @@ async fn what_cannot_be_meant_for_a_sealed_export_is_refused() {
 }
 
 #[tokio::test]
-async fn who_was_forgotten_where_an_export_comes_from_is_forgotten_by_the_import() {
+async fn an_import_forgets_whom_the_store_of_the_export_forgot() {
     let damoov = damoov().await;
     let (_first, file) = exported(&damoov).await;
     let second = second(&damoov);

@@ -164,7 +164,7 @@ const FORGOTTEN_BY_NAME: &str =
     sealed = NULL, received = NULL, expires = NULL, run = NULL, key_id = NULL WHERE generation = 1";
 
 #[tokio::test]
-async fn who_was_forgotten_by_an_earlier_version_keeps_its_epoch_and_loses_its_name() {
+async fn who_an_earlier_version_forgot_keeps_its_epoch_and_loses_its_name() {
     let directory = Directory::with_a_pair().await;
     directory.execute(FORGOTTEN_BY_NAME);
     let store = directory.open(run());
