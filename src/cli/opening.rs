@@ -71,7 +71,12 @@ async fn open(
 /// Makes the key of a store that has none yet.
 async fn first_key(settings: &config::Store) -> Result<Secret, StoreError> {
     let file = settings.path.join(key_file::KEY_FILE);
-    if has_a_key(settings).await? {
+    let has_a_key = has_a_key(settings).await;
+    if file.exists() {
+        // Another process made the key, and maybe the store, a moment ago.
+        return read_key(settings);
+    }
+    if has_a_key? {
         return Err(StoreError::KeyLost(file));
     }
     store::make_place(&place(settings))?;
