@@ -171,6 +171,8 @@ macro_rules! contract {
             what_is_forgotten_leaves_no_name_but_a_tombstone_that_all_find
             a_tombstone_of_another_store_is_only_ever_raised
             a_login_of_who_was_forgotten_stands_on_the_tombstone
+            a_commit_stands_on_the_higher_version_of_notes_and_tombstone
+            a_pair_that_a_tombstone_ended_goes_once_its_name_is_said
             a_rejected_login_of_who_was_forgotten_is_dropped_like_a_strangers
             what_is_said_of_a_pair_is_nothing_to_who_has_none
             rejected_strangers_are_dropped_once_they_may_try_again

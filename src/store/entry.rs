@@ -90,6 +90,16 @@ impl Entry {
         self.record.is_none() && self.notes == Notes::default()
     }
 
+    /// What stands of a principal that was forgotten, and has this version since.
+    pub fn forgotten(version: Version) -> Entry {
+        let Version { generation, epoch } = version;
+        Entry {
+            generation,
+            epoch,
+            ..Entry::default()
+        }
+    }
+
     /// What stands if a tombstone has the version `forgotten`: without a pair nobody was logged in since.
     pub(super) fn beneath(self, forgotten: Version) -> Entry {
         match self.record {

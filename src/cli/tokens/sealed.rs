@@ -250,7 +250,7 @@ fn read_tombstone(written: &WrittenTombstone<'_>) -> Result<Tombstone, String> {
         generation: Generation(written.generation),
         epoch: written.epoch,
     };
-    match pseudonym {
+    match pseudonym.filter(|_| version.epoch > 0) {
         Some(pseudonym) => Ok(Tombstone { pseudonym, version }),
         None => Err(NotReadable("its pseudonym").to_string()),
     }

@@ -13,11 +13,7 @@ fn left_of(n: u64, version: Version) -> Tombstone {
 }
 
 fn bare(version: Version) -> Entry {
-    Entry {
-        generation: version.generation,
-        epoch: version.epoch,
-        ..Entry::default()
-    }
+    Entry::forgotten(version)
 }
 
 pub(crate) async fn what_is_forgotten_leaves_no_name_but_a_tombstone_that_all_find(
@@ -155,4 +151,67 @@ pub(crate) async fn what_is_said_of_a_pair_is_nothing_to_who_has_none(medium: &i
     assert_eq!(all(&store).await, []);
     let known = store.list(Listed::Known, None, 10).await.unwrap();
     assert_eq!(principals(known), []);
+}
+
+/// As an earlier version, or an import, may leave it.
+pub(crate) async fn a_commit_stands_on_the_higher_version_of_notes_and_tombstone(
+    medium: &impl Medium,
+) {
+    let store = medium.open(run()).await;
+    let cases = [
+        (1, over(5, 1), over(9, 1), over(9, 1)),
+        (2, over(5, 2), over(9, 1), over(9, 2)),
+        (3, over(9, 2), over(5, 1), over(9, 2)),
+        (4, over(0, 0), over(3, 1), over(3, 1)),
+    ];
+    for (n, noted, buried, stands) in cases {
+        let mut noted = bare(noted);
+        noted.notes.displaced = Some(at(1));
+        let restored = store.restore(vec![(user(n), noted)]).await;
+        assert_eq!(restored, Ok(vec![Restored::Written]));
+        let raised = store.bury(vec![left_of(n, buried)]).await;
+        assert_eq!(raised, Ok(vec![Restored::Written]));
+        let entry = store.load(&user(n)).await.unwrap();
+        assert_eq!(
+            (entry.version(), entry.notes.displaced),
+            (stands, Some(at(1)))
+        );
+        for lower in [over(0, 0), over(5, 1), over(9, 1), over(5, 2)] {
+            if lower == stands {
+                continue;
+            }
+            let superseded = store.commit(&user(n), record(1), lower, None).await;
+            assert_eq!(
+                superseded,
+                Ok(Commit::Superseded(entry.clone())),
+                "{n}: {lower:?}"
+            );
+        }
+        let committed = store.commit(&user(n), record(1), stands, None).await;
+        let next = stands.generation.next();
+        assert_eq!(committed, Ok(Commit::Committed(next)));
+        let entry = store.load(&user(n)).await.unwrap();
+        assert_eq!(entry.version(), over(next.0, stands.epoch));
+    }
+}
+
+pub(crate) async fn a_pair_that_a_tombstone_ended_goes_once_its_name_is_said(medium: &impl Medium) {
+    let (one, other) = (medium.open(run()).await, medium.open(run()).await);
+    first(&one, &user(1), record(1)).await;
+    let raised = one.bury(vec![left_of(1, over(1, 1))]).await;
+    assert_eq!(raised, Ok(vec![Restored::Written]));
+    let ended = vec![(user(1), bare(over(1, 1)))];
+    let restored = one.restore(ended.clone()).await;
+    assert_eq!(restored, Ok(vec![Restored::Written]));
+    let stands = other.load(&user(1)).await.unwrap();
+    assert!(stands.is_bare() && stands.epoch == 1, "{stands:?}");
+    assert_eq!(other.restore(ended.clone()).await, Ok(vec![Restored::Kept]));
+    // Who has logged in since keeps its pair.
+    let anew = one
+        .commit(&user(1), record(2), stands.version(), None)
+        .await;
+    assert!(matches!(anew, Ok(Commit::Committed(_))), "{anew:?}");
+    assert_eq!(other.restore(ended).await, Ok(vec![Restored::Kept]));
+    let kept = one.load(&user(1)).await.unwrap();
+    assert_eq!((kept.epoch, kept.record), (1, Some(record(2))));
 }

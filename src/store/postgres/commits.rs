@@ -55,7 +55,8 @@ impl Proposal {
 
 /// The comparison and the write are one statement. A commit on top of nothing, or of what was forgotten, makes
 /// a row; any other needs one: the subquery, which cannot become a scan of the table, keeps it from making one.
-/// Notes alone have no version: they stand on what was forgotten. What the keeper looks at follows.
+/// What has no pair has the higher version of its row and of what was forgotten. What the keeper looks at
+/// follows.
 const COMMIT: &str = concat!(
     "WITH ",
     forgotten!("$19", "$20"),
@@ -67,15 +68,18 @@ const COMMIT: &str = concat!(
           OR (SELECT sealed IS NOT NULL OR generation > 0 OR epoch > 0 FROM entries
               WHERE entries.principal = wanted.principal)
       ON CONFLICT (principal) DO UPDATE SET
-          generation = excluded.generation, epoch = excluded.epoch, instance = excluded.instance, known = excluded.known,
-          sealed = excluded.sealed, key_id = excluded.key_id, received = excluded.received,
+          generation = excluded.generation, epoch = excluded.epoch,
+          instance = excluded.instance, known = excluded.known, sealed = excluded.sealed, key_id = excluded.key_id, received = excluded.received,
           expires = excluded.expires, run = excluded.run, refresh_dead = NULL, answer_lost = NULL,
           rejected_until = NULL, rejected_with = NULL, registered_in = NULL
-      WHERE stands.generation = excluded.generation - 1 AND stands.epoch = excluded.epoch
-          OR stands.generation = 0 AND stands.epoch = 0 AND stands.sealed IS NULL AND EXISTS (
-              SELECT FROM forgotten WHERE name = excluded.principal
-                  AND forgotten_generation = excluded.generation - 1
-                  AND forgotten_epoch = excluded.epoch)
+      WHERE CASE WHEN stands.sealed IS NOT NULL THEN stands.generation ELSE greatest(
+              stands.generation,
+              (SELECT forgotten_generation FROM forgotten WHERE name = excluded.principal))
+          END = excluded.generation - 1
+          AND CASE WHEN stands.sealed IS NOT NULL THEN stands.epoch ELSE greatest(
+              stands.epoch,
+              (SELECT forgotten_epoch FROM forgotten WHERE name = excluded.principal))
+          END = excluded.epoch
       RETURNING principal, received, key_id
     )
     INSERT INTO due (principal, received, key_id) SELECT principal, received, key_id FROM committed

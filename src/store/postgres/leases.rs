@@ -135,12 +135,12 @@ impl Work for Leases {
             Asked::Take(..) => taken.answer(job),
         };
         let mut answers: Vec<_> = batch.iter().map(answer).collect();
-        let entries = batch.iter().zip(&mut answers);
-        let entries = entries.filter_map(|(job, answer)| match answer {
-            Answer::Taken(_, entry) => Some((&job.principal, entry.as_mut().as_mut().ok()?)),
+        let read = batch.iter().zip(&mut answers);
+        let read = read.filter_map(|(job, answer)| match answer {
+            Answer::Taken(_, entry) => Some((&job.principal, entry.as_mut())),
             Answer::Extended(_) | Answer::Released => None,
         });
-        tombstones::lay_beneath(&self.link, &self.pseudonyms, entries).await?;
+        tombstones::lay_beneath_each(&self.link, &self.pseudonyms, read.collect()).await;
         Ok(answers)
     }
 

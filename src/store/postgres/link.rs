@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, timeout_at};
 
 use super::pool::Pool;
@@ -26,6 +26,8 @@ pub(super) struct Link {
     /// The server's clock.
     pub(super) time: Arc<ServerTime>,
     while_away: WhileAway,
+    /// Held by the one call of this process that is to meet no other: they do not queue at the server.
+    pub(super) alone: Arc<Mutex<()>>,
 }
 
 /// What is done about a session while the store is away.
@@ -46,6 +48,7 @@ impl Link {
             pool,
             time,
             while_away: WhileAway::Wait,
+            alone: Arc::default(),
         })
     }
 

@@ -63,9 +63,10 @@ pub(super) async fn load<'a, A: 'a>(
         None => Ok(Entry::default()),
     };
     let mut loaded: Vec<_> = jobs.clone().map(load).collect();
-    let whole = jobs.zip(&mut loaded);
-    let whole = whole.filter_map(|(job, loaded)| Some((&job.principal, loaded.as_mut().ok()?)));
-    tombstones::lay_beneath(link, pseudonyms, whole).await?;
+    let read = jobs
+        .zip(&mut loaded)
+        .map(|(job, read)| (&job.principal, read));
+    tombstones::lay_beneath_each(link, pseudonyms, read.collect()).await;
     Ok(loaded)
 }
 

@@ -69,7 +69,7 @@ impl Beside {
             Beside::Others => concat!(begin!(), "SELECT pg_advisory_xact_lock_shared", writers!()),
             Beside::Nobody => concat!(
                 begin!(),
-                "SET LOCAL lock_timeout = 500; SELECT pg_advisory_xact_lock",
+                "SET LOCAL lock_timeout = 250; SELECT pg_advisory_xact_lock",
                 writers!(),
                 "; SET LOCAL lock_timeout = 1500"
             ),

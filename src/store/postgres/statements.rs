@@ -12,6 +12,8 @@ use crate::store::Error;
 
 /// Before what met another transaction is done again: at most.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The same of one that must meet no other.
+const PAUSE_OF_ONE: Duration = Duration::from_millis(500);
 
 impl Link {
     /// Reads rows by one statement.
@@ -43,6 +45,7 @@ impl Link {
         &self,
         statements: [Statement<'_>; N],
     ) -> Result<[Vec<Row>; N], Error> {
+        let _alone = self.alone.lock().await;
         let rows = self.write_beside(Beside::Nobody, &statements).await?;
         Ok(one_for_each(rows))
     }
@@ -64,7 +67,12 @@ impl Link {
                 Failure::Refused(refused)
                     if refused.may_be_repeated() && Instant::now() + PAUSE < deadline =>
                 {
-                    sleep(PAUSE.mul_f64(fastrand::f64())).await;
+                    let pause = match beside {
+                        Beside::Others => PAUSE,
+                        // Those that wait behind it have a turn.
+                        Beside::Nobody => PAUSE_OF_ONE,
+                    };
+                    sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 }
                 failure => return Err(failure.of_call(Within::Transaction)),
             }

@@ -1,5 +1,5 @@
-//! Tombstones: rows of `entries` under a pseudonym, with a generation and an epoch alone. One is only ever
-//! raised, in the transaction that deletes the row with the name. That transaction has the store to itself
+//! Tombstones: rows of `entries` under a pseudonym, with a generation and an epoch alone; one for each key that
+//! the process knows, so that processes find it whichever of them they know. One is only ever raised, in the transaction that deletes the row with the name. That transaction has the store to itself
 //! ([`Link::write_alone`]), so that no pair comes to stand below a tombstone. While a pair stands none is
 //! looked for: that pair came later.
 
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::columns::{holds_something, now, signed, unsigned};
+use super::columns::{LOCK, holds_something, now, signed, unsigned};
 use super::feed::told;
 use super::link::Link;
 use super::session::{Parameter, Statement};
@@ -44,16 +44,16 @@ const FIND: &str = concat!(
     forgotten!("$1", "$2"),
     " SELECT name, forgotten_generation, forgotten_epoch FROM forgotten"
 );
-/// With `$5` only if the user was last named before that day. What holds nothing but a version, as of an
+/// With `$4` only if the user was last named before that day. What holds nothing but a version, as of an
 /// earlier version of this program, becomes a tombstone of that version.
 const FORGET: &str = concat!(
     "WITH ",
     forgotten!("$1", "$2"),
     ", uncounted AS (
-        DELETE FROM uses WHERE principal = $3 AND ($5::integer IS NULL OR day < $5)
+        DELETE FROM uses WHERE principal = $3 AND ($4::integer IS NULL OR day < $4)
         RETURNING principal
     ), gone AS (
-        DELETE FROM entries WHERE principal = $3 AND ($5 IS NULL OR EXISTS (SELECT FROM uncounted))
+        DELETE FROM entries WHERE principal = $3 AND ($4 IS NULL OR EXISTS (SELECT FROM uncounted))
         RETURNING principal, generation, epoch, ",
     holds_something!(),
     " AS held
@@ -62,14 +62,19 @@ const FORGET: &str = concat!(
     ), unrejected AS (
         DELETE FROM rejections USING gone WHERE rejections.principal = gone.principal
     ), unleased AS (
-        DELETE FROM leases USING gone WHERE leases.principal = gone.principal AND leases.until <= ",
+        DELETE FROM leases WHERE principal = $3 AND until <= ",
     now!(),
     "
+    ), untold AS (
+        UPDATE feed SET principal = NULL FROM gone WHERE feed.principal = gone.principal
     ), changed AS (
         INSERT INTO entries AS stands (principal, generation, epoch)
-        SELECT $4, greatest(gone.generation, forgotten_generation),
+        SELECT called.pseudonym, greatest(gone.generation, forgotten_generation),
             greatest(gone.epoch, forgotten_epoch) + gone.held::integer
-        FROM gone LEFT JOIN forgotten ON name = gone.principal
+        FROM gone
+            JOIN unnest($1::text[], $2::text[]) AS called (name, pseudonym)
+                ON called.name = gone.principal
+            LEFT JOIN forgotten ON forgotten.name = gone.principal
         WHERE gone.held OR gone.epoch > 0 OR gone.generation > 0
         ON CONFLICT (principal) DO UPDATE SET
             generation = greatest(stands.generation, excluded.generation),
@@ -77,7 +82,8 @@ const FORGET: &str = concat!(
         RETURNING principal, generation, epoch
     ), ",
     told!(),
-    " SELECT changed.generation, changed.epoch, gone.held FROM changed, gone"
+    " SELECT changed.generation, changed.epoch, gone.held FROM changed, gone
+        ORDER BY changed.epoch DESC, changed.generation DESC LIMIT 1"
 );
 /// Each of those that outrank what stands: [`Entry::outranks`] of entries that hold nothing; and those that
 /// stand under the name, as earlier versions left them.
@@ -85,7 +91,7 @@ const BURY: &str = concat!(
     "WITH ",
     forgotten!("$1", "$2"),
     ", higher AS (
-        SELECT wanted.name, wanted.pseudonym, wanted.epoch,
+        SELECT wanted.name, wanted.epoch,
             CASE WHEN wanted.generation > greatest(stands.generation, forgotten_generation, 0)
                     OR stands.principal IS NULL AND forgotten_epoch IS NULL
                     OR stands.principal IS NOT NULL AND NOT ",
@@ -93,14 +99,16 @@ const BURY: &str = concat!(
     "
                 THEN wanted.generation
                 ELSE greatest(stands.generation, forgotten_generation, 0) + 1 END AS generation
-        FROM unnest($3::text[], $4::text[], $5::bigint[], $6::bigint[])
-                AS wanted (name, pseudonym, generation, epoch)
+        FROM unnest($3::text[], $4::bigint[], $5::bigint[]) AS wanted (name, generation, epoch)
             LEFT JOIN forgotten ON forgotten.name = wanted.name
             LEFT JOIN entries AS stands ON stands.principal = wanted.name
-        WHERE (wanted.epoch, -9223372036854775808, wanted.generation) > (
-            greatest(stands.epoch, forgotten_epoch, 0),
-            coalesce(stands.received, -9223372036854775808),
-            greatest(stands.generation, forgotten_generation, 0))
+        WHERE CASE WHEN stands.sealed IS NOT NULL
+            THEN (wanted.epoch, -9223372036854775808, wanted.generation)
+                > (stands.epoch, stands.received, stands.generation)
+            ELSE (wanted.epoch, wanted.generation) > (
+                greatest(stands.epoch, forgotten_epoch, 0),
+                greatest(stands.generation, forgotten_generation, 0))
+            END
           OR (wanted.epoch, wanted.generation) >= (stands.epoch, stands.generation) AND NOT ",
     holds_something!(stands),
     "
@@ -116,9 +124,13 @@ const BURY: &str = concat!(
         DELETE FROM leases USING higher WHERE leases.principal = higher.name AND leases.until <= ",
     now!(),
     "
+    ), untold AS (
+        UPDATE feed SET principal = NULL FROM higher WHERE feed.principal = higher.name
     ), changed AS (
         INSERT INTO entries AS stands (principal, generation, epoch)
-        SELECT pseudonym, generation, epoch FROM higher
+        SELECT called.pseudonym, generation, epoch
+        FROM higher JOIN unnest($1::text[], $2::text[]) AS called (name, pseudonym)
+            ON called.name = higher.name
         ON CONFLICT (principal) DO UPDATE SET
             generation = greatest(stands.generation, excluded.generation),
             epoch = greatest(stands.epoch, excluded.epoch)
@@ -171,6 +183,25 @@ impl Names {
     }
 }
 
+/// The same of what was read one by one. If tombstones cannot be read, that is an error of those alone that need
+/// one.
+pub(super) async fn lay_beneath_each(
+    link: &Link,
+    pseudonyms: &Pseudonyms,
+    mut read: Vec<(&Principal, &mut Result<Entry, Error>)>,
+) {
+    let entries = read.iter_mut();
+    let entries = entries.filter_map(|(whose, read)| Some((*whose, read.as_mut().ok()?)));
+    let Err(error) = lay_beneath(link, pseudonyms, entries).await else {
+        return;
+    };
+    for (_, read) in read {
+        if read.as_ref().is_ok_and(|entry| entry.record.is_none()) {
+            *read = Err(error.clone());
+        }
+    }
+}
+
 /// Gives each of `entries` that has no pair the version of its tombstone.
 pub(super) async fn lay_beneath<'a>(
     link: &Link,
@@ -207,23 +238,27 @@ pub(super) async fn forget(
     let mut names = Names::default();
     names.push(pseudonyms, principal);
     let [called, by] = names.parameters();
-    let (name, pseudonym) = (
-        principal.to_string(),
-        pseudonyms.current(principal).to_string(),
-    );
+    let name = principal.to_string();
     let before = unused_since.map(|Day(day)| day);
+    let locked = [name.as_str()];
+    let lock = [(&locked.as_slice() as _, Type::TEXT_ARRAY)];
     let parameters = [
         called,
         by,
         (&name as _, Type::TEXT),
-        (&pseudonym as _, Type::TEXT),
         (&before as _, Type::INT4),
     ];
-    let forgotten = link.write_alone([Statement {
-        sql: FORGET,
-        parameters: &parameters,
-    }]);
-    let [rows] = forgotten.await?;
+    let forgotten = link.write_alone([
+        Statement {
+            sql: LOCK,
+            parameters: &lock,
+        },
+        Statement {
+            sql: FORGET,
+            parameters: &parameters,
+        },
+    ]);
+    let [_, rows] = forgotten.await?;
     let held = rows.first().filter(|row| row.get(2));
     Ok(held.map(|row| version(row, 0)))
 }
@@ -236,33 +271,34 @@ pub(super) async fn bury(
 ) -> Result<Vec<String>, Error> {
     let mut names = Names::default();
     let mut wanted = Raised::default();
-    let mut keys = Vec::with_capacity(entries.len());
     for (principal, version) in entries {
         names.push(pseudonyms, principal);
-        keys.push(principal.to_string());
-        let pseudonym = pseudonyms.current(principal);
-        wanted.push(Tombstone {
-            pseudonym,
-            version: *version,
-        });
+        wanted.push(principal.to_string(), *version);
     }
     let [called, by] = names.parameters();
-    let [raised, generations, epochs] = wanted.parameters();
-    let keys = (&keys as _, Type::TEXT_ARRAY);
-    let parameters = [called, by, keys, raised, generations, epochs];
-    let buried = link.write_alone([Statement {
-        sql: BURY,
-        parameters: &parameters,
-    }]);
-    let [rows] = buried.await?;
+    let [whose, generations, epochs] = wanted.parameters();
+    let lock = [whose.clone()];
+    let parameters = [called, by, whose, generations, epochs];
+    let buried = link.write_alone([
+        // One of an earlier version may be about to commit there.
+        Statement {
+            sql: LOCK,
+            parameters: &lock,
+        },
+        Statement {
+            sql: BURY,
+            parameters: &parameters,
+        },
+    ]);
+    let [_, rows] = buried.await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// As [`crate::store::Store::bury`]; returns those that were raised.
 pub(super) async fn raise(link: &Link, tombstones: &[Tombstone]) -> Result<Vec<Pseudonym>, Error> {
     let mut wanted = Raised::default();
-    for tombstone in tombstones {
-        wanted.push(*tombstone);
+    for Tombstone { pseudonym, version } in tombstones {
+        wanted.push(pseudonym.to_string(), *version);
     }
     let parameters = wanted.parameters();
     let raised = link.write_alone([Statement {
@@ -300,24 +336,24 @@ pub(super) async fn list(
     })
 }
 
-/// Tombstones as columns.
+/// Rows, and the versions that they are to get, as columns.
 #[derive(Default)]
 struct Raised {
-    pseudonyms: Vec<String>,
+    keys: Vec<String>,
     generations: Vec<i64>,
     epochs: Vec<i64>,
 }
 
 impl Raised {
-    fn push(&mut self, Tombstone { pseudonym, version }: Tombstone) {
-        self.pseudonyms.push(pseudonym.to_string());
+    fn push(&mut self, key: String, version: Version) {
+        self.keys.push(key);
         self.generations.push(signed(version.generation.0));
         self.epochs.push(signed(version.epoch));
     }
 
     fn parameters(&self) -> [Parameter<'_>; 3] {
         [
-            (&self.pseudonyms, Type::TEXT_ARRAY),
+            (&self.keys, Type::TEXT_ARRAY),
             (&self.generations, Type::INT8_ARRAY),
             (&self.epochs, Type::INT8_ARRAY),
         ]

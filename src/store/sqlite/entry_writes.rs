@@ -18,8 +18,7 @@ const REPLACE: &str = concat!(
     ", generation = ?4, instance = ?5, known = ?6, sealed = ?7, received = ?8, expires = ?9,
          run = ?10, key_id = ?11, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
          rejected_with = NULL
-     WHERE principal = ?1 AND generation = ?2 AND epoch = ?3
-         AND (sealed IS NOT NULL OR generation > 0 OR epoch > 0)"
+     WHERE principal = ?1 AND generation = ?2 AND epoch = ?3 AND sealed IS NOT NULL"
 );
 /// A commit of a principal that nothing, or only notes, stands for: on top of its tombstone, if there is one.
 const INSERT: &str = concat!(
@@ -33,7 +32,7 @@ const INSERT: &str = concat!(
          received = excluded.received, expires = excluded.expires, run = excluded.run,
          key_id = excluded.key_id, refresh_dead = NULL, answer_lost = NULL, rejected_until = NULL,
          rejected_with = NULL
-     WHERE sealed IS NULL AND generation = 0 AND epoch = 0"
+     WHERE sealed IS NULL"
 );
 const TOUCH: &str = concat!(
     "INSERT INTO entries (principal, seq) VALUES (?1, ",
@@ -94,7 +93,7 @@ pub(super) fn commit(
     let mut rows = db.prepare_cached(REPLACE)?.execute(params![
         principal, generation, epoch, next, instance, known, sealed, received, expires, run, key
     ])?;
-    if rows == 0 && tombstones::of(db, pseudonyms, principal)? == over {
+    if rows == 0 && version_without_a_pair(db, pseudonyms, principal)? == over {
         rows = db.prepare_cached(INSERT)?.execute(params![
             principal, next, epoch, instance, known, sealed, received, expires, run, key
         ])?;
@@ -110,6 +109,24 @@ pub(super) fn commit(
         true => Commit::Committed(next),
         false => Commit::Superseded(stands),
     })
+}
+
+/// What a first commit stands on: the higher version of the row, if that holds no pair, and of the tombstone.
+fn version_without_a_pair(
+    db: &Connection,
+    pseudonyms: &Pseudonyms,
+    principal: &Principal,
+) -> rusqlite::Result<Version> {
+    let stands = db.prepare_cached(VERSION)?.query_row([principal], |row| {
+        Ok(Entry {
+            generation: row.get(0)?,
+            epoch: entries::unsigned(row, 1)?,
+            ..Entry::default()
+        })
+    });
+    let stands = stands.optional()?.unwrap_or_default();
+    let forgotten = tombstones::of(db, pseudonyms, principal)?;
+    Ok(stands.beneath(forgotten).version())
 }
 
 /// Writes a whole entry if it outranks the one that stands there.
@@ -255,8 +272,9 @@ fn bury(
     principal: &Principal,
     version: Version,
 ) -> rusqlite::Result<()> {
-    let pseudonym = pseudonyms.current(principal);
-    tombstones::raise(db, &Tombstone { pseudonym, version })?;
+    for pseudonym in pseudonyms.all(principal) {
+        tombstones::raise(db, &Tombstone { pseudonym, version })?;
+    }
     db.prepare_cached("DELETE FROM entries WHERE principal = ?1")?
         .execute([principal])
         .map(drop)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::Target;
 use crate::cli::opening::OpenStore;
-use crate::store::{self, Listed, Pseudonym, ReadOnly, Restored, Tombstone, Version};
+use crate::store::{self, Entry, Listed, Pseudonym, ReadOnly, Restored, Tombstone, Version};
 
 /// How much is read at once.
 const PAGE: usize = 1000;
@@ -62,24 +62,26 @@ pub(super) async fn bury(
     }
 }
 
-/// Forgets those whose pair is older than their tombstone in the export.
+/// Forgets those whose pair is of an epoch that the tombstones of the export ended.
 pub(super) async fn forget_buried(
     open: &OpenStore,
-    epochs: &HashMap<Pseudonym, u64>,
+    tombstones: &HashMap<Pseudonym, Version>,
 ) -> Result<(), store::Error> {
-    if epochs.is_empty() {
+    if tombstones.is_empty() {
         return Ok(());
     }
     let pseudonyms = open.ring.pseudonyms();
     let mut after = None;
     loop {
         let page = open.store.list(Listed::Known, after.as_ref(), PAGE).await?;
-        for (principal, entry) in &page.entries {
-            let mut ended = pseudonyms.all(principal).filter_map(|it| epochs.get(&it));
-            if ended.any(|epoch| *epoch > entry.epoch) {
-                open.store.forget(principal).await?;
-            }
-        }
+        let ended = page.entries.into_iter().filter_map(|(principal, entry)| {
+            let all = pseudonyms.all(&principal);
+            let mut versions = all.filter_map(|pseudonym| tombstones.get(&pseudonym).copied());
+            let ended = versions.find(|version| version.epoch > entry.epoch);
+            drop(versions);
+            Some((principal, Entry::forgotten(ended?)))
+        });
+        open.store.restore(ended.collect()).await?;
         after = page.next;
         if after.is_none() {
             return Ok(());

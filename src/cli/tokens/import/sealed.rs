@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::credentials::Pair;
 use crate::credentials::seal::{self, Ring, Unopened};
 use crate::principal::Principal;
-use crate::store::{self, Entry, KeyId, Restored, Tombstone};
+use crate::store::{self, Entry, KeyId, Restored, Tombstone, Version};
 
 /// Batches that are imported at once, so that one is read while others become durable.
 const AT_ONCE: usize = 4;
@@ -170,7 +170,10 @@ pub(super) async fn import(
                     ),
                 },
                 What::Tombstone(Tombstone { pseudonym, version }) => {
-                    ended.insert(pseudonym, version.epoch);
+                    let highest: &mut Version = ended.entry(pseudonym).or_default();
+                    if version.epoch > highest.epoch {
+                        *highest = version;
+                    }
                     match buried.next() {
                         Some(Restored::Written) => (
                             Count::Imported,

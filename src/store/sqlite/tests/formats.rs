@@ -223,3 +223,23 @@ async fn no_file_holds_the_name_of_who_was_forgotten() {
         assert!(!file.ends_with("tokens.db") || held.len() == 10, "{held:?}");
     }
 }
+
+#[tokio::test]
+async fn a_tombstone_is_found_with_each_key_that_its_process_knew() {
+    let directory = Directory::with_a_pair().await;
+    let [old, new] = [[1; 32], [2; 32]];
+    let open_with = |pseudonyms| open(directory.path(), pseudonyms, run(), directory.1).unwrap();
+    let store = open_with(Pseudonyms::new(&old, [&new]));
+    assert_eq!(store.forget(&user(1)).await, Ok(true));
+    drop(store);
+    for known in [
+        Pseudonyms::new(&new, [&old]),
+        Pseudonyms::new(&new, []),
+        Pseudonyms::new(&old, []),
+    ] {
+        let store = open_with(known);
+        assert_eq!(store.load(&user(1)).await.unwrap().version(), over(1, 1));
+    }
+    let stranger = open_with(Pseudonyms::new(&[3; 32], []));
+    assert_eq!(stranger.load(&user(1)).await, Ok(Entry::default()));
+}
