@@ -21,9 +21,12 @@ async fn a_forget_holds_on_a_sidecar_within_a_second_of_hearing_again() {
     let forwarder = Forwarder::to(database.server().address());
     let damoov = damoov_of_a_fleet(|_| ()).await;
     let cut_off = database.url_at(&[forwarder.address()]);
-    let mut fleet = Fleet::stopped_on(database, damoov, 2, |number, sidecar| match number {
-        1 => sidecar.set("store.url", &cut_off),
-        _ => sidecar,
+    let mut fleet = Fleet::stopped_on(database, damoov, 2, |number, sidecar| {
+        let sidecar = sidecar.set("login_budget.logins", "1000");
+        match number {
+            1 => sidecar.set("store.url", &cut_off),
+            _ => sidecar,
+        }
     });
     fleet.start_all().await;
     let mut excuses = Vec::new();

@@ -41,6 +41,14 @@ async fn a_sidecar_that_lacks_the_key_refuses_those_users_and_logs_nobody_in() {
         restart_with(&mut fleet, behind, new, &old_keys).await;
         fleet.damoov.handle().expire(None);
         fleet.serve_all(0..2).await;
+
+        // Nothing needs the old key any more.
+        let (code, said) = fleet.sidecars[ahead].run("tokens reseal").await;
+        assert_eq!(code, Some(0), "{said}");
+        for sidecar in [ahead, behind] {
+            restart_with(&mut fleet, sidecar, new, "[]").await;
+        }
+        fleet.serve_all(0..2).await;
     }
     assert_eq!(fleet.logins(), 0);
     fleet.judge(Trial::default());

@@ -71,6 +71,9 @@ async fn a_phone_app_costs_one_login_wherever_its_user_is_asked_for() {
     .await;
     for number in 0..rounds(1, 5) {
         fleet.serve_all([number]).await;
+        // A refresh that works in between: the API is not broken, however many have phones.
+        fleet.damoov.handle().expire(Some(&principal(number)));
+        fleet.serve_all([number]).await;
         let before = fleet.logins();
         let phone_logs_in = || fleet.damoov.handle().issue(&principal(number));
         phone_logs_in();
