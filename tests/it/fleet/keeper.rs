@@ -19,7 +19,9 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test]
 async fn idle_pairs_are_refreshed_once_by_the_whole_fleet_in_six_store_calls() {
     let _turn = heavy().await;
-    let (pairs, size, age) = (rounds(500, 5_000), rounds(3, 10), rounds(10, 60));
+    let (pairs, size) = (rounds(500, 5_000), rounds(3, 10));
+    // In minutes, each of which takes a second: pairs are due within the 30 s that a test waits.
+    let age = rounds(10, 20);
     let damoov = damoov_of_a_fleet(|settings| settings.clock = Clock::scaled(SCALE)).await;
     let mut fleet = Fleet::stopped_on(Default::default(), damoov, size, |_, sidecar| {
         sidecar
