@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_dropped_two_days_later_by_one_process_a_day_until_one_is_done() {
+    fn names_are_dropped_two_days_later_by_one_process_a_day() {
         let first = Burial::on(None, Day(7)).unwrap();
         assert_eq!(
             (first.since, first.begun, first.done),
