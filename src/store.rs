@@ -161,12 +161,11 @@ pub trait Store: StoreClock + Budgets + GuardRows + Uses + 'static {
     /// Errors: [`Error::Unwritable`].
     async fn bury(&self, tombstones: Vec<Tombstone>) -> Result<Vec<Restored>, Error>;
 
-    /// Writes whole entries, each if it [outranks](Entry::outranks) the one that stands there; one that holds
-    /// nothing but a version of some epoch as a tombstone, also where such a one stands under the name, as earlier versions
-    /// left it. Its generation and epoch are kept; only if that generation is not above the standing one's
-    /// the entry gets the one that follows it, so that no process takes it for the pair that it
-    /// replaces. Durable. Returns what became of each, in the same order; after a repetition each is
-    /// [`Restored::Kept`].
+    /// Writes whole entries, each if it [outranks](Entry::outranks) the one that stands there. One that holds
+    /// nothing but a version of some epoch becomes a tombstone, also where such a one stands under the name, as
+    /// earlier versions left it. Generation and epoch are kept; only if that generation is not above the standing
+    /// one's the entry gets the one that follows it, so that no process takes it for the pair that it replaces.
+    /// Durable. Returns what became of each, in the same order; after a repetition each is [`Restored::Kept`].
     ///
     /// Errors: [`Error::Unwritable`].
     async fn restore(&self, entries: Vec<(Principal, Entry)>) -> Result<Vec<Restored>, Error>;

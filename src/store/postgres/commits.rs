@@ -69,7 +69,8 @@ const COMMIT: &str = concat!(
               WHERE entries.principal = wanted.principal)
       ON CONFLICT (principal) DO UPDATE SET
           generation = excluded.generation, epoch = excluded.epoch,
-          instance = excluded.instance, known = excluded.known, sealed = excluded.sealed, key_id = excluded.key_id, received = excluded.received,
+          instance = excluded.instance, known = excluded.known, sealed = excluded.sealed,
+          key_id = excluded.key_id, received = excluded.received,
           expires = excluded.expires, run = excluded.run, refresh_dead = NULL, answer_lost = NULL,
           rejected_until = NULL, rejected_with = NULL, registered_in = NULL
       WHERE CASE WHEN stands.sealed IS NOT NULL THEN stands.generation ELSE greatest(

@@ -1,5 +1,6 @@
 //! Tombstones: rows of `entries` under a pseudonym, with a generation and an epoch alone; one for each key that
-//! the process knows, so that processes find it whichever of them they know. One is only ever raised, in the transaction that deletes the row with the name. That transaction has the store to itself
+//! the process knows, so that processes find it whichever of them they know. One is only ever raised, in the
+//! transaction that deletes the row with the name. That transaction has the store to itself
 //! ([`Link::write_alone`]), so that no pair comes to stand below a tombstone. While a pair stands none is
 //! looked for: that pair came later.
 

@@ -239,6 +239,11 @@ pub(super) fn keep_readable<T>(
     Ok(())
 }
 
+/// SQLite has no unsigned integers; no count ever gets beyond its signed ones.
+pub(super) fn signed(count: u64) -> rusqlite::Result<i64> {
+    i64::try_from(count).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
 /// SQLite has no unsigned integers; a negative count is damage.
 pub(in crate::store) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let count: i64 = row.get(column)?;

@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
-use super::entries::{self, holds_something, next_seq};
+use super::entries::{self, holds_something, next_seq, signed};
 use super::tombstones;
 use crate::clock::Timestamp;
 use crate::principal::Principal;
@@ -80,7 +80,7 @@ pub(super) fn commit(
 ) -> rusqlite::Result<Commit> {
     let Version { generation, .. } = over;
     let next = generation.next();
-    let epoch = epoch(over.epoch)?;
+    let epoch = signed(over.epoch)?;
     let Record {
         instance,
         known,
@@ -170,7 +170,7 @@ pub(super) fn restore(
     db.prepare_cached(RESTORE)?.execute(params![
         principal,
         generation,
-        epoch(entry.epoch)?,
+        signed(entry.epoch)?,
         instance,
         known,
         record.map(|record| &record.sealed),
@@ -285,10 +285,6 @@ fn end_use(db: &Connection, user: &Principal) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM uses WHERE principal = ?1")?
         .execute([user])
         .map(drop)
-}
-
-fn epoch(count: u64) -> rusqlite::Result<i64> {
-    i64::try_from(count).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
 /// Replaces sealed texts that are still the ones that were read.

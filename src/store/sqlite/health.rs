@@ -296,8 +296,10 @@ fn enough(free: u64, read_only: bool) -> Result<(), String> {
     if read_only {
         Err("the filesystem is mounted read-only".into())
     } else if free < MIN_FREE {
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        let (free, required) = (megabytes(free), megabytes(MIN_FREE));
         Err(format!(
-            "only {free} bytes are free, {MIN_FREE} are required"
+            "only {free:.1} MB are free, {required:.1} MB are required"
         ))
     } else {
         Ok(())

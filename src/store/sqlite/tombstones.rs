@@ -1,15 +1,15 @@
 //! The statements on tombstones, and what stands where there is one. A tombstone is a row of `entries` under
-//! a pseudonym, with a generation and an epoch alone. It is only ever raised, in the transaction that deletes
-//! the row with the name, so that it need not be looked for while a pair stands: that came later.
+//! a pseudonym, with a generation and an epoch alone; there is one for each key that the process knows. It is only
+//! ever raised, in the transaction that deletes the row with the name, so that it need not be looked for while a
+//! pair stands: that came later.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::entries::{self, keep_readable, next_seq, unsigned};
+use super::entries::{self, keep_readable, next_seq, signed, unsigned};
 use crate::principal::Principal;
 use crate::store::pseudonyms::{END, PREFIX};
 use crate::store::{
-    Cursor, Entry, Generation, Listed, Page, Pseudonym, Pseudonyms, Restored, Tombstone,
-    Tombstones, Version,
+    Cursor, Entry, Listed, Page, Pseudonym, Pseudonyms, Restored, Tombstone, Tombstones, Version,
 };
 
 const FIND: &str = "SELECT generation, epoch FROM entries WHERE principal = ?1";
@@ -55,7 +55,7 @@ pub(super) fn raise(db: &Connection, tombstone: &Tombstone) -> rusqlite::Result<
     let Version { generation, epoch } = tombstone.version;
     let pseudonym = tombstone.pseudonym.to_string();
     db.prepare_cached(RAISE)?
-        .execute(params![pseudonym, generation, Generation(epoch)])
+        .execute(params![pseudonym, generation, signed(epoch)?])
         .map(drop)
 }
 

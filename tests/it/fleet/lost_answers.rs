@@ -14,10 +14,10 @@ use crate::harness::{Builder, eventually, principal, rounds, user};
 /// A transaction of each kind, by what it says.
 const LEASE: &str = "INSERT INTO leases";
 const EXTENSION: &str = "UPDATE leases SET until";
-const COMMIT: &str = "WITH committed AS";
+const COMMIT: &str = "committed AS (";
 const NOTE: &str = "excluded.refresh_dead";
 const SLOT: &str = "budgets";
-const FORGET: &str = "epoch = epoch + 1";
+const FORGET: &str = "gone AS (";
 
 /// What is to be lost is said before the answer to a request, or soon after.
 const LOST: Duration = Duration::from_secs(5);

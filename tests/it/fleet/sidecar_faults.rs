@@ -48,7 +48,7 @@ const STEPS: [Step; 8] = [
 const SURVIVOR: usize = STEPS.len();
 /// What the transactions say that take a lease, and that commit a pair.
 const LEASES: &str = "INSERT INTO leases";
-const ENTRIES: &str = "WITH committed AS";
+const ENTRIES: &str = "committed AS (";
 /// How long Damoov takes for an answer that a kill forestalls.
 const SLOW: Duration = Duration::from_secs(3);
 /// Longer than a pair that the store does not take is kept in memory alone.
