@@ -57,14 +57,12 @@ impl Scene {
         happened.unwrap_or_else(|_| panic!("nothing said {text}"));
     }
 
-    /// The logins and refreshes of user 1, and the generation and epoch that the store has.
+    /// The logins and refreshes of user 1, and the generation and epoch that the store has: of the pair, or of
+    /// the tombstone.
     async fn done(&self) -> (u64, u64, u64, u64) {
         let counts = self.fleet.damoov.handle().counts_of(&principal(1));
         let stored = async |column: &str| {
-            let sql = format!(
-                "SELECT {column} FROM entries WHERE principal = '{}'",
-                principal(1)
-            );
+            let sql = format!("SELECT max({column}) FROM entries");
             self.fleet.database.value(&sql).await.parse().unwrap()
         };
         let (generation, epoch) = (stored("generation").await, stored("epoch").await);
