@@ -109,7 +109,7 @@ async fn a_store_that_takes_no_writes_is_told_once_and_so_is_its_recovery() {
     }
     let begins = told_once(&proxy, "the store cannot be written: no renewal is started").await;
     assert!(
-        begins["why"].as_str().unwrap().contains("bytes are free"),
+        begins["why"].as_str().unwrap().contains("MB are free"),
         "{begins}"
     );
     disk.empty();
