@@ -101,7 +101,7 @@ async fn on_a_full_disk_no_renewal_is_started_and_fresh_tokens_are_served() {
     damoov.handle().expire(Some(&principal(1)));
     disk.fill(1024 * 1024);
     eventually("not ready", async || !is_ready(&proxy).await).await;
-    assert!(reasons(&proxy).await.contains("bytes are free"));
+    assert!(reasons(&proxy).await.contains("MB are free"));
     no_renewal_is_started(&damoov, &proxy).await;
     // Nor is anybody registered whose tokens would be lost.
     let register = || proxy.send_with(Request::post("/v1/Registration/create"), "{}");
