@@ -39,7 +39,7 @@ pub use provider::{Background, Obtained, Provider};
 pub use settings::{LEASE, Settings};
 pub use vault::credentials::Credentials;
 pub use vault::pair::Pair;
-pub use vault::{key_file, seal};
+pub use vault::{canary, key_file, seal};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -151,7 +151,7 @@
 //! | probe | the one call that tries, during a suspension or an open breaker, whether it is over | `credentials::renewal::probes` |
 //! | witness | a principal that received a new pair since the rejections began: if its refresh is rejected as well, the API is at fault and not the age of the pairs | `credentials::guards::mass_rejection::state` |
 //! | seal, ring | how pairs are encrypted at rest; the current key and the old ones | `credentials::vault::seal` |
-//! | canary | a known text, sealed with the store's key, that shows at the start whether the key is right | `credentials::vault::seal` |
+//! | canary | a known text, sealed with the store's key, that shows at the start whether the key is right | `credentials::vault::canary` |
 //! | handed-out token | a token of the proxy's own, given to callers that log in by themselves | `handed_out` |
 //! | mint | makes and checks handed-out tokens | `handed_out::mint` |
 //! | stall | one side of an exchange sends or reads nothing | `stalls` |

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::credentials::seal::{self, Unverified};
+use crate::credentials::canary::{self, Unverified};
+use crate::credentials::seal::Ring;
 use crate::store::{self, Store};
 
 /// The task that watches. Dropping it ends it.
@@ -24,7 +25,7 @@ const AWAY_EVERY: Duration = Duration::from_secs(1);
 
 impl KeyWatch {
     /// Watches until the store is closed.
-    pub(super) fn start(store: &Arc<dyn Store>, ring: seal::Ring) -> KeyWatch {
+    pub(super) fn start(store: &Arc<dyn Store>, ring: Ring) -> KeyWatch {
         let watch = watch(Arc::downgrade(store), ring);
         KeyWatch(tokio::spawn(watch))
     }
@@ -36,7 +37,7 @@ impl Drop for KeyWatch {
     }
 }
 
-async fn watch(store: Weak<dyn Store>, ring: seal::Ring) {
+async fn watch(store: Weak<dyn Store>, ring: Ring) {
     let mut counted: Option<Instant> = None;
     let mut alarmed: Option<Instant> = None;
     while let Some(store) = store.upgrade() {
@@ -79,10 +80,10 @@ fn is_due(last: Option<Instant>, every: Duration) -> bool {
     last.is_none_or(|last| last.elapsed() >= every)
 }
 
-async fn check(store: &dyn Store, ring: &seal::Ring, count: bool) -> Result<(), Unverified> {
-    seal::verify(ring, store).await?;
+async fn check(store: &dyn Store, ring: &Ring, count: bool) -> Result<(), Unverified> {
+    canary::verify(ring, store).await?;
     if count {
-        seal::check_records(ring, &store.keys().await?)?;
+        canary::check_records(ring, &store.keys().await?)?;
     }
     Ok(())
 }

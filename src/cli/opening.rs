@@ -9,7 +9,7 @@ pub use self::error::StoreError;
 use super::output::say;
 use crate::clock::Clock;
 use crate::config;
-use crate::credentials::{key_file, seal};
+use crate::credentials::{canary, key_file, seal};
 use crate::secret::Secret;
 use crate::store::{self, Engine, KeyId, Opened, Pseudonyms, ReadOnly, RunId, Store};
 
@@ -26,8 +26,8 @@ pub struct OpenStore {
 /// Opens the store that the settings name, creating it and its key if there is none.
 pub async fn open_store(settings: &config::Store) -> Result<OpenStore, StoreError> {
     open(settings, async |ring, store| {
-        seal::check_records(ring, &store.keys().await?)?;
-        Ok(seal::verify(ring, store).await?)
+        canary::check_records(ring, &store.keys().await?)?;
+        Ok(canary::verify(ring, store).await?)
     })
     .await
 }
@@ -44,8 +44,8 @@ pub async fn open_to_serve(settings: &config::Store) -> Result<OpenStore, StoreE
 /// Opens a store although pairs in it are sealed with keys that are lost: to forget those.
 pub async fn open_to_forget(settings: &config::Store) -> Result<OpenStore, StoreError> {
     open(settings, async |ring, store| match store.canary().await? {
-        Some(canary) => Ok(seal::check(ring, &canary)?),
-        None => Ok(seal::verify(ring, store).await?),
+        Some(canary) => Ok(canary::check(ring, &canary)?),
+        None => Ok(canary::verify(ring, store).await?),
     })
     .await
 }
@@ -127,7 +127,7 @@ pub async fn view(settings: &config::Store) -> Result<Option<StoreView>, StoreEr
         return Ok(None);
     };
     if let Some(canary) = store.canary().await? {
-        seal::check(&ring, &canary)?;
+        canary::check(&ring, &canary)?;
     }
     Ok(Some(StoreView { store, ring }))
 }
@@ -151,7 +151,7 @@ pub async fn check(settings: &config::Store) -> Result<Option<Vec<(KeyId, u64)>>
         Some(view) => {
             view.store.check_whole().await?;
             let needed = view.store.keys().await?;
-            Ok(Some(seal::check_records(&view.ring, &needed)?))
+            Ok(Some(canary::check_records(&view.ring, &needed)?))
         }
     }
 }

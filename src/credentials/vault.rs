@@ -2,6 +2,7 @@
 //! what a login costs, nor of how a pair is renewed.
 
 pub(crate) mod cache;
+pub mod canary;
 pub(crate) mod census;
 mod clock_cache;
 pub(crate) mod commit;

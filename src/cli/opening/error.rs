@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::credentials::seal;
+use crate::credentials::{canary, seal};
 use crate::secret::file::Unusable;
 use crate::store;
 
@@ -45,7 +45,7 @@ pub enum StoreError {
     BadKey(#[from] seal::BadKey),
     /// The key is another store's.
     #[error(transparent)]
-    Unverified(#[from] seal::Unverified),
+    Unverified(#[from] canary::Unverified),
     /// It was opened, and then failed.
     #[error(transparent)]
     Failed(#[from] store::Error),
@@ -58,7 +58,7 @@ impl StoreError {
             self,
             StoreError::Open(store::OpenError::Away(_))
                 | StoreError::Failed(store::Error::Away(_))
-                | StoreError::Unverified(seal::Unverified::Store(store::Error::Away(_)))
+                | StoreError::Unverified(canary::Unverified::Store(store::Error::Away(_)))
         )
     }
 }

@@ -9,7 +9,7 @@ use crate::cli::opening::{StoreError, StoreView};
 use crate::cli::progress::{Meter, Shown, Total, while_shown};
 use crate::cli::{Failure, print};
 use crate::config::Settings;
-use crate::credentials::{key_file, seal};
+use crate::credentials::{canary, key_file};
 
 const MB: u64 = 1_000_000;
 
@@ -54,7 +54,7 @@ pub(super) async fn backup(
     let copied = while_copied(view.store.backup(to), settings, to).await;
     let copied = copied.map_err(Failure::other)?;
     if let Some(canary) = &copied.canary {
-        seal::check(&view.ring, canary).map_err(StoreError::from)?;
+        canary::check(&view.ring, canary).map_err(StoreError::from)?;
     }
     let folder = settings.store.path.display();
     let key = match &settings.store.key {

@@ -8,7 +8,7 @@ use crate::cli::opening::{OpenStore, StoreError};
 use crate::cli::progress::{Progress, Shown, Total};
 use crate::cli::{Failure, print, say};
 use crate::credentials::Pair;
-use crate::credentials::seal::{check_records, take_over};
+use crate::credentials::canary::{check_records, take_over};
 use crate::principal::Principal;
 use crate::store::{Entry, Listed, Resealed};
 

@@ -2,8 +2,6 @@
 //! replaced. A sealed text opens for its own principal and kind only: records cannot be swapped.
 //! Also keyed hashes, for logs and for recognising a credential without keeping it.
 
-use std::fmt;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use chacha20poly1305::aead::{Aead, Payload};
@@ -15,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::principal::Principal;
 use crate::secret::Secret;
-use crate::store::{self, KeyId, Pseudonyms, Store};
+use crate::store::{KeyId, Pseudonyms};
 use crate::telemetry::LogName;
 
 /// The first byte of a sealed text.
@@ -26,8 +24,6 @@ const NONCE: usize = 24;
 const HEADER: usize = 1 + KEY_ID + NONCE;
 /// What the subkeys of [`TokenKeys`] are for.
 const TOKENS: &[u8] = b"handed-out tokens";
-/// Whose the canary is. No principal displays as this.
-const CANARY: &str = "canary";
 
 /// Seals with the current key, opens with any. No `Debug`.
 #[derive(Clone)]
@@ -69,44 +65,6 @@ pub enum Unopened {
     /// Changed since it was sealed, or sealed for another principal or kind.
     #[error("damaged, or sealed for something else")]
     Forged,
-}
-
-/// Why a store is not to be used with a ring.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unverified {
-    /// The store was sealed with another key.
-    #[error(
-        "the store was sealed with another key: configure that one as [store] key or in old_keys"
-    )]
-    WrongKey,
-    /// Records are sealed with keys that are not on the ring.
-    #[error(
-        "the store holds pairs sealed with keys that are not configured ({}): put those keys back \
-         into [store] old_keys, and drop a key only once `damoov-proxy tokens reseal` says that \
-         nothing is sealed with it",
-        Needed(.0)
-    )]
-    MissingKeys(Vec<(KeyId, u64)>),
-    /// The store could not be asked.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-}
-
-/// Keys, and how many records each is needed for.
-struct Needed<'a>(&'a [(KeyId, u64)]);
-
-/// `1a2b3c4d: 3 pairs, 5e6f7a8b: 1 pair`
-impl fmt::Display for Needed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (key, records)) in self.0.iter().enumerate() {
-            let (comma, s) = (
-                if place == 0 { "" } else { ", " },
-                if *records == 1 { "" } else { "s" },
-            );
-            write!(f, "{comma}{key}: {records} pair{s}")?;
-        }
-        Ok(())
-    }
 }
 
 /// What one master key seals with.
@@ -192,7 +150,8 @@ impl Ring {
         hash(&self.fingerprints, parts)
     }
 
-    fn seal_for(&self, owner: &str, kind: &str, plaintext: &[u8]) -> Vec<u8> {
+    /// The same, for what is no principal's.
+    pub(super) fn seal_for(&self, owner: &str, kind: &str, plaintext: &[u8]) -> Vec<u8> {
         let mut nonce = [0; NONCE];
         getrandom::fill(&mut nonce).expect("the kernel's random numbers never fail once booted");
         let payload = Payload {
@@ -213,7 +172,8 @@ impl Ring {
         .concat()
     }
 
-    fn open_for(
+    /// The same, for what is no principal's.
+    pub(super) fn open_for(
         &self,
         owner: &str,
         kind: &str,
@@ -237,18 +197,6 @@ impl Ring {
             .decrypt(&nonce.into(), payload)
             .map(Zeroizing::new)
             .map_err(|_| Unopened::Forged)
-    }
-}
-
-impl Ring {
-    /// A constant under the current key.
-    fn canary(&self) -> Vec<u8> {
-        self.seal_for(CANARY, CANARY, CANARY.as_bytes())
-    }
-
-    /// Whether a sealed text was sealed with the current key.
-    fn is_current(&self, sealed: &[u8]) -> bool {
-        sealed.get(1..=KEY_ID) == Some(self.current.id.0.as_slice())
     }
 }
 
@@ -299,63 +247,6 @@ impl SealKey {
     }
 }
 
-/// Proves that `ring` holds the key of `store`, and marks a new store as its own. From then on the
-/// current key is that of an embedded store; old ones are needed only for records that were not sealed
-/// anew since, which [`check_records`] says. A shared store keeps its key until [`take_over`].
-pub async fn verify(ring: &Ring, store: &dyn Store) -> Result<(), Unverified> {
-    let stands = store.leave_canary(ring.canary()).await?;
-    check(ring, &stands)?;
-    // Others may not know the current key yet.
-    if !store.condition().shared {
-        replace(ring, store, stands).await?;
-    }
-    Ok(())
-}
-
-/// Makes the current key that of `store`, once no record needs another. Returns false if somebody made
-/// another key the store's meanwhile.
-pub async fn take_over(ring: &Ring, store: &dyn Store) -> Result<bool, Unverified> {
-    let stands = store.leave_canary(ring.canary()).await?;
-    check(ring, &stands)?;
-    Ok(replace(ring, store, stands).await?)
-}
-
-async fn replace(ring: &Ring, store: &dyn Store, stands: Vec<u8>) -> Result<bool, store::Error> {
-    match ring.is_current(&stands) {
-        true => Ok(true),
-        false => store.replace_canary(stands, ring.canary()).await,
-    }
-}
-
-/// Proves that `ring` holds the key of the store that keeps this canary. Changes nothing.
-pub fn check(ring: &Ring, canary: &[u8]) -> Result<(), Unverified> {
-    match ring.open_for(CANARY, CANARY, canary) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Unverified::WrongKey),
-    }
-}
-
-/// Proves that `ring` holds every key that a record needs: `needed` says how many need each.
-/// Returns how many need each of its old keys.
-pub fn check_records(
-    ring: &Ring,
-    needed: &[(KeyId, u64)],
-) -> Result<Vec<(KeyId, u64)>, Unverified> {
-    let missing: Vec<_> = needed
-        .iter()
-        .filter(|(key, _)| !ring.holds(*key))
-        .copied()
-        .collect();
-    if !missing.is_empty() {
-        return Err(Unverified::MissingKeys(missing));
-    }
-    let records = |key| needed.iter().find(|(needed, _)| *needed == key);
-    let old = ring.old_key_ids();
-    Ok(old
-        .map(|key| (key, records(key).map_or(0, |(_, records)| *records)))
-        .collect())
-}
-
 fn decode(key: &Secret) -> Result<Zeroizing<[u8; 32]>, BadKey> {
     let bytes = BASE64_STANDARD
         .decode(key.expose())
@@ -402,10 +293,7 @@ fn joined(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
-    use crate::store::RunId;
-    use crate::store::contract::open_in;
-    use crate::store::contract::{run, user};
+    use crate::store::contract::user;
 
     fn key(n: u8) -> Secret {
         Secret::new(BASE64_STANDARD.encode([n; 32]))
@@ -511,20 +399,5 @@ mod tests {
                 "cut at {at}"
             );
         }
-    }
-
-    #[tokio::test]
-    async fn a_store_is_refused_with_another_key_and_accepted_with_a_rotated_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let open = |run: RunId| open_in(directory.path(), Pseudonyms::none(), run, Clock::real());
-        assert_eq!(verify(&ring(1), &*open(run())).await, Ok(()));
-        let other = verify(&ring(2), &*open(run())).await;
-        assert_eq!(other, Err(Unverified::WrongKey));
-        let rotated = Ring::new(&key(2), &[key(1)]).unwrap();
-        assert_eq!(verify(&rotated, &*open(run())).await, Ok(()));
-        let without_the_old = Ring::new(&key(2), &[]).unwrap();
-        assert_eq!(verify(&without_the_old, &*open(run())).await, Ok(()));
-        let former = verify(&ring(1), &*open(run())).await;
-        assert_eq!(former, Err(Unverified::WrongKey));
     }
 }

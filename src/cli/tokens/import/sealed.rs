@@ -18,6 +18,7 @@ use crate::cli::tokens::unopened;
 use crate::cli::{Failure, exit, say};
 use crate::config::Settings;
 use crate::credentials::Pair;
+use crate::credentials::canary;
 use crate::credentials::seal::{self, Ring, Unopened};
 use crate::principal::Principal;
 use crate::store::{self, Entry, KeyId, Restored, Tombstone, Version};
@@ -111,7 +112,7 @@ pub(super) fn check(
         );
         return refused(exit::STORE, &why);
     }
-    match ring.as_ref().map(|ring| seal::check(ring, &canary)) {
+    match ring.as_ref().map(|ring| canary::check(ring, &canary)) {
         Some(Ok(())) => Ok(Checked::Good(ring)),
         Some(Err(_)) | None => refused(
             exit::INPUT,
