@@ -155,8 +155,8 @@ pub trait Store: StoreClock + Budgets + GuardRows + Uses + 'static {
     async fn forget(&self, principal: &Principal) -> Result<bool, Error>;
 
     /// Raises tombstones of another store to these versions, or makes them; none is lowered. Whose they are
-    /// only who has the name can tell: a pair that stands is not touched, [`Store::forget`] drops it.
-    /// Returns what became of each, in the same order. Durable.
+    /// only who has the name can tell: a pair that stands is not touched, [`Store::restore`] drops it. Returns what
+    /// became of each, in the same order; after a repetition each is [`Restored::Kept`]. Durable.
     ///
     /// Errors: [`Error::Unwritable`].
     async fn bury(&self, tombstones: Vec<Tombstone>) -> Result<Vec<Restored>, Error>;

@@ -40,7 +40,7 @@ pub(crate) use self::tombstones::*;
 pub(crate) use self::uses::*;
 use super::{
     Commit, Entry, Error, Generation, KeyId, Lease, LeaseId, Listed, Page, Pseudonyms, Record,
-    RunId, Store, Version, sqlite,
+    Rejected, RunId, Store, Version, sqlite,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::principal::{DeviceToken, InstanceId, Principal};
@@ -320,6 +320,14 @@ pub(crate) fn rounds(once: u64, long: u64) -> u64 {
 pub(crate) fn principals(page: Page) -> Vec<Principal> {
     let all = page.entries.into_iter();
     all.map(|(principal, _)| principal).collect()
+}
+
+/// A login that was rejected, and may be tried again at second 50.
+fn rejected() -> Rejected {
+    Rejected {
+        until: at(50),
+        with: [7; 8],
+    }
 }
 
 fn at(seconds: i64) -> Timestamp {

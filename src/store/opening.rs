@@ -49,9 +49,9 @@ impl From<postgres::Refusal> for OpenError {
     }
 }
 
-/// Opens the store that the settings name; creates it if there is none and they permit that. `clock`
-/// and `pseudonyms` must be those of all processes on the store. Blocks its thread while files are checked. A server that is
-/// away is no error: [`Store::condition`] says so, and the store is used once it is back.
+/// Opens the store that the settings name; creates it if there is none and they permit that. `pseudonyms` and
+/// `clock` must be those of all processes on the store. Blocks its thread while files are checked. A server that
+/// is away is no error: [`Store::condition`] says so, and the store is used once it is back.
 ///
 /// A store that vanished or broke is refused, never replaced by an empty one: that would cost every
 /// user a login.

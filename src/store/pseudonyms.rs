@@ -37,8 +37,8 @@ impl fmt::Display for Pseudonym {
     }
 }
 
-/// The keys of pseudonyms: tombstones are written under the first, and found under any. The others are needed
-/// for as long as anything is that was made with them. No `Debug`.
+/// The keys of pseudonyms. A tombstone is written under each that its process knows, and found under any, so that
+/// a key can be replaced. No `Debug`.
 #[derive(Clone)]
 pub struct Pseudonyms(Arc<Keys>);
 
@@ -61,12 +61,12 @@ impl Pseudonyms {
         Pseudonyms::new(&[0; 32], [])
     }
 
-    /// What `principal` is called from now on.
+    /// What `principal` is called with the current key.
     pub fn current(&self, principal: &Principal) -> Pseudonym {
         named(&self.0.current, principal)
     }
 
-    /// What it may have been called.
+    /// What it is called with each key.
     pub fn all(&self, principal: &Principal) -> impl Iterator<Item = Pseudonym> {
         let keys = std::iter::once(&self.0.current).chain(&self.0.old);
         keys.map(|key| named(key, principal))
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn pseudonyms_are_made_with_the_current_key_and_found_with_any() {
+    fn a_name_has_a_pseudonym_with_each_key_the_current_one_first() {
         let [before, other] = [[1; 32], [2; 32]].map(|key| Pseudonyms::new(&key, []));
         let rotated = Pseudonyms::new(&[2; 32], [&[1; 32]]);
         let of = |pseudonyms: &Pseudonyms| pseudonyms.current(&user(1));

@@ -51,7 +51,12 @@ trait Lines {
         text: &mut Vec<u8>,
     ) -> Option<String>;
 
-    /// Appends the line of a tombstone, unless those are left out.
+    /// Whether tombstones are shown to it, after the entries.
+    fn has_tombstones(&self) -> bool {
+        false
+    }
+
+    /// Appends the line of a tombstone.
     fn bury(&mut self, _tombstone: &Tombstone, _text: &mut Vec<u8>) {}
 
     /// Appends what comes after the tombstones.
@@ -133,21 +138,20 @@ async fn write_all(
             break;
         }
     }
-    loop {
+    while lines.has_tombstones() {
         let page = view.store.tombstones(after.as_ref(), PAGE).await?;
         for tombstone in &page.tombstones {
             lines.bury(tombstone, &mut text);
         }
-        after = page.next;
-        if after.is_none() {
-            lines.end(&mut text);
-        }
         output.write(&text)?;
         text.clear();
+        after = page.next;
         if after.is_none() {
             break;
         }
     }
+    lines.end(&mut text);
+    output.write(&text)?;
     output.finish()?;
     Ok((lines.summary(), lines.failed()))
 }

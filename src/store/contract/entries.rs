@@ -1,6 +1,6 @@
 //! Entries: notes, tombstones, records that are sealed anew.
 
-use super::{Medium, all, at, first, over, principals, record, run, user};
+use super::{Medium, all, at, first, over, principals, record, rejected, run, user};
 use crate::principal::InstanceId;
 use crate::store::{
     Commit, Entry, Generation, KeyId, Listed, Note, Notes, Page, Record, Rejected, Resealed, Store,
@@ -66,10 +66,7 @@ pub(crate) async fn every_note_is_remembered_and_a_commit_clears_those_about_the
 pub(crate) async fn a_note_that_is_repeated_changes_nothing_more(medium: &impl Medium) {
     let (store, other) = (medium.open(run()).await, medium.open(run()).await);
     first(&store, &user(1), record(1)).await;
-    let rejected = Rejected {
-        until: at(50),
-        with: [7; 8],
-    };
+    let rejected = rejected();
     let instance = InstanceId::parse(&format!("{:032x}", 1)).unwrap();
     for n in [1, 2] {
         for note in [
@@ -96,10 +93,7 @@ pub(crate) async fn a_note_that_is_repeated_changes_nothing_more(medium: &impl M
 pub(crate) async fn a_rejected_login_ends_being_known(medium: &impl Medium) {
     let store = medium.open(run()).await;
     first(&store, &user(1), record(1)).await;
-    let rejected = Rejected {
-        until: at(50),
-        with: [7; 8],
-    };
+    let rejected = rejected();
     store
         .note(&user(1), Note::Rejected(rejected))
         .await
@@ -123,10 +117,7 @@ pub(crate) async fn where_a_user_was_registered_is_known_until_a_login_says_more
     let listed = store.list(Listed::Known, None, 10).await.unwrap();
     assert_eq!(principals(listed).len(), 3);
 
-    let rejected = Rejected {
-        until: at(50),
-        with: [7; 8],
-    };
+    let rejected = rejected();
     store
         .note(&user(1), Note::Rejected(rejected))
         .await

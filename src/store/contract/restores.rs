@@ -1,10 +1,8 @@
 //! Restores: whole entries, as an import or a process that knows more than the store writes them.
 
-use super::{LONG, Medium, all, at, first, id, over, record, run, user};
+use super::{LONG, Medium, all, at, first, id, over, record, rejected, run, user};
 use crate::principal::InstanceId;
-use crate::store::{
-    Commit, Entry, Generation, Note, Notes, Record, Rejected, Restored, Store, Version,
-};
+use crate::store::{Commit, Entry, Generation, Note, Notes, Record, Restored, Store, Version};
 
 /// An entry with a pair that was received at `received`.
 fn entry(version: Version, received: u8) -> Entry {
@@ -27,10 +25,7 @@ fn every_note() -> Notes {
     Notes {
         refresh_dead: Some(Generation(7)),
         answer_lost: Some(Generation(6)),
-        rejected: Some(Rejected {
-            until: at(50),
-            with: [7; 8],
-        }),
+        rejected: Some(rejected()),
         displaced: Some(at(60)),
         contested_until: Some(at(70)),
         suppressed_until: Some(at(80)),

@@ -1,9 +1,9 @@
 //! Tombstones: what is left of who was forgotten.
 
-use super::{LONG, Medium, all, at, first, id, over, principals, pseudonyms, record, run, user};
-use crate::store::{
-    Commit, Entry, Generation, Listed, Note, Rejected, Restored, Store, Tombstone, Version,
+use super::{
+    LONG, Medium, all, at, first, id, over, principals, pseudonyms, record, rejected, run, user,
 };
+use crate::store::{Commit, Entry, Generation, Listed, Note, Restored, Store, Tombstone, Version};
 
 fn left_of(n: u64, version: Version) -> Tombstone {
     Tombstone {
@@ -115,10 +115,7 @@ pub(crate) async fn a_rejected_login_of_who_was_forgotten_is_dropped_like_a_stra
     let store = medium.open(run()).await;
     first(&store, &user(1), record(1)).await;
     assert_eq!(store.forget(&user(1)).await, Ok(true));
-    let rejected = Rejected {
-        until: at(50),
-        with: [7; 8],
-    };
+    let rejected = rejected();
     store
         .note(&user(1), Note::Rejected(rejected))
         .await

@@ -90,7 +90,10 @@ const COMMIT: &str = concat!(
 );
 
 /// Writes commits.
-pub(super) struct Commits(pub(super) Link, pub(super) Pseudonyms);
+pub(super) struct Commits {
+    pub(super) link: Link,
+    pub(super) pseudonyms: Pseudonyms,
+}
 
 impl Work for Commits {
     type Asked = Proposal;
@@ -102,7 +105,7 @@ impl Work for Commits {
         let refused = batch.iter().filter(|job| !committed.contains(&job.key));
         let standing = match committed.len() == batch.len() {
             true => Ok(Vec::new()),
-            false => loads::load(&self.0, &self.1, refused).await,
+            false => loads::load(&self.link, &self.pseudonyms, refused).await,
         };
         Ok(answers(batch, &committed, standing))
     }
@@ -137,7 +140,7 @@ impl Commits {
         for job in batch {
             columns.push(&job.key, &job.asked.entry);
             if job.asked.may_be_of_the_forgotten() {
-                forgotten.push(&self.1, &job.principal);
+                forgotten.push(&self.pseudonyms, &job.principal);
             }
             if let Some(LeaseId(id)) = job.asked.lease {
                 leased.push(job.key.as_str());
@@ -150,7 +153,7 @@ impl Commits {
             (&leased as _, Type::TEXT_ARRAY),
             (&leases as _, Type::UUID_ARRAY),
         ];
-        let written = self.0.write([
+        let written = self.link.write([
             Statement {
                 sql: COMMIT,
                 parameters: &columns,

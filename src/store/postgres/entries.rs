@@ -1,7 +1,7 @@
 //! Entries, one by one as callers ask for them, and many at a time as the server is asked.
 //!
-//! All transactions lock rows in one order, so that no two wait for each other: uses, then entries, both
-//! sorted by principal; then leases, sorted by principal. What follows from an entry is locked after it: its rows in
+//! All transactions that write share a lock, which a forget has alone ([`super::tombstones`]). They lock rows in
+//! one order, so that no two wait for each other: uses, then entries, both sorted by principal; then leases, sorted by principal. What follows from an entry is locked after it: its rows in
 //! `due` and `rejections`, and the end of the feed. Keepers claim rows of `due` without their entries, and
 //! so wait for no lock.
 
@@ -50,9 +50,16 @@ const RESEALED_AT_ONCE: usize = 100;
 impl Entries {
     /// Starts what writes in groups, on the runtime that this is called on.
     pub(super) fn start(link: Link, pseudonyms: Pseudonyms) -> Entries {
-        let commits = Commits(link.clone(), pseudonyms.clone());
+        let loads = Loads {
+            link: link.clone(),
+            pseudonyms: pseudonyms.clone(),
+        };
+        let commits = Commits {
+            link: link.clone(),
+            pseudonyms: pseudonyms.clone(),
+        };
         Entries {
-            loads: Queue::start(Arc::new(Loads(link.clone(), pseudonyms.clone()))),
+            loads: Queue::start(Arc::new(loads)),
             commits: Queue::start(Arc::new(commits)),
             notes: Queue::start(Arc::new(Noting(link.clone()))),
             link,

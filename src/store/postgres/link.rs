@@ -26,7 +26,7 @@ pub(super) struct Link {
     /// The server's clock.
     pub(super) time: Arc<ServerTime>,
     while_away: WhileAway,
-    /// Held by the one call of this process that is to meet no other: they do not queue at the server.
+    /// Held by the one call of this process that takes the writers' lock alone: they do not queue at the server.
     pub(super) alone: Arc<Mutex<()>>,
 }
 

@@ -19,14 +19,17 @@ const LOAD: &str = concat!(
 );
 
 /// Loads that are asked for at the same time are one statement.
-pub(super) struct Loads(pub(super) Link, pub(super) Pseudonyms);
+pub(super) struct Loads {
+    pub(super) link: Link,
+    pub(super) pseudonyms: Pseudonyms,
+}
 
 impl Work for Loads {
     type Asked = ();
     type Answer = Result<Entry, Error>;
 
     async fn work(&self, batch: &[Job<()>]) -> Result<Vec<Result<Entry, Error>>, Error> {
-        load(&self.0, &self.1, batch.iter()).await
+        load(&self.link, &self.pseudonyms, batch.iter()).await
     }
 }
 

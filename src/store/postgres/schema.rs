@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_postgres::types::Type;
 
 use super::errors::{Failure, Within};
-use super::session::{Beside, Session, Statement};
+use super::session::{Session, Statement, WritersLock};
 use super::uses;
 use crate::store::Error;
 
@@ -159,7 +159,7 @@ pub(super) async fn prepare(session: &mut Session) -> Result<(), Unusable> {
         let made = match look(session).await? {
             There::Nothing => create(session).await,
             There::TheFirst => session
-                .transaction(Beside::Others, &made_by(&uses::TABLES))
+                .transaction(WritersLock::Shared, &made_by(&uses::TABLES))
                 .await
                 .map(drop),
             There::All => return Ok(()),
@@ -198,7 +198,7 @@ async fn create(session: &mut Session) -> Result<(), Failure> {
         parameters: &format,
     });
     session
-        .transaction(Beside::Others, &statements)
+        .transaction(WritersLock::Shared, &statements)
         .await
         .map(drop)
 }

@@ -54,20 +54,22 @@ macro_rules! writers {
     };
 }
 
-/// Whom a transaction may meet.
+/// How a transaction takes that lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Beside {
-    /// Others that write.
-    Others,
-    /// Nobody that writes. It waits for those that do only briefly, because others wait behind it.
-    Nobody,
+pub(super) enum WritersLock {
+    /// With all others that share it.
+    Shared,
+    /// For itself. It waits for others only briefly, because those that come later wait behind it.
+    Alone,
 }
 
-impl Beside {
+impl WritersLock {
     fn begin(self) -> &'static str {
         match self {
-            Beside::Others => concat!(begin!(), "SELECT pg_advisory_xact_lock_shared", writers!()),
-            Beside::Nobody => concat!(
+            WritersLock::Shared => {
+                concat!(begin!(), "SELECT pg_advisory_xact_lock_shared", writers!())
+            }
+            WritersLock::Alone => concat!(
                 begin!(),
                 "SET LOCAL lock_timeout = 250; SELECT pg_advisory_xact_lock",
                 writers!(),
@@ -108,12 +110,12 @@ impl Session {
     /// Errors: [`Failure::Refused`]: nothing was done, and the session can be used again.
     pub(super) async fn transaction(
         &mut self,
-        beside: Beside,
+        lock: WritersLock,
         statements: &[Statement<'_>],
     ) -> Result<Vec<Vec<Row>>, Failure> {
         let committed = self.run(async |connection| {
             let warnings = connection.warnings();
-            let rows = transaction(connection.client(), beside, statements).await?;
+            let rows = transaction(connection.client(), lock, statements).await?;
             // An administrator cancelled the wait for the standby.
             if connection.warnings() != warnings {
                 let why = "the server answered COMMIT with a warning".to_owned();
@@ -161,7 +163,7 @@ impl Session {
 /// Sends a transaction. The server skips what follows a statement that failed, and rolls back at its end.
 async fn transaction(
     client: &Client,
-    beside: Beside,
+    lock: WritersLock,
     statements: &[Statement<'_>],
 ) -> Result<Vec<Vec<Row>>, Failure> {
     let statements = statements
@@ -169,7 +171,7 @@ async fn transaction(
         .map(|statement| client.query_typed(statement.sql, statement.parameters));
     // Each is sent when it is first polled: in this order.
     let (begun, rows, committed) = join3(
-        client.batch_execute(beside.begin()),
+        client.batch_execute(lock.begin()),
         join_all(statements),
         client.batch_execute("COMMIT"),
     )

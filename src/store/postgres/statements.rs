@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Row;
 
 use super::errors::{Failure, Within};
 use super::link::{CALL_DEADLINE, Link};
-use super::session::{Beside, Parameter, Statement};
+use super::session::{Parameter, Statement, WritersLock};
 use crate::store::Error;
 
 /// Before what met another transaction is done again: at most.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The same of one that must meet no other.
-const PAUSE_OF_ONE: Duration = Duration::from_millis(500);
+/// The same of what must meet no other, whose process does one such thing at a time.
+const PAUSE_OF_ONE: Duration = Duration::from_millis(400);
 
 impl Link {
     /// Reads rows by one statement.
@@ -36,7 +36,7 @@ impl Link {
         &self,
         statements: [Statement<'_>; N],
     ) -> Result<[Vec<Row>; N], Error> {
-        let rows = self.write_beside(Beside::Others, &statements).await?;
+        let rows = self.write_locked(WritersLock::Shared, &statements).await?;
         Ok(one_for_each(rows))
     }
 
@@ -45,34 +45,37 @@ impl Link {
         &self,
         statements: [Statement<'_>; N],
     ) -> Result<[Vec<Row>; N], Error> {
-        let _alone = self.alone.lock().await;
-        let rows = self.write_beside(Beside::Nobody, &statements).await?;
+        let Ok(_alone) = timeout(CALL_DEADLINE, self.alone.lock()).await else {
+            let why = "others that must meet nobody come first".to_owned();
+            return Err(Error::Away(why));
+        };
+        let rows = self.write_locked(WritersLock::Alone, &statements).await?;
         Ok(one_for_each(rows))
     }
 
-    async fn write_beside(
+    async fn write_locked(
         &self,
-        beside: Beside,
+        lock: WritersLock,
         statements: &[Statement<'_>],
     ) -> Result<Vec<Vec<Row>>, Error> {
         let deadline = Instant::now() + CALL_DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let mut session = self.session_within(left).await?;
-            let failure = match session.transaction(beside, statements).await {
+            let failure = match session.transaction(lock, statements).await {
                 Ok(rows) => return Ok(rows),
                 Err(failure) => failure,
             };
+            let pause = match lock {
+                WritersLock::Shared => PAUSE.mul_f64(fastrand::f64()),
+                // Those that waited behind it have a turn.
+                WritersLock::Alone => PAUSE_OF_ONE,
+            };
             match failure {
                 Failure::Refused(refused)
-                    if refused.may_be_repeated() && Instant::now() + PAUSE < deadline =>
+                    if refused.may_be_repeated() && Instant::now() + pause < deadline =>
                 {
-                    let pause = match beside {
-                        Beside::Others => PAUSE,
-                        // Those that wait behind it have a turn.
-                        Beside::Nobody => PAUSE_OF_ONE,
-                    };
-                    sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                    sleep(pause).await;
                 }
                 failure => return Err(failure.of_call(Within::Transaction)),
             }

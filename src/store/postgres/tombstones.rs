@@ -39,6 +39,14 @@ macro_rules! forgotten {
     };
 }
 pub(super) use forgotten;
+/// Raises what `stands` to the versions that an insertion proposes; lowers none.
+macro_rules! raised {
+    () => {
+        " ON CONFLICT (principal) DO UPDATE SET
+            generation = greatest(stands.generation, excluded.generation),
+            epoch = greatest(stands.epoch, excluded.epoch)"
+    };
+}
 
 const FIND: &str = concat!(
     "WITH ",
@@ -77,10 +85,9 @@ const FORGET: &str = concat!(
                 ON called.name = gone.principal
             LEFT JOIN forgotten ON forgotten.name = gone.principal
         WHERE gone.held OR gone.epoch > 0 OR gone.generation > 0
-        ON CONFLICT (principal) DO UPDATE SET
-            generation = greatest(stands.generation, excluded.generation),
-            epoch = greatest(stands.epoch, excluded.epoch)
-        RETURNING principal, generation, epoch
+",
+    raised!(),
+    " RETURNING principal, generation, epoch
     ), ",
     told!(),
     " SELECT changed.generation, changed.epoch, gone.held FROM changed, gone
@@ -132,10 +139,9 @@ const BURY: &str = concat!(
         SELECT called.pseudonym, generation, epoch
         FROM higher JOIN unnest($1::text[], $2::text[]) AS called (name, pseudonym)
             ON called.name = higher.name
-        ON CONFLICT (principal) DO UPDATE SET
-            generation = greatest(stands.generation, excluded.generation),
-            epoch = greatest(stands.epoch, excluded.epoch)
-        RETURNING principal, generation, epoch
+",
+    raised!(),
+    " RETURNING principal, generation, epoch
     ), ",
     told!(),
     " SELECT name FROM higher"
@@ -146,11 +152,9 @@ const RAISE: &str = concat!(
         INSERT INTO entries AS stands (principal, generation, epoch)
         SELECT pseudonym, max(generation), max(epoch)
         FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS wanted (pseudonym, generation, epoch)
-        GROUP BY pseudonym
-        ON CONFLICT (principal) DO UPDATE SET
-            generation = greatest(stands.generation, excluded.generation),
-            epoch = greatest(stands.epoch, excluded.epoch)
-        WHERE excluded.generation > stands.generation OR excluded.epoch > stands.epoch
+        GROUP BY pseudonym",
+    raised!(),
+    " WHERE excluded.generation > stands.generation OR excluded.epoch > stands.epoch
         RETURNING principal, generation, epoch
     ), ",
     told!(),
@@ -184,25 +188,6 @@ impl Names {
     }
 }
 
-/// The same of what was read one by one. If tombstones cannot be read, that is an error of those alone that need
-/// one.
-pub(super) async fn lay_beneath_each(
-    link: &Link,
-    pseudonyms: &Pseudonyms,
-    mut read: Vec<(&Principal, &mut Result<Entry, Error>)>,
-) {
-    let entries = read.iter_mut();
-    let entries = entries.filter_map(|(whose, read)| Some((*whose, read.as_mut().ok()?)));
-    let Err(error) = lay_beneath(link, pseudonyms, entries).await else {
-        return;
-    };
-    for (_, read) in read {
-        if read.as_ref().is_ok_and(|entry| entry.record.is_none()) {
-            *read = Err(error.clone());
-        }
-    }
-}
-
 /// Gives each of `entries` that has no pair the version of its tombstone.
 pub(super) async fn lay_beneath<'a>(
     link: &Link,
@@ -226,6 +211,25 @@ pub(super) async fn lay_beneath<'a>(
         }
     }
     Ok(())
+}
+
+/// The same of what was read one by one. If tombstones cannot be read, that is an error of those alone that need
+/// one.
+pub(super) async fn lay_beneath_each(
+    link: &Link,
+    pseudonyms: &Pseudonyms,
+    mut read: Vec<(&Principal, &mut Result<Entry, Error>)>,
+) {
+    let entries = read.iter_mut();
+    let entries = entries.filter_map(|(whose, read)| Some((*whose, read.as_mut().ok()?)));
+    let Err(error) = lay_beneath(link, pseudonyms, entries).await else {
+        return;
+    };
+    for (_, read) in read {
+        if read.as_ref().is_ok_and(|entry| entry.record.is_none()) {
+            *read = Err(error.clone());
+        }
+    }
 }
 
 /// As [`crate::store::Store::forget`], or with `unused_since` [`crate::store::Uses::forget_unused`]; returns

@@ -93,7 +93,11 @@ pub(super) fn commit(
     let mut rows = db.prepare_cached(REPLACE)?.execute(params![
         principal, generation, epoch, next, instance, known, sealed, received, expires, run, key
     ])?;
-    if rows == 0 && version_without_a_pair(db, pseudonyms, principal)? == over {
+    // Of a pair with another version nothing is replaced below either.
+    if rows == 0
+        && let (stands, _) = named(db, principal)?.unwrap_or_default()
+        && above_tombstone(db, pseudonyms, principal, stands)? == over
+    {
         rows = db.prepare_cached(INSERT)?.execute(params![
             principal, next, epoch, instance, known, sealed, received, expires, run, key
         ])?;
@@ -111,22 +115,27 @@ pub(super) fn commit(
     })
 }
 
-/// What a first commit stands on: the higher version of the row, if that holds no pair, and of the tombstone.
-fn version_without_a_pair(
+/// The version of what has no pair: the higher one of its row, which `stands` there, and of its tombstone.
+fn above_tombstone(
     db: &Connection,
     pseudonyms: &Pseudonyms,
     principal: &Principal,
+    stands: Version,
 ) -> rusqlite::Result<Version> {
-    let stands = db.prepare_cached(VERSION)?.query_row([principal], |row| {
-        Ok(Entry {
+    let forgotten = tombstones::of(db, pseudonyms, principal)?;
+    Ok(Entry::forgotten(stands).beneath(forgotten).version())
+}
+
+/// The version of the row with the name, and whether it holds anything else.
+fn named(db: &Connection, principal: &Principal) -> rusqlite::Result<Option<(Version, bool)>> {
+    let named = db.prepare_cached(VERSION)?.query_row([principal], |row| {
+        let version = Version {
             generation: row.get(0)?,
             epoch: entries::unsigned(row, 1)?,
-            ..Entry::default()
-        })
+        };
+        Ok((version, row.get(2)?))
     });
-    let stands = stands.optional()?.unwrap_or_default();
-    let forgotten = tombstones::of(db, pseudonyms, principal)?;
-    Ok(stands.beneath(forgotten).version())
+    named.optional()
 }
 
 /// Writes a whole entry if it outranks the one that stands there.
@@ -244,20 +253,10 @@ pub(super) fn forget(
     principal: &Principal,
 ) -> rusqlite::Result<bool> {
     end_use(db, principal)?;
-    let stands = db.prepare_cached(VERSION)?.query_row([principal], |row| {
-        Ok((row.get(0)?, entries::unsigned(row, 1)?, row.get(2)?))
-    });
-    let Some((generation, epoch, holds)) = stands.optional()? else {
+    let Some((stands, holds)) = named(db, principal)? else {
         return Ok(false);
     };
-    let stands = Entry {
-        generation,
-        epoch,
-        ..Entry::default()
-    };
-    let mut version = stands
-        .beneath(tombstones::of(db, pseudonyms, principal)?)
-        .version();
+    let mut version = above_tombstone(db, pseudonyms, principal, stands)?;
     version.epoch += u64::from(holds);
     if version != Version::default() {
         bury(db, pseudonyms, principal, version)?;

@@ -61,6 +61,10 @@ impl Lines for Sealed {
         None
     }
 
+    fn has_tombstones(&self) -> bool {
+        true
+    }
+
     fn bury(&mut self, tombstone: &Tombstone, text: &mut Vec<u8>) {
         self.others += 1;
         write_tombstone(tombstone, text);

@@ -321,3 +321,23 @@ async fn nothing_is_noted_or_forgotten_under_a_pair_that_waits() {
     assert_eq!((stands.epoch, stands.record), (1, None));
     assert_eq!(process.committer.forget(&user(1)).await, Ok(false));
 }
+
+#[tokio::test]
+async fn a_restore_that_was_kept_is_not_what_the_store_acknowledged() {
+    let (_folder, process) = Process::alone(Writes::Work);
+    let stands = |generation, received| Entry {
+        generation: Generation(generation),
+        ..pending(1, received).entry()
+    };
+    process.server.put(&user(1), stands(6, 9));
+    let ours = vec![(user(1), stands(8, 8))];
+    let kept = process.committer.restore(ours).await;
+    assert_eq!(kept, Ok(vec![Restored::Kept]));
+    // Another process committed on top of it, and its clock is slow.
+    let newest = stands(7, 4);
+    process.server.put(&user(1), newest.clone());
+    let loaded = process.committer.load(&user(1)).await;
+    assert_eq!(loaded.as_ref(), Ok(&newest));
+    assert_eq!(process.lease(1).await, Ok(newest));
+    assert_eq!(process.doubt.left(), None);
+}
